@@ -1,0 +1,26 @@
+"""Errors that the user can mend. Each message names the value that was given and the remedy.
+
+The command line prints them as one line without a traceback and exits with code 1.
+"""
+
+from __future__ import annotations
+
+
+class SpaudioError(Exception):
+    """Base of all errors below; catch it to treat them alike."""
+
+
+class ConfigError(SpaudioError):
+    """A setting is unknown or out of range."""
+
+
+class AudioError(SpaudioError):
+    """A clip cannot be used; the message names the file and the reason."""
+
+
+class DataError(SpaudioError):
+    """A data set, manifest or download is missing, incomplete or inconsistent."""
+
+
+class CheckpointError(SpaudioError):
+    """A run cannot be loaded or resumed."""
