@@ -1,0 +1,137 @@
+"""The filterbank of arXiv 2406.10254, Fig. 1C, as a module: M kernels shared by all dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spaudio.filters.base import TokenFilter
+from spaudio.filters.definition import ACTIVATIONS
+from spaudio.filters.functional import filterbank
+
+
+class FilterBank(TokenFilter):
+    """M learned kernels over tokens, ReLU, learned gains, a sum and a residual.
+
+    ``y = x + sum_m gain_m * relu(kernel_m * x)`` for every dimension of the embedding alike. It
+    has M (K + 1) parameters, and neither bias nor mixing of dimensions.
+
+    Args:
+        num_filters: M.
+        kernel_size: K, in tokens.
+        causal: Whether a token sees only itself and the past. A choice of padding.
+        gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M).
+        dim: Embedding dimensions; needed for ``gains="per_dim"``.
+        activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        zero_init: Whether gains start at zero, which makes the module the identity at first.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If a size is below 1, or an option is unknown or missing.
+    """
+
+    name = "bank"
+
+    def __init__(
+        self,
+        num_filters: int = 144,
+        kernel_size: int = 16,
+        *,
+        causal: bool = False,
+        gains: str = "shared",
+        dim: int | None = None,
+        activation: str = "relu",
+        zero_init: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(causal=causal)
+        if num_filters < 1 or kernel_size < 1:
+            raise ValueError(
+                "num_filters and kernel_size must be at least 1; "
+                f"got num_filters={num_filters}, kernel_size={kernel_size}"
+            )
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+        self.num_filters = num_filters
+        self.kernel_size = kernel_size
+        self.activation = activation
+        self.zero_init = zero_init
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.kernels = nn.Parameter(torch.empty(num_filters, kernel_size, **factory))
+        self.gains = nn.Parameter(torch.empty(gains_shape(gains, num_filters, dim), **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)`` would.
+
+        That is uniform within 1/sqrt(K) for the kernels and 1/sqrt(M) for the gains.
+        """
+        reset_kernels(self.kernels)
+        reset_gains(self.gains, self.zero_init)
+
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        return filterbank(
+            x,
+            self.kernels,
+            self.gains,
+            causal=self.causal,
+            padding_mask=padding_mask,
+            activation=self.activation,
+        )
+
+    def taps(self) -> Sequence[Tensor]:
+        """See the base class."""
+        return [self.kernels]
+
+    def config(self) -> dict[str, Any]:
+        """See the base class."""
+        return {
+            "name": self.name,
+            "num_filters": self.num_filters,
+            "kernel_size": self.kernel_size,
+            "causal": self.causal,
+            **gains_config(self.gains),
+            "activation": self.activation,
+            "zero_init": self.zero_init,
+        }
+
+    def flops(self, tokens: int, dim: int) -> int:
+        """See the base class; kernels and gains: 2 tokens dim M (K + 1)."""
+        return 2 * tokens * dim * self.num_filters * (self.kernel_size + 1)
+
+
+def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:
+    """Shape of the gains by name: ``"shared"`` -> (M,), ``"per_dim"`` -> (dim, M)."""
+    if gains == "shared":
+        return (num_filters,)
+    if gains != "per_dim":
+        raise ValueError(f"gains must be 'shared' or 'per_dim'; got {gains!r}")
+    if dim is None or dim < 1:
+        raise ValueError(f"gains='per_dim' needs dim, the embedding dimensions; got dim={dim}")
+    return (dim, num_filters)
+
+
+def gains_config(gains: Tensor) -> dict[str, Any]:
+    """The options that :func:`gains_shape` reads, from the gains themselves."""
+    if gains.dim() == 1:
+        return {"gains": "shared"}
+    return {"gains": "per_dim", "dim": gains.shape[0]}
+
+
+def reset_kernels(kernels: Tensor) -> None:
+    """Draws kernels (M, K) as ``Conv1d(1, M, K)`` does."""
+    bound = 1 / math.sqrt(kernels.shape[-1])
+    nn.init.uniform_(kernels, -bound, bound)
+
+
+def reset_gains(gains: Tensor, zero_init: bool) -> None:
+    """Draws gains (M,) or (dim, M) as ``Conv1d(M, 1, 1)`` does, or sets them to zero."""
+    bound = 0.0 if zero_init else 1 / math.sqrt(gains.shape[-1])
+    nn.init.uniform_(gains, -bound, bound)

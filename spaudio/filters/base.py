@@ -1,0 +1,114 @@
+"""What every filter over tokens can do and say about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spaudio.filters.definition import padding
+
+
+class TokenFilter(nn.Module):
+    """Base of all filters: ``forward(x, padding_mask) = x + filtered(x, padding_mask)``.
+
+    A subclass gives ``filtered``, ``taps`` and ``config``; the rest follows from them.
+
+    Attributes:
+        name: What :func:`spaudio.filters.make_filter` calls the class.
+        causal: Whether a token sees only itself and the past.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, *, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Adds the filtered signal to the tokens.
+
+        Args:
+            x: Token embeddings (batch, tokens, dim).
+            padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count
+                as zeros for all others and pass through unchanged.
+
+        Returns:
+            (batch, tokens, dim).
+        """
+        return x + self.filtered(x, padding_mask)
+
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
+        raise NotImplementedError
+
+    def taps(self) -> Sequence[Tensor]:
+        """The impulse responses, as ``Conv1d`` applies them: one tensor (M_i, K_i) a scale."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """What ``make_filter(**config)`` needs to build this filter anew; plain JSON values."""
+        raise NotImplementedError
+
+    def flops(self, tokens: int, dim: int) -> int:
+        """Floating-point operations of one forward pass over one sequence.
+
+        A multiplication and an addition count as two. The activation and the residual, one
+        operation a value each, are left out.
+
+        Args:
+            tokens: Length of the sequence.
+            dim: Embedding dimensions.
+        """
+        raise NotImplementedError
+
+    @property
+    def receptive_field(self) -> tuple[float, float]:
+        """Tokens seen to the left and to the right of a token, itself not counted.
+
+        Whole numbers, or ``math.inf`` where every token on that side is seen.
+        """
+        extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
+        return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of learned values."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def frequency_response(self, n_fft: int = 512) -> Tensor:
+        """Complex gain of every kernel at the frequencies 0, 1/n_fft, ... up to 1/2 cycle/token.
+
+        A kernel answers ``exp(2j pi f t)`` by ``H(f) exp(2j pi f t)``, before any activation; the
+        phase is relative to the current token.
+
+        Args:
+            n_fft: Number of frequencies around the circle.
+
+        Returns:
+            Complex (M, n_fft // 2 + 1), M counting the kernels of all scales in order.
+
+        Raises:
+            ValueError: If ``n_fft`` is below 1.
+        """
+        if n_fft < 1:
+            raise ValueError(f"n_fft must be at least 1; got {n_fft}")
+        bins = torch.arange(n_fft // 2 + 1)
+        responses = [torch.zeros(0, len(bins), dtype=torch.complex64)]
+        for kernel in self.taps():
+            taps = kernel.detach().cpu().to(torch.promote_types(kernel.dtype, torch.float32))
+            left, _ = padding(taps.shape[-1], self.causal)
+            # Reduced modulo n_fft in integers, so that long kernels keep an exact phase.
+            turns = torch.outer(torch.arange(taps.shape[-1]) - left, bins) % n_fft
+            angle = 2 * torch.pi * turns.to(taps.dtype) / n_fft
+            wave = torch.polar(torch.ones_like(angle), angle)
+            responses.append(taps.to(wave.dtype) @ wave)
+        return torch.cat(responses)
+
+    def extra_repr(self) -> str:
+        """The settings that differ between filters of one class."""
+        return ", ".join(
+            f"{key}={value!r}" for key, value in self.config().items() if key != "name"
+        )

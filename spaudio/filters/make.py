@@ -1,0 +1,50 @@
+"""From a name and options to a filter, so that an ablation is one override of a config."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from spaudio.filters.bank import FilterBank
+from spaudio.filters.base import TokenFilter
+from spaudio.filters.none import NoFilter
+
+FILTERS: dict[str, type[TokenFilter]] = {
+    "none": NoFilter,
+    "bank": FilterBank,
+}
+
+
+def make_filter(
+    name: str, dim: int | None = None, *, causal: bool = False, **options: Any
+) -> TokenFilter:
+    """Builds a filter by name.
+
+    Args:
+        name: A key of ``FILTERS``.
+        dim: Embedding dimensions, passed on to the filters that depend on it.
+        causal: Whether a token sees only itself and the past.
+        options: Arguments of the class, such as ``num_filters`` and ``kernel_size``.
+
+    Returns:
+        A module with ``forward(x, padding_mask=None)``.
+
+    Raises:
+        ValueError: If the name or an option is unknown, or the class refuses a value; the message
+            names what is allowed.
+    """
+    if name not in FILTERS:
+        near = difflib.get_close_matches(name, FILTERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown filter {name!r}; one of {list(FILTERS)}{hint}")
+    parameters = inspect.signature(FILTERS[name]).parameters
+    unknown = [option for option in options if option not in parameters]
+    if unknown:
+        allowed = [option for option in parameters if option != "dim"]
+        raise ValueError(f"filter {name!r} has no option {unknown[0]!r}; it has {allowed}")
+    if "dim" in parameters:
+        if dim is None and parameters["dim"].default is inspect.Parameter.empty:
+            raise ValueError(f"filter {name!r} needs dim, the embedding dimensions")
+        options["dim"] = dim
+    return FILTERS[name](causal=causal, **options)
