@@ -1,0 +1,23 @@
+"""From audio file to manifest to waveform: decoding, checking, splitting, downloading.
+
+Needs numpy, soundfile, soxr and rich, and never torch.
+"""
+
+from spaudio.audio.decode import AudioInfo, decode, load_audio, probe
+from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
+from spaudio.audio.prepare import Prepared, SourceClip, SourceClips, prepare
+
+__all__ = [
+    "AudioInfo",
+    "Clip",
+    "Prepared",
+    "SourceClip",
+    "SourceClips",
+    "decode",
+    "load_audio",
+    "manifest_hash",
+    "prepare",
+    "probe",
+    "read_manifest",
+    "write_manifest",
+]

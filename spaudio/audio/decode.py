@@ -1,0 +1,189 @@
+"""From an audio file to a mono float32 waveform, or to an error that names file and reason."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from spaudio.errors import AudioError, ConfigError
+
+#: A clip whose samples vary (peak to peak) by less than this is silent. It lies just above one
+#: step of 16-bit audio, so that dither alone is silent; a constant offset does not hide silence.
+SILENCE_DBFS = -90.0
+#: Rates outside this range are errors of the header: 1 kHz holds no audible band, and no format
+#: in use goes beyond 768 kHz.
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
+#: A longer file is no clip; it would be decoded into memory whole.
+MAX_SECONDS = 3600.0
+
+_BLOCK = 1 << 16  # frames per read: memory follows what the file holds, never what its header says
+# Writers to a pipe cannot know the length and declare one near 2^31 or 2^32 bytes.
+_UNKNOWN_BYTES = 0x7F00_0000
+_DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header declares: duration in seconds, rate in Hz, channels, container."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+    format: str
+
+
+def probe(path: str | os.PathLike[str]) -> AudioInfo:
+    """Reads the header alone; `decode` is the one to trust.
+
+    Raises:
+        AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
+            is absurd.
+    """
+    with _open(path) as file:
+        return AudioInfo(
+            seconds=file.frames / file.samplerate,
+            sample_rate=file.samplerate,
+            channels=file.channels,
+            format=file.format,
+        )
+
+
+def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
+    """Decodes and checks a whole file.
+
+    Returns:
+        The waveform, shape (samples,), channels averaged, full scale at 1.0; and its rate in Hz.
+
+    Raises:
+        AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
+            `MAX_SECONDS`, silent (see `SILENCE_DBFS`), holds non-finite samples, or declares an
+            absurd sample rate.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        rate = int(file.samplerate)
+        blocks = list(_read_blocks(path, file))
+        frames = sum(len(block) for block in blocks)
+        if frames == 0:
+            raise AudioError(f"{path}: no samples; leave the clip out")
+        _check_complete(path, file, frames)
+    waveform = np.concatenate(blocks)
+    if not np.isfinite(waveform).all():
+        bad = int(np.count_nonzero(~np.isfinite(waveform)))
+        raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
+    if float(np.ptp(waveform)) < 10 ** (SILENCE_DBFS / 20):
+        raise AudioError(
+            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
+        )
+    return waveform, rate
+
+
+def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> NDArray[np.float32]:
+    """Decodes a file to mono and resamples it (soxr, HQ).
+
+    Args:
+        path: Audio file, in any format that libsndfile reads.
+        sample_rate: Rate wanted in Hz; None keeps the file's own.
+
+    Returns:
+        Waveform, shape (samples,), float32, full scale at 1.0.
+
+    Raises:
+        AudioError: As `decode`; also if nothing is left after resampling.
+        ConfigError: If ``sample_rate`` is out of range.
+    """
+    if sample_rate is not None and not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise ConfigError(
+            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
+    waveform, rate = decode(path)
+    if sample_rate is None or sample_rate == rate:
+        return waveform
+    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
+    if not len(resampled):
+        raise AudioError(
+            f"{path}: {len(waveform)} samples at {rate} Hz leave none at {sample_rate} Hz; "
+            "leave the clip out"
+        )
+    return resampled
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    """Opens a file with soundfile (which ships no types) after the checks that need no decoder."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: no such file; check the path or prepare again") from error
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror})") from error
+    if not path.is_file():
+        raise AudioError(f"{path}: not a file")
+    if size == 0:
+        raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
+    if not os.access(path, os.R_OK):
+        raise AudioError(f"{path}: cannot be read (permission denied)")
+    try:
+        file = soundfile.SoundFile(os.fspath(path))
+    # soundfile raises TypeError for `.raw`, which has no header to tell rate and channels.
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
+    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
+        rate = file.samplerate
+        file.close()
+        raise AudioError(
+            f"{path}: absurd sample rate of {rate} Hz; expected "
+            f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        )
+    return file
+
+
+def _read_blocks(path: Path, file: Any) -> Iterator[NDArray[np.float32]]:
+    frames = 0
+    while True:
+        try:
+            block = file.read(_BLOCK, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError(
+                f"{path}: damaged after {frames} frames ({_reason(error)}); fetch it again"
+            ) from error
+        if not len(block):
+            return
+        frames += len(block)
+        if frames > MAX_SECONDS * file.samplerate:
+            raise AudioError(f"{path}: longer than {MAX_SECONDS:g} s; cut it into clips")
+        # A sum of two finite channels can overflow: such samples are beyond any scale.
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield block.mean(axis=1, dtype=np.float32)
+
+
+def _check_complete(path: Path, file: Any, frames: int) -> None:
+    """Refuses a file that holds fewer samples than its header declares."""
+    for declared, held in _DATA_SIZE.findall(file.extra_info):
+        # One byte may be the chunk's padding.
+        if int(held) + 1 < int(declared) < _UNKNOWN_BYTES:
+            raise AudioError(
+                f"{path}: truncated (header declares {declared} bytes of samples, file holds "
+                f"{held}); fetch it again"
+            )
+    # MPEG headers tell a number of frames that is only nearly right.
+    slack = 4608 + file.frames // 20 if file.format in ("MP3", "MPEG") else 0
+    if frames + slack < file.frames < np.iinfo(np.int64).max:
+        raise AudioError(
+            f"{path}: truncated (header declares {file.frames} frames, file holds {frames}); "
+            "fetch it again"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """The decoder's own words, without the path that the message names already."""
+    return str(getattr(error, "error_string", error)).rstrip(".")

@@ -1,0 +1,24 @@
+"""One process at a time in a folder: concurrent runs must not prepare the same data twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Waits for the lock on ``file`` and holds it; it ends with the process, however that ends.
+
+    Windows has no such lock in the standard library; there the block runs unguarded.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        if sys.platform != "win32":
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,158 @@
+"""Manifest: one JSON object per clip and line (path, label, split, group, seconds, rate, fold)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from spaudio.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One checked audio file.
+
+    Attributes:
+        path: POSIX path relative to the data set's audio root, so that a manifest does not depend
+            on where the data lie.
+        label: Class name.
+        split: ``"train"``, ``"valid"`` or ``"test"``.
+        group: What must not be torn apart by a split: speaker, instrument, recording.
+        seconds: Duration of the decoded audio.
+        sample_rate: Rate of the file in Hz.
+        fold: Official cross-validation fold, where the data set has one.
+
+    Raises:
+        DataError: If a field has the wrong type or a value out of range.
+    """
+
+    path: str
+    label: str
+    split: str
+    group: str
+    seconds: float
+    sample_rate: int
+    fold: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("path", "label", "split", "group"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value:
+                raise DataError(f"field {field!r} is {value!r}; expected a non-empty string")
+        parts = PurePosixPath(self.path)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in self.path:
+            raise DataError(
+                f"field 'path' is {self.path!r}; expected a path relative to the audio root, "
+                "with forward slashes and without '..'"
+            )
+        if self.split not in SPLITS:
+            raise DataError(f"field 'split' is {self.split!r}; expected one of {', '.join(SPLITS)}")
+        if (
+            isinstance(self.seconds, bool)
+            or not isinstance(self.seconds, (int, float))
+            or not math.isfinite(self.seconds)
+            or self.seconds <= 0
+        ):
+            raise DataError(f"field 'seconds' is {self.seconds!r}; expected a positive number")
+        if not _is_int(self.sample_rate) or self.sample_rate <= 0:
+            raise DataError(
+                f"field 'sample_rate' is {self.sample_rate!r}; expected a positive integer (Hz)"
+            )
+        if self.fold is not None and not _is_int(self.fold):
+            raise DataError(f"field 'fold' is {self.fold!r}; expected an integer or null")
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Clip))
+_REQUIRED = tuple(f.name for f in dataclasses.fields(Clip) if f.default is dataclasses.MISSING)
+
+
+def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
+    """Writes ``clips`` as JSON lines with sorted keys; the file appears whole or not at all."""
+    write_atomic(Path(path), _encode(clips))
+
+
+def manifest_hash(clips: Iterable[Clip]) -> str:
+    """SHA-256 (hex) of the manifest's bytes: what ``sha256sum`` says of the written file."""
+    return hashlib.sha256(_encode(clips)).hexdigest()
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
+    """Reads a manifest.
+
+    Raises:
+        DataError: If the file is missing or a line is not a valid clip; the message names file,
+            line, field and remedy.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: manifest cannot be read ({error}); prepare the data set again"
+        ) from error
+    clips: list[Clip] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            clip = _decode(line)
+            if clip.path in first_line:
+                raise DataError(
+                    f"field 'path' repeats {clip.path!r} of line {first_line[clip.path]}"
+                )
+        except DataError as error:
+            raise DataError(
+                f"{path}, line {number}: {error}; mend the line or prepare the data set again"
+            ) from error
+        first_line[clip.path] = number
+        clips.append(clip)
+    return clips
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes ``content`` beside ``path``, syncs it to disk and renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _encode(clips: Iterable[Clip]) -> bytes:
+    lines = (json.dumps(dataclasses.asdict(clip), sort_keys=True) + "\n" for clip in clips)
+    return "".join(lines).encode("ascii")
+
+
+def _decode(line: str) -> Clip:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"expected a JSON object, got {type(record).__name__}")
+    if missing := [field for field in _REQUIRED if field not in record]:
+        raise DataError(f"field {missing[0]!r} is missing")
+    if unknown := sorted(set(record) - set(_FIELDS)):
+        raise DataError(f"field {unknown[0]!r} is unknown (known: {', '.join(_FIELDS)})")
+    return Clip(**record)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

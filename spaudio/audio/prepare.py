@@ -1,0 +1,318 @@
+"""Prepares a data set: checks every clip, then writes a manifest and the marker of completion.
+
+A preparation lives in ``<folder>/<name>/<key>/``, the key being a hash of name and options:
+``journal.jsonl`` (see `spaudio.audio.journal`), ``manifest.jsonl``, ``bad_clips.txt`` if there are
+any, and, written last, ``prepared.json``. Without that marker nothing is finished.
+``<folder>/<name>/work/`` is where downloads, unpacked archives and renderings lie; all options
+share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from spaudio.audio.decode import decode
+from spaudio.audio.journal import Finding, Journal
+from spaudio.audio.lock import locked
+from spaudio.audio.manifest import (
+    Clip,
+    manifest_hash,
+    read_manifest,
+    write_atomic,
+    write_manifest,
+)
+from spaudio.audio.progress import progress_bar
+from spaudio.errors import AudioError, DataError
+
+_LISTED = 20  # bad clips named in an error's message; the file beside it names all
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A file that a data set lists, not yet checked; fields as in `spaudio.audio.Clip`."""
+
+    path: str
+    label: str
+    split: str
+    group: str
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class SourceClips:
+    """What a data set's own script finds.
+
+    Attributes:
+        root: Folder to which the clips' paths are relative.
+        clips: The files, in any order.
+        labels: Known labels in their natural order; a clip with another one is bad. None takes
+            the labels as they come, sorted.
+    """
+
+    root: Path
+    clips: Iterable[SourceClip]
+    labels: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished preparation.
+
+    Attributes:
+        root: Audio root of the clips' paths.
+        manifest: Path of the JSON-lines manifest.
+        clips: The checked clips, sorted by path.
+        labels: Labels that occur, in natural order if the data set has one, else sorted.
+        hash: SHA-256 of the manifest.
+        skipped: Clips left out with ``skip_bad``, each with its reason.
+        seconds: Duration of this call.
+    """
+
+    root: Path
+    manifest: Path
+    clips: tuple[Clip, ...]
+    labels: tuple[str, ...]
+    hash: str
+    skipped: tuple[tuple[str, str], ...]
+    seconds: float
+
+
+def prepare(
+    name: str,
+    source_clips: Callable[[Path], SourceClips],
+    *,
+    folder: Path,
+    options: Mapping[str, Any],
+    min_seconds: float = 0.0,
+    skip_bad: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> Prepared:
+    """Lists a data set's clips, checks every one by decoding it, and writes the manifest.
+
+    Called again with the same options it lists the clips anew but decodes only those that are new
+    or whose size or modification time has changed; after an interruption, only the rest.
+
+    Args:
+        name: Name of the data set.
+        source_clips: Lists the clips, given a folder to download, unpack or render into. It is
+            called each time, so it must be quick once its work is done.
+        folder: Where preparations are kept.
+        options: Whatever decides which clips are listed; must be JSON-serialisable.
+        min_seconds: Shorter clips are bad.
+        skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
+        workers: Threads that decode.
+        progress: Show a bar.
+
+    Raises:
+        DataError: If clips are bad (all are named with their reasons in ``bad_clips.txt``), none
+            are left, a label has no clip to train on, or the manifest was changed after it was
+            written.
+    """
+    start = time.perf_counter()
+    home = Path(folder) / name
+    target = home / _key(name, options)
+    with locked(home / "lock"):
+        source = source_clips(home / "work")
+        listed = _listing(name, source)
+        findings = _check(source.root, listed, target, workers, progress)
+        clips, bad = _judge(listed, findings, source.labels, min_seconds)
+        _report_bad(target, bad, len(listed), skip_bad)
+        labels = _labels(name, clips, source.labels)
+        _finish(target, clips, _record(name, options, source.root, labels, clips, bad))
+    return Prepared(
+        root=source.root,
+        manifest=target / "manifest.jsonl",
+        clips=tuple(clips),
+        labels=labels,
+        hash=manifest_hash(clips),
+        skipped=tuple(bad),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _key(name: str, options: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps([name, dict(options)], sort_keys=True)
+    except TypeError as error:
+        raise DataError(
+            f"{name}: options {dict(options)!r} cannot be written as JSON ({error})"
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _listing(name: str, source: SourceClips) -> list[SourceClip]:
+    listed = sorted(source.clips, key=lambda clip: clip.path)
+    if not listed:
+        raise DataError(f"{name}: no clips found in {source.root}; check source=")
+    repeated = [a.path for a, b in pairwise(listed) if a.path == b.path]
+    if repeated:
+        raise DataError(f"{name}: clip {repeated[0]!r} is listed twice")
+    return listed
+
+
+def _check(
+    root: Path, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
+) -> dict[str, Finding]:
+    """Decodes what the journal does not know yet; returns the findings by path."""
+    journal = Journal(target / "journal.jsonl", root)
+    findings: dict[str, Finding] = {}
+    rest: list[tuple[str, os.stat_result]] = []
+    for clip in listed:
+        try:
+            status = (root / clip.path).stat()
+        except OSError:
+            findings[clip.path] = Finding(clip.path, 0, 0, reason="no such file")
+            continue
+        if known := journal.get(clip.path, status):
+            findings[clip.path] = known
+        else:
+            rest.append((clip.path, status))
+    if not rest:
+        return findings
+    (target / "prepared.json").unlink(missing_ok=True)
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        with (
+            journal,
+            progress_bar(
+                "Checking clips", len(listed), done=len(listed) - len(rest), show=progress
+            ) as advance,
+        ):
+            for finding in pool.map(partial(_check_file, root), *zip(*rest, strict=True)):
+                journal.add(finding)
+                findings[finding.path] = finding
+                advance(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return findings
+
+
+def _check_file(root: Path, path: str, status: os.stat_result) -> Finding:
+    size, mtime_ns = status.st_size, status.st_mtime_ns
+    try:
+        waveform, rate = decode(root / path)
+    except AudioError as error:
+        reason = str(error).removeprefix(f"{root / path}: ")
+        return Finding(path, size, mtime_ns, reason=reason)
+    return Finding(path, size, mtime_ns, round(len(waveform) / rate, 6), rate)
+
+
+def _judge(
+    listed: Sequence[SourceClip],
+    findings: Mapping[str, Finding],
+    labels: Sequence[str] | None,
+    min_seconds: float,
+) -> tuple[list[Clip], list[tuple[str, str]]]:
+    clips: list[Clip] = []
+    bad: list[tuple[str, str]] = []
+    for clip in listed:
+        found = findings[clip.path]
+        if labels is not None and clip.label not in labels:
+            bad.append((clip.path, f"unknown label {clip.label!r}; known: {', '.join(labels)}"))
+        elif found.seconds is None or found.sample_rate is None:
+            bad.append((clip.path, found.reason or "not checked"))
+        elif found.seconds < min_seconds:
+            bad.append((clip.path, f"{found.seconds:g} s long; at least {min_seconds:g} s needed"))
+        else:
+            clips.append(
+                Clip(
+                    path=clip.path,
+                    label=clip.label,
+                    split=clip.split,
+                    group=clip.group,
+                    seconds=found.seconds,
+                    sample_rate=found.sample_rate,
+                    fold=clip.fold,
+                )
+            )
+    return clips, bad
+
+
+def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_bad: bool) -> None:
+    file = target / "bad_clips.txt"
+    if not bad:
+        file.unlink(missing_ok=True)
+        return
+    lines = [f"{path}: {reason}" for path, reason in bad]
+    write_atomic(file, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    if skip_bad:
+        return
+    (target / "prepared.json").unlink(missing_ok=True)
+    shown = "\n  ".join(lines[:_LISTED])
+    more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    raise DataError(
+        f"{len(bad)} of {total} clips cannot be used (all are listed in {file}); mend or remove "
+        f"them, or leave them out with skip_bad=true:\n  {shown}{more}"
+    )
+
+
+def _labels(name: str, clips: Sequence[Clip], known: Sequence[str] | None) -> tuple[str, ...]:
+    if not clips:
+        raise DataError(f"{name}: every clip is bad; nothing is left to train on")
+    present = {clip.label for clip in clips}
+    trained = {clip.label for clip in clips if clip.split == "train"}
+    if lacking := sorted(present - trained):
+        raise DataError(
+            f"{name}: label {lacking[0]!r} has no clip in the training split; add some, or "
+            "change the split's settings"
+        )
+    return tuple(sorted(present) if known is None else [k for k in known if k in present])
+
+
+def _record(
+    name: str,
+    options: Mapping[str, Any],
+    root: Path,
+    labels: Sequence[str],
+    clips: Sequence[Clip],
+    bad: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Content of ``prepared.json``."""
+    counts: dict[str, dict[str, int]] = {}
+    for (split, label), number in sorted(Counter((c.split, c.label) for c in clips).items()):
+        counts.setdefault(split, {})[label] = number
+    record = {
+        "name": name,
+        "options": dict(options),
+        "root": os.fspath(root),
+        "labels": list(labels),
+        "manifest_sha256": manifest_hash(clips),
+        "counts": counts,
+        "skipped": [{"path": path, "reason": reason} for path, reason in bad],
+    }
+    # As it will be read back, so that the two can be compared.
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> None:
+    """Writes manifest, then marker, unless both stand already."""
+    marker, manifest = target / "prepared.json", target / "manifest.jsonl"
+    try:
+        standing = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        standing = None
+    if standing is not None and manifest_hash(read_manifest(manifest)) != standing.get(
+        "manifest_sha256"
+    ):
+        raise DataError(
+            f"{manifest} is not the one that {marker.name} tells of: it was changed after the "
+            f"preparation; delete {target} to prepare again"
+        )
+    if standing == record:
+        return
+    marker.unlink(missing_ok=True)
+    write_manifest(manifest, clips)
+    write_atomic(marker, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
