@@ -1,9 +1,38 @@
 """Learned filters over tokens, for any transformer. Needs torch alone."""
 
+from spaudio.filters.adaptive import AdaptiveFilterBank
+from spaudio.filters.analysis import (
+    centre_frequency,
+    describe,
+    modulation_response,
+    receptive_field_ms,
+)
 from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter
+from spaudio.filters.depthwise import DepthwiseFilter
+from spaudio.filters.fir import FIRFilter
 from spaudio.filters.functional import filterbank
+from spaudio.filters.haar import HaarFilter
 from spaudio.filters.make import FILTERS, make_filter
+from spaudio.filters.multiscale import MultiScaleFilterBank
 from spaudio.filters.none import NoFilter
+from spaudio.filters.streaming import FilterStream
 
-__all__ = ["FILTERS", "FilterBank", "NoFilter", "TokenFilter", "filterbank", "make_filter"]
+__all__ = [
+    "FILTERS",
+    "AdaptiveFilterBank",
+    "DepthwiseFilter",
+    "FIRFilter",
+    "FilterBank",
+    "FilterStream",
+    "HaarFilter",
+    "MultiScaleFilterBank",
+    "NoFilter",
+    "TokenFilter",
+    "centre_frequency",
+    "describe",
+    "filterbank",
+    "make_filter",
+    "modulation_response",
+    "receptive_field_ms",
+]

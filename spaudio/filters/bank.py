@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
@@ -51,13 +52,8 @@ class FilterBank(TokenFilter):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(causal=causal)
-        if num_filters < 1 or kernel_size < 1:
-            raise ValueError(
-                "num_filters and kernel_size must be at least 1; "
-                f"got num_filters={num_filters}, kernel_size={kernel_size}"
-            )
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+        check_size(num_filters, kernel_size)
+        check_activation(activation)
         self.num_filters = num_filters
         self.kernel_size = kernel_size
         self.activation = activation
@@ -72,8 +68,8 @@ class FilterBank(TokenFilter):
 
         That is uniform within 1/sqrt(K) for the kernels and 1/sqrt(M) for the gains.
         """
-        reset_kernels(self.kernels)
-        reset_gains(self.gains, self.zero_init)
+        reset_rows(self.kernels)
+        reset_rows(self.gains, zero=self.zero_init)
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """See the base class."""
@@ -85,6 +81,10 @@ class FilterBank(TokenFilter):
             padding_mask=padding_mask,
             activation=self.activation,
         )
+
+    def valid(self, window: Tensor) -> Tensor:
+        """See the base class."""
+        return filterbank_valid(window, [self.kernels], self.gains, self.activation)
 
     def taps(self) -> Sequence[Tensor]:
         """See the base class."""
@@ -103,8 +103,47 @@ class FilterBank(TokenFilter):
         }
 
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; kernels and gains: 2 tokens dim M (K + 1)."""
+        """See the base class; 2 tokens dim M (K + 1)."""
         return 2 * tokens * dim * self.num_filters * (self.kernel_size + 1)
+
+
+def filterbank_valid(
+    window: Tensor, kernels: Sequence[Tensor], gains: Tensor, activation: str
+) -> Tensor:
+    """A causal filterbank on the last tokens of a window: what streaming needs.
+
+    It spares a stream the K - 1 past outputs that :func:`spaudio.filters.filterbank` would compute
+    again with every new token.
+
+    Args:
+        window: (batch, K - 1 + tokens, dim), K being the longest kernel.
+        kernels: One tensor (M_i, K_i) a scale.
+        gains: (M,), (dim, M) or (batch, tokens, M).
+        activation: A key of ``ACTIVATIONS``.
+
+    Returns:
+        (batch, tokens, dim).
+    """
+    slices = window.unfold(1, max(kernel.shape[-1] for kernel in kernels), 1)
+    scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]
+    representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
+    weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
+    return torch.einsum(f"btdm,{weights}->btd", representation, gains)
+
+
+def check_size(num_filters: int, kernel_size: int) -> None:
+    """Raises ValueError where a bank would have no filter or no tap."""
+    if num_filters < 1 or kernel_size < 1:
+        raise ValueError(
+            "num_filters and kernel_size must be at least 1; "
+            f"got num_filters={num_filters}, kernel_size={kernel_size}"
+        )
+
+
+def check_activation(activation: str) -> None:
+    """Raises ValueError where the activation is unknown."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:
@@ -125,13 +164,7 @@ def gains_config(gains: Tensor) -> dict[str, Any]:
     return {"gains": "per_dim", "dim": gains.shape[0]}
 
 
-def reset_kernels(kernels: Tensor) -> None:
-    """Draws kernels (M, K) as ``Conv1d(1, M, K)`` does."""
-    bound = 1 / math.sqrt(kernels.shape[-1])
-    nn.init.uniform_(kernels, -bound, bound)
-
-
-def reset_gains(gains: Tensor, zero_init: bool) -> None:
-    """Draws gains (M,) or (dim, M) as ``Conv1d(M, 1, 1)`` does, or sets them to zero."""
-    bound = 0.0 if zero_init else 1 / math.sqrt(gains.shape[-1])
-    nn.init.uniform_(gains, -bound, bound)
+def reset_rows(weight: Tensor, *, zero: bool = False) -> None:
+    """Draws each row (..., n) uniformly within 1/sqrt(n), as ``Conv1d`` does with fan-in n."""
+    bound = 0.0 if zero else 1 / math.sqrt(weight.shape[-1])
+    nn.init.uniform_(weight, -bound, bound)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.definition import padding
@@ -14,7 +15,7 @@ from spaudio.filters.definition import padding
 class TokenFilter(nn.Module):
     """Base of all filters: ``forward(x, padding_mask) = x + filtered(x, padding_mask)``.
 
-    A subclass gives ``filtered``, ``taps`` and ``config``; the rest follows from them.
+    A subclass gives ``valid``, ``taps``, ``config`` and ``flops``; the rest follows from them.
 
     Attributes:
         name: What :func:`spaudio.filters.make_filter` calls the class.
@@ -37,12 +38,41 @@ class TokenFilter(nn.Module):
 
         Returns:
             (batch, tokens, dim).
+
+        Raises:
+            ValueError: If a shape or type does not fit.
         """
         return x + self.filtered(x, padding_mask)
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
+        check_tokens(x, padding_mask)
+        window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
+        return without_padding(self.valid(window), padding_mask)
+
+    def valid(self, window: Tensor) -> Tensor:
+        """What :meth:`filtered` returns where no zeros are put around the tokens.
+
+        Args:
+            window: (batch, left + tokens + right, dim), left and right being the ``extent``.
+
+        Returns:
+            (batch, tokens, dim).
+        """
         raise NotImplementedError
+
+    def step(self, window: Tensor, memory: Any) -> Tensor:
+        """:meth:`valid` for tokens that arrive in pieces; see :class:`FilterStream`.
+
+        Args:
+            window: As for :meth:`valid`.
+            memory: What :meth:`new_memory` returned when the stream began; it may be changed.
+        """
+        return self.valid(window)
+
+    def new_memory(self) -> Any:
+        """What a stream must remember beside the last tokens: nothing, for most filters."""
+        return None
 
     def taps(self) -> Sequence[Tensor]:
         """The impulse responses, as ``Conv1d`` applies them: one tensor (M_i, K_i) a scale."""
@@ -65,13 +95,18 @@ class TokenFilter(nn.Module):
         raise NotImplementedError
 
     @property
+    def extent(self) -> tuple[int, int]:
+        """Tokens that the kernels cover to the left and to the right of a token."""
+        extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
+        return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
+
+    @property
     def receptive_field(self) -> tuple[float, float]:
         """Tokens seen to the left and to the right of a token, itself not counted.
 
         Whole numbers, or ``math.inf`` where every token on that side is seen.
         """
-        extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
-        return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
+        return self.extent
 
     @property
     def num_parameters(self) -> int:
@@ -88,7 +123,7 @@ class TokenFilter(nn.Module):
             n_fft: Number of frequencies around the circle.
 
         Returns:
-            Complex (M, n_fft // 2 + 1), M counting the kernels of all scales in order.
+            Complex (M, n_fft // 2 + 1) on the CPU, M counting the kernels of all scales in order.
 
         Raises:
             ValueError: If ``n_fft`` is below 1.
@@ -112,3 +147,28 @@ class TokenFilter(nn.Module):
         return ", ".join(
             f"{key}={value!r}" for key, value in self.config().items() if key != "name"
         )
+
+
+def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
+    """Raises ValueError where ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
+    if x.dim() != 3 or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
+        )
+    if dim is not None and x.shape[-1] != dim:
+        raise ValueError(
+            f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, "
+            "read as (batch, tokens, dim)"
+        )
+    if padding_mask is not None and (
+        padding_mask.dtype != torch.bool or padding_mask.shape != x.shape[:2]
+    ):
+        raise ValueError(
+            f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
+            f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
+        )
+
+
+def without_padding(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """``x`` (batch, tokens, dim) with zeros at padded tokens."""
+    return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)

@@ -6,13 +6,23 @@ import difflib
 import inspect
 from typing import Any
 
+from spaudio.filters.adaptive import AdaptiveFilterBank
 from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter
+from spaudio.filters.depthwise import DepthwiseFilter
+from spaudio.filters.fir import FIRFilter
+from spaudio.filters.haar import HaarFilter
+from spaudio.filters.multiscale import MultiScaleFilterBank
 from spaudio.filters.none import NoFilter
 
 FILTERS: dict[str, type[TokenFilter]] = {
     "none": NoFilter,
     "bank": FilterBank,
+    "multiscale": MultiScaleFilterBank,
+    "adaptive": AdaptiveFilterBank,
+    "fir": FIRFilter,
+    "depthwise": DepthwiseFilter,
+    "haar": HaarFilter,
 }
 
 

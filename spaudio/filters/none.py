@@ -24,9 +24,9 @@ class NoFilter(TokenFilter):
         """Returns ``x`` itself."""
         return x
 
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Zeros of the shape of ``x``."""
-        return torch.zeros_like(x)
+    def valid(self, window: Tensor) -> Tensor:
+        """See the base class; zeros."""
+        return torch.zeros_like(window)
 
     def taps(self) -> Sequence[Tensor]:
         """See the base class; none."""

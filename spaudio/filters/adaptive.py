@@ -1,0 +1,140 @@
+"""Gains that change from token to token: arXiv 2406.10254, Fig. 2C."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.bank import filterbank_valid
+from spaudio.filters.base import TokenFilter, check_tokens, without_padding
+from spaudio.filters.functional import filterbank
+from spaudio.filters.mask import KeyValueCache, MaskPredictor
+from spaudio.filters.multiscale import MultiScaleFilterBank
+
+
+class AdaptiveFilterBank(TokenFilter):
+    """A filterbank whose learned gains are multiplied by a mask predicted from the tokens.
+
+    A time-varying filter, as in mask-based source separation (Conv-TasNet, arXiv 1809.07454): a
+    small transformer reads the tokens and opens each filter of the bank by a factor in (0, 1).
+
+    Args:
+        dim: Embedding dimensions.
+        num_filters: M of a single-scale bank.
+        kernel_size: K of a single-scale bank, in tokens.
+        scales: Pairs (num_filters, kernel_size) of a multi-scale bank, in place of the two above.
+        width: Dimensions of the mask's transformer.
+        layers: Number of its layers.
+        heads: Number of its attention heads.
+        causal: Whether a token sees only itself and the past, in the bank and in the mask.
+        activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        zero_init: Whether gains start at zero, which makes the module the identity at first.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If a size is below 1, or an option is unknown, missing or does not fit.
+    """
+
+    name = "adaptive"
+
+    def __init__(
+        self,
+        dim: int,
+        num_filters: int = 144,
+        kernel_size: int = 16,
+        *,
+        scales: Sequence[tuple[int, int]] | None = None,
+        width: int = 64,
+        layers: int = 1,
+        heads: int = 4,
+        causal: bool = False,
+        activation: str = "relu",
+        zero_init: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(causal=causal)
+        self.dim = dim
+        self.bank = MultiScaleFilterBank(
+            [(num_filters, kernel_size)] if scales is None else scales,
+            causal=causal,
+            activation=activation,
+            zero_init=zero_init,
+            device=device,
+            dtype=dtype,
+        )
+        self.mask = MaskPredictor(
+            dim,
+            self.bank.num_filters,
+            width=width,
+            layers=layers,
+            heads=heads,
+            causal=causal,
+            device=device,
+            dtype=dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Resets the bank and the mask's transformer."""
+        self.bank.reset_parameters()
+        self.mask.reset_parameters()
+
+    def token_mask(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """The mask in (0, 1), (batch, tokens, M), for tokens (batch, tokens, dim)."""
+        check_tokens(x, padding_mask, self.dim)
+        mask: Tensor = self.mask(without_padding(x, padding_mask), padding_mask)
+        return mask
+
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        return filterbank(
+            x,
+            self.bank.taps(),
+            self.bank.gains * self.token_mask(x, padding_mask),
+            causal=self.causal,
+            padding_mask=padding_mask,
+            activation=self.bank.activation,
+        )
+
+    def step(self, window: Tensor, memory: KeyValueCache) -> Tensor:
+        """See the base class; ``memory`` is the cache of the mask's transformer."""
+        mask = self.mask(window[:, self.extent[0] :], cache=memory)
+        gains = self.bank.gains * mask
+        return filterbank_valid(window, self.bank.taps(), gains, self.bank.activation)
+
+    def new_memory(self) -> KeyValueCache:
+        """See the base class."""
+        return KeyValueCache(len(self.mask.layers))
+
+    def taps(self) -> Sequence[Tensor]:
+        """See the base class."""
+        return self.bank.taps()
+
+    @property
+    def receptive_field(self) -> tuple[float, float]:
+        """Every token that the mask's attention sees; ``extent`` is that of the kernels alone."""
+        return math.inf, 0 if self.causal else math.inf
+
+    def config(self) -> dict[str, Any]:
+        """See the base class."""
+        bank = self.bank.config()
+        return {
+            "name": self.name,
+            "dim": self.dim,
+            "scales": bank["scales"],
+            "width": self.mask.width,
+            "layers": len(self.mask.layers),
+            "heads": self.mask.heads,
+            "causal": self.causal,
+            "activation": bank["activation"],
+            "zero_init": bank["zero_init"],
+        }
+
+    def flops(self, tokens: int, dim: int) -> int:
+        """See the base class; the bank, and the mask's matrix products and attention."""
+        return self.bank.flops(tokens, dim) + self.mask.flops(tokens, dim)

@@ -1,0 +1,92 @@
+"""The bank without its ReLU: the null that shows what the non-linearity is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.bank import FilterBank
+from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.definition import padding
+from spaudio.filters.depthwise import depthwise_valid
+
+
+class FIRFilter(FilterBank):
+    """A filterbank without activation, which is exactly one FIR filter of K taps.
+
+    It has the bank's parameters, hence the bank's training dynamics, and runs as the one kernel
+    that they collapse to, at 1/M of the bank's cost.
+
+    Args:
+        num_filters: M.
+        kernel_size: K, in tokens.
+        causal: Whether a token sees only itself and the past.
+        gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one each.
+        dim: Embedding dimensions; needed for ``gains="per_dim"``.
+        zero_init: Whether gains start at zero, which makes the module the identity at first.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If a size is below 1, or an option is unknown or missing.
+    """
+
+    name = "fir"
+
+    def __init__(
+        self,
+        num_filters: int = 144,
+        kernel_size: int = 16,
+        *,
+        causal: bool = False,
+        gains: str = "shared",
+        dim: int | None = None,
+        zero_init: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            num_filters,
+            kernel_size,
+            causal=causal,
+            gains=gains,
+            dim=dim,
+            activation="identity",
+            zero_init=zero_init,
+            device=device,
+            dtype=dtype,
+        )
+
+    def collapsed(self) -> Tensor:
+        """The FIR filter itself: (1, K) for shared gains, (dim, K) for gains per dimension."""
+        return (self.gains @ self.kernels).reshape(-1, self.kernel_size)
+
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        check_tokens(x, padding_mask, None if self.gains.dim() == 1 else self.gains.shape[0])
+        return TokenFilter.filtered(self, x, padding_mask)
+
+    def valid(self, window: Tensor) -> Tensor:
+        """See the base class."""
+        return depthwise_valid(window, self.collapsed())
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """See the base class."""
+        return padding(self.kernel_size, self.causal)
+
+    def taps(self) -> Sequence[Tensor]:
+        """See the base class; the collapsed filter, as the M kernels mean nothing one by one."""
+        return [self.collapsed()]
+
+    def config(self) -> dict[str, Any]:
+        """See the base class."""
+        return {key: value for key, value in super().config().items() if key != "activation"}
+
+    def flops(self, tokens: int, dim: int) -> int:
+        """See the base class; 2 tokens dim K, and 2 M K a filter to collapse it."""
+        collapse = 2 * self.gains.numel() * self.kernel_size
+        return 2 * tokens * dim * self.kernel_size + collapse

@@ -1,0 +1,97 @@
+"""Fixed averages on half of the dimensions: WaveletGPT, the relative that learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.definition import padding
+
+
+class HaarFilter(TokenFilter):
+    """Replaces the second half of the dimensions by Haar averages over 2, 4, ... 2^levels tokens.
+
+    After WaveletGPT (arXiv 2409.12924): the first half of the dimensions stays, the others become
+    their own moving average, over a length that grows in powers of two with the dimension; there
+    is nothing to learn. How the lengths are spread is our reading: evenly. Tokens before the first
+    count as zeros, as for every filter here.
+
+    Args:
+        dim: Embedding dimensions.
+        levels: Number of lengths; the longest average covers 2^levels tokens.
+        causal: Whether averages end at the token, as in the paper, or are centred on it.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    name = "haar"
+
+    def __init__(self, dim: int, levels: int = 6, *, causal: bool = False) -> None:
+        super().__init__(causal=causal)
+        if dim < 1 or levels < 1:
+            raise ValueError(f"dim and levels must be at least 1; got dim={dim}, levels={levels}")
+        self.dim = dim
+        self.levels = levels
+        self.untouched = dim // 2
+        averaged = dim - self.untouched
+        exponents = [1 + levels * i // averaged for i in range(averaged)]
+        # Kernel size, and how many neighbouring dimensions it averages.
+        self.groups = [(1 << e, exponents.count(e)) for e in sorted(set(exponents))]
+
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        check_tokens(x, padding_mask, self.dim)
+        return super().filtered(x, padding_mask)
+
+    def valid(self, window: Tensor) -> Tensor:
+        """See the base class; the average less the token itself, which the residual replaces."""
+        left, right = self.extent
+        tokens = window.shape[1] - left - right
+        x = window[:, left : left + tokens]
+        averages = [x[..., : self.untouched]]
+        first = self.untouched
+        for kernel_size, width in self.groups:
+            before, after = padding(kernel_size, self.causal)
+            covered = window[:, left - before : left + tokens + after, first : first + width]
+            averages.append(haar_average(covered, kernel_size))
+            first += width
+        return torch.cat(averages, dim=-1) - x
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """See the base class."""
+        return padding(self.groups[-1][0], self.causal)
+
+    def taps(self) -> Sequence[Tensor]:
+        """See the base class; the averages, one kernel a length."""
+        return [torch.full((1, size), 1 / size) for size, _ in self.groups]
+
+    def config(self) -> dict[str, Any]:
+        """See the base class."""
+        return {"name": self.name, "dim": self.dim, "levels": self.levels, "causal": self.causal}
+
+    def flops(self, tokens: int, dim: int) -> int:
+        """See the base class; log2(K) additions, a division and a subtraction a value averaged."""
+        return tokens * sum(width * (size.bit_length() + 1) for size, width in self.groups)
+
+
+def haar_average(window: Tensor, kernel_size: int) -> Tensor:
+    """Moving average over a power of two of tokens, as a pyramid of pairwise sums.
+
+    Args:
+        window: (batch, kernel_size - 1 + tokens, dim).
+        kernel_size: A power of two.
+
+    Returns:
+        (batch, tokens, dim).
+    """
+    total, shift = window, 1
+    while shift < kernel_size:
+        total = total[:, shift:] + total[:, :-shift]
+        shift *= 2
+    return total / kernel_size
