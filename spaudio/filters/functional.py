@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from spaudio.filters.definition import ACTIVATIONS, filterbank_definition
+from spaudio.filters.fused.op import BACKENDS, fused_filterbank, refuse
 
 
 def filterbank(
@@ -18,6 +20,7 @@ def filterbank(
     causal: bool = False,
     padding_mask: Tensor | None = None,
     activation: str = "relu",
+    backend: str | None = None,
 ) -> Tensor:
     """Decomposes every dimension along the tokens, rectifies, weighs by gains and sums.
 
@@ -36,22 +39,46 @@ def filterbank(
         padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count as
             zeros on the way in and come out as zeros.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        backend: What computes it. None takes the environment variable SPAUDIO_FILTER_BACKEND,
+            and where that is not set ``"auto"``: the fastest for the device and type at hand.
+            ``"gemm"`` is torch's matrix product over tiles that stay in cache; ``"reference"``
+            the definition with ``conv1d``, which holds batch * tokens * dim * M numbers.
+
+    Under autocast ``x`` is cast as ``conv1d`` would cast it; kernels and gains keep their type, as
+    sums are taken in float32 at least on a CPU.
 
     Returns:
-        (batch, tokens, dim), of the type of ``x``.
+        (batch, tokens, dim), of the type of ``x`` (under autocast, of autocast's type).
 
     Raises:
         ValueError: If a shape, type or option does not fit; the message names it.
     """
     scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
-    _check(x, scales, gains, padding_mask, activation)
-    return filterbank_definition(
-        x, scales, gains, causal=causal, padding_mask=padding_mask, activation=activation
-    )
+    if backend is None:
+        backend = os.environ.get("SPAUDIO_FILTER_BACKEND") or "auto"
+    _check(x, scales, gains, padding_mask, activation, backend)
+    if backend == "reference":
+        return filterbank_definition(
+            x, scales, gains, causal=causal, padding_mask=padding_mask, activation=activation
+        )
+    flat = torch.cat([kernel.reshape(-1) for kernel in scales])
+    shapes = [size for kernel in scales for size in kernel.shape]
+    reason = refuse(backend, x, flat, gains)
+    if reason is not None:
+        raise ValueError(f"backend {backend!r} cannot be used here: {reason}")
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    y: Tensor = fused_filterbank(x, flat, shapes, gains, padding_mask, causal, activation, backend)
+    return y
 
 
 def _check(
-    x: Tensor, kernels: list[Tensor], gains: Tensor, padding_mask: Tensor | None, activation: str
+    x: Tensor,
+    kernels: list[Tensor],
+    gains: Tensor,
+    padding_mask: Tensor | None,
+    activation: str,
+    backend: str,
 ) -> None:
     """Raises ValueError where arguments do not fit together."""
     if x.dim() != 3 or not x.is_floating_point():
@@ -60,7 +87,9 @@ def _check(
         )
     if not kernels or any(k.dim() != 2 or 0 in k.shape for k in kernels):
         shapes = [tuple(k.shape) for k in kernels]
-        raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {shapes}")
+        raise ValueError(
+            f"kernels must be (M, K), M and K at least 1, for each scale; got {shapes}"
+        )
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in kernels)
     allowed = [(filters,), (dim, filters), (batch, tokens, filters)]
@@ -75,3 +104,8 @@ def _check(
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+    if backend not in ("auto", "reference", *BACKENDS):
+        raise ValueError(
+            f"backend must be auto, reference, {', '.join(BACKENDS)}; got {backend!r} "
+            "(argument or environment variable SPAUDIO_FILTER_BACKEND)"
+        )

@@ -1,0 +1,1 @@
+"""The filterbank as one operator that never holds the time-frequency representation."""

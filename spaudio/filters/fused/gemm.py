@@ -1,0 +1,234 @@
+"""The filterbank in pure torch, any device and dtype: matrix products over tiles kept in cache.
+
+P successive tokens of M filters are one product: the kernels, laid out as a banded (M * P, L)
+matrix, times a window of L tokens, all dimensions at once. ``x`` is thus read where it lies, with
+no copy of its K-token windows. A tile is a few windows; the backward pass computes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spaudio.filters.definition import ACTIVATIONS, padding
+
+# Bytes of a tile's time-frequency representation. A CPU core has 0.5-2 MiB of second-level cache,
+# which also holds what is derived from it; a GPU wants enough work in one launch.
+TILE_BYTES = {"cpu": 1 << 19}
+TILE_BYTES_ELSEWHERE = 1 << 26
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """One scale's kernels as a banded matrix, and where its windows lie in the padded signal."""
+
+    kernel: Tensor  # (M, K)
+    hop: int  # P, tokens a window yields
+    windows: int  # windows a signal
+    overlap: int  # hops that a window spans; L = overlap * P
+    left: int  # zeros before the first token
+
+    @classmethod
+    def lay_out(cls, kernel: Tensor, tokens: int, causal: bool) -> _Scale:
+        taps = kernel.shape[1]
+        # The band costs (P + K - 1) / K times the products needed: about 5/4 at this width.
+        hop = max(1, min(taps // 4, 8))
+        return cls(
+            kernel=kernel,
+            hop=hop,
+            windows=-(-tokens // hop),
+            overlap=-(-(hop + taps - 1) // hop),
+            left=padding(taps, causal)[0],
+        )
+
+    def band(self) -> Tensor:
+        """(M * P, L): row (m, p) holds kernel m from column p on."""
+        filters, _ = self.kernel.shape
+        band = self.kernel.new_zeros(filters, self.hop, self.overlap * self.hop)
+        self.diagonals(band).copy_(self.kernel.unsqueeze(1).expand(-1, self.hop, -1))
+        return band.view(filters * self.hop, -1)
+
+    def diagonals(self, band: Tensor) -> Tensor:
+        """View (M, P, K) of a contiguous band (M, P, L): its entries (m, p, p + k)."""
+        filters, taps = self.kernel.shape
+        length = self.overlap * self.hop
+        return band.as_strided((filters, self.hop, taps), (self.hop * length, length + 1, 1))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) with zeros around, so that every window lies inside."""
+        total = (self.windows + self.overlap - 1) * self.hop
+        return F.pad(x, (0, 0, self.left, total - self.left - x.shape[1]))
+
+    def view_windows(self, padded: Tensor, items: slice, windows: slice) -> Tensor:
+        """(items * windows, L, dim) of the padded signal; copies no more than this tile."""
+        part = padded[items, windows.start * self.hop :]
+        _, dim = part.shape[1:]
+        item, token, _ = part.stride()
+        count = windows.stop - windows.start
+        length = self.overlap * self.hop
+        view = part.as_strided(
+            (part.shape[0], count, length, dim), (item, self.hop * token, token, 1)
+        )
+        return view.reshape(-1, length, dim)
+
+    def tiles(self, batch: int, dim: int) -> Iterator[tuple[slice, slice]]:
+        """Ranges of batch items and windows: whole signals if they fit, else windows of one."""
+        element = self.kernel.element_size()
+        room = TILE_BYTES.get(self.kernel.device.type, TILE_BYTES_ELSEWHERE)
+        count = max(1, room // max(1, self.kernel.shape[0] * self.hop * dim * element))
+        items = max(1, count // max(1, self.windows))
+        windows = min(count, self.windows)
+        for b in range(0, batch, items):
+            for w in range(0, self.windows, windows):
+                yield slice(b, min(b + items, batch)), slice(w, min(w + windows, self.windows))
+
+
+class _Gains:
+    """Gains of one scale as a factor of a tile (n, M, P, dim), and the way back."""
+
+    def __init__(self, gains: Tensor, scale: _Scale) -> None:
+        self.rank = gains.dim()
+        self.scale = scale
+        if self.rank == 1:
+            self.values = gains.view(1, -1, 1, 1)
+        elif self.rank == 2:
+            self.values = gains.t().unsqueeze(1).unsqueeze(0)
+        else:
+            self.values = _in_hops(gains, scale)
+        self.gradient = torch.zeros_like(self.values)
+
+    def factor(self, tile: tuple[slice, slice]) -> Tensor:
+        if self.rank < 3:
+            return self.values
+        return self.values[tile].flatten(0, 1).transpose(1, 2).unsqueeze(-1)
+
+    def weigh(self, response: Tensor, tile: tuple[slice, slice]) -> Tensor:
+        """Sum over filters of a tile (n, M, P, dim): (n, P, dim)."""
+        if self.rank == 1:
+            n, filters, hop, dim = response.shape
+            total = self.values.view(1, filters) @ response.reshape(n, filters, hop * dim)
+            return total.view(n, hop, dim)
+        return (response * self.factor(tile)).sum(1)
+
+    def accumulate(self, response: Tensor, grad: Tensor, tile: tuple[slice, slice]) -> None:
+        """Adds a tile's share to the gradient; ``grad`` is that of the sum, (n, P, dim)."""
+        n, filters, hop, dim = response.shape
+        if self.rank == 1:
+            share = response.reshape(n, filters, hop * dim) @ grad.reshape(n, hop * dim, 1)
+            self.gradient += share.sum(0).view(1, filters, 1, 1)
+        elif self.rank == 2:
+            self.gradient += (response * grad.unsqueeze(1)).sum((0, 2)).unsqueeze(1)
+        else:
+            share = (response * grad.unsqueeze(1)).sum(3).transpose(1, 2)
+            self.gradient[tile] = share.reshape(self.gradient[tile].shape)
+
+    def finish(self, tokens: int) -> Tensor:
+        if self.rank == 1:
+            return self.gradient.flatten()
+        if self.rank == 2:
+            return self.gradient[0, :, 0].t()
+        return self.gradient.flatten(1, 2)[:, :tokens]
+
+
+def _in_hops(signal: Tensor, scale: _Scale) -> Tensor:
+    """(batch, tokens, C) as (batch, windows, P, C), the last window filled up with zeros."""
+    missing = scale.windows * scale.hop - signal.shape[1]
+    return F.pad(signal, (0, 0, 0, missing)).view(
+        signal.shape[0], scale.windows, scale.hop, signal.shape[2]
+    )
+
+
+def _respond(
+    band: Tensor, scale: _Scale, padded: Tensor, tile: tuple[slice, slice]
+) -> tuple[Tensor, Tensor]:
+    """A tile's windows (n, L, dim) and its filters' output (n, M, P, dim), before activation."""
+    windows = scale.view_windows(padded, *tile)
+    n, _, dim = windows.shape
+    product = torch.bmm(band.expand(n, -1, -1), windows)
+    return windows, product.view(n, scale.kernel.shape[0], scale.hop, dim)
+
+
+def forward(
+    x: Tensor, kernels: Sequence[Tensor], gains: Tensor, causal: bool, activation: str
+) -> Tensor:
+    """Filters ``x`` (batch, tokens, dim), already masked. All arguments have one dtype."""
+    batch, tokens, dim = x.shape
+    y = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    first = 0
+    for kernel in kernels:
+        scale = _Scale.lay_out(kernel, tokens, causal)
+        weights = _Gains(gains[..., first : first + kernel.shape[0]], scale)
+        first += kernel.shape[0]
+        band, padded = scale.band(), scale.pad(x)
+        for tile in scale.tiles(batch, dim):
+            _, response = _respond(band, scale, padded, tile)
+            share = weights.weigh(ACTIVATIONS[activation](response), tile)
+            start, stop = tile[1].start * scale.hop, tile[1].stop * scale.hop
+            part = y[tile[0], start:stop]
+            part += share.view(part.shape[0], -1, dim)[:, : part.shape[1]]
+    return y
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    kernels: Sequence[Tensor],
+    gains: Tensor,
+    causal: bool,
+    activation: str,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Gradients of ``x``, of each scale's kernels and of the gains; tiles are computed anew.
+
+    Where ``wanted`` is False for one of the three, its product is left out and its value is zero.
+    """
+    batch, tokens, dim = x.shape
+    grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    grad_kernels, grad_gains = [], []
+    first = 0
+    for kernel in kernels:
+        scale = _Scale.lay_out(kernel, tokens, causal)
+        weights = _Gains(gains[..., first : first + kernel.shape[0]], scale)
+        first += kernel.shape[0]
+        band, padded, grads = scale.band(), scale.pad(x), _in_hops(grad, scale)
+        grad_band = torch.zeros_like(band)
+        grad_padded = torch.zeros_like(padded).view(batch, -1, scale.hop, dim)
+        for tile in scale.tiles(batch, dim):
+            windows, response = _respond(band, scale, padded, tile)
+            grad_y = grads[tile].flatten(0, 1)
+            factor = grad_y.unsqueeze(1) * weights.factor(tile)
+            grad_response = _activate_backward(factor, response, activation)
+            rows = grad_response.reshape(grad_y.shape[0], -1, dim)
+            if wanted[0]:
+                _overlap_add(grad_padded, torch.matmul(band.t(), rows), scale, tile)
+            if wanted[1]:
+                grad_band += torch.bmm(rows, windows.transpose(1, 2)).sum(0)
+            if wanted[2]:
+                weights.accumulate(ACTIVATIONS[activation](response), grad_y, tile)
+        grad_kernels.append(scale.diagonals(grad_band).sum(1))
+        grad_gains.append(weights.finish(tokens))
+        grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
+    return grad_x, grad_kernels, torch.cat(grad_gains, dim=-1)
+
+
+def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slice, slice]) -> None:
+    """Adds windows (n, L, dim) to the padded signal ``total`` (batch, hops, P, dim)."""
+    items, span = tile
+    count = span.stop - span.start
+    parts = windows.view(-1, count, scale.overlap, scale.hop, windows.shape[-1])
+    for hop in range(scale.overlap):
+        total[items, span.start + hop : span.stop + hop] += parts[:, :, hop]
+
+
+def _activate_backward(grad: Tensor, response: Tensor, activation: str) -> Tensor:
+    """Gradient of the activation's argument."""
+    result: Tensor = grad
+    if activation == "relu":
+        result = torch.ops.aten.threshold_backward(grad, response, 0)
+    elif activation == "gelu":
+        result = torch.ops.aten.gelu_backward(grad, response)
+    return result

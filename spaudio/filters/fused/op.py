@@ -1,0 +1,203 @@
+"""The filterbank as a ``torch.library`` operator, and the choice of what computes it.
+
+``spaudio::filterbank`` has fake and autograd kernels, so that ``torch.compile``, ``torch.export``
+and ``gradcheck`` see one opaque, differentiable node. Kernels of all scales travel as one flat
+tensor beside their shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.definition import filterbank_definition
+from spaudio.filters.fused import gemm
+
+BACKENDS = ("gemm",)
+
+
+def choose(x: Tensor, kernels: Tensor, gains: Tensor) -> str:
+    """Fastest backend for these tensors' device and dtype."""
+    return "gemm"
+
+
+def refuse(backend: str, x: Tensor, kernels: Tensor, gains: Tensor) -> str | None:
+    """Why ``backend`` cannot compute these tensors, or None where it can."""
+    return None
+
+
+def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:
+    """Views (M, K) a scale of the flat ``kernels``; ``shapes`` is M, K of each in turn."""
+    pairs = list(zip(shapes[::2], shapes[1::2], strict=True))
+    parts = torch.split(kernels, [filters * taps for filters, taps in pairs])
+    return [part.view(pair) for part, pair in zip(parts, pairs, strict=True)]
+
+
+def working_dtype(x: Tensor, kernels: Tensor, gains: Tensor) -> torch.dtype:
+    """What the sums are taken in: float64 if any argument is, else float32 on a CPU.
+
+    Elsewhere half precision stays as it is, for the sake of tensor cores, whose sums are float32.
+    """
+    if torch.float64 in (x.dtype, kernels.dtype, gains.dtype):
+        return torch.float64
+    return torch.float32 if x.device.type == "cpu" else x.dtype
+
+
+@torch.library.custom_op("spaudio::filterbank", mutates_args=())
+def fused_filterbank(
+    x: Tensor,
+    kernels: Tensor,
+    shapes: Sequence[int],
+    gains: Tensor,
+    padding_mask: Tensor | None,
+    causal: bool,
+    activation: str,
+    backend: str,
+) -> Tensor:
+    """Filters ``x`` (batch, tokens, dim); see :func:`spaudio.filters.filterbank`.
+
+    Args:
+        x: Token embeddings.
+        kernels: Kernels of all scales, flat.
+        shapes: M and K of each scale in turn.
+        gains: One gain a filter; a gain a dimension and filter; or a token and filter.
+        padding_mask: True where a token is padding.
+        causal: Causal or centred taps.
+        activation: Name of the activation.
+        backend: One of ``BACKENDS``, or "auto".
+    """
+    dtype = working_dtype(x, kernels, gains)
+    with torch.autocast(x.device.type, enabled=False):
+        x_, kernels_, gains_ = x.to(dtype), kernels.to(dtype), gains.to(dtype)
+        y = gemm.forward(
+            _mask(x_, padding_mask), split(kernels_, shapes), gains_, causal, activation
+        )
+        return _mask(y, padding_mask).to(x.dtype)
+
+
+@torch.library.custom_op("spaudio::filterbank_backward", mutates_args=())
+def fused_filterbank_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernels: Tensor,
+    shapes: Sequence[int],
+    gains: Tensor,
+    padding_mask: Tensor | None,
+    causal: bool,
+    activation: str,
+    backend: str,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``kernels`` (flat) and ``gains``; empty where not ``wanted``."""
+    dtype = working_dtype(x, kernels, gains)
+    with torch.autocast(x.device.type, enabled=False):
+        grad_, x_, kernels_, gains_ = (v.to(dtype) for v in (grad, x, kernels, gains))
+        grad_x, grad_kernels, grad_gains = gemm.backward(
+            _mask(grad_, padding_mask),
+            _mask(x_, padding_mask),
+            split(kernels_, shapes),
+            gains_,
+            causal,
+            activation,
+            wanted,
+        )
+        results = (
+            _mask(grad_x, padding_mask).to(x.dtype),
+            torch.cat([part.reshape(-1) for part in grad_kernels]).to(kernels.dtype),
+            grad_gains.to(gains.dtype).contiguous(),
+        )
+        return _only(results, wanted)
+
+
+def _only(grads: tuple[Tensor, ...], wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    x, kernels, gains = (
+        g if want else g.new_empty(0) for g, want in zip(grads, wanted, strict=True)
+    )
+    return x, kernels, gains
+
+
+def _mask(signal: Tensor, padding_mask: Tensor | None) -> Tensor:
+    return signal if padding_mask is None else signal.masked_fill(padding_mask.unsqueeze(-1), 0)
+
+
+@fused_filterbank.register_fake
+def _(
+    x: Tensor,
+    kernels: Tensor,
+    shapes: Sequence[int],
+    gains: Tensor,
+    padding_mask: Tensor | None,
+    causal: bool,
+    activation: str,
+    backend: str,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@fused_filterbank_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    kernels: Tensor,
+    shapes: Sequence[int],
+    gains: Tensor,
+    padding_mask: Tensor | None,
+    causal: bool,
+    activation: str,
+    backend: str,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    empty = (v.new_empty(v.shape) for v in (x, kernels, gains))
+    return _only(tuple(empty), wanted)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, kernels, shapes, gains, padding_mask, *ctx.options = inputs
+    ctx.shapes = shapes
+    ctx.save_for_backward(x, kernels, gains, padding_mask)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, kernels, gains, padding_mask = ctx.saved_tensors
+    wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
+    grads = fused_filterbank_backward(
+        grad, x, kernels, ctx.shapes, gains, padding_mask, *ctx.options, wanted
+    )
+    dx, dkernels, dgains = (g if want else None for g, want in zip(grads, wanted, strict=True))
+    return dx, dkernels, None, dgains, None, None, None, None
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad, x, kernels, shapes, gains, padding_mask, *ctx.options = inputs
+    ctx.shapes = shapes
+    ctx.save_for_backward(grad, x, kernels, gains, padding_mask)
+
+
+def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Second derivatives, through the definition: rare enough to hold the representation."""
+    *saved, padding_mask = ctx.saved_tensors
+    causal, activation, _, wanted = ctx.options
+    # Empty results have no derivative to pass on.
+    grads = tuple(g for g, want in zip(grads, wanted, strict=True) if want)
+    with torch.enable_grad():
+        grad, *leaves = (value.detach().requires_grad_() for value in saved)
+        x, kernels, gains = leaves
+        y = filterbank_definition(
+            x,
+            split(kernels, ctx.shapes),
+            gains,
+            causal=causal,
+            padding_mask=padding_mask,
+            activation=activation,
+        )
+        asked = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
+        first = torch.autograd.grad(y, asked, grad, create_graph=True)
+    second = torch.autograd.grad(first, [grad, *leaves], grads, allow_unused=True)
+    return (second[0], second[1], second[2], None, second[3], None, None, None, None, None)
+
+
+fused_filterbank.register_autograd(_backward, setup_context=_save)
+fused_filterbank_backward.register_autograd(_double_backward, setup_context=_save_backward)
