@@ -1,0 +1,1 @@
+"""Shared groups of settings, as YAML; `recipes/<name>/config.yaml` chooses among them."""

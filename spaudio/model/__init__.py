@@ -1,0 +1,1 @@
+"""Tokens to logits: the transformer with a filter after each layer, pooling and classifier."""

@@ -1,0 +1,179 @@
+"""The transformer stack: pre-norm layers with a filter slot, bidirectional or causal by a flag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spaudio.errors import ConfigError
+from spaudio.model.positions import KINDS, LearnedPositions, Rotary, rotate
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of the transformer stack.
+
+    Args:
+        dim: Width of a token.
+        layers: Number of layers.
+        heads: Attention heads; must divide ``dim``.
+        ff_mult: Width of the feed-forward part, in multiples of ``dim``.
+        dropout: After attention, after the feed-forward part, and on the tokens that come in.
+        positions: ``"rotary"``, ``"learned"`` or ``"none"``.
+        max_tokens: Longest sequence, for learned positions.
+        causal: Whether a token may attend only to itself and the past.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    dim: int = 128
+    layers: int = 4
+    heads: int = 4
+    ff_mult: int = 4
+    dropout: float = 0.1
+    positions: str = "rotary"
+    max_tokens: int = 1024
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "layers", "heads", "ff_mult", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} must be at least 1; got {getattr(self, name)}")
+        if self.dim % self.heads:
+            raise ConfigError(f"model.heads={self.heads} must divide model.dim={self.dim}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout must lie in [0, 1); got {self.dropout}")
+        if self.positions not in KINDS:
+            raise ConfigError(f"model.positions must be one of {KINDS}; got {self.positions!r}")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention on ``scaled_dot_product_attention``."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = config.causal
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def forward(
+        self, x: Tensor, attend: Tensor | None, rotation: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Mixes tokens (batch, tokens, dim).
+
+        Args:
+            x: Normalised tokens.
+            attend: Boolean, broadcastable to (batch, heads, tokens, tokens), True where a query
+                may see a key; None for all (or, if causal, for the past).
+            rotation: From :class:`Rotary`, or None.
+        """
+        batch, tokens, dim = x.shape
+        q, k, v = (
+            part.view(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=attend,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and attend is None,
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        return out
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer: attention, then a GELU feed-forward part, both residual."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.attention = SelfAttention(config)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, config.ff_mult * config.dim),
+            nn.GELU(),
+            nn.Linear(config.ff_mult * config.dim, config.dim),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, attend: Tensor | None, rotation: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Transforms (batch, tokens, dim); see :class:`SelfAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), attend, rotation))
+        out: Tensor = x + self.dropout(self.feed_forward(x))
+        return out
+
+
+class Encoder(nn.Module):
+    """A stack of layers with a filter after each: layer, filter, layer, filter, ..., norm.
+
+    With ``config.causal`` it is a decoder; the filters that go in must then be causal too.
+
+    Args:
+        config: Shape.
+        filters: One module a layer, called as ``filter(x, padding_mask)``; it returns its input
+            plus what it adds, as :class:`spaudio.filters.FilterBank` does.
+
+    Raises:
+        ConfigError: If the number of filters is not that of the layers.
+    """
+
+    def __init__(self, config: EncoderConfig, filters: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if len(filters) != config.layers:
+            raise ConfigError(
+                f"a filter is needed for each of the {config.layers} layers; got {len(filters)}"
+            )
+        self.config = config
+        self.dropout = nn.Dropout(config.dropout)
+        self.rotary = Rotary(config.dim // config.heads) if config.positions == "rotary" else None
+        self.learned = (
+            LearnedPositions(config.max_tokens, config.dim)
+            if config.positions == "learned"
+            else None
+        )
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.filters = nn.ModuleList(filters)
+        self.norm = nn.LayerNorm(config.dim)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Transforms token embeddings.
+
+        Args:
+            x: (batch, tokens, dim).
+            padding_mask: Boolean (batch, tokens), True where a token is padding. What comes out at
+                padding is not specified; what comes out elsewhere does not depend on padding.
+
+        Returns:
+            (batch, tokens, dim), normalised.
+        """
+        if self.learned is not None:
+            x = self.learned(x)
+        x = self.dropout(x)
+        rotation = self.rotary(x.shape[1]) if self.rotary is not None else None
+        attend = self._attend(x, padding_mask)
+        for layer, token_filter in zip(self.layers, self.filters, strict=True):
+            x = token_filter(layer(x, attend, rotation), padding_mask)
+        out: Tensor = self.norm(x)
+        return out
+
+    def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor | None:
+        """Returns where a query may see a key, or None where one flag says it all."""
+        if padding_mask is None:
+            return None
+        attend = ~padding_mask[:, None, None, :]
+        if self.config.causal:
+            attend = attend & x.new_ones(x.shape[1], x.shape[1]).bool().tril()
+        return attend

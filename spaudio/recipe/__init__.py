@@ -1,0 +1,1 @@
+"""Recipes: from a YAML to a report, in one run folder."""

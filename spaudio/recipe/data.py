@@ -1,0 +1,146 @@
+"""From a recipe's configuration to the tokens of its three splits."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from spaudio.audio.manifest import Clip
+from spaudio.audio.prepare import SourceClips, prepare
+from spaudio.audio.split import carve_validation
+from spaudio.errors import ConfigError
+from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.cache import build_cache
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.logmel import LogMelConfig
+from spaudio.tokens.normalise import Normaliser
+
+
+@dataclass(frozen=True)
+class RecipeData:
+    """The three splits of a recipe as tokens, and what they were made of.
+
+    Args:
+        train: With variations.
+        valid: Carved from the training clips, or the data set's own.
+        test: To be run once, at the end.
+        clips: All clips, each with its split.
+        classes: Class names, in the order of the model's outputs.
+        root: Folder that the clips' paths are relative to.
+        features: Width of a token.
+        token_seconds: From one token to the next.
+    """
+
+    train: TokenDataset
+    valid: TokenDataset
+    test: TokenDataset
+    clips: list[Clip]
+    classes: tuple[str, ...]
+    root: Path
+    features: int
+    token_seconds: float
+
+
+def load_data(config: DictConfig, scripts: Path) -> RecipeData:
+    """Prepares a recipe's data set, where that has not been done, and opens its splits.
+
+    Args:
+        config: The composed configuration.
+        scripts: The folder ``data_prep``.
+
+    Returns:
+        The splits.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range.
+        DataError: If the data set is missing or has clips that cannot be used.
+    """
+    options = _plain(config.prep_options)
+    find = _prep_function(scripts, config.prep, options)
+    prepared = prepare(
+        config.recipe,
+        lambda work: find(work, **options),
+        folder=Path(config.data),
+        options=options,
+        skip_bad=config.skip_bad,
+        workers=2,
+    )
+    clips = list(prepared.clips)
+    if not any(clip.split == "valid" for clip in clips):
+        fraction, by = config.validation.fraction, config.validation.by
+        clips = carve_validation(clips, fraction, config.seed, by)
+
+    tokens = _plain(config.tokens)
+    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
+    if stack < 1:
+        raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
+    front_end = LogMelConfig(**tokens)
+    augment = Augment(AugmentConfig(**_plain(config.augment)))
+    cache = build_cache(clips, prepared.root, front_end, features_folder(config))
+    splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
+    for split, members in splits.items():
+        if not members:
+            raise ConfigError(f"the {split} split of {config.recipe} is empty; see prep_options")
+    training = (cache.frames(clip.path) for clip in splits["train"])
+    normaliser = Normaliser.fit(normalise, training)
+
+    def dataset(split: str) -> TokenDataset:
+        return TokenDataset(
+            splits[split],
+            prepared.labels,
+            cache,
+            normaliser,
+            stack=stack,
+            augment=augment if split == "train" else None,
+            seed=config.seed,
+        )
+
+    return RecipeData(
+        train=dataset("train"),
+        valid=dataset("valid"),
+        test=dataset("test"),
+        clips=clips,
+        classes=prepared.labels,
+        root=prepared.root,
+        features=stack * front_end.n_mels,
+        token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
+    )
+
+
+def features_folder(config: DictConfig) -> Path:
+    """Returns the folder that holds the cached features of a recipe."""
+    return Path(config.data) / str(config.recipe) / "features"
+
+
+def _prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callable[..., SourceClips]:
+    """Loads ``prepare`` of ``data_prep/<name>.py`` and checks that it takes the options.
+
+    The scripts belong to a checkout, not to the installed package, so they are loaded by their
+    place. The name comes from the recipe's own YAML, never from a checkpoint.
+    """
+    known = sorted(p.stem for p in scripts.glob("*.py") if p.stem != "__init__")
+    if not re.fullmatch(r"\w+", str(name)) or name not in known:
+        raise ConfigError(f"prep={name}: there is no such script in {scripts}; it has {known}")
+    spec = importlib.util.spec_from_file_location(f"data_prep_{name}", scripts / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"prep={name}: cannot load {scripts / name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    find: Callable[..., SourceClips] = module.prepare
+    allowed = [p for p in inspect.signature(find).parameters if p != "work"]
+    if unknown := sorted(set(options) - set(allowed)):
+        raise ConfigError(f"prep_options.{unknown[0]} is unknown to {name}; it has {allowed}")
+    return find
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Turns a group of settings into a plain dictionary."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return plain

@@ -1,0 +1,149 @@
+"""One run of a recipe: prepare, train, test, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.model.encoder import EncoderConfig
+from spaudio.recipe.data import RecipeData, features_folder, load_data
+from spaudio.recipe.run_folder import create_run_folder, read_run_config
+from spaudio.report.floor import measure_floor
+from spaudio.report.provenance import provenance
+from spaudio.report.scores import Scores, score
+from spaudio.report.write import write_report
+from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.log import read_log
+from spaudio.train.loop import FitResult, TrainerConfig, fit, make_loader
+from spaudio.train.objective import Predictions, predict
+from spaudio.train.optim import OptimConfig
+
+
+def run_recipe(config: DictConfig, scripts: Path) -> Path:
+    """Runs a recipe from audio to report.
+
+    Args:
+        config: The composed configuration; where ``resume`` names a run, all else comes from it.
+        scripts: The folder ``data_prep``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        SpaudioError: Of the kind that fits, for whatever the user can mend.
+    """
+    console = Console(stderr=True)
+    resume = config.resume is not None
+    if resume:
+        run = Path(config.resume)
+        config = read_run_config(run)
+        if (run / "report.json").is_file():
+            console.print(f"{run} is finished; its report is {run / 'report.md'}")
+            return run
+    # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
+    trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
+    encoder = {key: value for key, value in config.model.items() if key != "pooling"}
+    shape = EncoderConfig(**encoder)
+    start = time.perf_counter()
+    data = load_data(config, scripts)
+    set_seed(config.seed)
+    model = Classifier(data.features, len(data.classes), shape, config.filter, config.model.pooling)
+    if not resume:
+        run = create_run_folder(config)
+    console.print(f"run: {run}")
+    floor = measure_floor(
+        data.clips, data.classes, data.root, config.tokens.sample_rate, features_folder(config)
+    )
+    prepare_seconds = time.perf_counter() - start
+    accelerator = Accelerator(mixed_precision=trainer.precision)
+    try:
+        result = fit(
+            model,
+            data.train,
+            data.valid,
+            trainer=trainer,
+            optim=optim,
+            mixup=config.augment.mixup,
+            seed=config.seed,
+            run=run,
+            config=OmegaConf.to_yaml(config, resolve=True),
+            accelerator=accelerator,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
+        raise
+    model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
+    start = time.perf_counter()
+    valid, test = (
+        predict(model, accelerator.prepare(make_loader(part, trainer, shuffle=False, seed=0)[0]),
+                accelerator)
+        for part in (data.valid, data.test)
+    )  # fmt: skip
+    seconds = {
+        "prepare": prepare_seconds,
+        "train": result.seconds,
+        "test": time.perf_counter() - start,
+    }
+    scores = score(test.probabilities, test.labels, data.classes)
+    if accelerator.is_main_process:
+        write_report(
+            run,
+            facts=_facts(config, data, model, result, floor, valid, seconds),
+            scores=scores,
+            records=read_log(run),
+            clips=data.test.clips,
+            classes=data.classes,
+            probabilities=test.probabilities,
+        )
+        _summary(console, run, scores, floor)
+    return run
+
+
+def _facts(
+    config: DictConfig,
+    data: RecipeData,
+    model: Classifier,
+    result: FitResult,
+    floor: dict[str, Any],
+    valid: Predictions,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Gathers what ``report.json`` says besides the scores of the test split."""
+    num_params, filter_params = count_parameters(model)
+    return {
+        "recipe": config.recipe,
+        "filter": OmegaConf.to_container(config.filter, resolve=True),
+        "seed": config.seed,
+        "floor": floor,
+        "valid": {"accuracy": valid.accuracy, "loss": valid.loss},
+        "best_epoch": result.best_epoch,
+        "epochs": config.trainer.epochs,
+        "num_params": num_params,
+        "filter_params": filter_params,
+        "clips": {
+            split: sum(clip.split == split for clip in data.clips)
+            for split in ("train", "valid", "test")
+        },
+        "token_seconds": data.token_seconds,
+        "seconds": seconds,
+        "tokens_per_second": result.tokens_per_second,
+        **provenance(),
+    }
+
+
+def _summary(console: Console, run: Path, scores: Scores, floor: dict[str, Any]) -> None:
+    """Prints what a reader wants first."""
+    low, high = scores.interval
+    console.print(
+        f"test accuracy {scores.accuracy:.4f} (95 % interval {low:.4f}-{high:.4f}); "
+        f"classical floor {floor['svm']:.4f}; majority class {floor['majority']:.4f}"
+    )
+    console.print(f"report: {run / 'report.md'}", soft_wrap=True)

@@ -1,0 +1,59 @@
+"""Figures of a run: confusion matrix and training curves. Files only, no window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> None:
+    """Draws a confusion matrix, each row as shares of its true class.
+
+    Args:
+        confusion: (classes, classes) counts, true class by row.
+        classes: Class names.
+        path: PNG to write.
+    """
+    shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    size = max(4.0, 0.35 * len(classes) + 2)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= 20:
+        for row in range(len(classes)):
+            for column in range(len(classes)):
+                if count := int(confusion[row, column]):
+                    dark = shares[row, column] > 0.5
+                    axes.text(
+                        column, row, str(count), ha="center", va="center", fontsize=8,
+                        color="white" if dark else "black",
+                    )  # fmt: skip
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    figure.savefig(path, dpi=120)
+
+
+def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws training and validation loss, and validation accuracy, against epochs.
+
+    Args:
+        records: Of the training log.
+        path: PNG to write.
+    """
+    epochs = [record["epoch"] for record in records]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [r["train_loss"] for r in records], label="training (augmented, smoothed)")
+    loss.plot(epochs, [r["valid_loss"] for r in records], label="validation")
+    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    loss.legend()
+    accuracy.plot(epochs, [r["valid_accuracy"] for r in records], color="tab:orange")
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
+    figure.savefig(path, dpi=120)

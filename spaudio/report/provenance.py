@@ -1,0 +1,44 @@
+"""Where a result comes from: git commit, library versions, machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from spaudio.version import __version__
+
+LIBRARIES = ("torch", "torchaudio", "accelerate", "torchmetrics", "numpy", "scikit-learn")
+
+
+def provenance() -> dict[str, object]:
+    """Returns the commit of this checkout (None outside one), versions, and the machine."""
+    versions: dict[str, str | None] = {"spaudio": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = None
+    return {
+        "git_commit": _commit(),
+        "versions": versions,
+        "machine": {
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Returns the commit, with ``-dirty`` where tracked files have been changed since."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

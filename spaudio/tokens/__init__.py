@@ -1,0 +1,1 @@
+"""Waveform to tokens: log-mel frames, their cache, normalisation, augmentation and batches."""

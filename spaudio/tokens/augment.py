@@ -1,0 +1,116 @@
+"""Augmentation of log-mel frames. Every draw comes from a generator that the caller seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spaudio.errors import ConfigError
+
+Frames = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How strongly training clips are varied; a zero turns a variation off.
+
+    Args:
+        gain: Standard deviation of a level added to all bands, in nats of power.
+        tilt: Standard deviation of each of three smooth curves over the bands (half, one and one
+            and a half cosine periods), in nats of power: a random equaliser.
+        warp: Largest relative stretch of the mel axis, which imitates another vocal-tract length
+            (Jaitly & Hinton 2013, vocal tract length perturbation).
+        tempo: Largest relative change of duration, by interpolating frames.
+        time_shift: Largest shift, as a share of the clip; the edge frame fills what opens.
+        time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
+        time_mask: Largest width of one, as a share of the clip.
+        mel_masks: SpecAugment: number of masks along the bands.
+        mel_mask: Largest width of one, in bands.
+        mixup: Parameter of the Beta distribution (arXiv 1710.09412), applied to whole batches.
+    """
+
+    gain: float = 0.0
+    tilt: float = 0.0
+    warp: float = 0.0
+    tempo: float = 0.0
+    time_shift: float = 0.0
+    time_masks: int = 0
+    time_mask: float = 0.0
+    mel_masks: int = 0
+    mel_mask: int = 0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ConfigError(f"augment.{name} must not be negative; got {value}")
+        for name in ("warp", "tempo", "time_shift", "time_mask"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
+
+
+class Augment:
+    """Applies the variations of a config to the frames of one clip.
+
+    What imitates another recording acts on raw log-mel frames (``vary``); masks act after the
+    normalisation (``mask``), where zero is the mean.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.config = config
+
+    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""
+        config = self.config
+        if config.gain or config.tilt:
+            bands = np.linspace(0, 1, frames.shape[1], dtype=np.float32)
+            curve = np.full_like(bands, rng.normal(0, config.gain) if config.gain else 0)
+            if config.tilt:
+                for order, weight in enumerate(rng.normal(0, config.tilt, size=3), start=1):
+                    curve += weight * np.cos(np.pi * order * bands)
+            frames = frames + curve
+        if config.warp:
+            factor = 1 + rng.uniform(-config.warp, config.warp)
+            frames = interpolate(frames.T, np.arange(frames.shape[1]) * factor).T
+        if config.tempo:
+            factor = 1 + rng.uniform(-config.tempo, config.tempo)
+            length = max(1, round(len(frames) * factor))
+            frames = interpolate(frames, np.linspace(0, len(frames) - 1, length))
+        if config.time_shift:
+            most = config.time_shift * len(frames)
+            shift = round(rng.uniform(-most, most))
+            frames = frames[np.clip(np.arange(len(frames)) - shift, 0, len(frames) - 1)]
+        return frames.astype(np.float32, copy=False)
+
+    def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Sets random stretches of time and random bands of normalised frames to zero."""
+        config = self.config
+        if not (config.time_masks or config.mel_masks):
+            return frames
+        frames = frames.copy()
+        for _ in range(config.time_masks):
+            start, stop = _stretch(len(frames), config.time_mask * len(frames), rng)
+            frames[start:stop] = 0
+        for _ in range(config.mel_masks):
+            start, stop = _stretch(frames.shape[1], config.mel_mask, rng)
+            frames[:, start:stop] = 0
+        return frames
+
+
+def interpolate(frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:
+    """Reads rows at fractional positions, linearly; positions beyond the ends read the end rows."""
+    positions = np.clip(positions, 0, len(frames) - 1)
+    lower = positions.astype(np.int64)
+    upper = np.minimum(lower + 1, len(frames) - 1)
+    weight = (positions - lower).astype(np.float32)[:, None]
+    result: Frames = frames[lower] * (1 - weight) + frames[upper] * weight
+    return result
+
+
+def _stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Draws a stretch of up to ``widest`` positions inside ``length``."""
+    width = int(rng.uniform(0, widest + 1))
+    start = int(rng.integers(0, max(1, length - width + 1)))
+    return start, start + width

@@ -1,0 +1,118 @@
+"""Features on disk: computed once, keyed by everything that shapes them, read by memory map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spaudio.audio.decode import load_audio
+from spaudio.audio.lock import locked
+from spaudio.audio.manifest import Clip, write_atomic
+from spaudio.audio.progress import progress_bar
+from spaudio.errors import DataError
+from spaudio.tokens.logmel import LogMel, LogMelConfig
+
+Frames = npt.NDArray[np.float32]
+
+
+class FeatureCache:
+    """Log-mel frames of a manifest's clips, in one memory-mapped file.
+
+    Frames are stored as float16: log-mel values lie within about ±20, where its step of at most
+    0.016 is far below the spread of any band.
+
+    Args:
+        folder: A folder that :func:`build_cache` has finished.
+
+    Raises:
+        DataError: If the folder holds no finished cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / "index.json"
+        if not index.is_file():
+            raise DataError(f"no finished feature cache in {folder}; delete it to have it rebuilt")
+        content = json.loads(index.read_text(encoding="utf-8"))
+        self.seconds = float(content["seconds"])
+        counts = np.asarray(content["frames"], dtype=np.int64)
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+        self._position = {path: i for i, path in enumerate(content["paths"])}
+        self._frames = np.load(folder / "frames.npy", mmap_mode="r")
+        if len(self._frames) != self._ends[-1]:
+            raise DataError(
+                f"{folder / 'frames.npy'} holds {len(self._frames)} frames where index.json counts "
+                f"{self._ends[-1]}; delete {folder} to have it rebuilt"
+            )
+
+    def frames(self, path: str) -> Frames:
+        """Returns the frames (frames, n_mels) of the clip with this manifest path."""
+        i = self._position[path]
+        return np.asarray(self._frames[self._starts[i] : self._ends[i]], dtype=np.float32)
+
+    def length(self, path: str) -> int:
+        """Returns the number of frames of a clip."""
+        i = self._position[path]
+        return int(self._ends[i] - self._starts[i])
+
+
+def build_cache(
+    clips: Sequence[Clip], root: Path, config: LogMelConfig, folder: Path
+) -> FeatureCache:
+    """Computes the log-mel frames of all clips, or opens them where that has been done.
+
+    The cache lies in a sub-folder of ``folder`` named by a hash of the clips and of every setting,
+    so a change of either makes another cache. The index is written last: a
+    half-done cache is never taken for a finished one.
+
+    Args:
+        clips: The manifest's clips.
+        root: The folder that their paths are relative to.
+        config: Front-end settings; audio is resampled to its sample rate.
+        folder: Where caches are kept.
+
+    Returns:
+        The opened cache.
+
+    Raises:
+        AudioError: If a clip has become unreadable since it was checked.
+    """
+    settings = json.dumps(asdict(config), sort_keys=True)
+    # The split of a clip does not shape its frames: every split of one audio set shares a cache.
+    audio = "\n".join(sorted(f"{c.path} {c.seconds} {c.sample_rate}" for c in clips))
+    key = hashlib.sha256(f"v1\n{root.resolve()}\n{settings}\n{audio}".encode()).hexdigest()[:16]
+    target = folder / key
+    with locked(folder / f"{key}.lock"):  # two runs at once compute it once
+        if not (target / "index.json").is_file():
+            _write_cache(clips, root, LogMel(config), target)
+    return FeatureCache(target)
+
+
+@torch.inference_mode()
+def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: Path) -> None:
+    """Writes ``frames.npy`` and then, as the mark that it is finished, ``index.json``."""
+    start = time.perf_counter()
+    target.mkdir(parents=True, exist_ok=True)
+    paths = sorted({clip.path for clip in clips})
+    parts: list[npt.NDArray[np.float16]] = []
+    with progress_bar("log-mel frames", len(paths)) as advance:
+        for path in paths:
+            waveform = torch.from_numpy(load_audio(root / path, front_end.config.sample_rate))
+            parts.append(front_end(waveform).numpy().astype(np.float16))
+            advance(1)
+    np.save(target / "frames.npy", np.concatenate(parts))
+    index = {
+        "paths": paths,
+        "frames": [len(part) for part in parts],
+        "config": asdict(front_end.config),
+        "seconds": time.perf_counter() - start,
+    }
+    write_atomic(target / "index.json", json.dumps(index).encode())

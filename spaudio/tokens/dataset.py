@@ -1,0 +1,194 @@
+"""From cached frames to batches of tokens: stacking, padding, and buckets of like length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from spaudio.audio.manifest import Clip
+from spaudio.tokens.augment import Augment
+from spaudio.tokens.cache import FeatureCache
+from spaudio.tokens.normalise import Normaliser
+
+Frames = npt.NDArray[np.float32]
+
+
+class Batch(NamedTuple):
+    """A padded batch of clips; a tuple, so that Accelerate can place it on a device.
+
+    Args:
+        tokens: (batch, tokens, features), float; padding is zero.
+        padding_mask: Boolean (batch, tokens), True where a token is padding.
+        labels: (batch,), class indices.
+        clips: (batch,), index of each clip in its dataset.
+    """
+
+    tokens: Tensor
+    padding_mask: Tensor
+    labels: Tensor
+    clips: Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip before padding: tokens (tokens, features), class index, index in the dataset."""
+
+    tokens: Frames
+    label: int
+    clip: int
+
+
+def stack_frames(frames: Frames, stack: int) -> Frames:
+    """Joins ``stack`` frames into a token.
+
+    Args:
+        frames: (frames, n_mels).
+        stack: Frames a token; the last token is filled with zeros.
+
+    Returns:
+        (ceil(frames / stack), stack * n_mels).
+    """
+    if stack == 1:
+        return frames
+    tokens = math.ceil(len(frames) / stack)
+    padded = np.zeros((tokens * stack, frames.shape[1]), dtype=np.float32)
+    padded[: len(frames)] = frames
+    return padded.reshape(tokens, stack * frames.shape[1])
+
+
+class TokenDataset(Dataset[Example]):
+    """The clips of one split, as tokens.
+
+    An item is asked for as ``(epoch, clip)``: the random variation of a clip is seeded by run seed,
+    epoch and clip, so it does not depend on order, worker or process, and a resumed run draws the
+    same ones.
+
+    Args:
+        clips: The split's clips.
+        classes: Class names, in the order of the model's outputs.
+        cache: Frames of the clips.
+        normaliser: Fitted on the training split.
+        stack: Frames a token.
+        augment: Variations, for the training split; None elsewhere.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        classes: Sequence[str],
+        cache: FeatureCache,
+        normaliser: Normaliser,
+        *,
+        stack: int = 1,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.clips = list(clips)
+        self._class_index = {name: i for i, name in enumerate(classes)}
+        self._cache = cache
+        self._normaliser = normaliser
+        self._stack = stack
+        self._augment = augment
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def lengths(self) -> list[int]:
+        """Returns the number of tokens of each clip, before augmentation."""
+        return [math.ceil(self._cache.length(clip.path) / self._stack) for clip in self.clips]
+
+    def __getitem__(self, item: tuple[int, int]) -> Example:
+        epoch, index = item
+        clip = self.clips[index]
+        frames = self._cache.frames(clip.path)
+        if self._augment is None:
+            frames = self._normaliser(frames)
+        else:
+            rng = np.random.default_rng([self._seed, epoch, index])
+            frames = self._normaliser(self._augment.vary(frames, rng))
+            frames = self._augment.mask(frames, rng)
+        return Example(stack_frames(frames, self._stack), self._class_index[clip.label], index)
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pads examples to the longest of them."""
+    longest = max(len(example.tokens) for example in examples)
+    features = examples[0].tokens.shape[1]
+    tokens = np.zeros((len(examples), longest, features), dtype=np.float32)
+    padding = np.ones((len(examples), longest), dtype=np.bool_)
+    for i, example in enumerate(examples):
+        tokens[i, : len(example.tokens)] = example.tokens
+        padding[i, : len(example.tokens)] = False
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        padding_mask=torch.from_numpy(padding),
+        labels=torch.tensor([example.label for example in examples]),
+        clips=torch.tensor([example.clip for example in examples]),
+    )
+
+
+class BucketSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of clips of like length, so that little of a batch is padding.
+
+    Shuffled clips are cut into pools of many batches; each pool is sorted by length and cut into
+    batches, and all batches are shuffled again. The order depends on seed and epoch alone.
+
+    Args:
+        lengths: Tokens of each clip.
+        batch_size: Clips a batch.
+        shuffle: False for evaluation: all clips in order of length.
+        seed: The run's seed.
+    """
+
+    POOL = 8  # batches; more leave less padding and make batches less random
+
+    # Accelerate reads both when it shares batches out to several processes.
+    drop_last = False
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, *, shuffle: bool, seed: int = 0
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order and variations come next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if not self.shuffle:
+            order = np.argsort(self.lengths, kind="stable")
+            batches = [order[i : i + self.batch_size] for i in self._starts()]
+        else:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            order = rng.permutation(len(self.lengths))
+            pool = self.POOL * self.batch_size
+            order = np.concatenate(
+                [
+                    part[np.argsort(self.lengths[part], kind="stable")]
+                    for part in (order[i : i + pool] for i in range(0, len(order), pool))
+                ]
+            )
+            batches = [order[i : i + self.batch_size] for i in self._starts()]
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        for batch in batches:
+            yield [(self.epoch, int(i)) for i in batch]
+
+    def _starts(self) -> range:
+        return range(0, len(self.lengths), self.batch_size)

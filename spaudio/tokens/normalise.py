@@ -1,0 +1,69 @@
+"""Normalisation of log-mel frames: by the training split, or by each clip's own mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spaudio.errors import ConfigError
+
+Frames = npt.NDArray[np.float32]
+MODES = ("global", "clip")
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Maps log-mel frames to about zero mean and unit variance.
+
+    ``global`` subtracts the training split's mean of each band. ``clip`` subtracts each clip's own
+    mean of each band instead (cepstral mean subtraction: it removes the channel, the loudness and
+    part of the speaker). Both divide by the training split's standard deviation of what is left.
+
+    Args:
+        mode: ``"global"`` or ``"clip"``.
+        mean: (n_mels,), the training split's; not used by ``clip``.
+        std: (n_mels,), the training split's.
+    """
+
+    mode: str
+    mean: Frames
+    std: Frames
+
+    @classmethod
+    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Normaliser:
+        """Measures mean and standard deviation on the training split, frame by frame.
+
+        Args:
+            mode: ``"global"`` or ``"clip"``.
+            training_clips: Frames (frames, n_mels) of each clip of the training split only.
+
+        Returns:
+            The normaliser.
+
+        Raises:
+            ConfigError: If the mode is unknown or there is no clip.
+        """
+        if mode not in MODES:
+            raise ConfigError(f"tokens.normalise must be one of {MODES}; got {mode!r}")
+        count, total, squares = 0, None, None
+        for frames in training_clips:
+            values = frames.astype(np.float64)
+            if mode == "clip":
+                values = values - values.mean(axis=0)
+            count += len(values)
+            total = values.sum(axis=0) + (0 if total is None else total)
+            squares = (values**2).sum(axis=0) + (0 if squares is None else squares)
+        if total is None or squares is None:
+            raise ConfigError("normalisation needs at least one training clip; got none")
+        mean = total / count
+        # A band that never moves (e.g. above the audio's band limit) must not be blown up to noise.
+        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))
+        return cls(mode, mean.astype(np.float32), std.astype(np.float32))
+
+    def __call__(self, frames: Frames) -> Frames:
+        """Normalises the frames (frames, n_mels) of one clip."""
+        mean = frames.mean(axis=0) if self.mode == "clip" else self.mean
+        return ((frames - mean) / self.std).astype(np.float32, copy=False)

@@ -1,0 +1,1 @@
+"""Training: optimiser and schedule, objective, checkpoints, log, and the loop that joins them."""

@@ -1,0 +1,57 @@
+"""The training log: JSON lines always, TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class TrainingLog:
+    """Appends one record an epoch to ``log.jsonl``.
+
+    Args:
+        folder: The run's folder.
+        keep: Epochs of an earlier part of the same run to keep; later records, of an epoch that was
+            not checkpointed, are dropped.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0) -> None:
+        self.path = folder / "log.jsonl"
+        self.records = [r for r in read_log(folder) if r["epoch"] <= keep]
+        self.path.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        self._board = _tensorboard(folder)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Adds a record; it must have ``epoch``."""
+        self.records.append(record)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for key, value in record.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(key, value, record["epoch"])
+            self._board.flush()
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Reads a run's records; a last line that was cut short by a crash is left out."""
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Returns a writer, or None where TensorBoard is not installed (extra ``tensorboard``)."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
