@@ -13,6 +13,7 @@ from spaudio.filters.depthwise import DepthwiseFilter
 from spaudio.filters.fir import FIRFilter
 from spaudio.filters.functional import filterbank
 from spaudio.filters.haar import HaarFilter
+from spaudio.filters.insert import FilterHandle, find_filters, insert_filters, load_filters
 from spaudio.filters.make import FILTERS, make_filter
 from spaudio.filters.multiscale import MultiScaleFilterBank
 from spaudio.filters.none import NoFilter
@@ -24,6 +25,7 @@ __all__ = [
     "DepthwiseFilter",
     "FIRFilter",
     "FilterBank",
+    "FilterHandle",
     "FilterStream",
     "HaarFilter",
     "MultiScaleFilterBank",
@@ -32,6 +34,9 @@ __all__ = [
     "centre_frequency",
     "describe",
     "filterbank",
+    "find_filters",
+    "insert_filters",
+    "load_filters",
     "make_filter",
     "modulation_response",
     "receptive_field_ms",

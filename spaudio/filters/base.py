@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,42 @@ class TokenFilter(nn.Module):
             wave = torch.polar(torch.ones_like(angle), angle)
             responses.append(taps.to(wave.dtype) @ wave)
         return torch.cat(responses)
+
+    def save_pretrained(self, directory: Any, **options: Any) -> None:
+        """Saves weights (safetensors) and settings (JSON), for a folder or the Hugging Face Hub.
+
+        Args:
+            directory: The folder.
+            options: Of ``PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub``.
+
+        Raises:
+            ImportError: If huggingface_hub is missing.
+        """
+        from spaudio.filters.hub import SavedFilters
+
+        SavedFilters.of({self.name: self}).save_pretrained(directory, **options)
+
+    @classmethod
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:
+        """Loads a filter that :meth:`save_pretrained` saved.
+
+        Args:
+            source: Folder, or repository of the Hub.
+            options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
+
+        Raises:
+            ImportError: If huggingface_hub is missing.
+            ValueError: If what was saved is no single filter of this class.
+        """
+        from spaudio.filters.hub import SavedFilters
+
+        saved = SavedFilters.from_pretrained(source, **options).filters
+        found = list(saved.values())
+        if len(found) != 1 or not isinstance(found[0], cls):
+            raise ValueError(
+                f"{source} holds {list(saved)}, not one filter of class {cls.__name__}"
+            )
+        return found[0]
 
     def extra_repr(self) -> str:
         """The settings that differ between filters of one class."""

@@ -1,0 +1,93 @@
+"""Filters to a folder or the Hugging Face Hub, and back: safetensors and a JSON config.
+
+Imported only by the methods that save and load, so that the filters need torch alone. A config
+names filters of :data:`spaudio.filters.FILTERS` and plain settings; no class is looked up by path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaudio.filters.base import TokenFilter
+from spaudio.filters.layout import Layout
+from spaudio.filters.make import make_filter
+
+try:
+    import safetensors.torch  # noqa: F401  (what the mixin saves with)
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError as error:
+    raise ImportError(
+        "saving and loading filters needs huggingface_hub and safetensors: "
+        "pip install 'spaudio[hub]'"
+    ) from error
+
+DTYPES = {str(d): d for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
+class SavedFilters(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="spaudio",
+    paper_url="https://arxiv.org/abs/2406.10254",
+    tags=["filterbank"],
+):
+    """Filters by name, in the form in which they are saved.
+
+    Args:
+        filters: Config of each filter (see :meth:`TokenFilter.config`) and its ``dtype``, by name.
+        layouts: Layout by name, for filters that follow the layers of a model.
+
+    Raises:
+        ValueError: If a setting is unknown.
+    """
+
+    def __init__(
+        self,
+        filters: Mapping[str, Mapping[str, Any]],
+        layouts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self._names = list(filters)
+        self._modules_in_order = nn.ModuleList(_build(config) for config in filters.values())
+        self.layouts = {name: _layout(layout) for name, layout in (layouts or {}).items()}
+
+    @classmethod
+    def of(
+        cls, filters: Mapping[str, TokenFilter], layouts: Mapping[str, Layout] | None = None
+    ) -> SavedFilters:
+        """Copies filters into the form in which they are saved."""
+        configs = {name: filter.config() | _dtype(filter) for name, filter in filters.items()}
+        saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
+        for name, filter in filters.items():
+            saved.filters[name].load_state_dict(filter.state_dict())
+        return saved
+
+    @property
+    def filters(self) -> dict[str, TokenFilter]:
+        """Filter by name."""
+        modules = zip(self._names, self._modules_in_order, strict=True)
+        return {name: module for name, module in modules if isinstance(module, TokenFilter)}
+
+
+def _build(config: Mapping[str, Any]) -> TokenFilter:
+    """A filter from its saved config."""
+    settings = dict(config)
+    dtype = settings.pop("dtype", None)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
+    return make_filter(**settings).to(DTYPES.get(dtype))
+
+
+def _dtype(filter: TokenFilter) -> dict[str, str]:
+    """The type of a filter's parameters, if it has any."""
+    first = next(filter.parameters(), None)
+    return {} if first is None else {"dtype": str(first.dtype)}
+
+
+def _layout(layout: Mapping[str, Any]) -> Layout:
+    padding = tuple((str(name), int(position)) for name, position in layout["padding"])
+    return Layout(bool(layout["batch_first"]), bool(layout["channels_first"]), padding)

@@ -1,0 +1,184 @@
+"""Filters in anyone's model: after any layer, without touching the model's code or weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from spaudio.filters.attach import CHILD, LAYOUT, attach, detach, is_filtered
+from spaudio.filters.base import TokenFilter
+from spaudio.filters.layout import Layout, padding_arguments
+from spaudio.filters.locate import Layers, check_layer, find_layers
+from spaudio.filters.make import FILTERS, make_filter
+from spaudio.filters.none import NoFilter
+
+
+class FilterHandle:
+    """The filters in a model.
+
+    Attributes:
+        filters: Filter by name of the layer that it follows.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self._layers = layers
+
+    @property
+    def filters(self) -> dict[str, TokenFilter]:
+        """Filter by name of the layer that it follows."""
+        return {name: getattr(layer, CHILD) for name, layer in self._layers.items()}
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """Layout by name of the layer."""
+        return {name: getattr(layer, LAYOUT) for name, layer in self._layers.items()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The filters' parameters alone, for an optimizer that leaves the model as it is."""
+        for filter in self.filters.values():
+            yield from filter.parameters()
+
+    def remove(self) -> None:
+        """Takes the filters out; the model is what it was. A second call does nothing.
+
+        Raises:
+            ValueError: If something else subclassed a layer since, as ``fully_shard`` does.
+        """
+        for layer in self._layers.values():
+            detach(layer)
+        self._layers = {}
+
+    def save_pretrained(self, directory: Any, **options: Any) -> None:
+        """Saves the filters, not the model; :func:`load_filters` puts them back.
+
+        Args:
+            directory: Folder for ``model.safetensors`` and ``config.json``.
+            options: Of ``PyTorchModelHubMixin.save_pretrained``.
+
+        Raises:
+            ImportError: If huggingface_hub is missing.
+        """
+        from spaudio.filters.hub import SavedFilters
+
+        SavedFilters.of(self.filters, self.layouts).save_pretrained(directory, **options)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        return f"FilterHandle({self.filters})"
+
+
+def insert_filters(
+    model: nn.Module,
+    layers: Layers,
+    filter: str | TokenFilter = "bank",
+    *,
+    batch_first: bool = True,
+    channels_first: bool = False,
+    padding_mask: str | None = "auto",
+    zero_init: bool = True,
+    **options: Any,
+) -> FilterHandle:
+    """Puts a filter after each named layer of a model, in place.
+
+    Gains start at zero, so the model's output stays bit-identical until they are trained. A filter
+    after the norm that precedes attention is a filter before attention.
+
+    Args:
+        model: Any module.
+        layers: Name of a layer (``"encoder.layers.0"``), of a ``ModuleList`` for all it holds
+            (``"encoder.layers"``), a glob in which ``*`` stands for one part of a name
+            (``"*.layers.*"``), a module of the model, or several of these.
+        filter: Name of a filter, or a filter that is copied for each layer as it is.
+        batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
+        channels_first: Whether layers return (batch, dim, tokens).
+        padding_mask: Argument of the layers that holds a padding mask: a name, ``"auto"`` for the
+            usual ones (see :func:`spaudio.filters.layout.read_padding_mask`), None to ignore it.
+        zero_init: Whether gains start at zero.
+        options: Options of the filter, such as ``causal``, ``kernel_size`` or ``dim``.
+
+    Returns:
+        A handle to the filters.
+
+    Raises:
+        ValueError: If nothing matches, a layer cannot be followed by a filter, or the filter or an
+            option is unknown. The model is then unchanged.
+    """
+    targets = find_layers(model, layers)
+    for name, layer in targets.items():
+        check_layer(name, layer, model)
+    prepared = []
+    for layer in targets.values():
+        built = _build(filter, zero_init, options, layer, model)
+        arguments = padding_arguments(layer.forward, padding_mask)
+        prepared.append((layer, built, Layout(batch_first, channels_first, arguments)))
+    for layer, built, layout in prepared:
+        attach(layer, built, layout)
+    return FilterHandle(targets)
+
+
+def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
+    """Puts filters that :meth:`FilterHandle.save_pretrained` saved back into a like model.
+
+    Args:
+        model: A module with layers of the names that were saved.
+        source: Folder, or repository of the Hugging Face Hub.
+        options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
+
+    Returns:
+        A handle to the filters.
+
+    Raises:
+        ImportError: If huggingface_hub is missing.
+        ValueError: If a layer is missing or has a filter, or a saved setting is unknown.
+    """
+    from spaudio.filters.hub import SavedFilters
+
+    saved = SavedFilters.from_pretrained(source, **options)
+    targets: dict[str, nn.Module] = {}
+    for name in saved.filters:
+        targets |= find_layers(model, name)
+        check_layer(name, targets[name], model)
+    for name, layer in targets.items():
+        weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
+        filter = saved.filters[name]
+        attach(layer, filter if weight is None else filter.to(weight.device), saved.layouts[name])
+    return FilterHandle(targets)
+
+
+def find_filters(model: nn.Module) -> FilterHandle:
+    """A handle to all filters that were inserted into a model, or into what it was copied from."""
+    return FilterHandle({n: m for n, m in model.named_modules() if is_filtered(m)})
+
+
+def _build(
+    filter: str | TokenFilter,
+    zero_init: bool,
+    options: dict[str, Any],
+    layer: nn.Module,
+    model: nn.Module,
+) -> TokenFilter:
+    """A filter for a layer, where and of what type the layer computes."""
+    if isinstance(filter, TokenFilter):
+        if options:
+            raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
+        return deepcopy(filter)
+    settings = dict(options)
+    known = inspect.signature(FILTERS[filter]).parameters if filter in FILTERS else {}
+    if "zero_init" in known:
+        settings["zero_init"] = zero_init
+    elif zero_init and filter in FILTERS and filter != NoFilter.name:
+        raise ValueError(
+            f"filter {filter!r} has no gains to start at zero, so it changes the model's output at "
+            "once; pass zero_init=False if that is meant"
+        )
+    if "device" in known:
+        weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
+        for weight in weights[:1]:
+            settings = {"device": weight.device, "dtype": weight.dtype} | settings
+    return make_filter(filter, **settings)
