@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
     target.mkdir(parents=True, exist_ok=True)
     paths = sorted({clip.path for clip in clips})
     parts: list[npt.NDArray[np.float16]] = []
-    with progress_bar("log-mel frames", len(paths)) as advance:
+    with progress_bar("log-mel frames", len(paths)) as advance, _one_thread():
         for path in paths:
             waveform = torch.from_numpy(load_audio(root / path, front_end.config.sample_rate))
             parts.append(front_end(waveform).numpy().astype(np.float16))
@@ -116,3 +117,17 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
         "seconds": time.perf_counter() - start,
     }
     write_atomic(target / "index.json", json.dumps(index).encode())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Runs torch on one thread: a clip's operations are too small to be worth sharing out.
+
+    Beside other busy processes the barriers between threads would cost a hundred times the work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,77 @@
+"""The house: data flows one way, and each file stays readable."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Each room may import what stands before it; `errors` and `version` are the ground they stand on.
+ORDER = ["errors", "version", "audio", "tokens", "filters", "model", "train", "report", "recipe"]
+FREE = {"bench", "cli"}  # stand outside the flow: they may use any room, and no room uses them
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name for name in found if name == "spaudio" or name.startswith("spaudio.")}
+
+
+@pytest.mark.parametrize("room", [r for r in ORDER if (ROOT / "spaudio" / r).is_dir()])
+def test_a_room_imports_only_what_stands_before_it(room: str) -> None:
+    allowed = {"filters"} if room == "filters" else set(ORDER[: ORDER.index(room) + 1])
+    if room == "recipe":
+        allowed |= {"conf"}
+    for file in (ROOT / "spaudio" / room).rglob("*.py"):
+        rooms = {name.split(".")[1] for name in imports(file) if "." in name}
+        assert rooms <= allowed, f"{file.relative_to(ROOT)} imports {rooms - allowed}"
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {p.name for p in (ROOT / "spaudio").iterdir() if (p / "__init__.py").is_file()}
+    assert rooms <= set(ORDER) | FREE | {"conf"}
+
+
+def test_one_idea_one_file() -> None:
+    long = {
+        str(file.relative_to(ROOT)): count
+        for folder in ("spaudio", "data_prep", "recipes")
+        for file in (ROOT / folder).rglob("*.py")
+        if (count := len(file.read_text(encoding="utf-8").splitlines())) > 320
+    }
+    assert not long
+
+
+def test_recipes_hold_no_logic() -> None:
+    for script in (ROOT / "recipes").glob("*/run.py"):
+        body = ast.parse(script.read_text(encoding="utf-8")).body
+        kinds = [type(node).__name__ for node in body]
+        assert kinds == ["Expr", "ImportFrom", "If"], script
+
+
+@pytest.mark.parametrize("module", ["spaudio", "spaudio.filters"])
+def test_imports_with_torch_alone(module: str) -> None:
+    blocked = ["torchaudio", "numpy", "soundfile", "hydra", "accelerate", "safetensors", "sklearn",
+               "matplotlib", "librosa", "huggingface_hub", "rich", "torchmetrics"]  # fmt: skip
+    # torch itself imports NumPy where it is installed, so only our own imports are looked at.
+    code = (
+        "import torch, sys\n"
+        f"blocked = {blocked!r}\n"
+        "before = set(sys.modules)\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in blocked and name not in before:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        f"import {module}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

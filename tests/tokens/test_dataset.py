@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spaudio.audio.manifest import Clip
+from spaudio.errors import DataError
+from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.cache import FeatureCache, build_cache
+from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate, stack_frames
+from spaudio.tokens.logmel import LogMel, LogMelConfig
+from spaudio.tokens.normalise import Normaliser
+
+CONFIG = LogMelConfig(8000, n_mels=12)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]:
+    root = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    made = []
+    for i, seconds in enumerate((0.3, 0.11, 0.5, 0.2)):
+        wave = 0.1 * rng.standard_normal(round(8000 * seconds))
+        soundfile.write(root / f"{i}.wav", wave, 8000)
+        made.append(Clip(f"{i}.wav", "ab"[i % 2], "train", "g", seconds, 8000))
+    return root, made
+
+
+def test_cache_holds_the_front_ends_frames(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    root, made = clips
+    cache = build_cache(made, root, CONFIG, tmp_path)
+    for clip in made:
+        wave, _ = soundfile.read(root / clip.path, dtype="float32")
+        expected = LogMel(CONFIG)(torch.from_numpy(wave)).numpy()
+        assert cache.length(clip.path) == len(expected)
+        np.testing.assert_allclose(cache.frames(clip.path), expected, atol=0.01)
+
+
+def test_cache_is_keyed_by_its_settings_and_not_computed_twice(
+    clips: tuple[Path, list[Clip]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, made = clips
+    build_cache(made, root, CONFIG, tmp_path)
+    build_cache(made, root, LogMelConfig(8000, n_mels=13), tmp_path)
+    assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 2
+
+    def never(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("spaudio.tokens.cache.load_audio", never)
+    build_cache(made, root, CONFIG, tmp_path)
+
+
+def test_a_half_done_cache_is_not_a_finished_one(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    root, made = clips
+    cache = build_cache(made, root, CONFIG, tmp_path)
+    folder = next(p for p in tmp_path.iterdir() if p.is_dir())
+    (folder / "index.json").unlink()  # as if it had been stopped before the end
+    with pytest.raises(DataError, match="no finished feature cache"):
+        FeatureCache(folder)
+    again = build_cache(made, root, CONFIG, tmp_path)
+    np.testing.assert_array_equal(again.frames("0.wav"), cache.frames("0.wav"))
+    content = json.loads((folder / "index.json").read_text())
+    content["frames"][0] += 1
+    (folder / "index.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="delete"):
+        FeatureCache(folder)
+
+
+def test_stacking_keeps_the_order_and_fills_with_zeros() -> None:
+    frames = np.arange(10, dtype=np.float32).reshape(5, 2)
+    assert stack_frames(frames, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0]]
+    assert stack_frames(frames, 1) is frames
+
+
+def dataset(clips: tuple[Path, list[Clip]], folder: Path, augment: Augment | None) -> TokenDataset:
+    root, made = clips
+    cache = build_cache(made, root, CONFIG, folder)
+    normaliser = Normaliser.fit("global", [cache.frames(c.path) for c in made])
+    return TokenDataset(made, "ab", cache, normaliser, stack=2, augment=augment, seed=7)
+
+
+def test_batches_mark_exactly_their_padding(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    data = dataset(clips, tmp_path, None)
+    batch = collate([data[0, i] for i in range(4)])
+    lengths = (~batch.padding_mask).sum(dim=1).tolist()
+    assert lengths == data.lengths()
+    assert batch.tokens.shape == (4, max(lengths), 24)
+    assert batch.tokens[batch.padding_mask].abs().max() == 0
+    assert batch.labels.tolist() == [0, 1, 0, 1]
+    assert batch.clips.tolist() == [0, 1, 2, 3]
+
+
+def test_a_variation_depends_on_seed_epoch_and_clip_alone(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    data = dataset(clips, tmp_path, Augment(AugmentConfig(gain=1.0)))
+    first = data[3, 1].tokens
+    data[3, 0]  # another clip in between changes nothing
+    assert np.array_equal(data[3, 1].tokens, first)
+    assert not np.array_equal(data[4, 1].tokens, first)
+
+
+def test_buckets_cover_every_clip_once_and_waste_little() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, size=1003).tolist()
+    sampler = BucketSampler(lengths, 16, shuffle=True, seed=1)
+    sampler.set_epoch(5)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    assert sorted(i for batch in batches for _, i in batch) == list(range(1003))
+    assert {epoch for batch in batches for epoch, _ in batch} == {5}
+    padded = sum(max(lengths[i] for _, i in batch) * len(batch) for batch in batches)
+    assert padded < 1.25 * sum(lengths)  # at random it is about 1.8
+    assert list(sampler) == batches
+    sampler.set_epoch(6)
+    assert list(sampler) != batches
+
+
+def test_evaluation_order_does_not_depend_on_the_epoch() -> None:
+    sampler = BucketSampler([5, 3, 9, 1], 3, shuffle=False)
+    assert [[i for _, i in batch] for batch in sampler] == [[3, 1, 0], [2]]

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spaudio.errors import ConfigError
+from spaudio.tokens.normalise import Normaliser
+
+RNG = np.random.default_rng(0)
+CLIPS = [
+    (RNG.normal(3, 2, size=(n, 5)) + RNG.normal(0, 4, size=5)).astype(np.float32)
+    for n in (40, 7, 90, 21)
+]
+
+
+def test_global_gives_zero_mean_and_unit_variance_over_training_frames() -> None:
+    normaliser = Normaliser.fit("global", CLIPS)
+    frames = np.concatenate([normaliser(clip) for clip in CLIPS])
+    np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-5)
+
+
+def test_clip_removes_whatever_is_constant_over_a_clip() -> None:
+    normaliser = Normaliser.fit("clip", CLIPS)
+    channel = RNG.normal(0, 10, size=5).astype(np.float32)
+    for clip in CLIPS:
+        np.testing.assert_allclose(normaliser(clip + channel), normaliser(clip), atol=1e-4)
+        np.testing.assert_allclose(normaliser(clip).mean(axis=0), 0, atol=1e-5)
+
+
+def test_a_band_that_never_moves_stays_finite_and_small() -> None:
+    constant = [np.full((10, 3), -13.8, dtype=np.float32)] * 2
+    normaliser = Normaliser.fit("global", constant)
+    assert np.abs(normaliser(constant[0])).max() < 0.01
+
+
+def test_unknown_mode_and_no_clips_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'speaker'"):
+        Normaliser.fit("speaker", CLIPS)
+    with pytest.raises(ConfigError, match="at least one"):
+        Normaliser.fit("clip", [])
