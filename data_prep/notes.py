@@ -1,0 +1,216 @@
+"""Notes of General-MIDI instruments, rendered from the SoundFont that pretty_midi ships.
+
+These are sampled instruments played by a synthesiser, one note a second, without reverberation:
+not recordings of players. Nor is an unheard program always made of unheard samples: the SoundFont
+builds acoustic, bright and honky-tonk piano from the same nine, violin and viola from the same
+eight, and shares some across families (dulcimer and steel guitar, tremolo and ensemble strings).
+No two programs sound alike bit for bit.
+
+    python data_prep/notes.py [task=family|program|pitch] [seed=0]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from spaudio.audio.command import main
+from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.render import CLIP_SECONDS, Note, Program, render_programs
+from spaudio.audio.soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont
+from spaudio.audio.split import seeded_order
+from spaudio.errors import ConfigError
+
+TASKS = ("family", "program", "pitch")
+VELOCITIES = (48, 120)  # softest and loudest
+_ONSET = (0.0, 0.1)  # s, range of the seeded jitter
+_LENGTH = (0.5, 0.8)  # s
+_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+def prepare(
+    work: Path,
+    *,
+    source: str | None = None,
+    task: str = "family",
+    families: Sequence[str] = FAMILIES,
+    programs_per_family: int = PROGRAMS_PER_FAMILY,
+    num_pitches: int = 20,
+    lowest_pitch: int = 39,
+    pitch_step: int = 2,
+    num_velocities: int = 4,
+    sample_rate: int = 16_000,
+    seed: int = 0,
+    workers: int | None = None,
+) -> SourceClips:
+    """Renders the notes, if they are not there yet, and lists them; the group is the program.
+
+    The default pitches, every second from 39 (D#2) to 77 (F5), avoid the silent one of this
+    SoundFont within their range: its alto saxophone has no sample for 64 (E4).
+
+    Args:
+        work: Folder to render into.
+        source: Must be None; there is nothing to fetch.
+        task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (note
+            name; same split) or ``"program"`` (validation and test are pitches never trained on).
+        families: Names of the families (see `FAMILIES`).
+        programs_per_family: 3 to 8; of 8, 2 are for test and 1 for validation.
+        num_pitches: Pitches of each program.
+        lowest_pitch: MIDI number.
+        pitch_step: Semitones between pitches.
+        num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
+        sample_rate: Rate of the clips in Hz.
+        seed: Decides jitter and split.
+        workers: Processes that render; None takes one per core that this process may use. It
+            decides nothing of the result.
+
+    Raises:
+        ConfigError: If an option is unknown or out of range.
+        DataError: If pretty_midi or midirenderer is not installed.
+    """
+    if source is not None:
+        raise ConfigError(f"source={source!r}; notes are rendered, not read: leave source out")
+    if task not in TASKS:
+        raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")
+    numbers = _programs(families, programs_per_family)
+    pitches = _pitches(num_pitches, lowest_pitch, pitch_step, task)
+    velocities = _velocities(num_velocities)
+    programs = [Program(number, _notes(number, pitches, velocities, seed)) for number in numbers]
+    root = work / f"rendered-{_key(programs, sample_rate)}"
+    render_programs(programs, root, sample_rate=sample_rate, workers=workers or _cores())
+    splits = _split(task, numbers, pitches, seed)
+    names = {number: _program_name(number) for number in numbers}
+    labels = {
+        "family": [FAMILIES[number // PROGRAMS_PER_FAMILY] for number in numbers],
+        "program": list(names.values()),
+        "pitch": [pitch_name(pitch) for pitch in pitches],
+    }[task]
+    clips = [
+        SourceClip(
+            path=f"{program.folder_name}/{note.file_name}",
+            label={
+                "family": FAMILIES[program.number // PROGRAMS_PER_FAMILY],
+                "program": names[program.number],
+                "pitch": pitch_name(note.pitch),
+            }[task],
+            split=splits[note.pitch if task == "program" else program.number],
+            group=names[program.number],
+        )
+        for program in programs
+        for note in program.notes
+    ]
+    return SourceClips(root=root, clips=clips, labels=tuple(dict.fromkeys(labels)))
+
+
+def pitch_name(pitch: int) -> str:
+    """Scientific name of a MIDI pitch: 60 is C4, 69 is A4 (440 Hz)."""
+    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def _programs(families: Sequence[str], per_family: int) -> list[int]:
+    if unknown := [family for family in families if family not in FAMILIES]:
+        raise ConfigError(f"families has {unknown[0]!r}; expected some of {', '.join(FAMILIES)}")
+    if len(set(families)) < 2:
+        raise ConfigError(f"families={list(families)!r}; at least two are needed")
+    if not 3 <= per_family <= PROGRAMS_PER_FAMILY:
+        raise ConfigError(
+            f"programs_per_family={per_family!r}; expected 3 to {PROGRAMS_PER_FAMILY}, so that "
+            "training, validation and test have one each"
+        )
+    return [
+        place * PROGRAMS_PER_FAMILY + index
+        for place, family in enumerate(FAMILIES)
+        if family in families
+        for index in range(per_family)
+    ]
+
+
+def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:
+    least = 1 if task == "family" else 3
+    if number < least or step < 1 or lowest < 0 or lowest + (number - 1) * step > 127:
+        raise ConfigError(
+            f"num_pitches={number!r}, lowest_pitch={lowest!r}, pitch_step={step!r}; expected at "
+            f"least {least} pitches within 0 to 127"
+        )
+    return [lowest + place * step for place in range(number)]
+
+
+def _velocities(number: int) -> list[int]:
+    softest, loudest = VELOCITIES
+    if not 1 <= number <= loudest - softest + 1:
+        raise ConfigError(
+            f"num_velocities={number!r}; expected 1 to {loudest - softest + 1} of them"
+        )
+    if number == 1:
+        return [loudest]
+    return [softest + (loudest - softest) * place // (number - 1) for place in range(number)]
+
+
+def _notes(
+    program: int, pitches: Sequence[int], velocities: Sequence[int], seed: int
+) -> tuple[Note, ...]:
+    random = np.random.default_rng([seed, program])
+    return tuple(
+        Note(pitch, velocity, onset=_draw(random, _ONSET), length=_draw(random, _LENGTH))
+        for pitch in pitches
+        for velocity in velocities
+    )
+
+
+def _draw(random: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return round(float(random.uniform(*bounds)), 4)
+
+
+def _split(task: str, programs: Sequence[int], pitches: Sequence[int], seed: int) -> dict[int, str]:
+    """Split of each program, or, for ``task="program"``, of each pitch."""
+    if task == "program":
+        return _hold_out(pitches, max(1, len(pitches) // 5), max(1, len(pitches) // 10), seed)
+    splits: dict[int, str] = {}
+    for family in sorted({program // PROGRAMS_PER_FAMILY for program in programs}):
+        members = [p for p in programs if p // PROGRAMS_PER_FAMILY == family]
+        splits |= _hold_out(members, max(1, len(members) // 4), max(1, len(members) // 8), seed)
+    return splits
+
+
+def _hold_out(numbers: Sequence[int], num_test: int, num_valid: int, seed: int) -> dict[int, str]:
+    order = [int(name) for name in seeded_order(map(str, numbers), seed)]
+    splits = ["test"] * num_test + ["valid"] * num_valid
+    splits += ["train"] * (len(order) - len(splits))
+    return dict(zip(order, splits, strict=True))
+
+
+def _program_name(number: int) -> str:
+    import pretty_midi
+
+    name: str = pretty_midi.program_to_instrument_name(number)
+    return name
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _key(programs: Sequence[Program], sample_rate: int) -> str:
+    """Names a rendering by all that decides its bytes."""
+    recipe = {
+        "programs": [asdict(program) for program in programs],
+        "sample_rate": sample_rate,
+        "seconds": CLIP_SECONDS,
+        "soundfont": hashlib.sha256(load_soundfont()).hexdigest(),
+        "versions": [importlib.metadata.version(name) for name in ("midirenderer", "soxr")],
+    }
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    main("notes", prepare)

@@ -1,0 +1,89 @@
+"""The General-MIDI SoundFont that ``pretty_midi`` ships, made dry.
+
+Source of the layout: SoundFont Technical Specification 2.04, sections 7.5, 7.9 and 8.1.3.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from spaudio.errors import DataError
+
+#: Families of eight programs each, in General-MIDI order; programs 80 and up are synthetic.
+FAMILIES = (
+    "piano",
+    "chromatic_percussion",
+    "organ",
+    "guitar",
+    "bass",
+    "strings",
+    "ensemble",
+    "brass",
+    "reed",
+    "pipe",
+)
+PROGRAMS_PER_FAMILY = 8
+
+_CHORUS_SEND, _REVERB_SEND = 15, 16  # generator operators
+
+
+def load_soundfont() -> bytes:
+    """The bytes of ``TimGM6mb.sf2``.
+
+    Raises:
+        DataError: If what renders notes is not installed.
+    """
+    for package in ("pretty_midi", "midirenderer"):
+        if importlib.util.find_spec(package) is None:
+            raise DataError(
+                f"rendering notes needs {package}; install it with: pip install 'spaudio[demo]'"
+            )
+    spec = importlib.util.find_spec("pretty_midi")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
+    path = folder / "TimGM6mb.sf2"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: SoundFont cannot be read ({error.strerror}); reinstall it with: "
+            "pip install --force-reinstall pretty_midi"
+        ) from error
+
+
+def without_effects(soundfont: bytes) -> bytes:
+    """A copy whose instruments send nothing to reverb and chorus.
+
+    MIDI controllers only add to an instrument's own sends, and a tail of reverberation would carry
+    one note into the next.
+
+    Raises:
+        DataError: If ``soundfont`` is not in SoundFont 2 format.
+    """
+    if soundfont[:4] != b"RIFF" or soundfont[8:12] != b"sfbk":
+        raise DataError("not a SoundFont 2 file (no RIFF sfbk header); give an .sf2 file")
+    dry = bytearray(soundfont)
+    for name, start, end in _chunks(soundfont, 12, len(soundfont)):
+        if name != b"LIST" or soundfont[start : start + 4] != b"pdta":
+            continue
+        for part, first, last in _chunks(soundfont, start + 4, end):
+            if part not in (b"pgen", b"igen"):
+                continue
+            for offset in range(first, last - 3, 4):
+                if int.from_bytes(dry[offset : offset + 2], "little") in (
+                    _CHORUS_SEND,
+                    _REVERB_SEND,
+                ):
+                    dry[offset + 2 : offset + 4] = b"\0\0"
+    return bytes(dry)
+
+
+def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first and last offset of the RIFF chunks between two offsets."""
+    while start + 8 <= end:
+        name = content[start : start + 4]
+        (size,) = struct.unpack_from("<I", content, start + 4)
+        yield name, start + 8, min(start + 8 + size, end)
+        start += 8 + size + size % 2

@@ -1,0 +1,209 @@
+"""Splits into training, validation and test, by clip or by whole groups, seeded.
+
+Order comes from a hash of seed and name, so that a split does not depend on the order of its input
+nor on any library's random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TypeVar
+
+from spaudio.audio.manifest import Clip
+from spaudio.audio.prepare import SourceClip
+from spaudio.errors import ConfigError, DataError
+
+_Clip = TypeVar("_Clip", Clip, SourceClip)
+
+
+def seeded_order(names: Iterable[str], seed: int) -> list[str]:
+    """``names`` in an order that the seed decides, each name's place by its own hash."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
+def carve_validation(
+    clips: Sequence[Clip], fraction: float, seed: int, by: str = "clip"
+) -> list[Clip]:
+    """Moves a share of the training split to validation; the test split is left as it is.
+
+    Args:
+        clips: A manifest without validation split.
+        fraction: Share of the training clips, between 0 and 1.
+        seed: Decides which.
+        by: ``"clip"`` takes the share of each label, spread over its groups; ``"group"`` takes
+            whole groups, so that validation is as unheard as a test on new groups.
+
+    Returns:
+        The clips in the order given.
+
+    Raises:
+        ConfigError: If ``fraction`` or ``by`` is out of range.
+        DataError: If there is a validation split already, or a label would lose its last training
+            clip.
+    """
+    if by not in ("clip", "group"):
+        raise ConfigError(f"by={by!r}; expected 'clip' or 'group'")
+    if not 0 < fraction < 1:
+        raise ConfigError(f"fraction={fraction!r}; expected a number between 0 and 1, exclusive")
+    if any(clip.split == "valid" for clip in clips):
+        raise DataError("the manifest has a validation split already; use it as it is")
+    training = [clip for clip in clips if clip.split == "train"]
+    divide = split_by_clip if by == "clip" else split_by_group
+    divided = divide(training, valid_fraction=fraction, test_fraction=0.0, seed=seed)
+    splits = {clip.path: clip.split for clip in divided}
+    return [replace(clip, split=splits.get(clip.path, clip.split)) for clip in clips]
+
+
+def split_by_clip(
+    clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
+) -> list[_Clip]:
+    """Splits each label's clips by the same shares, spread over the label's groups.
+
+    A share above zero takes one clip at least.
+
+    Raises:
+        ConfigError: If the fractions are out of range.
+        DataError: If a label has too few clips for the splits asked for.
+    """
+    _check_fractions(valid_fraction, test_fraction)
+    splits: dict[str, str] = {}
+    for label, members in _gather(clips, lambda clip: clip.label).items():
+        num_test = _share(test_fraction, len(members))
+        num_valid = _share(valid_fraction, len(members))
+        if num_test + num_valid >= len(members):
+            raise DataError(
+                f"label {label!r} has {len(members)} clips to split: {num_test} for test and "
+                f"{num_valid} for validation would leave none to train on; add clips or lower "
+                "the fractions"
+            )
+        for place, path in enumerate(_spread(members, seed)):
+            held_out = num_test + num_valid
+            splits[path] = "test" if place < num_test else "valid" if place < held_out else "train"
+    return [replace(clip, split=splits[clip.path]) for clip in clips]
+
+
+def split_by_group(
+    clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
+) -> list[_Clip]:
+    """Splits by whole groups, each label's share as near to the fractions as groups allow.
+
+    Every label is trained on; validation and test cover every label that has groups to spare.
+
+    Raises:
+        ConfigError: If the fractions are out of range.
+        DataError: If there are too few groups for the splits asked for.
+    """
+    _check_fractions(valid_fraction, test_fraction)
+    fractions = {
+        "train": 1 - valid_fraction - test_fraction,
+        "valid": valid_fraction,
+        "test": test_fraction,
+    }
+    groups = {
+        group: Counter(clip.label for clip in members)
+        for group, members in _gather(clips, lambda clip: clip.group).items()
+    }
+    division = _Division(groups, {s: f for s, f in fractions.items() if f > 0}, seed)
+    return [replace(clip, split=division.splits[clip.group]) for clip in clips]
+
+
+class _Division:
+    """Greedy assignment of groups to splits, largest first, then mended to cover the labels."""
+
+    def __init__(
+        self, groups: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
+    ) -> None:
+        if len(groups) < len(fractions):
+            raise DataError(
+                f"{len(groups)} groups cannot fill the splits {', '.join(fractions)}; add groups, "
+                "set a fraction to 0, or split by clip"
+            )
+        self.groups, self.fractions = groups, fractions
+        self.totals = sum(groups.values(), Counter[str]())
+        self.splits: dict[str, str] = {}
+        self.counts = {split: Counter[str]() for split in fractions}
+        self.order = seeded_order(groups, seed)
+        for group in sorted(self.order, key=lambda name: -groups[name].total()):
+            self._put(group, min(fractions, key=lambda split: self._loss_with(group, split)))
+        self._cover_training()
+        for split in [name for name in fractions if name != "train"]:
+            self._cover(split)
+
+    def _put(self, group: str, split: str) -> None:
+        if group in self.splits:
+            self.counts[self.splits[group]].subtract(self.groups[group])
+        self.splits[group] = split
+        self.counts[split].update(self.groups[group])
+
+    def _loss_with(self, group: str, split: str) -> float:
+        """Change of the squared deviation from the shares, summed over the group's labels."""
+        loss = 0.0
+        for label, number in self.groups[group].items():
+            gap = self.counts[split][label] / self.totals[label] - self.fractions[split]
+            loss += (gap + number / self.totals[label]) ** 2 - gap**2
+        return loss
+
+    def _cover_training(self) -> None:
+        for label in sorted(self.totals):
+            if self.counts["train"][label] == 0:
+                holders = [group for group in self.order if label in self.groups[group]]
+                self._put(min(holders, key=lambda group: self.groups[group].total()), "train")
+
+    def _cover(self, split: str) -> None:
+        """Moves training groups into ``split`` for the labels it lacks, where training can."""
+        for label in sorted(self.totals):
+            if self.counts[split][label] > 0:
+                continue
+            spare = [
+                group
+                for group in self.order
+                if label in self.groups[group] and self._can_spare(group)
+            ]
+            if spare:
+                self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
+        if self.counts[split].total() == 0:
+            raise DataError(
+                f"no group can be spared for split {split!r}: some label would lose its last "
+                "training clip; add groups, set the fraction to 0, or split by clip"
+            )
+
+    def _can_spare(self, group: str) -> bool:
+        return self.splits[group] == "train" and all(
+            self.counts["train"][label] > number for label, number in self.groups[group].items()
+        )
+
+
+def _gather(clips: Sequence[_Clip], key: Callable[[_Clip], str]) -> dict[str, list[_Clip]]:
+    gathered: defaultdict[str, list[_Clip]] = defaultdict(list)
+    for clip in clips:
+        gathered[key(clip)].append(clip)
+    return dict(gathered)
+
+
+def _spread(clips: Sequence[_Clip], seed: int) -> list[str]:
+    """Paths in seeded order, taking turns between groups."""
+    gathered = _gather(clips, lambda clip: clip.group)
+    queues = [
+        seeded_order((clip.path for clip in gathered[group]), seed)
+        for group in seeded_order(gathered, seed)
+    ]
+    return [path for turn in zip_longest(*queues) for path in turn if path is not None]
+
+
+def _share(fraction: float, number: int) -> int:
+    return max(1, round(fraction * number)) if fraction else 0
+
+
+def _check_fractions(valid_fraction: float, test_fraction: float) -> None:
+    for name, value in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value < 1:
+            raise ConfigError(f"{name}={value!r}; expected a number from 0 to below 1")
+    if valid_fraction + test_fraction >= 1:
+        raise ConfigError(
+            f"valid_fraction={valid_fraction!r} and test_fraction={test_fraction!r} leave nothing "
+            "to train on; lower them"
+        )
