@@ -7,6 +7,7 @@ nor on any library's random numbers.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ _Clip = TypeVar("_Clip", Clip, SourceClip)
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     """``names`` in an order that the seed decides, each name's place by its own hash."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
 
 
 def carve_validation(

@@ -1,0 +1,200 @@
+"""Any folder of class sub-folders, in any format that soundfile reads.
+
+    python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\\w+?)_'] [test_fraction=0.2]
+
+``DIR/<class>/**/<clip>`` is split by seed; ``DIR/{train,valid,test}/<class>/**/<clip>`` is split as
+it stands. Files that are not audio, and hidden ones, are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import soundfile
+
+from spaudio.audio.command import main
+from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.split import split_by_clip, split_by_group
+from spaudio.audio.unpack import open_source
+from spaudio.errors import ConfigError, DataError
+
+# Extensions by other names, and formats that soundfile may not read: such clips are to be named
+# as bad, not passed over in silence. Headerless `.raw` cannot be read at all.
+_EXTENSIONS = {name.lower() for name in soundfile.available_formats()} - {"raw"} | {
+    *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "mp4", "m4a"),
+    *("aac", "wma", "amr", "ape", "wv", "webm", "sph", "3gp"),
+}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+_SHOWN = 5  # names in an error's message
+_FEWEST = 3  # clips of a class: one each to train, validate and test
+
+
+def prepare(
+    work: Path,
+    *,
+    source: str | None = None,
+    group_regex: str | None = None,
+    test_fraction: float = 0.2,
+    valid_fraction: float = 0.1,
+    seed: int = 0,
+) -> SourceClips:
+    r"""Lists the clips of a folder; the label is the class folder's name.
+
+    Args:
+        work: Folder to unpack into, if ``source`` is an archive.
+        source: The folder, or a zip or tar archive of it.
+        group_regex: Regular expression, searched for in a clip's path relative to ``source``; its
+            first capture group, or the whole match, names the clip's group (speaker, recording,
+            site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits by clip.
+        test_fraction: Share of the clips to test on; unused where folders give the split.
+        valid_fraction: Share of the clips to validate on; likewise.
+        seed: Decides the split.
+
+    Raises:
+        ConfigError: If an option is missing or out of range.
+        DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip lies
+            outside the class folders or does not match ``group_regex``, or the groups cannot be
+            split as asked.
+    """
+    if source is None:
+        raise ConfigError("source= is required: a folder of class sub-folders")
+    root = _top(open_source(source, work))
+    paths = sorted(_audio_files(root))
+    if not paths:
+        raise DataError(
+            f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
+            f"{', '.join(sorted(_EXTENSIONS))}"
+        )
+    by_folder = _split_folders(root, paths)
+    clips = [_clip(root, path, by_folder) for path in paths]
+    _check_classes(root, clips)
+    clips = _with_groups(clips, group_regex)
+    if by_folder:
+        _check_split_folders(root, clips)
+    else:
+        divide = split_by_group if group_regex is not None else split_by_clip
+        clips = divide(clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed)
+    return SourceClips(root=root, clips=clips)
+
+
+def _top(folder: Path) -> Path:
+    """Steps into the one folder that an archive usually holds."""
+    visible = [path for path in folder.iterdir() if not _hidden(path.name)]
+    if len(visible) == 1 and visible[0].is_dir():
+        inner = [path for path in visible[0].iterdir() if not _hidden(path.name)]
+        if sum(path.is_dir() for path in inner) > 1:
+            return visible[0]
+    return folder
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _audio_files(root: Path) -> Iterator[str]:
+    """POSIX paths, relative to ``root``; linked folders are followed, each once."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
+        for name in files:
+            if not _hidden(name) and Path(name).suffix[1:].lower() in _EXTENSIONS:
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _split_folders(root: Path, paths: Sequence[str]) -> bool:
+    """Whether the first level of folders gives the split: it has both train and test."""
+    tops = {PurePosixPath(path).parts[0] for path in paths}
+    splits = {_SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
+    if not {"train", "test"} <= splits:
+        return False
+    if others := sorted(top for top in tops if top.lower() not in _SPLITS):
+        raise DataError(
+            f"{root}: holds train and test, and beside them {_some(others)}; give either classes "
+            "or splits at the top"
+        )
+    return True
+
+
+def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
+    parts = PurePosixPath(path).parts
+    level = 1 if by_folder else 0
+    if len(parts) < level + 2:
+        raise DataError(
+            f"{root / path}: lies outside the class folders; move it into one, or remove it"
+        )
+    split = _SPLITS[parts[0].lower()] if by_folder else "train"
+    return SourceClip(path=path, label=parts[level], split=split, group=path)
+
+
+def _check_classes(root: Path, clips: Sequence[SourceClip]) -> None:
+    counts = Counter(clip.label for clip in clips)
+    if len(counts) < 2:
+        raise DataError(
+            f"{root}: only one class folder holds audio, {next(iter(counts))!r}; at least two are "
+            "needed (give the folder above, if this is one class of several)"
+        )
+    if scarce := sorted(label for label, number in counts.items() if number < _FEWEST):
+        raise DataError(
+            f"{root}: classes with fewer than {_FEWEST} clips: {_some(scarce)}; add clips, or "
+            "remove the class"
+        )
+
+
+def _with_groups(clips: Sequence[SourceClip], group_regex: str | None) -> list[SourceClip]:
+    if group_regex is None:
+        return list(clips)
+    try:
+        pattern = re.compile(group_regex)
+    except re.error as error:
+        raise ConfigError(
+            f"group_regex={group_regex!r} is no regular expression ({error})"
+        ) from error
+    groups: dict[str, str] = {}
+    for clip in clips:
+        if match := pattern.search(clip.path):
+            groups[clip.path] = (match[1] if pattern.groups else match[0]) or ""
+    if unmatched := [clip.path for clip in clips if not groups.get(clip.path)]:
+        raise DataError(
+            f"group_regex={group_regex!r} finds no group in {len(unmatched)} of {len(clips)} "
+            f"paths: {_some(unmatched)}"
+        )
+    return [replace(clip, group=groups[clip.path]) for clip in clips]
+
+
+def _check_split_folders(root: Path, clips: Sequence[SourceClip]) -> None:
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        splits[clip.group].add(clip.split)
+    if torn := sorted(group for group, found in splits.items() if len(found) > 1):
+        raise DataError(
+            f"{root}: groups in more than one of the split folders: {_some(torn)}; move their "
+            "clips into one, or leave group_regex out"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+if __name__ == "__main__":
+    main("folder", prepare)
