@@ -72,7 +72,7 @@ class MaskPredictor(nn.Module):
         self.width, self.heads, self.causal = width, heads, causal
         self.embed = nn.Linear(dim, width, device=device, dtype=dtype)
         self.layers = nn.ModuleList(
-            _Layer(width, heads, device=device, dtype=dtype) for _ in range(layers)
+            MaskLayer(width, heads, device=device, dtype=dtype) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width, device=device, dtype=dtype)
         self.open = nn.Linear(width, num_filters, device=device, dtype=dtype)
@@ -131,7 +131,7 @@ class MaskPredictor(nn.Module):
         return visible
 
 
-class _Layer(nn.Module):
+class MaskLayer(nn.Module):
     """A pre-norm transformer layer with rotary attention."""
 
     def __init__(
@@ -159,6 +159,18 @@ class _Layer(nn.Module):
         index: int,
         cache: KeyValueCache | None,
     ) -> Tensor:
+        """Attends and transforms; the arguments are what :class:`MaskPredictor` computes once.
+
+        Args:
+            h: (batch, tokens, width).
+            visible: Which keys a query may attend to, or None for all.
+            rotation: Of :func:`rotary`.
+            index: Which layer of the cache is this one's.
+            cache: Keys and values of a stream, or None.
+
+        Returns:
+            (batch, tokens, width).
+        """
         q, k, v = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:

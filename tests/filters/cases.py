@@ -1,0 +1,105 @@
+"""Every filter, small, and what each must compute, written with loops and in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters import AdaptiveFilterBank, HaarFilter, TokenFilter, make_filter
+
+DIM = 6
+CASES: dict[str, dict[str, Any]] = {
+    "none": {"name": "none"},
+    "bank-even": {"name": "bank", "num_filters": 7, "kernel_size": 4},
+    "bank-odd": {"name": "bank", "num_filters": 7, "kernel_size": 5},
+    "bank-gelu": {"name": "bank", "num_filters": 7, "kernel_size": 3, "activation": "gelu"},
+    "bank-identity": {"name": "bank", "num_filters": 7, "kernel_size": 3, "activation": "identity"},
+    "bank-per-dim": {"name": "bank", "num_filters": 7, "kernel_size": 4, "gains": "per_dim"},
+    "multiscale": {"name": "multiscale", "scales": [(5, 2), (4, 5), (3, 1)]},
+    "multiscale-per-dim": {"name": "multiscale", "scales": [(5, 2), (4, 5)], "gains": "per_dim"},
+    "adaptive": {"name": "adaptive", "num_filters": 7, "kernel_size": 4, "width": 8, "heads": 2},
+    "adaptive-multiscale": {
+        "name": "adaptive",
+        "scales": [(4, 2), (4, 5)],
+        "width": 8,
+        "heads": 2,
+        "layers": 2,
+    },
+    "fir-even": {"name": "fir", "num_filters": 7, "kernel_size": 4},
+    "fir-odd-per-dim": {"name": "fir", "num_filters": 7, "kernel_size": 5, "gains": "per_dim"},
+    "depthwise-even": {"name": "depthwise"},
+    "depthwise-odd": {"name": "depthwise", "kernel_size": 5},
+    "haar": {"name": "haar", "levels": 3},
+}
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda value: value.clamp(min=0),
+    "gelu": lambda value: value * (1 + torch.erf(value / 2**0.5)) / 2,
+    "identity": lambda value: value,
+}
+
+
+def build(case: str, *, causal: bool, dtype: torch.dtype = torch.float32) -> TokenFilter:
+    """A filter of a case, with weights that a seed fixes."""
+    torch.manual_seed(0)
+    return make_filter(dim=DIM, causal=causal, **CASES[case]).to(dtype)
+
+
+def padding_mask(batch: int, tokens: int) -> Tensor:
+    """Padding that leaves the first clip whole and the last one token."""
+    lengths = torch.linspace(tokens, 1, batch).long()
+    return torch.arange(tokens) >= lengths.unsqueeze(1)
+
+
+def windows(x: Tensor, kernel_size: int, causal: bool) -> Tensor:
+    """What each tap of a kernel sees: (batch, tokens, dim, K), zero outside the sequence."""
+    first = 1 - kernel_size if causal else -((kernel_size - 1) // 2)
+    seen = x.new_zeros(*x.shape, kernel_size)
+    for t in range(x.shape[1]):
+        for k in range(kernel_size):
+            if 0 <= t + first + k < x.shape[1]:
+                seen[:, t, :, k] = x[:, t + first + k]
+    return seen
+
+
+def expected(filter: TokenFilter, x: Tensor, mask: Tensor | None) -> Tensor:
+    """What the filter must return for (batch, tokens, dim), in float64."""
+    weights = {name: value.detach().double() for name, value in filter.state_dict().items()}
+    real = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else ~mask
+    inside = torch.where(real.unsqueeze(-1), x.double(), 0)
+    if filter.name == "none":
+        return x.double()
+    if isinstance(filter, HaarFilter):
+        added = torch.zeros_like(inside)
+        for d in range(DIM // 2, DIM):
+            level = 1 + filter.levels * (d - DIM // 2) // (DIM - DIM // 2)
+            seen = windows(inside, 2**level, filter.causal)
+            added[..., d] = seen[..., d, :].mean(-1) - inside[..., d]
+    elif filter.name == "depthwise":
+        seen = windows(inside, weights["kernels"].shape[1], filter.causal)
+        added = (seen * weights["kernels"]).sum(-1)
+    else:
+        added = expected_bank(filter, weights, inside, mask)
+    return x.double() + torch.where(real.unsqueeze(-1), added, 0)
+
+
+def expected_bank(
+    filter: TokenFilter, weights: dict[str, Tensor], x: Tensor, mask: Tensor | None
+) -> Tensor:
+    """The filtered signal of a bank of any kind, fir included."""
+    gains = next(value for name, value in weights.items() if name.endswith("gains"))
+    if isinstance(filter, AdaptiveFilterBank):
+        # The mask has a test of its own.
+        with torch.no_grad():
+            gains = gains * filter.double().token_mask(x, mask)
+        gains = gains.unsqueeze(2)
+    kernels = [value for name, value in weights.items() if "kernels" in name]
+    activation = ACTIVATIONS[filter.config().get("activation", "identity")]
+    features = [
+        torch.stack([(windows(x, k.shape[1], filter.causal) * row).sum(-1) for row in k], dim=-1)
+        for k in kernels
+    ]
+    return (activation(torch.cat(features, dim=-1)) * gains).sum(-1)

@@ -1,0 +1,190 @@
+"""What holds for every filter, causal or not, padded or not, in every type."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from spaudio.filters import FILTERS, make_filter
+from tests.filters.cases import CASES, DIM, build, expected, padding_mask
+
+every_filter = pytest.mark.parametrize("case", CASES)
+either_way = pytest.mark.parametrize("causal", [True, False], ids=["causal", "centred"])
+padded_or_not = pytest.mark.parametrize("padded", [True, False], ids=["padded", "whole"])
+# Largest error over largest value; bfloat16 has 8 bits of significand.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+def tokens(batch: int = 3, length: int = 13, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(batch, length, DIM, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def test_cases_hold_every_filter() -> None:
+    assert {case["name"] for case in CASES.values()} == set(FILTERS)
+
+
+@every_filter
+@either_way
+@padded_or_not
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_equals_definition(case: str, causal: bool, padded: bool, dtype: torch.dtype) -> None:
+    filter = build(case, causal=causal, dtype=dtype)
+    x = tokens(dtype=dtype)
+    mask = padding_mask(*x.shape[:2]) if padded else None
+    with torch.no_grad():
+        y = filter(x, mask)
+    assert y.dtype == dtype
+    reference = expected(filter, x, mask)
+    assert (y.double() - reference).abs().max() <= TOLERANCE[dtype] * reference.abs().max()
+
+
+@every_filter
+@either_way
+@padded_or_not
+def test_receptive_field_is_exact(case: str, causal: bool, padded: bool) -> None:
+    """The gradient is exactly zero outside the field and not zero inside."""
+    filter = build(case, causal=causal, dtype=torch.float64)
+    length, real = 25, 19 if padded else 25
+    mask = (torch.arange(length) >= real).unsqueeze(0) if padded else None
+    left, right = filter.receptive_field
+    for position in (0, 9, 18):
+        x = tokens(1, length, torch.float64).requires_grad_()
+        filter(x, mask)[0, position].sum().backward()
+        assert x.grad is not None
+        seen = x.grad[0].abs().amax(-1) > 0
+        inside = [
+            position - left <= t <= position + right and (t < real or t == position)
+            for t in range(length)
+        ]
+        assert seen.tolist() == inside
+
+
+@every_filter
+@either_way
+@padded_or_not
+def test_gradcheck(case: str, causal: bool, padded: bool) -> None:
+    filter = build(case, causal=causal, dtype=torch.float64)
+    names = [name for name, _ in filter.named_parameters()]
+    x = tokens(2, 5, torch.float64).requires_grad_()
+    mask = padding_mask(2, 5) if padded else None
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        output: Tensor = functional_call(
+            filter, dict(zip(names, parameters, strict=True)), (x, mask)
+        )
+        return output
+
+    # Fast mode: random projections of the Jacobian, as the adaptive filter has many parameters.
+    assert torch.autograd.gradcheck(run, (x, *filter.parameters()), fast_mode=True)
+
+
+@every_filter
+@either_way
+def test_clip_alone_equals_clip_padded_in_a_batch(case: str, causal: bool) -> None:
+    filter = build(case, causal=causal, dtype=torch.float64)
+    x = tokens(3, 13, torch.float64)
+    mask = padding_mask(3, 13)
+    # Padding may hold anything, even what no arithmetic survives.
+    x = x.masked_fill(mask.unsqueeze(-1), math.nan)
+    batch = filter(x, mask)
+    for clip, padding, y in zip(x, mask, batch, strict=True):
+        alone = filter(clip[~padding].unsqueeze(0))[0]
+        torch.testing.assert_close(y[~padding], alone, rtol=1e-12, atol=1e-12)
+        assert y[padding].isnan().all()
+
+
+@every_filter
+def test_causal_filter_sees_no_future(case: str) -> None:
+    filter = build(case, causal=True)
+    x = tokens()
+    changed = x.clone()
+    changed[:, 7:] += 100
+    y, z = filter(x), filter(changed)
+    torch.testing.assert_close(y[:, :7], z[:, :7], rtol=0, atol=1e-6)
+    assert not torch.allclose(y[:, 7:], z[:, 7:])
+
+
+@every_filter
+@either_way
+def test_config_and_state_dict_rebuild_the_filter(case: str, causal: bool) -> None:
+    filter = build(case, causal=causal)
+    twin = make_filter(**filter.config())
+    x = tokens()
+    if filter.num_parameters:
+        assert not torch.equal(twin(x), filter(x))
+    twin.load_state_dict(filter.state_dict())
+    assert torch.equal(twin(x), filter(x))
+    assert twin.config() == filter.config()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c not in ("none", "haar")])
+def test_reset_draws_anew_and_within_conv1d_bounds(case: str) -> None:
+    filter = build(case, causal=False)
+    before = {name: value.clone() for name, value in filter.state_dict().items()}
+    filter.reset_parameters()  # type: ignore[operator]
+    for name, value in filter.named_parameters():
+        if "kernels" in name or "gains" in name:
+            assert not torch.equal(value, before[name])
+            assert value.abs().max() <= 1 / math.sqrt(value.shape[-1])
+
+
+@every_filter
+@either_way
+@padded_or_not
+def test_zero_init_is_the_identity_and_learns(case: str, causal: bool, padded: bool) -> None:
+    if CASES[case]["name"] in ("none", "haar"):
+        with pytest.raises(ValueError, match="no option 'zero_init'"):
+            make_filter(dim=DIM, zero_init=True, **CASES[case])
+        return
+    filter = make_filter(dim=DIM, causal=causal, zero_init=True, **CASES[case])
+    x = tokens()
+    y = filter(x, padding_mask(*x.shape[:2]) if padded else None)
+    assert torch.equal(y, x)
+    (y * torch.randn_like(y)).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in filter.parameters())
+
+
+@every_filter
+def test_says_its_size_and_settings(case: str) -> None:
+    filter = build(case, causal=True)
+    assert filter.num_parameters == sum(value.numel() for value in filter.state_dict().values())
+    assert "causal=True" in repr(filter)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.startswith(("fir", "depthwise"))] + ["bank-identity"]
+)
+@either_way
+def test_impulse_response_is_the_taps(case: str, causal: bool) -> None:
+    """A linear filter's response to one token is its taps, in reverse."""
+    filter = build(case, causal=causal, dtype=torch.float64)
+    kernel = filter.taps()[0].detach()
+    if case == "bank-identity":
+        kernel = (filter.state_dict()["gains"] @ kernel).unsqueeze(0)
+    x = torch.zeros(1, 31, DIM, dtype=torch.float64)
+    x[0, 15] = 1
+    response = filter.filtered(x)[0].T
+    left, right = filter.extent
+    assert response[:, 15 - right : 16 + left].flip(1).allclose(kernel.expand(DIM, -1), atol=1e-12)
+    assert response.abs().sum().allclose(kernel.expand(DIM, -1).abs().sum())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c != "none"])
+def test_bad_input_is_named(case: str) -> None:
+    filter = build(case, causal=False)
+    with pytest.raises(ValueError, match=r"batch, tokens, dim.*\(13, 6\)"):
+        filter(tokens()[0])
+    with pytest.raises(ValueError, match=r"padding_mask must be boolean.*\(3, 12\)"):
+        filter(tokens(), padding_mask(3, 12))
+    with pytest.raises(ValueError, match=r"padding_mask must be boolean.*int64"):
+        filter(tokens(), padding_mask(3, 13).long())
+
+
+@pytest.mark.parametrize("case", ["adaptive", "depthwise-odd", "haar", "fir-odd-per-dim"])
+def test_wrong_dim_is_named(case: str) -> None:
+    with pytest.raises(ValueError, match=f"dim={DIM}.*4"):
+        build(case, causal=False)(torch.randn(2, 9, 4))

@@ -1,0 +1,103 @@
+"""The transformer that predicts a token-adaptive mask."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from spaudio.filters import AdaptiveFilterBank
+from spaudio.filters.mask import MaskLayer, MaskPredictor, rotary, rotate
+from tests.filters.cases import padding_mask
+
+
+def predictor(causal: bool, layers: int = 2) -> MaskPredictor:
+    torch.manual_seed(0)
+    return MaskPredictor(6, 5, width=8, layers=layers, heads=2, causal=causal).double()
+
+
+def tokens() -> Tensor:
+    return torch.randn(3, 12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def by_the_book(mask: MaskPredictor, x: Tensor, padding: Tensor | None) -> Tensor:
+    """The predictor with softmax written out, one clip, one head and one query at a time."""
+    result = []
+    for clip in range(len(x)):
+        real = len(x[clip]) if padding is None else int((~padding[clip]).sum())
+        h = mask.embed(x[clip])
+        for layer in mask.layers:
+            assert isinstance(layer, MaskLayer)
+            q, k, v = layer.qkv(layer.norm1(h)).chunk(3, dim=-1)
+            heads = []
+            for a, b, c in zip(q.chunk(2, -1), k.chunk(2, -1), v.chunk(2, -1), strict=True):
+                a, b = turn(a), turn(b)
+                rows = []
+                for t in range(len(a)):
+                    seen = [s for s in range(real) if s <= t or not mask.causal]
+                    if t >= real:
+                        seen.append(t)
+                    weights = torch.softmax(b[seen] @ a[t] / 4**0.5, dim=0)
+                    rows.append(weights @ c[seen])
+                heads.append(torch.stack(rows))
+            h = h + layer.out(torch.cat(heads, dim=-1))
+            h = h + layer.down(torch.nn.functional.gelu(layer.up(layer.norm2(h))))
+        result.append(torch.sigmoid(mask.open(mask.norm(h))))
+    return torch.stack(result)
+
+
+def turn(x: Tensor) -> Tensor:
+    """Rotary positions as complex numbers, for heads of width 4."""
+    speed = torch.tensor([1.0, 10_000**-0.5], dtype=torch.float64)
+    angle = torch.outer(torch.arange(len(x), dtype=torch.float64), speed)
+    turned = torch.complex(x[:, :2], x[:, 2:]) * torch.polar(torch.ones_like(angle), angle)
+    return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+def test_equals_attention_by_the_book(causal: bool, padded: bool) -> None:
+    mask, x = predictor(causal), tokens()
+    padding = padding_mask(3, 12) if padded else None
+    torch.testing.assert_close(mask(x, padding), by_the_book(mask, x, padding))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_lies_between_zero_and_one_and_starts_half_open(causal: bool) -> None:
+    values = predictor(causal)(tokens())
+    assert values.shape == (3, 12, 5)
+    assert ((values > 0) & (values < 1)).all()
+    assert (values.mean() - 0.5).abs() < 0.2
+
+
+def test_varies_over_tokens() -> None:
+    assert (predictor(causal=False)(tokens()).std(dim=1) > 1e-3).all()
+
+
+def test_rotary_is_relative() -> None:
+    q, k = torch.randn(2, 1, 8, dtype=torch.float64)
+    products = [
+        (rotate(q, rotary(t, 1, 8, q)) * rotate(k, rotary(t + 3, 1, 8, k))).sum()
+        for t in (0, 5, 400)
+    ]
+    torch.testing.assert_close(products[0].expand(3), torch.stack(products))
+
+
+def test_a_clip_of_padding_alone_stays_finite() -> None:
+    filter = AdaptiveFilterBank(6, 5, 4, width=8, heads=2)
+    x = torch.randn(2, 7, 6, requires_grad=True)
+    y = filter(x, torch.tensor([[True] * 7, [False] * 7]))
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert torch.equal(y[0], x[0])
+
+
+def test_gains_are_multiplied_by_the_mask() -> None:
+    """With a mask stuck near one the adaptive bank is the plain bank."""
+    filter = AdaptiveFilterBank(6, scales=[(4, 2), (3, 5)], width=8, heads=2).double()
+    with torch.no_grad():
+        filter.mask.open.weight.zero_()
+        filter.mask.open.bias.fill_(40.0)
+    torch.testing.assert_close(filter(tokens()), filter.bank(tokens()))

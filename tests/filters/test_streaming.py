@@ -1,0 +1,65 @@
+"""Token by token equals the whole sequence at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spaudio.filters import FilterStream
+from tests.filters.cases import CASES, DIM, build
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("pieces", [[1] * 17, [5, 1, 1, 7, 3], [17]], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)], ids=str
+)
+def test_stream_equals_batch(
+    case: str, pieces: list[int], dtype: torch.dtype, tolerance: float
+) -> None:
+    filter = build(case, causal=True, dtype=dtype)
+    x = torch.randn(3, 17, DIM, dtype=dtype)
+    stream = FilterStream(filter)
+    with torch.no_grad():
+        for _ in range(2):
+            y = torch.cat([stream.step(piece) for piece in torch.split(x, pieces, dim=1)], dim=1)
+            torch.testing.assert_close(y, filter(x), rtol=tolerance, atol=tolerance)
+            stream.reset()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_filter_that_is_not_causal_refuses(case: str) -> None:
+    filter = build(case, causal=False)
+    with pytest.raises(ValueError, match=f"'{filter.name}' is not causal.*causal=True"):
+        FilterStream(filter)
+
+
+def test_streams_are_independent() -> None:
+    filter = build("adaptive", causal=True)
+    x = torch.randn(2, 9, DIM)
+    first, second = FilterStream(filter), FilterStream(filter)
+    with torch.no_grad():
+        for t in range(9):
+            a = first.step(x[:1, t : t + 1])
+            b = second.step(x[1:, t : t + 1])
+            whole = filter(x[:, : t + 1])[:, -1:]
+            torch.testing.assert_close(torch.cat([a, b]), whole)
+
+
+def test_other_batch_or_dim_is_refused() -> None:
+    stream = FilterStream(build("bank-even", causal=True))
+    stream.step(torch.randn(2, 3, DIM))
+    with pytest.raises(ValueError, match=r"\(4, 1, 6\) do not continue.*batch 2 and dim 6"):
+        stream.step(torch.randn(4, 1, DIM))
+    with pytest.raises(ValueError, match="batch, tokens, dim"):
+        stream.step(torch.randn(2, DIM))
+
+
+def test_state_does_not_grow() -> None:
+    """A stream of a plain filter keeps K - 1 tokens, however long it runs."""
+    stream = FilterStream(build("bank-odd", causal=True))
+    for _ in range(5):
+        stream.step(torch.randn(2, 50, DIM))
+    assert stream._past is not None
+    assert stream._past.shape == (2, 4, DIM)
+    assert stream._past.untyped_storage().nbytes() == 2 * 4 * DIM * 4
