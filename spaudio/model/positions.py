@@ -63,10 +63,10 @@ class LearnedPositions(nn.Module):
         """Adds positions to (batch, tokens, dim).
 
         Raises:
-            ValueError: If the sequence is longer than ``max_tokens``.
+            ConfigError: If the sequence is longer than ``max_tokens``.
         """
         if x.shape[1] > len(self.weight):
-            raise ValueError(
+            raise ConfigError(
                 f"a sequence of {x.shape[1]} tokens is longer than model.max_tokens="
                 f"{len(self.weight)}; raise it, stack more frames a token, or use "
                 "model.positions=rotary"

@@ -161,7 +161,10 @@ def fit(
         bar = progress.add_task("train", total=total, completed=done * len(train_loader), text="")
         for epoch in range(done, trainer.epochs):
             start = time.perf_counter()
+            # Accelerate counts epochs from 0 in each process and tells its loader's sampler; after
+            # a resume both have to be told where we are.
             sampler.set_epoch(epoch)
+            train_loader.set_epoch(epoch)
             model.train()
             losses: list[Tensor] = []
             for i, batch in enumerate(train_loader):

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.model.encoder import EncoderConfig
+from spaudio.model.pooling import make_pooling
+
+SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
+
+
+@pytest.mark.parametrize("kind", ["mean", "attention"])
+def test_pooling_ignores_padding_whatever_stands_there(kind: str) -> None:
+    pooling = make_pooling(kind, 4)
+    x = torch.randn(2, 6, 4)
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[0, 3:] = True
+    x[0, 3:] = float("inf")
+    y = pooling(x, padding)
+    torch.testing.assert_close(y[0], pooling(x[:1, :3])[0])
+    torch.testing.assert_close(y[1], pooling(x[1:])[0])
+
+
+def test_mean_pooling_is_the_mean() -> None:
+    x = torch.randn(2, 5, 4)
+    torch.testing.assert_close(make_pooling("mean", 4)(x), x.mean(dim=1))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_every_parameter_is_used(pooling: str) -> None:
+    options = {"name": "bank", "num_filters": 4, "kernel_size": 3}
+    model = Classifier(10, 3, SHAPE, options, pooling)
+    model(torch.randn(2, 7, 10)).logsumexp(dim=1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_counts_filter_parameters() -> None:
+    plain = Classifier(10, 3, SHAPE, {"name": "none"})
+    bank = Classifier(10, 3, SHAPE, {"name": "bank", "num_filters": 4, "kernel_size": 3})
+    assert count_parameters(plain)[1] == 0
+    assert count_parameters(bank)[1] == 2 * 4 * (3 + 1)  # two layers of M * (K + 1)
+    assert count_parameters(bank)[0] == count_parameters(plain)[0] + 2 * 4 * (3 + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"name": "bonk"}, "bank"), ({"name": "bank", "num_filter": 3}, "num_filter")],
+)
+def test_unknown_filters_and_options_are_named(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Classifier(10, 3, SHAPE, options)
+
+
+def test_unknown_pooling_is_named() -> None:
+    with pytest.raises(ConfigError, match="'max'"):
+        make_pooling("max", 4)

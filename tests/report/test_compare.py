@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from spaudio.errors import DataError
+from spaudio.report.compare import compare, group_runs
+
+
+def make_run(folder: Path, accuracy: float, **settings: Any) -> Path:
+    folder.mkdir()
+    config = {"seed": 0, "run_id": None, "filter": {"name": "none"}, "optim": {"lr": 0.1}}
+    OmegaConf.save(OmegaConf.create({**config, **settings}), folder / "config.yaml")
+    report = {
+        "recipe": "toy",
+        "test": {"accuracy": accuracy, "macro_f1": accuracy},
+        "floor": {"svm": 0.5},
+        "num_params": 1000,
+        "filter_params": 10,
+        "seconds": {"train": 7.0},
+        "tokens_per_second": 100.0,
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_seeds_are_grouped_and_the_settings_that_differ_named(tmp_path: Path) -> None:
+    bank = {"name": "bank", "num_filters": 144, "kernel_size": 16}
+    runs = [
+        make_run(tmp_path / "a", 0.70, seed=0),
+        make_run(tmp_path / "b", 0.80, seed=1),
+        make_run(tmp_path / "c", 0.90, seed=0, filter=bank),
+    ]
+    rows = group_runs(runs)
+    # bank's own options go with its name: they tell nothing apart
+    assert [row.settings for row in rows] == [{"filter.name": "none"}, {"filter.name": "bank"}]
+    mean, std = rows[0].spread("test", "accuracy")
+    assert mean == pytest.approx(0.75)
+    assert std == pytest.approx(math.sqrt(0.005))
+    assert math.isnan(rows[1].spread("test", "accuracy")[1])
+    table, markdown = compare(rows)
+    assert "| filter=none | 2 | 0.7500 ± 0.0707 |" in markdown
+    assert "| filter=bank | 1 | 0.9000 |" in markdown
+    console = Console(record=True, width=200)
+    console.print(table)
+    assert "0.7500 ± 0.0707" in console.export_text()
+
+
+def test_options_count_where_one_name_has_two(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "n", 0.6)] + [
+        make_run(tmp_path / str(k), 0.7, filter={"name": "bank", "kernel_size": k}) for k in (4, 8)
+    ]
+    assert [row.settings for row in group_runs(runs)] == [
+        {"filter.name": "none"},
+        {"filter.name": "bank", "filter.kernel_size": 4},
+        {"filter.name": "bank", "filter.kernel_size": 8},
+    ]
+
+
+def test_where_data_and_runs_lie_is_no_setting(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / n, 0.7, data=n, runs=n, run_id=n) for n in "ab"]
+    assert [row.settings for row in group_runs(runs)] == [{}]
+
+
+def test_an_unfinished_run_is_named_with_the_remedy(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", 0.7)
+    (run / "report.json").unlink()
+    with pytest.raises(DataError, match=r"not a finished run.*resume="):
+        group_runs([run])
+    with pytest.raises(DataError, match="no run was named"):
+        group_runs([])

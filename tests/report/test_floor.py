@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from spaudio.audio.manifest import Clip
+from spaudio.report.floor import floor_settings, measure_floor, summarise
+
+
+@pytest.mark.parametrize("length", [9, 43, 100])
+def test_summary_equals_librosas_mfcc_and_delta(length: int) -> None:
+    frames = np.random.default_rng(length).normal(-5, 3, size=(length, 40)).astype(np.float32)
+    found = summarise(frames)
+    mfcc = librosa.feature.mfcc(S=frames.T, n_mfcc=20)
+    delta = librosa.feature.delta(mfcc, width=9)
+    assert found.shape == (2 * 40 + 20 + 8 * 20,)
+    np.testing.assert_allclose(found[:40], frames.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found[40:80], frames.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found[80:100], delta.std(axis=1), rtol=1e-4, atol=1e-5)
+    first = mfcc[:, : int(length / 8)].mean(axis=1)
+    np.testing.assert_allclose(found[100:120], first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+def test_the_shortest_clips_have_a_finite_summary(length: int) -> None:
+    assert np.isfinite(summarise(np.ones((length, 40), dtype=np.float32))).all()
+
+
+def test_bands_follow_the_sample_rate() -> None:
+    assert floor_settings(8000).n_mels == 40
+    assert floor_settings(16000).n_mels == 64
+
+
+def test_the_floor_is_scored_on_the_test_split_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    clips = []
+    for i in range(40):
+        label = "low" if i % 4 else "high"
+        tone = np.sin(2 * np.pi * (300 if i % 4 else 2500) * np.arange(2400) / 8000)
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * tone + 0.01 * rng.normal(size=2400), 8000)
+        split = "test" if i >= 28 else "train"
+        clips.append(Clip(f"{i}.wav", label, split, "g", 0.3, 8000))
+    cache = tmp_path / "cache"
+    found = measure_floor(clips, ("high", "low"), tmp_path, 8000, cache)
+    assert found["svm"] == 1.0
+    assert found["majority"] == pytest.approx(9 / 12)
+    monkeypatch.setattr("spaudio.report.floor.SVC", None)  # must not be fitted again
+    assert measure_floor(clips, ("high", "low"), tmp_path, 8000, cache) == found
+    assert json.loads(next(cache.glob("floor-*.json")).read_text()) == found

@@ -1,0 +1,149 @@
+"""The loop on a separable toy problem: it learns, keeps its best epoch, and resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from spaudio.audio.manifest import Clip
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.normalise import Normaliser
+from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights
+from spaudio.train.log import read_log
+from spaudio.train.loop import FitResult, TrainerConfig, fit
+from spaudio.train.optim import OptimConfig
+
+
+class ToyCache:
+    """Frames whose band 0 tells the class."""
+
+    def frames(self, path: str) -> np.ndarray:
+        number = int(path)
+        rng = np.random.default_rng(number)
+        frames = rng.normal(size=(8 + number % 5, 6)).astype(np.float32)
+        frames[:, 0] += 3 * (number % 2)
+        return frames
+
+    def length(self, path: str) -> int:
+        return 8 + int(path) % 5
+
+
+def dataset(numbers: range, augment: bool = False) -> TokenDataset:
+    clips = [Clip(str(n), "ab"[n % 2], "train", "g", 1.0, 8000) for n in numbers]
+    normaliser = Normaliser("global", np.zeros(6, np.float32), np.ones(6, np.float32))
+    return TokenDataset(
+        clips,
+        "ab",
+        ToyCache(),  # type: ignore[arg-type]
+        normaliser,
+        augment=Augment(AugmentConfig(gain=0.2, time_masks=1, time_mask=0.2)) if augment else None,
+    )
+
+
+def train(run: Path, epochs: int, *, resume: bool = False, stop_after: int | None = None,
+          lr: float = 3e-3) -> FitResult:  # fmt: skip
+    set_seed(3)
+    model = Classifier(
+        6, 2, EncoderConfig(dim=16, layers=1, heads=2), {"name": "bank", "num_filters": 4}
+    )
+    data = dataset(range(64), augment=True)
+    if stop_after is not None:
+        ask = TokenDataset.__getitem__
+
+        class Stopping(TokenDataset):
+            def __getitem__(self, item: tuple[int, int]) -> object:  # type: ignore[override]
+                if item[0] == stop_after:
+                    raise KeyboardInterrupt
+                return ask(self, item)
+
+        data.__class__ = Stopping
+    run.mkdir(exist_ok=True)
+    return fit(
+        model,
+        data,
+        dataset(range(64, 96)),
+        trainer=TrainerConfig(epochs=epochs, batch_size=8),
+        optim=OptimConfig(lr=lr),
+        mixup=0.2,
+        seed=3,
+        run=run,
+        config="seed: 3\n",
+        accelerator=Accelerator(cpu=True),
+        resume=resume,
+    )
+
+
+def last(run: Path) -> dict[str, torch.Tensor]:
+    return load_weights(find_checkpoint(run / "checkpoints", "last"))
+
+
+def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    result = train(tmp_path, 6)
+    records = read_log(tmp_path)
+    assert [r["epoch"] for r in records] == list(range(1, 7))
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert records[-1]["valid_accuracy"] > 0.9
+    best = max(records, key=lambda r: (r["valid_accuracy"], -r["valid_loss"]))
+    assert result.best_epoch == best["epoch"]
+    found = find_checkpoint(tmp_path / "checkpoints", "best")
+    assert found.name == f"best-{result.best_epoch:04d}"
+    assert result.tokens_per_second > 0
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    train(tmp_path / "a", 2)
+    train(tmp_path / "b", 2)
+    torch.testing.assert_close(last(tmp_path / "a"), last(tmp_path / "b"), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("stop_after", [0, 2])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+    train(tmp_path / "whole", 4)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", 4, stop_after=stop_after)
+    state = load_state(find_checkpoint(tmp_path / "stopped" / "checkpoints", "last"))
+    assert state["epoch"] == stop_after
+    torch.manual_seed(99)  # whatever the new process did before must not matter
+    result = train(tmp_path / "stopped", 4, resume=True)
+    torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)
+    keys = ("epoch", "train_loss", "valid_loss")
+    whole, stopped = (
+        [[r[k] for k in keys] for r in read_log(tmp_path / n)] for n in ("whole", "stopped")
+    )
+    assert stopped == whole
+    assert result.best_epoch > 0
+
+
+def test_a_log_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    train(tmp_path, 2)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "tra')
+    assert [r["epoch"] for r in read_log(tmp_path)] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(SpaudioError, match=r"loss of epoch .* is (nan|inf).*resume="):
+        train(tmp_path, 3, lr=1e30)
+    assert all(w.isfinite().all() for w in last(tmp_path).values())
+
+
+def test_nothing_to_resume_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint 'last'"):
+        train(tmp_path, 2, resume=True)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 0}, {"precision": "fp8"}, {"label_smoothing": 1.0}, {"workers": -1}]
+)
+def test_values_out_of_range_are_named(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"trainer.{next(iter(settings))}"):
+        TrainerConfig(**settings)  # type: ignore[arg-type]

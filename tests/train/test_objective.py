@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from spaudio.tokens.dataset import Batch
+from spaudio.train.objective import classification_loss, predict
+
+
+class MeanModel(nn.Module):
+    """Logits are the masked mean of the tokens."""
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        kept = (~padding_mask).unsqueeze(-1)
+        return (tokens * kept).sum(dim=1) / kept.sum(dim=1)
+
+
+def batch(order: list[int]) -> Batch:
+    torch.manual_seed(0)
+    tokens, labels = torch.randn(6, 5, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    padding = torch.zeros(6, 5, dtype=torch.bool)
+    padding[1, 2:] = True
+    tokens[padding] = 0
+    i = torch.tensor(order)
+    return Batch(tokens[i], padding[i], labels[i], i)
+
+
+def test_predictions_come_in_the_order_of_the_clips() -> None:
+    expected = predict(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], Accelerator(cpu=True))
+    mixed = predict(MeanModel(), [batch([4, 0, 5]), batch([1, 3, 2])], Accelerator(cpu=True))
+    torch.testing.assert_close(mixed.probabilities, expected.probabilities)
+    assert mixed.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert mixed.loss == pytest.approx(expected.loss)
+    hits = (expected.probabilities.argmax(dim=1) == expected.labels).sum().item()
+    assert expected.accuracy == pytest.approx(hits / 6)
+
+
+def test_without_mixup_it_is_the_smoothed_cross_entropy() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    loss = classification_loss(
+        MeanModel(), one, label_smoothing=0.1, mixup=0.0, rng=np.random.default_rng(0)
+    )
+    logits = MeanModel()(one.tokens, one.padding_mask)
+    target = F.one_hot(one.labels, 3) * 0.9 + 0.1 / 3
+    torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
+
+
+def test_mixup_of_a_clip_with_itself_is_the_clip() -> None:
+    one = batch([3, 3, 3])
+    losses = [
+        classification_loss(
+            MeanModel(), one, label_smoothing=0.0, mixup=mixup, rng=np.random.default_rng(0)
+        )
+        for mixup in (0.0, 0.4)
+    ]
+    torch.testing.assert_close(losses[0], losses[1])

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from spaudio.errors import ConfigError
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.train.optim import OptimConfig, make_optimizer, schedule
+
+
+def test_decay_is_for_matrices_outside_filters() -> None:
+    model = Classifier(
+        10, 3, EncoderConfig(dim=16, layers=2, heads=2), {"name": "bank", "num_filters": 4}
+    )
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, plain = (
+        [names[id(p)] for p in group["params"]]
+        for group in make_optimizer(model, OptimConfig()).param_groups
+    )
+    assert len(decayed) + len(plain) == len(names)
+    assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+    assert {n for n in names.values() if ".kernels" in n or ".gains" in n} <= set(plain)
+    assert all(not n.startswith("encoder.filters.") for n in decayed)
+    groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+
+
+def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
+    config = OptimConfig(lr=2.0, warmup=0.1, final=0.05)
+    rates = [schedule(step, 1000, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(2.0 / 100)
+    assert rates[99] == pytest.approx(2.0)
+    assert rates[49] == pytest.approx(1.0)
+    assert rates[550] == pytest.approx(2.0 * (0.05 + 0.95 * 0.5), rel=1e-3)
+    assert rates[-1] == pytest.approx(0.1, rel=1e-2)
+    assert max(rates) == pytest.approx(2.0)
+    assert schedule(0, 1, config) == pytest.approx(2.0)  # one step in all
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"warmup": 1.0}, {"weight_decay": -1.0}])
+def test_values_out_of_range_are_named(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"optim.{next(iter(settings))}"):
+        OptimConfig(**settings)
