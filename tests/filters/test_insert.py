@@ -1,0 +1,366 @@
+"""Filters put into models that know nothing of them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections import namedtuple
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spaudio.filters import FilterBank, find_filters, insert_filters
+from spaudio.filters.layout import read_padding_mask
+
+Pair = namedtuple("Pair", ["hidden", "extra"])
+
+
+class Layer(nn.Module):
+    """A layer that returns what its ``kind`` says."""
+
+    def __init__(self, kind: str = "tensor") -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.kind = kind
+
+    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Any:
+        y = x + self.linear(x)
+        return {
+            "tensor": y,
+            "tuple": (y, "rest"),
+            "list": [y, "rest"],
+            "named": Pair(y, "rest"),
+            "dict": {"hidden": y},
+            "flat": y.sum(-1),
+        }[self.kind]
+
+
+class Encoder(nn.Module):
+    """Holds layers."""
+
+    def __init__(self, kind: str, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(kind) for _ in range(layers))
+
+
+class Stack(nn.Module):
+    """Layers in a row."""
+
+    def __init__(self, kind: str = "tensor", layers: int = 3) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 8)
+        self.encoder = Encoder(kind, layers)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
+        x = self.embed(x)
+        for layer in self.encoder.layers:
+            out = layer(x, key_padding_mask=mask)
+            x = out[0] if isinstance(out, tuple | list) else out
+        return x
+
+
+def stack(kind: str = "tensor") -> Stack:
+    torch.manual_seed(0)
+    return Stack(kind).eval()
+
+
+def tokens() -> Tensor:
+    return torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(1))
+
+
+def open_gains(model: nn.Module) -> None:
+    """Gives all filters in a model something to do."""
+    torch.manual_seed(2)
+    for filter in find_filters(model).filters.values():
+        for parameter in filter.parameters():
+            nn.init.normal_(parameter, std=0.3)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "list", "named"])
+@pytest.mark.parametrize("filter", ["bank", "multiscale", "adaptive", "fir", "depthwise", "none"])
+def test_output_is_bit_identical_until_trained_and_after_removal(kind: str, filter: str) -> None:
+    model, x = stack(kind), tokens()
+    before, keys = model(x), list(model.state_dict())
+    handle = insert_filters(model, "encoder.layers", filter, dim=8)
+    assert len(handle) == 3
+    assert torch.equal(model(x), before)
+    open_gains(model)
+    assert torch.equal(model(x), before) == (filter == "none")
+    handle.remove()
+    assert torch.equal(model(x), before)
+    assert list(model.state_dict()) == keys
+    assert type(model.encoder.layers[0]) is Layer
+    handle.remove()
+    assert len(handle) == 0
+    assert list(handle.parameters()) == []
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "list", "named"])
+def test_filter_runs_after_the_layer(kind: str) -> None:
+    layer, x = stack(kind).encoder.layers[0], tokens()
+    plain = layer(x)
+    handle = insert_filters(layer, layer, zero_init=False)
+    filtered = layer(x)
+    first = [y if isinstance(y, Tensor) else y[0] for y in (plain, filtered)]
+    assert torch.equal(first[1], handle.filters[""](first[0]))
+    assert type(filtered) is type(plain)
+    if kind != "tensor":
+        assert filtered[1] == "rest"
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("encoder.layers", ["encoder.layers.0", "encoder.layers.1", "encoder.layers.2"]),
+        ("encoder.layers.1", ["encoder.layers.1"]),
+        ("encoder.layers.[02]", ["encoder.layers.0", "encoder.layers.2"]),
+        ("*.layers.*", ["encoder.layers.0", "encoder.layers.1", "encoder.layers.2"]),
+        ("*.*.*.linear", [f"encoder.layers.{i}.linear" for i in range(3)]),
+        (["embed", "encoder.layers.2"], ["embed", "encoder.layers.2"]),
+        (["encoder.layers.2", "encoder.layers.*"], [f"encoder.layers.{i}" for i in (2, 0, 1)]),
+    ],
+    ids=str,
+)
+def test_layers_by_name_and_glob(layers: str | list[str], names: list[str]) -> None:
+    assert list(insert_filters(stack(), layers).filters) == names
+
+
+def test_layers_by_module() -> None:
+    model = stack()
+    layers = model.encoder.layers
+    handle = insert_filters(model, [layers[2], model.embed])
+    assert list(handle.filters) == ["encoder.layers.2", "embed"]
+    handle.remove()
+    assert len(insert_filters(model, layers)) == 3
+
+
+def test_sequential_is_filtered_at_its_end() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.GELU()))
+    x = tokens()
+    plain = model(x)
+    handle = insert_filters(model, "", zero_init=False)
+    assert list(handle.filters) == ["1.1"]
+    assert torch.equal(model(x), handle.filters["1.1"](plain))
+
+
+def test_a_layer_used_twice_gets_one_filter() -> None:
+    layer = Layer()
+    model = nn.ModuleDict({"a": nn.ModuleList([layer]), "b": nn.ModuleList([layer])})
+    assert len(insert_filters(model, ["a", "b"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": "encoder.layer"}, "no layer matches 'encoder.layer'; .*'encoder.layers'"),
+        ({"layers": "decoder.*"}, r"no layer matches 'decoder.\*'"),
+        ({"layers": ["embed", "embad"]}, "no layer matches 'embad'.*'embed'"),
+        ({"layers": Layer()}, "Layer given as a layer is not part of the model"),
+        ({"layers": []}, r"no layer in \[\]"),
+        ({"layers": "embed", "filter": "bonk"}, "unknown filter 'bonk'.*'bank'"),
+        ({"layers": "embed", "kernel": 3}, "no option 'kernel'"),
+        ({"layers": "embed", "filter": "haar", "dim": 8}, "'haar' has no gains.*zero_init=False"),
+        ({"layers": "embed", "filter": "depthwise"}, "needs dim"),
+        ({"layers": "embed", "filter": FilterBank(), "causal": True}, "a filter was given.*causal"),
+        ({"layers": "encoder.layers", "padding_mask": "mask"}, "no argument 'mask'.*key_padding"),
+    ],
+)
+def test_bad_arguments_are_named_and_leave_the_model_alone(
+    arguments: dict[str, Any], message: str
+) -> None:
+    model = stack()
+    keys = list(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        insert_filters(model, **arguments)
+    assert list(model.state_dict()) == keys
+    assert len(find_filters(model)) == 0
+
+
+def test_second_filter_is_refused() -> None:
+    model = stack()
+    insert_filters(model, "encoder.layers.0")
+    with pytest.raises(ValueError, match=r"'encoder.layers.0' has a filter already"):
+        insert_filters(model, "encoder.layers")
+    assert len(find_filters(model)) == 1
+
+
+def test_replaced_forward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stack()
+    monkeypatch.setattr(model.embed, "forward", lambda x: x)
+    with pytest.raises(ValueError, match="forward of 'embed' was replaced"):
+        insert_filters(model, "embed")
+
+
+def test_changed_class_is_refused_on_removal() -> None:
+    model = stack()
+    handle = insert_filters(model, "embed")
+    model.embed.__class__ = type("Other", (type(model.embed),), {})
+    with pytest.raises(ValueError, match="Other was subclassed after"):
+        handle.remove()
+
+
+@pytest.mark.parametrize("kind", ["dict", "flat"])
+def test_unfit_output_is_named(kind: str) -> None:
+    model = stack(kind)
+    insert_filters(model, "encoder.layers.0")
+    error, message = {
+        "dict": (TypeError, "returned dict"),
+        "flat": (ValueError, r"three axes.*\(2, 12\)"),
+    }[kind]
+    with pytest.raises(error, match=message):
+        model(tokens())
+
+
+def test_training_touches_the_filters_alone() -> None:
+    model, x = stack().requires_grad_(False), tokens()
+    handle = insert_filters(model, "encoder.layers", num_filters=8, kernel_size=4)
+    assert {p for p in model.parameters() if p.requires_grad} == set(handle.parameters())
+    weights = {n: p.clone() for n, p in model.named_parameters() if "token_filter" not in n}
+    optimizer = torch.optim.Adam(handle.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        loss = model(x).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    for name, value in weights.items():
+        assert torch.equal(model.get_parameter(name), value)
+
+
+def test_device_type_and_mode_follow_the_layer() -> None:
+    model = stack().to("meta", torch.bfloat16).train()
+    for filter in insert_filters(model, "encoder.layers").filters.values():
+        assert filter.training
+        for parameter in filter.parameters():
+            assert (parameter.device.type, parameter.dtype) == ("meta", torch.bfloat16)
+
+
+def test_given_filter_is_copied_as_it_is() -> None:
+    model, filter = stack(), FilterBank(5, 3)
+    handle = insert_filters(model, "encoder.layers", filter)
+    copies = list(handle.filters.values())
+    assert all(torch.equal(c.state_dict()["gains"], filter.gains) for c in copies)
+    assert len({id(c) for c in copies} | {id(filter)}) == 4
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
+def test_copies_work_and_share_nothing(how: str) -> None:
+    model, x = stack(), tokens()
+    plain = model(x)
+    insert_filters(model, "encoder.layers")
+    open_gains(model)
+    filtered = model(x)
+    if how == "deepcopy":
+        twin = copy.deepcopy(model)
+    elif how == "pickle":
+        twin = pickle.loads(pickle.dumps(model))
+    else:
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        twin = torch.load(buffer, weights_only=False)
+    assert torch.equal(twin(x), filtered)
+    assert isinstance(twin.encoder.layers[0], Layer)
+    find_filters(twin).remove()
+    assert torch.equal(twin(x), plain)
+    assert torch.equal(model(x), filtered)
+
+
+def test_state_dict_round_trip() -> None:
+    model, x = stack(), tokens()
+    insert_filters(model, "encoder.layers")
+    open_gains(model)
+    twin = Stack().eval()
+    insert_filters(twin, "encoder.layers")
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(x), model(x))
+    # Names of the model's own weights stay, so a checkpoint from before still fits.
+    missing, unexpected = twin.load_state_dict(stack().state_dict(), strict=False)
+    assert unexpected == []
+    assert all("token_filter" in key for key in missing)
+
+
+@pytest.mark.parametrize("filter", ["bank", "adaptive", "fir", "depthwise"])
+def test_export(filter: str) -> None:
+    model, x = stack("tuple"), tokens()
+    insert_filters(model, "encoder.layers", filter, dim=8, causal=True)
+    open_gains(model)
+    tokens_axis = torch.export.Dim("tokens", min=2, max=64)
+    program = torch.export.export(model, (x,), dynamic_shapes={"x": {1: tokens_axis}})
+    for length in (12, 7, 40):
+        other = torch.randn(2, length, 8)
+        torch.testing.assert_close(program.module()(other), model(other))
+
+
+def test_compile_without_a_break() -> None:
+    model, x = stack("tuple"), tokens()
+    insert_filters(model, "encoder.layers", num_filters=8, kernel_size=4)
+    open_gains(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+    compiled(x).sum().backward()
+    eager = copy.deepcopy(model)
+    eager.zero_grad()
+    eager(x).sum().backward()
+    for a, b in zip(model.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("layout", ["batch_first", "tokens_first", "channels_first"])
+def test_layouts(layout: str) -> None:
+    class Swap(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    x = tokens()
+    axes = {"batch_first": (0, 1, 2), "tokens_first": (1, 0, 2), "channels_first": (0, 2, 1)}
+    model = Swap()
+    handle = insert_filters(
+        model,
+        "",
+        batch_first=layout != "tokens_first",
+        channels_first=layout == "channels_first",
+        zero_init=False,
+    )
+    y = model(x.permute(axes[layout])).permute(axes[layout])
+    torch.testing.assert_close(y, handle.filters[""](x))
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_padding_mask_reaches_the_filter(positional: bool) -> None:
+    layer, x = Layer(), tokens()
+    mask = torch.arange(12) >= torch.tensor([[12], [5]])
+    plain = layer(x)
+    handle = insert_filters(layer, "", zero_init=False)
+    y = layer(x, mask) if positional else layer(x, key_padding_mask=mask)
+    torch.testing.assert_close(y, handle.filters[""](plain, mask))
+    assert not torch.allclose(layer(x), y)
+    handle.remove()
+    insert_filters(layer, "", handle_filter := FilterBank(), padding_mask=None)
+    torch.testing.assert_close(layer(x, mask), handle_filter(plain))
+
+
+def test_padding_masks_of_all_conventions_are_read() -> None:
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    additive = torch.zeros(2, 3).masked_fill(padding, -torch.inf)
+    causal = torch.ones(3, 3, dtype=torch.bool).tril()
+    masks = [
+        ("key_padding_mask", padding),
+        ("src_key_padding_mask", additive),
+        ("attention_mask", ~padding),
+        ("attention_mask", (~padding).long()),
+        ("attention_mask", -1e4 * padding[:, None, None].float()),
+        ("attention_mask", additive[:, None, None].expand(2, 4, 3, 3)),
+        ("attention_mask", (~padding)[:, None, None] & causal),
+    ]
+    for name, mask in masks:
+        assert torch.equal(read_padding_mask(name, mask), padding)
+    with pytest.raises(ValueError, match=r"cannot tell padding from attention_mask.*float32"):
+        read_padding_mask("attention_mask", additive)
+    with pytest.raises(ValueError, match=r"cannot tell padding.*\(2, 3, 3\).*padding_mask=None"):
+        read_padding_mask("attention_mask", torch.zeros(2, 3, 3))

@@ -1,0 +1,253 @@
+"""Filters in models of other libraries, with random weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spaudio.filters import FilterHandle, find_filters, insert_filters
+
+Case = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
+
+
+def transformer_encoder() -> Case:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, 2), (torch.randn(2, 20, 16),), {"layers": "layers"}
+
+
+def transformer_encoder_tokens_first() -> Case:
+    layer = nn.TransformerEncoderLayer(16, 2, 32)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    return encoder, (torch.randn(20, 2, 16),), {"layers": "layers.*", "batch_first": False}
+
+
+def wav2vec2() -> Case:
+    """The class that ``wav2vec2_base`` builds, with 2 small layers."""
+    models = pytest.importorskip("torchaudio.models")
+    model = models.wav2vec2_model(
+        extractor_mode="group_norm",
+        extractor_conv_layer_config=[(16, 10, 5), (16, 8, 8), (16, 4, 4)],
+        extractor_conv_bias=False,
+        encoder_embed_dim=16,
+        encoder_projection_dropout=0.1,
+        encoder_pos_conv_kernel=8,
+        encoder_pos_conv_groups=2,
+        encoder_num_layers=2,
+        encoder_num_heads=2,
+        encoder_attention_dropout=0.1,
+        encoder_ff_interm_features=32,
+        encoder_ff_interm_dropout=0.1,
+        encoder_dropout=0.1,
+        encoder_layer_norm_first=False,
+        encoder_layer_drop=0.0,
+        aux_num_out=None,
+    )
+    arguments = torch.randn(2, 4000), torch.tensor([4000, 2500])
+    return model, arguments, {"layers": "encoder.transformer.layers"}
+
+
+def conformer() -> Case:
+    models = pytest.importorskip("torchaudio.models")
+    arguments = torch.randn(2, 20, 16), torch.tensor([20, 11])
+    inserted = {"layers": "conformer_layers", "batch_first": False}
+    return models.Conformer(16, 2, 32, 2, 7), arguments, inserted
+
+
+def ast() -> Case:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_length=48,
+        num_mel_bins=32,
+        num_labels=3,
+    )
+    model = transformers.ASTForAudioClassification(config)
+    name = next(n for n, m in model.named_modules() if isinstance(m, nn.ModuleList))
+    return model, (torch.randn(2, 48, 32),), {"layers": name}
+
+
+def whisper_encoder() -> Case:
+    transformers = pytest.importorskip("transformers")
+    whisper = pytest.importorskip("transformers.models.whisper.modeling_whisper")
+    config = transformers.WhisperConfig(
+        d_model=16,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        max_source_positions=25,
+        num_mel_bins=20,
+    )
+    return whisper.WhisperEncoder(config), (torch.randn(2, 20, 50),), {"layers": "layers"}
+
+
+MODELS: list[Callable[[], Case]] = [
+    transformer_encoder,
+    transformer_encoder_tokens_first,
+    wav2vec2,
+    conformer,
+    ast,
+    whisper_encoder,
+]
+every_model = pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+
+
+def run(model: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+    """The model's first output, with the same dropout each time."""
+    torch.manual_seed(3)
+    output = model(*arguments)
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def open_gains(handle: FilterHandle) -> None:
+    torch.manual_seed(4)
+    for parameter in handle.parameters():
+        nn.init.normal_(parameter, std=0.3)
+
+
+@every_model
+def test_insert_train_copy_and_remove(make: Callable[[], Case]) -> None:
+    torch.manual_seed(0)
+    model, arguments, inserted = make()
+    for training in (True, False):
+        model.train(training)
+        plain = run(model, arguments)
+        with torch.no_grad():
+            fast = run(model, arguments)
+        handle = insert_filters(model, num_filters=6, kernel_size=5, **inserted)
+        assert len(handle) >= 2
+        assert torch.equal(run(model, arguments), plain)
+        with torch.no_grad():
+            assert torch.equal(run(model, arguments), fast)
+        open_gains(handle)
+        filtered = run(model, arguments)
+        assert not torch.allclose(filtered, plain)
+        torch.autograd.backward(filtered.square().sum())
+        for parameter in handle.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.abs().sum() > 0
+        twin = copy.deepcopy(model)
+        assert torch.equal(run(twin, arguments), filtered)
+        twin.load_state_dict(model.state_dict())
+        handle.remove()
+        assert torch.equal(run(model, arguments), plain)
+        find_filters(twin).remove()
+        assert torch.equal(run(twin, arguments), plain)
+
+
+def test_wav2vec2_base() -> None:
+    torch.manual_seed(0)
+    models = pytest.importorskip("torchaudio.models")
+    model, x = models.wav2vec2_base().eval(), torch.randn(1, 1600)
+    with torch.no_grad():
+        plain = run(model, (x,))
+        handle = insert_filters(model, "encoder.transformer.layers")
+        assert len(handle) == 12
+        assert torch.equal(run(model, (x,)), plain)
+        open_gains(handle)
+        assert not torch.allclose(run(model, (x,)), plain)
+
+
+# torchaudio's two read lengths as numbers, which neither export nor compile can follow.
+@pytest.mark.parametrize(
+    "make", [m for m in MODELS if m not in (wav2vec2, conformer)], ids=lambda make: make.__name__
+)
+def test_export_and_compile(make: Callable[[], Case]) -> None:
+    torch.manual_seed(0)
+    model, arguments, inserted = make()
+    model.eval()
+    open_gains(insert_filters(model, num_filters=6, kernel_size=5, **inserted))
+    with torch.no_grad():
+        reference = run(model, arguments)
+        program = torch.export.export(model, arguments)
+        torch.testing.assert_close(run(program.module(), arguments), reference)
+        model.compile(backend="eager")
+        torch.testing.assert_close(run(model, arguments), reference)
+
+
+def clip_alone_and_padded(
+    make: Callable[[], Case], tokens: int
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model with open filters, the shorter clip alone and the two padded."""
+    torch.manual_seed(0)
+    model, (x, *_), inserted = make()
+    open_gains(insert_filters(model.eval(), num_filters=6, kernel_size=5, **inserted))
+    return model, x[1:, :tokens], x
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_padding_of_transformer_encoder_stays_out(nested: bool) -> None:
+    """In eval it turns padded input into nested tensors, which the filters must take."""
+    model, alone, both = clip_alone_and_padded(transformer_encoder, 11)
+    assert isinstance(model, nn.TransformerEncoder)
+    mask = torch.arange(20) >= torch.tensor([[20], [11]])
+    with torch.no_grad() if nested else torch.enable_grad():
+        padded = model(both, src_key_padding_mask=mask)
+        torch.testing.assert_close(padded[1:, :11], model(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_of_conformer_stays_out() -> None:
+    """Its own convolution lets padding in, so only a layer's filter is looked at."""
+    torch.manual_seed(0)
+    model, (x, lengths), inserted = conformer()
+    handle = insert_filters(model.eval(), zero_init=False, **inserted)
+    layer = model.get_submodule("conformer_layers.0")
+    mask = torch.arange(20) >= lengths.unsqueeze(1)
+    filtered = layer(x.transpose(0, 1), mask).transpose(0, 1)
+    handle.remove()
+    plain = layer(x.transpose(0, 1), mask).transpose(0, 1)
+    assert torch.equal(filtered[1, 11:], plain[1, 11:])
+    assert not torch.allclose(filtered[1, :11], plain[1, :11])
+
+
+def test_padding_of_wav2vec2_stays_out() -> None:
+    """Its mask is additive, of four axes; the filters read it."""
+    torch.manual_seed(0)
+    model, _, inserted = wav2vec2()
+    handle = insert_filters(model.eval(), zero_init=False, **inserted)
+    layer = model.get_submodule("encoder.transformer.layers.0")
+    x = torch.randn(2, 12, 16)
+    mask = torch.arange(12) >= torch.tensor([[12], [7]])
+    additive = (-1e4 * mask[:, None, None, :].float()).expand(2, 1, 12, 12)
+    filtered, _ = layer(x, additive)
+    filter = handle.filters["encoder.transformer.layers.0"]
+    handle.remove()
+    plain, _ = layer(x, additive)
+    torch.testing.assert_close(filtered, filter(plain, mask))
+
+
+def test_inside_a_fast_path_is_refused() -> None:
+    """Its weights are used without a call: a filter there would be passed by in eval."""
+    model, _, _ = transformer_encoder()
+    for name in ("layers.0.norm1", "layers.1.self_attn.out_proj"):
+        with pytest.raises(ValueError, match=f"'{name}' lies inside a .*name the layer itself"):
+            insert_filters(model, name)
+
+
+def test_hidden_states_and_checkpointing_of_transformers() -> None:
+    """Its recorded hidden states are filtered ones, and checkpointing recomputes the filters."""
+    model, (x,), inserted = whisper_encoder()
+    handle = insert_filters(model, num_filters=6, kernel_size=5, **inserted)
+    plain = model.eval()(x, output_hidden_states=True).hidden_states
+    open_gains(handle)
+    filtered = model(x, output_hidden_states=True).hidden_states
+    filter = handle.filters["layers.0"]
+    torch.testing.assert_close(filtered[1], filter(plain[1]))
+
+    gradients = []
+    for checkpointing in (True, False):
+        if checkpointing:
+            model.gradient_checkpointing_enable()  # type: ignore[operator]
+        else:
+            model.gradient_checkpointing_disable()  # type: ignore[operator]
+        model.train().zero_grad()
+        torch.autograd.backward(run(model, (x,)).square().sum())
+        gradients.append([p.grad for p in handle.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1])
