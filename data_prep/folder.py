@@ -1,6 +1,6 @@
-"""Any folder of class sub-folders, in any format that soundfile reads.
+r"""Any folder of class sub-folders, in any format that soundfile reads.
 
-    python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\\w+?)_'] [test_fraction=0.2]
+    python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
 
 ``DIR/<class>/**/<clip>`` is split by seed; ``DIR/{train,valid,test}/<class>/**/<clip>`` is split as
 it stands. Files that are not audio, and hidden ones, are passed over.
@@ -72,7 +72,9 @@ def prepare(
     """
     if source is None:
         raise ConfigError("source= is required: a folder of class sub-folders")
-    root = _top(open_source(source, work))
+    root = open_source(source, work)
+    if not Path(source).expanduser().is_dir():
+        root = _top(root)
     paths = sorted(_audio_files(root))
     if not paths:
         raise DataError(
@@ -108,7 +110,7 @@ def _hidden(name: str) -> bool:
 def _audio_files(root: Path) -> Iterator[str]:
     """POSIX paths, relative to ``root``; linked folders are followed, each once."""
     seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -118,6 +120,10 @@ def _audio_files(root: Path) -> Iterator[str]:
         for name in files:
             if not _hidden(name) and Path(name).suffix[1:].lower() in _EXTENSIONS:
                 yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its permissions")
 
 
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:
