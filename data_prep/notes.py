@@ -24,7 +24,7 @@ import numpy as np
 
 from spaudio.audio.command import main
 from spaudio.audio.prepare import SourceClip, SourceClips
-from spaudio.audio.render import CLIP_SECONDS, Note, Program, render_programs
+from spaudio.audio.render import CLIP_SECONDS, VERSION, Note, Program, render_programs
 from spaudio.audio.soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError
@@ -206,6 +206,7 @@ def _key(programs: Sequence[Program], sample_rate: int) -> str:
         "programs": [asdict(program) for program in programs],
         "sample_rate": sample_rate,
         "seconds": CLIP_SECONDS,
+        "version": VERSION,
         "soundfont": hashlib.sha256(load_soundfont()).hexdigest(),
         "versions": [importlib.metadata.version(name) for name in ("midirenderer", "soxr")],
     }

@@ -30,10 +30,13 @@ from spaudio.audio.soundfont import load_soundfont, without_effects
 from spaudio.errors import DataError
 
 CLIP_SECONDS = 1.0
+#: To be raised with any change that alters the rendered bytes.
+VERSION = 2
 _SPACING = 1.05  # s; the sound is cut between two clips
 _CUT = 1.02  # s after the clip's start
-_ALL_SOUND_OFF, _VOLUME, _EXPRESSION = 120, 7, 11  # MIDI controllers
-_FULL = 127
+# MIDI controllers; a note must reach neither the next clip nor reverberation, which would.
+_VOLUME, _EXPRESSION, _REVERB, _CHORUS, _ALL_SOUND_OFF = 7, 11, 91, 93, 120
+_SETUP = ((_VOLUME, 127), (_EXPRESSION, 127), (_REVERB, 0), (_CHORUS, 0))
 _SUFFIX = ".flac"
 
 
@@ -131,7 +134,7 @@ def _midi(program: Program) -> bytes:
 
     change = pretty_midi.ControlChange
     instrument = pretty_midi.Instrument(program.number)
-    instrument.control_changes = [change(_VOLUME, _FULL, 0.0), change(_EXPRESSION, _FULL, 0.0)]
+    instrument.control_changes = [change(number, value, 0.0) for number, value in _SETUP]
     for place, note in enumerate(program.notes):
         start = place * _SPACING
         onset = start + note.onset
@@ -141,7 +144,7 @@ def _midi(program: Program) -> bytes:
         instrument.control_changes.append(change(_ALL_SOUND_OFF, 0, start + _CUT))
     # The rendering ends with the last event: one that changes nothing makes room for the last clip.
     end = len(program.notes) * _SPACING
-    instrument.control_changes.append(change(_EXPRESSION, _FULL, end))
+    instrument.control_changes.append(change(_REVERB, 0, end))
     song = pretty_midi.PrettyMIDI(resolution=960)
     song.instruments.append(instrument)
     file = io.BytesIO()

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep.folder import prepare
+from spaudio.audio import SourceClips
+from spaudio.audio import prepare as prepare_clips
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_audio import CLASSES, RATE, make_class_folders, tone
+
+GROUP = r"(g\d+)_"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_class_folders(tmp_path / "source")
+
+
+def add(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(0, np.random.default_rng(0)), RATE, format="WAV")
+
+
+def listed(source: Path, **options: Any) -> SourceClips:
+    return prepare(source.parent / "work", source=str(source), **options)
+
+
+def counts(source: SourceClips) -> Counter[tuple[str, str]]:
+    return Counter((clip.label, clip.split) for clip in source.clips)
+
+
+def test_every_format_and_depth_is_found_and_decodes(source: Path, tmp_path: Path) -> None:
+    prepared = prepare_clips(
+        "folder", lambda work: listed(source), folder=tmp_path, options={}, progress=False
+    )
+    assert prepared.labels == tuple(sorted(CLASSES))
+    assert len(prepared.clips) == 60
+    suffixes = {Path(clip.path).suffix for clip in prepared.clips}
+    assert suffixes == {".wav", ".flac", ".ogg", ".WAV", ".mp3", ".aiff"}
+    assert sum("/deeper/" in clip.path for clip in prepared.clips) == 15
+
+
+def test_without_groups_the_split_is_stratified(source: Path) -> None:
+    assert counts(listed(source)) == {
+        (label, split): number
+        for label in CLASSES
+        for split, number in [("train", 14), ("valid", 2), ("test", 4)]
+    }
+    assert counts(listed(source, valid_fraction=0.0, test_fraction=0.5)) == {
+        (label, split): 10 for label in CLASSES for split in ("train", "test")
+    }
+
+
+def test_no_group_is_in_two_splits(source: Path) -> None:
+    clips = list(listed(source, group_regex=GROUP).clips)
+    splits: dict[str, set[str]] = {}
+    for clip in clips:
+        assert clip.group == Path(clip.path).name.split("_")[0]
+        splits.setdefault(clip.group, set()).add(clip.split)
+    assert len(splits) == 5
+    assert sorted(map(len, splits.values())) == [1] * 5
+    assert set.union(*splits.values()) == {"train", "valid", "test"}
+
+
+def test_the_group_is_the_first_capture_or_the_whole_match(source: Path) -> None:
+    whole = listed(source, group_regex=r"g\d+")
+    assert list(whole.clips) == list(listed(source, group_regex=GROUP).clips)
+
+
+def test_the_split_depends_on_the_seed_alone(source: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(source, moved)
+    first = list(listed(source, seed=1).clips)
+    assert list(listed(moved, seed=1).clips) == first
+    assert list(listed(source, seed=2).clips) != first
+
+
+def test_split_folders_are_respected(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    for split, number in (("Train", 3), ("val", 1), ("test", 2)):
+        for label in ("cat", "dog"):
+            for index in range(number):
+                add(root / split / label / f"p{split}{index}.wav")
+    found = listed(root)
+    assert counts(found) == {
+        (label, split): number
+        for label in ("cat", "dog")
+        for split, number in (("train", 3), ("valid", 1), ("test", 2))
+    }
+    assert list(listed(root, group_regex=r"p\w+\d").clips)
+    with pytest.raises(DataError, match=r"more than one of the split folders: 0, 1"):
+        listed(root, group_regex=r"p\D+(\d)")
+    add(root / "bird" / "x.wav")
+    with pytest.raises(DataError, match="beside them bird"):
+        listed(root)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for label in ("train", "tram"):
+        for index in range(5):
+            add(tmp_path / "source" / label / f"{index}.wav")
+    assert {clip.label for clip in listed(tmp_path / "source").clips} == {"train", "tram"}
+
+
+def test_hidden_files_are_passed_over_and_undecodable_ones_are_not(source: Path) -> None:
+    before = {clip.path for clip in listed(source).clips}
+    add(source / "hum" / "._g0_0.wav")
+    add(source / "__MACOSX" / "hum" / "g0_0.wav")
+    add(source / ".cache" / "x.wav")
+    assert {clip.path for clip in listed(source).clips} == before
+    add(source / "hum" / "g0_9.M4A")
+    assert {clip.path for clip in listed(source).clips} == before | {"hum/g0_9.M4A"}
+
+
+def test_linked_folders_are_followed_once(source: Path, tmp_path: Path) -> None:
+    before = len(list(listed(source).clips))
+    for index in range(5):
+        add(tmp_path / "elsewhere" / f"{index}.wav")
+    os.symlink(tmp_path / "elsewhere", source / "linked")
+    os.symlink(source, source / "hum" / "loop")
+    assert len(list(listed(source).clips)) == before + 5
+
+
+def test_an_archive_is_unpacked(source: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "plain"), "zip", source)
+    (tmp_path / "outer").mkdir()
+    shutil.copytree(source, tmp_path / "outer" / "my-data")
+    shutil.make_archive(str(tmp_path / "nested"), "gztar", tmp_path / "outer")
+    expected = list(listed(source).clips)
+    assert list(listed(tmp_path / "plain.zip").clips) == expected
+    assert list(listed(tmp_path / "nested.tar.gz").clips) == expected
+
+
+def test_a_single_class_is_not_taken_for_the_folder_above(tmp_path: Path) -> None:
+    for session in ("monday", "tuesday"):
+        for index in range(4):
+            add(tmp_path / "source" / "cough" / session / f"{index}.wav")
+    with pytest.raises(DataError, match="only one class folder holds audio, 'cough'"):
+        listed(tmp_path / "source")
+
+
+def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="source= is required"):
+        prepare(tmp_path / "work")
+    with pytest.raises(DataError, match="no such file or folder"):
+        listed(tmp_path / "none")
+    (tmp_path / "void" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="no audio files found"):
+        listed(tmp_path / "void")
+    for index in range(2):
+        add(source / "rare" / f"g{index}_0.wav")
+    with pytest.raises(DataError, match="fewer than 3 clips: rare"):
+        listed(source)
+    add(source / "loose.wav")
+    with pytest.raises(DataError, match=r"loose\.wav: lies outside the class folders"):
+        listed(source)
+
+
+def test_bad_group_expressions(source: Path) -> None:
+    with pytest.raises(ConfigError, match="is no regular expression"):
+        listed(source, group_regex="(")
+    with pytest.raises(DataError, match=r"finds no group in 48 of 60 paths: .* and 43 more"):
+        listed(source, group_regex="(g0)_")
+    with pytest.raises(DataError, match="1 groups cannot fill the splits"):
+        listed(source, group_regex="(g)")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep import fsdd
+from spaudio.audio import Prepared, SourceClips, prepare
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_audio import SPEAKERS, make_fsdd, make_fsdd_zip
+
+REAL = Path(__file__).resolve().parents[3] / "shared/data/free-spoken-digit-dataset-master.zip"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_fsdd(tmp_path_factory.mktemp("fsdd"), digits=range(3))
+
+
+def run(source: Path, data: Path, **options: Any) -> Prepared:
+    options = {"source": str(source)} | options
+
+    def listing(work: Path) -> SourceClips:
+        return fsdd.prepare(work, **options)
+
+    return prepare("fsdd", listing, folder=data, options=options, progress=False)
+
+
+def test_the_official_split_tests_on_recordings_0_to_4(folder: Path, tmp_path: Path) -> None:
+    prepared = run(folder, tmp_path)
+    assert prepared.labels == ("0", "1", "2")
+    for clip in prepared.clips:
+        digit, speaker, index = clip.path.removesuffix(".wav").split("_")
+        assert (clip.label, clip.group) == (digit, speaker)
+        assert clip.split == ("test" if int(index) < 5 else "train")
+    assert Counter(clip.split for clip in prepared.clips) == {"test": 45, "train": 27}
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_the_speaker_split_leaves_one_out(folder: Path, tmp_path: Path, speaker: str) -> None:
+    prepared = run(folder, tmp_path, split="speaker", test_speaker=speaker)
+    assert {c.group for c in prepared.clips if c.split == "test"} == {speaker}
+    assert {c.group for c in prepared.clips if c.split == "train"} == {*SPEAKERS} - {speaker}
+
+
+def test_archive_folder_and_recordings_are_the_same_data(tmp_path: Path) -> None:
+    archive = make_fsdd_zip(tmp_path / "fsdd.zip")
+    from_zip = run(archive, tmp_path / "data")
+    folder = make_fsdd(tmp_path / "folder")
+    assert run(folder, tmp_path / "data").hash == from_zip.hash
+    assert run(folder / "recordings", tmp_path / "data").hash == from_zip.hash
+    assert len(from_zip.clips) == 240
+    # Both splits share one unpacked copy.
+    run(archive, tmp_path / "data", split="speaker", test_speaker="theo")
+    assert len(list((tmp_path / "data").rglob("unpacked-*"))) == 1
+
+
+def test_an_unknown_speaker_is_told_the_known_ones(folder: Path, tmp_path: Path) -> None:
+    for speaker in ("bob", None):
+        with pytest.raises(ConfigError, match="choose one of george, jackson, theo"):
+            run(folder, tmp_path, split="speaker", test_speaker=speaker)
+
+
+def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split='random'"):
+        run(folder, tmp_path, split="random")
+    with pytest.raises(ConfigError, match="test_speaker='theo' needs split=speaker"):
+        run(folder, tmp_path, test_speaker="theo")
+
+
+def test_another_layout_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "recordings" / "0_theo_1.wav").rename(copy / "recordings" / "zero.wav")
+    with pytest.raises(DataError, match=r"zero\.wav: not named"):
+        run(copy, tmp_path)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(DataError, match="no recordings"):
+        run(tmp_path / "void", tmp_path)
+    with pytest.raises(DataError, match="no such file or folder"):
+        run(tmp_path / "none", tmp_path)
+
+
+def test_a_download_must_hold_every_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = make_fsdd_zip(tmp_path / "fsdd.zip")
+    monkeypatch.setattr(fsdd, "download", lambda url, target, sha256: archive)
+    with pytest.raises(DataError, match="of 3000 recordings are missing or unexpected"):
+        fsdd.prepare(tmp_path / "work")
+    monkeypatch.setattr(fsdd, "SPEAKERS", SPEAKERS)
+    monkeypatch.setattr(fsdd, "INDICES", range(8))
+    assert len(list(fsdd.prepare(tmp_path / "work").clips)) == 240
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real archive is not beside the repository")
+def test_the_real_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = run(REAL, tmp_path)
+    assert Counter(clip.split for clip in prepared.clips) == {"train": 2700, "test": 300}
+    assert {clip.group for clip in prepared.clips} == set(fsdd.SPEAKERS)
+    assert prepared.labels == fsdd.LABELS
+    assert {clip.sample_rate for clip in prepared.clips} == {8000}
+    assert min(clip.seconds for clip in prepared.clips) == pytest.approx(0.14, abs=0.01)
+    assert max(clip.seconds for clip in prepared.clips) == pytest.approx(2.28, abs=0.01)
+    monkeypatch.setattr(fsdd, "download", lambda url, target, sha256: REAL)
+    assert len(list(fsdd.prepare(tmp_path / "fsdd" / "work").clips)) == 3000
