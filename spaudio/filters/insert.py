@@ -12,7 +12,7 @@ from torch import nn
 from spaudio.filters.attach import CHILD, LAYOUT, attach, detach, is_filtered
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.layout import Layout, padding_arguments
-from spaudio.filters.locate import Layers, check_layer, find_layers
+from spaudio.filters.locate import Layers, check_layer, find_layers, no_match
 from spaudio.filters.make import FILTERS, make_filter
 from spaudio.filters.none import NoFilter
 
@@ -140,10 +140,18 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     from spaudio.filters.hub import SavedFilters
 
     saved = SavedFilters.from_pretrained(source, **options)
+    if saved.layouts.keys() != saved.filters.keys():
+        raise ValueError(
+            f"{source} holds a filter of no layer; load it by FilterBank.from_pretrained"
+        )
+    modules = dict(model.named_modules())
     targets: dict[str, nn.Module] = {}
     for name in saved.filters:
-        targets |= find_layers(model, name)
-        check_layer(name, targets[name], model)
+        # Exact names: what was downloaded is not read as a glob.
+        if name not in modules:
+            raise ValueError(no_match(name, list(modules)))
+        check_layer(name, modules[name], model)
+        targets[name] = modules[name]
     for name, layer in targets.items():
         weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
         filter = saved.filters[name]

@@ -25,7 +25,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     for item in [layers] if isinstance(layers, str | nn.Module) else layers:
         matches = [name for name, module in named.items() if _matches(item, name, module)]
         if not matches:
-            raise ValueError(_no_match(item, list(named)))
+            raise ValueError(no_match(item, list(named)))
         for name in matches:
             found.update(_expand(name, named[name]))
     if not found:
@@ -42,13 +42,6 @@ def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
-def _no_match(item: str | nn.Module, names: list[str]) -> str:
-    if isinstance(item, nn.Module):
-        return f"{type(item).__name__} given as a layer is not part of the model"
-    near = difflib.get_close_matches(item, names, n=5, cutoff=0.3)
-    return f"no layer matches {item!r}; the nearest names are {near or names[1:6]}"
-
-
 def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
     """A ``ModuleList`` stands for its items, a ``Sequential`` for its last."""
     if type(module) is nn.ModuleList:
@@ -61,6 +54,14 @@ def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
     for key, child in children:
         found.update(_expand(f"{name}.{key}" if name else key, child))
     return found
+
+
+def no_match(item: str | nn.Module, names: list[str]) -> str:
+    """What to say where a name or a module is not in the model."""
+    if isinstance(item, nn.Module):
+        return f"{type(item).__name__} given as a layer is not part of the model"
+    near = difflib.get_close_matches(item, names, n=5, cutoff=0.3)
+    return f"no layer matches {item!r}; the nearest names are {near or names[1:6]}"
 
 
 def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:

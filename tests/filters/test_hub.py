@@ -1,0 +1,87 @@
+"""Filters to a folder and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spaudio.filters import FilterBank, FIRFilter, TokenFilter, insert_filters, load_filters
+from tests.filters.cases import CASES, DIM, build
+
+pytest.importorskip("huggingface_hub")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_filter_round_trip(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    filter = build(case, causal=True, dtype=dtype)
+    filter.save_pretrained(tmp_path)
+    loaded = type(filter).from_pretrained(tmp_path)
+    assert loaded.config() == filter.config()
+    x = torch.randn(2, 9, DIM).to(dtype)
+    assert torch.equal(loaded(x), filter(x))
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".safetensors", ".json", ".md"}
+
+
+def test_filters_of_a_model_round_trip(tmp_path: Path) -> None:
+    def model() -> nn.TransformerEncoder:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16)
+        return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+
+    trained, x = model(), torch.randn(12, 3, 8)
+    handle = insert_filters(
+        trained, "layers", num_filters=5, kernel_size=4, batch_first=False, zero_init=False
+    )
+    handle.save_pretrained(tmp_path)
+    other = model()
+    loaded = load_filters(other, tmp_path)
+    assert torch.equal(other(x), trained(x))
+    assert loaded.layouts == handle.layouts
+    loaded.remove()
+    assert torch.equal(other(x), model()(x))
+
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+    shallow = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    with pytest.raises(ValueError, match=r"no layer matches 'layers\.1'"):
+        load_filters(shallow, tmp_path)
+    assert "layers.0.token_filter.gains" not in shallow.state_dict()
+
+
+def test_single_filter_names_no_layer(tmp_path: Path) -> None:
+    FilterBank(5, 3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"FilterBank\.from_pretrained"):
+        load_filters(nn.Linear(4, 4), tmp_path)
+
+
+def test_other_class_is_refused(tmp_path: Path) -> None:
+    FIRFilter(5, 3).save_pretrained(tmp_path)
+    assert isinstance(TokenFilter.from_pretrained(tmp_path), FIRFilter)
+    with pytest.raises(ValueError, match=r"\['fir'\].*class MultiScaleFilterBank"):
+        type(build("multiscale", causal=True)).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "os.system"}, "unknown filter 'os.system'"),
+        ({"name": "spaudio.filters.bank.FilterBank"}, "unknown filter"),
+        ({"_target_": "os.system"}, "no option '_target_'"),
+        ({"dtype": "builtins.eval"}, "dtype must be one of.*'builtins.eval'"),
+        ({"activation": "os.system"}, "activation must be one of"),
+    ],
+)
+def test_config_builds_nothing_by_path(
+    change: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    FilterBank(5, 3).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["filters"]["bank"].update(change)
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        FilterBank.from_pretrained(tmp_path)
