@@ -6,6 +6,7 @@ from spaudio.filters.analysis import (
     describe,
     modulation_response,
     receptive_field_ms,
+    record_masks,
 )
 from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter
@@ -40,4 +41,5 @@ __all__ = [
     "make_filter",
     "modulation_response",
     "receptive_field_ms",
+    "record_masks",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spaudio.filters.adaptive import AdaptiveFilterBank
 from spaudio.filters.base import TokenFilter
 
 
@@ -63,6 +65,34 @@ def centre_frequency(response: Tensor) -> Tensor:
     frequency = torch.linspace(0, 0.5, power.shape[-1], dtype=power.dtype)
     total = power.sum(-1)
     return (power @ frequency) / total.clamp_min(torch.finfo(power.dtype).tiny)
+
+
+def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
+    """Masks of all token-adaptive filters in a model while something runs it.
+
+    Args:
+        model: Any module that holds filters.
+        run: Runs the model, for instance on one clip.
+
+    Returns:
+        (batch, tokens, M) by the filter's name in the model, of its last call.
+    """
+    masks: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(module: nn.Module, arguments: object, output: Tensor) -> None:
+            masks[name] = output.detach()
+
+        return hook
+
+    filters = [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptiveFilterBank)]
+    hooks = [filter.mask.register_forward_hook(keep(name)) for name, filter in filters]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return masks
 
 
 def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:

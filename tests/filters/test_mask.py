@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spaudio.filters import AdaptiveFilterBank
+from spaudio.filters import AdaptiveFilterBank, record_masks
 from spaudio.filters.mask import MaskLayer, MaskPredictor, rotary, rotate
 from tests.filters.cases import padding_mask
 
@@ -101,3 +101,18 @@ def test_gains_are_multiplied_by_the_mask() -> None:
         filter.mask.open.weight.zero_()
         filter.mask.open.bias.fill_(40.0)
     torch.testing.assert_close(filter(tokens()), filter.bank(tokens()))
+
+
+def test_masks_are_recorded_in_a_model() -> None:
+    model = nn.Sequential(
+        AdaptiveFilterBank(6, 5, 4, width=8, heads=2),
+        nn.Linear(6, 6),
+        AdaptiveFilterBank(6, 3, 2, width=8, heads=2),
+    )
+    x = torch.randn(2, 9, 6)
+    masks = record_masks(model, lambda: model(x))
+    assert {name: mask.shape for name, mask in masks.items()} == {"0": (2, 9, 5), "2": (2, 9, 3)}
+    first = model[0]
+    assert isinstance(first, AdaptiveFilterBank)
+    assert torch.equal(masks["0"], first.token_mask(x).detach())
+    assert not first.mask._forward_hooks
