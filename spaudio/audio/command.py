@@ -51,7 +51,8 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
     parameters = inspect.signature(listing).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     # How many work at it decides nothing of the result, so it is no option of the data set.
-    own_workers = {"workers": options.pop("workers")} if "workers" in options else {}
+    takes_workers = "workers" in options
+    options.pop("workers", None)
     common = dict(_COMMON)
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -63,11 +64,10 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
         owner[key] = _value(text)
     if missing := [key for key, value in options.items() if value is inspect.Parameter.empty]:
         raise ConfigError(f"{missing[0]}= is required")
-    if own_workers:
-        own_workers["workers"] = common["workers"]
+    own = {"workers": common["workers"]} if takes_workers else {}
     return prepare(
         name,
-        lambda work: listing(work, **options, **own_workers),
+        lambda work: listing(work, **options, **own),
         folder=Path(common["folder"]),
         options=options,
         min_seconds=common["min_seconds"],

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,13 +24,8 @@ from typing import Any
 from spaudio.audio.decode import decode
 from spaudio.audio.journal import Finding, Journal
 from spaudio.audio.lock import locked
-from spaudio.audio.manifest import (
-    Clip,
-    manifest_hash,
-    read_manifest,
-    write_atomic,
-    write_manifest,
-)
+from spaudio.audio.manifest import Clip, manifest_hash, write_atomic
+from spaudio.audio.marker import MANIFEST, MARKER, describe, finish
 from spaudio.audio.progress import progress_bar
 from spaudio.errors import AudioError, DataError
 
@@ -130,10 +124,10 @@ def prepare(
         clips, bad = _judge(listed, findings, source.labels, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
         labels = _labels(name, clips, source.labels)
-        _finish(target, clips, _record(name, options, source.root, labels, clips, bad))
+        finish(target, clips, describe(name, options, source.root, labels, clips, bad))
     return Prepared(
         root=source.root,
-        manifest=target / "manifest.jsonl",
+        manifest=target / MANIFEST,
         clips=tuple(clips),
         labels=labels,
         hash=manifest_hash(clips),
@@ -181,7 +175,7 @@ def _check(
             rest.append((clip.path, status))
     if not rest:
         return findings
-    (target / "prepared.json").unlink(missing_ok=True)
+    (target / MARKER).unlink(missing_ok=True)
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         with (
@@ -249,7 +243,7 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_b
     write_atomic(file, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
     if skip_bad:
         return
-    (target / "prepared.json").unlink(missing_ok=True)
+    (target / MARKER).unlink(missing_ok=True)
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     raise DataError(
@@ -269,50 +263,3 @@ def _labels(name: str, clips: Sequence[Clip], known: Sequence[str] | None) -> tu
             "change the split's settings"
         )
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
-
-
-def _record(
-    name: str,
-    options: Mapping[str, Any],
-    root: Path,
-    labels: Sequence[str],
-    clips: Sequence[Clip],
-    bad: Sequence[tuple[str, str]],
-) -> dict[str, Any]:
-    """Content of ``prepared.json``."""
-    counts: dict[str, dict[str, int]] = {}
-    for (split, label), number in sorted(Counter((c.split, c.label) for c in clips).items()):
-        counts.setdefault(split, {})[label] = number
-    record = {
-        "name": name,
-        "options": dict(options),
-        "root": os.fspath(root),
-        "labels": list(labels),
-        "manifest_sha256": manifest_hash(clips),
-        "counts": counts,
-        "skipped": [{"path": path, "reason": reason} for path, reason in bad],
-    }
-    # As it will be read back, so that the two can be compared.
-    plain: dict[str, Any] = json.loads(json.dumps(record))
-    return plain
-
-
-def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> None:
-    """Writes manifest, then marker, unless both stand already."""
-    marker, manifest = target / "prepared.json", target / "manifest.jsonl"
-    try:
-        standing = json.loads(marker.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        standing = None
-    if standing is not None and manifest_hash(read_manifest(manifest)) != standing.get(
-        "manifest_sha256"
-    ):
-        raise DataError(
-            f"{manifest} is not the one that {marker.name} tells of: it was changed after the "
-            f"preparation; delete {target} to prepare again"
-        )
-    if standing == record:
-        return
-    marker.unlink(missing_ok=True)
-    write_manifest(manifest, clips)
-    write_atomic(marker, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())

@@ -163,6 +163,16 @@ def test_an_interrupted_preparation_is_resumed_and_never_taken_as_finished(
         json.loads(line)
 
 
+def test_findings_under_other_rules_are_not_taken_over(source: Path, decoded: list[str]) -> None:
+    prepared = run(source)
+    journal = prepared.manifest.parent / "journal.jsonl"
+    header, rest = journal.read_text().split("\n", 1)
+    rules = json.loads(header) | {"silence_dbfs": -60.0}
+    journal.write_text(f"{json.dumps(rules)}\n{rest}")
+    assert run(source).hash == prepared.hash
+    assert len(decoded) == 120
+
+
 def test_a_new_check_withdraws_the_marker_first(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
