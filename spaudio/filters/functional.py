@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.definition import ACTIVATIONS, filterbank_definition
-from spaudio.filters.fused.op import BACKENDS, fused_filterbank, refuse
+from spaudio.filters.fused.op import BACKENDS, fused_filterbank
 
 
 def filterbank(
@@ -41,8 +41,9 @@ def filterbank(
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         backend: What computes it. None takes the environment variable SPAUDIO_FILTER_BACKEND,
             and where that is not set ``"auto"``: the fastest for the device and type at hand.
-            ``"gemm"`` is torch's matrix product over tiles that stay in cache; ``"reference"``
-            the definition with ``conv1d``, which holds batch * tokens * dim * M numbers.
+            ``"cpu"`` is the native kernel, for float32 and below on a CPU; ``"gemm"`` torch's
+            matrix product over tiles that stay in cache, for all else; ``"reference"`` the
+            definition with ``conv1d``, which holds batch * tokens * dim * M numbers.
 
     Under autocast ``x`` is cast as ``conv1d`` would cast it; kernels and gains keep their type, as
     sums are taken in float32 at least on a CPU.
@@ -51,7 +52,8 @@ def filterbank(
         (batch, tokens, dim), of the type of ``x`` (under autocast, of autocast's type).
 
     Raises:
-        ValueError: If a shape, type or option does not fit; the message names it.
+        ValueError: If a shape, type or option does not fit, or the backend asked for cannot compute
+            it; the message says which.
     """
     scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
     if backend is None:
@@ -63,9 +65,6 @@ def filterbank(
         )
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
-    reason = refuse(backend, x, flat, gains)
-    if reason is not None:
-        raise ValueError(f"backend {backend!r} cannot be used here: {reason}")
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     y: Tensor = fused_filterbank(x, flat, shapes, gains, padding_mask, causal, activation, backend)

@@ -181,8 +181,8 @@ def backward(
     causal: bool,
     activation: str,
     wanted: Sequence[bool],
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Gradients of ``x``, of each scale's kernels and of the gains; tiles are computed anew.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, of all kernels, flat, and of the gains; tiles are computed anew.
 
     Where ``wanted`` is False for one of the three, its product is left out and its value is zero.
     """
@@ -209,10 +209,10 @@ def backward(
                 grad_band += torch.bmm(rows, windows.transpose(1, 2)).sum(0)
             if wanted[2]:
                 weights.accumulate(ACTIVATIONS[activation](response), grad_y, tile)
-        grad_kernels.append(scale.diagonals(grad_band).sum(1))
+        grad_kernels.append(scale.diagonals(grad_band).sum(1).flatten())
         grad_gains.append(weights.finish(tokens))
         grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
-    return grad_x, grad_kernels, torch.cat(grad_gains, dim=-1)
+    return grad_x, torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1)
 
 
 def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slice, slice]) -> None:

@@ -14,19 +14,35 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.definition import filterbank_definition
-from spaudio.filters.fused import gemm
+from spaudio.filters.fused import cpu, gemm
 
-BACKENDS = ("gemm",)
-
-
-def choose(x: Tensor, kernels: Tensor, gains: Tensor) -> str:
-    """Fastest backend for these tensors' device and dtype."""
-    return "gemm"
+BACKENDS = ("cpu", "gemm")
 
 
-def refuse(backend: str, x: Tensor, kernels: Tensor, gains: Tensor) -> str | None:
-    """Why ``backend`` cannot compute these tensors, or None where it can."""
-    return None
+def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Which of ``BACKENDS`` computes tensors of this device and working dtype.
+
+    Args:
+        backend: One of ``BACKENDS``, or "auto" for the fastest that can.
+        device: Where the tensors are.
+        dtype: What the sums are taken in; see :func:`working_dtype`.
+
+    Raises:
+        ValueError: If ``backend`` cannot compute them; the message says why.
+    """
+    if backend == "gemm":
+        return backend
+    fits = device.type == "cpu" and dtype == torch.float32
+    if backend == "auto":
+        return "cpu" if fits and cpu.library() is not None else "gemm"
+    if not fits:
+        raise ValueError(
+            f"backend 'cpu' computes float32 or less on a CPU; got {dtype} on {device.type}. "
+            "Use 'auto' or 'gemm'"
+        )
+    if cpu.library() is None:
+        raise ValueError("backend 'cpu' was not built or does not load here. Use 'auto' or 'gemm'")
+    return backend
 
 
 def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:
@@ -71,11 +87,15 @@ def fused_filterbank(
     """
     dtype = working_dtype(x, kernels, gains)
     with torch.autocast(x.device.type, enabled=False):
-        x_, kernels_, gains_ = x.to(dtype), kernels.to(dtype), gains.to(dtype)
-        y = gemm.forward(
-            _mask(x_, padding_mask), split(kernels_, shapes), gains_, causal, activation
-        )
-        return _mask(y, padding_mask).to(x.dtype)
+        x_, kernels_, gains_ = (value.to(dtype) for value in (x, kernels, gains))
+        if select(backend, x.device, dtype) == "cpu":
+            y = _library().forward(x_, kernels_, shapes, gains_, padding_mask, causal, activation)
+        else:
+            y = gemm.forward(
+                _mask(x_, padding_mask), split(kernels_, shapes), gains_, causal, activation
+            )
+            y = _mask(y, padding_mask)
+        return y.to(x.dtype)
 
 
 @torch.library.custom_op("spaudio::filterbank_backward", mutates_args=())
@@ -94,22 +114,29 @@ def fused_filterbank_backward(
     """Gradients of ``x``, ``kernels`` (flat) and ``gains``; empty where not ``wanted``."""
     dtype = working_dtype(x, kernels, gains)
     with torch.autocast(x.device.type, enabled=False):
-        grad_, x_, kernels_, gains_ = (v.to(dtype) for v in (grad, x, kernels, gains))
-        grad_x, grad_kernels, grad_gains = gemm.backward(
-            _mask(grad_, padding_mask),
-            _mask(x_, padding_mask),
-            split(kernels_, shapes),
-            gains_,
-            causal,
-            activation,
-            wanted,
-        )
-        results = (
-            _mask(grad_x, padding_mask).to(x.dtype),
-            torch.cat([part.reshape(-1) for part in grad_kernels]).to(kernels.dtype),
-            grad_gains.to(gains.dtype).contiguous(),
-        )
-        return _only(results, wanted)
+        grad_, x_, kernels_, gains_ = (value.to(dtype) for value in (grad, x, kernels, gains))
+        if select(backend, x.device, dtype) == "cpu":
+            grads = _library().backward(
+                grad_, x_, kernels_, shapes, gains_, padding_mask, causal, activation, wanted
+            )
+        else:
+            grads = gemm.backward(
+                _mask(grad_, padding_mask),
+                _mask(x_, padding_mask),
+                split(kernels_, shapes),
+                gains_,
+                causal,
+                activation,
+                wanted,
+            )
+            grads = _only((_mask(grads[0], padding_mask), grads[1], grads[2]), wanted)
+        return grads[0].to(x.dtype), grads[1].to(kernels.dtype), grads[2].to(gains.dtype)
+
+
+def _library() -> cpu.Library:
+    library = cpu.library()
+    assert library is not None, "select() has found it"
+    return library
 
 
 def _only(grads: tuple[Tensor, ...], wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:

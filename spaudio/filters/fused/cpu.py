@@ -1,0 +1,206 @@
+"""The filterbank's native kernel for float32 on a CPU, loaded through ctypes.
+
+The library is built with the package where a C++ compiler is found. It has a C interface and no
+torch headers. Its threads are those of the OpenMP library that torch itself runs on, as many as
+``torch.get_num_threads()``, so the two never compete for cores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
+_WIDEST = 16  # floats in a vector; the library goes narrower where the processor must
+
+
+class _Signal(ctypes.Structure):
+    """A (batch, tokens, dim) tensor where it lies; strides in elements."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("strides", ctypes.c_int64 * 3),
+    )
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Signal:
+        return cls(tensor.data_ptr(), (ctypes.c_int64 * 3)(*tensor.stride()))
+
+
+class _Bank(ctypes.Structure):
+    """``struct Bank`` of native/filterbank.h, field by field."""
+
+    _fields_ = (
+        ("batch", ctypes.c_int64),
+        ("tokens", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("scales", ctypes.c_int64),
+        ("shapes", ctypes.c_void_p),
+        ("kernels", ctypes.c_void_p),
+        ("gains", ctypes.c_void_p),
+        ("mask", ctypes.c_void_p),
+        ("gain_shape", ctypes.c_int64),
+        ("activation", ctypes.c_int64),
+        ("causal", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("lanes", ctypes.c_int64),
+        ("parallel", ctypes.c_void_p),
+    )
+
+
+class Library:
+    """The shared library.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        OSError: If the file is missing, or is not of this platform.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.spaudio_lanes.restype = ctypes.c_int64
+        self._library.spaudio_peak.restype = ctypes.c_double
+        # torch loads its OpenMP library into the global scope, under this name whichever it is.
+        region = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+        self._region = ctypes.cast(region, ctypes.c_void_p).value if region is not None else None
+
+    @property
+    def lanes(self) -> int:
+        """Floats in the widest vector that library and processor share."""
+        return int(self._library.spaudio_lanes())
+
+    def peak(self, seconds: float, lanes: int = _WIDEST) -> float:
+        """Measures multiply-adds in registers on torch's threads, in operations a second."""
+        return float(
+            self._library.spaudio_peak(
+                ctypes.c_int64(lanes),
+                ctypes.c_int64(torch.get_num_threads()),
+                ctypes.c_double(seconds),
+                ctypes.c_void_p(self._region),
+            )
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        kernels: Tensor,
+        shapes: Sequence[int],
+        gains: Tensor,
+        padding_mask: Tensor | None,
+        causal: bool,
+        activation: str,
+        lanes: int = _WIDEST,
+    ) -> Tensor:
+        """Filters float32 ``x`` (batch, tokens, dim); ``kernels`` flat, M and K a scale."""
+        bank = self._bank(x, kernels, shapes, gains, padding_mask, causal, activation, lanes)
+        y = torch.empty(x.shape)
+        x_, y_ = _Signal.of(x), _Signal.of(y)
+        _check(
+            self._library.spaudio_forward(ctypes.byref(bank), ctypes.byref(x_), ctypes.byref(y_))
+        )
+        return y
+
+    def backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        kernels: Tensor,
+        shapes: Sequence[int],
+        gains: Tensor,
+        padding_mask: Tensor | None,
+        causal: bool,
+        activation: str,
+        wanted: Sequence[bool],
+        lanes: int = _WIDEST,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``."""
+        bank = self._bank(x, kernels, shapes, gains, padding_mask, causal, activation, lanes)
+        grads = tuple(
+            torch.empty(value.shape if want else 0)
+            for value, want in zip((x, kernels, gains), wanted, strict=True)
+        )
+        signals = [_Signal.of(value) for value in (x, grad)]
+        grad_x = ctypes.byref(_Signal.of(grads[0])) if wanted[0] else None
+        pointers = [
+            ctypes.c_void_p(value.data_ptr() if want else None)
+            for value, want in zip(grads[1:], wanted[1:], strict=True)
+        ]
+        _check(
+            self._library.spaudio_backward(
+                ctypes.byref(bank), *(ctypes.byref(signal) for signal in signals), grad_x, *pointers
+            )
+        )
+        return grads[0], grads[1], grads[2]
+
+    def _bank(
+        self,
+        x: Tensor,
+        kernels: Tensor,
+        shapes: Sequence[int],
+        gains: Tensor,
+        padding_mask: Tensor | None,
+        causal: bool,
+        activation: str,
+        lanes: int,
+    ) -> _Bank:
+        held = [kernels.contiguous(), gains.contiguous()]
+        if padding_mask is not None:
+            held.append(padding_mask.contiguous())
+        sizes = (ctypes.c_int64 * len(shapes))(*shapes)
+        bank = _Bank(
+            *x.shape,
+            len(shapes) // 2,
+            ctypes.cast(sizes, ctypes.c_void_p),
+            *(tensor.data_ptr() for tensor in held[:2]),
+            held[2].data_ptr() if padding_mask is not None else None,
+            gains.dim(),
+            _ACTIVATIONS[activation],
+            causal,
+            torch.get_num_threads(),
+            lanes,
+            self._region,
+        )
+        # The addresses stay valid as long as the structure that names them.
+        bank.held = (held, sizes)
+        return bank
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("the native filterbank found no memory for its buffers")
+
+
+def library_path() -> Path | None:
+    """The library's file beside this module, or None where none was built."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name("_native" + suffix)
+        if path.exists():
+            return path
+    return None
+
+
+@functools.cache
+def library() -> Library | None:
+    """The library, or None, said once with the remedy, where it is missing or does not load."""
+    path = library_path()
+    try:
+        if path is None:
+            raise OSError("it was not built: the install found no C++ compiler")
+        return Library(path)
+    except OSError as error:
+        warnings.warn(
+            f"spaudio's native filterbank is not available ({error}); a slower path in torch is "
+            "used. To have it, install g++ or clang++ and reinstall spaudio.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

@@ -1,0 +1,191 @@
+/* Threads, the choice of instruction set, and the sums over parts. */
+#include "filterbank.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "target.h"
+
+namespace {
+
+const Target *pick(int64_t lanes) {
+#if defined(__x86_64__) || defined(_M_X64)
+  if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+    return &target_avx512;
+  if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return &target_avx2;
+#endif
+  (void)lanes;
+  return &target_generic;
+}
+
+/* Runs work(argument) on `threads` threads at once: on those of torch's own OpenMP, so that the two
+   never compete for cores; else on threads of our own. */
+void run_on_threads(ParallelRegion parallel, int64_t threads, void (*work)(void *), void *argument) {
+  if (threads <= 1) return work(argument);
+  if (parallel) return parallel(work, argument, static_cast<unsigned>(threads), 0);
+  std::vector<std::thread> others;
+  for (int64_t i = 1; i < threads; ++i) {
+    try {
+      others.emplace_back(work, argument);
+    } catch (const std::exception &) {
+      break; /* Fewer threads do: whoever runs takes the next part. */
+    }
+  }
+  work(argument);
+  for (std::thread &other : others) other.join();
+}
+
+class Memory {
+ public:
+  explicit Memory(int64_t bytes) {
+    const size_t size = (static_cast<size_t>(bytes) / 64 + 1) * 64; /* never 0 */
+    data_ = std::aligned_alloc(64, size);
+    if (data_) std::memset(data_, 0, size);
+  }
+  ~Memory() { std::free(data_); }
+  Memory(const Memory &) = delete;
+  Memory &operator=(const Memory &) = delete;
+  void *data() const { return data_; }
+
+ private:
+  void *data_;
+};
+
+/* Groups are cut into parts, in order, and threads take part after part. Sums are kept by part and
+   added in order, so the result does not depend on who computed what. */
+struct Job {
+  const Bank &bank;
+  const Target &target;
+  const Signal *x, *y, *grad_y, *grad_x;
+  int64_t groups; /* of one batch item */
+  int64_t parts = 0;
+  int64_t kernel_size = 0, gain_size = 0; /* floats that a part sums into */
+  float *kernel_sums = nullptr, *gain_sums = nullptr, *grad_gains = nullptr;
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+
+  Job(const Bank &b, const Signal *x_, const Signal *y_, const Signal *gy, const Signal *gx)
+      : bank(b), target(*pick(b.lanes)), x(x_), y(y_), grad_y(gy), grad_x(gx) {
+    groups = (b.dim + target.lanes - 1) / target.lanes;
+    /* Four parts a thread even out what else runs on the cores. */
+    const int64_t wanted = 4 * (b.threads > 1 ? b.threads : 1);
+    parts = b.batch * groups < wanted ? b.batch * groups : wanted;
+  }
+
+  int64_t begin(int64_t part) const { return bank.batch * groups * part / parts; }
+
+  /* Gains by token belong to one batch item. The part with its first group writes in place; another
+     part can only have a later share of the first item that it meets, and keeps that apart. */
+  bool shares_first_item(int64_t part) const { return begin(part) % groups != 0; }
+
+  void run_part(int64_t part, void *scratch) {
+    for (int64_t task = begin(part); task < begin(part + 1); ++task) {
+      const int64_t item = task / groups, first = task % groups * target.lanes;
+      if (y) {
+        target.forward(bank, *x, *y, item, first, scratch);
+        continue;
+      }
+      Gradients to = {kernel_sums ? kernel_sums + part * kernel_size : nullptr,
+                      gain_sums ? gain_sums + part * gain_size : nullptr};
+      if (grad_gains && bank.gain_shape == GAIN_TOKEN &&
+          !(item == begin(part) / groups && shares_first_item(part)))
+        to.gains = grad_gains + item * gain_size;
+      target.backward(bank, *x, *grad_y, grad_x, to, item, first, scratch);
+    }
+  }
+
+  static void work(void *argument) {
+    Job &job = *static_cast<Job *>(argument);
+    int64_t part = job.next++;
+    if (part >= job.parts) return;
+    Memory scratch(job.target.scratch_bytes(job.bank));
+    if (!scratch.data()) {
+      job.failed = true;
+      return;
+    }
+    for (; part < job.parts; part = job.next++) job.run_part(part, scratch.data());
+  }
+
+  bool run() {
+    const int64_t threads = bank.threads < parts ? bank.threads : parts;
+    run_on_threads(bank.parallel, threads, work, this);
+    return !failed;
+  }
+};
+
+void add_parts(const float *sums, int64_t size, int64_t parts, float *total) {
+  for (int64_t i = 0; i < size; ++i) {
+    double sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += sums[part * size + i];
+    total[i] = static_cast<float>(sum);
+  }
+}
+
+struct Peak {
+  const Target &target;
+  double seconds;
+  std::atomic<int64_t> operations{0};
+
+  static void work(void *argument) {
+    Peak &peak = *static_cast<Peak *>(argument);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(peak.seconds);
+    float sink[2] = {0.5f, 0.25f};
+    double done = 0;
+    while (std::chrono::steady_clock::now() < until) {
+      sink[0] = 0.5f;
+      done += peak.target.peak(20000, sink);
+    }
+    peak.operations += static_cast<int64_t>(done);
+  }
+};
+
+}  // namespace
+
+int64_t spaudio_lanes(void) { return pick(16)->lanes; }
+
+int spaudio_forward(const Bank *bank, const Signal *x, const Signal *y) {
+  Job job(*bank, x, y, nullptr, nullptr);
+  return job.run() ? 0 : 1;
+}
+
+int spaudio_backward(const Bank *bank, const Signal *x, const Signal *grad_y, const Signal *grad_x,
+                     float *grad_kernels, float *grad_gains) {
+  Job job(*bank, x, nullptr, grad_y, grad_x);
+  const int64_t filters = count_filters(*bank), item_gains = bank->tokens * filters;
+  const bool by_token = bank->gain_shape == GAIN_TOKEN;
+  job.kernel_size = grad_kernels ? count_taps(*bank) : 0;
+  if (grad_gains)
+    job.gain_size = by_token ? item_gains : filters * (bank->gain_shape == GAIN_DIM ? bank->dim : 1);
+  Memory sums(job.parts * (job.kernel_size + job.gain_size) * static_cast<int64_t>(sizeof(float)));
+  if (!sums.data()) return 1;
+  float *data = static_cast<float *>(sums.data());
+  if (grad_kernels) job.kernel_sums = data;
+  if (grad_gains) job.gain_sums = data + job.parts * job.kernel_size;
+  job.grad_gains = grad_gains;
+  if (grad_gains && by_token)
+    std::memset(grad_gains, 0, static_cast<size_t>(bank->batch * item_gains) * sizeof(float));
+  if (!job.run()) return 1;
+  if (grad_kernels) add_parts(job.kernel_sums, job.kernel_size, job.parts, grad_kernels);
+  if (grad_gains && !by_token) add_parts(job.gain_sums, job.gain_size, job.parts, grad_gains);
+  if (grad_gains && by_token)
+    for (int64_t part = 0; part < job.parts; ++part) {
+      if (!job.shares_first_item(part)) continue;
+      float *to = grad_gains + job.begin(part) / job.groups * item_gains;
+      for (int64_t i = 0; i < item_gains; ++i) to[i] += job.gain_sums[part * item_gains + i];
+    }
+  return 0;
+}
+
+double spaudio_peak(int64_t lanes, int64_t threads, double seconds, ParallelRegion parallel) {
+  Peak peak{*pick(lanes), seconds};
+  const auto start = std::chrono::steady_clock::now();
+  run_on_threads(parallel, threads, Peak::work, &peak);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return static_cast<double>(peak.operations.load()) / took.count();
+}

@@ -1,0 +1,46 @@
+/* C interface of the fused filterbank: y[t] = sum_m g_m act(sum_k h_m[k] x[t - left + k]).
+
+   No torch headers: the library compiles in seconds and outlives torch's versions. Sizes and strides
+   count floats. */
+#pragma once
+#include <cstdint>
+
+extern "C" {
+
+enum GainShape : int64_t { GAIN_FILTER = 1, GAIN_DIM = 2, GAIN_TOKEN = 3 };
+enum Activation : int64_t { ACT_RELU = 0, ACT_GELU = 1, ACT_IDENTITY = 2 };
+
+/* GOMP_parallel of the OpenMP library that torch itself runs on, or null. */
+typedef void (*ParallelRegion)(void (*body)(void *), void *argument, unsigned threads, unsigned);
+
+struct Bank {
+  int64_t batch, tokens, dim;
+  int64_t scales;
+  const int64_t *shapes;  /* filters and taps of each scale, in turn */
+  const float *kernels;   /* (filters, taps) of each scale, one after the other */
+  const float *gains;     /* (M), (dim, M) or (batch, tokens, M), contiguous */
+  const uint8_t *mask;    /* (batch, tokens), nonzero where a token is padding; or null */
+  int64_t gain_shape;     /* GainShape */
+  int64_t activation;     /* Activation */
+  int64_t causal;
+  int64_t threads;
+  int64_t lanes; /* vector width to use: one that spaudio_lanes returns, or a narrower one */
+  ParallelRegion parallel;
+};
+
+struct Signal {
+  float *data;
+  int64_t batch_stride, token_stride, dim_stride;
+};
+
+/* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */
+int64_t spaudio_lanes(void);
+
+/* All return 0, or 1 where memory ran out. A null gradient is not computed. */
+int spaudio_forward(const Bank *bank, const Signal *x, const Signal *y);
+int spaudio_backward(const Bank *bank, const Signal *x, const Signal *grad_y, const Signal *grad_x,
+                     float *grad_kernels, float *grad_gains);
+
+/* Floating point operations a second of dependence-free multiply-adds in registers. */
+double spaudio_peak(int64_t lanes, int64_t threads, double seconds, ParallelRegion parallel);
+}

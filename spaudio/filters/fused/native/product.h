@@ -1,0 +1,115 @@
+/* The three products of a filterbank, register-blocked. Lanes hold neighbouring dimensions, so taps
+   and gains are broadcast, nothing is transposed and no vector is summed across but once a kernel
+   tap. Included by each target's translation unit, inside its namespace, after vector.h.
+
+   ACC accumulators fill the register file: ROWS filters by ACC / ROWS positions (or taps). A block
+   is always computed whole; what lies beyond the end is not kept, and buffers are that much longer.
+   Measured against filters in the lanes: that needs x transposed, a sum across lanes a position, and
+   an overlap-add across lanes in the backward pass. */
+
+template <int LANES, int ACC>
+struct Product {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+
+  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add. */
+  static inline Float in_register(Float value) {
+#if defined(__x86_64__)
+    asm("" : "+x"(value));
+#endif
+    return value;
+  }
+
+  /* z[i][t] = sum_k h[i][k] x[t + k], for t in [0, count). */
+  template <int ROWS>
+  __attribute__((noinline)) static void convolve(const float *h, int64_t taps, const Float *x, int64_t count, Float *z,
+                       int64_t z_stride) {
+    constexpr int COLUMNS = ACC / ROWS;
+    for (int64_t t = 0; t < count; t += COLUMNS) {
+      Float acc[ROWS][COLUMNS] = {};
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < taps; ++k) {
+        Float weight[ROWS];
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; ++i) weight[i] = V::splat(h[i * taps + k]);
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) {
+          Float value = x[t + k + j];
+#pragma GCC unroll 4
+          for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) z[i * z_stride + t + j] = acc[i][j];
+    }
+  }
+
+  /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). */
+  template <int ROWS>
+  __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride, const Float *x, int64_t count,
+                        int64_t taps, Float *sums, int64_t sums_stride) {
+    constexpr int COLUMNS = ACC / ROWS;
+    for (int64_t k = 0; k < taps; k += COLUMNS) {
+      Float acc[ROWS][COLUMNS];
+#pragma GCC unroll 4
+      for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) acc[i][j] = sums[i * sums_stride + k + j];
+      for (int64_t t = 0; t < count; ++t) {
+        Float weight[ROWS];
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; ++i) weight[i] = dz[i * dz_stride + t];
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) {
+          Float value = x[t + k + j];
+#pragma GCC unroll 4
+          for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) sums[i * sums_stride + k + j] = acc[i][j];
+    }
+  }
+
+  /* dx[p] += sum_i sum_k h[i][k] dz[i][p - k], for p in [0, count). Two taps a step: every dz that
+     is loaded then serves two multiply-adds, which keeps the load ports off the critical path. */
+  __attribute__((noinline)) static void spread(const float *h, int64_t rows, int64_t taps, const Float *dz, int64_t dz_stride,
+                     int64_t count, Float *dx) {
+    for (int64_t p = 0; p < count; p += ACC) {
+      Float acc[ACC] = {};
+      for (int64_t i = 0; i < rows; ++i) {
+        const float *tap = h + i * taps;
+        const Float *from = dz + i * dz_stride + p;
+        int64_t k = 0;
+#pragma GCC unroll 2
+        for (; k + 1 < taps; k += 2) {
+          Float near = V::splat(tap[k]), far = V::splat(tap[k + 1]);
+          Float value = in_register(from[-k - 1]);
+          acc[0] += far * value;
+#pragma GCC unroll 32
+          for (int j = 1; j < ACC; ++j) {
+            value = in_register(from[j - k - 1]);
+            acc[j - 1] += near * value;
+            acc[j] += far * value;
+          }
+          acc[ACC - 1] += near * from[ACC - 1 - k];
+        }
+        if (k < taps) {
+          Float last = V::splat(tap[k]);
+#pragma GCC unroll 32
+          for (int j = 0; j < ACC; ++j) acc[j] += last * from[j - k];
+        }
+      }
+      const int64_t valid = count - p < ACC ? count - p : ACC;
+      if (valid == ACC)
+#pragma GCC unroll 32
+        for (int j = 0; j < ACC; ++j) dx[p + j] += acc[j];
+      else
+        for (int64_t j = 0; j < valid; ++j) dx[p + j] += acc[j];
+    }
+  }
+};

@@ -1,0 +1,75 @@
+/* Buffers of one thread, and the way of a group's signals into and out of them. Included by each
+   target's translation unit, inside its namespace, after vector.h. */
+
+template <int LANES, int ACC, int TILE, int ROWS>
+struct Scratch {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+
+  int64_t left;      /* zeros before the first token: the most that a scale needs */
+  int64_t row;       /* distance of two rows of z: the taps before a tile, the tile, slack */
+  int64_t sum_row;   /* distance of two rows of kernel_sums */
+  int64_t elements;  /* size of it all */
+  Float *x;           /* input, padded */
+  Float *y;           /* output; in the backward pass its gradient */
+  Float *dx;          /* gradient of the input */
+  Float *z;           /* response of ROWS filters, then its gradient */
+  Float *gains;       /* gains by dimension, lanes together */
+  Float *kernel_sums; /* gradient of ROWS kernels, not yet summed across lanes */
+
+  Scratch(const Bank &bank, void *memory) {
+    int64_t taps = 1;
+    left = 0;
+    for (int64_t s = 0; s < bank.scales; ++s) {
+      const int64_t k = bank.shapes[2 * s + 1];
+      taps = k > taps ? k : taps;
+      left = left_padding(bank, k) > left ? left_padding(bank, k) : left;
+    }
+    /* Products run over whole blocks, so every buffer has slack to read and write. */
+    const int64_t length = bank.tokens + 2 * taps + TILE + 2 * ACC;
+    row = taps + TILE + 2 * ACC;
+    sum_row = taps + ACC;
+    x = static_cast<Float *>(memory);
+    y = x + length;
+    dx = y + length;
+    z = dx + length;
+    gains = z + ROWS * row;
+    kernel_sums = gains + (bank.gain_shape == GAIN_DIM ? count_filters(bank) : 0);
+    elements = 3 * length + ROWS * (row + sum_row) + (kernel_sums - gains);
+  }
+
+  static void clear(Float *from, int64_t count) {
+    __builtin_memset(from, 0, count * sizeof(Float));
+  }
+
+  /* Tokens that are padding become zeros, both ways; lanes past the last dimension are zeros. */
+  static void pack(const Bank &bank, const Signal &from, int64_t item, int64_t first, Float *to) {
+    const float *data = from.data + item * from.batch_stride + first * from.dim_stride;
+    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
+    const int64_t lanes = valid(bank, first);
+    for (int64_t t = 0; t < bank.tokens; ++t)
+      to[t] = mask && mask[t] ? Float{}
+                              : V::load(data + t * from.token_stride, lanes, from.dim_stride);
+  }
+
+  static void unpack(const Bank &bank, const Float *from, int64_t item, int64_t first,
+                     const Signal &to) {
+    float *data = to.data + item * to.batch_stride + first * to.dim_stride;
+    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
+    const int64_t lanes = valid(bank, first);
+    for (int64_t t = 0; t < bank.tokens; ++t)
+      V::store(data + t * to.token_stride, lanes, to.dim_stride,
+               mask && mask[t] ? Float{} : from[t]);
+  }
+
+  void pack_gains(const Bank &bank, int64_t first) {
+    if (bank.gain_shape != GAIN_DIM) return;
+    const int64_t count = count_filters(bank), lanes = valid(bank, first);
+    for (int64_t m = 0; m < count; ++m)
+      gains[m] = V::load(bank.gains + first * count + m, lanes, count);
+  }
+
+  static int64_t valid(const Bank &bank, int64_t first) {
+    return bank.dim - first < LANES ? bank.dim - first : LANES;
+  }
+};

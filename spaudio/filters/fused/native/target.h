@@ -1,0 +1,44 @@
+/* What one instruction set offers to filterbank.cpp: each is compiled in its own translation unit
+   (target_*.cpp) and called only where the processor has it. */
+#pragma once
+#include "filterbank.h"
+
+/* Where a group adds its gradients, or null. Gains by token: this item's (tokens, M). */
+struct Gradients {
+  float *kernels, *gains;
+};
+
+struct Target {
+  int64_t lanes;
+  /* Bytes that one thread needs: zeroed, and aligned to 64. */
+  int64_t (*scratch_bytes)(const Bank &bank);
+  /* One group: dimensions [first, first + lanes) of one batch item, all tokens. */
+  void (*forward)(const Bank &bank, const Signal &x, const Signal &y, int64_t item, int64_t first,
+                  void *scratch);
+  void (*backward)(const Bank &bank, const Signal &x, const Signal &grad_y, const Signal *grad_x,
+                   const Gradients &to, int64_t item, int64_t first, void *scratch);
+  /* Runs `steps` multiply-adds on independent registers; returns floating point operations. */
+  double (*peak)(int64_t steps, float *sink);
+};
+
+inline int64_t left_padding(const Bank &bank, int64_t taps) {
+  return bank.causal ? taps - 1 : (taps - 1) / 2;
+}
+
+inline int64_t count_filters(const Bank &bank) {
+  int64_t total = 0;
+  for (int64_t s = 0; s < bank.scales; ++s) total += bank.shapes[2 * s];
+  return total;
+}
+
+inline int64_t count_taps(const Bank &bank) {
+  int64_t total = 0;
+  for (int64_t s = 0; s < bank.scales; ++s) total += bank.shapes[2 * s] * bank.shapes[2 * s + 1];
+  return total;
+}
+
+extern const Target target_generic;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Target target_avx2;
+extern const Target target_avx512;
+#endif

@@ -1,0 +1,12 @@
+#include "target.h"
+
+namespace {
+#include "vector.h"
+#include "product.h"
+#include "scratch.h"
+#include "group.h"
+typedef Entry<4, 12, 192> Here;
+}  // namespace
+
+const Target target_generic = {4, Here::scratch_bytes, Here::forward, Here::backward, Here::peak};
+

@@ -1,0 +1,126 @@
+/* Vectors of LANES floats by the compiler's own vector extension, so that one source serves every
+   instruction set. Included by each target's translation unit, inside its namespace. */
+
+/* Spelt out, since compilers differ on an attribute that depends on a template's argument. */
+template <int LANES>
+struct Lanes;
+template <>
+struct Lanes<4> {
+  typedef float Float __attribute__((vector_size(16)));
+  typedef int32_t Int __attribute__((vector_size(16)));
+};
+template <>
+struct Lanes<8> {
+  typedef float Float __attribute__((vector_size(32)));
+  typedef int32_t Int __attribute__((vector_size(32)));
+};
+template <>
+struct Lanes<16> {
+  typedef float Float __attribute__((vector_size(64)));
+  typedef int32_t Int __attribute__((vector_size(64)));
+};
+
+template <int LANES>
+struct Vector {
+  typedef typename Lanes<LANES>::Float Float;
+  typedef typename Lanes<LANES>::Int Int;
+
+  /* x - 0 is x for every x, so this compiles to one broadcast. */
+  static inline Float splat(float value) { return value - Float{}; }
+
+  static inline Float load(const float *from, int64_t lanes, int64_t stride) {
+    Float value{};
+    if (stride == 1 && lanes == LANES)
+      __builtin_memcpy(&value, from, sizeof value);
+    else
+      for (int64_t lane = 0; lane < lanes; ++lane) value[lane] = from[lane * stride];
+    return value;
+  }
+
+  static inline void store(float *to, int64_t lanes, int64_t stride, Float value) {
+    if (stride == 1 && lanes == LANES)
+      __builtin_memcpy(to, &value, sizeof value);
+    else
+      for (int64_t lane = 0; lane < lanes; ++lane) to[lane * stride] = value[lane];
+  }
+
+  static inline float sum(Float value) {
+    float parts[LANES];
+    __builtin_memcpy(parts, &value, sizeof value);
+    for (int half = LANES / 2; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
+    return parts[0];
+  }
+
+  static inline Float clamp(Float value, float low, float high) {
+    value = value < splat(low) ? splat(low) : value;
+    return value > splat(high) ? splat(high) : value;
+  }
+
+  /* exp by 2^n * exp(r), |r| <= log(2)/2, with the polynomial of Cephes' expf (Moshier, 1984). */
+  static inline Float exp(Float x) {
+    x = clamp(x, -87.0f, 88.0f);
+    /* Adding 1.5 * 2^23 rounds to the nearest integer, which then lies in the low bits. */
+    const Float magic = splat(12582912.0f);
+    Float shifted = x * 1.44269504088896341f + magic;
+    Float n = shifted - magic;
+    Float r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    Float p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    Int power = ((Int)shifted - (Int)magic + 127) << 23;
+    return p * (Float)power;
+  }
+
+  /* erf by a rational minimax fit on |x| < 4, beyond which float32 rounds it to 1 (the one of
+     Eigen's and XLA's vector code). */
+  static inline Float erf(Float x) {
+    x = clamp(x, -4.0f, 4.0f);
+    Float s = x * x;
+    Float p = splat(-2.72614225801306e-10f);
+    p = p * s + 2.77068142495902e-08f;
+    p = p * s + -2.10102402082508e-06f;
+    p = p * s + -5.69250639462346e-05f;
+    p = p * s + -7.34990630326855e-04f;
+    p = p * s + -2.95459980854025e-03f;
+    p = p * s + -1.60960333262415e-02f;
+    Float q = splat(-1.45660718464996e-05f);
+    q = q * s + -2.13374055278905e-04f;
+    q = q * s + -1.68282697438203e-03f;
+    q = q * s + -7.37332916720468e-03f;
+    q = q * s + -1.42647390514189e-02f;
+    return x * p / q;
+  }
+};
+
+/* An activation's value, and its gradient given that of the value. NaN passes through as in torch:
+   hence the comparisons that are false for it. */
+template <int LANES, int64_t ACTIVATION>
+struct Activate {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+
+  static inline Float value(Float z) {
+    if (ACTIVATION == ACT_RELU) return Float{} > z ? Float{} : z;
+    if (ACTIVATION == ACT_GELU) return z * normal_cdf(z);
+    return z;
+  }
+
+  static inline Float gradient(Float z, Float grad) {
+    if (ACTIVATION == ACT_RELU) return z <= Float{} ? Float{} : grad;
+    if (ACTIVATION == ACT_GELU) {
+      const float density = 0.39894228040143268f; /* 1 / sqrt(2 pi) */
+      return grad * (normal_cdf(z) + z * density * V::exp(z * z * -0.5f));
+    }
+    return grad;
+  }
+
+  static inline Float normal_cdf(Float z) {
+    return 0.5f + 0.5f * V::erf(z * 0.70710678118654752f);
+  }
+};
