@@ -59,7 +59,9 @@ def main(script: str) -> None:
     except ConfigError as error:
         console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
         raise SystemExit(1) from error
-    sys.argv = [sys.argv[0], *HYDRA, *arguments]
+    given = {argument.partition("=")[0] for argument in arguments}
+    ours = [override for override in HYDRA if override.partition("=")[0] not in given]
+    sys.argv = [sys.argv[0], *arguments, *ours]
     decorate = hydra.main(version_base="1.3", config_path=str(folder), config_name="config")
     try:
         decorate(task)()
