@@ -109,6 +109,21 @@ def test_causal_filter_sees_no_future(case: str) -> None:
 
 
 @every_filter
+@padded_or_not
+def test_autocast_stays_near_full_precision(case: str, padded: bool) -> None:
+    filter = build(case, causal=False)
+    x = tokens().requires_grad_()
+    mask = padding_mask(3, 13) if padded else None
+    reference = filter(x, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = filter(x, mask)
+    assert (y - reference).abs().max() <= 3e-2 * reference.abs().max()
+    y.float().square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@every_filter
 @either_way
 def test_config_and_state_dict_rebuild_the_filter(case: str, causal: bool) -> None:
     filter = build(case, causal=causal)
