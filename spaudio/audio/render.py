@@ -33,7 +33,7 @@ CLIP_SECONDS = 1.0
 #: To be raised with any change that alters the rendered bytes.
 VERSION = 2
 _SPACING = 1.05  # s; the sound is cut between two clips
-_CUT = 1.02  # s after the clip's start
+_CUT = 1.02  # s after the clip's start; the last one ends the rendering
 # MIDI controllers; a note must reach neither the next clip nor reverberation, which would.
 _VOLUME, _EXPRESSION, _REVERB, _CHORUS, _ALL_SOUND_OFF = 7, 11, 91, 93, 120
 _SETUP = ((_VOLUME, 127), (_EXPRESSION, 127), (_REVERB, 0), (_CHORUS, 0))
@@ -142,9 +142,6 @@ def _midi(program: Program) -> bytes:
             pretty_midi.Note(note.velocity, note.pitch, onset, onset + note.length)
         )
         instrument.control_changes.append(change(_ALL_SOUND_OFF, 0, start + _CUT))
-    # The rendering ends with the last event: one that changes nothing makes room for the last clip.
-    end = len(program.notes) * _SPACING
-    instrument.control_changes.append(change(_REVERB, 0, end))
     song = pretty_midi.PrettyMIDI(resolution=960)
     song.instruments.append(instrument)
     file = io.BytesIO()

@@ -56,6 +56,14 @@ def test_every_bad_clip_of_the_script_is_tested(bad_clips: tuple[Path, dict[str,
     assert set(BAD) == set(bad_clips[1])
 
 
+def test_a_truncated_mp3_is_told_by_its_header(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", sine(440, 16000, 3), 16000)
+    content = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioError, match=r"truncated \(header declares 48000 frames"):
+        decode(tmp_path / "a.mp3")
+
+
 def test_missing_folder_and_headerless(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
         load_audio(tmp_path / "none.wav")

@@ -153,6 +153,13 @@ def test_three_groups_of_a_label_fill_three_splits() -> None:
         assert Counter(c.label for c in after if c.split == split) == {f"l{i}": 4 for i in range(3)}
 
 
+def test_what_has_one_group_is_trained_on_however_large_the_test_split() -> None:
+    before = [*clips(), *(Clip(f"x{i}.wav", "lone", "train", "x", 1, 8000) for i in range(9))]
+    after = split_by_group(before, valid_fraction=0.1, test_fraction=0.6, seed=0)
+    assert {clip.split for clip in after if clip.label == "lone"} == {"train"}
+    assert {clip.split for clip in after if clip.label == "l0"} == {"train", "valid", "test"}
+
+
 def test_too_few_groups_and_bad_fractions() -> None:
     with pytest.raises(DataError, match="2 groups cannot fill"):
         split_by_group(clips(groups=2), valid_fraction=0.1, test_fraction=0.2, seed=0)

@@ -121,7 +121,7 @@ def test_a_zip_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     content = archive.read_bytes()
     assert content.count((1000).to_bytes(4, "little")) == 2
     archive.write_bytes(content.replace((1000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    refused(archive, "cannot be unpacked|more than")
+    refused(archive, "cannot be unpacked")
 
 
 def test_a_path_that_comes_twice_is_refused(tmp_path: Path) -> None:
