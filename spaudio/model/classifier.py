@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.filters import make_filter
+from spaudio.filters import NoFilter, make_filter
 from spaudio.model.encoder import Encoder, EncoderConfig
 from spaudio.model.pooling import make_pooling
 
@@ -41,7 +41,9 @@ class Classifier(nn.Module):
         try:
             filters = [
                 make_filter(dim=encoder.dim, causal=encoder.causal, **filter_options)
-                for _ in range(encoder.layers)
+                if encoder.has_filter(layer)
+                else NoFilter(causal=encoder.causal)
+                for layer in range(encoder.layers)
             ]
         except (TypeError, ValueError) as error:
             raise ConfigError(f"filter: {error}") from error

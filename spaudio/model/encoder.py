@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters import NoFilter, TokenFilter
 from spaudio.model.positions import KINDS, LearnedPositions, Rotary, rotate
+
+PLACES = ("after", "attention")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class EncoderConfig:
         positions: ``"rotary"``, ``"learned"`` or ``"none"``.
         max_tokens: Longest sequence, for learned positions.
         causal: Whether a token may attend only to itself and the past.
+        filter_place: ``"after"`` each layer, on the residual stream, or before its
+            ``"attention"``, on the normalised tokens that attention reads (as Canon-A does).
+        filter_layers: Layers that have a filter, counted from 0; None for all.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -38,6 +45,8 @@ class EncoderConfig:
     positions: str = "rotary"
     max_tokens: int = 1024
     causal: bool = False
+    filter_place: str = "after"
+    filter_layers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "ff_mult", "max_tokens"):
@@ -49,6 +58,18 @@ class EncoderConfig:
             raise ConfigError(f"model.dropout must lie in [0, 1); got {self.dropout}")
         if self.positions not in KINDS:
             raise ConfigError(f"model.positions must be one of {KINDS}; got {self.positions!r}")
+        if self.filter_place not in PLACES:
+            raise ConfigError(
+                f"model.filter_place must be one of {PLACES}; got {self.filter_place!r}"
+            )
+        if wrong := sorted(set(self.filter_layers or ()) - set(range(self.layers))):
+            raise ConfigError(
+                f"model.filter_layers counts from 0 to {self.layers - 1}; got {wrong[0]}"
+            )
+
+    def has_filter(self, layer: int) -> bool:
+        """Returns whether a layer, counted from 0, has a filter."""
+        return self.filter_layers is None or layer in self.filter_layers
 
 
 class SelfAttention(nn.Module):
@@ -108,10 +129,24 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, attend: Tensor | None, rotation: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        attend: Tensor | None,
+        rotation: tuple[Tensor, Tensor] | None,
+        prefilter: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Transforms (batch, tokens, dim); see :class:`SelfAttention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), attend, rotation))
+        """Transforms (batch, tokens, dim).
+
+        Args:
+            x: Tokens.
+            attend: See :class:`SelfAttention`.
+            rotation: See :class:`SelfAttention`.
+            prefilter: Applied to the normalised tokens before attention reads them.
+        """
+        read = self.attention_norm(x)
+        if prefilter is not None:
+            read = prefilter(read)
+        x = x + self.dropout(self.attention(read, attend, rotation))
         out: Tensor = x + self.dropout(self.feed_forward(x))
         return out
 
@@ -123,8 +158,9 @@ class Encoder(nn.Module):
 
     Args:
         config: Shape.
-        filters: One module a layer, called as ``filter(x, padding_mask)``; it returns its input
-            plus what it adds, as :class:`spaudio.filters.FilterBank` does.
+        filters: One module a layer (the identity where it has none), called as
+            ``filter(x, padding_mask)``; it returns its input plus what it adds, as
+            :class:`spaudio.filters.FilterBank` does.
 
     Raises:
         ConfigError: If the number of filters is not that of the layers.
@@ -165,9 +201,17 @@ class Encoder(nn.Module):
         rotation = self.rotary(x.shape[1]) if self.rotary is not None else None
         attend = self._attend(x, padding_mask)
         for layer, token_filter in zip(self.layers, self.filters, strict=True):
-            x = token_filter(layer(x, attend, rotation), padding_mask)
+            if self.config.filter_place == "attention":
+                x = layer(x, attend, rotation, partial(token_filter, padding_mask=padding_mask))
+            else:
+                x = token_filter(layer(x, attend, rotation), padding_mask)
         out: Tensor = self.norm(x)
         return out
+
+    def token_filters(self) -> list[TokenFilter]:
+        """Returns the filters that do something, in order of their layers."""
+        found = (m for m in self.filters if isinstance(m, TokenFilter))
+        return [m for m in found if not isinstance(m, NoFilter)]
 
     def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor | None:
         """Returns where a query may see a key, or None where one flag says it all."""

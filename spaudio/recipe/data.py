@@ -17,7 +17,7 @@ from spaudio.audio.prepare import SourceClips, prepare
 from spaudio.audio.split import carve_validation
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
-from spaudio.tokens.cache import build_cache
+from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import Normaliser
@@ -35,7 +35,9 @@ class RecipeData:
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
         features: Width of a token.
+        frame_seconds: From one frame to the next.
         token_seconds: From one token to the next.
+        cache: Frames of all clips.
     """
 
     train: TokenDataset
@@ -45,7 +47,9 @@ class RecipeData:
     classes: tuple[str, ...]
     root: Path
     features: int
+    frame_seconds: float
     token_seconds: float
+    cache: FeatureCache
 
 
 def load_data(config: DictConfig, scripts: Path) -> RecipeData:
@@ -110,7 +114,9 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         classes=prepared.labels,
         root=prepared.root,
         features=stack * front_end.n_mels,
+        frame_seconds=front_end.hop_samples / front_end.sample_rate,
         token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
+        cache=cache,
     )
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
-from spaudio.model.encoder import EncoderConfig
 from spaudio.recipe.data import RecipeData, features_folder, load_data
+from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
 from spaudio.report.provenance import provenance
@@ -49,12 +49,10 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             return run
     # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
     trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
-    encoder = {key: value for key, value in config.model.items() if key != "pooling"}
-    shape = EncoderConfig(**encoder)
+    encoder_config(config)
     start = time.perf_counter()
     data = load_data(config, scripts)
-    set_seed(config.seed)
-    model = Classifier(data.features, len(data.classes), shape, config.filter, config.model.pooling)
+    model = build_model(config, data.features, len(data.classes))
     if not resume:
         run = create_run_folder(config)
     console.print(f"run: {run}")
@@ -103,6 +101,8 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             classes=data.classes,
             probabilities=test.probabilities,
         )
+        draw_filters(run)
+        draw_mask(run, model, data)
         _summary(console, run, scores, floor)
     return run
 
@@ -121,6 +121,7 @@ def _facts(
     return {
         "recipe": config.recipe,
         "filter": OmegaConf.to_container(config.filter, resolve=True),
+        "filters": [describe(f, data.token_seconds) for f in model.encoder.token_filters()],
         "seed": config.seed,
         "floor": floor,
         "valid": {"accuracy": valid.accuracy, "loss": valid.loss},
@@ -135,6 +136,7 @@ def _facts(
         "token_seconds": data.token_seconds,
         "seconds": seconds,
         "tokens_per_second": result.tokens_per_second,
+        "step_seconds": result.step_seconds,
         **provenance(),
     }
 

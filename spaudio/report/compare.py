@@ -89,7 +89,7 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
         The table for a terminal, and the same as Markdown.
     """
     header = ["setting", "seeds", "test accuracy", "macro F1", "floor (SVM)", "parameters",
-              "of filters", "train s", "tokens/s"]  # fmt: skip
+              "of filters", "train s", "ms/step"]  # fmt: skip
     body = []
     for row in rows:
         name = ", ".join(f"{_short(key)}={value}" for key, value in row.settings.items())
@@ -103,11 +103,11 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
             f"{first['num_params']:,}",
             f"{first['filter_params']:,}",
             f"{row.spread('seconds', 'train')[0]:.0f}",
-            f"{row.spread('tokens_per_second')[0]:,.0f}",
+            f"{1000 * row.spread('step_seconds')[0]:.0f}",
         ])  # fmt: skip
     table = Table(title="Test split; model selected on validation")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for line in body:
         table.add_row(*line)
     lines = [header, ["---"] * len(header), *body]

@@ -90,7 +90,9 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         f"- seconds: prepare {report['seconds']['prepare']:.1f}, train "
         f"{report['seconds']['train']:.1f}, test {report['seconds']['test']:.1f}; "
         f"{report['tokens_per_second']:,.0f} tokens a second in training",
-        f"- one token is {report['token_seconds'] * 1000:.0f} ms",
+        f"- one token is {report['token_seconds'] * 1000:.0f} ms; one step of training took "
+        f"{report['step_seconds'] * 1000:.0f} ms",
+        *(f"- filter {i}: {line}" for i, line in enumerate(report["filters"])),
         f"- git commit: {report['git_commit']}",
         "",
         "| Class | Precision | Recall | F1 | Clips |",
@@ -101,5 +103,6 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
             f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | "
             f"{int(row['support'])} |"
         )
-    lines += ["", "![confusion](confusion.png)", "", "![curves](curves.png)", ""]
+    figures = ["confusion", "curves", *(["filters"] if report["filters"] else [])]
+    lines += ["", *(f"![{name}]({name}.png)" for name in figures), ""]
     return "\n".join(lines)

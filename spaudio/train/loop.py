@@ -61,11 +61,19 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training leaves behind: the best epoch, seconds of training and tokens a second."""
+    """What training leaves behind; seconds do not count validation.
+
+    Args:
+        best_epoch: Counted from 1.
+        seconds: Of training.
+        tokens_per_second: Tokens that are not padding.
+        step_seconds: Of one optimiser step, loading of its batch included.
+    """
 
     best_epoch: int
     seconds: float
     tokens_per_second: float
+    step_seconds: float
 
 
 def make_loader(
@@ -213,7 +221,7 @@ def fit(
             if log is not None:
                 log.add(record)
             progress.update(bar, text=f"epoch {done}/{trainer.epochs}  valid {scores.accuracy:.3f}")
-    return FitResult(best[2], seconds, tokens / max(seconds, 1e-9))
+    return FitResult(best[2], seconds, tokens / max(seconds, 1e-9), seconds / total)
 
 
 def _weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor]:

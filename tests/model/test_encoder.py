@@ -49,11 +49,12 @@ def test_layers_equal_torchs_own_pre_norm_layer() -> None:
 
 @pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
 @pytest.mark.parametrize("filter_name", ["none", "bank"])
+@pytest.mark.parametrize("place", ["after", "attention"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_clip_alone_equals_the_same_clip_padded_in_a_batch(
-    positions: str, filter_name: str, causal: bool
+    positions: str, filter_name: str, place: str, causal: bool
 ) -> None:
-    model = encoder(filter_name, positions=positions, causal=causal)
+    model = encoder(filter_name, positions=positions, causal=causal, filter_place=place)
     short, long = torch.randn(1, 7, 16), torch.randn(1, 12, 16)
     batch = torch.full((2, 12, 16), 1e3)  # what stands at padding must not matter
     batch[0, :7], batch[1] = short[0], long[0]
@@ -125,3 +126,26 @@ def test_bad_shapes_are_named(settings: dict[str, object], named: str) -> None:
 def test_one_filter_a_layer() -> None:
     with pytest.raises(ConfigError, match="each of the 4 layers; got 1"):
         Encoder(EncoderConfig(dim=16), [nn.Identity()])
+
+
+def test_a_filter_stands_where_it_is_placed() -> None:
+    x = torch.randn(1, 9, 16)
+    after, before = (encoder("bank", filter_place=place) for place in ("after", "attention"))
+    assert not torch.allclose(after(x), before(x), atol=1e-4)
+    layer, bank = before.layers[0], before.filters[0]
+    read = bank(layer.attention_norm(x))
+    y = x + layer.attention(read, None, before.rotary(9) if before.rotary else None)
+    expected = y + layer.feed_forward(y)
+    single = Encoder(EncoderConfig(dim=16, layers=1, heads=2, dropout=0.0,
+                                   filter_place="attention"), [bank])  # fmt: skip
+    single.layers[0] = layer
+    torch.testing.assert_close(single.eval()(x), single.norm(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_chosen_layers_and_unknown_places_are_checked() -> None:
+    config = EncoderConfig(layers=3, filter_layers=(0, 2))
+    assert [config.has_filter(i) for i in range(3)] == [True, False, True]
+    with pytest.raises(ConfigError, match="counts from 0 to 2; got 3"):
+        EncoderConfig(layers=3, filter_layers=(0, 3))
+    with pytest.raises(ConfigError, match="'middle'"):
+        EncoderConfig(filter_place="middle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.recipe.main import _check_overrides
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from tests.recipe.conftest import ROOT, Run
-from tests.recipe.test_recipes import tiny_fsdd, tiny_folder
+from tests.recipe.test_recipes import tiny_folder, tiny_fsdd
 
 FSDD = ROOT / "recipes" / "fsdd"
 
@@ -35,6 +37,39 @@ def test_a_sweep_is_compared_at_its_end(tmp_path: Path, run_recipe: Run) -> None
         assert str(report.relative_to(tmp_path)) in done.stdout
     table = next((tmp_path / "runs" / "folder").glob("compare-*.md")).read_text()
     assert table.count("\n") == 4
+
+
+def test_a_token_adaptive_run_shows_its_mask(tmp_path: Path, run_recipe: Run) -> None:
+    done = run_recipe(
+        "folder", "filter=adaptive", "filter.num_filters=6", "filter.width=8", "filter.heads=2",
+        "model.filter_place=attention", "model.filter_layers=[1]", "preset=debug",
+        "trainer.epochs=1", "run_id=masked", *tiny_folder(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "folder" / "masked"
+    assert (run / "mask.png").stat().st_size > 0
+    report = json.loads((run / "report.json").read_text())
+    assert len(report["filters"]) == 1  # one of two layers has a filter
+
+
+def test_the_command_draws_and_compares_finished_runs(
+    tmp_path: Path, run_recipe: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = tiny_folder(tmp_path)
+    for name, choice in (("a", "none"), ("b", "depthwise")):
+        done = run_recipe("folder", f"filter={choice}", "preset=debug", f"run_id={name}", *tiny)
+        assert done.returncode == 0, done.stderr
+    plain, filtered = (tmp_path / "runs" / "folder" / name for name in "ab")
+    (filtered / "filters.png").unlink()
+    main(["filters", str(filtered)])
+    assert (filtered / "filters.png").stat().st_size > 0
+    main(["filters", str(plain)])
+    assert "no filter with kernels" in capsys.readouterr().out
+    main(["compare", str(plain), str(filtered), "--output", str(tmp_path / "table.md")])
+    assert "filter=depthwise" in capsys.readouterr().out
+    assert "| filter=depthwise | 1 |" in (tmp_path / "table.md").read_text()
+    with pytest.raises(SystemExit, match=r"error: .* is not a run's folder"):
+        main(["filters", str(tmp_path)])
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, run_recipe: Run) -> None:
@@ -111,7 +146,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     named = OmegaConf.merge(config, {"run_id": "a"})
     made = create_run_folder(named)  # type: ignore[arg-type]
     assert read_run_config(made).seed == 3
-    with pytest.raises(ConfigError, match="run_id=a exists.*resume="):
+    with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
         create_run_folder(named)  # type: ignore[arg-type]
 
 

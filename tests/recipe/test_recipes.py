@@ -39,7 +39,7 @@ def tiny_folder(folder: Path) -> list[str]:
     return [f"source={made}", r"group_regex='(g\d+)_'"]
 
 
-def tiny_notes(folder: Path) -> list[str]:
+def tiny_notes(_: Path) -> list[str]:
     return ["families=[organ,brass]", "programs_per_family=3", "num_pitches=3", "num_velocities=2"]
 
 
@@ -112,6 +112,8 @@ def test_debug_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run) -> 
     config = OmegaConf.load(run / "config.yaml")
     assert config.filter.name == "bank"
     assert config.model.dim == 16  # what debug makes small is what was run
+    assert (run / "filters.png").stat().st_size > 0
     text = (run / "report.md").read_text()
+    assert "filters.png" in text
     assert f"{report['test']['accuracy']:.4f}" in text
     assert f"{report['floor']['svm']:.4f}" in text

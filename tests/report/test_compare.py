@@ -24,7 +24,7 @@ def make_run(folder: Path, accuracy: float, **settings: Any) -> Path:
         "num_params": 1000,
         "filter_params": 10,
         "seconds": {"train": 7.0},
-        "tokens_per_second": 100.0,
+        "step_seconds": 0.1,
     }
     (folder / "report.json").write_text(json.dumps(report))
     return folder

@@ -31,9 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]:
     return root, made
 
 
-def test_cache_holds_the_front_ends_frames(
-    clips: tuple[Path, list[Clip]], tmp_path: Path
-) -> None:
+def test_cache_holds_the_front_ends_frames(clips: tuple[Path, list[Clip]], tmp_path: Path) -> None:
     root, made = clips
     cache = build_cache(made, root, CONFIG, tmp_path)
     for clip in made:
@@ -89,9 +87,7 @@ def dataset(clips: tuple[Path, list[Clip]], folder: Path, augment: Augment | Non
     return TokenDataset(made, "ab", cache, normaliser, stack=2, augment=augment, seed=7)
 
 
-def test_batches_mark_exactly_their_padding(
-    clips: tuple[Path, list[Clip]], tmp_path: Path
-) -> None:
+def test_batches_mark_exactly_their_padding(clips: tuple[Path, list[Clip]], tmp_path: Path) -> None:
     data = dataset(clips, tmp_path, None)
     batch = collate([data[0, i] for i in range(4)])
     lengths = (~batch.padding_mask).sum(dim=1).tolist()
