@@ -22,26 +22,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="one table over runs, mean ± std over seeds")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    compare.add_argument(
+        "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
+    )
     compare.add_argument("--output", type=Path, help="also write the table as Markdown")
     filters = commands.add_parser("filters", help="draw a run's filters")
     filters.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "compare":
-            _compare(chosen.runs, chosen.output)
+            _compare(chosen.runs, chosen.over, chosen.output)
         else:
             _filters(chosen.run)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
 
 
-def _compare(runs: Sequence[Path], output: Path | None) -> None:
+def _compare(runs: Sequence[Path], over: str | None, output: Path | None) -> None:
     """Prints a table over runs, and writes it."""
     from rich.console import Console
 
     from spaudio.report.compare import compare, group_runs
 
-    table, markdown = compare(group_runs(runs))
+    table, markdown = compare(group_runs(runs, over))
     Console().print(table)
     if output is not None:
         output.write_text(markdown, encoding="utf-8")

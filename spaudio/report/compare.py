@@ -21,7 +21,7 @@ NOT_SETTINGS = frozenset({"seed", "run_id", "resume", "runs", "data", "jobs"})
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ in nothing but the seed and what is averaged over.
 
     Args:
         settings: The settings in which the groups of the table differ, and their values here.
@@ -31,31 +31,42 @@ class Row:
     settings: dict[str, Any]
     reports: list[dict[str, Any]]
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in order."""
+        return sorted({report["seed"] for report in self.reports})
+
     def spread(self, *keys: str) -> tuple[float, float]:
-        """Returns mean and sample standard deviation (NaN for one run) of a reported number."""
-        values = []
+        """Returns mean and sample standard deviation over seeds (NaN for one) of a number.
+
+        Runs of one seed (several test speakers, say) are averaged first.
+        """
+        by_seed: dict[int, list[float]] = {seed: [] for seed in self.seeds}
         for report in self.reports:
             value: Any = report
             for key in keys:
                 value = value[key]
-            values.append(float(value))
+            by_seed[report["seed"]].append(float(value))
+        values = [statistics.fmean(numbers) for numbers in by_seed.values()]
         return (
             statistics.fmean(values),
             statistics.stdev(values) if len(values) > 1 else math.nan,
         )
 
 
-def group_runs(runs: Sequence[Path]) -> list[Row]:
+def group_runs(runs: Sequence[Path], over: str | None = None) -> list[Row]:
     """Reads runs and groups those that differ in nothing but the seed.
 
     Args:
         runs: Folders of finished runs.
+        over: A setting whose values are averaged over too, such as ``test_speaker``.
 
     Returns:
         One row a group, in the order of the runs.
 
     Raises:
-        DataError: If a folder holds no finished run.
+        DataError: If a folder holds no finished run, or a seed lacks a value of ``over`` that
+            another one has, so that their means would not be comparable.
     """
     if not runs:
         raise DataError("no run was named; give one or more run folders: spaudio compare RUN...")
@@ -71,11 +82,23 @@ def group_runs(runs: Sequence[Path]) -> list[Row]:
                 f"with resume={run}"
             ) from error
         settings.append(_flatten(config))
-    differing = _differing(settings)
+    differing = [key for key in _differing(settings) if key.split(".")[-1] != over]
     groups: dict[str, Row] = {}
+    covered: dict[str, dict[int, set[str]]] = {}
     for one, report in zip(settings, reports, strict=True):
         values = {key: one[key] for key in differing if key in one}
-        groups.setdefault(json.dumps(values), Row(values, [])).reports.append(report)
+        name = json.dumps(values)
+        groups.setdefault(name, Row(values, [])).reports.append(report)
+        seeds = covered.setdefault(name, {})
+        seeds.setdefault(report["seed"], set()).add(str(one.get(over) if over else None))
+    every = {value for seeds in covered.values() for found in seeds.values() for value in found}
+    for name, seeds in covered.items():
+        for seed, found in seeds.items():
+            if missing := sorted(every - found):
+                raise DataError(
+                    f"seed {seed} of {name} has no run with {over}={missing[0]}, which others "
+                    "have; run it, or leave the others out"
+                )
     return list(groups.values())
 
 
@@ -96,7 +119,7 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
         first = row.reports[0]
         body.append([
             name or first["recipe"],
-            str(len(row.reports)),
+            str(len(row.seeds)),
             _plus_minus(*row.spread("test", "accuracy")),
             _plus_minus(*row.spread("test", "macro_f1")),
             _plus_minus(*row.spread("floor", "svm")),
@@ -133,7 +156,12 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
             ]
             if len(set(others)) > 1:
                 kinds[key].update(others)
-    found = sorted(key for key, values in kinds.items() if len(values) > 1)
+    found = sorted(
+        key
+        for key, values in kinds.items()
+        # What a recipe hands to its prep script is a setting of its own already.
+        if len(values) > 1 and not (key.startswith("prep_options.") and key[13:] in kinds)
+    )
     return sorted(found, key=lambda key: key != "filter.name")
 
 

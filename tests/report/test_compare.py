@@ -19,6 +19,7 @@ def make_run(folder: Path, accuracy: float, **settings: Any) -> Path:
     OmegaConf.save(OmegaConf.create({**config, **settings}), folder / "config.yaml")
     report = {
         "recipe": "toy",
+        "seed": settings.get("seed", 0),
         "test": {"accuracy": accuracy, "macro_f1": accuracy},
         "floor": {"svm": 0.5},
         "num_params": 1000,
@@ -61,6 +62,23 @@ def test_options_count_where_one_name_has_two(tmp_path: Path) -> None:
         {"filter.name": "bank", "filter.kernel_size": 4},
         {"filter.name": "bank", "filter.kernel_size": 8},
     ]
+
+
+def test_a_setting_can_be_averaged_over_within_each_seed(tmp_path: Path) -> None:
+    accuracies = {(0, "ann"): 0.5, (0, "bob"): 0.7, (1, "ann"): 0.9, (1, "bob"): 0.7}
+    runs = [
+        make_run(tmp_path / f"{seed}{who}", accuracy, seed=seed, speaker=who,
+                 prep_options={"speaker": who})
+        for (seed, who), accuracy in accuracies.items()
+    ]  # fmt: skip
+    assert [row.settings for row in group_runs(runs)] == [{"speaker": "ann"}, {"speaker": "bob"}]
+    (row,) = group_runs(runs, over="speaker")
+    assert row.settings == {}
+    assert row.seeds == [0, 1]
+    # means of the seeds are 0.6 and 0.8
+    assert row.spread("test", "accuracy") == pytest.approx((0.7, math.sqrt(0.02)))
+    with pytest.raises(DataError, match=r"seed 1 .* no run with speaker=bob"):
+        group_runs(runs[:-1], over="speaker")
 
 
 def test_where_data_and_runs_lie_is_no_setting(tmp_path: Path) -> None:
