@@ -21,7 +21,7 @@ def main(
 ) -> None:
     """Prepares a data set from ``key=value`` arguments and prints what came of it.
 
-    Exits with code 1 and one message on an error that the user can mend.
+    Exits with code 1 and one message on an error that the user can mend, with 130 on Ctrl-C.
 
     Args:
         name: Name of the data set.
@@ -32,6 +32,9 @@ def main(
         prepared = run(name, listing, sys.argv[1:] if arguments is None else arguments)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to go on\n")
+        sys.exit(130)
     counts = Counter(clip.split for clip in prepared.clips)
     sys.stdout.write(
         f"{len(prepared.clips)} clips "

@@ -65,3 +65,15 @@ def test_an_error_is_one_message_and_code_1(arguments: list[str]) -> None:
         main("tiny", listing, [*arguments, "min_seconds=60"])
     message = str(caught.value.code)  # a text makes the exit code 1
     assert message.startswith("error: 6 of 6 clips cannot be used")
+
+
+def test_an_interruption_tells_how_to_go_on(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(work: Path, *, source: str) -> SourceClips:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main("tiny", interrupted, arguments)
+    assert caught.value.code == 130
+    assert "again to go on" in capsys.readouterr().err
