@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from spaudio.audio.progress import progress_bar
 from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.data import RecipeData, features_folder, load_data
@@ -19,6 +21,7 @@ from spaudio.report.floor import measure_floor
 from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
+from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_loader
@@ -80,11 +83,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         raise
     model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
     start = time.perf_counter()
-    valid, test = (
-        predict(model, accelerator.prepare(make_loader(part, trainer, shuffle=False, seed=0)[0]),
-                accelerator)
-        for part in (data.valid, data.test)
-    )  # fmt: skip
+    valid, test = (_predict(model, part, trainer, accelerator) for part in (data.valid, data.test))
     seconds = {
         "prepare": prepare_seconds,
         "train": result.seconds,
@@ -105,6 +104,21 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         draw_mask(run, model, data)
         _summary(console, run, scores, floor)
     return run
+
+
+def _predict(
+    model: Classifier, dataset: TokenDataset, trainer: TrainerConfig, accelerator: Accelerator
+) -> Predictions:
+    """Runs the trained model over a split."""
+    loader = accelerator.prepare(make_loader(dataset, trainer, shuffle=False, seed=0)[0])
+    with progress_bar("predict", len(loader), show=accelerator.is_main_process) as advance:
+
+        def counted() -> Iterator[Batch]:
+            for batch in loader:
+                yield batch
+                advance(1)
+
+        return predict(model, counted(), accelerator)
 
 
 def _facts(

@@ -24,19 +24,22 @@ FSDD = ROOT / "recipes" / "fsdd"
 
 
 def test_a_sweep_is_compared_at_its_end(tmp_path: Path, run_recipe: Run) -> None:
+    filters = ["none", "fir", "depthwise", "haar", "bank", "multiscale", "adaptive"]
     done = run_recipe(
-        "folder", "-m", "filter=none,bank", "preset=debug", "trainer.epochs=1",
-        *tiny_folder(tmp_path),
+        "fsdd", "-m", f"filter={','.join(filters)}", "preset=debug", "trainer.epochs=1",
+        *tiny_fsdd(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "filter=none" in done.stdout
-    assert "filter=bank" in done.stdout
-    runs = sorted((tmp_path / "runs" / "folder").glob("*/report.md"))
-    assert len(runs) == 2
+    runs = sorted((tmp_path / "runs" / "fsdd").glob("*/report.md"))
+    assert len(runs) == len(filters)
     for report in runs:
         assert str(report.relative_to(tmp_path)) in done.stdout
-    table = next((tmp_path / "runs" / "folder").glob("compare-*.md")).read_text()
-    assert table.count("\n") == 4
+    table = next((tmp_path / "runs" / "fsdd").glob("compare-*.md")).read_text().splitlines()
+    assert "parameters" in table[0]
+    assert "ms/step" in table[0]
+    for name, line in zip(filters, table[2:], strict=True):
+        assert line.startswith(f"| filter={name} |")
+        assert f"filter={name}" in done.stdout
 
 
 def test_a_token_adaptive_run_shows_its_mask(tmp_path: Path, run_recipe: Run) -> None:
