@@ -11,7 +11,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,15 +83,14 @@ def measure_floor(
     Returns:
         ``majority`` and ``svm`` (accuracies), and ``seconds``.
     """
+    start = time.perf_counter()
+    features = build_cache(clips, root, floor_settings(sample_rate), cache)
     split = "\n".join(sorted(f"{c.path} {c.label} {c.split == 'test'}" for c in clips))
-    settings = json.dumps(asdict(floor_settings(sample_rate)), sort_keys=True)
-    key = hashlib.sha256(f"v1\n{root.resolve()}\n{settings}\n{split}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"v1\n{features.key}\n{split}".encode()).hexdigest()[:16]
     kept = cache / f"floor-{key}.json"
     if kept.is_file():
         result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return result
-    start = time.perf_counter()
-    features = build_cache(clips, root, floor_settings(sample_rate), cache)
     index = {name: i for i, name in enumerate(classes)}
     train = [clip for clip in clips if clip.split != "test"]
     test = [clip for clip in clips if clip.split == "test"]

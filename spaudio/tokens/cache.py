@@ -42,7 +42,7 @@ class FeatureCache:
         if not index.is_file():
             raise DataError(f"no finished feature cache in {folder}; delete it to have it rebuilt")
         content = json.loads(index.read_text(encoding="utf-8"))
-        self.seconds = float(content["seconds"])
+        self.key = folder.name
         counts = np.asarray(content["frames"], dtype=np.int64)
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
@@ -85,10 +85,13 @@ def build_cache(
 
     Raises:
         AudioError: If a clip has become unreadable since it was checked.
+        FileNotFoundError: If one has gone.
     """
     settings = json.dumps(asdict(config), sort_keys=True)
     # The split of a clip does not shape its frames: every split of one audio set shares a cache.
-    audio = "\n".join(sorted(f"{c.path} {c.seconds} {c.sample_rate}" for c in clips))
+    # Size and time of change tell a file that was recorded or rendered anew.
+    status = [(clip.path, (root / clip.path).stat()) for clip in clips]
+    audio = "\n".join(sorted(f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in status))
     key = hashlib.sha256(f"v1\n{root.resolve()}\n{settings}\n{audio}".encode()).hexdigest()[:16]
     target = folder / key
     with locked(folder / f"{key}.lock"):  # two runs at once compute it once

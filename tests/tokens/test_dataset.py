@@ -56,6 +56,15 @@ def test_cache_is_keyed_by_its_settings_and_not_computed_twice(
     build_cache(made, root, CONFIG, tmp_path)
 
 
+def test_a_clip_that_was_recorded_anew_is_computed_anew(tmp_path: Path) -> None:
+    made = [Clip("a.wav", "a", "train", "g", 0.1, 8000)]
+    frames = []
+    for level in (0.1, 0.5):  # the same length and name, another sound
+        soundfile.write(tmp_path / "a.wav", level * np.tile([1.0, -1.0], 400), 8000)
+        frames.append(build_cache(made, tmp_path, CONFIG, tmp_path / "features").frames("a.wav"))
+    assert not np.allclose(*frames)
+
+
 def test_a_half_done_cache_is_not_a_finished_one(
     clips: tuple[Path, list[Clip]], tmp_path: Path
 ) -> None:
