@@ -158,6 +158,8 @@ def forward(
     """Filters ``x`` (batch, tokens, dim), already masked. All arguments have one dtype."""
     batch, tokens, dim = x.shape
     y = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    if x.numel() == 0:
+        return y
     first = 0
     for kernel in kernels:
         scale = _Scale.lay_out(kernel, tokens, causal)
@@ -188,6 +190,9 @@ def backward(
     """
     batch, tokens, dim = x.shape
     grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    if x.numel() == 0:
+        size = sum(kernel.numel() for kernel in kernels)
+        return grad_x, gains.new_zeros(size), torch.zeros_like(gains)
     grad_kernels, grad_gains = [], []
     first = 0
     for kernel in kernels:

@@ -14,7 +14,9 @@
 namespace {
 
 const Target *pick(int64_t lanes) {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(SPAUDIO_ANY_PROCESSOR)
+  if (lanes >= 16) return &target_avx512;
+#elif defined(__x86_64__) || defined(_M_X64)
   if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
     return &target_avx512;
   if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

@@ -1,8 +1,9 @@
 /* Forward and backward of one group: one batch item, LANES neighbouring dimensions, all tokens.
-   Included by each target's translation unit, inside its namespace, after product.h, scratch.h.
+   Included by each target's translation unit, inside its namespace, after sink.h.
 
-   Filters go by threes, tokens by tiles that stay in first-level cache; the response of three
-   filters to a tile is all that is ever held of the time-frequency representation. */
+   Filters go by threes (what is left over, one by one), tokens by tiles that stay in first-level
+   cache. Going forward a response never leaves the registers; going backward those of three filters
+   to a tile are all that is ever held of the time-frequency representation. */
 
 template <int LANES, int ACC, int TILE>
 struct Group {
@@ -10,54 +11,33 @@ struct Group {
   typedef typename V::Float Float;
   typedef Product<LANES, ACC> P;
   static constexpr int ROWS = 3;
-  static_assert(TILE % ACC == 0 && ACC % 6 == 0, "a tile is whole blocks");
+  static_assert(TILE % ACC == 0 && ACC % ROWS == 0, "a tile is whole blocks");
   typedef Scratch<LANES, ACC, TILE, ROWS> Buffers;
 
-  /* The gains of one filter: a vector of lanes, or a scalar, by token or not. */
-  template <int64_t SHAPE>
-  struct Gain {
-    Float lanes;
-    const float *tokens;
-    int64_t stride;
-
-    Gain(const Bank &bank, const Buffers &buffers, int64_t item, int64_t m) {
-      stride = count_filters(bank);
-      tokens = bank.gains + item * bank.tokens * stride + m;
-      if (SHAPE == GAIN_FILTER) lanes = V::splat(bank.gains[m]);
-      if (SHAPE == GAIN_DIM) lanes = buffers.gains[m];
-    }
-    Float at(int64_t token) const {
-      return SHAPE == GAIN_TOKEN ? V::splat(tokens[token * stride]) : lanes;
-    }
-  };
-
-  template <int64_t ACTIVATION, int64_t SHAPE>
+  template <int64_t ACTIVATION, bool BY_TOKEN>
   static void forward(const Bank &bank, const Signal &x, const Signal &y, int64_t item,
                       int64_t first, void *memory) {
     Buffers buffers(bank, memory);
     Buffers::pack(bank, x, item, first, buffers.x + buffers.left);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.y, bank.tokens);
+    Buffers::clear(buffers.lost, bank.tokens);
     const float *h = bank.kernels;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       const Float *window = buffers.x + buffers.left - left_padding(bank, taps);
       for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
-        rows = count - done < ROWS ? count - done : ROWS;
-        for (int64_t start = 0; start < bank.tokens; start += TILE) {
-          const int64_t tokens = tokens_left(bank, start);
-          convolve(rows, h, taps, window + start, tokens, buffers.z, buffers.row);
-          if (rows == 3) weigh<ACTIVATION, SHAPE, 3>(bank, buffers, item, m, start, tokens);
-          if (rows == 2) weigh<ACTIVATION, SHAPE, 2>(bank, buffers, item, m, start, tokens);
-          if (rows == 1) weigh<ACTIVATION, SHAPE, 1>(bank, buffers, item, m, start, tokens);
-        }
+        rows = count - done < ROWS ? 1 : ROWS;
+        convolve(rows, h, taps, window, bank.tokens,
+                 Weigh<LANES, ACC, ACTIVATION, BY_TOKEN>{
+                     {bank, buffers.gains, item, m}, buffers.y, buffers.lost});
       }
     }
     Buffers::unpack(bank, buffers.y, item, first, y);
   }
 
-  template <int64_t ACTIVATION, int64_t SHAPE>
+  template <int64_t ACTIVATION, bool BY_TOKEN>
   static void backward(const Bank &bank, const Signal &x, const Signal &grad_y,
                        const Signal *grad_x, const Gradients &to, int64_t item, int64_t first,
                        void *memory) {
@@ -66,102 +46,75 @@ struct Group {
     Buffers::pack(bank, grad_y, item, first, buffers.y);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.dx, bank.tokens);
-    float *kernel_sums = to.kernels;
+    Buffers::clear(buffers.lost, bank.tokens);
+    float *grad_kernels = to.kernels;
     const float *h = bank.kernels;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
-        rows = count - done < ROWS ? count - done : ROWS;
+        rows = count - done < ROWS ? 1 : ROWS;
         Float gain_sums[ROWS] = {};
-        backward_rows<ACTIVATION, SHAPE>(bank, buffers, item, h, m, rows, taps, grad_x != nullptr,
-                                         to, gain_sums);
-        if (kernel_sums) {
+        const Differentiate<LANES, ACTIVATION, BY_TOKEN> sink{
+            {bank, buffers.gains, item, m},
+            buffers.y,
+            buffers.z + taps - 1,
+            buffers.row,
+            gain_sums,
+            BY_TOKEN && to.gains ? to.gains + m : nullptr,
+            0};
+        backward_rows(bank, buffers, h, rows, taps, grad_x != nullptr, grad_kernels != nullptr,
+                      sink);
+        if (grad_kernels)
           for (int64_t i = 0; i < rows; ++i)
             for (int64_t k = 0; k < taps; ++k)
-              *kernel_sums++ += V::sum(buffers.kernel_sums[i * buffers.sum_row + k]);
-        }
-        if (to.gains && SHAPE != GAIN_TOKEN) {
+              *grad_kernels++ += V::sum(buffers.kernel_sums[i * buffers.sum_row + k]);
+        if (to.gains && !BY_TOKEN)
           for (int64_t i = 0; i < rows; ++i)
-            add_gain<SHAPE>(bank, gain_sums[i], first, m + i, to.gains);
-        }
+            add_gain(bank, gain_sums[i], first, m + i, to.gains);
       }
     }
     if (grad_x) Buffers::unpack(bank, buffers.dx, item, first, *grad_x);
   }
 
  private:
-  template <int64_t ACTIVATION, int64_t SHAPE, int COUNT>
-  static void weigh(const Bank &bank, const Buffers &buffers, int64_t item, int64_t m,
-                    int64_t start, int64_t tokens) {
-    typedef Gain<SHAPE> G;
-    const G gains[3] = {G(bank, buffers, item, m), G(bank, buffers, item, m + (COUNT > 1)),
-                        G(bank, buffers, item, m + COUNT - 1)};
-    Float *y = buffers.y + start;
-    for (int64_t t = 0; t < tokens; ++t) {
-      Float sum = y[t];
-#pragma GCC unroll 3
-      for (int i = 0; i < COUNT; ++i)
-        sum += gains[i].at(start + t) *
-               Activate<LANES, ACTIVATION>::value(buffers.z[i * buffers.row + t]);
-      y[t] = sum;
-    }
-  }
-
-  /* Everything that `rows` filters from filter m on contribute. A tile of z is computed anew, turned
-     into its own gradient, and used for both remaining products while in cache. The last taps - 1
-     gradients of a tile are kept before the next one, so that no token of dx is visited twice. */
-  template <int64_t ACTIVATION, int64_t SHAPE>
-  static void backward_rows(const Bank &bank, const Buffers &buffers, int64_t item, const float *h,
-                            int64_t m, int64_t rows, int64_t taps, bool wants_x,
-                            const Gradients &to, Float *gain_sums) {
+  /* All that `rows` filters contribute. A tile of responses is computed anew, turned into its
+     gradient, and used for both remaining products while in cache. The last taps - 1 gradients are
+     kept before the next tile, so that no token of dx is visited twice. */
+  template <class Sink>
+  static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h, int64_t rows,
+                            int64_t taps, bool wants_x, bool wants_kernels, Sink sink) {
     const int64_t left = left_padding(bank, taps), before = taps - 1;
-    const int64_t filters = count_filters(bank);
     const Float *window = buffers.x + buffers.left - left;
-    Float *tile = buffers.z + before;
     for (int64_t i = 0; i < rows; ++i) {
       Buffers::clear(buffers.z + i * buffers.row, before);
       Buffers::clear(buffers.kernel_sums + i * buffers.sum_row, taps);
     }
     const int64_t end = bank.tokens + (wants_x ? left : 0);
     for (int64_t start = 0; start < end; start += TILE) {
-      const int64_t tokens = tokens_left(bank, start);
-      if (tokens > 0) convolve(rows, h, taps, window + start, tokens, tile, buffers.row);
-      for (int64_t i = 0; i < rows; ++i) {
-        const Gain<SHAPE> gain(bank, buffers, item, m + i);
-        float *by_token = SHAPE == GAIN_TOKEN && to.gains ? to.gains + m + i : nullptr;
-        Float *z = tile + i * buffers.row;
-        const Float *dy = buffers.y + start;
-        Float sum = gain_sums[i];
-        for (int64_t t = 0; t < tokens; ++t) {
-          typedef Activate<LANES, ACTIVATION> A;
-          const Float share = A::value(z[t]) * dy[t];
-          if (SHAPE != GAIN_TOKEN) sum += share;
-          if (SHAPE == GAIN_TOKEN && by_token)
-            by_token[(start + t) * filters] += V::sum(share);
-          z[t] = A::gradient(z[t], gain.at(start + t) * dy[t]);
-        }
-        gain_sums[i] = sum;
-        Buffers::clear(z + tokens, TILE - tokens);
-      }
-      if (to.kernels && tokens > 0)
-        correlate(rows, tile, buffers.row, window + start, tokens, taps, buffers.kernel_sums,
+      const int64_t ahead = bank.tokens - start;
+      const int64_t tokens = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
+      sink.start = start;
+      convolve(rows, h, taps, window + start, tokens, sink);
+      for (int64_t i = 0; i < rows; ++i)
+        Buffers::clear(sink.z + i * buffers.row + tokens, TILE - tokens);
+      if (wants_kernels)
+        correlate(rows, sink.z, buffers.row, window + start, tokens, taps, buffers.kernel_sums,
                   buffers.sum_row);
       if (!wants_x) continue;
       const int64_t from = start > left ? start : left;
       const int64_t until = start + TILE < end ? start + TILE : end;
       if (from < until)
-        P::spread(h, rows, taps, tile + from - start, buffers.row, until - from,
-                  buffers.dx + from - left);
+        spread(rows, h, taps, sink.z + from - start, buffers.row, until - from,
+               buffers.dx + from - left, buffers.lost + from - left);
       for (int64_t i = 0; i < rows; ++i)
         __builtin_memmove(buffers.z + i * buffers.row, buffers.z + i * buffers.row + TILE,
                           before * sizeof(Float));
     }
   }
 
-  template <int64_t SHAPE>
   static void add_gain(const Bank &bank, Float sum, int64_t first, int64_t m, float *gains) {
-    if (SHAPE == GAIN_FILTER) {
+    if (bank.gain_shape == GAIN_FILTER) {
       gains[m] += V::sum(sum);
       return;
     }
@@ -170,27 +123,27 @@ struct Group {
       gains[(first + lane) * filters + m] += sum[lane];
   }
 
-  static int64_t tokens_left(const Bank &bank, int64_t start) {
-    const int64_t tokens = bank.tokens - start < TILE ? bank.tokens - start : TILE;
-    return tokens > 0 ? tokens : 0;
-  }
-
+  template <class Sink>
   static void convolve(int64_t rows, const float *h, int64_t taps, const Float *x, int64_t count,
-                       Float *z, int64_t stride) {
-    if (rows == 3) return P::template convolve<3>(h, taps, x, count, z, stride);
-    if (rows == 2) return P::template convolve<2>(h, taps, x, count, z, stride);
-    P::template convolve<1>(h, taps, x, count, z, stride);
+                       const Sink &sink) {
+    if (rows == ROWS) return P::template convolve<ROWS>(h, taps, x, count, sink);
+    P::template convolve<1>(h, taps, x, count, sink);
   }
 
-  static void correlate(int64_t rows, const Float *dz, int64_t dz_stride, const Float *x,
-                        int64_t count, int64_t taps, Float *sums, int64_t stride) {
-    if (rows == 3) return P::template correlate<3>(dz, dz_stride, x, count, taps, sums, stride);
-    if (rows == 2) return P::template correlate<2>(dz, dz_stride, x, count, taps, sums, stride);
-    P::template correlate<1>(dz, dz_stride, x, count, taps, sums, stride);
+  static void correlate(int64_t rows, const Float *dz, int64_t dz_row, const Float *x,
+                        int64_t count, int64_t taps, Float *sums, int64_t sum_row) {
+    if (rows == ROWS) return P::template correlate<ROWS>(dz, dz_row, x, count, taps, sums, sum_row);
+    P::template correlate<1>(dz, dz_row, x, count, taps, sums, sum_row);
+  }
+
+  static void spread(int64_t rows, const float *h, int64_t taps, const Float *dz, int64_t dz_row,
+                     int64_t count, Float *dx, Float *lost) {
+    if (rows == ROWS) return P::template spread<ROWS>(h, taps, dz, dz_row, count, dx, lost);
+    P::template spread<1>(h, taps, dz, dz_row, count, dx, lost);
   }
 };
 
-/* The entry points of a target: the activation and the shape of the gains picked once a group. */
+/* The entry points of a target: the activation and the kind of gains picked once a group. */
 template <int LANES, int ACC, int TILE>
 struct Entry {
   typedef Group<LANES, ACC, TILE> G;
@@ -203,11 +156,11 @@ struct Entry {
   static void forward(const Bank &bank, const Signal &x, const Signal &y, int64_t item,
                       int64_t first, void *scratch) {
     typedef void (*Run)(const Bank &, const Signal &, const Signal &, int64_t, int64_t, void *);
-    static constexpr Run table[3][3] = {
-        {G::template forward<0, 1>, G::template forward<0, 2>, G::template forward<0, 3>},
-        {G::template forward<1, 1>, G::template forward<1, 2>, G::template forward<1, 3>},
-        {G::template forward<2, 1>, G::template forward<2, 2>, G::template forward<2, 3>}};
-    table[bank.activation][bank.gain_shape - 1](bank, x, y, item, first, scratch);
+    static constexpr Run table[3][2] = {
+        {G::template forward<ACT_RELU, false>, G::template forward<ACT_RELU, true>},
+        {G::template forward<ACT_GELU, false>, G::template forward<ACT_GELU, true>},
+        {G::template forward<ACT_IDENTITY, false>, G::template forward<ACT_IDENTITY, true>}};
+    table[bank.activation][bank.gain_shape == GAIN_TOKEN](bank, x, y, item, first, scratch);
   }
 
   static void backward(const Bank &bank, const Signal &x, const Signal &grad_y,
@@ -215,11 +168,12 @@ struct Entry {
                        void *scratch) {
     typedef void (*Run)(const Bank &, const Signal &, const Signal &, const Signal *,
                         const Gradients &, int64_t, int64_t, void *);
-    static constexpr Run table[3][3] = {
-        {G::template backward<0, 1>, G::template backward<0, 2>, G::template backward<0, 3>},
-        {G::template backward<1, 1>, G::template backward<1, 2>, G::template backward<1, 3>},
-        {G::template backward<2, 1>, G::template backward<2, 2>, G::template backward<2, 3>}};
-    table[bank.activation][bank.gain_shape - 1](bank, x, grad_y, grad_x, to, item, first, scratch);
+    static constexpr Run table[3][2] = {
+        {G::template backward<ACT_RELU, false>, G::template backward<ACT_RELU, true>},
+        {G::template backward<ACT_GELU, false>, G::template backward<ACT_GELU, true>},
+        {G::template backward<ACT_IDENTITY, false>, G::template backward<ACT_IDENTITY, true>}};
+    table[bank.activation][bank.gain_shape == GAIN_TOKEN](bank, x, grad_y, grad_x, to, item, first,
+                                                          scratch);
   }
 
   static double peak(int64_t steps, float *sink) {

@@ -12,18 +12,20 @@ struct Product {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
 
-  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add. */
-  static inline Float in_register(Float value) {
-#if defined(__x86_64__)
-    asm("" : "+x"(value));
-#endif
-    return value;
+  /* sum += value by Kahan's compensated summation. A result is the sum of many filters, and would
+     else round once for each three; this costs a few additions where there are 96 multiply-adds. */
+  static inline void add(Float value, Float &sum, Float &lost) {
+    const Float corrected = value - lost;
+    const Float next = sum + corrected;
+    lost = (next - sum) - corrected;
+    sum = next;
   }
 
-  /* z[i][t] = sum_k h[i][k] x[t + k], for t in [0, count). */
-  template <int ROWS>
-  __attribute__((noinline)) static void convolve(const float *h, int64_t taps, const Float *x, int64_t count, Float *z,
-                       int64_t z_stride) {
+  /* z[i][t] = sum_k h[i][k] x[t + k], for t in [0, count), handed over block by block:
+     sink.take(t, z) gets ROWS by COLUMNS values, from t on, while they are in registers. */
+  template <int ROWS, class Sink>
+  __attribute__((noinline)) static void convolve(const float *h, int64_t taps, const Float *x,
+                                                 int64_t count, const Sink &sink) {
     constexpr int COLUMNS = ACC / ROWS;
     for (int64_t t = 0; t < count; t += COLUMNS) {
       Float acc[ROWS][COLUMNS] = {};
@@ -39,10 +41,7 @@ struct Product {
           for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
         }
       }
-#pragma GCC unroll 4
-      for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 32
-        for (int j = 0; j < COLUMNS; ++j) z[i * z_stride + t + j] = acc[i][j];
+      sink.take(t, acc);
     }
   }
 
@@ -77,39 +76,42 @@ struct Product {
 
   /* dx[p] += sum_i sum_k h[i][k] dz[i][p - k], for p in [0, count). Two taps a step: every dz that
      is loaded then serves two multiply-adds, which keeps the load ports off the critical path. */
-  __attribute__((noinline)) static void spread(const float *h, int64_t rows, int64_t taps, const Float *dz, int64_t dz_stride,
-                     int64_t count, Float *dx) {
+  template <int ROWS>
+  __attribute__((noinline)) static void spread(const float *h, int64_t taps, const Float *dz,
+                                               int64_t dz_stride, int64_t count, Float *dx,
+                                               Float *lost) {
     for (int64_t p = 0; p < count; p += ACC) {
       Float acc[ACC] = {};
-      for (int64_t i = 0; i < rows; ++i) {
-        const float *tap = h + i * taps;
-        const Float *from = dz + i * dz_stride + p;
-        int64_t k = 0;
-#pragma GCC unroll 2
-        for (; k + 1 < taps; k += 2) {
-          Float near = V::splat(tap[k]), far = V::splat(tap[k + 1]);
-          Float value = in_register(from[-k - 1]);
+      int64_t k = 0;
+      for (; k + 1 < taps; k += 2) {
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; ++i) {
+          const Float near = V::splat(h[i * taps + k]), far = V::splat(h[i * taps + k + 1]);
+          const Float *from = dz + i * dz_stride + p - k;
+          Float value = V::in_register(from[-1]);
           acc[0] += far * value;
 #pragma GCC unroll 32
           for (int j = 1; j < ACC; ++j) {
-            value = in_register(from[j - k - 1]);
+            value = V::in_register(from[j - 1]);
             acc[j - 1] += near * value;
             acc[j] += far * value;
           }
-          acc[ACC - 1] += near * from[ACC - 1 - k];
-        }
-        if (k < taps) {
-          Float last = V::splat(tap[k]);
-#pragma GCC unroll 32
-          for (int j = 0; j < ACC; ++j) acc[j] += last * from[j - k];
+          acc[ACC - 1] += near * from[ACC - 1];
         }
       }
-      const int64_t valid = count - p < ACC ? count - p : ACC;
-      if (valid == ACC)
+      if (k < taps) {
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; ++i) {
+          const Float last = V::splat(h[i * taps + k]);
+          const Float *from = dz + i * dz_stride + p - k;
 #pragma GCC unroll 32
-        for (int j = 0; j < ACC; ++j) dx[p + j] += acc[j];
-      else
-        for (int64_t j = 0; j < valid; ++j) dx[p + j] += acc[j];
+          for (int j = 0; j < ACC; ++j) acc[j] += last * from[j];
+        }
+      }
+      const int64_t valid = count - p;
+#pragma GCC unroll 32
+      for (int j = 0; j < ACC; ++j)
+        if (j < valid) add(acc[j], dx[p + j], lost[p + j]);
     }
   }
 };

@@ -13,8 +13,9 @@ struct Scratch {
   Float *x;           /* input, padded */
   Float *y;           /* output; in the backward pass its gradient */
   Float *dx;          /* gradient of the input */
+  Float *lost;        /* what rounding took from the sums in y or dx */
   Float *z;           /* response of ROWS filters, then its gradient */
-  Float *gains;       /* gains by dimension, lanes together */
+  Float *gains;       /* a vector a filter, unless they go by token */
   Float *kernel_sums; /* gradient of ROWS kernels, not yet summed across lanes */
 
   Scratch(const Bank &bank, void *memory) {
@@ -32,10 +33,11 @@ struct Scratch {
     x = static_cast<Float *>(memory);
     y = x + length;
     dx = y + length;
-    z = dx + length;
+    lost = dx + length;
+    z = lost + length;
     gains = z + ROWS * row;
-    kernel_sums = gains + (bank.gain_shape == GAIN_DIM ? count_filters(bank) : 0);
-    elements = 3 * length + ROWS * (row + sum_row) + (kernel_sums - gains);
+    kernel_sums = gains + (bank.gain_shape == GAIN_TOKEN ? 0 : count_filters(bank));
+    elements = 4 * length + ROWS * (row + sum_row) + (kernel_sums - gains);
   }
 
   static void clear(Float *from, int64_t count) {
@@ -63,10 +65,11 @@ struct Scratch {
   }
 
   void pack_gains(const Bank &bank, int64_t first) {
-    if (bank.gain_shape != GAIN_DIM) return;
+    if (bank.gain_shape == GAIN_TOKEN) return;
     const int64_t count = count_filters(bank), lanes = valid(bank, first);
     for (int64_t m = 0; m < count; ++m)
-      gains[m] = V::load(bank.gains + first * count + m, lanes, count);
+      gains[m] = bank.gain_shape == GAIN_DIM ? V::load(bank.gains + first * count + m, lanes, count)
+                                             : V::splat(bank.gains[m]);
   }
 
   static int64_t valid(const Bank &bank, int64_t first) {

@@ -10,6 +10,7 @@ namespace {
 #include "vector.h"
 #include "product.h"
 #include "scratch.h"
+#include "sink.h"
 #include "group.h"
 typedef Entry<8, 12, 96> Here;
 }  // namespace

@@ -4,6 +4,7 @@ namespace {
 #include "vector.h"
 #include "product.h"
 #include "scratch.h"
+#include "sink.h"
 #include "group.h"
 typedef Entry<4, 12, 192> Here;
 }  // namespace

@@ -28,6 +28,22 @@ struct Vector {
   /* x - 0 is x for every x, so this compiles to one broadcast. */
   static inline Float splat(float value) { return value - Float{}; }
 
+  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add. */
+  static inline Float in_register(Float value) {
+#if defined(__x86_64__) && !defined(SPAUDIO_ANY_PROCESSOR)
+    asm("" : "+x"(value));
+#endif
+    return value;
+  }
+
+  /* Zero, loaded where it is used: gcc would keep it in a register that an accumulator needs. */
+  static inline Float zero() {
+    static const Float value{};
+    const Float *address = &value;
+    asm volatile("" : "+r"(address));
+    return *address;
+  }
+
   static inline Float load(const float *from, int64_t lanes, int64_t stride) {
     Float value{};
     if (stride == 1 && lanes == LANES)
@@ -45,11 +61,11 @@ struct Vector {
   }
 
   static inline float sum(Float value) {
-    float parts[LANES];
+    typedef typename Lanes<4>::Float Quarter;
+    Quarter parts[LANES / 4];
     __builtin_memcpy(parts, &value, sizeof value);
-    for (int half = LANES / 2; half > 0; half /= 2)
-      for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
-    return parts[0];
+    for (int i = 1; i < LANES / 4; ++i) parts[0] += parts[i];
+    return (parts[0][0] + parts[0][2]) + (parts[0][1] + parts[0][3]);
   }
 
   static inline Float clamp(Float value, float low, float high) {
@@ -96,6 +112,16 @@ struct Vector {
     q = q * s + -1.42647390514189e-02f;
     return x * p / q;
   }
+
+  /* Not inlined: a block would hold dozens of copies. */
+  __attribute__((noinline)) static Float normal_cdf(Float z) {
+    return 0.5f + 0.5f * erf(z * 0.70710678118654752f);
+  }
+
+  __attribute__((noinline)) static Float gelu_slope(Float z) {
+    const float density = 0.39894228040143268f; /* 1 / sqrt(2 pi) */
+    return normal_cdf(z) + z * density * exp(z * z * -0.5f);
+  }
 };
 
 /* An activation's value, and its gradient given that of the value. NaN passes through as in torch:
@@ -106,21 +132,20 @@ struct Activate {
   typedef typename V::Float Float;
 
   static inline Float value(Float z) {
-    if (ACTIVATION == ACT_RELU) return Float{} > z ? Float{} : z;
-    if (ACTIVATION == ACT_GELU) return z * normal_cdf(z);
+    if (ACTIVATION == ACT_RELU) {
+      const Float zero = V::zero();
+      return zero > z ? zero : z;
+    }
+    if (ACTIVATION == ACT_GELU) return z * V::normal_cdf(z);
     return z;
   }
 
   static inline Float gradient(Float z, Float grad) {
-    if (ACTIVATION == ACT_RELU) return z <= Float{} ? Float{} : grad;
-    if (ACTIVATION == ACT_GELU) {
-      const float density = 0.39894228040143268f; /* 1 / sqrt(2 pi) */
-      return grad * (normal_cdf(z) + z * density * V::exp(z * z * -0.5f));
+    if (ACTIVATION == ACT_RELU) {
+      const Float zero = V::zero();
+      return z <= zero ? zero : grad;
     }
+    if (ACTIVATION == ACT_GELU) return grad * V::gelu_slope(z);
     return grad;
-  }
-
-  static inline Float normal_cdf(Float z) {
-    return 0.5f + 0.5f * V::erf(z * 0.70710678118654752f);
   }
 };
