@@ -1,0 +1,203 @@
+"""Every backend of the filterbank against the definition in float64, forward and backward."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from spaudio.filters import filterbank
+from spaudio.filters.fused import cpu, gemm
+from spaudio.filters.fused.op import BACKENDS
+
+# M and K of each scale: one filter and one tap; rows and taps off every block's size; several
+# scales, the longest longer than the tokens.
+BANKS = {
+    "single": [(1, 1)],
+    "tails": [(7, 5)],
+    "multiscale": [(4, 9), (1, 1), (2, 40), (3, 2)],
+}
+# Batch, tokens, dim: within one vector; over tiles and vectors, with tails; one token.
+SIZES = [(3, 11, 5), (2, 211, 19), (4, 1, 8)]
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def gain_shapes(batch: int, tokens: int, dim: int, filters: int) -> list[tuple[int, ...]]:
+    return [(filters,), (dim, filters), (batch, tokens, filters)]
+
+
+def draw(
+    size: tuple[int, int, int], bank: list[tuple[int, int]], gains: int, seed: int = 0
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    """x, kernels, gains, and the gradient of the result, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        # Rounded to float32, so that float32 and float64 compute the same thing.
+        return torch.randn(shape, generator=generator).double()
+
+    shape = gain_shapes(*size, sum(m for m, _ in bank))[gains]
+    return normal(*size), [normal(*k) for k in bank], normal(*shape), normal(*size)
+
+
+def run(
+    tensors: tuple[Tensor, list[Tensor], Tensor, Tensor],
+    backend: str,
+    dtype: torch.dtype,
+    **kw: object,
+) -> list[Tensor]:
+    """The result and the gradients of x, gains and each kernel."""
+    x, kernels, gains, grad = tensors
+    leaves = [value.detach().to(dtype).requires_grad_() for value in (x, gains, *kernels)]
+    y = filterbank(leaves[0], leaves[2:], leaves[1], backend=backend, **kw)  # type: ignore[arg-type]
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))]
+
+
+def relative_errors(results: list[Tensor], exact: list[Tensor]) -> list[float]:
+    return [
+        float((a.double() - b).norm() / b.norm().clamp_min(1e-300))
+        for a, b in zip(results, exact, strict=True)
+    ]
+
+
+@backends
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "centred"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "identity"])
+@pytest.mark.parametrize("bank", BANKS)
+def test_agrees_with_the_definition(backend: str, causal: bool, activation: str, bank: str) -> None:
+    for size, gains, padded in itertools.product(SIZES, range(3), [False, True]):
+        tensors = draw(size, BANKS[bank], gains)
+        mask = torch.rand(size[:2], generator=torch.Generator().manual_seed(1)) < 0.3
+        options = {"causal": causal, "activation": activation, "padding_mask": mask}
+        if not padded:
+            options.pop("padding_mask")
+        exact = run(tensors, "reference", torch.float64, **options)
+        errors = relative_errors(run(tensors, backend, torch.float32, **options), exact)
+        # Sums that cancel lose digits, the definition's as well.
+        rounding = relative_errors(run(tensors, "reference", torch.float32, **options), exact)
+        assert all(a < 3e-6 + 4 * b for a, b in zip(errors, rounding, strict=True)), (size, gains)
+
+
+@pytest.mark.parametrize("gains", range(3))
+def test_gemm_is_exact_in_float64_whatever_its_tiles(
+    gains: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = draw((3, 29, 5), BANKS["multiscale"], gains)
+    exact = run(tensors, "reference", torch.float64)
+    for size in (1, 2000, 1 << 20):
+        monkeypatch.setitem(gemm.TILE_BYTES, "cpu", size)
+        assert max(relative_errors(run(tensors, "gemm", torch.float64), exact)) < 1e-13
+
+
+@pytest.mark.parametrize(("backend", "allowed"), [("cpu", 1.02), ("gemm", 1.5)])
+@pytest.mark.parametrize("bank", [[(48, 32)], [(24, 16)]], ids=str)
+def test_error_in_float32_against_the_definitions(
+    backend: str, allowed: float, bank: list[tuple[int, int]]
+) -> None:
+    """The native kernel rounds no more than conv1d; a BLAS sums in the order it likes."""
+    mine, definition = [], []
+    for seed in range(3):
+        tensors = draw((2, 256, 32), bank, 0, seed)
+        exact = run(tensors, "reference", torch.float64)
+        mine.append(relative_errors(run(tensors, backend, torch.float32), exact))
+        definition.append(relative_errors(run(tensors, "reference", torch.float32), exact))
+    sums = [[sum(column) for column in zip(*rows, strict=True)] for rows in (mine, definition)]
+    assert all(a <= allowed * b for a, b in zip(*sums, strict=True)), sums
+
+
+@backends
+@pytest.mark.parametrize("size", [(0, 5, 3), (2, 0, 3), (2, 5, 0)], ids=str)
+def test_empty(backend: str, size: tuple[int, int, int]) -> None:
+    y, grad_x, grad_gains, grad_kernel = run(draw(size, [(4, 3)], 0), backend, torch.float32)
+    assert y.shape == grad_x.shape == size
+    assert not grad_gains.any()
+    assert not grad_kernel.any()
+
+
+@backends
+def test_any_memory_layout(backend: str) -> None:
+    x, (kernel,), gains, grad = draw((2, 21, 19), [(5, 4)], 1)
+    exact = run((x, [kernel], gains, grad), "reference", torch.float64)
+    layouts: list[Callable[[Tensor], Tensor]] = [
+        lambda v: v.transpose(-1, -2).contiguous().transpose(-1, -2),
+        lambda v: torch.stack([v, v + 1], dim=-1)[..., 0],
+        lambda v: torch.cat([v + 1, v], dim=0)[len(v) :],
+    ]
+    for layout in layouts:
+        laid = [layout(v).float() for v in (x, kernel, gains, grad)]
+        leaves = [v.requires_grad_() for v in (laid[0], laid[2], laid[1])]
+        y = filterbank(leaves[0], leaves[2], leaves[1], backend=backend)
+        grads = torch.autograd.grad(y, leaves, laid[3])
+        assert max(relative_errors([y.detach(), *grads], exact)) < 3e-6
+    summed = torch.autograd.grad(
+        filterbank(leaves[0], leaves[2], leaves[1], backend=backend).sum(), leaves
+    )
+    exact = run((x, [kernel], gains, torch.ones_like(x)), "reference", torch.float64)[1:]
+    assert max(relative_errors(list(summed), exact)) < 3e-6
+
+
+@backends
+def test_only_the_gradients_asked_for(backend: str) -> None:
+    x, kernels, gains, grad = draw((2, 30, 9), [(5, 4)], 2)
+    exact = run((x, kernels, gains, grad), "reference", torch.float64)[1:]
+    for asked in itertools.product([False, True], repeat=3):
+        if not any(asked):
+            continue
+        leaves = [
+            value.float().requires_grad_(want)
+            for value, want in zip((x, gains, kernels[0]), asked, strict=True)
+        ]
+        y = filterbank(leaves[0], leaves[2], leaves[1], backend=backend)
+        grads = torch.autograd.grad(y, [v for v in leaves if v.requires_grad], grad.float())
+        wanted = [e for e, want in zip(exact, asked, strict=True) if want]
+        assert max(relative_errors(list(grads), wanted)) < 3e-6
+
+
+@backends
+def test_nan_stays_where_the_definition_has_it(backend: str) -> None:
+    x, kernels, gains, _ = draw((1, 40, 3), [(4, 5)], 0)
+    x[0, 20, 1] = float("nan")
+    y = filterbank(x.float(), kernels[0].float(), gains.float(), backend=backend)
+    expected = filterbank(x, kernels, gains, backend="reference")
+    assert torch.equal(y.isnan(), expected.isnan())
+    mask = torch.zeros(1, 40, dtype=torch.bool)
+    mask[0, 20] = True
+    y = filterbank(x.float(), kernels[0].float(), gains.float(), padding_mask=mask, backend=backend)
+    assert y.isfinite().all()
+
+
+@backends
+def test_a_batch_is_its_items(backend: str) -> None:
+    tensors = draw((5, 37, 11), BANKS["multiscale"], 2)
+    x, gains = tensors[0].float(), tensors[2].float()
+    kernels = [kernel.float() for kernel in tensors[1]]
+    whole = filterbank(x, kernels, gains, backend=backend)
+    items = [filterbank(x[i : i + 1], kernels, gains[i : i + 1], backend=backend) for i in range(5)]
+    torch.testing.assert_close(whole, torch.cat(items))
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_every_vector_width_of_this_processor(lanes: int) -> None:
+    library = cpu.library()
+    assert library is not None, "the native kernel is built with the package"
+    if lanes > library.lanes:
+        pytest.skip(f"this processor has vectors of {library.lanes}")
+    for gains, causal in itertools.product(range(3), [False, True]):
+        x, kernels, gain, grad = draw((2, 211, 19), BANKS["multiscale"], gains)
+        exact = run((x, kernels, gain, grad), "reference", torch.float64, causal=causal)
+        flat = torch.cat([kernel.flatten() for kernel in kernels]).float()
+        shapes = [size for kernel in kernels for size in kernel.shape]
+        arguments = (x.float(), flat, shapes, gain.float(), None, causal, "relu")
+        y = library.forward(*arguments, lanes=lanes)
+        grads = library.backward(grad.float(), *arguments, [True] * 3, lanes=lanes)
+        expected = [exact[0], exact[1], torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
+        assert max(relative_errors([y, *grads], expected)) < 3e-6

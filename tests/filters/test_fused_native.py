@@ -1,0 +1,109 @@
+"""The native kernel under threads, and in the vector width that this processor may lack."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from spaudio.filters import filterbank
+from spaudio.filters.fused import cpu
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def step(gains: int = 0, seed: int = 0) -> list[Tensor]:
+    """Result and gradients of a bank over more groups than there are parts."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = [(7,), (44, 7), (3, 50, 7)][gains]
+    leaves = [
+        torch.randn(s, generator=generator).requires_grad_() for s in ((3, 50, 44), (7, 9), shape)
+    ]
+    y = filterbank(*leaves, backend="cpu")
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+
+
+@pytest.mark.parametrize("gains", range(3))
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_same_bits_every_time(threads: int, gains: int) -> None:
+    torch.set_num_threads(threads)
+    first = step(gains)
+    for _ in range(20):
+        assert all(torch.equal(a, b) for a, b in zip(first, step(gains), strict=True))
+
+
+@pytest.mark.parametrize("gains", range(3))
+def test_threads_change_only_the_order_of_sums(gains: int) -> None:
+    torch.set_num_threads(1)
+    alone = step(gains)
+    for threads in (2, 3, 64):
+        torch.set_num_threads(threads)
+        for a, b in zip(step(gains), alone, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+def test_python_threads_do_not_disturb_each_other() -> None:
+    torch.set_num_threads(2)
+    expected = [step(seed % 3, seed) for seed in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(5):
+            results = pool.map(lambda seed: step(seed % 3, seed), range(12))
+            for got, want in zip(results, expected, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_own_threads_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(3)
+    expected = step(2)
+    library = cpu.library()
+    assert library is not None
+    monkeypatch.setattr(library, "_region", None)
+    assert all(torch.equal(a, b) for a, b in zip(step(2), expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def widest(tmp_path_factory: pytest.TempPathFactory) -> cpu.Library:
+    """The library with its 16-lane code compiled for any processor; slow, but the same source."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    folder = Path(cpu.__file__).with_name("native")
+    target = tmp_path_factory.mktemp("native") / "widest.so"
+    subprocess.run(
+        [compiler, "-O0", "-std=c++17", "-fPIC", "-shared", "-pthread", "-DSPAUDIO_ANY_PROCESSOR"]
+        + [str(path) for path in sorted(folder.glob("*.cpp"))]
+        + ["-o", str(target)],
+        check=True,
+    )
+    return cpu.Library(target)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_sixteen_lanes(widest: cpu.Library, activation: str) -> None:
+    assert widest.lanes == 16
+    library = cpu.library()
+    assert library is not None
+    generator = torch.Generator().manual_seed(0)
+    for shape in [(16,), (37, 16), (2, 130, 16)]:
+        x, grad, kernels, gains = (
+            torch.randn(s, generator=generator)
+            for s in ((2, 130, 37), (2, 130, 37), (14 * 9 + 2 * 4,), shape)
+        )
+        arguments = (x, kernels, [14, 9, 2, 4], gains, None, False, activation)
+        results = [
+            [lib.forward(*arguments, lanes=n), *lib.backward(grad, *arguments, [True] * 3, lanes=n)]
+            for lib, n in ((widest, 16), (library, 4))
+        ]
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))

@@ -1,0 +1,171 @@
+"""The filterbank as a torch operator: derivatives, tracing, types, and the choice of a backend."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spaudio.filters import filterbank
+from spaudio.filters.definition import filterbank_definition
+from spaudio.filters.fused import cpu, op
+
+
+def arguments(dtype: torch.dtype = torch.float32, gains: int = 0) -> list[Tensor]:
+    """x (2, 9, 3), kernels (4, 3) and (2, 1), gains."""
+    generator = torch.Generator().manual_seed(3)
+    shape = [(6,), (3, 6), (2, 9, 6)][gains]
+    return [
+        torch.randn(s, generator=generator, dtype=dtype).requires_grad_()
+        for s in ((2, 9, 3), (4, 3), (2, 1), shape)
+    ]
+
+
+def call(x: Tensor, first: Tensor, second: Tensor, gains: Tensor) -> Tensor:
+    mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+    mask[:, -2:] = True
+    return filterbank(x, [first, second], gains, causal=True, padding_mask=mask, activation="gelu")
+
+
+@pytest.mark.parametrize("gains", range(3))
+def test_first_and_second_derivatives(gains: int) -> None:
+    inputs = tuple(arguments(torch.float64, gains))
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+def test_second_derivative_of_frozen_kernels() -> None:
+    x, first, second, gains = arguments(torch.float64)
+    frozen = (first.detach(), second.detach())
+    assert torch.autograd.gradgradcheck(lambda x, g: call(x, *frozen, g), (x, gains))
+
+
+@pytest.mark.parametrize("backend", op.BACKENDS)
+def test_operator_contract(backend: str) -> None:
+    x, kernels, _, gains = arguments(gains=2)
+    flat = kernels.detach().flatten().requires_grad_()
+    gains = gains[..., :4].detach().requires_grad_()
+    common = (x, flat, [4, 3], gains, None, False, "relu", backend)
+    torch.library.opcheck(op.fused_filterbank, common)
+    grad = torch.ones_like(x)
+    torch.library.opcheck(op.fused_filterbank_backward, (grad, *common, [True, False, True]))
+
+
+class Block(nn.Module):
+    """A residual filter with a linear layer after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _, first, second, gains = arguments()
+        self.first, self.second, self.gains = map(nn.Parameter, (first, second, gains))
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x + filterbank(x, [self.first, self.second], self.gains))
+        return y
+
+
+def test_compiles_as_one_graph_of_any_length() -> None:
+    block = Block()
+    # The graph and its gradients are the subject; a backend that generates code takes much longer.
+    compiled = torch.compile(block, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tokens in (9, 14):
+        x = torch.randn(2, tokens, 3)
+        torch.testing.assert_close(compiled(x), block(x))
+        for model in (compiled, block):
+            block.zero_grad()
+            torch.autograd.backward(model(x).square().sum())
+            if model is compiled:
+                grads = [p.grad for p in block.parameters()]
+        torch.testing.assert_close(grads, [p.grad for p in block.parameters()])
+
+
+def test_exports_and_runs() -> None:
+    block = Block().eval()
+    x = torch.randn(2, 9, 3)
+    tokens = torch.export.Dim("tokens", min=2, max=64)
+    program = torch.export.export(block, (x,), dynamic_shapes=({1: tokens},))
+    assert any("spaudio.filterbank" in str(node.target) for node in program.graph.nodes)
+    longer = torch.randn(2, 31, 3)
+    torch.testing.assert_close(program.module()(longer), block(longer))
+
+
+def test_autocast_casts_the_tokens_and_sums_in_float32() -> None:
+    x, first, second, gains = arguments()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = filterbank(x, [first, second], gains)
+    assert y.dtype == torch.bfloat16
+    exact = filterbank_definition(
+        x.bfloat16().double(),
+        [first.double(), second.double()],
+        gains.double(),
+        causal=False,
+        padding_mask=None,
+        activation="relu",
+    )
+    # One rounding to 8 bits, at the end.
+    assert (y.double() - exact).abs().max() <= 2**-8 * exact.abs().max()
+    torch.autograd.backward(y.sum())
+    assert [v.grad is not None and v.grad.dtype for v in (x, first, gains)] == [torch.float32] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_with_float32_parameters(dtype: torch.dtype) -> None:
+    x, first, second, gains = arguments()
+    half = x.detach().to(dtype).requires_grad_()
+    y = filterbank(half, [first, second], gains)
+    torch.autograd.backward(y.float().square().sum())
+    assert y.dtype == half.dtype
+    assert half.grad is not None
+    assert half.grad.dtype == dtype
+    exact = filterbank(half.double(), [first.double(), second.double()], gains.double())
+    assert (y.double() - exact).abs().max() <= 2 * torch.finfo(dtype).eps * exact.abs().max()
+
+
+def test_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, first, second, gains = arguments()
+    monkeypatch.setenv("SPAUDIO_FILTER_BACKEND", "reference")
+    by_definition = filterbank(x, [first, second], gains)
+    assert "filterbank" not in type(by_definition.grad_fn).__name__.lower()
+    monkeypatch.setenv("SPAUDIO_FILTER_BACKEND", "gemm")
+    operator = filterbank(x, [first, second], gains)
+    assert "filterbank" in type(operator.grad_fn).__name__.lower()
+    monkeypatch.setenv("SPAUDIO_FILTER_BACKEND", "abacus")
+    with pytest.raises(ValueError, match=r"abacus.*SPAUDIO_FILTER_BACKEND"):
+        filterbank(x, [first, second], gains)
+    torch.testing.assert_close(operator, filterbank(x, [first, second], gains, backend="cpu"))
+
+
+def test_backend_that_cannot_is_refused_not_replaced() -> None:
+    x, first, second, gains = arguments(torch.float64)
+    with pytest.raises(ValueError, match="float64 on cpu"):
+        filterbank(x, [first, second], gains, backend="cpu")
+
+
+def test_selects_by_device_and_type() -> None:
+    select = op.select
+    assert select("auto", torch.device("cpu"), torch.float32) == "cpu"
+    assert select("auto", torch.device("cpu"), torch.float64) == "gemm"
+    assert select("auto", torch.device("meta"), torch.float32) == "gemm"
+
+
+def test_without_the_library_one_warning_and_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = arguments()
+    expected = call(*inputs)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
+    cpu.library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"slower path.*g\+\+"):
+            result = call(*inputs)
+        torch.testing.assert_close(result, expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call(*inputs)
+        with pytest.raises(ValueError, match="not built"):
+            filterbank(inputs[0], inputs[1], inputs[3][:4], backend="cpu")
+    finally:
+        cpu.library.cache_clear()
