@@ -111,7 +111,7 @@ def test_gemm_is_exact_in_float64_whatever_its_tiles(
 def test_error_in_float32_against_the_definitions(
     backend: str, bank: list[tuple[int, int]], allowed: float
 ) -> None:
-    """The native kernel rounds no more than conv1d, on small banks within a tenth of the last bit."""
+    """The native kernel rounds no more than conv1d; small banks may differ by a tenth."""
     mine, definition = [], []
     for seed in range(3):
         tensors = draw((2, 256, 32), bank, 0, seed)
