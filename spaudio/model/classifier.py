@@ -37,6 +37,10 @@ class Classifier(nn.Module):
         pooling: str = "mean",
     ) -> None:
         super().__init__()
+        self.features = features
+        self.classes = classes
+        self.filter_options = dict(filter_options)
+        self.pooling_kind = pooling
         self.project = nn.Linear(features, encoder.dim)
         try:
             filters = [

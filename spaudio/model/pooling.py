@@ -29,7 +29,8 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.score = nn.Linear(dim, 1)
+        # A bias would shift all scores alike, which the softmax does not see.
+        self.score = nn.Linear(dim, 1, bias=False)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Pools (batch, tokens, dim) to (batch, dim)."""

@@ -1,0 +1,86 @@
+"""A classifier to a folder or the Hugging Face Hub, and back: safetensors and a JSON config.
+
+The config holds plain settings, which the classes of this package check; no class is looked up by
+path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from spaudio.errors import ConfigError
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+
+try:
+    import safetensors.torch  # noqa: F401  (what the mixin saves with)
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError as error:
+    raise ImportError(
+        "saving and loading models needs huggingface_hub and safetensors: "
+        "pip install 'spaudio[hub]'"
+    ) from error
+
+
+class SavedClassifier(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="spaudio",
+    paper_url="https://arxiv.org/abs/2406.10254",
+    pipeline_tag="audio-classification",
+    tags=["filterbank"],
+):
+    """A classifier in the form in which it is saved; ``model`` is the classifier itself.
+
+    ``save_pretrained(folder)`` and ``from_pretrained(folder_or_repository)`` come from the mixin.
+
+    Args:
+        features: Width of an incoming token.
+        labels: Class names, in the order of the outputs.
+        encoder: Fields of :class:`spaudio.model.encoder.EncoderConfig`.
+        filter_options: ``name`` and options of the filter after each layer.
+        pooling: ``"mean"`` or ``"attention"``.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        labels: list[str],
+        encoder: Mapping[str, Any],
+        filter_options: Mapping[str, Any],
+        pooling: str = "mean",
+    ) -> None:
+        super().__init__()
+        try:
+            shape = EncoderConfig(**encoder)
+        except TypeError as error:
+            raise ConfigError(f"model: {error}") from error
+        self.labels = list(labels)
+        self.model = Classifier(features, len(labels), shape, filter_options, pooling)
+
+    @classmethod
+    def of(cls, model: Classifier, labels: list[str]) -> SavedClassifier:
+        """Copies a classifier into the form in which it is saved.
+
+        Args:
+            model: The classifier.
+            labels: Class names, in the order of its outputs.
+
+        Raises:
+            ConfigError: If there are not as many labels as outputs.
+        """
+        if len(labels) != model.classes:
+            raise ConfigError(f"the model has {model.classes} outputs; got {len(labels)} labels")
+        options = dict(model.filter_options)
+        saved = cls(
+            model.features, labels, asdict(model.encoder.config), options, model.pooling_kind
+        )
+        saved.model.load_state_dict(model.state_dict())
+        return saved

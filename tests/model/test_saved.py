@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+
+pytest.importorskip("huggingface_hub")
+from spaudio.model.saved import SavedClassifier
+
+SHAPE = EncoderConfig(dim=16, layers=2, heads=2, filter_layers=(1,))
+LABELS = ["dog", "cat", "owl"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"name": "none"}, {"name": "multiscale", "scales": [[3, 2], [2, 5]]}]
+)
+def test_a_model_comes_back_to_the_bit(options: dict[str, object], tmp_path: Path) -> None:
+    model = Classifier(10, 3, SHAPE, options, "attention").eval()
+    SavedClassifier.of(model, LABELS).save_pretrained(tmp_path)
+    loaded = SavedClassifier.from_pretrained(tmp_path)
+    x = torch.randn(2, 7, 10)
+    assert torch.equal(loaded.model.eval()(x), model(x))
+    assert loaded.labels == LABELS
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"filter_options": {"name": "os.system"}}, "os.system"),
+        ({"encoder": {"_target_": "os.system"}}, "_target_"),
+    ],
+)
+def test_a_config_names_settings_and_never_code(
+    change: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    model = Classifier(10, 3, SHAPE, {"name": "none"})
+    SavedClassifier.of(model, LABELS).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ConfigError, match=named):
+        SavedClassifier.from_pretrained(tmp_path)
+
+
+def test_labels_must_fit_the_outputs() -> None:
+    model = Classifier(10, 3, SHAPE, {"name": "none"})
+    with pytest.raises(ConfigError, match="3 outputs; got 2 labels"):
+        SavedClassifier.of(model, LABELS[:2])
