@@ -11,7 +11,9 @@ import numpy.typing as npt
 from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
-MODES = ("global", "clip")
+# A band that never moves (e.g. above the audio's band limit) must not be blown up to noise.
+LEAST_VARIANCE = 1e-4
+MODES = ("global", "clip", "clip_std")
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,10 @@ class Normaliser:
     ``global`` subtracts the training split's mean of each band. ``clip`` subtracts each clip's own
     mean of each band instead (cepstral mean subtraction: it removes the channel, the loudness and
     part of the speaker). Both divide by the training split's standard deviation of what is left.
+    ``clip_std`` divides by each clip's own standard deviation of each band instead.
 
     Args:
-        mode: ``"global"`` or ``"clip"``.
+        mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
         mean: (n_mels,), the training split's; not used by ``clip``.
         std: (n_mels,), the training split's.
     """
@@ -37,7 +40,7 @@ class Normaliser:
         """Measures mean and standard deviation on the training split, frame by frame.
 
         Args:
-            mode: ``"global"`` or ``"clip"``.
+            mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
             training_clips: Frames (frames, n_mels) of each clip of the training split only.
 
         Returns:
@@ -51,7 +54,7 @@ class Normaliser:
         count, total, squares = 0, None, None
         for frames in training_clips:
             values = frames.astype(np.float64)
-            if mode == "clip":
+            if mode != "global":
                 values = values - values.mean(axis=0)
             count += len(values)
             total = values.sum(axis=0) + (0 if total is None else total)
@@ -59,11 +62,13 @@ class Normaliser:
         if total is None or squares is None:
             raise ConfigError("normalisation needs at least one training clip; got none")
         mean = total / count
-        # A band that never moves (e.g. above the audio's band limit) must not be blown up to noise.
-        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))
+        std = np.sqrt(np.maximum(squares / count - mean**2, LEAST_VARIANCE))
         return cls(mode, mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, frames: Frames) -> Frames:
         """Normalises the frames (frames, n_mels) of one clip."""
-        mean = frames.mean(axis=0) if self.mode == "clip" else self.mean
-        return ((frames - mean) / self.std).astype(np.float32, copy=False)
+        mean = self.mean if self.mode == "global" else frames.mean(axis=0)
+        std = self.std
+        if self.mode == "clip_std":
+            std = np.sqrt(np.maximum(frames.var(axis=0), LEAST_VARIANCE))
+        return ((frames - mean) / std).astype(np.float32, copy=False)

@@ -15,6 +15,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.report.write import FILES
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.logmel import LogMelConfig
+from spaudio.tokens.normalise import MODES
 from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
 from tests import tiny_audio
@@ -56,7 +57,7 @@ def instantiate(config: DictConfig) -> None:
     """Builds everything that a run builds from its settings, but the data."""
     tokens = dict(config.tokens)
     stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
-    assert normalise in ("global", "clip")
+    assert normalise in MODES
     front_end = LogMelConfig(**tokens)
     AugmentConfig(**config.augment)
     TrainerConfig(**config.trainer)

@@ -28,9 +28,18 @@ def test_clip_removes_whatever_is_constant_over_a_clip() -> None:
         np.testing.assert_allclose(normaliser(clip).mean(axis=0), 0, atol=1e-5)
 
 
-def test_a_band_that_never_moves_stays_finite_and_small() -> None:
+def test_clip_std_removes_the_range_of_each_band_too() -> None:
+    normaliser = Normaliser.fit("clip_std", CLIPS)
+    scale = np.array([0.1, 1, 3, 7, 0.5], dtype=np.float32)
+    for clip in CLIPS:
+        np.testing.assert_allclose(normaliser(clip * scale), normaliser(clip), atol=1e-4)
+        np.testing.assert_allclose(normaliser(clip).std(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["global", "clip", "clip_std"])
+def test_a_band_that_never_moves_stays_finite_and_small(mode: str) -> None:
     constant = [np.full((10, 3), -13.8, dtype=np.float32)] * 2
-    normaliser = Normaliser.fit("global", constant)
+    normaliser = Normaliser.fit(mode, constant)
     assert np.abs(normaliser(constant[0])).max() < 0.01
 
 
