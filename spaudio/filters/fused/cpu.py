@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
+_INTERFACE = 1  # SPAUDIO_INTERFACE of native/filterbank.h
 _WIDEST = 16  # floats in a vector; the library goes narrower where the processor must
 
 
@@ -62,11 +63,14 @@ class Library:
         path: Its file.
 
     Raises:
-        OSError: If the file is missing, or is not of this platform.
+        OSError: If the file is missing, not of this platform, or built from another version.
     """
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
+        interface = getattr(self._library, "spaudio_interface", None)
+        if interface is None or interface() != _INTERFACE:
+            raise OSError(f"{path.name} was built from another version")
         self._library.spaudio_lanes.restype = ctypes.c_int64
         self._library.spaudio_peak.restype = ctypes.c_double
         # torch loads its OpenMP library into the global scope, under this name whichever it is.

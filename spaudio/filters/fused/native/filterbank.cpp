@@ -75,8 +75,8 @@ struct Job {
   Job(const Bank &b, const Signal *x_, const Signal *y_, const Signal *gy, const Signal *gx)
       : bank(b), target(*pick(b.lanes)), x(x_), y(y_), grad_y(gy), grad_x(gx) {
     groups = (b.dim + target.lanes - 1) / target.lanes;
-    /* Four parts a thread even out what else runs on the cores. */
-    const int64_t wanted = 4 * (b.threads > 1 ? b.threads : 1);
+    /* Sixteen parts a thread even out what else runs on the cores. */
+    const int64_t wanted = 16 * (b.threads > 1 ? b.threads : 1);
     parts = b.batch * groups < wanted ? b.batch * groups : wanted;
   }
 
@@ -148,6 +148,8 @@ struct Peak {
 };
 
 }  // namespace
+
+int64_t spaudio_interface(void) { return SPAUDIO_INTERFACE; }
 
 int64_t spaudio_lanes(void) { return pick(16)->lanes; }
 

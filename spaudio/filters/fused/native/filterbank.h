@@ -33,6 +33,10 @@ struct Signal {
   int64_t batch_stride, token_stride, dim_stride;
 };
 
+/* Changes with anything in this file, so that a library that an older source left is not called. */
+enum { SPAUDIO_INTERFACE = 1 };
+int64_t spaudio_interface(void);
+
 /* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */
 int64_t spaudio_lanes(void);
 

@@ -10,8 +10,9 @@ struct Group {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
   typedef Product<LANES, ACC> P;
+  typedef Halves<LANES> H;
   static constexpr int ROWS = 3;
-  static_assert(TILE % ACC == 0 && ACC % ROWS == 0, "a tile is whole blocks");
+  static_assert(TILE % ACC == 0 && ACC % (2 * ROWS) == 0, "a tile is whole blocks of pairs");
   typedef Scratch<LANES, ACC, TILE, ROWS> Buffers;
 
   template <int64_t ACTIVATION, bool BY_TOKEN>
@@ -46,32 +47,43 @@ struct Group {
     Buffers::pack(bank, grad_y, item, first, buffers.y);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.dx, bank.tokens);
-    Buffers::clear(buffers.lost, bank.tokens);
     float *grad_kernels = to.kernels;
     const float *h = bank.kernels;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
+      const int64_t left = left_padding(bank, taps);
+      const Float *window = buffers.x + buffers.left - left;
+      Float *const x_halves[HALVES] = {buffers.x_halves, buffers.x_halves + buffers.half_span,
+                                       buffers.x_halves + 2 * buffers.half_span};
+      H::split_signal(window, (bank.tokens + taps + ACC) / 2, x_halves);
+      Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
+      Buffers::clear(buffers.lost, HALVES * buffers.half_span);
       for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
         rows = count - done < ROWS ? 1 : ROWS;
+        const int64_t before = H::taps(taps) - 1, half = ROWS * buffers.row;
         Float gain_sums[ROWS] = {};
         const Differentiate<LANES, ACTIVATION, BY_TOKEN> sink{
             {bank, buffers.gains, item, m},
             buffers.y,
-            buffers.z + taps - 1,
+            {buffers.dz + before, buffers.dz + half + before, buffers.dz + 2 * half + before},
             buffers.row,
             gain_sums,
             BY_TOKEN && to.gains ? to.gains + m : nullptr,
             0};
-        backward_rows(bank, buffers, h, rows, taps, grad_x != nullptr, grad_kernels != nullptr,
-                      sink);
-        if (grad_kernels)
-          for (int64_t i = 0; i < rows; ++i)
-            for (int64_t k = 0; k < taps; ++k)
-              *grad_kernels++ += V::sum(buffers.kernel_sums[i * buffers.sum_row + k]);
+        backward_rows(bank, buffers, h, window, rows, taps, grad_x != nullptr,
+                      grad_kernels != nullptr, sink);
+        if (grad_kernels) grad_kernels = add_kernels(buffers, rows, taps, grad_kernels);
         if (to.gains && !BY_TOKEN)
           for (int64_t i = 0; i < rows; ++i)
             add_gain(bank, gain_sums[i], first, m + i, to.gains);
+      }
+      if (grad_x) {
+        const Float *const dx = buffers.dx_halves, *const lost = buffers.lost;
+        const int64_t span = buffers.half_span;
+        const Float *const halves[HALVES] = {dx, dx + span, dx + 2 * span};
+        const Float *const rests[HALVES] = {lost, lost + span, lost + 2 * span};
+        H::merge(halves, rests, left, bank.tokens, buffers.dx);
       }
     }
     if (grad_x) Buffers::unpack(bank, buffers.dx, item, first, *grad_x);
@@ -79,38 +91,67 @@ struct Group {
 
  private:
   /* All that `rows` filters contribute. A tile of responses is computed anew, turned into its
-     gradient, and used for both remaining products while in cache. The last taps - 1 gradients are
-     kept before the next tile, so that no token of dx is visited twice. */
+     gradient, and used for both remaining products while in cache. The last gradients that the next
+     tile's products reach back to are kept before it, so that nothing is visited twice. */
   template <class Sink>
-  static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h, int64_t rows,
-                            int64_t taps, bool wants_x, bool wants_kernels, Sink sink) {
-    const int64_t left = left_padding(bank, taps), before = taps - 1;
-    const Float *window = buffers.x + buffers.left - left;
-    for (int64_t i = 0; i < rows; ++i) {
-      Buffers::clear(buffers.z + i * buffers.row, before);
-      Buffers::clear(buffers.kernel_sums + i * buffers.sum_row, taps);
-    }
-    const int64_t end = bank.tokens + (wants_x ? left : 0);
-    for (int64_t start = 0; start < end; start += TILE) {
-      const int64_t ahead = bank.tokens - start;
+  static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
+                            const Float *window, int64_t rows, int64_t taps, bool wants_x,
+                            bool wants_kernels, Sink sink) {
+    const int64_t left = left_padding(bank, taps), half = H::taps(taps), before = half - 1;
+    H::split_kernels(h, rows, taps, buffers.kernels);
+    Buffers::clear(buffers.kernel_sums, HALVES * ROWS * buffers.sum_row);
+    for (int64_t i = 0; i < HALVES * ROWS; ++i) Buffers::clear(buffers.dz + i * buffers.row, before);
+    /* Padded tokens whose gradient is a token's, by twos: the first and the end of the last. */
+    const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
+    const int64_t end = wants_x ? (bank.tokens + left + 1) / 2 : (bank.tokens + 1) / 2;
+    for (int64_t pair = 0; pair < end; pair += TILE / 2) {
+      const int64_t start = 2 * pair, ahead = bank.tokens - start;
       const int64_t tokens = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
       sink.start = start;
       convolve(rows, h, taps, window + start, tokens, sink);
-      for (int64_t i = 0; i < rows; ++i)
-        Buffers::clear(sink.z + i * buffers.row + tokens, TILE - tokens);
+      for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens);
       if (wants_kernels)
-        correlate(rows, sink.z, buffers.row, window + start, tokens, taps, buffers.kernel_sums,
-                  buffers.sum_row);
+        for (int kind = 0; kind < HALVES; ++kind)
+          correlate(rows, sink.dz[kind], buffers.row,
+                    buffers.x_halves + kind * buffers.half_span + pair, (tokens + 1) / 2, half,
+                    buffers.kernel_sums + kind * ROWS * buffers.sum_row, buffers.sum_row);
       if (!wants_x) continue;
-      const int64_t from = start > left ? start : left;
-      const int64_t until = start + TILE < end ? start + TILE : end;
-      if (from < until)
-        spread(rows, h, taps, sink.z + from - start, buffers.row, until - from,
-               buffers.dx + from - left, buffers.lost + from - left);
-      for (int64_t i = 0; i < rows; ++i)
-        __builtin_memmove(buffers.z + i * buffers.row, buffers.z + i * buffers.row + TILE,
-                          before * sizeof(Float));
+      const int64_t from = pair > lowest ? pair : lowest;
+      const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
+      for (int kind = 0; kind < HALVES; ++kind) {
+        const int64_t at = kind * buffers.half_span + from;
+        if (from < until)
+          spread(rows, buffers.kernels + kind * rows * half, half, sink.dz[kind] + from - pair,
+                 buffers.row, until - from, buffers.dx_halves + at, buffers.lost + at);
+        for (int64_t i = 0; i < rows; ++i) {
+          Float *kept = sink.dz[kind] + i * buffers.row - before;
+          __builtin_memmove(kept, kept + TILE / 2, before * sizeof(Float));
+        }
+      }
     }
+  }
+
+  /* Past the last token the gradient is zero, whatever a block computed there. */
+  template <class Sink>
+  static void end_tile(const Sink &sink, int64_t i, int64_t tokens) {
+    const int64_t pairs = tokens / 2;
+    Float *dz[HALVES];
+    for (int kind = 0; kind < HALVES; ++kind) dz[kind] = sink.dz[kind] + i * sink.dz_row;
+    const int64_t evens = pairs + tokens % 2;
+    if (evens > pairs) dz[BOTH][pairs] = dz[EVEN][pairs];
+    Buffers::clear(dz[EVEN] + evens, TILE / 2 - evens);
+    Buffers::clear(dz[BOTH] + evens, TILE / 2 - evens);
+    Buffers::clear(dz[ODD] + pairs, TILE / 2 - pairs);
+  }
+
+  static float *add_kernels(const Buffers &buffers, int64_t rows, int64_t taps, float *to) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const Float *sums[HALVES];
+      for (int kind = 0; kind < HALVES; ++kind)
+        sums[kind] = buffers.kernel_sums + (kind * ROWS + i) * buffers.sum_row;
+      for (int64_t k = 0; k < taps; ++k) *to++ += H::tap(sums, k);
+    }
+    return to;
   }
 
   static void add_gain(const Bank &bank, Float sum, int64_t first, int64_t m, float *gains) {

@@ -29,7 +29,6 @@ struct Product {
     constexpr int COLUMNS = ACC / ROWS;
     for (int64_t t = 0; t < count; t += COLUMNS) {
       Float acc[ROWS][COLUMNS] = {};
-#pragma GCC unroll 4
       for (int64_t k = 0; k < taps; ++k) {
         Float weight[ROWS];
 #pragma GCC unroll 4

@@ -1,5 +1,5 @@
 /* Buffers of one thread, and the way of a group's signals into and out of them. Included by each
-   target's translation unit, inside its namespace, after vector.h. */
+   target's translation unit, inside its namespace, after halves.h. */
 
 template <int LANES, int ACC, int TILE, int ROWS>
 struct Scratch {
@@ -7,16 +7,21 @@ struct Scratch {
   typedef typename V::Float Float;
 
   int64_t left;      /* zeros before the first token: the most that a scale needs */
-  int64_t row;       /* distance of two rows of z: the taps before a tile, the tile, slack */
+  int64_t row;       /* distance of two rows of dz: the taps before a tile, the tile, slack */
   int64_t sum_row;   /* distance of two rows of kernel_sums */
+  int64_t half_span; /* distance of the halves of a signal */
   int64_t elements;  /* size of it all */
   Float *x;           /* input, padded */
   Float *y;           /* output; in the backward pass its gradient */
-  Float *dx;          /* gradient of the input */
-  Float *lost;        /* what rounding took from the sums in y or dx */
-  Float *z;           /* response of ROWS filters, then its gradient */
+  Float *lost;        /* what rounding took from the sums in y, or in dx_halves */
   Float *gains;       /* a vector a filter, unless they go by token */
-  Float *kernel_sums; /* gradient of ROWS kernels, not yet summed across lanes */
+  /* The backward pass alone; see halves.h. */
+  Float *dx;          /* gradient of the input */
+  Float *x_halves;    /* (HALVES, half_span) */
+  Float *dx_halves;   /* (HALVES, half_span) */
+  Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
+  Float *kernel_sums; /* (HALVES, ROWS, sum_row): gradient of kernels, not yet summed over lanes */
+  float *kernels;     /* (HALVES, ROWS, half of the taps) */
 
   Scratch(const Bank &bank, void *memory) {
     int64_t taps = 1;
@@ -27,17 +32,23 @@ struct Scratch {
       left = left_padding(bank, k) > left ? left_padding(bank, k) : left;
     }
     /* Products run over whole blocks, so every buffer has slack to read and write. */
+    const int64_t half = Halves<LANES>::taps(taps);
     const int64_t length = bank.tokens + 2 * taps + TILE + 2 * ACC;
-    row = taps + TILE + 2 * ACC;
-    sum_row = taps + ACC;
+    half_span = length / 2 + ACC;
+    row = half + TILE / 2 + 2 * ACC;
+    sum_row = half + ACC;
     x = static_cast<Float *>(memory);
     y = x + length;
-    dx = y + length;
-    lost = dx + length;
-    z = lost + length;
-    gains = z + ROWS * row;
-    kernel_sums = gains + (bank.gain_shape == GAIN_TOKEN ? 0 : count_filters(bank));
-    elements = 4 * length + ROWS * (row + sum_row) + (kernel_sums - gains);
+    lost = y + length;
+    gains = lost + HALVES * half_span;
+    dx = gains + (bank.gain_shape == GAIN_TOKEN ? 0 : count_filters(bank));
+    x_halves = dx + length;
+    dx_halves = x_halves + HALVES * half_span;
+    dz = dx_halves + HALVES * half_span;
+    kernel_sums = dz + HALVES * ROWS * row;
+    Float *end = kernel_sums + HALVES * ROWS * sum_row;
+    kernels = reinterpret_cast<float *>(end);
+    elements = end - x + (HALVES * ROWS * half + LANES - 1) / LANES;
   }
 
   static void clear(Float *from, int64_t count) {

@@ -47,39 +47,48 @@ struct Weigh {
   }
 };
 
-/* Turns the responses to one tile into their gradients, kept for the two other products, and adds up
-   the gradients of the gains. */
+/* Turns the responses to one tile into their gradients, kept in halves for the two other products,
+   and adds up the gradients of the gains. */
 template <int LANES, int64_t ACTIVATION, bool BY_TOKEN>
 struct Differentiate {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
+  typedef Activate<LANES, ACTIVATION> A;
 
   Gains<LANES, BY_TOKEN> gains;
   const Float *dy; /* gradient of the output, of all tokens */
-  Float *z;        /* of the tile */
-  int64_t z_row;
+  Float *dz[HALVES];
+  int64_t dz_row;
   Float *gain_sums; /* a vector a filter */
   float *by_token;  /* (tokens, filters) of one item from filter m on, or null */
   int64_t start;    /* first token of the tile */
 
   template <int ROWS, int COLUMNS>
   inline void take(int64_t t, Float (&response)[ROWS][COLUMNS]) const {
-    typedef Activate<LANES, ACTIVATION> A;
 #pragma GCC unroll 4
     for (int i = 0; i < ROWS; ++i) {
       Float sum = V::zero();
 #pragma GCC unroll 32
-      for (int j = 0; j < COLUMNS; ++j) {
-        const int64_t token = start + t + j;
-        const Float grad = dy[token];
-        const Float share = A::value(response[i][j]) * grad;
-        if (!BY_TOKEN)
-          sum += share;
-        else if (by_token && token <= gains.last)
-          by_token[token * gains.filters + i] += V::sum(share);
-        z[i * z_row + t + j] = A::gradient(response[i][j], gains.at(token, i) * grad);
+      for (int j = 0; j < COLUMNS; j += 2) {
+        const Float even = one(start + t + j, i, response[i][j], sum);
+        const Float odd = one(start + t + j + 1, i, response[i][j + 1], sum);
+        const int64_t at = i * dz_row + (t + j) / 2;
+        dz[EVEN][at] = even;
+        dz[ODD][at] = odd;
+        dz[BOTH][at] = even + odd;
       }
       if (!BY_TOKEN) gain_sums[i] += sum;
     }
+  }
+
+ private:
+  inline Float one(int64_t token, int i, Float response, Float &sum) const {
+    const Float grad = dy[token];
+    const Float share = A::value(response) * grad;
+    if (!BY_TOKEN)
+      sum += share;
+    else if (by_token && token <= gains.last)
+      by_token[token * gains.filters + i] += V::sum(share);
+    return A::gradient(response, gains.at(token, i) * grad);
   }
 };

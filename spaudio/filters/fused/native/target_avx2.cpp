@@ -9,6 +9,7 @@
 namespace {
 #include "vector.h"
 #include "product.h"
+#include "halves.h"
 #include "scratch.h"
 #include "sink.h"
 #include "group.h"

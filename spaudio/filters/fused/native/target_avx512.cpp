@@ -11,10 +11,11 @@
 namespace {
 #include "vector.h"
 #include "product.h"
+#include "halves.h"
 #include "scratch.h"
 #include "sink.h"
 #include "group.h"
-typedef Entry<16, 24, 48> Here;
+typedef Entry<16, 24, 96> Here;
 }  // namespace
 
 const Target target_avx512 = {16, Here::scratch_bytes, Here::forward, Here::backward, Here::peak};
