@@ -1,0 +1,1 @@
+"""What the filters cost on this machine: ``python -m spaudio.bench``."""

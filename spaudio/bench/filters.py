@@ -1,0 +1,144 @@
+"""Every backend of the filterbank against the definition and a transformer layer, in turn."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spaudio.bench.clock import ratio, take_turns
+from spaudio.bench.memory import peak_extra_bytes
+from spaudio.bench.shapes import Shape
+from spaudio.filters.fused import cpu
+
+SHAPES = (
+    Shape("K32", 8, 256, 128, ((144, 32),)),
+    Shape("K16", 8, 256, 128, ((144, 16),)),
+    Shape("scales", 8, 256, 128, ((36, 8), (36, 16), (36, 32), (36, 64))),
+    Shape("small", 16, 100, 64, ((24, 16),)),
+)
+BACKENDS = ("reference", "gemm", "cpu")
+PASSES = ("forward", "forward+backward")
+
+
+def measure(shapes: Sequence[Shape], rounds: int, limit: float) -> dict[str, Any]:
+    """Times all backends, a transformer layer and the peak of multiply-adds, in turn.
+
+    Args:
+        shapes: What to measure.
+        rounds: Times that each is timed; medians are reported.
+        limit: Seconds a shape after which no further round begins.
+
+    Returns:
+        ``machine``, and ``rows``: one for each shape, pass and backend. Operations count one
+        product of all kernels with all windows forward, and forward + backward three more where
+        the backend computes the responses anew, two for the definition.
+    """
+    library = cpu.library()
+    backends = [name for name in BACKENDS if name != "cpu" or library is not None]
+    rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit)]
+    return {"machine": _machine(), "rows": rows}
+
+
+def _measure(
+    shape: Shape, backends: Sequence[str], rounds: int, limit: float
+) -> list[dict[str, Any]]:
+    library = cpu.library()
+    functions: dict[str, Callable[[], object]] = {"layer": _layer_step(shape)}
+    for backend in backends:
+        functions[f"{backend} forward"] = shape.forward(backend)
+        functions[f"{backend} forward+backward"] = shape.step(backend)
+    peaks: list[float] = []
+    if library is not None:
+        functions["peak"] = lambda: peaks.append(library.peak(0.05))
+    seconds = take_turns(functions, rounds, limit)
+    peak = statistics.median(peaks) if peaks else None
+    rows = []
+    for backend in backends:
+        memory = peak_extra_bytes(backend, shape)
+        for kind in PASSES:
+            took = seconds[f"{backend} {kind}"]
+            products = 1 if kind == "forward" else 3 if backend == "reference" else 4
+            speed = shape.operations * products / statistics.median(took)
+            rows.append(
+                {
+                    "shape": shape.as_dict(),
+                    "pass": kind,
+                    "backend": backend,
+                    "rounds": len(took),
+                    "seconds": statistics.median(took),
+                    "times_faster_than_reference": ratio(seconds[f"reference {kind}"], took),
+                    "gflops": speed / 1e9,
+                    "peak_gflops": peak and peak / 1e9,
+                    "share_of_peak": peak and speed / peak,
+                    "peak_extra_bytes": memory if kind == "forward+backward" else None,
+                    "times_a_layer": ratio(took, seconds["layer"])
+                    if kind == "forward+backward"
+                    else None,
+                }
+            )
+    return rows
+
+
+def _layer_step(shape: Shape) -> Callable[[], tuple[Tensor, ...]]:
+    """Forward and backward of one encoder layer of the same width, feed-forward four times it."""
+    layer = nn.TransformerEncoderLayer(
+        shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True
+    )
+    x, _, _, grad = shape.inputs()
+    leaves = [x, *layer.parameters()]
+    return lambda: torch.autograd.grad(layer(x), leaves, grad)
+
+
+def _machine() -> dict[str, Any]:
+    library = cpu.library()
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # Not Linux, or a kernel that names no model.
+    return {
+        "processor": model,
+        "threads": torch.get_num_threads(),
+        "vector_lanes": library and library.lanes,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    machine = report["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads, vectors of "
+        f"{machine['vector_lanes']} floats, torch {machine['torch']}; "
+        f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
+        "",
+        "| batch, tokens, dim | bank | pass | backend | ms | times faster | GFLOP/s | of peak "
+        "| extra MiB | times a layer |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in report["rows"]:
+        shape = row["shape"]
+        size = f"{shape['batch']}, {shape['tokens']}, {shape['dim']}"
+        bank = " + ".join(f"{filters}·{taps}" for filters, taps in shape["bank"])
+        cells = [
+            _cell(row["seconds"], ".1f", 1e3),
+            _cell(row["times_faster_than_reference"], ".1f"),
+            _cell(row["gflops"], ".0f"),
+            _cell(row["share_of_peak"], ".0%"),
+            _cell(row["peak_extra_bytes"], ".1f", 2**-20),
+            _cell(row["times_a_layer"], ".2f"),
+        ]
+        lines.append(" | ".join([f"| {size}", bank, row["pass"], row["backend"], *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, form: str, scale: float = 1.0) -> str:
+    return "" if value is None else format(value * scale, form)
