@@ -3,6 +3,8 @@
 P successive tokens of M filters are one product: the kernels, laid out as a banded (M * P, L)
 matrix, times a window of L tokens, all dimensions at once. ``x`` is thus read where it lies, with
 no copy of its K-token windows. A tile is a few windows; the backward pass computes it again.
+
+The band's zeros multiply too: a NaN or an infinity in ``x`` spoils the P tokens computed with it.
 """
 
 from __future__ import annotations
