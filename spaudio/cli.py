@@ -40,12 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _compare(runs: Sequence[Path], over: str | None, output: Path | None) -> None:
     """Prints a table over runs, and writes it."""
-    from rich.console import Console
-
-    from spaudio.report.compare import compare, group_runs
+    from spaudio.report.compare import compare, group_runs, show
 
     table, markdown = compare(group_runs(runs, over))
-    Console().print(table)
+    show(table)
     if output is not None:
         output.write_text(markdown, encoding="utf-8")
 

@@ -21,7 +21,7 @@ from rich.console import Console
 import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.run import run_recipe
-from spaudio.report.compare import compare, group_runs
+from spaudio.report.compare import compare, group_runs, show
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
 # list of a sweep's overrides.
@@ -69,7 +69,7 @@ def main(script: str) -> None:
         raise SystemExit(130) from None
     if len(finished) > 1:
         table, markdown = compare(group_runs(finished))
-        Console().print(table)
+        show(table)
         path = finished[-1].parent / f"compare-{finished[-1].name}.md"
         path.write_text(markdown, encoding="utf-8")
         for run in finished:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from rich.console import Console
 from rich.table import Table
 
 from spaudio.errors import DataError
@@ -130,11 +131,17 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
         ])  # fmt: skip
     table = Table(title="Test split; model selected on validation")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for line in body:
         table.add_row(*line)
     lines = [header, ["---"] * len(header), *body]
     return table, "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def show(table: Table) -> None:
+    """Prints a table at its full width: a cut number is worse than a line that wraps."""
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(needed, Console().width)).print(table)
 
 
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
