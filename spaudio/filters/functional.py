@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spaudio.filters.base import check_tokens
 from spaudio.filters.definition import ACTIVATIONS, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
 
@@ -80,10 +81,7 @@ def _check(
     backend: str,
 ) -> None:
     """Raises ValueError where arguments do not fit together."""
-    if x.dim() != 3 or not x.is_floating_point():
-        raise ValueError(
-            f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
-        )
+    check_tokens(x, padding_mask)
     if not kernels or any(k.dim() != 2 or 0 in k.shape for k in kernels):
         shapes = [tuple(k.shape) for k in kernels]
         raise ValueError(
@@ -94,13 +92,6 @@ def _check(
     allowed = [(filters,), (dim, filters), (batch, tokens, filters)]
     if tuple(gains.shape) not in allowed:
         raise ValueError(f"gains must have one of the shapes {allowed}; got {tuple(gains.shape)}")
-    if padding_mask is not None and (
-        padding_mask.dtype != torch.bool or padding_mask.shape != (batch, tokens)
-    ):
-        raise ValueError(
-            f"padding_mask must be boolean (batch, tokens) = {(batch, tokens)}, True where a token "
-            f"is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
-        )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
     if backend not in ("auto", "reference", *BACKENDS):
