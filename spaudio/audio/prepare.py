@@ -3,8 +3,8 @@
 A preparation lives in ``<folder>/<name>/<key>/``, the key being a hash of name and options:
 ``journal.jsonl`` (see `spaudio.audio.journal`), ``manifest.jsonl``, ``bad_clips.txt`` if there are
 any, and, written last, ``prepared.json``. Without that marker nothing is finished.
-The folder ``work`` beside them is where downloads, unpacked archives and renderings lie; all options
-share it.
+The folder ``work`` beside ``<key>`` is where downloads, unpacked archives and renderings lie; all
+options share it.
 """
 
 from __future__ import annotations
