@@ -1,10 +1,9 @@
 """Notes of General-MIDI instruments, rendered from the SoundFont that pretty_midi ships.
 
 These are sampled instruments played by a synthesiser, one note a second, without reverberation:
-not recordings of players. Nor is an unheard program always made of unheard samples: the SoundFont
-builds acoustic, bright and honky-tonk piano from the same nine, violin and viola from the same
-eight, and shares some across families (dulcimer and steel guitar, tremolo and ensemble strings).
-No two programs sound alike bit for bit.
+not recordings of players. Several programs of the SoundFont are made of the same samples (acoustic,
+bright and honky-tonk piano; violin and viola; even across families, as dulcimer and steel guitar),
+so programs that share a sample stay together: test and validation are samples never heard.
 
     python data_prep/notes.py [task=family|program|pitch] [seed=0]
 """
@@ -16,7 +15,8 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import numpy as np
 from spaudio.audio.command import main
 from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.audio.render import CLIP_SECONDS, VERSION, Note, Program, render_programs
-from spaudio.audio.soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont
+from spaudio.audio.soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont, program_samples
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError
 
@@ -33,6 +33,7 @@ TASKS = ("family", "program", "pitch")
 VELOCITIES = (48, 120)  # softest and loudest
 _ONSET = (0.0, 0.1)  # s, range of the seeded jitter
 _LENGTH = (0.5, 0.8)  # s
+_ATTEMPTS = 300  # of drawing a split; the default takes a handful
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
@@ -62,7 +63,7 @@ def prepare(
         task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (note
             name; same split) or ``"program"`` (validation and test are pitches never trained on).
         families: Names of the families (see `FAMILIES`).
-        programs_per_family: 3 to 8; of 8, 2 are for test and 1 for validation.
+        programs_per_family: 3 to 8; of 8, 2 or 3 are for test and 1 or 2 for validation.
         num_pitches: Pitches of each program.
         lowest_pitch: MIDI number.
         pitch_step: Semitones between pitches.
@@ -80,13 +81,18 @@ def prepare(
         raise ConfigError(f"source={source!r}; notes are rendered, not read: leave source out")
     if task not in TASKS:
         raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")
-    numbers = _programs(families, programs_per_family)
+    units = _units(program_samples(load_soundfont()))
+    numbers = _programs(families, programs_per_family, units)
     pitches = _pitches(num_pitches, lowest_pitch, pitch_step, task)
     velocities = _velocities(num_velocities)
     programs = [Program(number, _notes(number, pitches, velocities, seed)) for number in numbers]
     root = work / f"rendered-{_key(programs, sample_rate)}"
     render_programs(programs, root, sample_rate=sample_rate, workers=workers or _cores())
-    splits = _split(task, numbers, pitches, seed)
+    splits = (
+        _split_pitches(pitches, seed)
+        if task == "program"
+        else _split_programs(numbers, units, programs_per_family, seed)
+    )
     names = {number: _program_name(number) for number in numbers}
     labels = {
         "family": [FAMILIES[number // PROGRAMS_PER_FAMILY] for number in numbers],
@@ -115,7 +121,20 @@ def pitch_name(pitch: int) -> str:
     return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
-def _programs(families: Sequence[str], per_family: int) -> list[int]:
+def _units(samples: Mapping[int, frozenset[int]]) -> dict[int, int]:
+    """For each program the lowest one that it shares samples with, be it over others in between."""
+    units: dict[int, int] = {}
+    heard: dict[int, frozenset[int]] = {}  # samples of each unit
+    for program in range(len(FAMILIES) * PROGRAMS_PER_FAMILY):
+        joined = sorted(unit for unit, known in heard.items() if known & samples[program])
+        unit = min([*joined, program])
+        heard[unit] = samples[program].union(*(heard.pop(other) for other in joined))
+        units = {p: unit if u in joined else u for p, u in units.items()} | {program: unit}
+    return units
+
+
+def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]) -> list[int]:
+    """``per_family`` programs of each family, those that share no samples before others."""
     if unknown := [family for family in families if family not in FAMILIES]:
         raise ConfigError(f"families has {unknown[0]!r}; expected some of {', '.join(FAMILIES)}")
     if len(set(families)) < 2:
@@ -125,12 +144,19 @@ def _programs(families: Sequence[str], per_family: int) -> list[int]:
             f"programs_per_family={per_family!r}; expected 3 to {PROGRAMS_PER_FAMILY}, so that "
             "training, validation and test have one each"
         )
-    return [
-        place * PROGRAMS_PER_FAMILY + index
-        for place, family in enumerate(FAMILIES)
-        if family in families
-        for index in range(per_family)
-    ]
+    chosen: list[int] = []
+    for place, family in enumerate(FAMILIES):
+        if family not in families:
+            continue
+        first = place * PROGRAMS_PER_FAMILY
+        members = range(first, first + PROGRAMS_PER_FAMILY)
+        seen = Counter[int]()
+        rank: dict[int, int] = {}
+        for member in members:
+            rank[member] = seen[units[member]]
+            seen[units[member]] += 1
+        chosen += sorted(sorted(members, key=lambda p: (rank[p], p))[:per_family])
+    return chosen
 
 
 def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:
@@ -169,15 +195,48 @@ def _draw(random: np.random.Generator, bounds: tuple[float, float]) -> float:
     return round(float(random.uniform(*bounds)), 4)
 
 
-def _split(task: str, programs: Sequence[int], pitches: Sequence[int], seed: int) -> dict[int, str]:
-    """Split of each program, or, for ``task="program"``, of each pitch."""
-    if task == "program":
-        return _hold_out(pitches, max(1, len(pitches) // 5), max(1, len(pitches) // 10), seed)
-    splits: dict[int, str] = {}
-    for family in sorted({program // PROGRAMS_PER_FAMILY for program in programs}):
-        members = [p for p in programs if p // PROGRAMS_PER_FAMILY == family]
-        splits |= _hold_out(members, max(1, len(members) // 4), max(1, len(members) // 8), seed)
-    return splits
+def _split_programs(
+    programs: Sequence[int], units: Mapping[int, int], per_family: int, seed: int
+) -> dict[int, str]:
+    """Split of each program. Whole units are drawn, until each family has its share."""
+    least = {"test": max(1, per_family // 4), "valid": max(1, per_family // 8)}
+    for attempt in range(_ATTEMPTS):
+        slack = 1 + 3 * attempt // _ATTEMPTS  # programs that a split may take beyond its share
+        names = {f"{attempt}:{unit}": unit for unit in {units[p] for p in programs}}
+        order = [names[name] for name in seeded_order(names, seed)]
+        splits = dict.fromkeys(programs, "train")
+        for split, least_programs in least.items():
+            for unit in order:
+                members = [p for p in programs if units[p] == unit]
+                if splits[members[0]] != "train":
+                    continue
+                have, more = _per_family(splits, split), Counter(map(_family, members))
+                wanted = any(have[family] < least_programs for family in more)
+                if wanted and all(have[f] + n <= least_programs + slack for f, n in more.items()):
+                    splits |= dict.fromkeys(members, split)
+        shares = {split: _per_family(splits, split) for split in (*least, "train")}
+        if all(
+            shares[split][family] >= least.get(split, 1)
+            for split in shares
+            for family in set(map(_family, programs))
+        ):
+            return splits
+    raise ConfigError(
+        f"programs_per_family={per_family!r}: no split keeps shared samples apart; give another "
+        "number or other families"
+    )
+
+
+def _family(program: int) -> int:
+    return program // PROGRAMS_PER_FAMILY
+
+
+def _per_family(splits: Mapping[int, str], split: str) -> Counter[int]:
+    return Counter(_family(program) for program, found in splits.items() if found == split)
+
+
+def _split_pitches(pitches: Sequence[int], seed: int) -> dict[int, str]:
+    return _hold_out(pitches, max(1, len(pitches) // 5), max(1, len(pitches) // 10), seed)
 
 
 def _hold_out(numbers: Sequence[int], num_test: int, num_valid: int, seed: int) -> dict[int, str]:

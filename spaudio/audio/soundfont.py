@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from spaudio.errors import DataError
@@ -27,7 +28,7 @@ FAMILIES = (
 )
 PROGRAMS_PER_FAMILY = 8
 
-_CHORUS_SEND, _REVERB_SEND = 15, 16  # generator operators
+_CHORUS_SEND, _REVERB_SEND, _INSTRUMENT, _SAMPLE = 15, 16, 41, 53  # generator operators
 
 
 def load_soundfont() -> bytes:
@@ -62,13 +63,11 @@ def without_effects(soundfont: bytes) -> bytes:
     Raises:
         DataError: If ``soundfont`` is not in SoundFont 2 format.
     """
-    if soundfont[:4] != b"RIFF" or soundfont[8:12] != b"sfbk":
-        raise DataError("not a SoundFont 2 file (no RIFF sfbk header); give an .sf2 file")
     dry = bytearray(soundfont)
-    for name, start, end in _chunks(soundfont, 12, len(soundfont)):
-        if name != b"LIST" or soundfont[start : start + 4] != b"pdta":
+    for name, start, end in _lists(soundfont):
+        if name != b"pdta":
             continue
-        for part, first, last in _chunks(soundfont, start + 4, end):
+        for part, first, last in _chunks(soundfont, start, end):
             if part not in (b"pgen", b"igen"):
                 continue
             for offset in range(first, last - 3, 4):
@@ -78,6 +77,58 @@ def without_effects(soundfont: bytes) -> bytes:
                 ):
                     dry[offset + 2 : offset + 4] = b"\0\0"
     return bytes(dry)
+
+
+def program_samples(soundfont: bytes) -> dict[int, frozenset[int]]:
+    """The samples that each program of bank 0 is made of.
+
+    Args:
+        soundfont: A SoundFont 2 file.
+
+    Returns:
+        For each program number the indices of its samples, over all pitches and velocities.
+
+    Raises:
+        DataError: If ``soundfont`` is not in SoundFont 2 format.
+    """
+    tables = {
+        part: soundfont[first:last]
+        for name, start, end in _lists(soundfont)
+        if name == b"pdta"
+        for part, first, last in _chunks(soundfont, start, end)
+    }
+    presets = list(struct.iter_unpack("<20xHHH12x", tables[b"phdr"]))  # program, bank, first zone
+    instruments = [first for (first,) in struct.iter_unpack("<20xH", tables[b"inst"])]
+
+    def amounts(kind: bytes, operator: int, zones: range) -> Iterator[int]:
+        """Amounts of an operator in the zones of presets (``p``) or instruments (``i``)."""
+        starts = [first for first, _ in struct.iter_unpack("<HH", tables[kind + b"bag"])]
+        generators = list(struct.iter_unpack("<HH", tables[kind + b"gen"]))
+        for zone in zones:
+            for found, amount in generators[starts[zone] : starts[zone + 1]]:
+                if found == operator:
+                    yield amount
+
+    return {
+        program: frozenset(
+            sample
+            for instrument in amounts(b"p", _INSTRUMENT, range(zone, following[2]))
+            for sample in amounts(
+                b"i", _SAMPLE, range(instruments[instrument], instruments[instrument + 1])
+            )
+        )
+        for (program, bank, zone), following in pairwise(presets)
+        if bank == 0
+    }
+
+
+def _lists(soundfont: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first and last offset of the LIST chunks of a SoundFont."""
+    if soundfont[:4] != b"RIFF" or soundfont[8:12] != b"sfbk":
+        raise DataError("not a SoundFont 2 file (no RIFF sfbk header); give an .sf2 file")
+    for name, start, end in _chunks(soundfont, 12, len(soundfont)):
+        if name == b"LIST":
+            yield soundfont[start : start + 4], start + 4, end
 
 
 def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
