@@ -59,6 +59,7 @@ class Predictor:
                 f"window={window} s; expected at least one hop of the front-end, {settings.hop} s"
             )
         self.sample_rate = settings.sample_rate
+        self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
 
@@ -84,7 +85,7 @@ class Predictor:
 
         pieces = counted(stream_audio(path, self.sample_rate))
         waiting: list[Waveform] = []
-        for window in cut_windows(pieces, math.ceil(self.window_seconds * self.sample_rate)):
+        for window in cut_windows(pieces, self.window_samples):
             waiting.append(window)
             if len(waiting) == _BATCH:
                 add(waiting)
@@ -127,7 +128,7 @@ def predict_files(
     Returns:
         Predictions, and the files that could not be used, each with its reason.
     """
-    files, bad = _expand(paths)
+    files, bad = expand(paths)
     predictions = []
     with progress_bar("predict", len(files), show=len(files) > 1) as advance:
         for path in files:
@@ -139,8 +140,15 @@ def predict_files(
     return predictions, bad
 
 
-def _expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Replaces folders by the audio files below them; each file once, in order."""
+def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Replaces folders by the audio files below them; each file once, in order.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        Files, and the folders that hold none or cannot be listed, each with the reason.
+    """
     files: dict[Path, None] = {}
     bad: list[tuple[Path, str]] = []
     for path in paths:
