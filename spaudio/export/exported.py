@@ -44,9 +44,10 @@ def load_exported(path: Path) -> Runner:
 
 
 def _load_onnx(path: Path) -> Runner:
-    session = import_onnx("onnxruntime").InferenceSession(
-        str(path), providers=["CPUExecutionProvider"]
-    )
+    onnxruntime = import_onnx("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(waveform: Tensor, lengths: Tensor) -> Tensor:
         inputs = {"waveform": waveform.numpy(), "lengths": lengths.numpy()}

@@ -54,7 +54,7 @@ class LogMelTokens(nn.Module):
         Returns:
             Tokens (batch, tokens, stack * n_mels), and the boolean padding mask (batch, tokens).
         """
-        batch, samples = waveform.shape
+        samples = waveform.shape[1]
         # One token more than the longest clip has: export takes a length that may be 1 for fixed.
         tokens = samples // self.token_samples + 2
         waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
@@ -64,7 +64,8 @@ class LogMelTokens(nn.Module):
         count = lengths // self.hop + 1
         padding = _beyond(tokens * self.stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count).masked_fill(padding, 0)
-        stacked = frames.reshape(batch, tokens, self.stack * frames.shape[-1])
+        # Not a reshape: torch.export cannot prove that `tokens` divides the number of frames.
+        stacked = frames.unfold(1, self.stack, self.stack).transpose(2, 3).flatten(2)
         return stacked, _beyond(tokens, lengths // self.token_samples + 1)
 
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
@@ -94,6 +95,8 @@ class WaveformClassifier(nn.Module):
         self.tokens = _tokens_of(predictor)
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
+        for value in (*self.parameters(), *self.buffers()):
+            value.data = value.data.contiguous().clone()  # views of larger storage are saved badly
 
     @property
     def max_samples(self) -> int | None:
