@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.recipe.predict import Predictor
+from spaudio.recipe.predict import Predictor, class_probabilities
 from spaudio.tokens.cache import as_stored
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import LEAST_VARIANCE, Normaliser
@@ -116,8 +116,7 @@ class WaveformClassifier(nn.Module):
         Returns:
             Probabilities (batch, classes).
         """
-        logits: Tensor = self.model(*self.tokens(waveform, lengths))
-        return logits.softmax(dim=1)
+        return class_probabilities(self.model(*self.tokens(waveform, lengths)))
 
 
 def _tokens_of(predictor: Predictor) -> LogMelTokens:

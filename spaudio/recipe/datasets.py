@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 from rich.table import Table
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from spaudio.audio.marker import MARKER
 from spaudio.errors import ConfigError
@@ -62,7 +63,7 @@ def read_about(recipe: Path) -> About:
         config = OmegaConf.load(path)
         block = config.get("about") if isinstance(config, DictConfig) else None
         facts: Any = OmegaConf.to_container(block, resolve=True) if block is not None else None
-    except (OSError, OmegaConfBaseException, ValueError) as error:
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     names = [field.name for field in fields(About)]
     if not isinstance(facts, dict) or set(facts) != set(names):

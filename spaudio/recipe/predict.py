@@ -108,12 +108,17 @@ class Predictor:
         batch = collate([Example(self._tokens(waveform), 0, 0) for waveform in waveforms])
         tokens, padding = batch.tokens.to(self.device), batch.padding_mask.to(self.device)
         logits: Tensor = self.model(tokens, padding).float()
-        return logits.softmax(dim=1).cpu()
+        return class_probabilities(logits).cpu()
 
     def _tokens(self, waveform: Waveform) -> Waveform:
         """Waveform (samples,) to tokens (tokens, features), as in the run."""
         frames = as_stored(self.front_end(torch.from_numpy(waveform))).float().numpy()
         return stack_frames(self.inputs.normaliser(frames), self.stack)
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Logits (batch, classes) to probabilities, as the objective that was trained reads them."""
+    return logits.softmax(dim=1)
 
 
 def predict_files(
