@@ -8,27 +8,19 @@ it stands. Files that are not audio, and hidden ones, are passed over.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import soundfile
-
 from spaudio.audio.command import main
+from spaudio.audio.files import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.audio.unpack import open_source
 from spaudio.errors import ConfigError, DataError
 
-# Extensions by other names, and formats that soundfile may not read: such clips are to be named
-# as bad, not passed over in silence. Headerless `.raw` cannot be read at all.
-_EXTENSIONS = {name.lower() for name in soundfile.available_formats()} - {"raw"} | {
-    *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "mp4", "m4a"),
-    *("aac", "wma", "amr", "ape", "wv", "webm", "sph", "3gp"),
-}
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -75,11 +67,11 @@ def prepare(
     root = open_source(source, work)
     if not Path(source).expanduser().is_dir():
         root = _top(root)
-    paths = sorted(_audio_files(root))
+    paths = sorted(audio_files(root))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
-            f"{', '.join(sorted(_EXTENSIONS))}"
+            f"{', '.join(sorted(EXTENSIONS))}"
         )
     by_folder = _split_folders(root, paths)
     clips = [_clip(root, path, by_folder) for path in paths]
@@ -95,35 +87,12 @@ def prepare(
 
 def _top(folder: Path) -> Path:
     """Steps into the one folder that an archive usually holds."""
-    visible = [path for path in folder.iterdir() if not _hidden(path.name)]
+    visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
     if len(visible) == 1 and visible[0].is_dir():
-        inner = [path for path in visible[0].iterdir() if not _hidden(path.name)]
+        inner = [path for path in visible[0].iterdir() if not is_hidden(path.name)]
         if sum(path.is_dir() for path in inner) > 1:
             return visible[0]
     return folder
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _audio_files(root: Path) -> Iterator[str]:
-    """POSIX paths, relative to ``root``; linked folders are followed, each once."""
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
-        for name in files:
-            if not _hidden(name) and Path(name).suffix[1:].lower() in _EXTENSIONS:
-                yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its permissions")
 
 
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:

@@ -1,7 +1,10 @@
-"""The command ``spaudio``: what can be done with finished runs.
+"""The command ``spaudio``: what can be done with recipes and finished runs.
 
-spaudio compare RUN...    one table over runs, mean ± std over seeds
-spaudio filters RUN       kernels and their responses, before and after training
+spaudio datasets            the recipes, their licences and sizes, and whether their data are here
+spaudio compare RUN...      one table over runs, mean ± std over seeds
+spaudio filters RUN         kernels and their responses, before and after training
+spaudio predict RUN FILE... the classes of any audio file or folder
+spaudio export RUN          the model with its front-end, as ONNX or pt2
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spaudio.errors import SpaudioError
+from spaudio.errors import ConfigError, SpaudioError
 from spaudio.version import __version__
 
 
@@ -20,40 +23,119 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="spaudio", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
+
+    datasets = commands.add_parser("datasets", help="the recipes and whether their data are here")
+    checkout = Path(__file__).resolve().parents[1] / "recipes"
+    datasets.add_argument("--recipes", type=Path, default=checkout, help="folder of recipes")
+    datasets.add_argument("--data", type=Path, default=Path("data"), help="the setting data=")
+    datasets.set_defaults(run_command=_datasets)
+
     compare = commands.add_parser("compare", help="one table over runs, mean ± std over seeds")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     compare.add_argument(
         "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
     )
     compare.add_argument("--output", type=Path, help="also write the table as Markdown")
+    compare.set_defaults(run_command=_compare)
+
     filters = commands.add_parser("filters", help="draw a run's filters")
     filters.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    filters.set_defaults(run_command=_filters)
+
+    predict = commands.add_parser("predict", help="classify audio files by a run's best model")
+    predict.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    predict.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="audio")
+    predict.add_argument("--top", type=int, default=3, metavar="K", help="classes a file")
+    predict.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    predict.add_argument("--output", type=Path, help="write to a file instead of the terminal")
+    predict.add_argument(
+        "--window", type=float, metavar="S",
+        help="seconds; longer files are cut into windows of this length and probabilities averaged"
+        " (default: the longest clip of the run's data)",
+    )  # fmt: skip
+    predict.add_argument(
+        "--skip-bad", action="store_true", help="files that cannot be used are no failure"
+    )
+    predict.set_defaults(run_command=_predict)
+
+    export = commands.add_parser("export", help="write a run's model with its front-end")
+    export.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    export.add_argument("--format", choices=("onnx", "pt2"), required=True)
+    export.add_argument("--output", type=Path, help="default: model.onnx or model.pt2 in the run")
+    export.add_argument(
+        "--clips", nargs="+", type=Path, default=[], metavar="FILE|DIR",
+        help="audio on which it is checked too, beside synthetic sounds",
+    )  # fmt: skip
+    export.set_defaults(run_command=_export)
+
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "compare":
-            _compare(chosen.runs, chosen.over, chosen.output)
-        else:
-            _filters(chosen.run)
+        chosen.run_command(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
 
 
-def _compare(runs: Sequence[Path], over: str | None, output: Path | None) -> None:
+def _datasets(chosen: argparse.Namespace) -> None:
+    """Prints the table of recipes."""
+    from spaudio.recipe.datasets import find_recipes, list_datasets
+    from spaudio.report.compare import show
+
+    show(list_datasets(find_recipes(chosen.recipes), chosen.data))
+
+
+def _compare(chosen: argparse.Namespace) -> None:
     """Prints a table over runs, and writes it."""
     from spaudio.report.compare import compare, group_runs, show
 
-    table, markdown = compare(group_runs(runs, over))
+    table, markdown = compare(group_runs(chosen.runs, chosen.over))
     show(table)
-    if output is not None:
-        output.write_text(markdown, encoding="utf-8")
+    if chosen.output is not None:
+        chosen.output.write_text(markdown, encoding="utf-8")
 
 
-def _filters(run: Path) -> None:
+def _filters(chosen: argparse.Namespace) -> None:
     """Draws a run's filters and says where."""
     from spaudio.recipe.model import draw_filters
 
-    path = draw_filters(run)
-    sys.stdout.write(f"{path}\n" if path else f"{run} has no filter with kernels\n")
+    path = draw_filters(chosen.run)
+    sys.stdout.write(f"{path}\n" if path else f"{chosen.run} has no filter with kernels\n")
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    """Prints or writes predictions; files that cannot be used come last, and fail the command."""
+    from spaudio.audio.manifest import write_atomic
+    from spaudio.recipe.predict import Predictor, predict_files
+    from spaudio.report.predictions import render, shown
+
+    if chosen.top < 1:
+        raise ConfigError(f"--top {chosen.top}; expected at least 1")
+    predictor = Predictor(chosen.run, chosen.window)
+    predictions, bad = predict_files(predictor, chosen.paths)
+    text = render(
+        chosen.format,
+        predictions,
+        predictor.inputs.classes,
+        top=chosen.top,
+        window_seconds=predictor.window_seconds,
+        bad=bad,
+    )
+    if chosen.output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomic(chosen.output, text.encode())
+    for path, reason in bad:
+        sys.stderr.write(f"{'skipped' if chosen.skip_bad else 'error'}: {shown(path)}: {reason}\n")
+    if bad and not (chosen.skip_bad and predictions):
+        sys.exit(1)
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    """Writes the exported model and says how far it is from the original."""
+    from spaudio.export.write import export_run
+
+    done = export_run(chosen.run, chosen.format, chosen.output, chosen.clips)
+    sys.stdout.write(f"{done}\n")
 
 
 if __name__ == "__main__":

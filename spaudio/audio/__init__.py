@@ -3,7 +3,7 @@
 Needs numpy, soundfile, soxr and rich, and never torch.
 """
 
-from spaudio.audio.decode import AudioInfo, decode, load_audio, probe
+from spaudio.audio.decode import AudioInfo, decode, load_audio, probe, stream_audio
 from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
 from spaudio.audio.prepare import Prepared, SourceClip, SourceClips, prepare
 
@@ -19,5 +19,6 @@ __all__ = [
     "prepare",
     "probe",
     "read_manifest",
+    "stream_audio",
     "write_manifest",
 ]

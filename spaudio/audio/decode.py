@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +72,8 @@ def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
     """
     path = Path(path)
     with _open(path) as file:
-        rate = int(file.samplerate)
-        blocks = list(_read_blocks(path, file))
-        frames = sum(len(block) for block in blocks)
-        if frames == 0:
-            raise AudioError(f"{path}: no samples; leave the clip out")
-        _check_complete(path, file, frames)
-    waveform = np.concatenate(blocks)
-    if not np.isfinite(waveform).all():
-        bad = int(np.count_nonzero(~np.isfinite(waveform)))
-        raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
-    if float(np.ptp(waveform)) < 10 ** (SILENCE_DBFS / 20):
-        raise AudioError(
-            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
-        )
-    return waveform, rate
+        blocks = list(_checked_blocks(path, file, MAX_SECONDS))
+        return np.concatenate(blocks), int(file.samplerate)
 
 
 def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> NDArray[np.float32]:
@@ -110,11 +99,50 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     if not len(resampled):
-        raise AudioError(
-            f"{path}: {len(waveform)} samples at {rate} Hz leave none at {sample_rate} Hz; "
-            "leave the clip out"
-        )
+        raise _too_short(path, rate, sample_rate)
     return resampled
+
+
+def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """Decodes and resamples a file of any length piece by piece.
+
+    Joined, the pieces are what `load_audio` returns, to the bit. A file is only known to be good
+    when its last piece has come: what was made of the pieces before an error is to be dropped.
+
+    Args:
+        path: Audio file, in any format that libsndfile reads.
+        sample_rate: Rate wanted in Hz.
+
+    Yields:
+        Mono waveforms, shape (samples,), float32, full scale at 1.0.
+
+    Raises:
+        AudioError: As `load_audio`, but no file is too long.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        blocks = _checked_blocks(path, file, math.inf)
+        rate = int(file.samplerate)
+        if rate == sample_rate:
+            yield from blocks
+            return
+        resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        samples = 0
+        for block in chain(blocks, [None]):
+            last = block is None
+            piece = resampler.resample_chunk(np.zeros(0, np.float32) if last else block, last=last)
+            samples += len(piece)
+            if len(piece):
+                yield piece
+        if not samples:
+            raise _too_short(path, rate, sample_rate)
+
+
+def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> AudioError:
+    return AudioError(
+        f"{path}: too short: its samples at {rate} Hz leave none at {sample_rate} Hz; "
+        "leave the clip out"
+    )
 
 
 def _open(path: str | os.PathLike[str]) -> Any:
@@ -147,7 +175,26 @@ def _open(path: str | os.PathLike[str]) -> Any:
     return file
 
 
-def _read_blocks(path: Path, file: Any) -> Iterator[NDArray[np.float32]]:
+def _checked_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArray[np.float32]]:
+    """Yields the file as mono blocks; what only the whole file tells is raised after the last."""
+    frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
+    for block in _read_blocks(path, file, max_seconds):
+        frames += len(block)
+        bad += int(np.count_nonzero(~np.isfinite(block)))
+        lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
+        yield block
+    if frames == 0:
+        raise AudioError(f"{path}: no samples; leave the clip out")
+    _check_complete(path, file, frames)
+    if bad:
+        raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
+    if highest - lowest < 10 ** (SILENCE_DBFS / 20):
+        raise AudioError(
+            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
+        )
+
+
+def _read_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArray[np.float32]]:
     frames = 0
     while True:
         try:
@@ -159,8 +206,8 @@ def _read_blocks(path: Path, file: Any) -> Iterator[NDArray[np.float32]]:
         if not len(block):
             return
         frames += len(block)
-        if frames > MAX_SECONDS * file.samplerate:
-            raise AudioError(f"{path}: longer than {MAX_SECONDS:g} s; cut it into clips")
+        if frames > max_seconds * file.samplerate:
+            raise AudioError(f"{path}: longer than {max_seconds:g} s; cut it into clips")
         # A sum of two finite channels can overflow: such samples are beyond any scale.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)

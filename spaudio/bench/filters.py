@@ -42,7 +42,7 @@ def measure(shapes: Sequence[Shape], rounds: int, limit: float) -> dict[str, Any
     library = cpu.library()
     backends = [name for name in BACKENDS if name != "cpu" or library is not None]
     rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit)]
-    return {"machine": _machine(), "rows": rows}
+    return {"machine": describe_machine(), "rows": rows}
 
 
 def _measure(
@@ -95,7 +95,8 @@ def _layer_step(shape: Shape) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: torch.autograd.grad(layer(x), leaves, grad)
 
 
-def _machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
+    """Says what the figures were measured on."""
     library = cpu.library()
     model = platform.processor() or platform.machine()
     try:

@@ -74,9 +74,14 @@ def filterbank_definition(
         for kernel in kernels
     ]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=1))
-    representation = representation.view(batch, dim, -1, tokens)
-    weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
-    y = torch.einsum(f"bdmt,{weights}->btd", representation, gains)
+    # No einsum: it reshapes inside, which torch.export cannot prove where the number of tokens is
+    # itself computed from that of samples.
+    if gains.dim() == 1:
+        y = F.conv1d(representation, gains.view(1, -1, 1)).view(batch, dim, tokens)
+    else:
+        factor = gains.unsqueeze(-1) if gains.dim() == 2 else gains.transpose(1, 2).unsqueeze(1)
+        y = (representation.view(batch, dim, gains.shape[-1], tokens) * factor).sum(2)
+    y = y.transpose(1, 2)
     if padding_mask is not None:
         y = y.masked_fill(padding_mask.unsqueeze(-1), 0)
     return y

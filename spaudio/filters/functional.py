@@ -89,9 +89,12 @@ def _check(
         )
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in kernels)
-    allowed = [(filters,), (dim, filters), (batch, tokens, filters)]
-    if tuple(gains.shape) not in allowed:
-        raise ValueError(f"gains must have one of the shapes {allowed}; got {tuple(gains.shape)}")
+    # By rank: tuples of two lengths are compared item by item, which would bind a free batch.
+    allowed = {1: (filters,), 2: (dim, filters), 3: (batch, tokens, filters)}
+    if tuple(gains.shape) != allowed.get(gains.dim()):
+        raise ValueError(
+            f"gains must have one of the shapes {list(allowed.values())}; got {tuple(gains.shape)}"
+        )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
     if backend not in ("auto", "reference", *BACKENDS):

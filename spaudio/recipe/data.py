@@ -38,6 +38,7 @@ class RecipeData:
         frame_seconds: From one frame to the next.
         token_seconds: From one token to the next.
         cache: Frames of all clips.
+        normaliser: Fitted on the training split.
     """
 
     train: TokenDataset
@@ -50,6 +51,7 @@ class RecipeData:
     frame_seconds: float
     token_seconds: float
     cache: FeatureCache
+    normaliser: Normaliser
 
 
 def load_data(config: DictConfig, scripts: Path) -> RecipeData:
@@ -81,11 +83,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
-    tokens = _plain(config.tokens)
-    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
-    if stack < 1:
-        raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
-    front_end = LogMelConfig(**tokens)
+    front_end, stack, normalise = front_end_config(config)
     augment = Augment(AugmentConfig(**_plain(config.augment)))
     cache = build_cache(clips, prepared.root, front_end, features_folder(config))
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
@@ -117,7 +115,21 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         frame_seconds=front_end.hop_samples / front_end.sample_rate,
         token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
         cache=cache,
+        normaliser=normaliser,
     )
+
+
+def front_end_config(config: DictConfig) -> tuple[LogMelConfig, int, str]:
+    """Reads the front-end's settings, the number of frames a token, and the normalisation's mode.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    tokens = _plain(config.tokens)
+    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
+    if stack < 1:
+        raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
+    return LogMelConfig(**tokens), stack, normalise
 
 
 def features_folder(config: DictConfig) -> Path:

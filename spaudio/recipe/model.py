@@ -60,15 +60,33 @@ def load_models(run: Path) -> tuple[Classifier, Classifier]:
     """
     config = read_run_config(run)
     weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
-    features, classes = _sizes(run, weights)
-    before, after = (build_model(config, features, classes) for _ in range(2))
+    before, after = (build_model(config, *_sizes(run, weights)) for _ in range(2))
+    return before, _with_weights(after, weights, run)
+
+
+def load_best(run: Path) -> Classifier:
+    """Builds a run's model as its best checkpoint has it, in evaluation mode.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        CheckpointError: If the folder is not a run's, or its weights do not fit its configuration.
+    """
+    config = read_run_config(run)
+    weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
+    return _with_weights(build_model(config, *_sizes(run, weights)), weights, run)
+
+
+def _with_weights(model: Classifier, weights: Mapping[str, Tensor], run: Path) -> Classifier:
+    """Puts a checkpoint's weights into a model."""
     try:
-        after.load_state_dict(weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"the weights of {run} do not fit its config.yaml: {error}"
         ) from error
-    return before, after.eval()
+    return model.eval()
 
 
 def draw_filters(run: Path) -> Path | None:

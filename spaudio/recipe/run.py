@@ -15,6 +15,7 @@ from spaudio.audio.progress import progress_bar
 from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.data import RecipeData, features_folder, load_data
+from spaudio.recipe.inputs import Inputs
 from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
@@ -64,6 +65,8 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     )
     prepare_seconds = time.perf_counter() - start
     accelerator = Accelerator(mixed_precision=trainer.precision)
+    if accelerator.is_main_process:
+        Inputs.of(data).save(run)
     try:
         result = fit(
             model,

@@ -17,7 +17,7 @@ from rich.table import Table
 from spaudio.errors import DataError
 
 # Settings in which two runs may differ without being two settings.
-NOT_SETTINGS = frozenset({"seed", "run_id", "resume", "runs", "data", "jobs"})
+NOT_SETTINGS = frozenset({"about", "seed", "run_id", "resume", "runs", "data", "jobs"})
 
 
 @dataclass(frozen=True)

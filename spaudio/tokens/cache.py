@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from spaudio.audio.decode import load_audio
 from spaudio.audio.lock import locked
@@ -27,8 +28,7 @@ Frames = npt.NDArray[np.float32]
 class FeatureCache:
     """Log-mel frames of a manifest's clips, in one memory-mapped file.
 
-    Frames are stored as float16: log-mel values lie within about ±20, where its step of at most
-    0.016 is far below the spread of any band.
+    Frames are stored as :func:`as_stored` rounds them.
 
     Args:
         folder: A folder that :func:`build_cache` has finished.
@@ -110,7 +110,7 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
     with progress_bar("log-mel frames", len(paths)) as advance, _one_thread():
         for path in paths:
             waveform = torch.from_numpy(load_audio(root / path, front_end.config.sample_rate))
-            parts.append(front_end(waveform).numpy().astype(np.float16))
+            parts.append(as_stored(front_end(waveform)).numpy())
             advance(1)
     np.save(target / "frames.npy", np.concatenate(parts))
     index = {
@@ -120,6 +120,15 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
         "seconds": time.perf_counter() - start,
     }
     write_atomic(target / "index.json", json.dumps(index).encode())
+
+
+def as_stored(frames: Tensor) -> Tensor:
+    """Rounds frames to the type in which the cache keeps them, float16.
+
+    Log-mel values lie within about ±20, where its step of at most 0.016 is far below the spread of
+    any band. What a model is to see outside of training is rounded alike.
+    """
+    return frames.to(torch.float16)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from spaudio.audio import decode, load_audio, probe
+from spaudio.audio import decode, load_audio, probe, stream_audio
 from spaudio.audio import decode as decode_function
 from spaudio.errors import AudioError, ConfigError
 from tests.tiny_audio import RATE, make_bad_clips, tone
@@ -206,3 +206,33 @@ def test_probe_tells_what_the_header_declares(tmp_path: Path) -> None:
 def test_audio_needs_no_torch() -> None:
     code = "import sys, spaudio.audio; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050])
+@pytest.mark.parametrize("wanted", [8000, 11025])
+def test_a_stream_is_what_is_loaded_to_the_bit(tmp_path: Path, rate: int, wanted: int) -> None:
+    path = tmp_path / "long.wav"
+    noise = np.random.default_rng(0).standard_normal((150_001, 2)) * 0.1
+    soundfile.write(path, noise, rate)
+    pieces = list(stream_audio(path, wanted))
+    assert len(pieces) > 1
+    assert np.array_equal(np.concatenate(pieces), load_audio(path, wanted))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_stream_ends_in_the_same_error(
+    bad_clips: tuple[Path, dict[str, str]], name: str
+) -> None:
+    folder, reasons = bad_clips
+    with pytest.raises(AudioError, match=reasons[name]):
+        list(stream_audio(folder / name, 16000))
+
+
+def test_a_stream_may_be_longer_than_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "long.wav", sine(440, 8000, 2.0), 8000)
+    monkeypatch.setattr(sys.modules["spaudio.audio.decode"], "MAX_SECONDS", 1.0)
+    with pytest.raises(AudioError, match="longer than 1 s"):
+        load_audio(tmp_path / "long.wav")
+    assert sum(map(len, stream_audio(tmp_path / "long.wav", 8000))) == 16000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +19,7 @@ from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
 from tests import tiny_audio
 from tests.recipe.conftest import ROOT, Run
+from tests.tiny_run import compose
 
 CONF = Path(spaudio.conf.__file__).parent
 RECIPES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/run.py"))
@@ -46,11 +46,6 @@ def tiny_notes(_: Path) -> list[str]:
 
 # How each recipe comes to its tiny data set. A recipe that is not here fails the suite.
 TINY = {"folder": tiny_folder, "fsdd": tiny_fsdd, "notes": tiny_notes}
-
-
-def compose(recipe: str, *overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(ROOT / "recipes" / recipe), version_base="1.3"):
-        return hydra.compose("config", ["hydra.searchpath=[pkg://spaudio.conf]", *overrides])
 
 
 def instantiate(config: DictConfig) -> None:

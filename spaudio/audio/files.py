@@ -1,0 +1,52 @@
+"""The audio files below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
+
+from spaudio.errors import DataError
+
+# Extensions by other names, and formats that soundfile may not read: such clips are to be named
+# as bad, not passed over in silence. Headerless `.raw` cannot be read at all.
+EXTENSIONS = {name.lower() for name in soundfile.available_formats()} - {"raw"} | {
+    *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "mp4", "m4a"),
+    *("aac", "wma", "amr", "ape", "wv", "webm", "sph", "3gp"),
+}
+
+
+def audio_files(root: Path) -> Iterator[str]:
+    """Lists audio files by their extension; linked folders are followed, each once.
+
+    Args:
+        root: The folder.
+
+    Yields:
+        POSIX paths, relative to ``root``. Hidden files and folders are passed over.
+
+    Raises:
+        DataError: If a folder cannot be listed.
+    """
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        for name in files:
+            if not is_hidden(name) and Path(name).suffix[1:].lower() in EXTENSIONS:
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def is_hidden(name: str) -> bool:
+    """Tells names that stand for no data: those with a dot first, and what macOS puts into zips."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its permissions")

@@ -1,0 +1,41 @@
+"""From a stream of samples to windows of one length, so that a file of any length can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def cut_windows(
+    pieces: Iterable[NDArray[np.float32]], length: int
+) -> Iterator[NDArray[np.float32]]:
+    """Cuts a stream into windows, one after the other; the last one ends with the stream.
+
+    The last window reaches back into the one before it, so that none is shorter than ``length``; a
+    stream of no more than ``length`` samples is one window, as long as it is. Memory holds a piece
+    and two windows.
+
+    Args:
+        pieces: Waveforms (samples,), of any lengths.
+        length: Samples a window, at least 1.
+
+    Yields:
+        Windows, (length,) or, for a short stream, (samples,).
+    """
+    kept: list[NDArray[np.float32]] = []
+    count, before = 0, np.zeros(0, dtype=np.float32)
+    for piece in pieces:
+        kept.append(piece)
+        count += len(piece)
+        if count > length:
+            joined = np.concatenate(kept)
+            # One sample at least is held back: it may be the last of the stream.
+            end = (count - 1) // length * length
+            for start in range(0, end, length):
+                before = joined[start : start + length]
+                yield before
+            kept, count = [joined[end:]], count - end
+    if count:
+        yield np.concatenate([before, *kept])[-length:]

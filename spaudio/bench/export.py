@@ -1,0 +1,85 @@
+"""Exported models against the eager one, from waveform to probabilities, in turn."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from spaudio.bench.clock import ratio, take_turns
+from spaudio.bench.filters import describe_machine
+from spaudio.errors import ConfigError
+from spaudio.export.check import pad, synthetic_clips
+from spaudio.export.exported import FORMATS, Runner, load_exported
+from spaudio.export.module import WaveformClassifier
+from spaudio.export.write import export_run
+from spaudio.recipe.predict import Predictor
+
+BATCHES = (1, 8)
+
+
+def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
+    """Exports a run's model and times it beside the eager one, front-end included.
+
+    Args:
+        run: The run's folder; nothing is written into it.
+        rounds: Times that each is timed; medians are reported.
+        limit: Seconds a batch after which no further round begins.
+
+    Returns:
+        ``machine``, ``missing`` (formats whose packages are not installed), and ``rows``: one for
+        each batch of clips as long as the run's longest one, and each form of the model.
+    """
+    predictor = Predictor(run)
+    runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
+    missing, rows = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for form in FORMATS:
+            target = Path(folder) / f"model.{form}"
+            try:
+                export_run(run, form, target)
+            except ConfigError:
+                missing.append(form)
+                continue
+            runners[form] = load_exported(target)
+        clip = synthetic_clips(predictor.sample_rate, predictor.window_seconds)[0]
+        for batch in BATCHES:
+            waveform, lengths = pad([clip] * batch)
+            with torch.inference_mode():
+                calls = {
+                    name: lambda run=run: run(waveform, lengths)  # noqa: B023  (called at once)
+                    for name, run in runners.items()
+                }
+                seconds = take_turns(calls, rounds, limit)
+            rows += [
+                {
+                    "batch": batch,
+                    "clip_seconds": predictor.window_seconds,
+                    "form": name,
+                    "rounds": len(took),
+                    "seconds": median(took),
+                    "times_faster_than_eager": ratio(seconds["eager"], took),
+                }
+                for name, took in seconds.items()
+            ]
+    return {"machine": describe_machine(), "missing": missing, "rows": rows}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    lines = [
+        f"{report['machine']['processor']}, {report['machine']['threads']} threads, torch "
+        f"{report['machine']['torch']}; not installed: {', '.join(report['missing']) or 'none'}",
+        "",
+        "| clips | seconds each | form | ms | times faster than eager |",
+        "|--:|--:|---|--:|--:|",
+    ]
+    lines += [
+        f"| {row['batch']} | {row['clip_seconds']:.2f} | {row['form']} | "
+        f"{1e3 * row['seconds']:.1f} | {row['times_faster_than_eager']:.2f} |"
+        for row in report["rows"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""An exported file, run as anyone would run it: ``torch.export`` or ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.errors import ConfigError
+
+FORMATS = ("onnx", "pt2")
+#: Name of the file of facts within a .pt2, and of the entry of an ONNX model's metadata.
+FACTS = "spaudio.json"
+
+Runner = Callable[[Tensor, Tensor], Tensor]
+
+
+def load_exported(path: Path) -> Runner:
+    """Opens an exported model.
+
+    Args:
+        path: A file that ends in ``.onnx`` or ``.pt2``.
+
+    Returns:
+        A function of waveforms (batch, samples) and lengths (batch,) that returns probabilities.
+
+    Raises:
+        ConfigError: If the ending is another one, or ONNX Runtime is missing.
+    """
+    if path.suffix == ".onnx":
+        return _load_onnx(path)
+    if path.suffix == ".pt2":
+        module = torch.export.load(path).module()
+
+        def run(waveform: Tensor, lengths: Tensor) -> Tensor:
+            probabilities: Tensor = module(waveform, lengths)
+            return probabilities
+
+        return run
+    raise ConfigError(f"{path}: an exported model ends in .onnx or .pt2")
+
+
+def _load_onnx(path: Path) -> Runner:
+    onnxruntime = import_onnx("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(waveform: Tensor, lengths: Tensor) -> Tensor:
+        inputs = {"waveform": waveform.numpy(), "lengths": lengths.numpy()}
+        return torch.from_numpy(session.run(["probabilities"], inputs)[0])
+
+    return run
+
+
+def import_onnx(name: str) -> Any:
+    """Imports one of the packages of the extra ``export``.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"format onnx needs {name}, which cannot be imported ({error}): "
+            "pip install 'spaudio[export]', or take --format pt2"
+        ) from error

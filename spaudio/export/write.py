@@ -1,0 +1,187 @@
+"""Writes a finished run's model as ONNX or as a ``torch.export`` program, and checks it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from spaudio.audio.decode import stream_audio
+from spaudio.audio.windows import cut_windows
+from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.export.check import measure_difference, pad, synthetic_clips
+from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
+from spaudio.export.module import WaveformClassifier
+from spaudio.recipe.predict import Predictor, expand
+
+#: An exported model that is further off than this is not kept. Sums in another order differ by
+#: about 1e-6; a frame that is rounded to float16 the other way for that adds a little.
+TOLERANCE = 1e-3
+
+_BACKEND = "SPAUDIO_FILTER_BACKEND"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Args:
+        path: The file.
+        difference: Largest absolute difference of a probability between it and the original.
+        clips: Clips that it was measured on.
+    """
+
+    path: Path
+    difference: float
+    clips: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: largest difference of a probability from the original "
+            f"{self.difference:.2e} on {self.clips} clips, alone and in padded batches"
+        )
+
+
+def export_run(
+    run: Path, form: str, output: Path | None = None, clips: Sequence[Path] = ()
+) -> Export:
+    """Exports the best model of a run with its front-end.
+
+    The file takes ``waveform`` (batch, samples), float32, mono at the run's sample rate, and
+    ``lengths`` (batch,), int64, and gives ``probabilities`` (batch, classes); batch and samples are
+    free. Class names and sample rate go with it as JSON. It appears only once it has been checked.
+
+    Args:
+        run: The run's folder.
+        form: ``"onnx"`` or ``"pt2"``.
+        output: None writes ``model.onnx`` or ``model.pt2`` into the run's folder.
+        clips: Audio files or folders on which it is checked, beside synthetic sounds.
+
+    Returns:
+        Path and measured difference.
+
+    Raises:
+        AudioError: If a clip of ``clips`` cannot be used.
+        CheckpointError: If the run cannot be used, or the exported model differs from it.
+        ConfigError: If the format is unknown or its packages are missing.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}; got {form!r}")
+    if form == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            import_onnx(package)
+    predictor = Predictor(run)
+    sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
+    sounds += [window for path in _files(clips) for window in _windows(predictor, path)]
+    target = run / f"model.{form}" if output is None else output
+    if target.suffix != f".{form}":
+        raise ConfigError(f"--output {target}: a file of format {form} ends in .{form}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        _write(trace(WaveformClassifier(predictor)), temporary, _facts(predictor, run))
+        difference = measure_difference(predictor, load_exported(temporary), sounds)
+        if not difference <= TOLERANCE:
+            raise CheckpointError(
+                f"the exported model differs from that of {run} by {difference:.2e} in a "
+                f"probability, more than {TOLERANCE:g}; nothing was written. Try another torch or "
+                "--format"
+            )
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Export(target, difference, len(sounds))
+
+
+def trace(module: WaveformClassifier) -> ExportedProgram:
+    """Traces the model with free batch and samples, and without operators of ours."""
+    hop = module.tokens.token_samples
+    example = pad(synthetic_clips(hop, 3.0)[:3])  # three clips of up to three tokens
+    shapes = {
+        "waveform": {0: Dim("batch"), 1: Dim("samples", max=module.max_samples)},
+        "lengths": {0: Dim("batch")},
+    }
+    with _reference_filters(), torch.no_grad():
+        return torch.export.export(module, example, dynamic_shapes=shapes)
+
+
+def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
+    """Writes the program in the format that the path's ending tells."""
+    text = json.dumps(facts)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path, extra_files={FACTS: text})
+        return
+    with _quiet("torch.onnx"):
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["waveform", "lengths"],
+            output_names=["probabilities"],
+            verbose=False,
+        )
+    if converted is None:
+        raise CheckpointError("torch.onnx.export returned no program; try another torch")
+    converted.model.metadata_props[FACTS] = text
+    converted.save(path, external_data=False)
+
+
+def _facts(predictor: Predictor, run: Path) -> dict[str, Any]:
+    """What a user of the file needs to know."""
+    return {
+        "classes": list(predictor.inputs.classes),
+        "sample_rate": predictor.sample_rate,
+        "longest_seconds": predictor.inputs.longest_seconds,
+        "run": run.resolve().name,
+    }
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The audio files that the paths name.
+
+    Raises:
+        AudioError: If a folder holds none or cannot be listed.
+    """
+    files, bad = expand(paths)
+    if bad:
+        raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
+    return files
+
+
+def _windows(predictor: Predictor, path: Path) -> list[Any]:
+    """The windows of a file, as the predictor cuts them."""
+    pieces = stream_audio(path, predictor.sample_rate)
+    return list(cut_windows(pieces, predictor.window_samples))
+
+
+@contextmanager
+def _reference_filters() -> Iterator[None]:
+    """Has filterbanks computed by their definition: plain convolutions, which any runtime knows."""
+    before = os.environ.get(_BACKEND)
+    os.environ[_BACKEND] = "reference"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_BACKEND]
+        else:
+            os.environ[_BACKEND] = before
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a logger's warnings, of packages that are not needed here, off the terminal."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,125 @@
+"""Exported files: run without anything of ours, for any batch and length, as the original."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from spaudio.cli import main
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.export import write
+from spaudio.export.check import measure_difference, pad, synthetic_clips
+from spaudio.export.exported import FACTS, load_exported
+from spaudio.export.write import export_run
+from spaudio.recipe.predict import Predictor
+from tests.tiny_run import CLASSES, make_untrained_run
+
+BANK = ("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=clip_std")
+ADAPTIVE = (
+    *("filter=adaptive", "filter.num_filters=4", "filter.width=8", "filter.heads=2"),
+    *("model.causal=true", "model.positions=learned", "model.max_tokens=60"),
+    *("model.pooling=attention", "tokens.normalise=clip"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrained_run(tmp_path_factory.mktemp("runs"), *BANK)
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_the_command_writes_what_it_has_checked(
+    run: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if form == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    clips = synthetic_clips(8000, 1.3, seed=3)
+    for i in (0, 2):
+        soundfile.write(tmp_path / f"{i}.wav", clips[i], 8000)
+    target = tmp_path / "out" / f"m.{form}"
+    command = ["export", str(run), "--format", form, "--output", str(target)]
+    main([*command, "--clips", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert str(target) in out
+    assert "on 11 clips" in out  # six synthetic ones, and two files of three and two windows
+    assert list(target.parent.iterdir()) == [target]
+    # Batches, lengths and sounds that neither export nor its check has seen.
+    predictor, exported = Predictor(run), load_exported(target)
+    assert measure_difference(predictor, exported, synthetic_clips(8000, 0.9, seed=5)) < 1e-4
+    assert predictor.probabilities(clips).std(dim=0).max() > 1e-2
+    for clip in clips[:2]:  # whole and one sample: a batch of one, padded to a length of its own
+        batch, lengths = pad([clip])
+        wide = torch.nn.functional.pad(batch, (0, 777), value=-0.5)
+        torch.testing.assert_close(
+            exported(wide, lengths), exported(batch, lengths), atol=1e-5, rtol=0
+        )
+
+
+def test_pt2_needs_nothing_of_ours(run: Path, tmp_path: Path) -> None:
+    target = export_run(run, "pt2", tmp_path / "m.pt2").path
+    code = (
+        "import sys, json\n"
+        "sys.modules['spaudio'] = sys.modules['torchaudio'] = None\n"
+        "import torch\n"
+        f"facts = {{{FACTS!r}: ''}}\n"
+        f"module = torch.export.load({str(target)!r}, extra_files=facts).module()\n"
+        "p = module(torch.zeros(5, 999), torch.arange(5) + 9)\n"
+        "print(json.dumps([list(p.shape), json.loads(facts['spaudio.json'])]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    shape, facts = json.loads(done.stdout)
+    assert shape == [5, len(CLASSES)]
+    assert facts["classes"] == list(CLASSES)
+    assert facts["sample_rate"] == 8000
+
+
+def test_every_part_of_the_model_can_be_exported(tmp_path: Path) -> None:
+    made = make_untrained_run(tmp_path, *ADAPTIVE)
+    done = export_run(made, "pt2")
+    assert done.path == made / "model.pt2"
+    assert done.difference < 1e-4
+
+
+def test_a_model_that_differs_is_not_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_write", lambda program, path, facts: path.write_bytes(b"x"))
+    monkeypatch.setattr(write, "trace", lambda module: None)
+    # Classes in another order: the right answer to another question.
+    wrong = Predictor(run)
+    monkeypatch.setattr(
+        write,
+        "load_exported",
+        lambda path: (
+            lambda waveform, lengths: wrong.probabilities(
+                [row[:n].numpy() for row, n in zip(waveform, lengths, strict=True)]
+            ).flip(1)
+        ),
+    )
+    with pytest.raises(CheckpointError, match=r"differs from that of .* nothing was written"):
+        export_run(run, "pt2", tmp_path / "m.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_names_the_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"spaudio\[export\]"):
+        export_run(run, "onnx")
+
+
+def test_a_wrong_ending_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ends in \.pt2"):
+        export_run(run, "pt2", tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match="onnx, pt2"):
+        export_run(run, "tflite", tmp_path / "m.tflite")
