@@ -211,8 +211,8 @@ def backward(
         grad_kernels.append(scale.diagonals(grad_band).sum(1).flatten())
         grad_gains.append(weights.finish(tokens))
         grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
-    grads = (problem.mask(grad_x), torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1))
-    return only(grads, wanted)
+    total = (problem.mask(grad_x), torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1))
+    return only(total, wanted)
 
 
 def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slice, slice]) -> None:

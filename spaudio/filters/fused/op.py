@@ -44,8 +44,8 @@ def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    module = cpu if backend == "cpu" else triton_launch
-    return module.obstacle(device, dtype)
+    find = cpu.obstacle if backend == "cpu" else triton_launch.obstacle
+    return find(device, dtype)
 
 
 def working_dtype(x: Tensor, kernels: Tensor, gains: Tensor) -> torch.dtype:
