@@ -74,7 +74,7 @@ def forward(problem: Problem) -> Tensor:
     if problem.x.numel() == 0:
         return y
     module = _module()
-    with torch.cuda.device_of(problem.x):
+    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
         for index, (taps, gains) in enumerate(_scales(problem)):
             options = _options(problem, taps)
             tiles = -(-problem.x.shape[1] // options["tile"])
@@ -97,7 +97,7 @@ def backward(
         return grad_x, grad_kernels, grad_gains
     signals, grad = _signals(problem), problem.mask(grad)
     first_tap = first_gain = 0
-    with torch.cuda.device_of(problem.x):
+    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
         for index, (taps, gains) in enumerate(_scales(problem)):
             if wanted[0]:
                 _launch_signal(grad, signals, taps, gains, grad_x, problem, add=index > 0)
