@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("filters", help="the filterbank's backends")
+    command.add_argument("--device", choices=filters.BACKENDS, default="cpu")
     command.add_argument(
         "--only", choices=[shape.name for shape in filters.SHAPES], action="append", help="a shape"
     )
@@ -36,10 +37,12 @@ def main() -> None:
         output = Path(f"runs/bench_{name}.json")
         sub.add_argument("--output", type=Path, default=output, help="the JSON's file")
     chosen = parser.parse_args()
+    if getattr(chosen, "device", "cpu") == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; use --device cpu")
     torch.set_num_threads(chosen.threads)
     if chosen.command == "filters":
         shapes = [s for s in filters.SHAPES if not chosen.only or s.name in chosen.only]
-        report = filters.measure(shapes, chosen.rounds, chosen.limit)
+        report = filters.measure(shapes, chosen.rounds, chosen.limit, chosen.device)
         print(filters.table(report))
     else:
         # Only here: it needs what the recipes need, the filters need torch alone.

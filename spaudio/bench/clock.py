@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 
 
 def take_turns(
-    functions: Mapping[str, Callable[[], object]], rounds: int, limit: float
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    limit: float,
+    wait: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Runs each function once a round, after one round that is not counted.
 
@@ -17,6 +20,7 @@ def take_turns(
         functions: What to time, by name.
         rounds: Times that each is timed.
         limit: Seconds after which no further round begins, once there are three.
+        wait: Returns when all that was begun is done; on a GPU, where calls return early.
 
     Returns:
         Seconds of each function, round by round.
@@ -30,8 +34,10 @@ def take_turns(
             if turn > 3 and time.perf_counter() - begun > limit:
                 break
             for name, function in functions.items():
+                wait()
                 start = time.perf_counter()
                 function()
+                wait()
                 took = time.perf_counter() - start
                 if turn:
                     seconds[name].append(took)

@@ -15,6 +15,7 @@ from spaudio.bench.clock import ratio, take_turns
 from spaudio.bench.memory import peak_extra_bytes
 from spaudio.bench.shapes import Shape
 from spaudio.filters.fused import cpu
+from spaudio.filters.fused.op import select
 
 SHAPES = (
     Shape("K32", 8, 256, 128, ((144, 32),)),
@@ -22,45 +23,63 @@ SHAPES = (
     Shape("scales", 8, 256, 128, ((36, 8), (36, 16), (36, 32), (36, 64))),
     Shape("small", 16, 100, 64, ((24, 16),)),
 )
-BACKENDS = ("reference", "gemm", "cpu")
+BACKENDS = {"cpu": ("reference", "gemm", "cpu"), "cuda": ("reference", "gemm", "triton")}
+MATRIX = 4096  # rows and columns; 0.14 Tflop a product
 PASSES = ("forward", "forward+backward")
 
 
-def measure(shapes: Sequence[Shape], rounds: int, limit: float) -> dict[str, Any]:
+def measure(
+    shapes: Sequence[Shape], rounds: int, limit: float, device: str = "cpu"
+) -> dict[str, Any]:
     """Times all backends, a transformer layer and the peak of multiply-adds, in turn.
+
+    The peak is what the native library reaches in registers; on a GPU, what torch's product of two
+    large float32 matrices does.
 
     Args:
         shapes: What to measure.
         rounds: Times that each is timed; medians are reported.
         limit: Seconds a shape after which no further round begins.
+        device: "cpu" or "cuda".
 
     Returns:
         ``machine``, and ``rows``: one for each shape, pass and backend. Operations count one
         product of all kernels with all windows forward, and forward + backward three more where
         the backend computes the responses anew, two for the definition.
     """
-    library = cpu.library()
-    backends = [name for name in BACKENDS if name != "cpu" or library is not None]
-    rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit)]
-    return {"machine": describe_machine(), "rows": rows}
+    where = torch.device(device)
+    backends = ["reference"]
+    for name in BACKENDS[device][1:]:
+        try:
+            backends.append(select(name, where, torch.float32))
+        except ValueError as error:
+            print(f"left out: {error}")
+    rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit, device)]
+    return {"machine": describe_machine(device), "rows": rows}
 
 
 def _measure(
-    shape: Shape, backends: Sequence[str], rounds: int, limit: float
+    shape: Shape, backends: Sequence[str], rounds: int, limit: float, device: str
 ) -> list[dict[str, Any]]:
     library = cpu.library()
-    functions: dict[str, Callable[[], object]] = {"layer": _layer_step(shape)}
+    functions: dict[str, Callable[[], object]] = {"layer": _layer_step(shape, device)}
     for backend in backends:
-        functions[f"{backend} forward"] = shape.forward(backend)
-        functions[f"{backend} forward+backward"] = shape.step(backend)
+        functions[f"{backend} forward"] = shape.forward(backend, device)
+        functions[f"{backend} forward+backward"] = shape.step(backend, device)
     peaks: list[float] = []
-    if library is not None:
+    if device == "cuda":
+        matrix = torch.ones(MATRIX, MATRIX, device=device)
+        functions["peak"] = lambda: matrix @ matrix
+    elif library is not None:
         functions["peak"] = lambda: peaks.append(library.peak(0.05))
-    seconds = take_turns(functions, rounds, limit)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    seconds = take_turns(functions, rounds, limit, wait)
+    if device == "cuda":
+        peaks = [2 * MATRIX**3 / took for took in seconds["peak"]]
     peak = statistics.median(peaks) if peaks else None
     rows = []
     for backend in backends:
-        memory = peak_extra_bytes(backend, shape)
+        memory = peak_extra_bytes(backend, shape, device)
         for kind in PASSES:
             took = seconds[f"{backend} {kind}"]
             products = 1 if kind == "forward" else 3 if backend == "reference" else 4
@@ -85,18 +104,25 @@ def _measure(
     return rows
 
 
-def _layer_step(shape: Shape) -> Callable[[], tuple[Tensor, ...]]:
+def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
     """Forward and backward of one encoder layer of the same width, feed-forward four times it."""
     layer = nn.TransformerEncoderLayer(
-        shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True
+        shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True, device=device
     )
-    x, _, _, grad = shape.inputs()
+    x, _, _, grad = shape.inputs(device)
     leaves = [x, *layer.parameters()]
     return lambda: torch.autograd.grad(layer(x), leaves, grad)
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
     """Says what the figures were measured on."""
+    if device == "cuda":
+        return {
+            "processor": torch.cuda.get_device_name(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
     library = cpu.library()
     model = platform.processor() or platform.machine()
     try:
@@ -116,9 +142,12 @@ def describe_machine() -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     machine = report["machine"]
+    if "threads" in machine:
+        how = f"{machine['threads']} threads, vectors of {machine['vector_lanes']} floats"
+    else:
+        how = f"float32 products {machine['float32_matmul_precision']}"
     lines = [
-        f"{machine['processor']}, {machine['threads']} threads, vectors of "
-        f"{machine['vector_lanes']} floats, torch {machine['torch']}; "
+        f"{machine['processor']}, {how}, torch {machine['torch']}; "
         f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
         "",
         "| batch, tokens, dim | bank | pass | backend | ms | times faster | GFLOP/s | of peak "

@@ -1,8 +1,8 @@
-"""Peak memory of one forward and backward pass, seen by the operating system, in a new process.
+"""Peak memory of one forward and backward pass, above what inputs, result and gradients take.
 
-Neither torch's allocator nor a profiler sees what conv1d's library or the native kernel take, but
-the resident set does: ``python -m spaudio.bench.memory BACKEND SHAPE`` prints by how many bytes it
-rose above what inputs, result and gradients take.
+On a GPU torch's allocator tells it. On a CPU neither torch's allocator nor a profiler sees what
+conv1d's library or the native kernel take, but the resident set of a new process does:
+``python -m spaudio.bench.memory BACKEND THREADS SHAPE`` prints by how many bytes it rose.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spaudio.bench.shapes import Shape
 
 _STATUS = Path("/proc/self/status")
 
 
-def peak_extra_bytes(backend: str, shape: Shape) -> int | None:
-    """Runs this module in a process of its own; None where the system does not tell (not Linux)."""
+def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | None:
+    """Bytes; for a CPU from a process of its own, None where the system tells none (not Linux)."""
+    if device == "cuda":
+        return _allocated(shape.step(backend, device))
     if not _STATUS.exists():
         return None
     command = [sys.executable, "-m", __name__, backend, str(torch.get_num_threads())]
@@ -30,6 +34,19 @@ def peak_extra_bytes(backend: str, shape: Shape) -> int | None:
         [*command, json.dumps(shape.as_dict())], check=True, capture_output=True, text=True
     )
     return int(done.stdout)
+
+
+def _allocated(step: Callable[[], tuple[Tensor, ...]]) -> int:
+    step()  # libraries and their workspaces are not the filter's
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept = step()
+    return torch.cuda.max_memory_allocated() - before - _size(kept)
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _resident(field: str) -> int:
@@ -49,7 +66,7 @@ def _main(backend: str, threads: str, shape: str) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _resident("VmRSS")
     kept = step()
-    extra = _resident("VmHWM") - before - sum(t.numel() * t.element_size() for t in kept)
+    extra = _resident("VmHWM") - before - _size(kept)
     print(max(0, extra))
 
 

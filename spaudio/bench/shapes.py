@@ -45,19 +45,23 @@ class Shape:
         """Additions and multiplications of one product of all kernels with all windows."""
         return 2 * self.batch * self.tokens * self.dim * sum(m * k for m, k in self.bank)
 
-    def inputs(self) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    def inputs(self, device: str = "cpu") -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """x, kernels and gains, which need gradients, and the gradient of the result."""
         generator = torch.Generator().manual_seed(0)
         size = (self.batch, self.tokens, self.dim)
         filters = sum(m for m, _ in self.bank)
-        x, grad = (torch.randn(size, generator=generator) for _ in range(2))
-        kernels = [torch.randn(k, generator=generator).requires_grad_() for k in self.bank]
-        gains = torch.randn(filters, generator=generator).requires_grad_()
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(device)
+
+        x, grad = normal(*size), normal(*size)
+        kernels = [normal(*k).requires_grad_() for k in self.bank]
+        gains = normal(filters).requires_grad_()
         return x.requires_grad_(), kernels, gains, grad
 
-    def forward(self, backend: str) -> Callable[[], Tensor]:
+    def forward(self, backend: str, device: str = "cpu") -> Callable[[], Tensor]:
         """A forward pass that keeps nothing for a backward pass."""
-        x, kernels, gains, _ = self.inputs()
+        x, kernels, gains, _ = self.inputs(device)
 
         def run() -> Tensor:
             with torch.no_grad():
@@ -65,9 +69,9 @@ class Shape:
 
         return run
 
-    def step(self, backend: str) -> Callable[[], tuple[Tensor, ...]]:
+    def step(self, backend: str, device: str = "cpu") -> Callable[[], tuple[Tensor, ...]]:
         """A forward and a backward pass; returns the result and all gradients."""
-        x, kernels, gains, grad = self.inputs()
+        x, kernels, gains, grad = self.inputs(device)
 
         def run() -> tuple[Tensor, ...]:
             y = filterbank(x, kernels, gains, backend=backend)

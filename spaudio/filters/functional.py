@@ -42,9 +42,10 @@ def filterbank(
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         backend: What computes it. None takes the environment variable SPAUDIO_FILTER_BACKEND,
             and where that is not set ``"auto"``: the fastest for the device and type at hand.
-            ``"cpu"`` is the native kernel, for float32 and below on a CPU; ``"gemm"`` torch's
-            matrix product over tiles that stay in cache, for all else; ``"reference"`` the
-            definition with ``conv1d``, which holds batch * tokens * dim * M numbers.
+            ``"cpu"`` is the native kernel, for float32 and below on a CPU; ``"triton"`` that for
+            float32 and half precision on an NVIDIA GPU; ``"gemm"`` torch's matrix product over
+            tiles that stay in cache, for all else; ``"reference"`` the definition with ``conv1d``,
+            which holds batch * tokens * dim * M numbers.
 
     Under autocast ``x`` is cast as ``conv1d`` would cast it; kernels and gains keep their type, as
     sums are taken in float32 at least on a CPU.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import filterbank
-from spaudio.filters.fused import cpu, gemm
-from spaudio.filters.fused.op import BACKENDS
+from spaudio.filters.fused import cpu, gemm, triton_launch
+from spaudio.filters.fused.problem import Problem
 
 # M and K of each scale: one filter and one tap; rows and taps off every block's size; several
 # scales, the longest longer than the tokens.
@@ -23,6 +23,8 @@ BANKS = {
 # Batch, tokens, dim: within one vector; over tiles and vectors, with tails; one token.
 SIZES = [(3, 11, 5), (2, 211, 19), (4, 1, 8)]
 
+# Those that run on this CPU: Triton's interpreter comes in a process of test_fused_triton.py.
+BACKENDS = ["cpu", "gemm", *(["triton"] if triton_launch.interpreted() else [])]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -209,8 +211,8 @@ def test_every_vector_width_of_this_processor(lanes: int) -> None:
         exact = run((x, kernels, gain, grad), "reference", torch.float64, causal=causal)
         flat = torch.cat([kernel.flatten() for kernel in kernels]).float()
         shapes = [size for kernel in kernels for size in kernel.shape]
-        arguments = (x.float(), flat, shapes, gain.float(), None, causal, "relu")
-        y = library.forward(*arguments, lanes=lanes)
-        grads = library.backward(grad.float(), *arguments, [True] * 3, lanes=lanes)
+        problem = Problem(x.float(), flat, shapes, gain.float(), None, causal, "relu")
+        y = library.forward(problem, lanes=lanes)
+        grads = library.backward(grad.float(), problem, [True] * 3, lanes=lanes)
         expected = [exact[0], exact[1], torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
         assert max(relative_errors([y, *grads], expected)) < 3e-6

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spaudio.filters import filterbank
 from spaudio.filters.fused import cpu
+from spaudio.filters.fused.problem import Problem
 
 
 @pytest.fixture(autouse=True)
@@ -100,9 +101,9 @@ def test_sixteen_lanes(widest: cpu.Library, activation: str) -> None:
             torch.randn(s, generator=generator)
             for s in ((2, 130, 37), (2, 130, 37), (14 * 9 + 2 * 4,), shape)
         )
-        arguments = (x, kernels, [14, 9, 2, 4], gains, None, False, activation)
+        problem = Problem(x, kernels, [14, 9, 2, 4], gains, None, False, activation)
         results = [
-            [lib.forward(*arguments, lanes=n), *lib.backward(grad, *arguments, [True] * 3, lanes=n)]
+            [lib.forward(problem, lanes=n), *lib.backward(grad, problem, [True] * 3, lanes=n)]
             for lib, n in ((widest, 16), (library, 4))
         ]
         for a, b in zip(*results, strict=True):

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spaudio.filters.fused.problem import Problem
+
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
 _INTERFACE = 1  # SPAUDIO_INTERFACE of native/filterbank.h
 _WIDEST = 16  # floats in a vector; the library goes narrower where the processor must
@@ -93,46 +95,27 @@ class Library:
             )
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        kernels: Tensor,
-        shapes: Sequence[int],
-        gains: Tensor,
-        padding_mask: Tensor | None,
-        causal: bool,
-        activation: str,
-        lanes: int = _WIDEST,
-    ) -> Tensor:
-        """Filters float32 ``x`` (batch, tokens, dim); ``kernels`` flat, M and K a scale."""
-        bank = self._bank(x, kernels, shapes, gains, padding_mask, causal, activation, lanes)
-        y = torch.empty(x.shape)
-        x_, y_ = _Signal.of(x), _Signal.of(y)
+    def forward(self, problem: Problem, lanes: int = _WIDEST) -> Tensor:
+        """The result (batch, tokens, dim); all tensors are float32."""
+        bank = self._bank(problem, lanes)
+        y = torch.empty(problem.x.shape)
+        x_, y_ = _Signal.of(problem.x), _Signal.of(y)
         _check(
             self._library.spaudio_forward(ctypes.byref(bank), ctypes.byref(x_), ctypes.byref(y_))
         )
         return y
 
     def backward(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        kernels: Tensor,
-        shapes: Sequence[int],
-        gains: Tensor,
-        padding_mask: Tensor | None,
-        causal: bool,
-        activation: str,
-        wanted: Sequence[bool],
-        lanes: int = _WIDEST,
+        self, grad: Tensor, problem: Problem, wanted: Sequence[bool], lanes: int = _WIDEST
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``."""
-        bank = self._bank(x, kernels, shapes, gains, padding_mask, causal, activation, lanes)
+        bank = self._bank(problem, lanes)
+        values = (problem.x, problem.kernels, problem.gains)
         grads = tuple(
             torch.empty(value.shape if want else 0)
-            for value, want in zip((x, kernels, gains), wanted, strict=True)
+            for value, want in zip(values, wanted, strict=True)
         )
-        signals = [_Signal.of(value) for value in (x, grad)]
+        signals = [_Signal.of(value) for value in (problem.x, grad)]
         grad_x = ctypes.byref(_Signal.of(grads[0])) if wanted[0] else None
         pointers = [
             ctypes.c_void_p(value.data_ptr() if want else None)
@@ -145,30 +128,21 @@ class Library:
         )
         return grads[0], grads[1], grads[2]
 
-    def _bank(
-        self,
-        x: Tensor,
-        kernels: Tensor,
-        shapes: Sequence[int],
-        gains: Tensor,
-        padding_mask: Tensor | None,
-        causal: bool,
-        activation: str,
-        lanes: int,
-    ) -> _Bank:
-        held = [kernels.contiguous(), gains.contiguous()]
-        if padding_mask is not None:
-            held.append(padding_mask.contiguous())
-        sizes = (ctypes.c_int64 * len(shapes))(*shapes)
+    def _bank(self, problem: Problem, lanes: int) -> _Bank:
+        mask = problem.padding_mask
+        held = [problem.kernels.contiguous(), problem.gains.contiguous()]
+        if mask is not None:
+            held.append(mask.contiguous())
+        sizes = (ctypes.c_int64 * len(problem.shapes))(*problem.shapes)
         bank = _Bank(
-            *x.shape,
-            len(shapes) // 2,
+            *problem.x.shape,
+            len(problem.shapes) // 2,
             ctypes.cast(sizes, ctypes.c_void_p),
             *(tensor.data_ptr() for tensor in held[:2]),
-            held[2].data_ptr() if padding_mask is not None else None,
-            gains.dim(),
-            _ACTIVATIONS[activation],
-            causal,
+            held[2].data_ptr() if mask is not None else None,
+            problem.gains.dim(),
+            _ACTIVATIONS[problem.activation],
+            problem.causal,
             torch.get_num_threads(),
             lanes,
             self._region,
@@ -208,3 +182,10 @@ def library() -> Library | None:
             stacklevel=2,
         )
         return None
+
+
+def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What keeps the library from tensors of this device and type, or None if nothing does."""
+    if device.type != "cpu" or dtype != torch.float32:
+        return f"computes float32 or less on a CPU; got {dtype} on {device.type}"
+    return "was not built or does not load here" if library() is None else None

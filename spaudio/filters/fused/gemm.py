@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaudio.filters.definition import ACTIVATIONS, padding
+from spaudio.filters.fused.problem import Problem, only
 
 # Bytes of a tile's time-frequency representation. A CPU core has 0.5-2 MiB of second-level cache,
 # which also holds what is derived from it; a GPU wants enough work in one launch.
@@ -155,53 +156,43 @@ def _respond(
     return windows, product.view(n, scale.kernel.shape[0], scale.hop, dim)
 
 
-def forward(
-    x: Tensor, kernels: Sequence[Tensor], gains: Tensor, causal: bool, activation: str
-) -> Tensor:
-    """Filters ``x`` (batch, tokens, dim), already masked. All arguments have one dtype."""
+def forward(problem: Problem) -> Tensor:
+    """The result (batch, tokens, dim). All tensors have one dtype."""
+    x = problem.mask(problem.x)
     batch, tokens, dim = x.shape
     y = torch.zeros_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return y
-    first = 0
-    for kernel in kernels:
-        scale = _Scale.lay_out(kernel, tokens, causal)
-        weights = _Gains(gains[..., first : first + kernel.shape[0]], scale)
-        first += kernel.shape[0]
+    for kernel, gains in problem.scales():
+        scale = _Scale.lay_out(kernel, tokens, problem.causal)
+        weights = _Gains(gains, scale)
         band, padded = scale.band(), scale.pad(x)
         for tile in scale.tiles(batch, dim):
             _, response = _respond(band, scale, padded, tile)
-            share = weights.weigh(ACTIVATIONS[activation](response), tile)
+            share = weights.weigh(ACTIVATIONS[problem.activation](response), tile)
             start, stop = tile[1].start * scale.hop, tile[1].stop * scale.hop
             part = y[tile[0], start:stop]
             part += share.view(part.shape[0], -1, dim)[:, : part.shape[1]]
-    return y
+    return problem.mask(y)
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    kernels: Sequence[Tensor],
-    gains: Tensor,
-    causal: bool,
-    activation: str,
-    wanted: Sequence[bool],
+    grad: Tensor, problem: Problem, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, of all kernels, flat, and of the gains; tiles are computed anew.
 
-    Where ``wanted`` is False for one of the three, its product is left out and its value is zero.
+    Where ``wanted`` is False for one of the three, its product is left out and it comes empty.
     """
+    grad, x = problem.mask(grad), problem.mask(problem.x)
     batch, tokens, dim = x.shape
     grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
-        size = sum(kernel.numel() for kernel in kernels)
-        return grad_x, gains.new_zeros(size), torch.zeros_like(gains)
+        zeros = (grad_x, torch.zeros_like(problem.kernels), torch.zeros_like(problem.gains))
+        return only(zeros, wanted)
     grad_kernels, grad_gains = [], []
-    first = 0
-    for kernel in kernels:
-        scale = _Scale.lay_out(kernel, tokens, causal)
-        weights = _Gains(gains[..., first : first + kernel.shape[0]], scale)
-        first += kernel.shape[0]
+    for kernel, gains in problem.scales():
+        scale = _Scale.lay_out(kernel, tokens, problem.causal)
+        weights = _Gains(gains, scale)
         band, padded, grads = scale.band(), scale.pad(x), _in_hops(grad, scale)
         grad_band = torch.zeros_like(band)
         grad_padded = torch.zeros_like(padded).view(batch, -1, scale.hop, dim)
@@ -209,18 +200,19 @@ def backward(
             windows, response = _respond(band, scale, padded, tile)
             grad_y = grads[tile].flatten(0, 1)
             factor = grad_y.unsqueeze(1) * weights.factor(tile)
-            grad_response = _activate_backward(factor, response, activation)
+            grad_response = _activate_backward(factor, response, problem.activation)
             rows = grad_response.reshape(grad_y.shape[0], -1, dim)
             if wanted[0]:
                 _overlap_add(grad_padded, torch.matmul(band.t(), rows), scale, tile)
             if wanted[1]:
                 grad_band += torch.bmm(rows, windows.transpose(1, 2)).sum(0)
             if wanted[2]:
-                weights.accumulate(ACTIVATIONS[activation](response), grad_y, tile)
+                weights.accumulate(ACTIVATIONS[problem.activation](response), grad_y, tile)
         grad_kernels.append(scale.diagonals(grad_band).sum(1).flatten())
         grad_gains.append(weights.finish(tokens))
         grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
-    return grad_x, torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1)
+    total = (problem.mask(grad_x), torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1))
+    return only(total, wanted)
 
 
 def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slice, slice]) -> None:

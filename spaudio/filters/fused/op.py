@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.definition import filterbank_definition
-from spaudio.filters.fused import cpu, gemm
+from spaudio.filters.fused import cpu, gemm, triton_launch
+from spaudio.filters.fused.problem import Problem, only, split
 
-BACKENDS = ("cpu", "gemm")
+BACKENDS = ("cpu", "gemm", "triton")
 
 
 def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -32,24 +33,19 @@ def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     """
     if backend == "gemm":
         return backend
-    fits = device.type == "cpu" and dtype == torch.float32
     if backend == "auto":
-        return "cpu" if fits and cpu.library() is not None else "gemm"
-    if not fits:
-        raise ValueError(
-            f"backend 'cpu' computes float32 or less on a CPU; got {dtype} on {device.type}. "
-            "Use 'auto' or 'gemm'"
-        )
-    if cpu.library() is None:
-        raise ValueError("backend 'cpu' was not built or does not load here. Use 'auto' or 'gemm'")
+        # Not asked for by name, the interpreter would be a thousand times slower than "cpu".
+        fastest = "triton" if device.type == "cuda" else "cpu"
+        return "gemm" if _obstacle(fastest, device, dtype) else fastest
+    obstacle = _obstacle(backend, device, dtype)
+    if obstacle is not None:
+        raise ValueError(f"backend {backend!r} {obstacle}. Use 'auto' or 'gemm'")
     return backend
 
 
-def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:
-    """Views (M, K) a scale of the flat ``kernels``; ``shapes`` is M, K of each in turn."""
-    pairs = list(zip(shapes[::2], shapes[1::2], strict=True))
-    parts = torch.split(kernels, [filters * taps for filters, taps in pairs])
-    return [part.view(pair) for part, pair in zip(parts, pairs, strict=True)]
+def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    find = cpu.obstacle if backend == "cpu" else triton_launch.obstacle
+    return find(device, dtype)
 
 
 def working_dtype(x: Tensor, kernels: Tensor, gains: Tensor) -> torch.dtype:
@@ -85,16 +81,16 @@ def fused_filterbank(
         activation: Name of the activation.
         backend: One of ``BACKENDS``, or "auto".
     """
+    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
     dtype = working_dtype(x, kernels, gains)
+    chosen = select(backend, x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        x_, kernels_, gains_ = (value.to(dtype) for value in (x, kernels, gains))
-        if select(backend, x.device, dtype) == "cpu":
-            y = _library().forward(x_, kernels_, shapes, gains_, padding_mask, causal, activation)
+        if chosen == "triton":  # which takes half precision beside float32
+            y = triton_launch.forward(problem)
+        elif chosen == "cpu":
+            y = _library().forward(problem.to(dtype))
         else:
-            y = gemm.forward(
-                _mask(x_, padding_mask), split(kernels_, shapes), gains_, causal, activation
-            )
-            y = _mask(y, padding_mask)
+            y = gemm.forward(problem.to(dtype))
         return y.to(x.dtype)
 
 
@@ -112,24 +108,16 @@ def fused_filterbank_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, ``kernels`` (flat) and ``gains``; empty where not ``wanted``."""
+    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
     dtype = working_dtype(x, kernels, gains)
+    chosen = select(backend, x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        grad_, x_, kernels_, gains_ = (value.to(dtype) for value in (grad, x, kernels, gains))
-        if select(backend, x.device, dtype) == "cpu":
-            grads = _library().backward(
-                grad_, x_, kernels_, shapes, gains_, padding_mask, causal, activation, wanted
-            )
+        if chosen == "triton":
+            grads = triton_launch.backward(grad, problem, wanted)
+        elif chosen == "cpu":
+            grads = _library().backward(grad.to(dtype), problem.to(dtype), wanted)
         else:
-            grads = gemm.backward(
-                _mask(grad_, padding_mask),
-                _mask(x_, padding_mask),
-                split(kernels_, shapes),
-                gains_,
-                causal,
-                activation,
-                wanted,
-            )
-            grads = _only((_mask(grads[0], padding_mask), grads[1], grads[2]), wanted)
+            grads = gemm.backward(grad.to(dtype), problem.to(dtype), wanted)
         return grads[0].to(x.dtype), grads[1].to(kernels.dtype), grads[2].to(gains.dtype)
 
 
@@ -139,46 +127,17 @@ def _library() -> cpu.Library:
     return library
 
 
-def _only(grads: tuple[Tensor, ...], wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    x, kernels, gains = (
-        g if want else g.new_empty(0) for g, want in zip(grads, wanted, strict=True)
-    )
-    return x, kernels, gains
-
-
-def _mask(signal: Tensor, padding_mask: Tensor | None) -> Tensor:
-    return signal if padding_mask is None else signal.masked_fill(padding_mask.unsqueeze(-1), 0)
-
-
 @fused_filterbank.register_fake
-def _(
-    x: Tensor,
-    kernels: Tensor,
-    shapes: Sequence[int],
-    gains: Tensor,
-    padding_mask: Tensor | None,
-    causal: bool,
-    activation: str,
-    backend: str,
-) -> Tensor:
+def _(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @fused_filterbank_backward.register_fake
 def _(
-    grad: Tensor,
-    x: Tensor,
-    kernels: Tensor,
-    shapes: Sequence[int],
-    gains: Tensor,
-    padding_mask: Tensor | None,
-    causal: bool,
-    activation: str,
-    backend: str,
-    wanted: Sequence[bool],
+    grad: Tensor, x: Tensor, kernels: Tensor, shapes: Sequence[int], gains: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    empty = (v.new_empty(v.shape) for v in (x, kernels, gains))
-    return _only(tuple(empty), wanted)
+    wanted: Sequence[bool] = rest[-1]
+    return only([v.new_empty(v.shape) for v in (x, kernels, gains)], wanted)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,66 @@
+"""A filterbank and its input, as every backend takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of ``spaudio::filterbank``; see :func:`spaudio.filters.filterbank`.
+
+    Attributes:
+        x: (batch, tokens, dim).
+        kernels: Kernels of all scales, flat.
+        shapes: M and K of each scale in turn.
+        gains: (M,), (dim, M) or (batch, tokens, M), M counting the filters of all scales.
+        padding_mask: (batch, tokens), True where a token is padding, or None.
+        causal: Causal or centred taps.
+        activation: A key of ``ACTIVATIONS``.
+    """
+
+    x: Tensor
+    kernels: Tensor
+    shapes: Sequence[int]
+    gains: Tensor
+    padding_mask: Tensor | None
+    causal: bool
+    activation: str
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same with numbers of another type."""
+        values = (self.x, self.kernels, self.gains)
+        x, kernels, gains = (value.to(dtype) for value in values)
+        return replace(self, x=x, kernels=kernels, gains=gains)
+
+    def scales(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views a scale: its kernels (M, K), and the gains (..., M) of its filters."""
+        first = 0
+        for kernel in split(self.kernels, self.shapes):
+            yield kernel, self.gains[..., first : first + kernel.shape[0]]
+            first += kernel.shape[0]
+
+    def mask(self, signal: Tensor) -> Tensor:
+        """(batch, tokens, dim) with zeros where a token is padding."""
+        if self.padding_mask is None:
+            return signal
+        return signal.masked_fill(self.padding_mask.unsqueeze(-1), 0)
+
+
+def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:
+    """Views (M, K) a scale of the flat ``kernels``; ``shapes`` is M, K of each in turn."""
+    pairs = list(zip(shapes[::2], shapes[1::2], strict=True))
+    parts = torch.split(kernels, [filters * taps for filters, taps in pairs])
+    return [part.view(pair) for part, pair in zip(parts, pairs, strict=True)]
+
+
+def only(grads: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, kernels and gains, those not ``wanted`` replaced by an empty tensor."""
+    x, kernels, gains = (
+        grad if want else grad.new_empty(0) for grad, want in zip(grads, wanted, strict=True)
+    )
+    return x, kernels, gains

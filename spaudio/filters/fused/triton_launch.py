@@ -1,0 +1,219 @@
+"""The filterbank on an NVIDIA GPU by Triton's kernels: whether they can run, layout and launch.
+
+Products of float32 are three on tensor cores (tf32x3), as exact as float32; one where torch's
+matrix products may use TF32 too (``torch.set_float32_matmul_precision("high")``). Half precision is
+multiplied as it is. All sums are float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.definition import padding
+from spaudio.filters.fused.problem import Problem
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CAPABILITY = (8, 0)  # the first with TF32 and bfloat16
+_BLOCK = 32  # filters a product; 144 are then 160
+_TAPS = 32  # the most taps a product; 64 would not fit the memory that some GPUs have on a chip
+# Programs that the gradient of the bank is split over, each with a partial sum of its own: some
+# for every multiprocessor of any GPU. A constant, so that the order of sums depends on no device.
+PROGRAMS = 512
+
+
+@functools.cache
+def kernels() -> ModuleType | None:
+    """The kernels, or None, said once with the remedy, where Triton is missing or broken."""
+    try:
+        from spaudio.filters.fused import triton_kernels
+    except ImportError as error:
+        warnings.warn(
+            f"Triton does not import ({error}); the filterbank takes a slower path in torch on "
+            "the GPU. To have it, install triton in the version that your torch names.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return triton_kernels
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter stands in for a GPU, as TRITON_INTERPRET=1 asks."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What keeps the kernels from tensors of this device and type, or None if nothing does."""
+    devices = ("cuda", "cpu") if interpreted() else ("cuda",)
+    if dtype not in DTYPES or device.type not in devices:
+        return (
+            "computes float32, bfloat16 and float16 on a CUDA device (on a CPU only under "
+            f"TRITON_INTERPRET=1); got {dtype} on {device.type}"
+        )
+    if device.type == "cuda" and not interpreted():
+        if torch.version.hip is not None:
+            return "has been made for NVIDIA's GPUs only"
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _CAPABILITY:
+            return f"needs compute capability 8.0 (Ampere) or newer; got {capability}"
+    return "needs the package triton, which does not import" if kernels() is None else None
+
+
+def forward(problem: Problem) -> Tensor:
+    """The result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
+    signals = _signals(problem)
+    y = torch.zeros(problem.x.shape, device=problem.x.device)
+    if problem.x.numel() == 0:
+        return y
+    module = _module()
+    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
+        for index, (taps, gains) in enumerate(_scales(problem)):
+            options = _options(problem, taps)
+            tiles = -(-problem.x.shape[1] // options["tile"])
+            module.forward[(problem.x.shape[0] * problem.x.shape[2] * tiles,)](
+                signals, taps, gains, y, *_sizes(problem, taps), **options, add=index > 0
+            )
+    return problem.mask(y)
+
+
+def backward(
+    grad: Tensor, problem: Problem, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, kernels (flat) and gains, float32; empty where not ``wanted``."""
+    values = (problem.x, problem.kernels, problem.gains)
+    grad_x, grad_kernels, grad_gains = (
+        torch.zeros(value.shape if want else 0, device=value.device)
+        for value, want in zip(values, wanted, strict=True)
+    )
+    if problem.x.numel() == 0:
+        return grad_x, grad_kernels, grad_gains
+    signals, grad = _signals(problem), problem.mask(grad)
+    first_tap = first_gain = 0
+    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
+        for index, (taps, gains) in enumerate(_scales(problem)):
+            if wanted[0]:
+                _launch_signal(grad, signals, taps, gains, grad_x, problem, add=index > 0)
+            if wanted[1] or wanted[2]:
+                sums = _launch_bank(grad, signals, taps, gains, problem, wanted)
+                if wanted[1]:
+                    grad_kernels[first_tap : first_tap + taps.numel()] = sums[0].flatten()
+                if wanted[2]:
+                    grad_gains[..., first_gain : first_gain + taps.shape[0]] = sums[1]
+            first_tap += taps.numel()
+            first_gain += taps.shape[0]
+    return problem.mask(grad_x) if wanted[0] else grad_x, grad_kernels, grad_gains
+
+
+def _launch_signal(
+    grad: Tensor,
+    signals: Tensor,
+    taps: Tensor,
+    gains: Tensor,
+    grad_x: Tensor,
+    problem: Problem,
+    add: bool,
+) -> None:
+    batch, tokens, dim = problem.x.shape
+    options = _options(problem, taps, halo=True)
+    yields = options["tile"] - min(taps.shape[1], options["c"]) + 1
+    _module().backward_signal[(batch * dim * -(-tokens // yields),)](
+        grad, signals, taps, gains, grad_x, *grad.stride(), *_sizes(problem, taps), **options,
+        add=add,
+    )  # fmt: skip
+
+
+def _launch_bank(
+    grad: Tensor,
+    signals: Tensor,
+    taps: Tensor,
+    gains: Tensor,
+    problem: Problem,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of one scale's kernels (M, K) and of its gains; see ``backward_bank``."""
+    batch, tokens, dim = problem.x.shape
+    filters = taps.shape[0]
+    # At 128 tokens the three products of tf32x3 fill the registers and spill.
+    options = _options(problem, taps, tile=64)
+    spans = batch * -(-tokens // options["tile"])
+    groups, members = (spans, dim) if gains.dim() == 3 else (dim, spans)
+    blocks = -(-filters // options["block"])
+    workers = min(groups, max(1, PROGRAMS // blocks))
+    splits = min(members, max(1, PROGRAMS // (blocks * workers)))
+    rows = (batch, tokens) if gains.dim() == 3 else (dim,)
+    shapes = ((splits, workers, *taps.shape), (splits, *rows, filters))
+    partial = [
+        torch.empty(shape if want else 0, device=grad.device)
+        for shape, want in zip(shapes, wanted[1:], strict=True)
+    ]
+    _module().backward_bank[(workers, blocks * splits, -(-taps.shape[1] // options["c"]))](
+        grad, signals, taps, gains, *partial, *grad.stride(), groups, members,
+        *_sizes(problem, taps), **options, want_kernels=wanted[1], want_gains=wanted[2],
+    )  # fmt: skip
+    kernel_sum = partial[0].sum((0, 1)) if wanted[1] else partial[0]
+    gain_sum = partial[1].sum((0, 1) if gains.dim() == 1 else 0) if wanted[2] else partial[1]
+    return kernel_sum, gain_sum
+
+
+def _module() -> ModuleType:
+    module = kernels()
+    assert module is not None, "select() has found it"
+    return module
+
+
+def _signals(problem: Problem) -> Tensor:
+    """``x`` as (batch, dim, tokens): the one copy, with zeros for padding."""
+    return problem.mask(problem.x).transpose(1, 2).contiguous()
+
+
+def _scales(problem: Problem) -> list[tuple[Tensor, Tensor]]:
+    """Kernels of the type of ``x``, and gains in float32, of each scale."""
+    gains = problem.gains.float().contiguous()
+    contiguous = Problem(
+        problem.x, problem.kernels.to(problem.x.dtype).contiguous(), problem.shapes, gains,
+        None, problem.causal, problem.activation,
+    )  # fmt: skip
+    return list(contiguous.scales())
+
+
+def _sizes(problem: Problem, taps: Tensor) -> tuple[int, ...]:
+    """The sizes that all kernels take, in their order."""
+    _, tokens, dim = problem.x.shape
+    left = padding(taps.shape[1], problem.causal)[0]
+    return tokens, dim, taps.shape[0], left, problem.gains.shape[-1]
+
+
+def _options(problem: Problem, taps: Tensor, tile: int = 128, halo: bool = False) -> dict[str, Any]:
+    """What the compiler is told of a tile of at most so many tokens, ``halo`` being beyond it."""
+    tokens, columns = problem.x.shape[1], min(_TAPS, _power(taps.shape[1]))
+    if halo:
+        tokens += min(taps.shape[1], columns) - 1
+    tile = min(tile, _power(tokens))
+    precision = "ieee"
+    if problem.x.dtype == torch.float32:
+        fast = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        precision = "tf32" if fast else "tf32x3"
+    return {
+        "taps": taps.shape[1],
+        "rank": problem.gains.dim(),
+        "activation": problem.activation,
+        "precision": precision,
+        "tile": tile,
+        "block": min(_BLOCK, _power(taps.shape[0])),
+        "c": columns,
+        # More in flight would not fit beside the windows of several blocks of taps.
+        "num_stages": 3 if taps.shape[1] <= columns else 2,
+    }
+
+
+def _power(size: int) -> int:
+    """The smallest power of two not below ``size``, and not below what tensor cores take."""
+    return max(16, 1 << (size - 1).bit_length())
