@@ -5,6 +5,7 @@ spaudio compare RUN...      one table over runs, mean ± std over seeds
 spaudio filters RUN         kernels and their responses, before and after training
 spaudio predict RUN FILE... the classes of any audio file or folder
 spaudio export RUN          the model with its front-end, as ONNX or pt2
+spaudio study FILE          the runs that a study lists; finished ones are skipped
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument(
         "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
     )
-    compare.add_argument("--output", type=Path, help="also write the table as Markdown")
+    compare.add_argument(
+        "--convergence",
+        action="store_true",
+        help="steps, seconds and FLOPs to the best loss of filter=none (text runs: always)",
+    )
+    compare.add_argument(
+        "--output", type=Path, help="also write the table as Markdown, and figures beside it"
+    )
     compare.set_defaults(run_command=_compare)
 
     filters = commands.add_parser("filters", help="draw a run's filters")
@@ -68,6 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     export.set_defaults(run_command=_export)
 
+    study = commands.add_parser("study", help="run what a study lists; finished runs are skipped")
+    study.add_argument("file", type=Path, metavar="FILE", help="recipes/<name>/<study>.yaml")
+    study.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of every run")
+    study.add_argument("--only", metavar="NAME,...", help="of these settings alone")
+    study.add_argument("--seeds", metavar="SEED,...", help="of these seeds alone")
+    study.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    study.add_argument("--output", type=Path, help="write the comparison as Markdown")
+    study.set_defaults(run_command=_study)
+
     chosen = parser.parse_args(arguments)
     try:
         chosen.run_command(chosen)
@@ -85,12 +102,29 @@ def _datasets(chosen: argparse.Namespace) -> None:
 
 def _compare(chosen: argparse.Namespace) -> None:
     """Prints a table over runs, and writes it."""
-    from spaudio.report.compare import compare, group_runs, show
+    from spaudio.recipe.compare import compare_runs
 
-    table, markdown = compare(group_runs(chosen.runs, chosen.over))
-    show(table)
-    if chosen.output is not None:
-        chosen.output.write_text(markdown, encoding="utf-8")
+    compare_runs(
+        chosen.runs, over=chosen.over, output=chosen.output, convergence=chosen.convergence
+    )
+
+
+def _study(chosen: argparse.Namespace) -> None:
+    """Runs a study and compares its runs."""
+    from spaudio.recipe.compare import compare_runs
+    from spaudio.recipe.study import study_main
+
+    only = chosen.only.split(",") if chosen.only else None
+    try:
+        seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
+    except ValueError:
+        sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
+    try:
+        runs = study_main(chosen.file, chosen.overrides, only, seeds, chosen.jobs)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        sys.exit(130)
+    compare_runs(runs, output=chosen.output)
 
 
 def _filters(chosen: argparse.Namespace) -> None:
