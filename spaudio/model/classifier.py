@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError
-from spaudio.filters import NoFilter, make_filter
-from spaudio.model.encoder import Encoder, EncoderConfig
+from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
 
 
@@ -42,16 +40,7 @@ class Classifier(nn.Module):
         self.filter_options = dict(filter_options)
         self.pooling_kind = pooling
         self.project = nn.Linear(features, encoder.dim)
-        try:
-            filters = [
-                make_filter(dim=encoder.dim, causal=encoder.causal, **filter_options)
-                if encoder.has_filter(layer)
-                else NoFilter(causal=encoder.causal)
-                for layer in range(encoder.layers)
-            ]
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"filter: {error}") from error
-        self.encoder = Encoder(encoder, filters)
+        self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.pooling = make_pooling(pooling, encoder.dim)
         self.head = nn.Sequential(nn.Dropout(encoder.dropout), nn.Linear(encoder.dim, classes))
 

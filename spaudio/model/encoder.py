@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.filters import NoFilter, TokenFilter
+from spaudio.filters import NoFilter, TokenFilter, make_filter
 from spaudio.model.positions import KINDS, LearnedPositions, Rotary, rotate
 
 PLACES = ("after", "attention")
@@ -72,6 +73,27 @@ class EncoderConfig:
     def has_filter(self, layer: int) -> bool:
         """Returns whether a layer, counted from 0, has a filter."""
         return self.filter_layers is None or layer in self.filter_layers
+
+
+def make_filters(config: EncoderConfig, options: Mapping[str, Any]) -> list[TokenFilter]:
+    """Builds the filters of a stack, one a layer.
+
+    Args:
+        config: Shape; says whether they are causal and which layers have one.
+        options: ``name`` and options, as :func:`spaudio.filters.make_filter` takes them.
+
+    Raises:
+        ConfigError: If an option is unknown or out of range.
+    """
+    try:
+        return [
+            make_filter(dim=config.dim, causal=config.causal, **options)
+            if config.has_filter(layer)
+            else NoFilter(causal=config.causal)
+            for layer in range(config.layers)
+        ]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"filter: {error}") from error
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,30 @@
+"""A language model: shapes, parameters, and that it must be causal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.filters import TokenFilter
+from spaudio.model.encoder import EncoderConfig
+from spaudio.model.language import LanguageModel
+
+
+def test_logits_of_each_next_symbol() -> None:
+    shape = EncoderConfig(dim=16, layers=2, heads=2, causal=True)
+    model = LanguageModel(27, shape, {"name": "bank", "num_filters": 3, "kernel_size": 4})
+    assert model(torch.randint(27, (2, 9))).shape == (2, 9, 27)
+    assert all(isinstance(f, TokenFilter) and f.causal for f in model.encoder.filters)
+
+
+def test_a_model_that_sees_the_future_is_refused() -> None:
+    with pytest.raises(ConfigError, match="causal"):
+        LanguageModel(27, EncoderConfig(dim=16, layers=1, heads=2), {"name": "none"})
+
+
+def test_a_wrong_filter_option_is_a_setting_of_the_user() -> None:
+    with pytest.raises(ConfigError, match="filter"):
+        LanguageModel(
+            27, EncoderConfig(dim=16, layers=1, heads=2, causal=True), {"name": "bank", "taps": 3}
+        )
