@@ -2,6 +2,7 @@
 
 spaudio compare RUN...    one table over runs, mean ± std over seeds
 spaudio filters RUN       kernels and their responses, before and after training
+spaudio generate RUN      text from a language model, character by character
 """
 
 from __future__ import annotations
@@ -28,10 +29,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument("--output", type=Path, help="also write the table as Markdown")
     filters = commands.add_parser("filters", help="draw a run's filters")
     filters.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    generate = commands.add_parser("generate", help="text from a run of a text recipe")
+    generate.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    generate.add_argument(
+        "--prompt", default=" ", help="what the text begins with: a to z and spaces"
+    )
+    generate.add_argument("--length", type=int, default=500, help="characters (default: 500)")
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="below 1 the probable gets more so; 0 takes the most probable (default: 1)",
+    )
+    generate.add_argument("--top-k", type=int, metavar="K", help="of the K most probable alone")
+    generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "compare":
             _compare(chosen.runs, chosen.over, chosen.output)
+        elif chosen.command == "generate":
+            _generate(chosen)
         else:
             _filters(chosen.run)
     except SpaudioError as error:
@@ -54,6 +71,21 @@ def _filters(run: Path) -> None:
 
     path = draw_filters(run)
     sys.stdout.write(f"{path}\n" if path else f"{run} has no filter with kernels\n")
+
+
+def _generate(chosen: argparse.Namespace) -> None:
+    """Prints a prompt and what a run's model makes of it."""
+    from spaudio.recipe.generate import continue_text
+
+    text = continue_text(
+        chosen.run,
+        chosen.prompt,
+        chosen.length,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        seed=chosen.seed,
+    )
+    sys.stdout.write(f"{chosen.prompt}{text}\n")
 
 
 if __name__ == "__main__":

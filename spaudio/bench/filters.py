@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spaudio.bench.clock import ratio, take_turns
+from spaudio.bench.machine import machine
 from spaudio.bench.memory import peak_extra_bytes
 from spaudio.bench.shapes import Shape
 from spaudio.filters.fused import cpu
@@ -42,7 +41,7 @@ def measure(shapes: Sequence[Shape], rounds: int, limit: float) -> dict[str, Any
     library = cpu.library()
     backends = [name for name in BACKENDS if name != "cpu" or library is not None]
     rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit)]
-    return {"machine": _machine(), "rows": rows}
+    return {"machine": machine(), "rows": rows}
 
 
 def _measure(
@@ -95,29 +94,12 @@ def _layer_step(shape: Shape) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: torch.autograd.grad(layer(x), leaves, grad)
 
 
-def _machine() -> dict[str, Any]:
-    library = cpu.library()
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # Not Linux, or a kernel that names no model.
-    return {
-        "processor": model,
-        "threads": torch.get_num_threads(),
-        "vector_lanes": library and library.lanes,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    machine = report["machine"]
+    facts = report["machine"]
     lines = [
-        f"{machine['processor']}, {machine['threads']} threads, vectors of "
-        f"{machine['vector_lanes']} floats, torch {machine['torch']}; "
+        f"{facts['processor']}, {facts['threads']} threads, vectors of "
+        f"{facts['vector_lanes']} floats, torch {facts['torch']}; "
         f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
         "",
         "| batch, tokens, dim | bank | pass | backend | ms | times faster | GFLOP/s | of peak "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from spaudio.filters.fused import cpu
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.language import LanguageModel
 from tests.filters.cases import CASES
+from tests.filters.causality import assert_causal
 
 SYMBOLS = 27
 # Widths that fill 4, 8 and 16 lanes and leave a rest; lengths about the windows of 8 tokens that
@@ -22,29 +21,6 @@ BANKS = sorted(name for name in CASES if name.startswith(("bank", "multiscale", 
 PLAIN = sorted(set(CASES) - set(BANKS))
 # Of each bank on each backend; the others know no backend.
 CHOICES = [(c, b) for c in BANKS for b in ("cpu", "gemm")] + [(c, "gemm") for c in PLAIN]
-
-
-def leaks(run: Callable[[Tensor], Tensor], x: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-    """Asserts that each token moves its own output and not a bit of those before it.
-
-    Args:
-        run: (batch, tokens, ...) to (batch, tokens, ...).
-        x: What it is given.
-        change: Another value for one token, (batch, ...) to (batch, ...).
-    """
-    tokens = x.shape[1]
-    whole = run(x)
-    for at in sorted({1, 2, tokens // 2, tokens - 2, tokens - 1} - {0}):
-        other = x.clone()
-        other[:, at] = change(x[:, at])
-        y = run(other)
-        assert torch.equal(bits(y[:, :at]), bits(whole[:, :at])), f"a change at {at} is seen before"
-        assert not torch.equal(y[:, at], whole[:, at]), f"a change at {at} has no effect there"
-
-
-def bits(x: Tensor) -> Tensor:
-    """Floats as integers, which tell 0 from -0."""
-    return x.contiguous().view(torch.int32)
 
 
 @pytest.mark.parametrize(("case", "backend"), CHOICES)
@@ -64,24 +40,7 @@ def test_earlier_logits_keep_their_bits(
         model = LanguageModel(SYMBOLS, shape, CASES[case]).eval()
         symbols = torch.randint(SYMBOLS, (3, tokens))
         with torch.inference_mode():
-            leaks(model, symbols, lambda symbol: (symbol + 1) % SYMBOLS)
-
-
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-@pytest.mark.parametrize("gains", [(9,), (37, 9), (2, 130, 9)], ids=["filter", "dim", "token"])
-def test_the_native_kernel_keeps_bits_in_every_vector_width(
-    lanes: int, gains: tuple[int, ...]
-) -> None:
-    library = cpu.library()
-    if library is None or library.lanes < lanes:
-        pytest.skip("this processor has no such vectors")
-    torch.manual_seed(0)
-    kernels, weights = torch.randn(5 * 9 + 4 * 2), torch.randn(gains)
-
-    def run(x: Tensor) -> Tensor:
-        return library.forward(x, kernels, [5, 9, 4, 2], weights, None, True, "relu", lanes=lanes)
-
-    leaks(run, torch.randn(2, 130, 37), lambda token: token * -3 + 1)
+            assert_causal(model, symbols, lambda symbol: (symbol + 1) % SYMBOLS)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gemm", "reference"])
@@ -94,13 +53,13 @@ def test_tiles_that_do_not_hold_a_whole_signal_keep_bits(backend: str) -> None:
     def run(x: Tensor) -> Tensor:
         return filterbank(x, kernels, gains, causal=True, backend=backend)
 
-    leaks(run, torch.randn(2, 300, 64), lambda token: token * -3 + 1)
+    assert_causal(run, torch.randn(2, 300, 64), lambda token: token * -3 + 1)
 
 
 def test_the_guard_sees_a_leak() -> None:
     kernels, gains = torch.randn(4, 3), torch.randn(4)
     with pytest.raises(AssertionError, match="is seen before"):
-        leaks(
+        assert_causal(
             lambda x: filterbank(x, kernels, gains, causal=False),
             torch.randn(1, 9, 4),
             lambda token: token + 1,
