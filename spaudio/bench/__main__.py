@@ -1,7 +1,7 @@
 """Measures on this machine.
 
-python -m spaudio.bench filters           every backend of the filterbank against the definition
-python -m spaudio.bench generate [RUN]    a language model's symbols a second, with and without cache
+python -m spaudio.bench filters         every backend of the filterbank against the definition
+python -m spaudio.bench generate [RUN]  symbols a second of a model, with and without cache
 """
 
 from __future__ import annotations
