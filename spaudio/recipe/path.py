@@ -35,12 +35,14 @@ def draw_path(
     Returns:
         ``path.png`` in the run's folder, or None where the model has no filter.
     """
-    slots = enumerate(model.encoder.filters)
-    for layer, module in slots:
-        if isinstance(module, TokenFilter) and not isinstance(module, NoFilter):
-            break
-    else:
+    found = [
+        (layer, module)
+        for layer, module in enumerate(model.encoder.filters)
+        if isinstance(module, TokenFilter) and not isinstance(module, NoFilter)
+    ]
+    if not found:
         return None
+    layer, module = found[0]
     tokens = tokens.unsqueeze(0).to(next(model.parameters()).device)
     before, after = record_path(module, lambda: model.eval()(tokens))
     path = run / "path.png"
