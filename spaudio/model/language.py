@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -38,7 +39,10 @@ class LanguageModel(nn.Module):
         self.embed = nn.Embedding(symbols, encoder.dim)
         # As wide as learned positions: wider embeddings would drown what is added to them.
         nn.init.normal_(self.embed.weight, std=0.02)
-        self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
+        # Aside, so that all else starts from the same values whatever the filter.
+        with torch.random.fork_rng(devices=[]):
+            filters = make_filters(encoder, filter_options)
+        self.encoder = Encoder(encoder, filters)
         self.head = nn.Linear(encoder.dim, symbols)
 
     def forward(self, symbols: Tensor) -> Tensor:

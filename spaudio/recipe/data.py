@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from spaudio.audio.manifest import Clip
-from spaudio.audio.prepare import SourceClips, prepare
+from spaudio.audio.prepare import prepare
 from spaudio.audio.split import carve_validation
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
@@ -67,7 +67,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         DataError: If the data set is missing or has clips that cannot be used.
     """
     options = _plain(config.prep_options)
-    find = _prep_function(scripts, config.prep, options)
+    find = prep_function(scripts, config.prep, options)
     prepared = prepare(
         config.recipe,
         lambda work: find(work, **options),
@@ -125,7 +125,7 @@ def features_folder(config: DictConfig) -> Path:
     return Path(config.data) / str(config.recipe) / "features"
 
 
-def _prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callable[..., SourceClips]:
+def prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callable[..., Any]:
     """Loads ``prepare`` of ``data_prep/<name>.py`` and checks that it takes the options.
 
     The scripts belong to a checkout, not to the installed package, so they are loaded by their
@@ -139,7 +139,7 @@ def _prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callabl
         raise ConfigError(f"prep={name}: cannot load {scripts / name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    find: Callable[..., SourceClips] = module.prepare
+    find: Callable[..., Any] = module.prepare
     allowed = [p for p in inspect.signature(find).parameters if p != "work"]
     if unknown := sorted(set(options) - set(allowed)):
         raise ConfigError(f"prep_options.{unknown[0]} is unknown to {name}; it has {allowed}")

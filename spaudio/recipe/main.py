@@ -20,7 +20,9 @@ from rich.console import Console
 
 import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
+from spaudio.recipe.model import is_text
 from spaudio.recipe.run import run_recipe
+from spaudio.recipe.text import run_text
 from spaudio.report.compare import compare, group_runs, show
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
@@ -47,7 +49,8 @@ def main(script: str) -> None:
 
     def task(config: DictConfig) -> None:
         try:
-            finished.append(run_recipe(config, folder.parents[1] / "data_prep"))
+            run = run_text if is_text(config) else run_recipe
+            finished.append(run(config, folder.parents[1] / "data_prep"))
         except SpaudioError as error:
             # SystemExit passes through Hydra, which would print a traceback of its own.
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate.utils import set_seed
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaudio.errors import CheckpointError
 from spaudio.filters import TokenFilter, record_masks
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import RecipeData
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.filter_plots import plot_filters, plot_token_mask
 from spaudio.train.checkpoint import find_checkpoint, load_weights
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def encoder_config(config: DictConfig) -> EncoderConfig:
@@ -46,7 +50,26 @@ def build_model(config: DictConfig, features: int, classes: int) -> Classifier:
     )
 
 
-def load_models(run: Path) -> tuple[Classifier, Classifier]:
+def build_language_model(config: DictConfig, symbols: int) -> LanguageModel:
+    """Builds a text run's model as it is before training; the seed decides its parameters.
+
+    Args:
+        config: The composed configuration.
+        symbols: Size of the alphabet.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range.
+    """
+    set_seed(config.seed)
+    return LanguageModel(symbols, encoder_config(config), config.filter)
+
+
+def is_text(config: DictConfig) -> bool:
+    """Returns whether a configuration is that of a text recipe."""
+    return bool(config.get("kind") == "text")
+
+
+def load_models(run: Path) -> tuple[Classifier, Classifier] | tuple[LanguageModel, LanguageModel]:
     """Builds a run's model before training and as its best checkpoint has it.
 
     Args:
@@ -60,15 +83,14 @@ def load_models(run: Path) -> tuple[Classifier, Classifier]:
     """
     config = read_run_config(run)
     weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
-    features, classes = _sizes(run, weights)
+    if is_text(config):
+        symbols = _sizes(run, weights, "embed.weight")[0]
+        text = build_language_model(config, symbols), build_language_model(config, symbols)
+        return text[0], _loaded(text[1], weights, run)
+    features = _sizes(run, weights, "project.weight")[1]
+    classes = _sizes(run, weights, "head.1.weight")[0]
     before, after = (build_model(config, features, classes) for _ in range(2))
-    try:
-        after.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights of {run} do not fit its config.yaml: {error}"
-        ) from error
-    return before, after.eval()
+    return before, _loaded(after, weights, run)
 
 
 def draw_filters(run: Path) -> Path | None:
@@ -88,8 +110,11 @@ def draw_filters(run: Path) -> Path | None:
     if not after:
         return None
     path = run / "filters.png"
-    hop = config.tokens.stack * round(config.tokens.hop * config.tokens.sample_rate)
-    plot_filters(after, path, before=before, hop_seconds=hop / config.tokens.sample_rate)
+    hop_seconds = None  # a character has no duration
+    if not is_text(config):
+        hop = config.tokens.stack * round(config.tokens.hop * config.tokens.sample_rate)
+        hop_seconds = hop / config.tokens.sample_rate
+    plot_filters(after, path, before=before, hop_seconds=hop_seconds)
     return path
 
 
@@ -125,7 +150,7 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
     return run / "mask.png"
 
 
-def _filters(model: Classifier) -> dict[str, TokenFilter]:
+def _filters(model: Classifier | LanguageModel) -> dict[str, TokenFilter]:
     """Returns the filters that have kernels, by name of their layer."""
     return {
         f"layer {i}": module
@@ -134,11 +159,22 @@ def _filters(model: Classifier) -> dict[str, TokenFilter]:
     }
 
 
-def _sizes(run: Path, weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Reads the number of features and of classes off the weights."""
+def _loaded(model: Model, weights: dict[str, Tensor], run: Path) -> Model:
+    """Puts weights into a model."""
     try:
-        return weights["project.weight"].shape[1], weights["head.1.weight"].shape[0]
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights of {run} do not fit its config.yaml: {error}"
+        ) from error
+    return model.eval()
+
+
+def _sizes(run: Path, weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """Reads the shape of a parameter."""
+    try:
+        return tuple(weights[name].shape)
     except KeyError as error:
         raise CheckpointError(
-            f"the checkpoint of {run} is not a classifier's: no {error}"
+            f"the checkpoint of {run} is not one of its config.yaml's kind: no {error}"
         ) from error

