@@ -33,14 +33,15 @@ def draw_path(
         labels: One short text a token.
 
     Returns:
-        ``path.png`` in the run's folder, or None where the model has no filter.
+        ``path.png`` in the run's folder, or None where the model has no filter, or the
+        sequence no second token.
     """
     found = [
         (layer, module)
         for layer, module in enumerate(model.encoder.filters)
         if isinstance(module, TokenFilter) and not isinstance(module, NoFilter)
     ]
-    if not found:
+    if not found or len(tokens) < 2:
         return None
     layer, module = found[0]
     tokens = tokens.unsqueeze(0).to(next(model.parameters()).device)
