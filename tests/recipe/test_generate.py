@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from spaudio.tokens.corpus import ALPHABET
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError, DataError
@@ -17,6 +16,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.recipe.generate import continue_text, load_language_model
 from spaudio.recipe.model import build_language_model
 from spaudio.recipe.path import draw_path
+from spaudio.tokens.corpus import ALPHABET
 from spaudio.train.checkpoint import save_checkpoint
 
 
