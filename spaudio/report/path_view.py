@@ -112,7 +112,7 @@ def plot_path(
         panels, (first, second), (before, after), ("before", "after"), strict=True
     ):
         _draw(axes, points, labels)
-        axes.set_title(f"{name} the filter; mean step {relative_step(raw):.2f}", fontsize=10)
+        axes.set_title(f"{name} the filter; relative step {relative_step(raw):.2f}", fontsize=10)
         axes.set_xlabel(f"first principal axis ({share[0]:.0%} of the variance)")
     panels[0].set_ylabel(f"second principal axis ({share[1]:.0%})")
     points = panels[1].collections[0]
