@@ -6,6 +6,7 @@ spaudio filters RUN         kernels and their responses, before and after traini
 spaudio predict RUN FILE... the classes of any audio file or folder
 spaudio export RUN          the model with its front-end, as ONNX or pt2
 spaudio study FILE          the runs that a study lists; finished ones are skipped
+spaudio generate RUN        text from a language model, character by character
 """
 
 from __future__ import annotations
@@ -84,6 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study.add_argument("--jobs", type=int, default=1, help="processes at a time")
     study.add_argument("--output", type=Path, help="write the comparison as Markdown")
     study.set_defaults(run_command=_study)
+
+    generate = commands.add_parser("generate", help="text from a run of a text recipe")
+    generate.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    generate.add_argument(
+        "--prompt", default=" ", help="what the text begins with: a to z and spaces"
+    )
+    generate.add_argument("--length", type=int, default=500, help="characters (default: 500)")
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="below 1 the probable gets more so; 0 takes the most probable (default: 1)",
+    )
+    generate.add_argument("--top-k", type=int, metavar="K", help="of the K most probable alone")
+    generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    generate.set_defaults(run_command=_generate)
 
     chosen = parser.parse_args(arguments)
     try:
@@ -170,6 +187,21 @@ def _export(chosen: argparse.Namespace) -> None:
 
     done = export_run(chosen.run, chosen.format, chosen.output, chosen.clips)
     sys.stdout.write(f"{done}\n")
+
+
+def _generate(chosen: argparse.Namespace) -> None:
+    """Prints a prompt and what a run's model makes of it."""
+    from spaudio.recipe.generate import continue_text
+
+    text = continue_text(
+        chosen.run,
+        chosen.prompt,
+        chosen.length,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        seed=chosen.seed,
+    )
+    sys.stdout.write(f"{chosen.prompt}{text}\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from spaudio.bench.clock import ratio, take_turns
-from spaudio.bench.filters import describe_machine
+from spaudio.bench.machine import machine
 from spaudio.errors import ConfigError
 from spaudio.export.check import pad, synthetic_clips
 from spaudio.export.exported import FORMATS, Runner, load_exported
@@ -65,7 +65,7 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                 }
                 for name, took in seconds.items()
             ]
-    return {"machine": describe_machine(), "missing": missing, "rows": rows}
+    return {"machine": machine(), "missing": missing, "rows": rows}
 
 
 def table(report: dict[str, Any]) -> str:

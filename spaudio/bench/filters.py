@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spaudio.bench.clock import ratio, take_turns
+from spaudio.bench.machine import machine
 from spaudio.bench.memory import peak_extra_bytes
 from spaudio.bench.shapes import Shape
 from spaudio.filters.fused import cpu
@@ -55,7 +54,7 @@ def measure(
         except ValueError as error:
             print(f"left out: {error}")
     rows = [row for shape in shapes for row in _measure(shape, backends, rounds, limit, device)]
-    return {"machine": describe_machine(device), "rows": rows}
+    return {"machine": machine(device), "rows": rows}
 
 
 def _measure(
@@ -114,40 +113,15 @@ def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: torch.autograd.grad(layer(x), leaves, grad)
 
 
-def describe_machine(device: str = "cpu") -> dict[str, Any]:
-    """Says what the figures were measured on."""
-    if device == "cuda":
-        return {
-            "processor": torch.cuda.get_device_name(),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
-    library = cpu.library()
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # Not Linux, or a kernel that names no model.
-    return {
-        "processor": model,
-        "threads": torch.get_num_threads(),
-        "vector_lanes": library and library.lanes,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    machine = report["machine"]
-    if "threads" in machine:
-        how = f"{machine['threads']} threads, vectors of {machine['vector_lanes']} floats"
+    facts = report["machine"]
+    if "threads" in facts:
+        how = f"{facts['threads']} threads, vectors of {facts['vector_lanes']} floats"
     else:
-        how = f"float32 products {machine['float32_matmul_precision']}"
+        how = f"float32 products {facts['float32_matmul_precision']}"
     lines = [
-        f"{machine['processor']}, {how}, torch {machine['torch']}; "
+        f"{facts['processor']}, {how}, torch {facts['torch']}; "
         f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
         "",
         "| batch, tokens, dim | bank | pass | backend | ms | times faster | GFLOP/s | of peak "

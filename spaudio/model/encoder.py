@@ -15,6 +15,8 @@ from spaudio.filters import NoFilter, TokenFilter, make_filter
 from spaudio.model.positions import KINDS, LearnedPositions, Rotary, rotate
 
 PLACES = ("after", "attention")
+# Takes keys and values (batch, heads, tokens, head_dim), returns those to attend to.
+KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,21 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.dim, config.dim)
 
     def forward(
-        self, x: Tensor, attend: Tensor | None, rotation: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        attend: Tensor | None,
+        rotation: tuple[Tensor, Tensor] | None,
+        extend: KeyValues | None = None,
     ) -> Tensor:
         """Mixes tokens (batch, tokens, dim).
 
         Args:
             x: Normalised tokens.
-            attend: Boolean, broadcastable to (batch, heads, tokens, tokens), True where a query
-                may see a key; None for all (or, if causal, for the past).
+            attend: Boolean, broadcastable to (batch, heads, tokens, keys), True where a query
+                may see a key; None for all (or, if causal, for the past). One query alone is the
+                last token, which sees all keys.
             rotation: From :class:`Rotary`, or None.
+            extend: Puts the keys and values of earlier tokens before those of ``x``.
         """
         batch, tokens, dim = x.shape
         q, k, v = (
@@ -123,13 +131,15 @@ class SelfAttention(nn.Module):
         )
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
+        if extend is not None:
+            k, v = extend(k, v)
         mixed = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=attend,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and attend is None,
+            is_causal=self.causal and attend is None and tokens > 1,
         )
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, dim))
         return out
@@ -156,6 +166,7 @@ class Layer(nn.Module):
         attend: Tensor | None,
         rotation: tuple[Tensor, Tensor] | None,
         prefilter: Callable[[Tensor], Tensor] | None = None,
+        extend: KeyValues | None = None,
     ) -> Tensor:
         """Transforms (batch, tokens, dim).
 
@@ -164,11 +175,12 @@ class Layer(nn.Module):
             attend: See :class:`SelfAttention`.
             rotation: See :class:`SelfAttention`.
             prefilter: Applied to the normalised tokens before attention reads them.
+            extend: See :class:`SelfAttention`.
         """
         read = self.attention_norm(x)
         if prefilter is not None:
             read = prefilter(read)
-        x = x + self.dropout(self.attention(read, attend, rotation))
+        x = x + self.dropout(self.attention(read, attend, rotation, extend))
         out: Tensor = x + self.dropout(self.feed_forward(x))
         return out
 
@@ -217,16 +229,38 @@ class Encoder(nn.Module):
         Returns:
             (batch, tokens, dim), normalised.
         """
+        filters = [partial(each, padding_mask=padding_mask) for each in self.filters]
+        return self.run(x, filters, attend=self._attend(x, padding_mask))
+
+    def run(
+        self,
+        x: Tensor,
+        filters: Sequence[Callable[[Tensor], Tensor]],
+        *,
+        attend: Tensor | None = None,
+        start: int = 0,
+        extend: Sequence[KeyValues] | None = None,
+    ) -> Tensor:
+        """:meth:`forward` with its state given: what it and :class:`EncoderStream` share.
+
+        Args:
+            x: (batch, tokens, dim).
+            filters: What stands in each layer's filter slot.
+            attend: See :class:`SelfAttention`.
+            start: Position of the first token.
+            extend: See :class:`SelfAttention`; one a layer.
+        """
+        tokens = x.shape[1]
         if self.learned is not None:
-            x = self.learned(x)
+            x = self.learned(x, start)
         x = self.dropout(x)
-        rotation = self.rotary(x.shape[1]) if self.rotary is not None else None
-        attend = self._attend(x, padding_mask)
-        for layer, token_filter in zip(self.layers, self.filters, strict=True):
-            if self.config.filter_place == "attention":
-                x = layer(x, attend, rotation, partial(token_filter, padding_mask=padding_mask))
-            else:
-                x = token_filter(layer(x, attend, rotation), padding_mask)
+        rotation = self.rotary(tokens, start) if self.rotary is not None else None
+        before = self.config.filter_place == "attention"
+        for i, (layer, token_filter) in enumerate(zip(self.layers, filters, strict=True)):
+            past = None if extend is None else extend[i]
+            x = layer(x, attend, rotation, token_filter if before else None, past)
+            if not before:
+                x = token_filter(x)
         out: Tensor = self.norm(x)
         return out
 

@@ -59,16 +59,17 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(max_tokens, dim))
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Adds positions to (batch, tokens, dim).
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Adds positions, from ``start`` on, to (batch, tokens, dim).
 
         Raises:
             ConfigError: If the sequence is longer than ``max_tokens``.
         """
-        if x.shape[1] > len(self.weight):
+        end = start + x.shape[1]
+        if end > len(self.weight):
             raise ConfigError(
-                f"a sequence of {x.shape[1]} tokens is longer than model.max_tokens="
+                f"a sequence of {end} tokens is longer than model.max_tokens="
                 f"{len(self.weight)}; raise it, stack more frames a token, or use "
                 "model.positions=rotary"
             )
-        return x + self.weight[: x.shape[1]]
+        return x + self.weight[start:end]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -17,6 +18,7 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.data import RecipeData, features_folder, load_data
 from spaudio.recipe.inputs import Inputs
 from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
+from spaudio.recipe.path import draw_path
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
 from spaudio.report.provenance import provenance
@@ -94,6 +96,11 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     }
     scores = score(test.probabilities, test.labels, data.classes)
     if accelerator.is_main_process:
+        draw_filters(run)
+        draw_mask(run, model, data)
+        clip = data.test.clips[0]
+        tokens = torch.from_numpy(data.test[0, 0].tokens)
+        draw_path(run, model, tokens, title=f"{clip.path} ({clip.label})")
         write_report(
             run,
             facts=_facts(config, data, model, result, floor, valid, seconds),
@@ -103,8 +110,6 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             classes=data.classes,
             probabilities=test.probabilities,
         )
-        draw_filters(run)
-        draw_mask(run, model, data)
         _summary(console, run, scores, floor)
     return run
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,10 +20,19 @@ from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import prep_function
 from spaudio.recipe.model import build_language_model, draw_filters, encoder_config
+from spaudio.recipe.path import draw_path
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.provenance import provenance
 from spaudio.report.text import write_text_report
-from spaudio.tokens.corpus import ALPHABET, SPLITS, Corpus, SourceText, Symbols, prepare_corpus
+from spaudio.tokens.corpus import (
+    ALPHABET,
+    SPLITS,
+    Corpus,
+    SourceText,
+    Symbols,
+    decode,
+    prepare_corpus,
+)
 from spaudio.tokens.windows import (
     EveryWindow,
     RandomWindows,
@@ -103,6 +113,7 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
     if accelerator.is_main_process:
         facts = _facts(config, corpus, model, result, measured, seconds)
         draw_filters(run)
+        _draw_path(run, model, corpus, config.context)
         write_text_report(run, facts, read_log(run))
         for name, found in measured.items():
             console.print(f"{name} of {corpus.name}: {found.loss:.4f} nats, {found.bits:.4f} bits")
@@ -130,6 +141,18 @@ def load_corpus(config: DictConfig, scripts: Path) -> Corpus:
     source: SourceText = find(folder / "work", **options)
     config.corpus = source.choice
     return prepare_corpus(source, folder)
+
+
+def _draw_path(run: Path, model: LanguageModel, corpus: Corpus, context: int) -> None:
+    """Draws how a text that the model was not trained on passes the first filter."""
+    symbols = corpus.split("valid")[:context]
+    draw_path(
+        run,
+        model,
+        torch.from_numpy(symbols.astype("int64")),
+        title=f"{corpus.name}, validation split from its first character",
+        labels=decode(symbols),
+    )
 
 
 def _feeds(config: DictConfig, corpus: Corpus, trainer: TrainerConfig) -> tuple[Feed, Feed]:

@@ -66,7 +66,7 @@ def plot_filters(
         axes.set_xlabel("tokens from the current one")
     for axes in grid[-1, 1::2]:
         axes.set_xlabel("cycles/token" if hop_seconds is None else "modulation (Hz)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_token_mask(
@@ -125,7 +125,7 @@ def plot_token_mask(
     lower.set_ylabel("filter" if filter is None else "filter, by centre frequency")
     lower.set_xlabel("seconds")
     lower.set_xlim(0, max(end, tokens * hop_seconds))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_filter(
@@ -198,7 +198,7 @@ def _numbers(x: Tensor) -> list[list[float]]:
     return numbers
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

@@ -103,6 +103,6 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         "",
         "![curves](curves.png)",
     ]
-    if (run / "filters.png").is_file():
-        lines.append("![filters](filters.png)")
+    figures = [name for name in ("filters", "path") if (run / f"{name}.png").is_file()]
+    lines += [f"![{name}]({name}.png)" for name in figures]
     return "\n".join([*lines, ""])

@@ -103,6 +103,7 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
             f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | "
             f"{int(row['support'])} |"
         )
-    figures = ["confusion", "curves", *(["filters"] if report["filters"] else [])]
+    drawn = [name for name in ("filters", "mask", "path") if (run / f"{name}.png").is_file()]
+    figures = ["confusion", "curves", *drawn]
     lines += ["", *(f"![{name}]({name}.png)" for name in figures), ""]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from torch import Tensor
 from spaudio.filters import filterbank
 from spaudio.filters.fused import cpu
 from spaudio.filters.fused.problem import Problem
+from tests.filters.causality import assert_causal
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,27 @@ def test_sixteen_lanes(widest: cpu.Library, activation: str) -> None:
         ]
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("gains", [(9,), (37, 9), (2, 130, 9)], ids=["filter", "dim", "token"])
+def test_a_later_token_changes_no_bit_in_any_vector_width(
+    widest: cpu.Library, lanes: int, gains: tuple[int, ...]
+) -> None:
+    library = cpu.library() if lanes < 16 else widest
+    assert library is not None
+    if library.lanes < lanes:
+        pytest.skip("this processor has no such vectors")
+    torch.manual_seed(0)
+    kernels, weights = torch.randn(5 * 9 + 4 * 2), torch.randn(gains)
+
+    def run(x: Tensor) -> Tensor:
+        return library.forward(x, kernels, [5, 9, 4, 2], weights, None, True, "relu", lanes=lanes)
+
+    # 37 dimensions leave a rest in each width; 130 tokens are several blocks.
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert_causal(run, torch.randn(2, 130, 37), lambda token: token * -3 + 1)
 
 
 def test_a_library_of_another_version_is_not_called(tmp_path: Path) -> None:

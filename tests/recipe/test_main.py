@@ -51,6 +51,7 @@ def test_a_token_adaptive_run_shows_its_mask(tmp_path: Path, run_recipe: Run) ->
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "folder" / "masked"
     assert (run / "mask.png").stat().st_size > 0
+    assert "mask.png" in (run / "report.md").read_text()
     report = json.loads((run / "report.json").read_text())
     assert len(report["filters"]) == 1  # one of two layers has a filter
 

@@ -138,9 +138,10 @@ def test_debug_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run) -> 
     config = OmegaConf.load(run / "config.yaml")
     assert config.filter.name == "bank"
     assert config.model.dim == 16  # what debug makes small is what was run
-    assert (run / "filters.png").stat().st_size > 0
     text = (run / "report.md").read_text()
-    assert "filters.png" in text
+    for figure in ("filters.png", "path.png"):
+        assert (run / figure).stat().st_size > 0
+        assert figure in text
     assert f"{report['test']['accuracy']:.4f}" in text
     assert f"{report['floor']['svm']:.4f}" in text
 

@@ -25,13 +25,13 @@ from spaudio.report.filter_plots import aligned_taps, plot_filters, plot_token_m
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved."""
     saved: list[Figure] = []
-    save = filter_plots._save
+    save = filter_plots.save_figure
 
     def keep(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(filter_plots, "_save", keep)
+    monkeypatch.setattr(filter_plots, "save_figure", keep)
     return saved
 
 

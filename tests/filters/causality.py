@@ -1,0 +1,33 @@
+"""The guard of causality: what comes later changes no bit of what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def assert_causal(
+    run: Callable[[Tensor], Tensor], x: Tensor, change: Callable[[Tensor], Tensor]
+) -> None:
+    """Changes one token, at several places: its own output moves, no bit before it does.
+
+    Args:
+        run: (batch, tokens, ...) to (batch, tokens, ...).
+        x: What it is given.
+        change: Another value for one token, (batch, ...) to (batch, ...).
+    """
+    tokens = x.shape[1]
+    whole = run(x)
+    for at in sorted({1, 2, tokens // 2, tokens - 2, tokens - 1} - {0}):
+        other = x.clone()
+        other[:, at] = change(x[:, at])
+        y = run(other)
+        assert torch.equal(bits(y[:, :at]), bits(whole[:, :at])), f"a change at {at} is seen before"
+        assert not torch.equal(y[:, at], whole[:, at]), f"a change at {at} has no effect there"
+
+
+def bits(x: Tensor) -> Tensor:
+    """Floats as integers, which tell 0 from -0."""
+    return x.contiguous().view(torch.int32)

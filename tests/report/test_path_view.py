@@ -1,0 +1,71 @@
+"""A path before and after a filter: what is recorded, projected and drawn."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.image import imread
+
+from spaudio.errors import ConfigError
+from spaudio.filters import make_filter
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.report.path_view import plot_path, principal_axes, record_path, relative_step
+
+
+@pytest.mark.parametrize("place", ["after", "attention"])
+def test_what_enters_and_leaves_the_filter_is_recorded(place: str) -> None:
+    shape = EncoderConfig(dim=12, layers=2, heads=2, filter_place=place)
+    model = Classifier(5, 3, shape, {"name": "depthwise"}).eval()
+    bank = model.encoder.filters[0]
+    x = torch.randn(2, 9, 5)
+    before, after = record_path(bank, lambda: model(x))
+    assert before.shape == (9, 12)
+    torch.testing.assert_close(after, bank(before.unsqueeze(0))[0])
+    assert not bank._forward_hooks
+    with pytest.raises(ConfigError, match="did not call"):
+        record_path(nn.Linear(1, 1), lambda: model(x))
+
+
+def test_axes_are_those_of_the_greatest_spread() -> None:
+    angle = torch.linspace(0, 2 * math.pi, 50, dtype=torch.float64)[:-1]
+    circle = torch.stack([5 * angle.cos(), 3 * angle.sin()], dim=1)
+    turn, _ = torch.linalg.qr(torch.randn(7, 7, dtype=torch.float64))
+    raw = circle @ turn[:2] + 4.0
+    first, second, share = principal_axes(raw, raw)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first.abs(), circle.abs(), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(share, torch.tensor([25 / 34, 9 / 34], dtype=torch.float64))
+    # Both paths lie on the axes of both: what moved between them is seen.
+    moved, _, _ = principal_axes(raw, raw + 100 * turn[0])
+    assert moved.square().sum() > 10 * circle.square().sum()
+
+
+def test_step_is_relative_to_the_spread() -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(4000, 8)
+    assert relative_step(noise) == pytest.approx(math.sqrt(2), abs=0.03)
+    smoothed = make_filter("haar", 8, levels=4)(noise.unsqueeze(0))[0, :, 4:]
+    assert relative_step(smoothed) < 0.8 * math.sqrt(2)
+    assert relative_step(100 * noise + 7) == pytest.approx(relative_step(noise), rel=1e-6)
+    assert relative_step(torch.ones(4, 2)) == 0
+
+
+def test_the_figure_reaches_the_disk(tmp_path: Path) -> None:
+    before, after = torch.randn(2, 70, 6)
+    plot_path(before, after, tmp_path / "path.png", labels="a$_\\ {}^" * 8 + "abcdef", title="t$")
+    assert imread(tmp_path / "path.png").ndim == 3
+    plot_path(before, torch.zeros(70, 6), tmp_path / "path.png")
+    for wrong, named in ((after[:3], r"\(3, 6\)"), (after.clone().fill_(math.nan), "finite")):
+        with pytest.raises(ConfigError, match=named):
+            plot_path(before, wrong, tmp_path / "other.png")
+    with pytest.raises(ConfigError, match="70 tokens need as many labels; got 2"):
+        plot_path(before, after, tmp_path / "other.png", labels="ab")
+    assert not (tmp_path / "other.png").exists()
