@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import SourceClips, prepare
-from spaudio.audio.split import carve_validation
+from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
-from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import Normaliser
 
@@ -77,6 +77,8 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         workers=2,
     )
     clips = list(prepared.clips)
+    if config.get("fold") is not None:
+        clips = split_by_fold(clips, config.fold)
     if not any(clip.split == "valid" for clip in clips):
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
@@ -87,11 +89,14 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
     front_end = LogMelConfig(**tokens)
     augment = Augment(AugmentConfig(**_plain(config.augment)))
+    segments = SegmentConfig(**_plain(config.get("segments") or OmegaConf.create()))
     cache = build_cache(clips, prepared.root, front_end, features_folder(config))
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
-            raise ConfigError(f"the {split} split of {config.recipe} is empty; see prep_options")
+            raise ConfigError(
+                f"the {split} split of {config.recipe} is empty; see fold and prep_options"
+            )
     training = (cache.frames(clip.path) for clip in splits["train"])
     normaliser = Normaliser.fit(normalise, training)
 
@@ -104,6 +109,8 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             stack=stack,
             augment=augment if split == "train" else None,
             seed=config.seed,
+            segments=segments,
+            frame_seconds=front_end.hop_samples / front_end.sample_rate,
         )
 
     return RecipeData(

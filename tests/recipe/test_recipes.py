@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from torchaudio.datasets import gtzan
 
 import spaudio.conf
 from spaudio.model.classifier import Classifier
@@ -18,7 +19,7 @@ from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import MODES
 from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
-from tests import tiny_audio
+from tests import tiny_audio, tiny_folds
 from tests.recipe.conftest import ROOT, Run
 
 CONF = Path(spaudio.conf.__file__).parent
@@ -44,8 +45,44 @@ def tiny_notes(_: Path) -> list[str]:
     return ["families=[organ,brass]", "programs_per_family=3", "num_pitches=3", "num_velocities=2"]
 
 
+def tiny_esc50(folder: Path) -> list[str]:
+    return [f"source={tiny_folds.make_esc50(folder / 'esc')}", "subset=esc10"]
+
+
+def tiny_urbansound8k(folder: Path) -> list[str]:
+    return [f"source={tiny_folds.make_urbansound8k(folder / 'us8k', clips=1)}"]
+
+
+def tiny_audiomnist(folder: Path) -> list[str]:
+    two_a_fold = [26, 52, 28, 56, 36, 57, 43, 58, 12, 47]
+    made = tiny_folds.make_audiomnist(folder / "digits", speakers=two_a_fold)
+    return [f"source={made}", "skip_bad=true"]
+
+
+def tiny_gtzan(folder: Path) -> list[str]:
+    """Three genres, nine tracks of each; one is the damaged one."""
+    splits = (gtzan.filtered_train, gtzan.filtered_valid, gtzan.filtered_test)
+    tracks = [
+        track
+        for split in splits
+        for genre in ("blues", "jazz", "rock")
+        for track in [name for name in split if name.startswith(genre)][:3]
+    ]
+    made = tiny_folds.make_gtzan(folder / "gtzan", tracks, gtzan.gtzan_genres, suffix="wav")
+    (made / "genres/jazz/jazz.00054.wav").write_bytes(b"damaged" * 1000)
+    return [f"source={made}", "skip_bad=true", "segments.seconds=0.5"]
+
+
 # How each recipe comes to its tiny data set. A recipe that is not here fails the suite.
-TINY = {"folder": tiny_folder, "fsdd": tiny_fsdd, "notes": tiny_notes}
+TINY = {
+    "audiomnist": tiny_audiomnist,
+    "esc50": tiny_esc50,
+    "folder": tiny_folder,
+    "fsdd": tiny_fsdd,
+    "gtzan": tiny_gtzan,
+    "notes": tiny_notes,
+    "urbansound8k": tiny_urbansound8k,
+}
 
 
 def compose(recipe: str, *overrides: str) -> DictConfig:
