@@ -36,8 +36,7 @@ def prepare(work: Path, *, source: str | None = None, split: str = "official") -
     if split != "official":
         raise ConfigError(
             f"split={split!r} is refused: many slices come from one recording, and a random split "
-            "puts them on both sides, so that it measures memory (about 0.98 where the official "
-            "folds give 0.84); use fold=1..10 or folds=all"
+            "puts them on both sides, so that it measures memory; use fold=1..10 or folds=all"
         )
     archive = source or download(URL, work / "UrbanSound8K.tar.gz", None, md5=MD5)
     root = find_root(archive, work, CSV, f"fetch {URL} (6 GB)")

@@ -34,8 +34,8 @@ def fsdd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     source = make_fsdd(tmp_path_factory.mktemp("fsdd"), digits=range(3), clips=5)
     data = tmp_path_factory.mktemp("data")
     return [
-        "preset=debug", f"source={source}", f"data={data}", "split=speaker", "folds=all", "filter=none",
-        f"fold_by.values=[{','.join(SPEAKERS)}]",
+        "preset=debug", f"source={source}", f"data={data}", "split=speaker", "folds=all",
+        "filter=none", f"fold_by.values=[{','.join(SPEAKERS)}]",
     ]  # fmt: skip
 
 
