@@ -32,6 +32,7 @@ class RecipeData:
         valid: Carved from the training clips, or the data set's own.
         test: To be run once, at the end.
         clips: All clips, each with its split.
+        skipped: Number of listed clips that were left out (``skip_bad``).
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
         features: Width of a token.
@@ -44,6 +45,7 @@ class RecipeData:
     valid: TokenDataset
     test: TokenDataset
     clips: list[Clip]
+    skipped: int
     classes: tuple[str, ...]
     root: Path
     features: int
@@ -118,6 +120,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         valid=dataset("valid"),
         test=dataset("test"),
         clips=clips,
+        skipped=len(prepared.skipped),
         classes=prepared.labels,
         root=prepared.root,
         features=stack * front_end.n_mels,

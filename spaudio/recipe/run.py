@@ -156,6 +156,7 @@ def _facts(
             split: sum(clip.split == split for clip in data.clips)
             for split in ("train", "valid", "test")
         },
+        "skipped": data.skipped,
         "token_seconds": data.token_seconds,
         "seconds": seconds,
         "tokens_per_second": result.tokens_per_second,

@@ -26,7 +26,7 @@ FOLD_FILES = (
     "predictions.csv",
 )
 # Facts that are the same in every fold.
-SHARED = ("recipe", "filter", "filters", "seed", "epochs", "num_params", "filter_params",
+SHARED = ("recipe", "filter", "filters", "seed", "epochs", "skipped", "num_params", "filter_params",
           "token_seconds", "git_commit", "versions", "machine")  # fmt: skip
 
 
@@ -175,6 +175,11 @@ def _markdown(folder: Path, report: dict[str, Any]) -> str:
     lines += [
         "",
         f"- accuracy over all {test['clips']} test clips together: {test['pooled_accuracy']:.4f}",
+        *(
+            [f"- **{report['skipped']} listed clips were missing or unusable and left out**"]
+            if report["skipped"]
+            else []
+        ),
         f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}",
         f"- seconds, summed over folds: prepare {seconds['prepare']:.1f}, train "
         f"{seconds['train']:.1f}, test {seconds['test']:.1f}",

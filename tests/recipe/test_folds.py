@@ -17,6 +17,7 @@ import spaudio.recipe.run
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.data import load_data
 from spaudio.recipe.folds import _run_beside, is_fold_run, run_folds
+from spaudio.recipe.main import _check_overrides
 from spaudio.report.compare import compare, group_runs
 from spaudio.report.folds import FOLD_FILES
 from spaudio.report.write import FILES
@@ -163,6 +164,12 @@ def test_the_fold_before_validates_and_the_test_fold_selects_nothing(tmp_path: P
         load_data(compose("esc50", *options, "fold=6"), ROOT / "data_prep")
     with pytest.raises(ConfigError, match="test split of esc50 is empty; see fold"):
         load_data(compose("esc50", *options, "fold=null"), ROOT / "data_prep")
+
+
+def test_a_resumed_run_may_take_another_number_of_jobs() -> None:
+    _check_overrides(SCRIPT.parent, ["resume=runs/fsdd/x", "jobs=2"])
+    with pytest.raises(ConfigError, match="seed cannot be changed"):
+        _check_overrides(SCRIPT.parent, ["resume=runs/fsdd/x", "jobs=2", "seed=1"])
 
 
 def test_what_is_no_run_over_folds_is_said(fsdd: list[str], tmp_path: Path) -> None:

@@ -154,4 +154,6 @@ def test_debug_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run) -> 
     text = (run / "report.md").read_text()
     assert "filters.png" in text
     assert f"{report['test']['accuracy']:.4f}" in text
+    # What was left out is said.
+    assert (report["skipped"] > 0) == ("skip_bad=true" in tiny) == ("left out" in text)
     assert f"{report['floor']['svm']:.4f}" in text
