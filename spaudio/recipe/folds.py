@@ -41,7 +41,7 @@ def is_fold_run(config: DictConfig) -> bool:
     folds = config.get("folds")
     if folds not in (None, "all"):
         raise ConfigError(f"folds={folds}; expected all or null (one fold is chosen by fold=N)")
-    return folds == "all"
+    return folds is not None
 
 
 def run_folds(config: DictConfig, script: Path) -> Path:
