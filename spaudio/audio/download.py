@@ -1,4 +1,4 @@
-"""Downloads a file: resumed, checked against its SHA-256, renamed into place last."""
+"""Downloads a file: resumed, checked against its checksum, renamed into place last."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def download(
     target: str | os.PathLike[str],
     sha256: str | None,
     *,
+    md5: str | None = None,
     timeout: float = 30.0,
     progress: bool = True,
 ) -> Path:
@@ -32,6 +33,7 @@ def download(
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
         sha256: Checksum in hex; None checks the length alone, if the server tells it.
+        md5: Checksum in hex, for hosts that publish no better one; it tells damage, not malice.
         timeout: Seconds without an answer after which to give up.
         progress: Show a bar.
 
@@ -47,21 +49,23 @@ def download(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    if sha256 is None:
+    algorithm, expected = ("sha256", sha256) if sha256 is not None else ("md5", md5)
+    if expected is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
     _fetch(url, part, timeout, progress)
-    if sha256 is not None:
-        found = _sha256(part)
-        if found != sha256.lower() and resumed:
+    if expected is not None:
+        found = _digest(part, algorithm)
+        if found != expected.lower() and resumed:
             # The remains of another version: start afresh once.
             part.unlink()
             _fetch(url, part, timeout, progress)
-            found = _sha256(part)
-        if found != sha256.lower():
+            found = _digest(part, algorithm)
+        if found != expected.lower():
             part.unlink()
+            name = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
             raise DataError(
-                f"{url}: SHA-256 is {found}, expected {sha256}; the file has changed or was "
+                f"{url}: {name} is {found}, expected {expected}; the file has changed or was "
                 f"damaged on its way. Try again, or fetch it another way and give {_remedy()}"
             )
     os.replace(part, target)
@@ -120,9 +124,9 @@ def _continues(response: http.client.HTTPResponse, have: int) -> bool:
     return response.status == 206 and span.startswith(f"bytes {have}-")
 
 
-def _sha256(path: Path) -> str:
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _remedy() -> str:

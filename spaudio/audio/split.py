@@ -59,6 +59,34 @@ def carve_validation(
     return [replace(clip, split=splits.get(clip.path, clip.split)) for clip in clips]
 
 
+def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
+    """Makes one official fold the test split, the fold before it validation, the rest training.
+
+    The fold before the first one is the last one, so every fold validates once and tests once, and
+    the test fold never selects a model.
+
+    Args:
+        clips: A manifest whose clips all have a fold.
+        test_fold: The fold to test on.
+
+    Returns:
+        The clips in the order given.
+
+    Raises:
+        ConfigError: If no clip has that fold.
+        DataError: If a clip has no fold, or there are fewer than three.
+    """
+    if unfolded := [clip.path for clip in clips if clip.fold is None]:
+        raise DataError(f"clip {unfolded[0]!r} has no official fold; leave fold= out")
+    folds = sorted({clip.fold for clip in clips if clip.fold is not None})
+    if test_fold not in folds:
+        raise ConfigError(f"fold={test_fold!r}; expected one of {', '.join(map(str, folds))}")
+    if len(folds) < 3:
+        raise DataError(f"folds {folds}: three are needed, to train, to validate and to test")
+    splits = {test_fold: "test", folds[folds.index(test_fold) - 1]: "valid"}
+    return [replace(clip, split=splits.get(clip.fold or 0, "train")) for clip in clips]
+
+
 def split_by_clip(
     clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
 ) -> list[_Clip]:

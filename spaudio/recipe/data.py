@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import prepare
-from spaudio.audio.split import carve_validation
+from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
-from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import Normaliser
 
@@ -32,6 +32,7 @@ class RecipeData:
         valid: Carved from the training clips, or the data set's own.
         test: To be run once, at the end.
         clips: All clips, each with its split.
+        skipped: Number of listed clips that were left out (``skip_bad``).
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
         features: Width of a token.
@@ -45,6 +46,7 @@ class RecipeData:
     valid: TokenDataset
     test: TokenDataset
     clips: list[Clip]
+    skipped: int
     classes: tuple[str, ...]
     root: Path
     features: int
@@ -79,17 +81,22 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         workers=2,
     )
     clips = list(prepared.clips)
+    if config.get("fold") is not None:
+        clips = split_by_fold(clips, config.fold)
     if not any(clip.split == "valid" for clip in clips):
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
     front_end, stack, normalise = front_end_config(config)
     augment = Augment(AugmentConfig(**_plain(config.augment)))
+    segments = SegmentConfig(**_plain(config.get("segments") or OmegaConf.create()))
     cache = build_cache(clips, prepared.root, front_end, features_folder(config))
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
-            raise ConfigError(f"the {split} split of {config.recipe} is empty; see prep_options")
+            raise ConfigError(
+                f"the {split} split of {config.recipe} is empty; see fold and prep_options"
+            )
     training = (cache.frames(clip.path) for clip in splits["train"])
     normaliser = Normaliser.fit(normalise, training)
 
@@ -102,6 +109,8 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             stack=stack,
             augment=augment if split == "train" else None,
             seed=config.seed,
+            segments=segments,
+            frame_seconds=front_end.hop_samples / front_end.sample_rate,
         )
 
     return RecipeData(
@@ -109,6 +118,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         valid=dataset("valid"),
         test=dataset("test"),
         clips=clips,
+        skipped=len(prepared.skipped),
         classes=prepared.labels,
         root=prepared.root,
         features=stack * front_end.n_mels,

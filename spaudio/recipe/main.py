@@ -2,7 +2,8 @@
 
 python recipes/<name>/run.py key=value ...            one run
 python recipes/<name>/run.py -m filter=none,bank seed=0,1,2   a sweep, compared at the end
-python recipes/<name>/run.py resume=RUN               goes on with a run
+python recipes/<name>/run.py folds=all jobs=2         every fold, one report over all
+python recipes/<name>/run.py resume=RUN               goes on with a run, or with folds
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.console import Console
 import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.compare import compare_runs
+from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
 from spaudio.recipe.run import run_recipe
 from spaudio.recipe.text import run_text
@@ -50,8 +52,11 @@ def main(script: str) -> None:
 
     def task(config: DictConfig) -> None:
         try:
-            run = run_text if is_text(config) else run_recipe
-            finished.append(run(config, folder.parents[1] / "data_prep"))
+            if is_fold_run(config):
+                finished.append(run_folds(config, Path(script).resolve()))
+            else:
+                run = run_text if is_text(config) else run_recipe
+                finished.append(run(config, folder.parents[1] / "data_prep"))
         except SpaudioError as error:
             # SystemExit passes through Hydra, which would print a traceback of its own.
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
@@ -90,8 +95,9 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
         if not override.key_or_group.startswith("hydra")
     ]
     keys = [override.key_or_group for override in overrides]
-    if "resume" in keys and len(keys) > 1:
-        other = next(key for key in keys if key != "resume")
+    # How many folds run at a time changes no result.
+    if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
+        other = others[0]
         raise ConfigError(
             f"resume takes every setting from the run; {other} cannot be changed. Start a new run"
         )

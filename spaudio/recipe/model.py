@@ -160,7 +160,7 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
     token_filter = model.get_submodule(name)
     plot_token_mask(
         mask[0].float().cpu(),
-        torch.from_numpy(data.cache.frames(clip.path)).T,
+        torch.from_numpy(data.test.frames(0)).T,
         run / "mask.png",
         hop_seconds=data.token_seconds,
         frame_seconds=data.frame_seconds,

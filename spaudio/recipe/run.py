@@ -53,9 +53,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         if (run / "report.json").is_file():
             console.print(f"{run} is finished; its report is {run / 'report.md'}")
             return run
-    # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
-    trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
-    encoder_config(config)
+    trainer, optim = check_settings(config)
     start = time.perf_counter()
     data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
@@ -81,7 +79,8 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             run=run,
             config=OmegaConf.to_yaml(config, resolve=True),
             accelerator=accelerator,
-            resume=resume,
+            # A run that was stopped before its first checkpoint begins anew.
+            resume=resume and any((run / "checkpoints").glob("last-*")),
         )
     except KeyboardInterrupt:
         console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
@@ -112,6 +111,16 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         )
         _summary(console, run, scores, floor)
     return run
+
+
+def check_settings(config: DictConfig) -> tuple[TrainerConfig, OptimConfig]:
+    """Checks settings before a folder is made, so that a typing error leaves nothing behind.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    encoder_config(config)
+    return TrainerConfig(**config.trainer), OptimConfig(**config.optim)
 
 
 def _predict(
@@ -155,6 +164,7 @@ def _facts(
             split: sum(clip.split == split for clip in data.clips)
             for split in ("train", "valid", "test")
         },
+        "skipped": data.skipped,
         "token_seconds": data.token_seconds,
         "seconds": seconds,
         "tokens_per_second": result.tokens_per_second,

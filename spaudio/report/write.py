@@ -86,6 +86,11 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         f"- clips: {report['clips']['train']} training, {report['clips']['valid']} validation, "
         f"{report['clips']['test']} test; validation accuracy of the chosen epoch: "
         f"{report['valid']['accuracy']:.4f}",
+        *(
+            [f"- **{report['skipped']} listed clips were missing or unusable and left out**"]
+            if report["skipped"]
+            else []
+        ),
         f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}",
         f"- seconds: prepare {report['seconds']['prepare']:.1f}, train "
         f"{report['seconds']['train']:.1f}, test {report['seconds']['test']:.1f}; "

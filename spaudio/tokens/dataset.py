@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from spaudio.audio.manifest import Clip
+from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FeatureCache
 from spaudio.tokens.normalise import Normaliser
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One clip before padding: tokens (tokens, features), class index, index in the dataset."""
+    """A clip or segment before padding: tokens (tokens, features), class, index of the clip."""
 
     tokens: Frames
     label: int
@@ -69,12 +70,45 @@ def stack_frames(frames: Frames, stack: int) -> Frames:
     return padded.reshape(tokens, stack * frames.shape[1])
 
 
-class TokenDataset(Dataset[Example]):
-    """The clips of one split, as tokens.
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How long clips are cut into segments that are classified one by one.
 
-    An item is asked for as ``(epoch, clip)``: the random variation of a clip is seeded by run seed,
-    epoch and clip, so it does not depend on order, worker or process, and a resumed run draws the
-    same ones.
+    Args:
+        seconds: Length of a segment; None takes clips whole.
+        hop: From one segment to the next, in seconds; None is the length.
+
+    Raises:
+        ConfigError: If a value is not positive.
+    """
+
+    seconds: float | None = None
+    hop: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"segments.{name} must be positive or null; got {value}")
+
+    def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
+        """Returns start and stop, in frames, of each segment of a clip.
+
+        A rest is a segment of its own where at least half a hop of it is left, else it is dropped.
+        """
+        if self.seconds is None:
+            return [(0, frames)]
+        length = max(1, round(self.seconds / frame_seconds))
+        hop = max(1, round((self.hop or self.seconds) / frame_seconds))
+        count = max(1, 1 + math.floor((frames - length) / hop + 0.5))
+        return [(i * hop, min(i * hop + length, frames)) for i in range(count)]
+
+
+class TokenDataset(Dataset[Example]):
+    """The clips of one split, whole or cut into segments, as tokens.
+
+    An item is asked for as ``(epoch, item)``: the random variation of an item is seeded by run
+    seed, epoch and item, so it does not depend on order, worker or process, and a resumed run draws
+    the same ones.
 
     Args:
         clips: The split's clips.
@@ -84,6 +118,8 @@ class TokenDataset(Dataset[Example]):
         stack: Frames a token.
         augment: Variations, for the training split; None elsewhere.
         seed: The run's seed.
+        segments: How clips are cut; by default they are not.
+        frame_seconds: From one frame to the next; segments are counted in it.
     """
 
     def __init__(
@@ -96,8 +132,16 @@ class TokenDataset(Dataset[Example]):
         stack: int = 1,
         augment: Augment | None = None,
         seed: int = 0,
+        segments: SegmentConfig | None = None,
+        frame_seconds: float = 0.01,
     ) -> None:
         self.clips = list(clips)
+        cut = segments or SegmentConfig()
+        self._items = [
+            (index, start, stop)
+            for index, clip in enumerate(self.clips)
+            for start, stop in cut.spans(cache.length(clip.path), frame_seconds)
+        ]
         self._class_index = {name: i for i, name in enumerate(classes)}
         self._cache = cache
         self._normaliser = normaliser
@@ -106,23 +150,29 @@ class TokenDataset(Dataset[Example]):
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self._items)
 
     def lengths(self) -> list[int]:
-        """Returns the number of tokens of each clip, before augmentation."""
-        return [math.ceil(self._cache.length(clip.path) / self._stack) for clip in self.clips]
+        """Returns the number of tokens of each item, before augmentation."""
+        return [math.ceil((stop - start) / self._stack) for _, start, stop in self._items]
+
+    def frames(self, item: int) -> Frames:
+        """Returns the frames (frames, n_mels) of an item as the cache has them."""
+        index, start, stop = self._items[item]
+        return self._cache.frames(self.clips[index].path)[start:stop]
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
         epoch, index = item
-        clip = self.clips[index]
-        frames = self._cache.frames(clip.path)
+        clip = self._items[index][0]
+        frames = self.frames(index)
         if self._augment is None:
             frames = self._normaliser(frames)
         else:
             rng = np.random.default_rng([self._seed, epoch, index])
             frames = self._normaliser(self._augment.vary(frames, rng))
             frames = self._augment.mask(frames, rng)
-        return Example(stack_frames(frames, self._stack), self._class_index[clip.label], index)
+        label = self._class_index[self.clips[clip].label]
+        return Example(stack_frames(frames, self._stack), label, clip)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

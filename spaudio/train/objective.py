@@ -153,7 +153,8 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
         accelerator: Gathers over processes.
 
     Returns:
-        Predictions in the order of the split's clips.
+        Predictions in the order of the split's clips. The segments of a clip vote: its
+        probabilities are the mean of theirs.
     """
     model.eval()
     found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -162,6 +163,10 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
         gathered = accelerator.gather_for_metrics((batch.clips, batch.labels, logits))
         found.append(tuple(part.cpu() for part in gathered))
     clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-    order = clips.argsort()
-    logits, labels = logits[order], labels[order]
-    return Predictions(logits.softmax(dim=1), labels, F.cross_entropy(logits, labels).item())
+    votes = clips.bincount()
+    voted = torch.zeros(len(votes), logits.shape[1], dtype=torch.float64)
+    voted.index_add_(0, clips, logits.double().softmax(dim=1))
+    voted /= votes.unsqueeze(1)
+    labels = torch.empty_like(votes).index_copy_(0, clips, labels)
+    loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
+    return Predictions(voted.float(), labels, loss.item())

@@ -133,3 +133,13 @@ def test_errors_tell_how_to_go_on_without_the_network(server: Server, tmp_path: 
     with pytest.raises(DataError, match=r"cannot be downloaded .*network.*source="):
         download("http://127.0.0.1:1/file.zip", tmp_path / "file.zip", SHA256, progress=False)
     assert not (tmp_path / "file.zip").exists()
+
+
+def test_an_md5_is_checked_and_lets_a_download_resume(server: Server, tmp_path: Path) -> None:
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    done = download(server.url, tmp_path / "file", None, md5=md5, progress=False)
+    assert done.read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000-"]
+    with pytest.raises(DataError, match=f"MD5 is {md5}, expected {'0' * 32}"):
+        download(server.url, tmp_path / "other", None, md5="0" * 32, progress=False)

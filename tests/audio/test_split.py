@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from spaudio.audio.manifest import Clip
-from spaudio.audio.split import carve_validation, seeded_order, split_by_clip, split_by_group
+from spaudio.audio.split import (
+    carve_validation,
+    seeded_order,
+    split_by_clip,
+    split_by_fold,
+    split_by_group,
+)
 from spaudio.errors import ConfigError, DataError
 
 
@@ -174,3 +180,25 @@ def test_too_few_groups_and_bad_fractions() -> None:
 def test_seeded_order_is_fixed_for_ever() -> None:
     assert seeded_order("abcde", 0) == seeded_order("edcba", 0) == ["d", "a", "c", "b", "e"]
     assert seeded_order("abcde", 1) != seeded_order("abcde", 0)
+
+
+def test_each_fold_tests_once_and_validates_once() -> None:
+    before = [replace(clip, fold=2 * int(clip.group[1:])) for clip in clips(groups=4)]
+    roles: Counter[tuple[int | None, str]] = Counter()
+    for fold in (0, 2, 4, 6):
+        after = split_by_fold(before, fold)
+        assert only_split_differs(before, after)
+        assert {clip.fold for clip in after if clip.split == "test"} == {fold}
+        assert {clip.fold for clip in after if clip.split == "valid"} == {(fold - 2) % 8}
+        roles.update({(clip.fold, clip.split) for clip in after})
+    assert {n for (_, split), n in roles.items() if split != "train"} == {1}
+
+
+def test_folds_that_cannot_be_chosen() -> None:
+    folded = [replace(clip, fold=int(clip.group[1:])) for clip in clips(groups=3)]
+    with pytest.raises(ConfigError, match="fold=3; expected one of 0, 1, 2"):
+        split_by_fold(folded, 3)
+    with pytest.raises(DataError, match="three are needed"):
+        split_by_fold([clip for clip in folded if clip.fold], 1)
+    with pytest.raises(DataError, match="has no official fold"):
+        split_by_fold([*folded, replace(folded[0], fold=None)], 1)

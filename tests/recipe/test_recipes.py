@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from torchaudio.datasets import gtzan
 
 import spaudio.conf
 from spaudio.model.classifier import Classifier
@@ -21,7 +22,7 @@ from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import MODES
 from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
-from tests import tiny_audio
+from tests import tiny_audio, tiny_folds
 from tests.recipe.conftest import ROOT, Run
 from tests.tiny_run import compose
 from tests.tiny_text import write_text
@@ -54,8 +55,44 @@ def tiny_text8(folder: Path) -> list[str]:
             "eval.stride=16", "eval.windows=8"]  # fmt: skip
 
 
+def tiny_esc50(folder: Path) -> list[str]:
+    return [f"source={tiny_folds.make_esc50(folder / 'esc')}", "subset=esc10"]
+
+
+def tiny_urbansound8k(folder: Path) -> list[str]:
+    return [f"source={tiny_folds.make_urbansound8k(folder / 'us8k', clips=1)}"]
+
+
+def tiny_audiomnist(folder: Path) -> list[str]:
+    two_a_fold = [26, 52, 28, 56, 36, 57, 43, 58, 12, 47]
+    made = tiny_folds.make_audiomnist(folder / "digits", speakers=two_a_fold)
+    return [f"source={made}", "skip_bad=true"]
+
+
+def tiny_gtzan(folder: Path) -> list[str]:
+    """Three genres, nine tracks of each; one is the damaged one."""
+    splits = (gtzan.filtered_train, gtzan.filtered_valid, gtzan.filtered_test)
+    tracks = [
+        track
+        for split in splits
+        for genre in ("blues", "jazz", "rock")
+        for track in [name for name in split if name.startswith(genre)][:3]
+    ]
+    made = tiny_folds.make_gtzan(folder / "gtzan", tracks, gtzan.gtzan_genres, suffix="wav")
+    (made / "genres/jazz/jazz.00054.wav").write_bytes(b"damaged" * 1000)
+    return [f"source={made}", "skip_bad=true", "segments.seconds=0.5"]
+
+
 # How each recipe comes to its tiny data set. A recipe that is not here fails the suite.
-TINY = {"folder": tiny_folder, "fsdd": tiny_fsdd, "notes": tiny_notes}
+TINY = {
+    "audiomnist": tiny_audiomnist,
+    "esc50": tiny_esc50,
+    "folder": tiny_folder,
+    "fsdd": tiny_fsdd,
+    "gtzan": tiny_gtzan,
+    "notes": tiny_notes,
+    "urbansound8k": tiny_urbansound8k,
+}
 TINY_TEXT = {"text8": tiny_text8}
 # What a text recipe chooses from; its own presets beside those of all.
 TEXT_CHOICES = [
@@ -143,6 +180,8 @@ def test_debug_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run) -> 
         assert (run / figure).stat().st_size > 0
         assert figure in text
     assert f"{report['test']['accuracy']:.4f}" in text
+    # What was left out is said.
+    assert (report["skipped"] > 0) == ("skip_bad=true" in tiny) == ("left out" in text)
     assert f"{report['floor']['svm']:.4f}" in text
 
 

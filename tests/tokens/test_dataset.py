@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,16 @@ import soundfile
 import torch
 
 from spaudio.audio.manifest import Clip
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
-from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate, stack_frames
+from spaudio.tokens.dataset import (
+    BucketSampler,
+    SegmentConfig,
+    TokenDataset,
+    collate,
+    stack_frames,
+)
 from spaudio.tokens.logmel import LogMel, LogMelConfig
 from spaudio.tokens.normalise import Normaliser
 
@@ -135,3 +142,39 @@ def test_buckets_cover_every_clip_once_and_waste_little() -> None:
 def test_evaluation_order_does_not_depend_on_the_epoch() -> None:
     sampler = BucketSampler([5, 3, 9, 1], 3, shuffle=False)
     assert [[i for _, i in batch] for batch in sampler] == [[3, 1, 0], [2]]
+
+
+@pytest.mark.parametrize("frames", [1, 9, 10, 14, 15, 20, 21, 25, 38])
+def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None:
+    spans = SegmentConfig(seconds=0.1).spans(frames, 0.01)
+    assert spans[0][0] == 0
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
+    assert all(stop - start == 10 for start, stop in spans[:-1])
+    assert 0 <= frames - spans[-1][1] < 5
+    half = SegmentConfig(seconds=0.1, hop=0.05).spans(frames, 0.01)
+    assert [start for start, _ in half] == [5 * i for i in range(len(half))]
+    assert all(0 < stop - start <= 10 for start, stop in half)
+
+
+def test_whole_clips_by_default_and_no_empty_segment() -> None:
+    assert SegmentConfig().spans(37, 0.01) == [(0, 37)]
+    with pytest.raises(ConfigError, match=r"segments\.seconds must be positive"):
+        SegmentConfig(seconds=0)
+
+
+def test_a_dataset_of_segments_tells_the_clip_of_each(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    root, made = clips
+    cache = build_cache(made, root, CONFIG, tmp_path)
+    plain = Normaliser("global", np.zeros(12, np.float32), np.ones(12, np.float32))
+    cut = TokenDataset(made, ("a", "b"), cache, plain, stack=2, segments=SegmentConfig(0.1))
+    whole = TokenDataset(made, ("a", "b"), cache, plain)
+    examples = [cut[0, i] for i in range(len(cut))]
+    assert [len(example.tokens) for example in examples] == cut.lengths()
+    for index in range(len(made)):
+        parts = [e.tokens.reshape(-1, 12) for e in examples if e.clip == index]
+        frames = whole[0, index].tokens
+        joined = np.concatenate(parts)
+        np.testing.assert_array_equal(joined[: len(frames)], frames[: len(joined)])
+        assert {e.label for e in examples if e.clip == index} == {index % 2}

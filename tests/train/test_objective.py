@@ -39,6 +39,19 @@ def test_predictions_come_in_the_order_of_the_clips() -> None:
     assert expected.accuracy == pytest.approx(hits / 6)
 
 
+def test_the_segments_of_a_clip_vote_by_their_mean_probability() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    single = predict(MeanModel(), [one], Accelerator(cpu=True))
+    # Items 0 and 3 are segments of clip 0, 1 and 4 of clip 1, 2 and 5 of clip 2; in two batches.
+    parts = [batch([4, 0, 5]), batch([1, 3, 2])]
+    parts = [part._replace(clips=part.clips % 3) for part in parts]
+    voted = predict(MeanModel(), parts, Accelerator(cpu=True))
+    expected = (single.probabilities[:3] + single.probabilities[3:]) / 2
+    torch.testing.assert_close(voted.probabilities, expected)
+    assert voted.labels.tolist() == [0, 1, 2]
+    assert voted.loss == pytest.approx(F.nll_loss(expected.log(), voted.labels).item(), rel=1e-5)
+
+
 def test_without_mixup_it_is_the_smoothed_cross_entropy() -> None:
     one = batch([0, 1, 2, 3, 4, 5])
     loss = classification_loss(

@@ -1,0 +1,62 @@
+"""AudioMNIST: 30,000 spoken digits of 60 speakers, 48 kHz, and its authors' 5 speaker folds.
+
+Source: https://github.com/soerenab/AudioMNIST (MIT); arXiv 1807.03418.
+
+    python data_prep/audiomnist.py source=ARCHIVE_OR_FOLDER
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spaudio.audio.command import main
+from spaudio.audio.layout import find_root
+from spaudio.audio.prepare import SourceClip, SourceClips
+
+WHERE = (
+    "fetch https://github.com/soerenab/AudioMNIST/archive/refs/heads/master.zip (GitHub makes it "
+    "on demand and publishes no checksum, so it is not fetched unasked)"
+)
+#: Speakers of the test split of each fold for the task "digit", in upstream's order:
+#: audiomnist/train/splits.py. As there, the fold before (of the first, the last) validates.
+FOLDS = (
+    (26, 52, 60, 18, 32, 42, 5, 13, 22, 33, 45, 51),
+    (28, 56, 7, 19, 35, 1, 6, 16, 23, 34, 46, 53),
+    (36, 57, 9, 24, 37, 2, 8, 17, 29, 39, 48, 54),
+    (43, 58, 14, 25, 38, 3, 10, 20, 30, 40, 49, 55),
+    (12, 47, 59, 15, 27, 41, 4, 11, 21, 31, 44, 50),
+)
+DIGITS = tuple(str(digit) for digit in range(10))
+REPETITIONS = 50
+
+
+def prepare(work: Path, *, source: str | None = None) -> SourceClips:
+    """Lists every recording that upstream has; the group is the speaker.
+
+    Args:
+        work: Folder to unpack into.
+        source: Upstream's archive or the folder it unpacks to.
+
+    Raises:
+        ConfigError: If ``source`` is missing.
+        DataError: If the source is laid out otherwise.
+    """
+    root = find_root(source, work, "data/audioMNIST_meta.txt", WHERE)
+    clips = [
+        SourceClip(
+            path=f"data/{speaker:02}/{digit}_{speaker:02}_{index}.wav",
+            label=digit,
+            split="train",
+            group=f"{speaker:02}",
+            fold=fold,
+        )
+        for fold, speakers in enumerate(FOLDS, start=1)
+        for speaker in speakers
+        for digit in DIGITS
+        for index in range(REPETITIONS)
+    ]
+    return SourceClips(root, clips, labels=DIGITS)
+
+
+if __name__ == "__main__":
+    main("audiomnist", prepare)

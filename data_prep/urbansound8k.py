@@ -1,0 +1,60 @@
+"""UrbanSound8K: 8,732 slices, up to 4 s, of urban recordings; 10 classes and 10 official folds.
+
+Source: https://zenodo.org/records/1203745 (CC BY-NC 4.0), 6 GB.
+
+    python data_prep/urbansound8k.py [source=ARCHIVE_OR_FOLDER]
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from spaudio.audio.command import main
+from spaudio.audio.download import download
+from spaudio.audio.layout import find_root
+from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.errors import ConfigError
+
+URL = "https://zenodo.org/records/1203745/files/UrbanSound8K.tar.gz"
+MD5 = "9aa69802bbf37fb986f71ec1483a196e"  # as Zenodo publishes it
+CSV = "metadata/UrbanSound8K.csv"
+
+
+def prepare(work: Path, *, source: str | None = None, split: str = "official") -> SourceClips:
+    """Lists the slices with their official folds; the group is the Freesound recording.
+
+    Args:
+        work: Folder to download and unpack into.
+        source: Upstream's archive or the folder it unpacks to; None downloads.
+        split: ``"official"``, the ten folds. Nothing else is accepted.
+
+    Raises:
+        ConfigError: If another split is asked for.
+        DataError: If the source is laid out otherwise, or a download fails or is not the one known.
+    """
+    if split != "official":
+        raise ConfigError(
+            f"split={split!r} is refused: many slices come from one recording, and a random split "
+            "puts them on both sides, so that it measures memory; use fold=1..10 or folds=all"
+        )
+    archive = source or download(URL, work / "UrbanSound8K.tar.gz", None, md5=MD5)
+    root = find_root(archive, work, CSV, f"fetch {URL} (6 GB)")
+    with (root / CSV).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    clips = [
+        SourceClip(
+            path=f"audio/fold{row['fold']}/{row['slice_file_name']}",
+            label=row["class"],
+            split="train",
+            group=row["fsID"],
+            fold=int(row["fold"]),
+        )
+        for row in rows
+    ]
+    labels = {int(row["classID"]): row["class"] for row in rows}
+    return SourceClips(root, clips, labels=[labels[number] for number in sorted(labels)])
+
+
+if __name__ == "__main__":
+    main("urbansound8k", prepare)
