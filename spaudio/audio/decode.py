@@ -57,8 +57,14 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         )
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
+def decode(
+    path: str | os.PathLike[str], *, silent_ok: bool = False
+) -> tuple[NDArray[np.float32], int]:
     """Decodes and checks a whole file.
+
+    Args:
+        path: Audio file, in any format that libsndfile reads.
+        silent_ok: Take a silent file too.
 
     Returns:
         The waveform, shape (samples,), channels averaged, full scale at 1.0; and its rate in Hz.
@@ -80,19 +86,22 @@ def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
     if not np.isfinite(waveform).all():
         bad = int(np.count_nonzero(~np.isfinite(waveform)))
         raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
-    if float(np.ptp(waveform)) < 10 ** (SILENCE_DBFS / 20):
+    if not silent_ok and float(np.ptp(waveform)) < 10 ** (SILENCE_DBFS / 20):
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
         )
     return waveform, rate
 
 
-def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> NDArray[np.float32]:
+def load_audio(
+    path: str | os.PathLike[str], sample_rate: int | None = None, *, silent_ok: bool = False
+) -> NDArray[np.float32]:
     """Decodes a file to mono and resamples it (soxr, HQ).
 
     Args:
         path: Audio file, in any format that libsndfile reads.
         sample_rate: Rate wanted in Hz; None keeps the file's own.
+        silent_ok: Take a silent file too.
 
     Returns:
         Waveform, shape (samples,), float32, full scale at 1.0.
@@ -105,7 +114,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         raise ConfigError(
             f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
         )
-    waveform, rate = decode(path)
+    waveform, rate = decode(path, silent_ok=silent_ok)
     if sample_rate is None or sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")

@@ -1,4 +1,4 @@
-"""Downloads a file: resumed, checked against its SHA-256, renamed into place last."""
+"""Downloads a file: resumed, checked against its checksum, renamed into place last."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
 
 _CHUNK = 1 << 18
+_NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 def download(
     url: str,
     target: str | os.PathLike[str],
-    sha256: str | None,
+    checksum: str | None,
     *,
     timeout: float = 30.0,
     progress: bool = True,
@@ -31,7 +32,8 @@ def download(
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
-        sha256: Checksum in hex; None checks the length alone, if the server tells it.
+        checksum: SHA-256 in hex, or, from a host that publishes no other, MD5 (32 digits); None
+            checks the length alone, if the server tells it.
         timeout: Seconds without an answer after which to give up.
         progress: Show a bar.
 
@@ -47,22 +49,24 @@ def download(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    if sha256 is None:
+    if checksum is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
     _fetch(url, part, timeout, progress)
-    if sha256 is not None:
-        found = _sha256(part)
-        if found != sha256.lower() and resumed:
+    if checksum is not None:
+        kind = "md5" if len(checksum) == 32 else "sha256"
+        found = _digest(part, kind)
+        if found != checksum.lower() and resumed:
             # The remains of another version: start afresh once.
             part.unlink()
             _fetch(url, part, timeout, progress)
-            found = _sha256(part)
-        if found != sha256.lower():
+            found = _digest(part, kind)
+        if found != checksum.lower():
             part.unlink()
             raise DataError(
-                f"{url}: SHA-256 is {found}, expected {sha256}; the file has changed or was "
-                f"damaged on its way. Try again, or fetch it another way and give {_remedy()}"
+                f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed "
+                "or was damaged on its way. Try again, or fetch it another way and give "
+                f"{_remedy()}"
             )
     os.replace(part, target)
     return target
@@ -120,9 +124,9 @@ def _continues(response: http.client.HTTPResponse, have: int) -> bool:
     return response.status == 206 and span.startswith(f"bytes {have}-")
 
 
-def _sha256(path: Path) -> str:
+def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _remedy() -> str:

@@ -30,6 +30,7 @@ from spaudio.audio.progress import progress_bar
 from spaudio.errors import AudioError, DataError
 
 _LISTED = 20  # bad clips named in an error's message; the file beside it names all
+_QUEUED = 4096  # clips handed to the threads at a time, so that a large data set stays small here
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ class SourceClips:
         clips: The files, in any order.
         labels: Known labels in their natural order; a clip with another one is bad. None takes
             the labels as they come, sorted.
+        silent_ok: Silence is a sound of this data set, so that a silent clip is not a bad one.
     """
 
     root: Path
     clips: Iterable[SourceClip]
     labels: Sequence[str] | None = None
+    silent_ok: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def prepare(
     with locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        findings = _check(source.root, listed, target, workers, progress)
+        findings = _check(source, listed, target, workers, progress)
         clips, bad = _judge(listed, findings, source.labels, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
         labels = _labels(name, clips, source.labels)
@@ -157,9 +160,10 @@ def _listing(name: str, source: SourceClips) -> list[SourceClip]:
 
 
 def _check(
-    root: Path, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
+    source: SourceClips, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
 ) -> dict[str, Finding]:
     """Decodes what the journal does not know yet; returns the findings by path."""
+    root = source.root
     journal = Journal(target / "journal.jsonl", root)
     findings: dict[str, Finding] = {}
     rest: list[tuple[str, os.stat_result]] = []
@@ -184,19 +188,22 @@ def _check(
                 "Checking clips", len(listed), done=len(listed) - len(rest), show=progress
             ) as advance,
         ):
-            for finding in pool.map(partial(_check_file, root), *zip(*rest, strict=True)):
-                journal.add(finding)
-                findings[finding.path] = finding
-                advance(1)
+            check = partial(_check_file, root, source.silent_ok)
+            for start in range(0, len(rest), _QUEUED):
+                queued = rest[start : start + _QUEUED]
+                for finding in pool.map(check, *zip(*queued, strict=True)):
+                    journal.add(finding)
+                    findings[finding.path] = finding
+                    advance(1)
     finally:
         pool.shutdown(cancel_futures=True)
     return findings
 
 
-def _check_file(root: Path, path: str, status: os.stat_result) -> Finding:
+def _check_file(root: Path, silent_ok: bool, path: str, status: os.stat_result) -> Finding:
     size, mtime_ns = status.st_size, status.st_mtime_ns
     try:
-        waveform, rate = decode(root / path)
+        waveform, rate = decode(root / path, silent_ok=silent_ok)
     except AudioError as error:
         reason = str(error).removeprefix(f"{root / path}: ")
         return Finding(path, size, mtime_ns, reason=reason)
