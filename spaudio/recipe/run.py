@@ -24,8 +24,8 @@ from spaudio.report.write import write_report
 from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, TrainerConfig, fit, make_loader
-from spaudio.train.objective import Predictions, predict
+from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
+from spaudio.train.objective import Classification, Predictions, predict
 from spaudio.train.optim import OptimConfig
 
 
@@ -67,11 +67,11 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     try:
         result = fit(
             model,
-            data.train,
-            data.valid,
+            make_feed(data.train, trainer, shuffle=True, seed=config.seed),
+            make_feed(data.valid, trainer, shuffle=False, seed=config.seed),
+            objective=Classification(trainer.label_smoothing, config.augment.mixup),
             trainer=trainer,
             optim=optim,
-            mixup=config.augment.mixup,
             seed=config.seed,
             run=run,
             config=OmegaConf.to_yaml(config, resolve=True),
@@ -110,7 +110,7 @@ def _predict(
     model: Classifier, dataset: TokenDataset, trainer: TrainerConfig, accelerator: Accelerator
 ) -> Predictions:
     """Runs the trained model over a split."""
-    loader = accelerator.prepare(make_loader(dataset, trainer, shuffle=False, seed=0)[0])
+    loader = accelerator.prepare(make_feed(dataset, trainer, shuffle=False, seed=0).loader)
     with progress_bar("predict", len(loader), show=accelerator.is_main_process) as advance:
 
         def counted() -> Iterator[Batch]:

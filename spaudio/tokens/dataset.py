@@ -36,6 +36,11 @@ class Batch(NamedTuple):
     labels: Tensor
     clips: Tensor
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int((~self.padding_mask).sum())
+
 
 @dataclass(frozen=True)
 class Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spaudio.errors import ConfigError, SpaudioError
-from spaudio.tokens.dataset import BucketSampler, Example, TokenDataset, collate
+from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
 from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights, save_checkpoint
 from spaudio.train.log import TrainingLog
-from spaudio.train.objective import classification_loss, predict
+from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig, make_optimizer, schedule
 
 
@@ -76,47 +76,65 @@ class FitResult:
     step_seconds: float
 
 
-def make_loader(
-    dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int
-) -> tuple[DataLoader[Example], BucketSampler]:
-    """Builds a loader of padded batches, and the sampler whose epoch the caller sets."""
+class EpochSampler(Protocol):
+    """Batches whose order and variations depend on seed and epoch alone."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0."""
+        ...
+
+
+class Feed(NamedTuple):
+    """A split on its way to the model.
+
+    Args:
+        loader: Batches; each has ``num_tokens``, the tokens in it that are not padding.
+        sampler: What the loader asks for the order of its batches.
+    """
+
+    loader: DataLoader[Any]
+    sampler: EpochSampler
+
+
+def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int) -> Feed:
+    """Builds a loader of padded batches of clips."""
     sampler = BucketSampler(dataset.lengths(), config.batch_size, shuffle=shuffle, seed=seed)
-    loader: DataLoader[Example] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
     )
-    return loader, sampler
+    return Feed(loader, sampler)
 
 
 def fit(
     model: nn.Module,
-    train: TokenDataset,
-    valid: TokenDataset,
+    train: Feed,
+    valid: Feed,
     *,
+    objective: Objective,
     trainer: TrainerConfig,
     optim: OptimConfig,
-    mixup: float,
     seed: int,
     run: Path,
     config: str,
     accelerator: Accelerator,
     resume: bool = False,
 ) -> FitResult:
-    """Trains a classifier and keeps its last and its best epoch.
+    """Trains a model and keeps its last and its best epoch.
 
-    The best epoch is the one with the highest accuracy on ``valid`` (of equal ones that with the
-    lower loss); ``valid`` must be carved from the training data. No test clip is seen here.
+    The best epoch is the one that the objective ranks highest on ``valid``, which must be carved
+    from the training data. No test data is seen here.
 
     Args:
         model: On any device; Accelerate places it.
         train: Training split.
         valid: Validation split.
+        objective: What is trained, and what is measured on ``valid``.
         trainer: Epochs, batches, precision.
         optim: Optimiser and schedule.
-        mixup: Parameter of mixup's Beta distribution; 0 for none.
         seed: Seeds dropout, order and variations.
         run: The run's folder; checkpoints go to ``checkpoints/``, the log to ``log.jsonl``.
         config: The composed configuration, kept with each checkpoint.
@@ -132,19 +150,19 @@ def fit(
     """
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)
-    train_loader, sampler = make_loader(train, trainer, shuffle=True, seed=seed)
-    valid_loader, _ = make_loader(valid, trainer, shuffle=False, seed=seed)
-    done, best, seconds, tokens = 0, (-1.0, 0.0, 0), 0.0, 0
+    done, best_epoch, seconds, tokens = 0, 0, 0.0, 0
+    best_rank: tuple[float, ...] = ()  # comes before any other
     if resume:
         checkpoint = find_checkpoint(checkpoints, "last")
         state = load_state(checkpoint)
         model.load_state_dict(load_weights(checkpoint))
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
-        done, best = state["epoch"], tuple(state["best"])
+        done, best_epoch = state["epoch"], state["best_epoch"]
+        best_rank = tuple(state["best_rank"])
         seconds, tokens = state["seconds"], state["tokens"]
     model, optimizer, train_loader, valid_loader = accelerator.prepare(
-        model, optimizer, train_loader, valid_loader
+        model, optimizer, train.loader, valid.loader
     )
     log = TrainingLog(run, keep=done) if accelerator.is_main_process else None
     total = trainer.epochs * len(train_loader)
@@ -154,7 +172,8 @@ def fit(
             return
         state = {
             "epoch": done,
-            "best": list(best),
+            "best_epoch": best_epoch,
+            "best_rank": list(best_rank),
             "seconds": seconds,
             "tokens": tokens,
             "optimizer": optimizer.state_dict(),
@@ -171,7 +190,7 @@ def fit(
             start = time.perf_counter()
             # Accelerate counts epochs from 0 in each process and tells its loader's sampler; after
             # a resume both have to be told where we are.
-            sampler.set_epoch(epoch)
+            train.sampler.set_epoch(epoch)
             train_loader.set_epoch(epoch)
             model.train()
             losses: list[Tensor] = []
@@ -180,19 +199,13 @@ def fit(
                 rate = schedule(step, total, optim)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = classification_loss(
-                    model,
-                    batch,
-                    label_smoothing=trainer.label_smoothing,
-                    mixup=mixup,
-                    rng=np.random.default_rng([seed, step]),
-                )
+                loss = objective.loss(model, batch, np.random.default_rng([seed, step]))
                 accelerator.backward(loss)
                 accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 losses.append(loss.detach())
-                tokens += int((~batch.padding_mask).sum())
+                tokens += batch.num_tokens
                 progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{trainer.epochs}")
             train_loss = torch.stack(losses).mean().item()
             if not np.isfinite(train_loss):
@@ -201,10 +214,10 @@ def fit(
                     f"{optim.lr} and go on with resume={run}"
                 )
             seconds += time.perf_counter() - start
-            scores = predict(model, valid_loader, accelerator)
+            measured = objective.measure(model, valid_loader, accelerator)
             done = epoch + 1
-            if (scores.accuracy, -scores.loss) > best[:2]:
-                best = (scores.accuracy, -scores.loss, done)
+            if measured.rank > best_rank:
+                best_rank, best_epoch = measured.rank, done
                 if accelerator.is_main_process:
                     weights = _weights(model, accelerator)
                     save_checkpoint(checkpoints, "best", done, weights, None, config)
@@ -214,14 +227,13 @@ def fit(
                 "step": done * len(train_loader),
                 "lr": rate,
                 "train_loss": train_loss,
-                "valid_loss": scores.loss,
-                "valid_accuracy": scores.accuracy,
+                **{f"valid_{name}": value for name, value in measured.metrics.items()},
                 "seconds": seconds,
             }
             if log is not None:
                 log.add(record)
-            progress.update(bar, text=f"epoch {done}/{trainer.epochs}  valid {scores.accuracy:.3f}")
-    return FitResult(best[2], seconds, tokens / max(seconds, 1e-9), seconds / total)
+            progress.update(bar, text=f"epoch {done}/{trainer.epochs}  {measured.text}")
+    return FitResult(best_epoch, seconds, tokens / max(seconds, 1e-9), seconds / total)
 
 
 def _weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""Classification: the loss that is trained, and the predictions that are scored."""
+"""What is trained and what is measured: the interface, and classification."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,37 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
+
+
+class Measured(Protocol):
+    """What an objective measures on the validation split.
+
+    ``metrics`` go to the log, each as ``valid_<name>``; ``rank`` orders epochs, the highest is the
+    best one (compared from its first entry on); ``text`` is for the progress bar.
+    """
+
+    @property
+    def metrics(self) -> dict[str, float]: ...  # noqa: D102
+
+    @property
+    def rank(self) -> tuple[float, ...]: ...  # noqa: D102
+
+    @property
+    def text(self) -> str: ...  # noqa: D102
+
+
+class Objective(Protocol):
+    """What the loop trains; see :class:`Classification` for an example."""
+
+    def loss(self, model: nn.Module, batch: Any, rng: np.random.Generator) -> Tensor:
+        """Mean loss of a training batch, a scalar; ``rng`` is seeded by run and step."""
+        ...
+
+    def measure(
+        self, model: nn.Module, batches: Iterable[Any], accelerator: Accelerator
+    ) -> Measured:
+        """Runs a model over a prepared loader of the whole validation split."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,46 @@ class Predictions:
     def accuracy(self) -> float:
         """Share of clips whose most probable class is the true one."""
         return (self.probabilities.argmax(dim=1) == self.labels).double().mean().item()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss and accuracy."""
+        return {"loss": self.loss, "accuracy": self.accuracy}
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The higher accuracy is better; of equal ones the lower loss."""
+        return (self.accuracy, -self.loss)
+
+    @property
+    def text(self) -> str:
+        """Accuracy, short."""
+        return f"valid {self.accuracy:.3f}"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One class a clip: cross-entropy, selected by accuracy.
+
+    Args:
+        label_smoothing: Share of the target that is spread over all classes.
+        mixup: Parameter of mixup's Beta distribution; 0 for none.
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+
+    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """See :func:`classification_loss`."""
+        return classification_loss(
+            model, batch, label_smoothing=self.label_smoothing, mixup=self.mixup, rng=rng
+        )
+
+    def measure(
+        self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
+    ) -> Predictions:
+        """See :func:`predict`."""
+        return predict(model, batches, accelerator)
 
 
 def classification_loss(

@@ -19,7 +19,8 @@ from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.normalise import Normaliser
 from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, TrainerConfig, fit
+from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
+from spaudio.train.objective import Classification
 from spaudio.train.optim import OptimConfig
 
 
@@ -67,13 +68,14 @@ def train(run: Path, epochs: int, *, resume: bool = False, stop_after: int | Non
 
         data.__class__ = Stopping
     run.mkdir(exist_ok=True)
+    trainer = TrainerConfig(epochs=epochs, batch_size=8)
     return fit(
         model,
-        data,
-        dataset(range(64, 96)),
-        trainer=TrainerConfig(epochs=epochs, batch_size=8),
+        make_feed(data, trainer, shuffle=True, seed=3),
+        make_feed(dataset(range(64, 96)), trainer, shuffle=False, seed=3),
+        objective=Classification(label_smoothing=0.1, mixup=0.2),
+        trainer=trainer,
         optim=OptimConfig(lr=lr),
-        mixup=0.2,
         seed=3,
         run=run,
         config="seed: 3\n",
