@@ -116,3 +116,28 @@ def make_librispeech(folder: Path, *, subset: str = "train-clean-100", seed: int
     table.append("14   | F | dev-other        | 25.03 | Another Reader")
     (folder / "LibriSpeech/SPEAKERS.TXT").write_text("\n".join(table) + "\n", encoding="utf-8")
     return folder
+
+
+def make_fsd50k(folder: Path, *, seed: int = 0) -> Path:
+    """``FSD50K.{dev_audio,eval_audio,ground_truth}``: one or two sounds a clip, and a parent."""
+    random = np.random.default_rng(seed)
+    names = ("Bark", "Chime", "Drip")
+    rows: dict[str, list[str]] = {"dev": ["fname,labels,mids,split"], "eval": ["fname,labels,mids"]}
+    for number in range(72):
+        part = "eval" if number >= 48 else "dev"
+        kinds = [[0], [1], [2], [0, 2], [1, 2], [0, 1]][number % 6]
+        seconds = random.uniform(0.3, 0.8)
+        wave = np.mean([tone(kind, random, seconds=2 * seconds) for kind in kinds], axis=0)
+        path = folder / f"FSD50K.{part}_audio" / f"{1000 + number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, RATE)
+        labels = ",".join([*(names[kind] for kind in kinds), *["Animal"] * (0 in kinds)])
+        split = {"eval": "", "dev": ",val" if number >= 36 else ",train"}[part]
+        rows[part].append(f'{1000 + number},"{labels}","/m/0"{split}')
+    truth = folder / "FSD50K.ground_truth"
+    truth.mkdir()
+    for part, lines in rows.items():
+        (truth / f"{part}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = [f"{i},{name},/m/{i}\n" for i, name in enumerate(("Animal", *names))]
+    (truth / "vocabulary.csv").write_text("".join(words), encoding="utf-8")
+    return folder

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import SourceClips, prepare
 from spaudio.audio.split import carve_validation
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, DataError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import TokenDataset
@@ -38,6 +38,7 @@ class RecipeData:
         frame_seconds: From one frame to the next.
         token_seconds: From one token to the next.
         cache: Frames of all clips.
+        multi_label: A clip may have several classes.
     """
 
     train: TokenDataset
@@ -50,6 +51,7 @@ class RecipeData:
     frame_seconds: float
     token_seconds: float
     cache: FeatureCache
+    multi_label: bool
 
 
 def load_data(config: DictConfig, scripts: Path) -> RecipeData:
@@ -78,6 +80,8 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
     )
     clips = list(prepared.clips)
     if not any(clip.split == "valid" for clip in clips):
+        if prepared.multi_label:
+            raise DataError(f"{config.recipe}: a multi-label set must bring its validation split")
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
@@ -104,6 +108,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             stack=stack,
             augment=augment if split == "train" else None,
             seed=config.seed,
+            multi_label=prepared.multi_label,
         )
 
     return RecipeData(
@@ -117,6 +122,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         frame_seconds=front_end.hop_samples / front_end.sample_rate,
         token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
         cache=cache,
+        multi_label=prepared.multi_label,
     )
 
 

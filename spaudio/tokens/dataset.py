@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, class_names
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FeatureCache
 from spaudio.tokens.normalise import Normaliser
@@ -27,7 +27,8 @@ class Batch(NamedTuple):
     Args:
         tokens: (batch, tokens, features), float; padding is zero.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
-        labels: (batch,), class indices.
+        labels: (batch,), class indices; of a multi-label set (batch, classes), float, 1 for each
+            class that the clip has, else 0.
         clips: (batch,), index of each clip in its dataset.
     """
 
@@ -44,10 +45,16 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One clip before padding: tokens (tokens, features), class index, index in the dataset."""
+    """One clip before padding.
+
+    Args:
+        tokens: (tokens, features).
+        label: Class index; of a multi-label set (classes,), see :func:`multi_hot`.
+        clip: Index in the dataset.
+    """
 
     tokens: Frames
-    label: int
+    label: int | Frames
     clip: int
 
 
@@ -69,6 +76,13 @@ def stack_frames(frames: Frames, stack: int) -> Frames:
     return padded.reshape(tokens, stack * frames.shape[1])
 
 
+def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
+    """Returns (classes,): 1 for each class that a clip's joined label names, else 0."""
+    target = np.zeros(len(class_index), dtype=np.float32)
+    target[[class_index[name] for name in class_names(label, multi_label=True)]] = 1
+    return target
+
+
 class TokenDataset(Dataset[Example]):
     """The clips of one split, as tokens.
 
@@ -84,6 +98,7 @@ class TokenDataset(Dataset[Example]):
         stack: Frames a token.
         augment: Variations, for the training split; None elsewhere.
         seed: The run's seed.
+        multi_label: A clip may have several classes.
     """
 
     def __init__(
@@ -96,9 +111,11 @@ class TokenDataset(Dataset[Example]):
         stack: int = 1,
         augment: Augment | None = None,
         seed: int = 0,
+        multi_label: bool = False,
     ) -> None:
         self.clips = list(clips)
         self._class_index = {name: i for i, name in enumerate(classes)}
+        self._multi_label = multi_label
         self._cache = cache
         self._normaliser = normaliser
         self._stack = stack
@@ -122,7 +139,13 @@ class TokenDataset(Dataset[Example]):
             rng = np.random.default_rng([self._seed, epoch, index])
             frames = self._normaliser(self._augment.vary(frames, rng))
             frames = self._augment.mask(frames, rng)
-        return Example(stack_frames(frames, self._stack), self._class_index[clip.label], index)
+        return Example(stack_frames(frames, self._stack), self.label(clip), index)
+
+    def label(self, clip: Clip) -> int | Frames:
+        """Returns the class index of a clip, or 0 and 1 for each class of a multi-label set."""
+        if not self._multi_label:
+            return self._class_index[clip.label]
+        return multi_hot(clip.label, self._class_index)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -137,7 +160,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(
         tokens=torch.from_numpy(tokens),
         padding_mask=torch.from_numpy(padding),
-        labels=torch.tensor([example.label for example in examples]),
+        labels=torch.from_numpy(np.stack([np.asarray(e.label) for e in examples])),
         clips=torch.tensor([example.clip for example in examples]),
     )
 
