@@ -67,8 +67,8 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
                 clips.append(SourceClip(path, row["labels"], split, row["fname"]))
     except (OSError, KeyError, csv.Error) as error:
         raise DataError(
-            f"{folders['ground_truth']}: a table is missing or damaged ({type(error).__name__}: {error}); "
-            f"fetch {HOST}/FSD50K.ground_truth.zip again"
+            f"{folders['ground_truth']}: a table is missing or damaged ({type(error).__name__}: "
+            f"{error}); fetch {HOST}/FSD50K.ground_truth.zip again"
         ) from error
     return SourceClips(link_parts(folders, work), clips, labels, multi_label=True)
 
