@@ -36,7 +36,7 @@ def describe(
     named = ((c.split, name) for c in clips for name in class_names(c.label, multi_label))
     for (split, label), number in sorted(Counter(named).items()):
         counts.setdefault(split, {})[label] = number
-    record = {
+    record: dict[str, Any] = {
         "name": name,
         "options": dict(options),
         "root": os.fspath(root),

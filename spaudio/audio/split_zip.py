@@ -24,7 +24,7 @@ _MOST = 0xFFFF_FFFF
 
 def pieces(archive: Path) -> list[Path]:
     """The files of a zip: itself, after its ``.z01``, ``.z02``, ... where there are any."""
-    found = []
+    found: list[Path] = []
     while (piece := archive.with_suffix(f".z{len(found) + 1:02d}")).is_file():
         found.append(piece)
     return [*found, archive]

@@ -91,7 +91,8 @@ class MultiLabel:
             gathered = accelerator.gather_for_metrics((batch.clips, batch.labels, chances))
             found.append(tuple(part.cpu() for part in gathered))
         items, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
-        clips, place = items.unique(return_inverse=True)  # sorted
+        clips, places = np.unique(items.numpy(), return_inverse=True)  # sorted
+        place = torch.from_numpy(places)
         parts = place.bincount().unsqueeze(1)
         chances, labels = (
             torch.zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
