@@ -38,7 +38,7 @@ def prepare(work: Path, *, source: str | None = None, split: str = "official") -
             f"split={split!r} is refused: many slices come from one recording, and a random split "
             "puts them on both sides, so that it measures memory; use fold=1..10 or folds=all"
         )
-    archive = source or download(URL, work / "UrbanSound8K.tar.gz", None, md5=MD5)
+    archive = source or download(URL, work / "UrbanSound8K.tar.gz", MD5)
     root = find_root(archive, work, CSV, f"fetch {URL} (6 GB)")
     with (root / CSV).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

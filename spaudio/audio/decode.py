@@ -59,8 +59,14 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         )
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
+def decode(
+    path: str | os.PathLike[str], *, silent_ok: bool = False
+) -> tuple[NDArray[np.float32], int]:
     """Decodes and checks a whole file.
+
+    Args:
+        path: Audio file, in any format that libsndfile reads.
+        silent_ok: Take a silent file too.
 
     Returns:
         The waveform, shape (samples,), channels averaged, full scale at 1.0; and its rate in Hz.
@@ -72,16 +78,19 @@ def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
     """
     path = Path(path)
     with _open(path) as file:
-        blocks = list(_checked_blocks(path, file, MAX_SECONDS))
+        blocks = list(_checked_blocks(path, file, MAX_SECONDS, silent_ok=silent_ok))
         return np.concatenate(blocks), int(file.samplerate)
 
 
-def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> NDArray[np.float32]:
+def load_audio(
+    path: str | os.PathLike[str], sample_rate: int | None = None, *, silent_ok: bool = False
+) -> NDArray[np.float32]:
     """Decodes a file to mono and resamples it (soxr, HQ).
 
     Args:
         path: Audio file, in any format that libsndfile reads.
         sample_rate: Rate wanted in Hz; None keeps the file's own.
+        silent_ok: Take a silent file too.
 
     Returns:
         Waveform, shape (samples,), float32, full scale at 1.0.
@@ -94,7 +103,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         raise ConfigError(
             f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
         )
-    waveform, rate = decode(path)
+    waveform, rate = decode(path, silent_ok=silent_ok)
     if sample_rate is None or sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
@@ -175,7 +184,9 @@ def _open(path: str | os.PathLike[str]) -> Any:
     return file
 
 
-def _checked_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArray[np.float32]]:
+def _checked_blocks(
+    path: Path, file: Any, max_seconds: float, *, silent_ok: bool = False
+) -> Iterator[NDArray[np.float32]]:
     """Yields the file as mono blocks; what only the whole file tells is raised after the last."""
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
     for block in _read_blocks(path, file, max_seconds):
@@ -188,7 +199,7 @@ def _checked_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArr
     _check_complete(path, file, frames)
     if bad:
         raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
-    if highest - lowest < 10 ** (SILENCE_DBFS / 20):
+    if not silent_ok and highest - lowest < 10 ** (SILENCE_DBFS / 20):
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
         )

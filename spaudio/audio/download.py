@@ -13,14 +13,14 @@ from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
 
 _CHUNK = 1 << 18
+_NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 def download(
     url: str,
     target: str | os.PathLike[str],
-    sha256: str | None,
+    checksum: str | None,
     *,
-    md5: str | None = None,
     timeout: float = 30.0,
     progress: bool = True,
 ) -> Path:
@@ -32,8 +32,8 @@ def download(
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
-        sha256: Checksum in hex; None checks the length alone, if the server tells it.
-        md5: Checksum in hex, for hosts that publish no better one; it tells damage, not malice.
+        checksum: SHA-256 in hex, or, from a host that publishes no other, MD5 (32 digits); None
+            checks the length alone, if the server tells it.
         timeout: Seconds without an answer after which to give up.
         progress: Show a bar.
 
@@ -49,24 +49,24 @@ def download(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    algorithm, expected = ("sha256", sha256) if sha256 is not None else ("md5", md5)
-    if expected is None:
+    if checksum is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
     _fetch(url, part, timeout, progress)
-    if expected is not None:
-        found = _digest(part, algorithm)
-        if found != expected.lower() and resumed:
+    if checksum is not None:
+        kind = "md5" if len(checksum) == 32 else "sha256"
+        found = _digest(part, kind)
+        if found != checksum.lower() and resumed:
             # The remains of another version: start afresh once.
             part.unlink()
             _fetch(url, part, timeout, progress)
-            found = _digest(part, algorithm)
-        if found != expected.lower():
+            found = _digest(part, kind)
+        if found != checksum.lower():
             part.unlink()
-            name = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
             raise DataError(
-                f"{url}: {name} is {found}, expected {expected}; the file has changed or was "
-                f"damaged on its way. Try again, or fetch it another way and give {_remedy()}"
+                f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed "
+                "or was damaged on its way. Try again, or fetch it another way and give "
+                f"{_remedy()}"
             )
     os.replace(part, target)
     return target
@@ -124,9 +124,9 @@ def _continues(response: http.client.HTTPResponse, have: int) -> bool:
     return response.status == 206 and span.startswith(f"bytes {have}-")
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _remedy() -> str:

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from spaudio.errors import DataError
 
 SPLITS = ("train", "valid", "test")
+#: Between the class names of a clip that has several; no class of such a data set may hold it.
+LABEL_SEPARATOR = ","
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Clip:
     Attributes:
         path: POSIX path relative to the data set's audio root, so that a manifest does not depend
             on where the data lie.
-        label: Class name.
+        label: Class name; in a multi-label data set all of the clip's, joined by
+            `LABEL_SEPARATOR`.
         split: ``"train"``, ``"valid"`` or ``"test"``.
         group: What must not be torn apart by a split: speaker, instrument, recording.
         seconds: Duration of the decoded audio.
@@ -69,6 +72,11 @@ class Clip:
             )
         if self.fold is not None and not _is_int(self.fold):
             raise DataError(f"field 'fold' is {self.fold!r}; expected an integer or null")
+
+
+def class_names(label: str, multi_label: bool) -> list[str]:
+    """The classes that a clip's label names."""
+    return label.split(LABEL_SEPARATOR) if multi_label else [label]
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Clip))

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_atomic, write_manifest
+from spaudio.audio.manifest import (
+    Clip,
+    class_names,
+    manifest_hash,
+    read_manifest,
+    write_atomic,
+    write_manifest,
+)
 from spaudio.errors import DataError
 
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
@@ -22,12 +29,14 @@ def describe(
     labels: Sequence[str],
     clips: Sequence[Clip],
     bad: Sequence[tuple[str, str]],
+    multi_label: bool = False,
 ) -> dict[str, Any]:
     """Content of ``prepared.json``."""
     counts: dict[str, dict[str, int]] = {}
-    for (split, label), number in sorted(Counter((c.split, c.label) for c in clips).items()):
+    named = ((c.split, name) for c in clips for name in class_names(c.label, multi_label))
+    for (split, label), number in sorted(Counter(named).items()):
         counts.setdefault(split, {})[label] = number
-    record = {
+    record: dict[str, Any] = {
         "name": name,
         "options": dict(options),
         "root": os.fspath(root),
@@ -36,6 +45,8 @@ def describe(
         "counts": counts,
         "skipped": [{"path": path, "reason": reason} for path, reason in bad],
     }
+    if multi_label:
+        record["multi_label"] = True
     # As it will be read back, so that the two can be compared.
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain

@@ -24,12 +24,13 @@ from typing import Any
 from spaudio.audio.decode import decode
 from spaudio.audio.journal import Finding, Journal
 from spaudio.audio.lock import locked
-from spaudio.audio.manifest import Clip, manifest_hash, write_atomic
+from spaudio.audio.manifest import Clip, class_names, manifest_hash, write_atomic
 from spaudio.audio.marker import MANIFEST, MARKER, describe, finish
 from spaudio.audio.progress import progress_bar
 from spaudio.errors import AudioError, DataError
 
 _LISTED = 20  # bad clips named in an error's message; the file beside it names all
+_QUEUED = 4096  # clips handed to the threads at a time, so that a large data set stays small here
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,15 @@ class SourceClips:
         clips: The files, in any order.
         labels: Known labels in their natural order; a clip with another one is bad. None takes
             the labels as they come, sorted.
+        multi_label: A clip may have several classes; its label joins them (see `Clip`).
+        silent_ok: Silence is a sound of this data set, so that a silent clip is not a bad one.
     """
 
     root: Path
     clips: Iterable[SourceClip]
     labels: Sequence[str] | None = None
+    multi_label: bool = False
+    silent_ok: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Prepared:
         hash: SHA-256 of the manifest.
         skipped: Clips left out with ``skip_bad``, each with its reason.
         seconds: Duration of this call.
+        multi_label: A clip may have several classes.
     """
 
     root: Path
@@ -80,6 +86,7 @@ class Prepared:
     hash: str
     skipped: tuple[tuple[str, str], ...]
     seconds: float
+    multi_label: bool = False
 
 
 def prepare(
@@ -120,11 +127,14 @@ def prepare(
     with locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        findings = _check(source.root, listed, target, workers, progress)
-        clips, bad = _judge(listed, findings, source.labels, min_seconds)
+        findings = _check(source, listed, target, workers, progress)
+        clips, bad = _judge(listed, findings, source, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
-        labels = _labels(name, clips, source.labels)
-        finish(target, clips, describe(name, options, source.root, labels, clips, bad))
+        labels = _labels(name, clips, source)
+        record = describe(
+            name, options, source.root, labels, clips, bad, multi_label=source.multi_label
+        )
+        finish(target, clips, record)
     return Prepared(
         root=source.root,
         manifest=target / MANIFEST,
@@ -133,6 +143,7 @@ def prepare(
         hash=manifest_hash(clips),
         skipped=tuple(bad),
         seconds=time.perf_counter() - start,
+        multi_label=source.multi_label,
     )
 
 
@@ -157,9 +168,10 @@ def _listing(name: str, source: SourceClips) -> list[SourceClip]:
 
 
 def _check(
-    root: Path, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
+    source: SourceClips, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
 ) -> dict[str, Finding]:
     """Decodes what the journal does not know yet; returns the findings by path."""
+    root = source.root
     journal = Journal(target / "journal.jsonl", root)
     findings: dict[str, Finding] = {}
     rest: list[tuple[str, os.stat_result]] = []
@@ -184,19 +196,22 @@ def _check(
                 "Checking clips", len(listed), done=len(listed) - len(rest), show=progress
             ) as advance,
         ):
-            for finding in pool.map(partial(_check_file, root), *zip(*rest, strict=True)):
-                journal.add(finding)
-                findings[finding.path] = finding
-                advance(1)
+            check = partial(_check_file, root, source.silent_ok)
+            for start in range(0, len(rest), _QUEUED):
+                queued = rest[start : start + _QUEUED]
+                for finding in pool.map(check, *zip(*queued, strict=True)):
+                    journal.add(finding)
+                    findings[finding.path] = finding
+                    advance(1)
     finally:
         pool.shutdown(cancel_futures=True)
     return findings
 
 
-def _check_file(root: Path, path: str, status: os.stat_result) -> Finding:
+def _check_file(root: Path, silent_ok: bool, path: str, status: os.stat_result) -> Finding:
     size, mtime_ns = status.st_size, status.st_mtime_ns
     try:
-        waveform, rate = decode(root / path)
+        waveform, rate = decode(root / path, silent_ok=silent_ok)
     except AudioError as error:
         reason = str(error).removeprefix(f"{root / path}: ")
         return Finding(path, size, mtime_ns, reason=reason)
@@ -206,15 +221,17 @@ def _check_file(root: Path, path: str, status: os.stat_result) -> Finding:
 def _judge(
     listed: Sequence[SourceClip],
     findings: Mapping[str, Finding],
-    labels: Sequence[str] | None,
+    source: SourceClips,
     min_seconds: float,
 ) -> tuple[list[Clip], list[tuple[str, str]]]:
     clips: list[Clip] = []
     bad: list[tuple[str, str]] = []
     for clip in listed:
         found = findings[clip.path]
-        if labels is not None and clip.label not in labels:
-            bad.append((clip.path, f"unknown label {clip.label!r}; known: {', '.join(labels)}"))
+        names = class_names(clip.label, source.multi_label)
+        known = source.labels
+        if known is not None and (unknown := [name for name in names if name not in known]):
+            bad.append((clip.path, f"unknown label {unknown[0]!r}; known: {', '.join(known)}"))
         elif found.seconds is None or found.sample_rate is None:
             bad.append((clip.path, found.reason or "not checked"))
         elif found.seconds < min_seconds:
@@ -252,14 +269,17 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_b
     )
 
 
-def _labels(name: str, clips: Sequence[Clip], known: Sequence[str] | None) -> tuple[str, ...]:
+def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str, ...]:
     if not clips:
         raise DataError(f"{name}: every clip is bad; nothing is left to train on")
-    present = {clip.label for clip in clips}
-    trained = {clip.label for clip in clips if clip.split == "train"}
+    multi = source.multi_label
+    named = {(c.split, label) for c in clips for label in class_names(c.label, multi)}
+    present = {label for _, label in named}
+    trained = {label for split, label in named if split == "train"}
     if lacking := sorted(present - trained):
         raise DataError(
             f"{name}: label {lacking[0]!r} has no clip in the training split; add some, or "
             "change the split's settings"
         )
+    known = source.labels
     return tuple(sorted(present) if known is None else [k for k in known if k in present])

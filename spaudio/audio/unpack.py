@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from spaudio.audio.progress import progress_bar
+from spaudio.audio.split_zip import SplitZip, pieces
 from spaudio.errors import DataError
 
 MAX_BYTES = 50 << 30
@@ -59,7 +61,8 @@ def unpack(
     A ``folder`` that exists is taken as unpacked before.
 
     Args:
-        archive: Zip, or tar with any compression that `tarfile` knows.
+        archive: Zip (of a split one the last piece, with the others beside it), or tar with any
+            compression that `tarfile` knows.
         folder: Where its contents go.
         max_bytes: Limit on the bytes that the members declare; more is never read of them.
         max_files: Limit on the number of members.
@@ -112,7 +115,7 @@ class _Member:
 
 def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress: bool) -> None:
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
+        with _open_zip(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
             members = [_zip_member(archive, info) for info in infos]
             _check_members(archive, members, limit, max_files)
@@ -127,6 +130,12 @@ def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress:
             _write(archive, staging, members, (f for f in files if f is not None), progress)
     else:
         raise DataError(f"{archive}: neither a zip nor a tar archive; give one, or a folder")
+
+
+def _open_zip(archive: Path) -> IO[bytes]:
+    """The archive, joined with the pieces that lie beside it if it is a split one."""
+    paths = pieces(archive)
+    return archive.open("rb") if len(paths) == 1 else io.BufferedReader(SplitZip(paths))
 
 
 def _file(member: _Member) -> bool:

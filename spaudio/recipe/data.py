@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import prepare
 from spaudio.audio.split import carve_validation, split_by_fold
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, DataError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
@@ -40,6 +40,7 @@ class RecipeData:
         token_seconds: From one token to the next.
         cache: Frames of all clips.
         normaliser: Fitted on the training split.
+        multi_label: A clip may have several classes.
     """
 
     train: TokenDataset
@@ -54,6 +55,7 @@ class RecipeData:
     token_seconds: float
     cache: FeatureCache
     normaliser: Normaliser
+    multi_label: bool
 
 
 def load_data(config: DictConfig, scripts: Path) -> RecipeData:
@@ -84,6 +86,8 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
     if config.get("fold") is not None:
         clips = split_by_fold(clips, config.fold)
     if not any(clip.split == "valid" for clip in clips):
+        if prepared.multi_label:
+            raise DataError(f"{config.recipe}: a multi-label set must bring its validation split")
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
@@ -111,6 +115,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             seed=config.seed,
             segments=segments,
             frame_seconds=front_end.hop_samples / front_end.sample_rate,
+            multi_label=prepared.multi_label,
         )
 
     return RecipeData(
@@ -126,6 +131,7 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
         cache=cache,
         normaliser=normaliser,
+        multi_label=prepared.multi_label,
     )
 
 

@@ -21,6 +21,7 @@ from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_c
 from spaudio.recipe.path import draw_path
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
+from spaudio.report.multilabel import MultiLabelScores, score_multilabel
 from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
@@ -28,7 +29,8 @@ from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
-from spaudio.train.objective import Classification, Predictions, predict
+from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
+from spaudio.train.objective import Classification, Predictions
 from spaudio.train.optim import OptimConfig
 
 
@@ -61,8 +63,15 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         run = create_run_folder(config)
     console.print(f"run: {run}")
     floor = measure_floor(
-        data.clips, data.classes, data.root, config.tokens.sample_rate, features_folder(config)
+        data.clips,
+        data.classes,
+        data.root,
+        config.tokens.sample_rate,
+        features_folder(config),
+        multi_label=data.multi_label,
     )
+    kind = MultiLabel if data.multi_label else Classification
+    objective = kind(trainer.label_smoothing, config.augment.mixup)
     prepare_seconds = time.perf_counter() - start
     accelerator = Accelerator(mixed_precision=trainer.precision)
     if accelerator.is_main_process:
@@ -72,7 +81,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             model,
             make_feed(data.train, trainer, shuffle=True, seed=config.seed),
             make_feed(data.valid, trainer, shuffle=False, seed=config.seed),
-            objective=Classification(trainer.label_smoothing, config.augment.mixup),
+            objective=objective,
             trainer=trainer,
             optim=optim,
             seed=config.seed,
@@ -87,13 +96,16 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         raise
     model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
     start = time.perf_counter()
-    valid, test = (_predict(model, part, trainer, accelerator) for part in (data.valid, data.test))
+    valid, test = (
+        _predict(objective, model, part, trainer, accelerator) for part in (data.valid, data.test)
+    )
     seconds = {
         "prepare": prepare_seconds,
         "train": result.seconds,
         "test": time.perf_counter() - start,
     }
-    scores = score(test.probabilities, test.labels, data.classes)
+    measure = score_multilabel if data.multi_label else score
+    scores = measure(test.probabilities, test.labels, data.classes)
     if accelerator.is_main_process:
         draw_filters(run)
         draw_mask(run, model, data)
@@ -124,8 +136,12 @@ def check_settings(config: DictConfig) -> tuple[TrainerConfig, OptimConfig]:
 
 
 def _predict(
-    model: Classifier, dataset: TokenDataset, trainer: TrainerConfig, accelerator: Accelerator
-) -> Predictions:
+    objective: Classification | MultiLabel,
+    model: Classifier,
+    dataset: TokenDataset,
+    trainer: TrainerConfig,
+    accelerator: Accelerator,
+) -> Predictions | MultiLabelPredictions:
     """Runs the trained model over a split."""
     loader = accelerator.prepare(make_feed(dataset, trainer, shuffle=False, seed=0).loader)
     with progress_bar("predict", len(loader), show=accelerator.is_main_process) as advance:
@@ -135,7 +151,7 @@ def _predict(
                 yield batch
                 advance(1)
 
-        return predict(model, counted(), accelerator)
+        return objective.measure(model, counted(), accelerator)
 
 
 def _facts(
@@ -144,7 +160,7 @@ def _facts(
     model: Classifier,
     result: FitResult,
     floor: dict[str, Any],
-    valid: Predictions,
+    valid: Predictions | MultiLabelPredictions,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Gathers what ``report.json`` says besides the scores of the test split."""
@@ -155,7 +171,7 @@ def _facts(
         "filters": [describe(f, data.token_seconds) for f in model.encoder.token_filters()],
         "seed": config.seed,
         "floor": floor,
-        "valid": {"accuracy": valid.accuracy, "loss": valid.loss},
+        "valid": valid.metrics,
         "best_epoch": result.best_epoch,
         "epochs": config.trainer.epochs,
         "num_params": num_params,
@@ -173,11 +189,18 @@ def _facts(
     }
 
 
-def _summary(console: Console, run: Path, scores: Scores, floor: dict[str, Any]) -> None:
+def _summary(
+    console: Console, run: Path, scores: Scores | MultiLabelScores, floor: dict[str, Any]
+) -> None:
     """Prints what a reader wants first."""
-    low, high = scores.interval
+    if isinstance(scores, MultiLabelScores):
+        value, spread = scores.mean_average_precision, f"d' {scores.d_prime:.3f}"
+        trivial = "class frequencies"
+    else:
+        value, trivial = scores.accuracy, "majority class"
+        spread = "95 % interval {:.4f}-{:.4f}".format(*scores.interval)
     console.print(
-        f"test accuracy {scores.accuracy:.4f} (95 % interval {low:.4f}-{high:.4f}); "
-        f"classical floor {floor['svm']:.4f}; majority class {floor['majority']:.4f}"
+        f"test {scores.metric} {value:.4f} ({spread}); classical floor {floor['svm']:.4f}; "
+        f"{trivial} {floor['majority']:.4f}"
     )
     console.print(f"report: {run / 'report.md'}", soft_wrap=True)

@@ -115,8 +115,17 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
 
     Returns:
         The table for a terminal, and the same as Markdown.
+
+    Raises:
+        DataError: If the runs are measured in different ways.
     """
-    header = ["setting", "seeds", "test accuracy", "macro F1", "floor (SVM)", "parameters",
+    # A report of before there were several metrics names none.
+    metrics = sorted({report.get("metric", "accuracy") for row in rows for report in row.reports})
+    if len(metrics) > 1:
+        raise DataError(f"{' and '.join(metrics)} cannot be compared; name runs of one kind")
+    metric = metrics[0]
+    other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
+    header = ["setting", "seeds", f"test {metric}", title, "floor (SVM)", "parameters",
               "of filters", "train s", "ms/step"]  # fmt: skip
     body = []
     for row in rows:
@@ -124,8 +133,8 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
         body.append([
             setting_name(row),
             str(len(row.seeds)),
-            plus_minus(*row.spread("test", "accuracy")),
-            plus_minus(*row.spread("test", "macro_f1")),
+            plus_minus(*row.spread("test", metric)),
+            plus_minus(*row.spread("test", other)),
             plus_minus(*row.spread("floor", "svm")),
             f"{first['num_params']:,}",
             f"{first['filter_params']:,}",

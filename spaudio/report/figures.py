@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,39 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
     figure.savefig(path, dpi=120)
 
 
-def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws training and validation loss, and validation accuracy, against epochs.
+def plot_per_class(values: Mapping[str, float | None], name: str, path: Path) -> None:
+    """Draws one number for each class, the best class first.
+
+    Args:
+        values: By class; None is left out.
+        name: Of the number, which lies in [0, 1].
+        path: PNG to write.
+    """
+    known = sorted((value, label) for label, value in values.items() if value is not None)
+    figure = Figure(figsize=(7, max(2.0, 0.16 * len(known) + 1)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([label for _, label in known], [value for value, _ in known])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.01)
+    axes.set(xlabel=name, xlim=(0, 1))
+    figure.savefig(path, dpi=120)
+
+
+def plot_curves(records: Sequence[dict[str, Any]], path: Path, metric: str = "accuracy") -> None:
+    """Draws training and validation loss, and the validation metric, against epochs.
 
     Args:
         records: Of the training log.
         path: PNG to write.
+        metric: What the log has as ``valid_<metric>``.
     """
     epochs = [record["epoch"] for record in records]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    loss, chosen = figure.subplots(1, 2)
     loss.plot(epochs, [r["train_loss"] for r in records], label="training (augmented, smoothed)")
     loss.plot(epochs, [r["valid_loss"] for r in records], label="validation")
     loss.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     loss.legend()
-    accuracy.plot(epochs, [r["valid_accuracy"] for r in records], color="tab:orange")
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
+    chosen.plot(epochs, [r[f"valid_{metric}"] for r in records], color="tab:orange")
+    chosen.set(xlabel="epoch", ylabel=f"validation {metric}", ylim=(0, 1))
     figure.savefig(path, dpi=120)

@@ -36,6 +36,7 @@ class Scores:
     macro_f1: float
     per_class: dict[str, dict[str, float]]
     confusion: Tensor
+    metric = "accuracy"
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything but the confusion matrix, for ``report.json``."""

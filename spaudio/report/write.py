@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from spaudio.audio.manifest import Clip, write_atomic
-from spaudio.report.figures import plot_confusion, plot_curves
+from spaudio.audio.manifest import LABEL_SEPARATOR, Clip, write_atomic
+from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
+from spaudio.report.multilabel import MultiLabelScores
 from spaudio.report.scores import Scores
 
 # What every run's folder holds when it is finished; the recipe tests assert it.
@@ -20,17 +21,19 @@ FILES = (
     "log.jsonl",
     "report.json",
     "report.md",
-    "confusion.png",
     "curves.png",
     "predictions.csv",
 )
+# The figure that goes with each metric.
+FIGURES = {"accuracy": "confusion", "mAP": "per_class"}
+_SHOWN = 5  # of a multi-label clip's most probable classes
 
 
 def write_report(
     run: Path,
     *,
     facts: dict[str, Any],
-    scores: Scores,
+    scores: Scores | MultiLabelScores,
     records: Sequence[dict[str, Any]],
     clips: Sequence[Clip],
     classes: Sequence[str],
@@ -47,24 +50,46 @@ def write_report(
         classes: Class names.
         probabilities: (clips, classes) of the test split.
     """
-    report = {"test": scores.as_dict(), **facts}
-    plot_confusion(scores.confusion, classes, run / "confusion.png")
-    plot_curves(records, run / "curves.png")
+    report = {"metric": scores.metric, "test": scores.as_dict(), **facts}
+    figure = run / f"{FIGURES[scores.metric]}.png"
+    if isinstance(scores, MultiLabelScores):
+        precisions = {name: row["ap"] for name, row in report["test"]["per_class"].items()}
+        plot_per_class(precisions, "average precision", figure)
+        shown = min(_SHOWN, len(classes))
+    else:
+        plot_confusion(scores.confusion, classes, figure)
+        shown = 1
+    plot_curves(records, run / "curves.png", scores.metric)
     with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "true", "predicted", "probability"])
         for clip, row in zip(clips, probabilities, strict=True):
-            best = int(row.argmax())
-            writer.writerow([clip.path, clip.label, classes[best], f"{row[best].item():.6f}"])
+            chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
+            names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
+            numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
+            writer.writerow([clip.path, clip.label, names, numbers])
     (run / "report.md").write_text(_markdown(run, report), encoding="utf-8")
     write_atomic(run / "report.json", (json.dumps(report, indent=2) + "\n").encode())
 
 
 def _markdown(run: Path, report: dict[str, Any]) -> str:
     """Lays the report out for a reader."""
-    test, floor = report["test"], report["floor"]
-    low, high = test["interval"]
-    beaten = test["accuracy"] > floor["svm"]
+    test, floor, metric = report["test"], report["floor"], report["metric"]
+    beaten = test[metric] > floor["svm"]
+    if metric == "accuracy":
+        low, high = test["interval"]
+        spread, trivial = f" (95 % interval {low:.4f}-{high:.4f})", "majority class"
+        method = "RBF-SVM"
+        more = f"- macro F1: {test['macro_f1']:.4f}"
+        columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
+    else:
+        spread, trivial = "", "class frequencies"
+        method = "one-vs-rest kernel ridge regression"
+        d_prime = "∞" if test["d_prime"] is None else f"{test['d_prime']:.3f}"
+        more = f"- d-prime: {d_prime}; macro AUC: {test['auc']:.4f}; mAP is the macro mean"
+        columns = {"ap": "Average precision", "auc": "AUC"}
+    if "trained_on" in floor:
+        method += f"; learned from {floor['trained_on']:,} clips"
     lines = [
         f"# {report['recipe']}: {run.name}",
         "",
@@ -72,20 +97,20 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         f"the validation split (epoch {report['best_epoch']} of {report['epochs']}); the test "
         "split was run once, at the end.",
         "",
-        "| On the test split | Accuracy |",
+        f"| On the test split | {'Accuracy' if metric == 'accuracy' else metric} |",
         "|---|---|",
-        f"| **transformer** | **{test['accuracy']:.4f}** (95 % interval {low:.4f}-{high:.4f}) |",
-        f"| classical floor (log-mel and MFCC statistics, RBF-SVM) | {floor['svm']:.4f} |",
-        f"| majority class | {floor['majority']:.4f} |",
+        f"| **transformer** | **{test[metric]:.4f}**{spread} |",
+        f"| classical floor (log-mel and MFCC statistics, {method}) | {floor['svm']:.4f} |",
+        f"| {trivial} | {floor['majority']:.4f} |",
         "",
         "The transformer is above the classical floor."
         if beaten
         else "**The transformer does not beat the classical floor.**",
         "",
-        f"- macro F1: {test['macro_f1']:.4f}",
+        more,
         f"- clips: {report['clips']['train']} training, {report['clips']['valid']} validation, "
-        f"{report['clips']['test']} test; validation accuracy of the chosen epoch: "
-        f"{report['valid']['accuracy']:.4f}",
+        f"{report['clips']['test']} test; validation {metric} of the chosen epoch: "
+        f"{report['valid'][metric]:.4f}",
         *(
             [f"- **{report['skipped']} listed clips were missing or unusable and left out**"]
             if report["skipped"]
@@ -100,15 +125,13 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         *(f"- filter {i}: {line}" for i, line in enumerate(report["filters"])),
         f"- git commit: {report['git_commit']}",
         "",
-        "| Class | Precision | Recall | F1 | Clips |",
-        "|---|---|---|---|---|",
+        f"| Class | {' | '.join(columns.values())} | Clips |",
+        "|---" * (len(columns) + 2) + "|",
     ]
     for name, row in test["per_class"].items():
-        lines.append(
-            f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | "
-            f"{int(row['support'])} |"
-        )
+        cells = [name, *("" if row[key] is None else f"{row[key]:.3f}" for key in columns)]
+        lines.append(f"| {' | '.join(cells)} | {int(row['support'])} |")
     drawn = [name for name in ("filters", "mask", "path") if (run / f"{name}.png").is_file()]
-    figures = ["confusion", "curves", *drawn]
+    figures = [FIGURES[metric], "curves", *drawn]
     lines += ["", *(f"![{name}]({name}.png)" for name in figures), ""]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,16 +107,27 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
     start = time.perf_counter()
     target.mkdir(parents=True, exist_ok=True)
     paths = sorted({clip.path for clip in clips})
-    parts: list[npt.NDArray[np.float16]] = []
-    with progress_bar("log-mel frames", len(paths)) as advance, _one_thread():
+    counts: list[int] = []
+    with (
+        (target / "frames.npy").open("wb") as file,
+        progress_bar("log-mel frames", len(paths)) as advance,
+        _one_thread(),
+    ):
+        # Clip by clip to the disk: all of a large data set's frames would not fit into memory.
         for path in paths:
-            waveform = torch.from_numpy(load_audio(root / path, front_end.config.sample_rate))
-            parts.append(as_stored(front_end(waveform)).numpy())
+            # The manifest has decided whether a silent clip is one; here it is only read.
+            waveform = load_audio(root / path, front_end.config.sample_rate, silent_ok=True)
+            frames = as_stored(front_end(torch.from_numpy(waveform))).numpy()
+            if not counts:
+                _write_header(file, 0, frames)
+            file.write(frames.tobytes())
+            counts.append(len(frames))
             advance(1)
-    np.save(target / "frames.npy", np.concatenate(parts))
+        file.seek(0)
+        _write_header(file, sum(counts), frames)
     index = {
         "paths": paths,
-        "frames": [len(part) for part in parts],
+        "frames": counts,
         "config": asdict(front_end.config),
         "seconds": time.perf_counter() - start,
     }
@@ -129,6 +141,13 @@ def as_stored(frames: Tensor) -> Tensor:
     any band. What a model is to see outside of training is rounded alike.
     """
     return frames.to(torch.float16)
+
+
+def _write_header(file: IO[bytes], count: int, like: npt.NDArray[Any]) -> None:
+    """Writes the header of ``frames.npy``; NumPy leaves room in it for the count to grow."""
+    descr = np.lib.format.dtype_to_descr(like.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (count, *like.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, class_names
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FeatureCache
@@ -28,7 +28,8 @@ class Batch(NamedTuple):
     Args:
         tokens: (batch, tokens, features), float; padding is zero.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
-        labels: (batch,), class indices.
+        labels: (batch,), class indices; of a multi-label set (batch, classes), float, 1 for each
+            class that the clip has, else 0.
         clips: (batch,), index of each clip in its dataset.
     """
 
@@ -45,10 +46,16 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A clip or segment before padding: tokens (tokens, features), class, index of the clip."""
+    """A clip or segment before padding.
+
+    Args:
+        tokens: (tokens, features).
+        label: Class index; of a multi-label set (classes,), see :func:`multi_hot`.
+        clip: Index of the clip in the dataset.
+    """
 
     tokens: Frames
-    label: int
+    label: int | Frames
     clip: int
 
 
@@ -68,6 +75,13 @@ def stack_frames(frames: Frames, stack: int) -> Frames:
     padded = np.zeros((tokens * stack, frames.shape[1]), dtype=np.float32)
     padded[: len(frames)] = frames
     return padded.reshape(tokens, stack * frames.shape[1])
+
+
+def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
+    """Returns (classes,): 1 for each class that a clip's joined label names, else 0."""
+    target = np.zeros(len(class_index), dtype=np.float32)
+    target[[class_index[name] for name in class_names(label, multi_label=True)]] = 1
+    return target
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ class TokenDataset(Dataset[Example]):
         seed: The run's seed.
         segments: How clips are cut; by default they are not.
         frame_seconds: From one frame to the next; segments are counted in it.
+        multi_label: A clip may have several classes.
     """
 
     def __init__(
@@ -134,6 +149,7 @@ class TokenDataset(Dataset[Example]):
         seed: int = 0,
         segments: SegmentConfig | None = None,
         frame_seconds: float = 0.01,
+        multi_label: bool = False,
     ) -> None:
         self.clips = list(clips)
         cut = segments or SegmentConfig()
@@ -143,6 +159,7 @@ class TokenDataset(Dataset[Example]):
             for start, stop in cut.spans(cache.length(clip.path), frame_seconds)
         ]
         self._class_index = {name: i for i, name in enumerate(classes)}
+        self._multi_label = multi_label
         self._cache = cache
         self._normaliser = normaliser
         self._stack = stack
@@ -171,8 +188,14 @@ class TokenDataset(Dataset[Example]):
             rng = np.random.default_rng([self._seed, epoch, index])
             frames = self._normaliser(self._augment.vary(frames, rng))
             frames = self._augment.mask(frames, rng)
-        label = self._class_index[self.clips[clip].label]
+        label = self.label(self.clips[clip])
         return Example(stack_frames(frames, self._stack), label, clip)
+
+    def label(self, clip: Clip) -> int | Frames:
+        """Returns the class index of a clip, or 0 and 1 for each class of a multi-label set."""
+        if not self._multi_label:
+            return self._class_index[clip.label]
+        return multi_hot(clip.label, self._class_index)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -187,7 +210,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(
         tokens=torch.from_numpy(tokens),
         padding_mask=torch.from_numpy(padding),
-        labels=torch.tensor([example.label for example in examples]),
+        labels=torch.from_numpy(np.stack([np.asarray(e.label) for e in examples])),
         clips=torch.tensor([example.clip for example in examples]),
     )
 

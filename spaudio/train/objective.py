@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -132,15 +132,32 @@ def classification_loss(
     if not mixup:
         logits = model(batch.tokens, batch.padding_mask)
         return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    mixed = mix(batch, mixup, rng)
+    logits = model(mixed.tokens, mixed.padding_mask)
+    first = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    second = F.cross_entropy(logits, batch.labels[mixed.other], label_smoothing=label_smoothing)
+    return mixed.share * first + (1 - mixed.share) * second
+
+
+class Mixed(NamedTuple):
+    """A batch mixed with itself: its tokens, its padding, the first share, the partners."""
+
+    tokens: Tensor
+    padding_mask: Tensor
+    share: float
+    other: Tensor
+
+
+def mix(batch: Batch, mixup: float, rng: np.random.Generator) -> Mixed:
+    """Mixes each clip of a batch with another one; see :func:`classification_loss`."""
     share = float(rng.beta(mixup, mixup))
     other = torch.from_numpy(rng.permutation(len(batch.labels))).to(batch.labels.device)
-    logits = model(
+    return Mixed(
         share * batch.tokens + (1 - share) * batch.tokens[other],
         batch.padding_mask & batch.padding_mask[other],
+        share,
+        other,
     )
-    first = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
-    second = F.cross_entropy(logits, batch.labels[other], label_smoothing=label_smoothing)
-    return share * first + (1 - share) * second
 
 
 @torch.inference_mode()

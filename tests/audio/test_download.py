@@ -112,6 +112,14 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_md5_is_taken_from_hosts_that_publish_no_other(server: Server, tmp_path: Path) -> None:
+    right = hashlib.md5(CONTENT).hexdigest()
+    download(server.url, tmp_path / "file.zip", right, progress=False)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    with pytest.raises(DataError, match=f"MD5 is {right}, expected {'0' * 32}"):
+        download(server.url, tmp_path / "other.zip", "0" * 32, progress=False)
+
+
 def test_without_checksum_nothing_is_spliced(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.zip.part").write_bytes(b"old" * 1000)
     download(server.url, tmp_path / "file.zip", None, progress=False)
@@ -138,8 +146,8 @@ def test_errors_tell_how_to_go_on_without_the_network(server: Server, tmp_path: 
 def test_an_md5_is_checked_and_lets_a_download_resume(server: Server, tmp_path: Path) -> None:
     md5 = hashlib.md5(CONTENT).hexdigest()
     (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    done = download(server.url, tmp_path / "file", None, md5=md5, progress=False)
+    done = download(server.url, tmp_path / "file", md5, progress=False)
     assert done.read_bytes() == CONTENT
     assert server.asked == ["bytes=1000-"]
     with pytest.raises(DataError, match=f"MD5 is {md5}, expected {'0' * 32}"):
-        download(server.url, tmp_path / "other", None, md5="0" * 32, progress=False)
+        download(server.url, tmp_path / "other", "0" * 32, progress=False)

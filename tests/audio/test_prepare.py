@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = vars(MODULE)["decode"]
 
-    def decode(path: Path) -> Any:
+    def decode(path: Path, **options: bool) -> Any:
         names.append(path.name)
-        return original(path)
+        return original(path, **options)
 
     monkeypatch.setattr(MODULE, "decode", decode)
     return names
@@ -137,10 +138,10 @@ def test_an_interrupted_preparation_is_resumed_and_never_taken_as_finished(
 ) -> None:
     counting = vars(MODULE)["decode"]
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(path: Path, **options: bool) -> Any:
         if len(decoded) == 25:
             raise KeyboardInterrupt
-        return counting(path)
+        return counting(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(MODULE, "decode", interrupted)
@@ -179,7 +180,7 @@ def test_a_new_check_withdraws_the_marker_first(
     marker = run(source).manifest.parent / "prepared.json"
     soundfile.write(source / "hum" / "new.wav", tone(0, np.random.default_rng(9)), RATE)
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(path: Path, **options: bool) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MODULE, "decode", interrupted)
@@ -308,3 +309,15 @@ def test_one_preparation_at_a_time(source: Path) -> None:
         assert not list((source.parent / "data").rglob("journal.jsonl"))
     thread.join(timeout=30)
     assert done
+
+
+def test_where_silence_is_a_sound_it_is_no_fault(source: Path) -> None:
+    soundfile.write(source / "hum" / "g1_silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(DataError, match="silent"):
+        run(source)
+
+    def listed(work: Path) -> SourceClips:
+        return replace(listing(source)(work), silent_ok=True)
+
+    prepared = prepare("toy", listed, folder=source.parent / "data", options={"silence": True})
+    assert len(prepared.clips) == 61

@@ -93,3 +93,16 @@ def test_an_unfinished_run_is_named_with_the_remedy(tmp_path: Path) -> None:
         group_runs([run])
     with pytest.raises(DataError, match="no run was named"):
         group_runs([])
+
+
+def test_runs_of_several_labels_are_compared_by_map_and_by_no_other(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, 0.5, filter={"name": name}) for name in ("none", "bank")]
+    for run in runs[1:]:
+        report = json.loads((run / "report.json").read_text())
+        report |= {"metric": "mAP", "test": {"mAP": 0.25, "auc": 0.75, "d_prime": None}}
+        (run / "report.json").write_text(json.dumps(report))
+    _, markdown = compare(group_runs(runs[1:]))
+    assert "test mAP | macro AUC" in markdown
+    assert "0.2500 | 0.7500" in markdown
+    with pytest.raises(DataError, match="accuracy and mAP cannot be compared"):
+        compare(group_runs(runs))

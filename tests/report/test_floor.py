@@ -53,4 +53,37 @@ def test_the_floor_is_scored_on_the_test_split_and_kept(
     assert found["majority"] == pytest.approx(9 / 12)
     monkeypatch.setattr("spaudio.report.floor.SVC", None)  # must not be fitted again
     assert measure_floor(clips, ("high", "low"), tmp_path, 8000, cache) == found
+    assert "trained_on" not in found
     assert json.loads(next(cache.glob("floor-*.json")).read_text()) == found
+
+
+def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    clips = []
+    for i in range(30):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.normal(size=2400), 8000)
+        clips.append(Clip(f"{i}.wav", "ab"[i % 2], "test" if i < 6 else "train", "g", 0.3, 8000))
+    monkeypatch.setattr("spaudio.report.floor.LARGEST", 10)
+    found = measure_floor(clips, ("a", "b"), tmp_path, 8000, tmp_path / "cache")
+    assert found["trained_on"] == 10
+    # Nothing is computed for the clips that are left out.
+    (index,) = (tmp_path / "cache").glob("*/index.json")
+    assert len(json.loads(index.read_text())["paths"]) == 16
+
+
+def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    time = np.arange(2400) / 8000
+    clips = []
+    for i in range(60):
+        names = [["low"], ["high"], ["low", "high"]][i % 3]
+        wave = sum(np.sin(2 * np.pi * {"low": 300, "high": 2500}[name] * time) for name in names)
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * wave + 0.01 * rng.normal(size=2400), 8000)
+        split = "test" if i >= 45 else "train"
+        clips.append(Clip(f"{i}.wav", ",".join(names), split, "g", 0.3, 8000))
+    cache = tmp_path / "cache"
+    found = measure_floor(clips, ("high", "low"), tmp_path, 8000, cache, multi_label=True)
+    assert found["majority"] == pytest.approx(2 / 3)  # the share of clips that have the class
+    assert found["svm"] > 0.99

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,6 +90,26 @@ def test_a_half_done_cache_is_not_a_finished_one(
     (folder / "index.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="delete"):
         FeatureCache(folder)
+
+
+def test_the_cache_is_written_clip_by_clip_and_is_what_numpy_would_save(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(60):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8000), 8000)
+        made.append(Clip(f"{i}.wav", "a", "train", "g", 1.0, 8000))
+    config = LogMelConfig(8000, hop=0.001, n_mels=40)
+    tracemalloc.start()
+    cache = build_cache(made, tmp_path, config, tmp_path / "features")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    path = tmp_path / "features" / cache.key / "frames.npy"
+    assert peak < path.stat().st_size / 3
+    stored = np.load(path)
+    assert stored.shape[0] == sum(cache.length(clip.path) for clip in made)
+    whole = io.BytesIO()
+    np.save(whole, stored)
+    assert path.read_bytes() == whole.getvalue()
 
 
 def test_stacking_keeps_the_order_and_fills_with_zeros() -> None:

@@ -1,0 +1,117 @@
+"""Speech Commands v0.02: 105,829 one-second clips of 35 words, 16 kHz (CC BY 4.0).
+
+Source: P. Warden, "Speech Commands", arXiv 1804.03209.
+
+    python data_prep/speech_commands.py [source=ARCHIVE_OR_FOLDER] [task=v2-35]
+    python data_prep/speech_commands.py task=v2-12 test=archive
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from spaudio.audio.command import main
+from spaudio.audio.noise import cut_noise
+from spaudio.audio.parts import Part, link_parts, open_parts
+from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.split import seeded_order
+from spaudio.errors import ConfigError
+
+HOST = "http://download.tensorflow.org/data"
+# SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) give them.
+WORDS = Part(
+    "words",
+    {
+        f"{HOST}/speech_commands_v0.02.tar.gz": (
+            "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
+        )
+    },
+    marker="testing_list.txt",
+)
+TEST_SET = Part(
+    "test_set",
+    {
+        f"{HOST}/speech_commands_test_set_v0.02.tar.gz": (
+            "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
+        )
+    },
+    marker="_silence_",
+)
+COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
+SHARE = 0.1  # of silence and of unknown words, each, to the commands of a split (arXiv 1804.03209)
+
+
+def prepare(
+    work: Path,
+    *,
+    source: str | None = None,
+    task: str = "v2-35",
+    test: str = "lists",
+    seed: int = 0,
+) -> SourceClips:
+    """Lists the clips, split by the official lists; the group is the speaker.
+
+    A clip that a list names and ``source`` lacks is listed too, so that it is reported.
+
+    Args:
+        work: Folder to download, unpack and cut noise into.
+        source: Upstream's archive, or a folder of it (and of the test archive); None downloads.
+        task: ``"v2-35"``, all words; or ``"v2-12"``, ten commands, silence and unknown words.
+        test: ``"lists"`` tests on ``testing_list.txt``; ``"archive"``, for v2-12 only, on the
+            separate official archive of 4,890 clips.
+        seed: Decides which unknown words and which stretches of noise v2-12 takes.
+
+    Raises:
+        ConfigError: If ``task`` or ``test`` is unknown or they do not fit.
+        DataError: If parts are missing, or a download is not the one known.
+    """
+    if task not in ("v2-35", "v2-12"):
+        raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
+    if test not in ("lists", "archive") or (test == "archive" and task != "v2-12"):
+        raise ConfigError(f"test={test!r}; expected 'lists', or 'archive' with task=v2-12")
+    folders = open_parts([WORDS, TEST_SET] if test == "archive" else [WORDS], work, source)
+    words = folders["words"]
+    named = {
+        name: split
+        for split, file in (("valid", "validation_list.txt"), ("test", "testing_list.txt"))
+        for name in (words / file).read_text(encoding="utf-8").split()
+    }
+    found = {path.relative_to(words).as_posix() for path in words.glob("*/*.wav")}
+    names = sorted(name for name in found | named.keys() if not name.startswith(NOISE))
+    clips = [_clip(f"words/{name}", named.get(name, "train")) for name in names]
+    if task == "v2-12":
+        clips, silences = _twelve(clips, seed)
+        folders["silence"], cuts = cut_noise(words / NOISE, silences, work, seed)
+        clips += [
+            SourceClip(f"silence/{name}", SILENCE, split, f"{split}-{noise}")
+            for name, split, noise in cuts
+        ]
+    if test == "archive":
+        paths = sorted(folders["test_set"].glob("*/*.wav"))
+        official = [_clip(f"test_set/{p.parent.name}/{p.name}", "test") for p in paths]
+        clips = [clip for clip in clips if clip.split != "test"] + official
+    labels = (*COMMANDS, SILENCE, UNKNOWN) if task == "v2-12" else None
+    return SourceClips(link_parts(folders, work), clips, labels, silent_ok=task == "v2-12")
+
+
+def _clip(path: str, split: str) -> SourceClip:
+    _, word, name = path.split("/")
+    return SourceClip(path, word, split, group=name.split("_nohash_")[0])
+
+
+def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[str, int]]:
+    """Keeps the commands and a share of the other words; also counts silences by split."""
+    kept = [clip for clip in clips if clip.label in COMMANDS]
+    silences: dict[str, int] = {}
+    for split in ("train", "valid", "test"):
+        silences[split] = math.ceil(SHARE * sum(clip.split == split for clip in kept))
+        others = {c.path: c for c in clips if c.split == split and c.label not in COMMANDS}
+        for path in seeded_order(others, seed)[: silences[split]]:
+            kept.append(SourceClip(path, UNKNOWN, split, others[path].group))
+    return kept, silences
+
+
+if __name__ == "__main__":
+    main("speech_commands", prepare)

@@ -1,0 +1,129 @@
+"""Data sets that come in several archives: each part is fetched or found, all are seen as one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaudio.audio.download import download
+from spaudio.audio.unpack import open_source, unpack
+from spaudio.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the parts that a data set is published in.
+
+    Attributes:
+        name: What the part is called in the paths of its clips.
+        files: Address of each file to fetch, and its SHA-256 or MD5 in hex (None where none is
+            known for certain). The last one is the archive; others are the pieces of a split zip.
+        folder: Folder that the archive unpacks to; empty where it has none.
+        marker: A file or folder in it that no other part has; empty where ``folder`` says enough.
+    """
+
+    name: str
+    files: Mapping[str, str | None]
+    folder: str = ""
+    marker: str = ""
+
+    @property
+    def archives(self) -> list[str]:
+        """Names of the files to fetch."""
+        return [url.rsplit("/", 1)[1] for url in self.files]
+
+
+def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[str, Path]:
+    """Fetches the parts of a data set, or finds them in what the user has.
+
+    Args:
+        parts: What is needed.
+        work: Folder to download and unpack into.
+        source: None downloads. An archive, or a folder that holds the parts' folders, or their
+            archives as they were published, at its top or one level below.
+
+    Returns:
+        Folder of each part, by its name.
+
+    Raises:
+        ConfigError: If ``source`` is None and a part has no checksum to be downloaded by.
+        DataError: If parts are missing in ``source`` (all are named), or as `download` and
+            `unpack`.
+    """
+    if source is None:
+        unsure = [url for part in parts for url, checksum in part.files.items() if not checksum]
+        if unsure:
+            raise ConfigError(
+                "source= is required: no checksum of the data set is published, so it is not "
+                "downloaded unseen; fetch these into one folder and give source=FOLDER: "
+                + " ".join(unsure)
+            )
+        for part in parts:
+            for (url, checksum), name in zip(part.files.items(), part.archives, strict=True):
+                download(url, work / "archives" / name, checksum)
+    base = open_source(work / "archives" if source is None else source, work)
+    found = {part.name: _find(part, base, work) for part in parts}
+    if missing := [part for part in parts if found[part.name] is None]:
+        lines = [
+            f"{part.name}: no {'/'.join(filter(None, (part.folder, part.marker)))}, nor all of "
+            f"its archives: {' '.join(part.files)}"
+            for part in missing
+        ]
+        raise DataError(
+            f"source={source}: {len(missing)} of {len(parts)} parts of the data set are missing; "
+            "put them there:\n  " + "\n  ".join(lines)
+        )
+    return {name: folder for name, folder in found.items() if folder is not None}
+
+
+def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
+    """Joins folders under one root, so that paths do not depend on where each of them lies.
+
+    Args:
+        parts: Folder of each part, by its name.
+        work: Folder to make the root in.
+
+    Returns:
+        A folder with one link a part.
+    """
+    targets = {name: os.fspath(folder.resolve()) for name, folder in parts.items()}
+    key = hashlib.sha256(os.fsencode(repr(sorted(targets.items())))).hexdigest()[:12]
+    root = work / f"parts-{key}"
+    if not root.is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=work, prefix=".parts."))
+        try:
+            for name, target in targets.items():
+                (staging / name).symlink_to(target, target_is_directory=True)
+            staging.chmod(0o755)
+            staging.rename(root)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return root
+
+
+def _find(part: Part, base: Path, work: Path) -> Path | None:
+    for folder in _candidates(part, base):
+        return folder
+    archives = [base / name for name in part.archives]
+    if not all(path.is_file() for path in archives):
+        return None
+    status = [path.stat() for path in archives]
+    identity = f"{base}\n{part.archives}\n{[(s.st_size, s.st_mtime_ns) for s in status]}"
+    key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
+    return next(_candidates(part, unpack(archives[-1], work / f"unpacked-{key}")), None)
+
+
+def _candidates(part: Part, base: Path) -> Iterator[Path]:
+    """Folders that are the part: ``base``, one in it, or one of a folder in it."""
+    if base.name == part.folder and (base / part.marker).exists():
+        yield base
+    tops = [base, *sorted(path for path in base.iterdir() if path.is_dir())]
+    for folder in (top / part.folder for top in tops):
+        if folder.is_dir() and (folder / part.marker).exists():
+            yield folder

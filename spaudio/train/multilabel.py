@@ -1,0 +1,120 @@
+"""Several classes a clip: each class is decided by itself; selected by mean average precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from spaudio.tokens.dataset import Batch
+from spaudio.train.objective import mix
+
+
+@dataclass(frozen=True)
+class MultiLabelPredictions:
+    """What a model says of a split, in the order of the split's clips.
+
+    Args:
+        probabilities: (clips, classes), each by itself in [0, 1], on the CPU.
+        labels: (clips, classes), 1 where the clip has the class, else 0.
+        loss: Mean binary cross-entropy over clips and classes, in nats.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    loss: float
+
+    @cached_property
+    def mean_average_precision(self) -> float:
+        """Mean of the average precision over the classes that the split has."""
+        return float(np.nanmean(average_precisions(self.probabilities, self.labels)))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss and mean average precision."""
+        return {"loss": self.loss, "mAP": self.mean_average_precision}
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The higher mean average precision is better; of equal ones the lower loss."""
+        return (self.mean_average_precision, -self.loss)
+
+    @property
+    def text(self) -> str:
+        """Mean average precision, short."""
+        return f"valid mAP {self.mean_average_precision:.3f}"
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Several classes a clip: binary cross-entropy, selected by mean average precision.
+
+    Args:
+        label_smoothing: Share of each target that is drawn towards one half.
+        mixup: Parameter of mixup's Beta distribution; 0 for none.
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+
+    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """Mean binary cross-entropy over clips and classes of a batch, with targets mixed too."""
+        targets = batch.labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if not self.mixup:
+            logits = model(batch.tokens, batch.padding_mask)
+            return F.binary_cross_entropy_with_logits(logits, targets)
+        mixed = mix(batch, self.mixup, rng)
+        logits = model(mixed.tokens, mixed.padding_mask)
+        targets = mixed.share * targets + (1 - mixed.share) * targets[mixed.other]
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
+    @torch.inference_mode()
+    def measure(
+        self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
+    ) -> MultiLabelPredictions:
+        """Runs a model over a prepared loader of a whole split, once, in any order.
+
+        Where several items are parts of one clip, its probabilities are the mean of theirs.
+        """
+        model.eval()
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for batch in batches:
+            chances = model(batch.tokens, batch.padding_mask).float().sigmoid()
+            gathered = accelerator.gather_for_metrics((batch.clips, batch.labels, chances))
+            found.append(tuple(part.cpu() for part in gathered))
+        items, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
+        clips, places = np.unique(items.numpy(), return_inverse=True)  # sorted
+        place = torch.from_numpy(places)
+        parts = place.bincount().unsqueeze(1)
+        chances, labels = (
+            torch.zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
+            for values in (chances, labels)
+        )
+        chances = chances.clamp(0, 1)  # a mean may round beyond
+        return MultiLabelPredictions(
+            chances, labels, F.binary_cross_entropy(chances, labels).item()
+        )
+
+
+def average_precisions(scores: Tensor, labels: Tensor) -> list[float]:
+    """Average precision of each class: the precision at each of its clips' ranks, averaged.
+
+    Args:
+        scores: (clips, classes).
+        labels: (clips, classes), 1 where the clip has the class, else 0.
+
+    Returns:
+        One value a class, NaN for a class that no clip has.
+    """
+    return [
+        float(average_precision_score(truth, score)) if truth.any() else math.nan
+        for truth, score in zip(labels.T.numpy(), scores.T.numpy(), strict=True)
+    ]

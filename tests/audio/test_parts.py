@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spaudio.audio import parts as module
+from spaudio.audio.parts import Part, link_parts, open_parts
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_corpora import pack
+
+A = Part("a", {"http://host/a.tar.gz": "0" * 64}, folder="set-a")
+B = Part("b", {"http://host/b.tar.gz": "1" * 64}, marker="only_b.txt")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """``set-a/clip`` and, without a folder of its own, ``only_b.txt``."""
+    for name in ("a/set-a/clip", "b/only_b.txt"):
+        path = tmp_path / "made" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(name)
+    return tmp_path / "made"
+
+
+def test_parts_are_found_unpacked_packed_or_mixed(made: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    for name in "ab":
+        pack(made / name, packed / f"{name}.tar.gz")
+    for source in (made, packed):
+        found = open_parts([A, B], tmp_path / "work", str(source))
+        assert (found["a"] / "clip").read_text() == "a/set-a/clip"
+        assert (found["b"] / "only_b.txt").is_file()
+    assert len(list((tmp_path / "work").iterdir())) == 2  # unpacked once
+    open_parts([A, B], tmp_path / "work", str(packed))
+    assert len(list((tmp_path / "work").iterdir())) == 2
+    # A single archive or the part's own folder will do where one part is wanted.
+    for alone in (packed / "a.tar.gz", made / "a" / "set-a", made / "a"):
+        assert (open_parts([A], tmp_path / "work", str(alone))["a"] / "clip").is_file()
+
+
+def test_everything_that_is_missing_is_named(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        open_parts([A, B], tmp_path / "work", str(made / "a"))
+    assert "1 of 2 parts" in str(caught.value)
+    assert "b: no only_b.txt, nor all of its archives: http://host/b.tar.gz" in str(caught.value)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(DataError, match=r"2 of 2 parts[^@]*a: no set-a, [^@]*b: no only_b"):
+        open_parts([A, B], tmp_path / "work", str(tmp_path / "void"))
+
+
+def test_every_archive_is_downloaded_with_its_checksum(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(url: str, target: Path, checksum: str | None) -> Path:
+        asked.append((url, checksum))
+        return pack(made / target.name[0], target)
+
+    monkeypatch.setattr(module, "download", download)
+    found = open_parts([A, B], tmp_path / "work", None)
+    assert asked == [*A.files.items(), *B.files.items()]
+    assert (found["a"] / "clip").is_file()
+    unsure = Part("c", {"http://host/c.tar.gz": None})
+    with pytest.raises(ConfigError, match=r"source= is required.*http://host/c\.tar\.gz"):
+        open_parts([A, unsure], tmp_path / "work", None)
+    assert len(asked) == 2
+
+
+def test_linked_parts_have_the_same_paths_wherever_they_lie(made: Path, tmp_path: Path) -> None:
+    root = link_parts({"x": made / "a" / "set-a", "y": made / "b"}, tmp_path / "work")
+    assert (root / "x" / "clip").is_file()
+    assert [path.name for path in (root / "y").glob("*.txt")] == ["only_b.txt"]
+    assert link_parts({"y": made / "b", "x": made / "a" / "set-a"}, tmp_path / "work") == root
+    other = link_parts({"x": made / "a" / "set-a", "y": made / "a"}, tmp_path / "work")
+    assert other != root
+    assert (root / "y").resolve() == made / "b"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep import librispeech_speaker
+from spaudio.audio import Prepared, prepare
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_corpora import make_librispeech, pack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_librispeech(tmp_path_factory.mktemp("librispeech"))
+
+
+def run(source: Path, data: Path, **options: Any) -> Prepared:
+    options = {"source": str(source)} | options
+    return prepare(
+        "librispeech_speaker",
+        lambda work: librispeech_speaker.prepare(work, **options),
+        folder=data,
+        options=options,
+        progress=False,
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_chapter_is_in_two_splits(folder: Path, tmp_path: Path, seed: int) -> None:
+    prepared = run(folder, tmp_path, seed=seed)
+    assert prepared.labels == ("19", "26", "87", "103")
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    chapters: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for clip in prepared.clips:
+        speaker, chapter, name = clip.path.split("/")
+        assert (clip.label, clip.group) == (speaker, f"{speaker}-{chapter}")
+        assert name.startswith(f"{speaker}-{chapter}-")
+        splits[clip.group].add(clip.split)
+        chapters[speaker][chapter] = clip.split
+    assert all(len(found) == 1 for found in splits.values())
+    assert {speaker: sorted(found.values()) for speaker, found in chapters.items()} == {
+        "19": ["test", "train", "valid"],
+        "103": ["test", "train", "train", "valid"],
+        "87": ["test", "train"],
+        "26": ["train"],
+    }
+
+
+def test_archive_parent_and_subset_are_the_same_data(folder: Path, tmp_path: Path) -> None:
+    hashes = {
+        run(source, tmp_path / "data").hash
+        for source in (
+            folder,
+            folder / "LibriSpeech",
+            folder / "LibriSpeech" / "train-clean-100",
+            pack(folder, tmp_path / "any-name.tar.gz"),
+        )
+    }
+    assert len(hashes) == 1
+
+
+def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="subset='train-other-500'"):
+        run(folder, tmp_path, subset="train-other-500")
+    with pytest.raises(DataError, match=r"no dev-clean, .*resources/12/dev-clean\.tar\.gz"):
+        run(folder, tmp_path, subset="dev-clean")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "LibriSpeech/train-clean-100/87")
+    with pytest.raises(DataError, match="1 of 4 speakers are missing: 87"):
+        run(copy, tmp_path)

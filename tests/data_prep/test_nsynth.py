@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep import nsynth
+from spaudio.audio import Prepared, prepare
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_corpora import make_nsynth, pack, spoil
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nsynth(tmp_path_factory.mktemp("nsynth"))
+
+
+def run(source: Path, data: Path, **options: Any) -> Prepared:
+    options = {"source": str(source)} | options
+    return prepare(
+        "nsynth",
+        lambda work: nsynth.prepare(work, **options),
+        folder=data,
+        options=options,
+        progress=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        ("family", ("bass", "brass", "keyboard")),
+        ("source", ("acoustic", "electronic", "synthetic")),
+        ("pitch", ("60", "61", "62")),
+    ],
+)
+def test_labels_come_from_the_json(
+    folder: Path, tmp_path: Path, task: str, labels: tuple[str, ...]
+) -> None:
+    prepared = run(folder, tmp_path, task=task)
+    assert prepared.labels == labels
+    for clip in prepared.clips:
+        instrument, pitch, _ = Path(clip.path).stem.split("-")
+        family, source, _ = instrument.split("_")
+        assert clip.path.startswith(f"{clip.split}/audio/")
+        assert clip.group == instrument
+        assert clip.label == {"family": family, "source": source, "pitch": f"{int(pitch)}"}[task]
+    trained = {c.group for c in prepared.clips if c.split == "train"}
+    assert not trained & {c.group for c in prepared.clips if c.split != "train"}
+
+
+def test_archives_are_found_and_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    for split in ("train", "test"):
+        part = tmp_path / split / f"nsynth-{split}"
+        shutil.copytree(folder / part.name, part)
+        pack(part.parent, packed / f"nsynth-{split}.jsonwav.tar.gz")
+    with pytest.raises(DataError) as caught:
+        run(packed, tmp_path / "data")
+    assert "1 of 3 parts" in str(caught.value)
+    assert f"{nsynth.HOST}/nsynth-valid.jsonwav.tar.gz" in str(caught.value)
+    shutil.copytree(folder / "nsynth-valid", packed / "deeper" / "nsynth-valid")
+    assert run(packed, tmp_path / "data").hash == run(folder, tmp_path / "data").hash
+
+
+def test_nothing_is_downloaded_without_a_checksum(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source= is required.*nsynth-train\.jsonwav\.tar\.gz"):
+        nsynth.prepare(tmp_path)
+    with pytest.raises(ConfigError, match="task='timbre'"):
+        nsynth.prepare(tmp_path, source=str(tmp_path), task="timbre")
+
+
+def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    audio = sorted((copy / "nsynth-test/audio").iterdir())
+    audio[0].unlink()
+    spoil(audio[1])
+    with pytest.raises(DataError, match="2 of 66 clips") as caught:
+        run(copy, tmp_path / "data")
+    assert f"test/audio/{audio[0].name}: no such file" in str(caught.value)
+    assert f"test/audio/{audio[1].name}: truncated" in str(caught.value)
+    path = copy / "nsynth-test/examples.json"
+    notes = json.loads(path.read_text())
+    name = next(iter(notes))
+    notes[name]["instrument_str"] = "bass_acoustic_000"
+    path.write_text(json.dumps(notes))
+    with pytest.raises(DataError, match=r"1 instruments .* are in training too: bass_acoustic_000"):
+        run(copy, tmp_path / "data")
+    spoil(path)
+    with pytest.raises(DataError, match=r"examples\.json: cannot be read"):
+        run(copy, tmp_path / "data")

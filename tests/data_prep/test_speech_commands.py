@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import speech_commands
+from spaudio.audio import Prepared, prepare
+from spaudio.errors import ConfigError, DataError
+from tests.tiny_corpora import (
+    RATE,
+    make_speech_commands,
+    make_speech_commands_test_set,
+    pack,
+    spoil,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_speech_commands(tmp_path_factory.mktemp("words"))
+
+
+def run(source: Path, data: Path, skip_bad: bool = False, **options: Any) -> Prepared:
+    options = {"source": str(source)} | options
+    return prepare(
+        "speech_commands",
+        lambda work: speech_commands.prepare(work, **options),
+        folder=data,
+        options=options,
+        skip_bad=skip_bad,
+        progress=False,
+    )
+
+
+def test_the_lists_decide_the_split_and_noise_is_no_word(folder: Path, tmp_path: Path) -> None:
+    prepared = run(folder, tmp_path)
+    assert prepared.labels == ("bed", "cat", "no", "up", "yes")
+    for file, split in (("validation_list.txt", "valid"), ("testing_list.txt", "test")):
+        named = {f"words/{name}" for name in (folder / file).read_text().split()}
+        assert {c.path for c in prepared.clips if c.split == split} == named
+    assert Counter(c.split for c in prepared.clips) == {"train": 40, "valid": 10, "test": 10}
+    assert len({(c.group, c.split) for c in prepared.clips}) == 6  # each speaker in one split
+
+
+def test_v2_12_has_a_tenth_each_of_silence_and_unknown(folder: Path, tmp_path: Path) -> None:
+    prepared = run(folder, tmp_path, task="v2-12")
+    assert prepared.labels == ("yes", "no", "up", "_silence_", "_unknown_")
+    counts = Counter((c.split, c.label) for c in prepared.clips)
+    for split, commands in (("train", 8), ("valid", 2), ("test", 2)):
+        assert {counts[split, word] for word in ("yes", "no", "up")} == {commands}
+        assert counts[split, "_silence_"] == counts[split, "_unknown_"] == -(-3 * commands // 10)
+    unknown = [c for c in prepared.clips if c.label == "_unknown_"]
+    assert {c.path.split("/")[1] for c in unknown} <= {"bed", "cat"}
+    again = run(folder, tmp_path / "again", task="v2-12")
+    assert again.hash == prepared.hash
+    assert run(folder, tmp_path, task="v2-12", seed=1).hash != prepared.hash
+
+
+def test_no_second_of_noise_is_in_two_splits(folder: Path, tmp_path: Path) -> None:
+    prepared = run(folder, tmp_path, task="v2-12")
+    for clip in prepared.clips:
+        if clip.label != "_silence_":
+            continue
+        name = clip.path.split("_", 1)[1]
+        noise, _ = soundfile.read(folder / "_background_noise_" / name)
+        cut, _ = soundfile.read(prepared.root / clip.path)
+        place = np.argmax(np.correlate(noise, cut, "valid"))
+        first, last = {"train": (0, 8), "valid": (8, 9), "test": (9, 10)}[clip.split]
+        assert first * RATE <= place <= last * RATE - len(cut)
+        assert np.corrcoef(noise[place : place + len(cut)], cut)[0, 1] > 0.99
+
+
+def test_the_test_archive_takes_the_place_of_the_list(folder: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    pack(folder, both / "speech_commands_v0.02.tar.gz")
+    test_set = make_speech_commands_test_set(tmp_path / "test_set")
+    with pytest.raises(DataError, match=r"1 of 2 parts.*\n.*speech_commands_test_set_v0\.02"):
+        run(both, tmp_path / "data", task="v2-12", test="archive")
+    pack(test_set, both / "speech_commands_test_set_v0.02.tar.gz")
+    prepared = run(both, tmp_path / "data", task="v2-12", test="archive")
+    tested = Counter(c.label for c in prepared.clips if c.split == "test")
+    # A clip of digital silence is what its label says, not a bad one.
+    assert tested == {"yes": 3, "no": 3, "up": 3, "_unknown_": 3, "_silence_": 2}
+    lists = run(folder, tmp_path / "data", task="v2-12")
+    kept = [c for c in lists.clips if c.split != "test"]
+    assert [c for c in prepared.clips if c.split != "test"] == kept
+
+
+def test_what_the_lists_name_and_what_is_damaged_is_reported(tmp_path: Path) -> None:
+    source = make_speech_commands(tmp_path / "source")
+    gone = source / "cat" / "00000005_nohash_1.wav"
+    gone.unlink()
+    spoil(source / "no" / "00000000_nohash_0.wav")
+    with pytest.raises(DataError) as caught:
+        run(source, tmp_path)
+    assert "2 of 60 clips" in str(caught.value)
+    assert "words/cat/00000005_nohash_1.wav: no such file" in str(caught.value)
+    assert "words/no/00000000_nohash_0.wav: truncated" in str(caught.value)
+    assert len(run(source, tmp_path, skip_bad=True).clips) == 58
+
+
+def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    for options in ({"task": "v1"}, {"test": "list"}, {"test": "archive"}):
+        with pytest.raises(ConfigError, match=next(iter(options.values()))):
+            run(folder, tmp_path, **options)
+    (folder / "other").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=r"words: no testing_list\.txt"):
+        run(folder / "other", tmp_path)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from spaudio.tokens.dataset import Batch
+from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions, average_precisions
+from tests.train.test_objective import MeanModel
+
+LABELS = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]).float()
+
+
+def batch(order: list[int]) -> Batch:
+    torch.manual_seed(0)
+    tokens, padding = torch.randn(6, 5, 3), torch.zeros(6, 5, dtype=torch.bool)
+    padding[1, 2:] = True
+    tokens[padding] = 0
+    i = torch.tensor(order)
+    return Batch(tokens[i], padding[i], LABELS[i], i)
+
+
+def test_average_precision_is_torchmetrics_and_undefined_without_a_clip() -> None:
+    scores = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    labels = (torch.rand(50, 4, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    labels[:, 3] = 0
+    found = average_precisions(scores, labels)
+    expected = multilabel_average_precision(
+        scores[:, :3], labels[:, :3].long(), num_labels=3, average=None
+    )
+    assert found[:3] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert math.isnan(found[3])
+    predictions = MultiLabelPredictions(scores, labels, 0.1)
+    assert predictions.mean_average_precision == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert predictions.rank == (predictions.mean_average_precision, -0.1)
+
+
+def test_the_loss_is_the_binary_cross_entropy_of_each_class() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    chance = MeanModel()(one.tokens, one.padding_mask).sigmoid()
+    for smoothing in (0.0, 0.2):
+        target = LABELS * (1 - smoothing) + smoothing / 2
+        expected = -(target * chance.log() + (1 - target) * (1 - chance).log()).mean()
+        loss = MultiLabel(smoothing).loss(MeanModel(), one, np.random.default_rng(0))
+        torch.testing.assert_close(loss, expected)
+
+
+def test_mixup_mixes_all_targets_by_the_share_of_the_tokens() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])._replace(padding_mask=torch.zeros(6, 5, dtype=torch.bool))
+    loss = MultiLabel(mixup=0.4).loss(MeanModel(), one, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    share, other = rng.beta(0.4, 0.4), rng.permutation(6)
+    target = share * LABELS + (1 - share) * LABELS[other]
+    logits = (share * one.tokens + (1 - share) * one.tokens[other]).mean(dim=1)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_predictions_come_in_the_order_of_the_clips_and_parts_are_averaged() -> None:
+    objective, cpu = MultiLabel(), Accelerator(cpu=True)
+    whole = objective.measure(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], cpu)
+    mixed = objective.measure(MeanModel(), [batch([4, 0, 5]), batch([1, 3, 2])], cpu)
+    torch.testing.assert_close(mixed.probabilities, whole.probabilities)
+    torch.testing.assert_close(mixed.labels, LABELS)
+    assert mixed.loss == pytest.approx(whole.loss)
+    parts = batch([0, 2])._replace(clips=torch.tensor([7, 7]), labels=LABELS[[0, 0]])
+    voted = objective.measure(MeanModel(), [parts], cpu)
+    torch.testing.assert_close(voted.probabilities[0], whole.probabilities[[0, 2]].mean(dim=0))
+    assert voted.labels.tolist() == [[1, 0, 1]]
