@@ -1,4 +1,4 @@
-r"""Any folder of class sub-folders, in any format that soundfile reads.
+r"""Any folder of class sub-folders, in any format that `spaudio.audio` decodes.
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
 
@@ -108,7 +108,10 @@ def _hidden(name: str) -> bool:
 
 
 def _audio_files(root: Path) -> Iterator[str]:
-    """POSIX paths, relative to ``root``; linked folders are followed, each once."""
+    """POSIX paths, relative to ``root``; linked folders are followed, each once.
+
+    An empty folder by the name of a clip is listed too, to be named as bad.
+    """
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
@@ -117,9 +120,15 @@ def _audio_files(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
+        if not subfolders and not files and _is_audio(folder):
+            yield Path(folder).relative_to(root).as_posix()
         for name in files:
-            if not _hidden(name) and Path(name).suffix[1:].lower() in _EXTENSIONS:
+            if not _hidden(name) and _is_audio(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _is_audio(name: str) -> bool:
+    return Path(name).suffix[1:].lower() in _EXTENSIONS
 
 
 def _refuse(error: OSError) -> None:

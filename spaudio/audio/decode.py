@@ -14,6 +14,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spaudio.audio.container import CONTAINERS, truncation
 from spaudio.errors import AudioError, ConfigError
 
 #: A clip whose samples vary (peak to peak) by less than this is silent. It lies just above one
@@ -22,8 +23,15 @@ SILENCE_DBFS = -90.0
 #: Rates outside this range are errors of the header: 1 kHz holds no audible band, and no format
 #: in use goes beyond 768 kHz.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
-#: A longer file is no clip; it would be decoded into memory whole.
+#: A longer file is no clip; it would be decoded into memory whole. An hour at 48 kHz is the most:
+#: a few hundred kilobytes of FLAC can hold hours of one value at a rate that nobody uses.
 MAX_SECONDS = 3600.0
+MAX_SAMPLES = 3600 * 48_000
+#: Channels are averaged, which makes sense for loudspeakers (7.1 at most), not for an array of
+#: microphones.
+MAX_CHANNELS = 8
+#: Finite samples beyond 32-bit integers are garbage; their power would overflow float32.
+MAX_AMPLITUDE = 2.0**31
 
 _BLOCK = 1 << 16  # frames per read: memory follows what the file holds, never what its header says
 # Writers to a pipe cannot know the length and declare one near 2^31 or 2^32 bytes.
@@ -65,8 +73,10 @@ def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
 
     Raises:
         AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
-            `MAX_SECONDS`, silent (see `SILENCE_DBFS`), holds non-finite samples, or declares an
-            absurd sample rate.
+            `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), holds
+            samples that are not finite or beyond `MAX_AMPLITUDE`, declares an absurd sample rate
+            or more than `MAX_CHANNELS`, or is of a container that does not tell where it ends
+            (`spaudio.audio.container.CONTAINERS`).
     """
     path = Path(path)
     with _open(path) as file:
@@ -76,10 +86,16 @@ def decode(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
         if frames == 0:
             raise AudioError(f"{path}: no samples; leave the clip out")
         _check_complete(path, file, frames)
+    if frames == 1:
+        raise AudioError(f"{path}: a single sample; leave the clip out")
     waveform = np.concatenate(blocks)
     if not np.isfinite(waveform).all():
         bad = int(np.count_nonzero(~np.isfinite(waveform)))
         raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
+    if (peak := float(np.abs(waveform).max())) > MAX_AMPLITUDE:
+        raise AudioError(
+            f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
+        )
     if float(np.ptp(waveform)) < 10 ** (SILENCE_DBFS / 20):
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
@@ -120,31 +136,49 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
 def _open(path: str | os.PathLike[str]) -> Any:
     """Opens a file with soundfile (which ships no types) after the checks that need no decoder."""
     path = Path(path)
+    name = os.fspath(path)
     try:
+        # The decoder takes names in UTF-8 alone, and so do tables and reports.
+        name.encode("utf-8")
         size = path.stat().st_size
+        if not path.is_file():  # opening a FIFO would wait for a writer, for ever
+            raise AudioError(f"{path}: not a file; remove it or leave it out")
+        if size == 0:
+            raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
+        with path.open("rb"):
+            pass
+        file = soundfile.SoundFile(name)
     except FileNotFoundError as error:
         raise AudioError(f"{path}: no such file; check the path or prepare again") from error
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror})") from error
-    if not path.is_file():
-        raise AudioError(f"{path}: not a file")
-    if size == 0:
-        raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"{path}: cannot be read (permission denied)")
-    try:
-        file = soundfile.SoundFile(os.fspath(path))
+        reason = (error.strerror or str(error)).lower()
+        raise AudioError(f"{path}: cannot be read ({reason}); mend it or leave it out") from error
+    except UnicodeEncodeError as error:
+        raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
     # soundfile raises TypeError for `.raw`, which has no header to tell rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
-    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
-        rate = file.samplerate
+    if reason := _refusal(file):
         file.close()
-        raise AudioError(
-            f"{path}: absurd sample rate of {rate} Hz; expected "
-            f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
-        )
+        raise AudioError(f"{path}: {reason}")
     return file
+
+
+def _refusal(file: Any) -> str | None:
+    """Why an open file is not taken, from its header alone."""
+    if file.format not in CONTAINERS:
+        return (
+            f"a container that does not tell where it ends ({file.format}); convert it to WAV or "
+            "FLAC"
+        )
+    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
+        return (
+            f"absurd sample rate of {file.samplerate} Hz; expected {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE}"
+        )
+    if not 1 <= file.channels <= MAX_CHANNELS:
+        return f"{file.channels} channels, at most {MAX_CHANNELS} are averaged; export fewer"
+    return None
 
 
 def _read_blocks(path: Path, file: Any) -> Iterator[NDArray[np.float32]]:
@@ -159,18 +193,19 @@ def _read_blocks(path: Path, file: Any) -> Iterator[NDArray[np.float32]]:
         if not len(block):
             return
         frames += len(block)
-        if frames > MAX_SECONDS * file.samplerate:
-            raise AudioError(f"{path}: longer than {MAX_SECONDS:g} s; cut it into clips")
+        if frames > min(MAX_SECONDS * file.samplerate, MAX_SAMPLES):
+            raise AudioError(
+                f"{path}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into clips"
+            )
         # A sum of two finite channels can overflow: such samples are beyond any scale.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
 
 
 def _check_complete(path: Path, file: Any, frames: int) -> None:
-    """Refuses a file that holds fewer samples than its header declares."""
+    """Refuses a file that holds less than its header declares."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
-        # One byte may be the chunk's padding.
-        if int(held) + 1 < int(declared) < _UNKNOWN_BYTES:
+        if int(held) < int(declared) < _UNKNOWN_BYTES:
             raise AudioError(
                 f"{path}: truncated (header declares {declared} bytes of samples, file holds "
                 f"{held}); fetch it again"
@@ -182,8 +217,12 @@ def _check_complete(path: Path, file: Any, frames: int) -> None:
             f"{path}: truncated (header declares {file.frames} frames, file holds {frames}); "
             "fetch it again"
         )
+    if missing := truncation(path, file.format):
+        raise AudioError(f"{path}: truncated or damaged ({missing}); fetch it again")
 
 
 def _reason(error: Exception) -> str:
     """The decoder's own words, without the path that the message names already."""
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    words = str(getattr(error, "error_string", error)).rstrip(".")
+    # Said of an MP3 without a single frame; that there is a file is known by now.
+    return "no frame of audio found" if words.startswith("File does not exist") else words
