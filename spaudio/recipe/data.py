@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import SourceClips, prepare
 from spaudio.audio.split import carve_validation
 from spaudio.errors import ConfigError
+from spaudio.recipe.settings import check_arguments
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import TokenDataset
@@ -140,9 +140,7 @@ def _prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callabl
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     find: Callable[..., SourceClips] = module.prepare
-    allowed = [p for p in inspect.signature(find).parameters if p != "work"]
-    if unknown := sorted(set(options) - set(allowed)):
-        raise ConfigError(f"prep_options.{unknown[0]} is unknown to {name}; it has {allowed}")
+    check_arguments(find, options, "prep_options")
     return find
 
 

@@ -17,7 +17,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.recipe.data import RecipeData
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.filter_plots import plot_filters, plot_token_mask
-from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
 
 
 def encoder_config(config: DictConfig) -> EncoderConfig:
@@ -58,16 +58,11 @@ def load_models(run: Path) -> tuple[Classifier, Classifier]:
     Raises:
         CheckpointError: If the folder is not a run's, or its weights do not fit its configuration.
     """
-    config = read_run_config(run)
-    weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
-    features, classes = _sizes(run, weights)
+    config = _model_config(run)
+    checkpoint = find_checkpoint(run / "checkpoints", "best")
+    features, classes = _sizes(run, load_weights(checkpoint))
     before, after = (build_model(config, features, classes) for _ in range(2))
-    try:
-        after.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights of {run} do not fit its config.yaml: {error}"
-        ) from error
+    load_model(after, checkpoint)
     return before, after.eval()
 
 
@@ -83,7 +78,7 @@ def draw_filters(run: Path) -> Path | None:
     Raises:
         CheckpointError: If the folder is not a run's.
     """
-    config = read_run_config(run)
+    config = _model_config(run)
     before, after = (_filters(model) for model in load_models(run))
     if not after:
         return None
@@ -123,6 +118,15 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
         title=f"{clip.path} ({clip.label}), {name}",
     )
     return run / "mask.png"
+
+
+def _model_config(run: Path) -> DictConfig:
+    config = read_run_config(run)
+    if missing := [key for key in ("model", "tokens", "filter", "seed") if key not in config]:
+        raise CheckpointError(
+            f"{run / 'config.yaml'} has no setting {missing[0]!r}; it must be as the run wrote it"
+        )
+    return config
 
 
 def _filters(model: Classifier) -> dict[str, TokenFilter]:

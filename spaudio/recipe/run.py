@@ -22,7 +22,7 @@ from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
 from spaudio.tokens.dataset import Batch, TokenDataset
-from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_loader
 from spaudio.train.objective import Predictions, predict
@@ -81,7 +81,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     except KeyboardInterrupt:
         console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
         raise
-    model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
+    load_model(model, find_checkpoint(run / "checkpoints", "best"))
     start = time.perf_counter()
     valid, test = (_predict(model, part, trainer, accelerator) for part in (data.valid, data.test))
     seconds = {
