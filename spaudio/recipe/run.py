@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from spaudio.audio.progress import progress_bar
 from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.recipe.advice import kernel_advice, rate_advice
 from spaudio.recipe.data import RecipeData, features_folder, load_data
 from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
@@ -59,6 +61,17 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     if not resume:
         run = create_run_folder(config)
     console.print(f"run: {run}")
+    for advice in (
+        rate_advice(
+            [c.sample_rate for c in data.clips], config.tokens.sample_rate, config.tokens.f_max
+        ),
+        kernel_advice(
+            model.encoder.token_filters(),
+            math.ceil(max(data.cache.length(c.path) for c in data.clips) / config.tokens.stack),
+        ),
+    ):
+        if advice is not None:
+            console.print(f"warning: {advice}", style="yellow", soft_wrap=True, markup=False)
     floor = measure_floor(
         data.clips, data.classes, data.root, config.tokens.sample_rate, features_folder(config)
     )
