@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the package's doors, by Atheris (``pip install '.[fuzz]'``, Linux).
+"""Coverage-guided fuzzing of the package's doors, by Atheris (Linux); ``make fuzz`` brings it.
 
     python -m tests.fuzz                       every target, 20,000 inputs each
     python -m tests.fuzz audio -runs=1000000   one of them, with libFuzzer's options
@@ -24,7 +24,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
     try:
         import atheris
     except ImportError:
-        sys.exit("error: fuzzing needs atheris: pip install '.[fuzz]' (Linux)")
+        sys.exit("error: fuzzing needs atheris: use `make fuzz`, or pip install atheris (Linux)")
     with atheris.instrument_imports(include=["spaudio", "tarfile", "zipfile", "json"]):
         from tests.fuzz.targets import TARGETS, seeds
 
