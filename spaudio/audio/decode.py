@@ -158,9 +158,9 @@ def _open(path: str | os.PathLike[str]) -> Any:
     # soundfile raises TypeError for `.raw`, which has no header to tell rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
-    if reason := _refusal(file):
+    if refusal := _refusal(file):
         file.close()
-        raise AudioError(f"{path}: {reason}")
+        raise AudioError(f"{path}: {refusal}")
     return file
 
 

@@ -67,7 +67,7 @@ class SavedFilters(
         return saved
 
     @classmethod
-    def from_pretrained(cls, source: Any, **options: Any) -> Self:
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
         """Loads what ``save_pretrained`` saved, by the mixin.
 
         Raises:

@@ -68,7 +68,7 @@ class SavedClassifier(
         self.model = Classifier(features, len(labels), shape, filter_options, pooling)
 
     @classmethod
-    def from_pretrained(cls, source: Any, **options: Any) -> Self:
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
         """Loads what ``save_pretrained`` saved, by the mixin.
 
         Raises:
