@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -97,7 +98,8 @@ def unpack(
         EOFError,
         NotImplementedError,
         OSError,
-        ValueError,  # names and numbers in headers that cannot be read
+        ValueError,  # this one and the next: headers that zipfile and tarfile stumble over
+        struct.error,
     ) as error:
         raise DataError(
             f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
@@ -139,6 +141,8 @@ def _file(member: _Member) -> bool:
 def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
         raise DataError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
+    if not info.filename:
+        raise DataError(f"{archive}: a member has no name; not unpacked")
     mode = info.external_attr >> 16
     if info.is_dir():
         kind = "folder"

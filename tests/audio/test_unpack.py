@@ -112,6 +112,12 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
     assert unpack(tmp_path / "b.zip", tmp_path / "out", max_bytes=1500, progress=False).is_dir()
 
 
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"x": b"a"})
+    archive.write_bytes(archive.read_bytes().replace(b"x", b"\0"))  # names end at a NUL
+    refused(archive, "a member has no name")
+
+
 class Zeros(io.RawIOBase):
     """As many zeros as are asked for."""
 
