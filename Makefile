@@ -5,7 +5,7 @@ READY := .venv/.ready
 NATIVE := $(wildcard spaudio/filters/fused/native/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit lock clean
+.PHONY: help demo test lint types unit fuzz audit lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,13 @@ types: $(READY)  ## mypy --strict
 
 unit: $(READY)  ## pytest
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)  ## Fuzz what reads audio, manifests, archives, settings (Linux)
+	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz
+
+# Strict: a package that the index knows nothing of fails the audit rather than pass it unseen.
+audit: $(READY)  ## Ask the index for known vulnerabilities of the lock (needs network)
+	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

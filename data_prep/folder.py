@@ -1,4 +1,4 @@
-r"""Any folder of class sub-folders, in any format that soundfile reads.
+r"""Any folder of class sub-folders, in any format that `spaudio.audio` decodes.
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
 

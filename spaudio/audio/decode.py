@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spaudio.audio.container import CONTAINERS, truncation
 from spaudio.errors import AudioError, ConfigError
 
 #: A clip whose samples vary (peak to peak) by less than this is silent. It lies just above one
@@ -24,8 +25,15 @@ SILENCE_DBFS = -90.0
 #: Rates outside this range are errors of the header: 1 kHz holds no audible band, and no format
 #: in use goes beyond 768 kHz.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
-#: A longer file is no clip; it would be decoded into memory whole.
+#: A longer file is no clip; it would be decoded into memory whole. An hour at 48 kHz is the most:
+#: a few hundred kilobytes of FLAC can hold hours of one value at a rate that nobody uses.
 MAX_SECONDS = 3600.0
+MAX_SAMPLES = 3600 * 48_000
+#: Channels are averaged, which makes sense for loudspeakers (7.1 at most), not for an array of
+#: microphones.
+MAX_CHANNELS = 8
+#: Finite samples beyond 32-bit integers are garbage; their power would overflow float32.
+MAX_AMPLITUDE = 2.0**31
 
 _BLOCK = 1 << 16  # frames per read: memory follows what the file holds, never what its header says
 # Writers to a pipe cannot know the length and declare one near 2^31 or 2^32 bytes.
@@ -73,12 +81,14 @@ def decode(
 
     Raises:
         AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
-            `MAX_SECONDS`, silent (see `SILENCE_DBFS`), holds non-finite samples, or declares an
-            absurd sample rate.
+            `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), holds
+            samples that are not finite or beyond `MAX_AMPLITUDE`, declares an absurd sample rate
+            or more than `MAX_CHANNELS`, or is of a container that does not tell where it ends
+            (`spaudio.audio.container.CONTAINERS`).
     """
     path = Path(path)
     with _open(path) as file:
-        blocks = list(_checked_blocks(path, file, MAX_SECONDS, silent_ok=silent_ok))
+        blocks = list(_checked_blocks(path, file, silent_ok=silent_ok))
         return np.concatenate(blocks), int(file.samplerate)
 
 
@@ -130,7 +140,7 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
     """
     path = Path(path)
     with _open(path) as file:
-        blocks = _checked_blocks(path, file, math.inf)
+        blocks = _checked_blocks(path, file, any_length=True)
         rate = int(file.samplerate)
         if rate == sample_rate:
             yield from blocks
@@ -157,39 +167,57 @@ def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> Aud
 def _open(path: str | os.PathLike[str]) -> Any:
     """Opens a file with soundfile (which ships no types) after the checks that need no decoder."""
     path = Path(path)
+    name = os.fspath(path)
     try:
+        # The decoder takes names in UTF-8 alone, and so do tables and reports.
+        name.encode("utf-8")
         size = path.stat().st_size
+        if not path.is_file():  # opening a FIFO would wait for a writer, for ever
+            raise AudioError(f"{path}: not a file; remove it or leave it out")
+        if size == 0:
+            raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
+        with path.open("rb"):
+            pass
+        file = soundfile.SoundFile(name)
     except FileNotFoundError as error:
         raise AudioError(f"{path}: no such file; check the path or prepare again") from error
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror})") from error
-    if not path.is_file():
-        raise AudioError(f"{path}: not a file")
-    if size == 0:
-        raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"{path}: cannot be read (permission denied)")
-    try:
-        file = soundfile.SoundFile(os.fspath(path))
+        reason = (error.strerror or str(error)).lower()
+        raise AudioError(f"{path}: cannot be read ({reason}); mend it or leave it out") from error
+    except UnicodeEncodeError as error:
+        raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
     # soundfile raises TypeError for `.raw`, which has no header to tell rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
-    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
-        rate = file.samplerate
+    if refusal := _refusal(file):
         file.close()
-        raise AudioError(
-            f"{path}: absurd sample rate of {rate} Hz; expected "
-            f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
-        )
+        raise AudioError(f"{path}: {refusal}")
     return file
 
 
+def _refusal(file: Any) -> str | None:
+    """Why an open file is not taken, from its header alone."""
+    if file.format not in CONTAINERS:
+        return (
+            f"a container that does not tell where it ends ({file.format}); convert it to WAV or "
+            "FLAC"
+        )
+    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
+        return (
+            f"absurd sample rate of {file.samplerate} Hz; expected {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE}"
+        )
+    if not 1 <= file.channels <= MAX_CHANNELS:
+        return f"{file.channels} channels, at most {MAX_CHANNELS} are averaged; export fewer"
+    return None
+
+
 def _checked_blocks(
-    path: Path, file: Any, max_seconds: float, *, silent_ok: bool = False
+    path: Path, file: Any, *, any_length: bool = False, silent_ok: bool = False
 ) -> Iterator[NDArray[np.float32]]:
     """Yields the file as mono blocks; what only the whole file tells is raised after the last."""
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
-    for block in _read_blocks(path, file, max_seconds):
+    for block in _read_blocks(path, file, any_length):
         frames += len(block)
         bad += int(np.count_nonzero(~np.isfinite(block)))
         lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
@@ -197,16 +225,23 @@ def _checked_blocks(
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
     _check_complete(path, file, frames)
+    if frames == 1:
+        raise AudioError(f"{path}: a single sample; leave the clip out")
     if bad:
         raise AudioError(f"{path}: {bad} of {frames} samples are not finite; export it again")
+    if (peak := max(-lowest, highest)) > MAX_AMPLITUDE:
+        raise AudioError(
+            f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
+        )
     if not silent_ok and highest - lowest < 10 ** (SILENCE_DBFS / 20):
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
         )
 
 
-def _read_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(path: Path, file: Any, any_length: bool) -> Iterator[NDArray[np.float32]]:
     frames = 0
+    most = math.inf if any_length else min(MAX_SECONDS * file.samplerate, MAX_SAMPLES)
     while True:
         try:
             block = file.read(_BLOCK, dtype="float32", always_2d=True)
@@ -217,18 +252,19 @@ def _read_blocks(path: Path, file: Any, max_seconds: float) -> Iterator[NDArray[
         if not len(block):
             return
         frames += len(block)
-        if frames > max_seconds * file.samplerate:
-            raise AudioError(f"{path}: longer than {max_seconds:g} s; cut it into clips")
+        if frames > most:
+            raise AudioError(
+                f"{path}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into clips"
+            )
         # A sum of two finite channels can overflow: such samples are beyond any scale.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
 
 
 def _check_complete(path: Path, file: Any, frames: int) -> None:
-    """Refuses a file that holds fewer samples than its header declares."""
+    """Refuses a file that holds less than its header declares."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
-        # One byte may be the chunk's padding.
-        if int(held) + 1 < int(declared) < _UNKNOWN_BYTES:
+        if int(held) < int(declared) < _UNKNOWN_BYTES:
             raise AudioError(
                 f"{path}: truncated (header declares {declared} bytes of samples, file holds "
                 f"{held}); fetch it again"
@@ -240,8 +276,12 @@ def _check_complete(path: Path, file: Any, frames: int) -> None:
             f"{path}: truncated (header declares {file.frames} frames, file holds {frames}); "
             "fetch it again"
         )
+    if missing := truncation(path, file.format):
+        raise AudioError(f"{path}: truncated or damaged ({missing}); fetch it again")
 
 
 def _reason(error: Exception) -> str:
     """The decoder's own words, without the path that the message names already."""
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    words = str(getattr(error, "error_string", error)).rstrip(".")
+    # Said of an MP3 without a single frame; that there is a file is known by now.
+    return "no frame of audio found" if words.startswith("File does not exist") else words

@@ -25,7 +25,8 @@ def audio_files(root: Path) -> Iterator[str]:
         root: The folder.
 
     Yields:
-        POSIX paths, relative to ``root``. Hidden files and folders are passed over.
+        POSIX paths, relative to ``root``. Hidden files and folders are passed over; an empty folder
+        by the name of a clip is listed too, to be named as bad.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -38,14 +39,20 @@ def audio_files(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        if not subfolders and not files and _is_audio(folder):
+            yield Path(folder).relative_to(root).as_posix()
         for name in files:
-            if not is_hidden(name) and Path(name).suffix[1:].lower() in EXTENSIONS:
+            if not is_hidden(name) and _is_audio(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
 def is_hidden(name: str) -> bool:
     """Tells names that stand for no data: those with a dot first, and what macOS puts into zips."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_audio(name: str) -> bool:
+    return Path(name).suffix[1:].lower() in EXTENSIONS
 
 
 def _refuse(error: OSError) -> None:

@@ -16,7 +16,7 @@ from typing import IO
 from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS
 
 # A journal written under other rules is not read.
-_RULES = {"version": 1, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
+_RULES = {"version": 2, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from spaudio.errors import DataError
 SPLITS = ("train", "valid", "test")
 #: Between the class names of a clip that has several; no class of such a data set may hold it.
 LABEL_SEPARATOR = ","
+_MOST = 1e9  # JSON has numbers of any length, whoever reads a manifest has not
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,12 @@ class Clip:
             if not isinstance(value, str) or not value:
                 raise DataError(f"field {field!r} is {value!r}; expected a non-empty string")
         parts = PurePosixPath(self.path)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in self.path:
+        if (
+            parts.is_absolute()
+            or ".." in parts.parts
+            or "\\" in self.path
+            or not _is_filename(self.path)
+        ):
             raise DataError(
                 f"field 'path' is {self.path!r}; expected a path relative to the audio root, "
                 "with forward slashes and without '..'"
@@ -62,15 +67,14 @@ class Clip:
         if (
             isinstance(self.seconds, bool)
             or not isinstance(self.seconds, (int, float))
-            or not math.isfinite(self.seconds)
-            or self.seconds <= 0
+            or not 0 < self.seconds < _MOST
         ):
             raise DataError(f"field 'seconds' is {self.seconds!r}; expected a positive number")
-        if not _is_int(self.sample_rate) or self.sample_rate <= 0:
+        if not _is_int(self.sample_rate) or not 0 < self.sample_rate < _MOST:
             raise DataError(
                 f"field 'sample_rate' is {self.sample_rate!r}; expected a positive integer (Hz)"
             )
-        if self.fold is not None and not _is_int(self.fold):
+        if self.fold is not None and not (_is_int(self.fold) and abs(self.fold) < _MOST):
             raise DataError(f"field 'fold' is {self.fold!r}; expected an integer or null")
 
 
@@ -151,8 +155,8 @@ def _encode(clips: Iterable[Clip]) -> bytes:
 def _decode(line: str) -> Clip:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # also numbers and nesting without end
+        raise DataError(f"not JSON ({error})") from error
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}")
     if missing := [field for field in _REQUIRED if field not in record]:
@@ -160,6 +164,14 @@ def _decode(line: str) -> Clip:
     if unknown := sorted(set(record) - set(_FIELDS)):
         raise DataError(f"field {unknown[0]!r} is unknown (known: {', '.join(_FIELDS)})")
     return Clip(**record)
+
+
+def _is_filename(path: str) -> bool:
+    """Whether the system could have a file of that name."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_int(value: object) -> bool:

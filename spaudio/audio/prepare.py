@@ -178,8 +178,9 @@ def _check(
     for clip in listed:
         try:
             status = (root / clip.path).stat()
-        except OSError:
-            findings[clip.path] = Finding(clip.path, 0, 0, reason="no such file")
+        except (OSError, ValueError):
+            # Decoding has the words for what is wrong: missing, a loop of links, a name.
+            findings[clip.path] = _check_file(root, source.silent_ok, clip.path, None)
             continue
         if known := journal.get(clip.path, status):
             findings[clip.path] = known
@@ -208,8 +209,8 @@ def _check(
     return findings
 
 
-def _check_file(root: Path, silent_ok: bool, path: str, status: os.stat_result) -> Finding:
-    size, mtime_ns = status.st_size, status.st_mtime_ns
+def _check_file(root: Path, silent_ok: bool, path: str, status: os.stat_result | None) -> Finding:
+    size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
     try:
         waveform, rate = decode(root / path, silent_ok=silent_ok)
     except AudioError as error:

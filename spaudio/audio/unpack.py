@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -15,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Any
 
 from spaudio.audio.progress import progress_bar
 from spaudio.audio.split_zip import SplitZip, pieces
@@ -28,6 +31,8 @@ MAX_FILES = 1_000_000
 MAX_RATIO = 200
 RATIO_FLOOR = 64 << 20
 _CHUNK = 1 << 20
+_MAX_HEADER = 1 << 24  # bytes of one header of a tar archive, which tarfile reads at once
+_COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = True) -> Path:
@@ -96,6 +101,8 @@ def unpack(
         EOFError,
         NotImplementedError,
         OSError,
+        ValueError,  # this one and the next: headers that zipfile and tarfile stumble over
+        struct.error,
     ) as error:
         raise DataError(
             f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
@@ -121,15 +128,13 @@ def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress:
             _check_members(archive, members, limit, max_files)
             streams = (opened.open(i) for i, m in zip(infos, members, strict=True) if _file(m))
             _write(archive, staging, members, streams, progress)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            entries = _tar_entries(archive, tar, max_files)
+    else:
+        with _decompressed(archive) as stream, _open_tar(archive, stream) as tar:
+            entries = _tar_entries(tar, limit, max_files)
             members = [_tar_member(entry) for entry in entries]
             _check_members(archive, members, limit, max_files)
             files = (tar.extractfile(e) for e, m in zip(entries, members, strict=True) if _file(m))
             _write(archive, staging, members, (f for f in files if f is not None), progress)
-    else:
-        raise DataError(f"{archive}: neither a zip nor a tar archive; give one, or a folder")
 
 
 def _open_zip(archive: Path) -> IO[bytes]:
@@ -145,6 +150,8 @@ def _file(member: _Member) -> bool:
 def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
         raise DataError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
+    if not info.filename:
+        raise DataError(f"{archive}: a member has no name; not unpacked")
     mode = info.external_attr >> 16
     if info.is_dir():
         kind = "folder"
@@ -155,12 +162,46 @@ def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
     return _Member(info.filename, kind, info.file_size)
 
 
-def _tar_entries(archive: Path, tar: tarfile.TarFile, max_files: int) -> list[tarfile.TarInfo]:
-    entries = []
+def _decompressed(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        magic = file.read(6)
+    opener = next((o for m, o in _COMPRESSIONS.items() if magic.startswith(m)), open)
+    stream: IO[bytes] = opener(archive, "rb")
+    return stream
+
+
+class _Bounded:
+    """A tar archive's bytes, in portions of bounded size: a header can declare any length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._stream.read(size)
+
+
+def _open_tar(archive: Path, stream: IO[bytes]) -> tarfile.TarFile:
+    bounded: Any = _Bounded(stream)
+    try:
+        return tarfile.open(fileobj=bounded, mode="r:")
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+        raise DataError(
+            f"{archive}: neither a zip nor a tar archive ({error}); give one, or a folder"
+        ) from error
+
+
+def _tar_entries(tar: tarfile.TarFile, limit: int, max_files: int) -> list[tarfile.TarInfo]:
+    entries: list[tarfile.TarInfo] = []
+    declared = 0
     for entry in tar:
         entries.append(entry)
-        if len(entries) > max_files:
-            raise DataError(f"{archive}: more than {max_files} members; not unpacked")
+        declared += entry.size
+        # Checked here already: to come to the next header, all that lies before is decompressed.
+        if len(entries) > max_files or declared > limit:
+            break
     return entries
 
 

@@ -7,7 +7,7 @@ names filters of :data:`spaudio.filters.FILTERS` and plain settings; no class is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -66,11 +66,33 @@ class SavedFilters(
             saved.filters[name].load_state_dict(filter.state_dict())
         return saved
 
+    @classmethod
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
+        """Loads what ``save_pretrained`` saved, by the mixin.
+
+        Raises:
+            ValueError: If a setting is unknown, or the weights do not fit the settings.
+        """
+        try:
+            loaded: Self = super().from_pretrained(source, **options)
+        except RuntimeError as error:
+            raise ValueError(misfit(source, error)) from error
+        return loaded
+
     @property
     def filters(self) -> dict[str, TokenFilter]:
         """Filter by name."""
         modules = zip(self._names, self._modules_in_order, strict=True)
         return {name: module for name, module in modules if isinstance(module, TokenFilter)}
+
+
+def misfit(source: Any, error: RuntimeError) -> str:
+    """What to say where torch finds that weights do not fit the model that config.json tells."""
+    first = [line.strip() for line in str(error).splitlines()][1:2]
+    return (
+        f"{source}: the weights do not fit its config.json ({first[0] if first else error}); both "
+        "must come from one save_pretrained"
+    )
 
 
 def _build(config: Mapping[str, Any]) -> TokenFilter:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
-from spaudio.errors import ConfigError
+from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 
 try:
     import safetensors.torch  # noqa: F401  (what the mixin saves with)
     from huggingface_hub import PyTorchModelHubMixin
+
+    from spaudio.filters.hub import misfit
 except ImportError as error:
     raise ImportError(
         "saving and loading models needs huggingface_hub and safetensors: "
@@ -64,6 +66,20 @@ class SavedClassifier(
             raise ConfigError(f"model: {error}") from error
         self.labels = list(labels)
         self.model = Classifier(features, len(labels), shape, filter_options, pooling)
+
+    @classmethod
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
+        """Loads what ``save_pretrained`` saved, by the mixin.
+
+        Raises:
+            ConfigError: If a setting is unknown or out of range.
+            CheckpointError: If the weights do not fit the settings.
+        """
+        try:
+            loaded: Self = super().from_pretrained(source, **options)
+        except RuntimeError as error:
+            raise CheckpointError(misfit(source, error)) from error
+        return loaded
 
     @classmethod
     def of(cls, model: Classifier, labels: list[str]) -> SavedClassifier:

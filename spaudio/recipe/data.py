@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
+from spaudio.recipe.settings import check_arguments
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
@@ -168,9 +168,7 @@ def prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callable
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     find: Callable[..., Any] = module.prepare
-    allowed = [p for p in inspect.signature(find).parameters if p != "work"]
-    if unknown := sorted(set(options) - set(allowed)):
-        raise ConfigError(f"prep_options.{unknown[0]} is unknown to {name}; it has {allowed}")
+    check_arguments(find, options, "prep_options")
     return find
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 from rich.table import Table
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from spaudio.audio.marker import MARKER
 from spaudio.errors import ConfigError

@@ -8,7 +8,6 @@ python recipes/<name>/run.py resume=RUN               goes on with a run, or wit
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 import spaudio.conf
@@ -25,6 +26,7 @@ from spaudio.recipe.compare import compare_runs
 from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
 from spaudio.recipe.run import run_recipe
+from spaudio.recipe.settings import check_value, unknown, values
 from spaudio.recipe.text import run_text
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
@@ -57,7 +59,7 @@ def main(script: str) -> None:
             else:
                 run = run_text if is_text(config) else run_recipe
                 finished.append(run(config, folder.parents[1] / "data_prep"))
-        except SpaudioError as error:
+        except (SpaudioError, OmegaConfBaseException) as error:
             # SystemExit passes through Hydra, which would print a traceback of its own.
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
             raise SystemExit(1) from error
@@ -85,15 +87,13 @@ def main(script: str) -> None:
 
 
 def _check_overrides(folder: Path, arguments: list[str]) -> None:
-    """Raises ConfigError where an override names a key that no configuration of the recipe has.
+    """Raises ConfigError where an override names a key or choice that the recipe has not.
 
-    Hydra refuses such a key too, but advises to add it with ``+``, which would then be ignored.
+    The same goes for a value of another kind than the default. Hydra refuses unknown keys too, but
+    advises to add them with ``+``, which would then be ignored.
     """
-    overrides = [
-        override
-        for override in OverridesParser.create().parse_overrides(arguments)
-        if not override.key_or_group.startswith("hydra")
-    ]
+    parsed = [_parse(argument) for argument in arguments]
+    overrides = [o for o in parsed if not o.key_or_group.startswith("hydra")]
     keys = [override.key_or_group for override in overrides]
     # How many folds run at a time changes no result.
     if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
@@ -101,37 +101,52 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
         raise ConfigError(
             f"resume takes every setting from the run; {other} cannot be changed. Start a new run"
         )
-    groups = {path.name for path in Path(spaudio.conf.__file__).parent.iterdir() if path.is_dir()}
+    conf = Path(spaudio.conf.__file__).parent
+    groups = {path.name for path in conf.iterdir() if path.is_dir()}
+    for override in overrides:
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: a setting cannot be removed; give a value")
+        if (group := override.key_or_group) in groups:
+            given = list(values(override))
+            if not given:
+                raise ConfigError(f"{override.input_line}: name the choices, {group}=a,b,c")
+            known = sorted(f.stem for home in (conf, folder) for f in (home / group).glob("*.yaml"))
+            for choice in given:
+                if choice not in known:
+                    raise unknown(group, str(choice), known)
     # A choice such as filter=bank decides which keys there are; of a sweep, the first one counts.
     choices = [
-        f"{override.key_or_group}={_first(override)}"
+        f"{override.key_or_group}={next(values(override))}"
         for override in overrides
         if override.key_or_group in groups
     ]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose("config", overrides=[SEARCH_PATH, *choices])
-    known = sorted(_keys(OmegaConf.to_container(config)) | groups)
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"unknown setting {key!r}; {hint}")
+    defaults = _flat(OmegaConf.to_container(config))
+    for override in overrides:
+        if (key := override.key_or_group) in groups:
+            continue
+        if key not in defaults:
+            raise unknown("setting", key, sorted({*defaults, *groups}))
+        for value in values(override):
+            check_value(key, value, defaults[key])
 
 
-def _first(override: Override) -> Any:
-    """Returns an override's value, or the first one of a sweep."""
-    return (
-        next(iter(override.sweep_string_iterator()))
-        if override.is_sweep_override()
-        else (override.value())
-    )
+def _parse(argument: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read {argument!r}; expected key=value, quoted where the value holds a space "
+            f"or one of ,:[]{{}}() as in 'key=\"value\"' ({str(error).splitlines()[0]})"
+        ) from error
 
 
-def _keys(settings: Any, prefix: str = "") -> set[str]:
-    """Returns the dotted names of all settings."""
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns all settings by their dotted names."""
     if not isinstance(settings, dict):
-        return set()
-    found: set[str] = set()
+        return {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= {f"{prefix}{key}"} | _keys(value, f"{prefix}{key}.")
+        found |= {f"{prefix}{key}": value} | _flat(value, f"{prefix}{key}.")
     return found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from accelerate.utils import set_seed
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaudio.errors import CheckpointError
 from spaudio.filters import TokenFilter, record_masks
@@ -19,9 +18,7 @@ from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import RecipeData
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.filter_plots import plot_filters, plot_token_mask
-from spaudio.train.checkpoint import find_checkpoint, load_weights
-
-Model = TypeVar("Model", bound=nn.Module)
+from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
 
 
 def encoder_config(config: DictConfig) -> EncoderConfig:
@@ -81,13 +78,16 @@ def load_models(run: Path) -> tuple[Classifier, Classifier] | tuple[LanguageMode
     Raises:
         CheckpointError: If the folder is not a run's, or its weights do not fit its configuration.
     """
-    config = read_run_config(run)
-    weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
+    config = _model_config(run)
+    checkpoint = find_checkpoint(run / "checkpoints", "best")
+    weights = load_weights(checkpoint)
     if is_text(config):
         before, after = (_language_model(config, weights, run) for _ in range(2))
-        return before, _loaded(after, weights, run)
+        load_model(after, checkpoint)
+        return before, after.eval()
     untrained, trained = (_classifier(config, weights, run) for _ in range(2))
-    return untrained, _loaded(trained, weights, run)
+    load_model(trained, checkpoint)
+    return untrained, trained.eval()
 
 
 def load_best(run: Path) -> Classifier:
@@ -99,9 +99,11 @@ def load_best(run: Path) -> Classifier:
     Raises:
         CheckpointError: If the folder is not a run's, or its weights do not fit its configuration.
     """
-    config = read_run_config(run)
-    weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
-    return _loaded(_classifier(config, weights, run), weights, run)
+    config = _model_config(run)
+    checkpoint = find_checkpoint(run / "checkpoints", "best")
+    model = _classifier(config, load_weights(checkpoint), run)
+    load_model(model, checkpoint)
+    return model.eval()
 
 
 def _classifier(config: DictConfig, weights: Mapping[str, Tensor], run: Path) -> Classifier:
@@ -125,7 +127,7 @@ def draw_filters(run: Path) -> Path | None:
     Raises:
         CheckpointError: If the folder is not a run's.
     """
-    config = read_run_config(run)
+    config = _model_config(run)
     before, after = (filters_of(model) for model in load_models(run))
     if not after:
         return None
@@ -170,6 +172,16 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
     return run / "mask.png"
 
 
+def _model_config(run: Path) -> DictConfig:
+    config = read_run_config(run)
+    needed = ("model", "filter", "seed", *(() if is_text(config) else ("tokens",)))
+    if missing := [key for key in needed if key not in config]:
+        raise CheckpointError(
+            f"{run / 'config.yaml'} has no setting {missing[0]!r}; it must be as the run wrote it"
+        )
+    return config
+
+
 def filters_of(model: Classifier | LanguageModel) -> dict[str, TokenFilter]:
     """Returns the filters that have kernels, by name of their layer."""
     return {
@@ -177,17 +189,6 @@ def filters_of(model: Classifier | LanguageModel) -> dict[str, TokenFilter]:
         for i, module in enumerate(model.encoder.filters)
         if isinstance(module, TokenFilter) and len(module.taps()) > 0
     }
-
-
-def _loaded(model: Model, weights: dict[str, Tensor], run: Path) -> Model:
-    """Puts weights into a model."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights of {run} do not fit its config.yaml: {error}"
-        ) from error
-    return model.eval()
 
 
 def _sizes(run: Path, weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from spaudio.audio.progress import progress_bar
 from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.recipe.advice import kernel_advice, rate_advice
 from spaudio.recipe.data import RecipeData, features_folder, load_data
 from spaudio.recipe.inputs import Inputs
 from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
@@ -26,7 +28,7 @@ from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
 from spaudio.tokens.dataset import Batch, TokenDataset
-from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
@@ -62,6 +64,17 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     if not resume:
         run = create_run_folder(config)
     console.print(f"run: {run}")
+    for advice in (
+        rate_advice(
+            [c.sample_rate for c in data.clips], config.tokens.sample_rate, config.tokens.f_max
+        ),
+        kernel_advice(
+            model.encoder.token_filters(),
+            math.ceil(max(data.cache.length(c.path) for c in data.clips) / config.tokens.stack),
+        ),
+    ):
+        if advice is not None:
+            console.print(f"warning: {advice}", style="yellow", soft_wrap=True, markup=False)
     floor = measure_floor(
         data.clips,
         data.classes,
@@ -94,7 +107,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     except KeyboardInterrupt:
         console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
         raise
-    model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
+    load_model(model, find_checkpoint(run / "checkpoints", "best"))
     start = time.perf_counter()
     valid, test = (
         _predict(objective, model, part, trainer, accelerator) for part in (data.valid, data.test)

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from spaudio.audio.manifest import write_atomic
 from spaudio.errors import CheckpointError, ConfigError
@@ -53,6 +55,11 @@ def read_run_config(folder: Path) -> DictConfig:
         config = OmegaConf.load(folder / CONFIG)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} cannot be read ({str(error).splitlines()[0]}); it must be as the "
+            "run wrote it"
+        ) from error
     if not isinstance(config, DictConfig):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
     return config

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaudio.errors import CheckpointError
 
@@ -89,6 +89,27 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
         return load_file(checkpoint / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {checkpoint / WEIGHTS}: {error}") from error
+
+
+def load_model(model: nn.Module, checkpoint: Path) -> None:
+    """Puts a checkpoint's weights into a model of the same architecture.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or belongs to another architecture.
+    """
+    weights = load_weights(checkpoint)
+    saved = {name: tuple(value.shape) for name, value in weights.items()}
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    differing = [n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n)]
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"{checkpoint} holds another architecture than its config.yaml tells: {name} is "
+            f"{saved.get(name, 'absent')} where {wanted.get(name, 'none')} is expected, and so on "
+            f"for {len(set(differing))} of {len(saved.keys() | wanted.keys())} names. Put back the "
+            "config.yaml that the run began with, or start a new run"
+        )
+    model.load_state_dict(weights)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

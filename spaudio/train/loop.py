@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
-from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights, save_checkpoint
+from spaudio.train.checkpoint import find_checkpoint, load_model, load_state, save_checkpoint
 from spaudio.train.log import TrainingLog
 from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig, make_optimizer, schedule
@@ -156,7 +156,7 @@ def fit(
     if resume:
         checkpoint = find_checkpoint(checkpoints, "last")
         state = load_state(checkpoint)
-        model.load_state_dict(load_weights(checkpoint))
+        load_model(model, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         done, best_epoch = state["epoch"], state["best_epoch"]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -108,6 +110,63 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
     make_zip(tmp_path / "b.zip")
     refused(tmp_path / "b.zip", "above the limit of 1499", max_bytes=1499)
     assert unpack(tmp_path / "b.zip", tmp_path / "out", max_bytes=1500, progress=False).is_dir()
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"x": b"a"})
+    archive.write_bytes(archive.read_bytes().replace(b"x", b"\0"))  # names end at a NUL
+    refused(archive, "a member has no name")
+
+
+class Zeros(io.RawIOBase):
+    """As many zeros as are asked for."""
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_header_as_large_as_memory_is_not_read(tmp_path: Path, first: bool) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as archive:
+        if not first:
+            archive.addfile(tarfile.TarInfo("x"))
+        entry = tarfile.TarInfo("x")
+        entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 100 << 20
+        archive.addfile(entry, Zeros())  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        refused(tmp_path / "a.tar.gz", "a header of 104857600 bytes")
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tar_is_not_read_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb is told by its first header, before the rest is decompressed."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in "abc":
+            entry = tarfile.TarInfo(name)
+            entry.size = 70 << 20
+            archive.addfile(entry, Zeros())  # type: ignore[arg-type]
+    places: list[int] = []
+    seek = gzip.GzipFile.seek
+
+    def watched(file: gzip.GzipFile, offset: int, whence: int = 0) -> int:
+        places.append(offset)
+        return seek(file, offset, whence)
+
+    monkeypatch.setattr(gzip.GzipFile, "seek", watched)
+    refused(tmp_path / "a.tar.gz", "above the limit of 1048576", max_bytes=1 << 20)
+    assert max(places, default=0) < 1 << 20
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_taken_for_a_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    files = {"top": b"file", "top/a.wav": b"a"}
+    archive = (make_zip if kind == "zip" else make_tar)(tmp_path / f"a.{kind}", files)
+    refused(archive, "cannot be unpacked")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -85,3 +85,13 @@ def test_config_builds_nothing_by_path(
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         FilterBank.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
+    FilterBank(5, 3).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["filters"]["bank"]["kernel_size"] = 4
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"do not fit its config\.json .*kernels.*\[5, 4\]"):
+        FilterBank.from_pretrained(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spaudio.errors import ConfigError
+from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 
@@ -52,3 +52,12 @@ def test_labels_must_fit_the_outputs() -> None:
     model = Classifier(10, 3, SHAPE, {"name": "none"})
     with pytest.raises(ConfigError, match="3 outputs; got 2 labels"):
         SavedClassifier.of(model, LABELS[:2])
+
+
+def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
+    model = Classifier(10, 3, SHAPE, {"name": "none"})
+    SavedClassifier.of(model, LABELS).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"features": 11}))
+    with pytest.raises(CheckpointError, match=r"do not fit its config\.json .*project\.weight"):
+        SavedClassifier.from_pretrained(tmp_path)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from spaudio.errors import CheckpointError
 from spaudio.train.checkpoint import (
     STATE,
     WEIGHTS,
     find_checkpoint,
+    load_model,
     load_state,
     load_weights,
     save_checkpoint,
@@ -72,3 +74,22 @@ def test_a_state_that_holds_code_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": Code()}, made / STATE)
     with pytest.raises(CheckpointError, match=STATE):
         load_state(made)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (nn.Linear(3, 5), r"weight is \(4, 3\) where \(5, 3\) is expected.*2 of 2 names"),
+        (nn.Linear(3, 4, bias=False), r"bias is \(4,\) where none is expected.*1 of 2"),
+        (nn.Sequential(nn.Linear(3, 4)), r"0\.weight is absent where \(4, 3\)"),
+    ],
+)
+def test_another_architecture_is_named(tmp_path: Path, other: nn.Module, named: str) -> None:
+    model = nn.Linear(3, 4)
+    saved = save_checkpoint(tmp_path, "best", 1, model.state_dict())
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=named):
+        load_model(other, saved)
+    torch.testing.assert_close(other.state_dict(), before)
+    load_model(like := nn.Linear(3, 4), saved)
+    torch.testing.assert_close(like.state_dict(), model.state_dict())

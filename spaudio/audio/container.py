@@ -1,0 +1,146 @@
+"""Whether an audio file is as its container says: what the decoder does not tell.
+
+libsndfile reads a truncated Ogg, W64, RF64, CAF or SPHERE file as a shorter one that is whole, and
+passes over damaged pages of Ogg.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+#: Containers that tell where they end, as libsndfile names them: here, or (`None`) by a length
+#: that libsndfile itself compares with the file's. A file in another one is not taken, for nobody
+#: could tell whether it is whole.
+CONTAINERS: dict[str, Callable[[BinaryIO, int], str | None] | None] = {}
+
+_MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_UNKNOWN = 1 << 62  # writers to a pipe declare a length near 2^63 or 2^64
+_NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+)\s*$", re.M)
+
+
+def truncation(path: Path, container: str) -> str | None:
+    """Compares a file with what its container declares.
+
+    Args:
+        path: The file.
+        container: A key of `CONTAINERS`.
+
+    Returns:
+        What is missing, in words, or None where nothing is or the container does not tell.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    check = CONTAINERS[container]
+    if check is None:
+        return None
+    with path.open("rb") as file:
+        return check(file, path.stat().st_size)
+
+
+def _ogg(file: BinaryIO, size: int) -> str | None:
+    """Every page must be whole, and the last one be marked as the end of its stream (RFC 3533)."""
+    pages: dict[bytes, int] = {}  # number of the last page, by stream
+    ended = False
+    while (header := file.read(27)).startswith(b"OggS"):
+        segments = file.read(header[26]) if len(header) == 27 else b""
+        body = file.read(sum(segments))
+        if len(header) < 27 or len(segments) < header[26] or len(body) < sum(segments):
+            return "it does not end with a whole Ogg page"
+        checksum, stream = int.from_bytes(header[22:26], "little"), header[14:18]
+        number = int.from_bytes(header[18:22], "little")
+        if _ogg_checksum(header[:22] + bytes(4) + header[26:] + segments + body) != checksum:
+            return f"page {number} does not match its checksum"
+        if number != pages.get(stream, number - 1) + 1:
+            return f"page {number} follows page {pages[stream]}"
+        pages[stream] = number
+        ended = bool(header[5] & 4)
+    return None if ended else "its last Ogg page is not marked as the end of the stream"
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 by zlib's polynomial, from the other end: most significant bit first, from zero."""
+    mirrored = zlib.crc32(page.translate(_MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def _wave64(file: BinaryIO, size: int) -> str | None:
+    header = file.read(24)
+    return _shorter(struct.unpack_from("<Q", header, 16)[0], size) if len(header) == 24 else None
+
+
+def _rf64(file: BinaryIO, size: int) -> str | None:
+    """The chunk ds64, which comes first, holds the size that RIFF has no room for (EBU 3306)."""
+    header = file.read(28)
+    if len(header) < 28 or header[12:16] != b"ds64":
+        return None
+    return _shorter(struct.unpack_from("<Q", header, 20)[0] + 8, size)
+
+
+def _caf(file: BinaryIO, size: int) -> str | None:
+    """Chunks follow each other: a type of 4 bytes, a big-endian size of 8, the content."""
+    at = 8
+    while at + 12 <= size:
+        file.seek(at)
+        length = struct.unpack(">4xq", file.read(12))[0]
+        if length < 0:  # the data chunk of a writer to a pipe, which is the last one
+            return None
+        at += 12 + length
+    return _shorter(at, size)
+
+
+def _sphere(file: BinaryIO, size: int) -> str | None:
+    header = file.read(1024)
+    fields = {name: int(value) for name, value in _NIST_FIELD.findall(header)}
+    offset = header[8:16].strip()
+    if b"sample_count" not in fields or not offset.isdigit():
+        return None
+    # A-law and mu-law have one byte a sample, of which not every header tells.
+    width = fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 1)
+    return _shorter(int(offset) + fields[b"sample_count"] * width, size)
+
+
+def _mpeg(file: BinaryIO, size: int) -> str | None:
+    """The first frame of most encoders holds no sound but the number of bytes (Xing's header).
+
+    Encoders count one frame more or less, and tags at the end or not: hence a hundredth of slack.
+    """
+    head = file.read(10)
+    start = 0
+    if head.startswith(b"ID3") and len(head) == 10:
+        # The size of an ID3v2 tag has 7 bits a byte.
+        start = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
+    file.seek(start)
+    frame = file.read(64)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or len(frame) < at + 16:
+        return None
+    flags, *counts = struct.unpack_from(">III", frame, at + 4)
+    if not flags & 2:
+        return None
+    declared = counts[1 if flags & 1 else 0]
+    return _shorter(start + declared, size) if size - start < 0.99 * declared else None
+
+
+def _shorter(declared: int, size: int) -> str | None:
+    if not size < declared < _UNKNOWN:
+        return None
+    return f"its header declares {declared} bytes, it holds {size}"
+
+
+CONTAINERS.update(
+    {
+        **dict.fromkeys(("WAV", "WAVEX", "AIFF", "AU", "FLAC")),
+        **dict.fromkeys(("MP3", "MPEG"), _mpeg),
+        "OGG": _ogg,
+        "W64": _wave64,
+        "RF64": _rf64,
+        "CAF": _caf,
+        "NIST": _sphere,
+    }
+)

@@ -1,0 +1,142 @@
+"""What must hold of any bytes at all at the doors of the package: refused by name, or sound.
+
+Each target takes bytes and a scratch folder. It raises nothing where the package refuses them by
+an error of its own, and AssertionError, or whatever else escaped, where it does not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import soundfile
+
+from spaudio.audio.container import CONTAINERS
+from spaudio.audio.decode import MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, decode
+from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
+from spaudio.audio.unpack import unpack
+from spaudio.errors import AudioError, ConfigError, DataError, SpaudioError
+from tests.tiny_audio import RATE, tone
+
+T = TypeVar("T")
+
+FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "folder"
+
+
+def audio(content: bytes, scratch: Path) -> None:
+    """A file that is decoded has finite samples that differ, at a rate that makes sense."""
+    path = scratch / "clip"
+    path.write_bytes(content)
+    refusal, found = _try(lambda: decode(path), AudioError)
+    if found is None:
+        assert refusal.startswith(f"{path}: ")
+        return
+    waveform, rate = found
+    assert waveform.dtype == np.float32
+    assert waveform.ndim == 1
+    assert len(waveform) > 1
+    assert np.isfinite(waveform).all()
+    assert 0 < np.ptp(waveform) <= 2 * MAX_AMPLITUDE
+    assert MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE
+
+
+def manifest(content: bytes, scratch: Path) -> None:
+    """A manifest that is read names files below its root, and comes back when written."""
+    path = scratch / "manifest.jsonl"
+    path.write_bytes(content)
+    refusal, clips = _try(lambda: read_manifest(path), DataError)
+    if clips is None:
+        assert str(path) in refusal
+        return
+    for clip in clips:
+        place = (scratch / clip.path).resolve()
+        assert place.is_relative_to(scratch.resolve())
+        assert not place.is_file() or place == path.resolve()
+        assert float(clip.seconds) > 0
+    write_manifest(path, clips)
+    assert read_manifest(path) == clips
+    assert manifest_hash(read_manifest(path)) == manifest_hash(clips)
+
+
+def archive(content: bytes, scratch: Path) -> None:
+    """An archive that is unpacked has written below its folder alone, and no more than allowed."""
+    home = scratch / "home"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    path = home / "archive"
+    path.write_bytes(content)
+    limits = {"max_bytes": 1 << 20, "max_files": 50}
+    refusal, out = _try(
+        lambda: unpack(path, home / "out", **limits, progress=False),  # type: ignore[arg-type]
+        DataError,
+    )
+    if out is None:
+        assert str(path) in refusal
+        assert list(home.iterdir()) == [path]
+        return
+    assert {p.name for p in home.iterdir()} == {"archive", "out"}
+    found = list((home / "out").rglob("*"))
+    assert all(p.is_dir() or p.is_file() for p in found)
+    assert not any(p.is_symlink() for p in found)
+    assert sum(p.stat().st_size for p in found if p.is_file()) <= 1 << 20
+
+
+def settings(content: bytes, scratch: Path) -> None:
+    """Words of a command line are either settings of the recipe or refused."""
+    from spaudio.recipe.main import _check_overrides  # brings torch, which the others spare
+
+    words = content.decode("utf-8", "replace").split("\n")[:4]
+    given = [word for word in words if not word.startswith("-")]
+    refusal, _ = _try(lambda: _check_overrides(FOLDER, given), ConfigError)
+    assert "\n" not in refusal
+
+
+def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | None]:
+    """The words of the package's own error, or what came of the call."""
+    try:
+        return "", call()
+    except refusal as error:
+        return str(error), None
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {
+    "audio": audio,
+    "manifest": manifest,
+    "archive": archive,
+    "settings": settings,
+}
+
+
+def seeds(target: str, scratch: Path) -> Iterable[bytes]:
+    """Good inputs to begin from."""
+    path = scratch / "seed"
+    if target == "audio":
+        wave = tone(1, np.random.default_rng(0), 0.1)
+        for container in sorted(set(CONTAINERS) & set(soundfile.available_formats())):
+            soundfile.write(path, wave, RATE, format=container)
+            yield path.read_bytes()
+        soundfile.write(path, np.stack([wave, wave], 1), RATE, format="WAV", subtype="FLOAT")
+        yield path.read_bytes()
+    elif target == "manifest":
+        clip = Clip("hum/a.wav", "hum", "train", "g0", 1.25, RATE, fold=1)
+        write_manifest(path, [clip, Clip("hiss/b.wav", "hiss", "test", "g1", 0.5, RATE)])
+        yield path.read_bytes()
+        yield b'{"path": "a", "label": ["b"], "seconds": 1e400, "fold": null}\n'
+    elif target == "archive":
+        for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+            with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+                tar.add(__file__, "top/a.wav")
+            yield path.read_bytes()
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+            opened.writestr("top/a.wav", b"samples" * 9)
+            opened.writestr("top/deep/", b"")
+        yield path.read_bytes()
+    else:
+        yield b"filter=bank\nseed=0,1\nfilter.kernel_size=8\ntokens.f_max=null"
+        yield b"source='a b'\nmodel.filter_layers=[1]\n++seed=range(0,3)"
+    path.unlink(missing_ok=True)

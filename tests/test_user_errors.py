@@ -1,0 +1,218 @@
+"""Every shape of user error, through the command line: one line on what was given, what is
+possible and what to do; code 1, no traceback, and no run left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from omegaconf import OmegaConf
+
+from spaudio import cli
+from spaudio.recipe.main import main
+from tests.tiny_audio import RATE, make_class_folders, tone
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs a recipe, which must end with code 1, and returns its one line of error."""
+
+    def run(recipe: str, *overrides: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["run.py", *overrides])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(str(ROOT / "recipes" / recipe / "run.py"))
+        assert ended.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        (error,) = [line for line in lines if line.startswith("error: ")]
+        assert not any("Traceback" in line for line in lines)
+        assert not list(tmp_path.glob("runs/*/*"))
+        return error
+
+    return run
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """Three classes of a few clips."""
+    return make_class_folders(tmp_path / "sounds", groups=3, clips=2)
+
+
+def says(message: str, *words: str) -> None:
+    for word in words:
+        assert word in message, f"{word!r} is not in {message!r}"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("filter=bnak", ["unknown filter 'bnak'", "did you mean bank?", "haar"]),
+        ("tokens=mfcc", ["unknown tokens 'mfcc'", "known: spectrogram"]),
+        ("filter=glob(*)", ["name the choices, filter=a,b,c"]),
+        ("model.widht=3", ["unknown setting 'model.widht'", "did you mean"]),
+        ("trainer.epochs=many", ["trainer.epochs='many'", "a whole number, such as 20"]),
+        ("trainer.epochs=2.5", ["trainer.epochs=2.5", "a whole number"]),
+        ("trainer.epochs=null", ["trainer.epochs=null", "a whole number"]),
+        ("trainer.epochs=0", ["trainer.epochs must be positive; got 0"]),
+        ("trainer.batch_size=0", ["trainer.batch_size must be positive; got 0"]),
+        ("optim.lr=nan", ["optim.lr=nan", "a finite number"]),
+        ("skip_bad=perhaps", ["skip_bad='perhaps'", "true or false"]),
+        ("validation=0.1", ["validation=0.1", "a mapping"]),
+        ("seed=[1", ["cannot read 'seed=[1'", "expected key=value"]),
+        ("~seed", ["~seed: a setting cannot be removed"]),
+        ("prep=speech", ["prep=speech: there is no such script", "folder", "fsdd", "notes"]),
+        ("resume=runs/none", ["runs/none is not a run's folder", "config.yaml"]),
+    ],
+)
+def test_what_stands_on_the_command_line(command: Command, override: str, words: list[str]) -> None:
+    says(command("folder", override), *words)
+
+
+def test_missing_data(command: Command) -> None:
+    says(command("folder"), "source= is required")
+    says(command("folder", "source=nowhere"), "source='nowhere'", "no such file or folder")
+    says(command("folder", "source=12"), "prep_options.source=12", "expected a word or null")
+
+
+def test_unknown_classes(command: Command) -> None:
+    says(command("notes", "families=[organ,theremin]"), "theremin", "piano")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["filter=bank", "filter.num_filters=0"], ["num_filters=0", "at least 1"]),
+        (["filter=bank", "filter.kernel_size=0"], ["kernel_size=0", "at least 1"]),
+        (["tokens.sample_rate=100"], ["sample_rate=100", "1000 to 768000 Hz"]),
+        (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),
+        (["group_regex='(x\\d+)'"], ["finds no group in 18 of 18 paths"]),
+        (["validation.fraction=2", "valid_fraction=0"], ["fraction"]),
+    ],
+)
+def test_settings_out_of_range(
+    command: Command, sounds: Path, overrides: list[str], words: list[str]
+) -> None:
+    says(command("folder", "preset=debug", f"source={sounds}", *overrides), *words)
+
+
+def test_a_class_with_one_clip(command: Command, sounds: Path) -> None:
+    (sounds / "rare").mkdir()
+    soundfile.write(sounds / "rare" / "a.wav", tone(0, np.random.default_rng(0)), RATE)
+    error = command("folder", f"source={sounds}")
+    says(error, "classes with fewer than 3 clips: rare", "add clips, or remove the class")
+
+
+def test_bad_clips(command: Command, sounds: Path) -> None:
+    (sounds / "hum" / "void.wav").touch()
+    error = command("folder", f"source={sounds}")
+    says(error, "1 of 19 clips cannot be used", "bad_clips.txt", "skip_bad=true")
+
+
+@pytest.mark.parametrize("kind", [ImportError, OSError, RuntimeError])
+def test_a_torchaudio_that_does_not_match_torch(
+    command: Command, sounds: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "torchaudio":
+                raise kind("libtorchaudio.so: undefined symbol")
+
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchaudio"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    error = command("folder", "preset=debug", f"source={sounds}")
+    says(error, "torchaudio cannot be imported beside torch", "undefined symbol", "requirements")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run with batches of one clip and kernels longer than any: its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("finished")
+    sounds = make_class_folders(folder / "sounds", groups=3, clips=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(
+            sys, "argv",
+            ["run.py", "preset=debug", "trainer.epochs=1", "trainer.batch_size=1", "run_id=a",
+             "filter=bank", "filter.num_filters=2", "filter.kernel_size=300", "augment.mixup=0.2",
+             f"source={sounds}"],
+        )  # fmt: skip
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            main(str(ROOT / "recipes" / "folder" / "run.py"))
+    return folder / "runs" / "folder" / "a", said.getvalue()
+
+
+@pytest.fixture
+def finished(trained: tuple[Path, str]) -> Path:
+    return trained[0]
+
+
+def test_a_batch_of_one_trains(finished: Path) -> None:
+    assert (finished / "report.json").is_file()
+
+
+def test_a_kernel_longer_than_the_clip_is_warned_of(trained: tuple[Path, str]) -> None:
+    says(trained[1], "warning: the kernels of filter=bank reach 150 tokens", "Give shorter kernels")
+
+
+def test_clips_of_another_sample_rate_are_warned_of(trained: tuple[Path, str]) -> None:
+    says(trained[1], "warning: 18 of 18 clips are sampled at less", "tokens.sample_rate=8000")
+
+
+@pytest.fixture
+def altered(finished: Path, tmp_path: Path) -> Path:
+    """The same run, unfinished, with the config.yaml of another architecture."""
+    run = tmp_path / "elsewhere"
+    shutil.copytree(finished, run)
+    (run / "report.json").unlink()
+    config = OmegaConf.load(run / "config.yaml")
+    config.model.dim = 24
+    config.data = str(finished.parents[2] / "data")
+    OmegaConf.save(config, run / "config.yaml")
+    return run
+
+
+def test_a_checkpoint_of_another_architecture(
+    command: Command, altered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["holds another architecture", "project.weight", "(16, 64)", "(24, 64)", "new run"]
+    says(command("folder", f"resume={altered}"), *words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["filters", str(altered)])
+    says(str(ended.value), "error: ", *words)
+
+
+def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (["filters", str(tmp_path)], ["is not a run's folder"]),
+        (["compare", str(tmp_path)], [str(tmp_path)]),
+        (["compare", str(finished), str(altered)], [str(altered), "resume="]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        says(str(ended.value), "error: ", *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("{", "cannot be read"), ("- 1", "not a mapping"), ("a: 1", "no setting")]
+)
+def test_a_damaged_config_of_a_run(altered: Path, text: str, word: str) -> None:
+    (altered / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["filters", str(altered)])
+    says(str(ended.value), "error: ", str(altered / "config.yaml"), word)
