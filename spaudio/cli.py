@@ -3,6 +3,7 @@
 spaudio compare RUN...    one table over runs, mean ± std over seeds
 spaudio filters RUN       kernels and their responses, before and after training
 spaudio generate RUN      text from a language model, character by character
+spaudio study FILE        the runs that a study lists; finished ones are skipped
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument(
         "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
     )
-    compare.add_argument("--output", type=Path, help="also write the table as Markdown")
+    compare.add_argument(
+        "--convergence",
+        action="store_true",
+        help="steps, seconds and FLOPs to the best loss of filter=none (text runs: always)",
+    )
+    compare.add_argument(
+        "--output", type=Path, help="also write the table as Markdown, and figures beside it"
+    )
     filters = commands.add_parser("filters", help="draw a run's filters")
     filters.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     generate = commands.add_parser("generate", help="text from a run of a text recipe")
@@ -43,10 +51,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     generate.add_argument("--top-k", type=int, metavar="K", help="of the K most probable alone")
     generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    study = commands.add_parser("study", help="run what a study lists; finished runs are skipped")
+    study.add_argument("file", type=Path, metavar="FILE", help="recipes/<name>/<study>.yaml")
+    study.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of every run")
+    study.add_argument("--only", metavar="NAME,...", help="of these settings alone")
+    study.add_argument("--seeds", metavar="SEED,...", help="of these seeds alone")
+    study.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    study.add_argument("--output", type=Path, help="write the comparison as Markdown")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "compare":
-            _compare(chosen.runs, chosen.over, chosen.output)
+            from spaudio.recipe.compare import compare_runs
+
+            compare_runs(
+                chosen.runs,
+                over=chosen.over,
+                output=chosen.output,
+                convergence=chosen.convergence,
+            )
+        elif chosen.command == "study":
+            _study(chosen)
         elif chosen.command == "generate":
             _generate(chosen)
         else:
@@ -55,14 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
-def _compare(runs: Sequence[Path], over: str | None, output: Path | None) -> None:
-    """Prints a table over runs, and writes it."""
-    from spaudio.report.compare import compare, group_runs, show
+def _study(chosen: argparse.Namespace) -> None:
+    """Runs a study and compares its runs."""
+    from spaudio.recipe.compare import compare_runs
+    from spaudio.recipe.study import study_main
 
-    table, markdown = compare(group_runs(runs, over))
-    show(table)
-    if output is not None:
-        output.write_text(markdown, encoding="utf-8")
+    only = chosen.only.split(",") if chosen.only else None
+    try:
+        seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
+    except ValueError:
+        sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
+    try:
+        runs = study_main(chosen.file, chosen.overrides, only, seeds, chosen.jobs)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        sys.exit(130)
+    compare_runs(runs, output=chosen.output)
 
 
 def _filters(run: Path) -> None:

@@ -20,15 +20,16 @@ from rich.console import Console
 
 import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
+from spaudio.recipe.compare import compare_runs
 from spaudio.recipe.model import is_text
 from spaudio.recipe.run import run_recipe
 from spaudio.recipe.text import run_text
-from spaudio.report.compare import compare, group_runs, show
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
 # list of a sweep's overrides.
+SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 HYDRA = (
-    "hydra.searchpath=[pkg://spaudio.conf]",
+    SEARCH_PATH,
     "hydra/job_logging=stdout",
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
@@ -71,10 +72,8 @@ def main(script: str) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if len(finished) > 1:
-        table, markdown = compare(group_runs(finished))
-        show(table)
         path = finished[-1].parent / f"compare-{finished[-1].name}.md"
-        path.write_text(markdown, encoding="utf-8")
+        compare_runs(finished, output=path)
         for run in finished:
             Console().print(f"report: {run / 'report.md'}", soft_wrap=True)
         Console().print(f"table:  {path}", soft_wrap=True)
@@ -104,7 +103,7 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
         if override.key_or_group in groups
     ]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        config = hydra.compose("config", overrides=[HYDRA[0], *choices])
+        config = hydra.compose("config", overrides=[SEARCH_PATH, *choices])
     known = sorted(_keys(OmegaConf.to_container(config)) | groups)
     for key in keys:
         if key not in known:

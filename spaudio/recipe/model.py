@@ -106,7 +106,7 @@ def draw_filters(run: Path) -> Path | None:
         CheckpointError: If the folder is not a run's.
     """
     config = read_run_config(run)
-    before, after = (_filters(model) for model in load_models(run))
+    before, after = (filters_of(model) for model in load_models(run))
     if not after:
         return None
     path = run / "filters.png"
@@ -150,7 +150,7 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
     return run / "mask.png"
 
 
-def _filters(model: Classifier | LanguageModel) -> dict[str, TokenFilter]:
+def filters_of(model: Classifier | LanguageModel) -> dict[str, TokenFilter]:
     """Returns the filters that have kernels, by name of their layer."""
     return {
         f"layer {i}": module

@@ -190,7 +190,11 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def setting_name(row: Row) -> str:
     """Writes what tells a row from the others, such as ``filter=bank, model.dim=64``."""
-    named = (f"{key.removesuffix('.name')}={value}" for key, value in row.settings.items())
+    named = (
+        # Of a file, the name alone: where it lies is of this machine.
+        f"{key.removesuffix('.name')}={Path(value).name if isinstance(value, str) else value}"
+        for key, value in row.settings.items()
+    )
     return ", ".join(named) or str(row.reports[0]["recipe"])
 
 

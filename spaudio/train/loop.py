@@ -151,6 +151,7 @@ def fit(
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)
     done, best_epoch, seconds, tokens = 0, 0, 0.0, 0
+    cpu_seconds = 0.0  # of all threads: unlike wall-clock, not what else the machine was doing
     best_rank: tuple[float, ...] = ()  # comes before any other
     if resume:
         checkpoint = find_checkpoint(checkpoints, "last")
@@ -161,6 +162,7 @@ def fit(
         done, best_epoch = state["epoch"], state["best_epoch"]
         best_rank = tuple(state["best_rank"])
         seconds, tokens = state["seconds"], state["tokens"]
+        cpu_seconds = state["cpu_seconds"]
     model, optimizer, train_loader, valid_loader = accelerator.prepare(
         model, optimizer, train.loader, valid.loader
     )
@@ -175,6 +177,7 @@ def fit(
             "best_epoch": best_epoch,
             "best_rank": list(best_rank),
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "tokens": tokens,
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -187,7 +190,7 @@ def fit(
     with _progress(accelerator) as progress:
         bar = progress.add_task("train", total=total, completed=done * len(train_loader), text="")
         for epoch in range(done, trainer.epochs):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             # Accelerate counts epochs from 0 in each process and tells its loader's sampler; after
             # a resume both have to be told where we are.
             train.sampler.set_epoch(epoch)
@@ -214,6 +217,7 @@ def fit(
                     f"{optim.lr} and go on with resume={run}"
                 )
             seconds += time.perf_counter() - start
+            cpu_seconds += time.process_time() - cpu_start
             measured = objective.measure(model, valid_loader, accelerator)
             done = epoch + 1
             if measured.rank > best_rank:
@@ -229,6 +233,7 @@ def fit(
                 "train_loss": train_loss,
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
                 "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
             }
             if log is not None:
                 log.add(record)

@@ -28,3 +28,14 @@ def test_a_wrong_filter_option_is_a_setting_of_the_user() -> None:
         LanguageModel(
             27, EncoderConfig(dim=16, layers=1, heads=2, causal=True), {"name": "bank", "taps": 3}
         )
+
+
+@pytest.mark.parametrize("name", ["bank", "adaptive", "depthwise"])
+def test_the_filter_does_not_change_how_all_else_begins(name: str) -> None:
+    shape = EncoderConfig(dim=16, layers=2, heads=2, causal=True)
+    states = []
+    for options in ({"name": "none"}, {"name": name}):
+        torch.manual_seed(0)
+        states.append(LanguageModel(27, shape, options).state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key

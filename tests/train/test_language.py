@@ -1,0 +1,67 @@
+"""Next-character loss: against its definition, and whatever the windows it is measured by."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from spaudio.tokens.corpus import encode
+from spaudio.tokens.windows import (
+    EveryWindow,
+    TextBatch,
+    TextWindows,
+    collate_windows,
+    sliding_windows,
+)
+from spaudio.train.language import Likelihood, NextCharacter
+from tests.tiny_text import make_text
+
+
+class Bigram(nn.Module):
+    """Reads one character, so that no window can change its predictions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(27, 27, generator=generator))
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        return self.table[symbols]
+
+
+def test_the_loss_is_minus_the_log_of_the_next_character_s_probability() -> None:
+    model, text = Bigram(), torch.tensor([[3, 5, 0], [1, 1, 2]])
+    batch = TextBatch(text, torch.zeros(2, dtype=torch.long))
+    p = model.table.softmax(dim=1)
+    expected = -torch.stack([p[3, 5], p[5, 0], p[1, 1], p[1, 2]]).log().mean()
+    loss = NextCharacter().loss(model, batch, np.random.default_rng(0))
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(("context", "stride", "batch"), [(16, 16, 4), (16, 5, 7), (31, 1, 64)])
+def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
+    context: int, stride: int, batch: int
+) -> None:
+    model, symbols = Bigram(), encode(make_text(203).encode())
+    windows = sliding_windows(len(symbols), context, stride)
+    dataset = TextWindows(symbols, context, windows)
+    loader = DataLoader(
+        dataset, batch_sampler=EveryWindow(len(dataset), batch), collate_fn=collate_windows
+    )
+    accelerator = Accelerator(cpu=True)
+    found = NextCharacter().measure(model, accelerator.prepare(loader), accelerator)
+    log_p = model.table.log_softmax(dim=1).detach().double().numpy()
+    assert found.characters == len(symbols) - 1
+    assert found.loss == pytest.approx(-log_p[symbols[:-1], symbols[1:]].mean(), rel=1e-6)
+
+
+def test_bits_and_rank() -> None:
+    found = Likelihood(math.log(2) * 1.5, 10)
+    assert found.bits == pytest.approx(1.5)
+    assert found.rank > Likelihood(2.0, 10).rank
