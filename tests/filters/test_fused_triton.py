@@ -74,10 +74,9 @@ def test_under_the_interpreter() -> None:
 
 @on_kernels
 @pytest.mark.parametrize("gains", range(3))
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "centred"])
-@pytest.mark.parametrize("bank", BANKS)
+@pytest.mark.parametrize(("bank", "causal"), [("tails", True), ("tails", False), ("blocks", False)])
 def test_result_and_gradients(bank: str, causal: bool, gains: int) -> None:
-    size = (2, 11, 3)
+    size = (2, 11, 2)
     tensors = moved(draw(size, BANKS[bank], gains))
     mask = torch.rand(size[:2], generator=torch.Generator().manual_seed(1)) < 0.3
     options = {
@@ -103,7 +102,7 @@ def test_several_tiles_of_tokens(gains: int) -> None:
 @on_kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
-    x, kernels, gains, grad = moved(draw((2, 11, 3), [(7, 5)], 2))
+    x, kernels, gains, grad = moved(draw((1, 5, 2), [(7, 5)], 2))
     # Rounded beforehand: what is left is the rounding of the results and of one factor.
     tensors = (x.to(dtype).double(), [k.to(dtype).double() for k in kernels], gains, grad)
     tensors = (*tensors[:2], gains.to(dtype).double(), grad.to(dtype).double())
@@ -112,14 +111,14 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the most numbers that a tensor made inside has."""
+    """Notes the bytes of the largest tensor made inside; the interpreter copies storages."""
 
-    numbers = 0
+    bytes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self.numbers = max(self.numbers, result.numel())
+            self.bytes = max(self.bytes, result.numel() * result.element_size())
         return result
 
 
@@ -133,7 +132,7 @@ def test_no_time_frequency_representation(shape: tuple[int, ...]) -> None:
         triton_launch.backward(torch.ones_like(x), problem, [True] * 3)
     # Twice the gains are two programs' sums; the representation has 18000 numbers.
     allowed = triton_launch.PROGRAMS * kernels.numel() + max(x.numel(), 2 * gains.numel())
-    assert largest.numbers <= allowed < x.numel() * 40
+    assert largest.bytes <= 4 * allowed < 4 * x.numel() * 40
 
 
 @in_a_usual_process
@@ -199,13 +198,17 @@ def test_a_gpu_gets_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_a_usual_process
-def test_triton_is_not_imported_before_it_is_needed() -> None:
+def test_triton_is_optional() -> None:
+    # torch itself imports Triton where it is installed, so here it is not.
     code = (
-        "import sys, torch\n"
-        "before = set(sys.modules)\n"
-        "import spaudio.filters as f\n"
+        "import sys\n"
+        "sys.modules['triton'] = None\n"
+        "import torch, spaudio.filters as f\n"
         "f.filterbank(torch.ones(1, 4, 2), torch.ones(3, 2), torch.ones(3))\n"
-        "assert not [n for n in set(sys.modules) - before if n.split('.')[0] == 'triton']\n"
+        "assert not [name for name in sys.modules if name.endswith('triton_kernels')]\n"
+        "from spaudio.filters.fused.triton_launch import kernels\n"
+        "assert kernels() is None\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Triton does not import") == 1

@@ -11,6 +11,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -69,11 +70,11 @@ def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def forward(problem: Problem) -> Tensor:
     """The result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
-    signals = _signals(problem)
     y = torch.zeros(problem.x.shape, device=problem.x.device)
     if problem.x.numel() == 0:
         return y
-    module = _module()
+    problem = _multipliable(problem)
+    signals, module = _signals(problem), _module()
     with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
         for index, (taps, gains) in enumerate(_scales(problem)):
             options = _options(problem, taps)
@@ -95,6 +96,7 @@ def backward(
     )
     if problem.x.numel() == 0:
         return grad_x, grad_kernels, grad_gains
+    problem = _multipliable(problem)
     signals, grad = _signals(problem), problem.mask(grad)
     first_tap = first_gain = 0
     with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
@@ -167,6 +169,13 @@ def _module() -> ModuleType:
     module = kernels()
     assert module is not None, "select() has found it"
     return module
+
+
+def _multipliable(problem: Problem) -> Problem:
+    """The same in float32 where the interpreter would multiply bfloat16: as integers, it does."""
+    if interpreted() and problem.x.dtype == torch.bfloat16:
+        return replace(problem, x=problem.x.float())
+    return problem
 
 
 def _signals(problem: Problem) -> Tensor:
