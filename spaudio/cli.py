@@ -49,11 +49,13 @@ def _compare(runs: Sequence[Path], over: str | None, output: Path | None) -> Non
 
 
 def _filters(run: Path) -> None:
-    """Draws a run's filters and says where."""
-    from spaudio.recipe.model import draw_filters
+    """Draws a run's filters, those of a learned front-end too, and says where."""
+    from spaudio.recipe.model import draw_filters, draw_front_end
 
-    path = draw_filters(run)
+    path, front_end = draw_filters(run), draw_front_end(run)
     sys.stdout.write(f"{path}\n" if path else f"{run} has no filter with kernels\n")
+    if front_end:
+        sys.stdout.write(f"{front_end}\n")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ from spaudio.audio.prepare import SourceClips, prepare
 from spaudio.audio.split import carve_validation
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.front_end import TokenSettings, read_tokens
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.waveform import WaveformConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class RecipeData:
         clips: All clips, each with its split.
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
-        features: Width of a token.
+        features: Width of a token as the model projects it.
         frame_seconds: From one frame to the next.
         token_seconds: From one token to the next.
         cache: Frames of all clips.
@@ -81,19 +83,16 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
-    tokens = _plain(config.tokens)
-    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
-    if stack < 1:
-        raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
-    front_end = LogMelConfig(**tokens)
-    augment = Augment(AugmentConfig(**_plain(config.augment)))
-    cache = build_cache(clips, prepared.root, front_end, features_folder(config))
+    tokens = read_tokens(_plain(config.tokens))
+    augment = make_augment(tokens, AugmentConfig(**_plain(config.augment)))
+    cache = build_cache(clips, prepared.root, tokens.cached, features_folder(config))
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
             raise ConfigError(f"the {split} split of {config.recipe} is empty; see prep_options")
     training = (cache.frames(clip.path) for clip in splits["train"])
-    normaliser = Normaliser.fit(normalise, training)
+    kind = LevelNormaliser if isinstance(tokens.front_end, WaveformConfig) else Normaliser
+    normaliser = kind.fit(tokens.normalise, training)
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(
@@ -101,11 +100,12 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             prepared.labels,
             cache,
             normaliser,
-            stack=stack,
+            stack=tokens.stack,
             augment=augment if split == "train" else None,
             seed=config.seed,
         )
 
+    frame_seconds = tokens.front_end.hop_samples / tokens.front_end.sample_rate
     return RecipeData(
         train=dataset("train"),
         valid=dataset("valid"),
@@ -113,11 +113,18 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         clips=clips,
         classes=prepared.labels,
         root=prepared.root,
-        features=stack * front_end.n_mels,
-        frame_seconds=front_end.hop_samples / front_end.sample_rate,
-        token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
+        features=tokens.features,
+        frame_seconds=frame_seconds,
+        token_seconds=tokens.stack * frame_seconds,
         cache=cache,
     )
+
+
+def make_augment(tokens: TokenSettings, config: AugmentConfig) -> Augment:
+    """Returns the variations of training clips for a front-end's tokens."""
+    if isinstance(tokens.front_end, WaveformConfig):
+        return WaveformAugment(config, tokens.front_end)
+    return Augment(config)
 
 
 def features_folder(config: DictConfig) -> Path:

@@ -22,6 +22,7 @@ import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.run import run_recipe
 from spaudio.report.compare import compare, group_runs, show
+from spaudio.tokens.front_end import own_settings
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
 # list of a sweep's overrides.
@@ -102,7 +103,9 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
     ]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose("config", overrides=[HYDRA[0], *choices])
-    known = sorted(_keys(OmegaConf.to_container(config)) | groups)
+    settings: Any = OmegaConf.to_container(config)
+    settings["tokens"] = own_settings(settings["tokens"])
+    known = sorted(_keys(settings) | groups)
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)

@@ -15,13 +15,22 @@ from spaudio.audio.progress import progress_bar
 from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.data import RecipeData, features_folder, load_data
-from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
+from spaudio.recipe.model import (
+    build_model,
+    draw_filters,
+    draw_front_end,
+    draw_mask,
+    encoder_config,
+    fit_front_end,
+)
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
 from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
+from spaudio.tokens.augment import AugmentConfig, unused_settings
 from spaudio.tokens.dataset import Batch, TokenDataset
+from spaudio.tokens.front_end import own_settings
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_loader
@@ -53,10 +62,15 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
     trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
     encoder_config(config)
+    if not resume:
+        config = _with_own_tokens(config)
+    if unused := unused_settings(AugmentConfig(**config.augment), config.tokens.name):
+        console.print(f"tokens={config.tokens.name} leaves out augment.{', augment.'.join(unused)}")
     start = time.perf_counter()
     data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
     if not resume:
+        fit_front_end(model, data, config.seed)
         run = create_run_folder(config)
     console.print(f"run: {run}")
     floor = measure_floor(
@@ -101,9 +115,17 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             probabilities=test.probabilities,
         )
         draw_filters(run)
+        draw_front_end(run)
         draw_mask(run, model, data)
         _summary(console, run, scores, floor)
     return run
+
+
+def _with_own_tokens(config: DictConfig) -> DictConfig:
+    """Leaves out settings of front-ends that were not chosen, which a recipe's YAML may hold."""
+    config = config.copy()
+    config.tokens = own_settings(config.tokens)
+    return config
 
 
 def _predict(
@@ -132,8 +154,10 @@ def _facts(
 ) -> dict[str, Any]:
     """Gathers what ``report.json`` says besides the scores of the test split."""
     num_params, filter_params = count_parameters(model)
+    front_end = model.front_end
     return {
         "recipe": config.recipe,
+        "tokens": OmegaConf.to_container(config.tokens, resolve=True),
         "filter": OmegaConf.to_container(config.filter, resolve=True),
         "filters": [describe(f, data.token_seconds) for f in model.encoder.token_filters()],
         "seed": config.seed,
@@ -143,6 +167,7 @@ def _facts(
         "epochs": config.trainer.epochs,
         "num_params": num_params,
         "filter_params": filter_params,
+        "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
         "clips": {
             split: sum(clip.split == split for clip in data.clips)
             for split in ("train", "valid", "test")

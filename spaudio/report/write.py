@@ -68,9 +68,9 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
     lines = [
         f"# {report['recipe']}: {run.name}",
         "",
-        f"Filter `{report['filter']['name']}`, seed {report['seed']}. The model was selected on "
-        f"the validation split (epoch {report['best_epoch']} of {report['epochs']}); the test "
-        "split was run once, at the end.",
+        f"Tokens `{report['tokens']['name']}`, filter `{report['filter']['name']}`, seed "
+        f"{report['seed']}. The model was selected on the validation split (epoch "
+        f"{report['best_epoch']} of {report['epochs']}); the test split was run once, at the end.",
         "",
         "| On the test split | Accuracy |",
         "|---|---|",
@@ -86,7 +86,8 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         f"- clips: {report['clips']['train']} training, {report['clips']['valid']} validation, "
         f"{report['clips']['test']} test; validation accuracy of the chosen epoch: "
         f"{report['valid']['accuracy']:.4f}",
-        f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}",
+        f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}, "
+        f"learned front-end: {report['front_end_params']:,}",
         f"- seconds: prepare {report['seconds']['prepare']:.1f}, train "
         f"{report['seconds']['train']:.1f}, test {report['seconds']['test']:.1f}; "
         f"{report['tokens_per_second']:,.0f} tokens a second in training",
@@ -104,5 +105,7 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
             f"{int(row['support'])} |"
         )
     figures = ["confusion", "curves", *(["filters"] if report["filters"] else [])]
+    if report["front_end_params"]:
+        figures.append("frontend")
     lines += ["", *(f"![{name}]({name}.png)" for name in figures), ""]
     return "\n".join(lines)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,18 @@ from spaudio.audio.manifest import Clip, write_atomic
 from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
 from spaudio.tokens.logmel import LogMel, LogMelConfig
+from spaudio.tokens.waveform import WaveformFrames, cut
 
 Frames = npt.NDArray[np.float32]
+FULL_SCALE = 32768  # of 16-bit samples, as decoders have it
 
 
 class FeatureCache:
-    """Log-mel frames of a manifest's clips, in one memory-mapped file.
+    """Frames of a manifest's clips, in one memory-mapped file: log-mel, or a waveform's hops.
 
-    Frames are stored as float16: log-mel values lie within about ±20, where its step of at most
-    0.016 is far below the spread of any band.
+    Log-mel frames are stored as float16: their values lie within about ±20, where its step of at
+    most 0.016 is far below the spread of any band. Waveforms are stored as 16-bit samples, which is
+    without loss for 16-bit audio that has the wanted rate, and resampled once for all other.
 
     Args:
         folder: A folder that :func:`build_cache` has finished.
@@ -55,9 +59,10 @@ class FeatureCache:
             )
 
     def frames(self, path: str) -> Frames:
-        """Returns the frames (frames, n_mels) of the clip with this manifest path."""
+        """Returns a clip's frames, (frames, n_mels) or (frames, hop_samples), by manifest path."""
         i = self._position[path]
-        return np.asarray(self._frames[self._starts[i] : self._ends[i]], dtype=np.float32)
+        frames = np.asarray(self._frames[self._starts[i] : self._ends[i]], dtype=np.float32)
+        return frames / np.float32(FULL_SCALE) if self._frames.dtype == np.int16 else frames
 
     def length(self, path: str) -> int:
         """Returns the number of frames of a clip."""
@@ -66,9 +71,9 @@ class FeatureCache:
 
 
 def build_cache(
-    clips: Sequence[Clip], root: Path, config: LogMelConfig, folder: Path
+    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, folder: Path
 ) -> FeatureCache:
-    """Computes the log-mel frames of all clips, or opens them where that has been done.
+    """Computes the frames of all clips, or opens them where that has been done.
 
     The cache lies in a sub-folder of ``folder`` named by a hash of the clips and of every setting,
     so a change of either makes another cache. The index is written last: a
@@ -77,7 +82,7 @@ def build_cache(
     Args:
         clips: The manifest's clips.
         root: The folder that their paths are relative to.
-        config: Front-end settings; audio is resampled to its sample rate.
+        config: What a frame is; audio is resampled to its sample rate.
         folder: Where caches are kept.
 
     Returns:
@@ -96,30 +101,51 @@ def build_cache(
     target = folder / key
     with locked(folder / f"{key}.lock"):  # two runs at once compute it once
         if not (target / "index.json").is_file():
-            _write_cache(clips, root, LogMel(config), target)
+            _write_cache(clips, root, config, target)
     return FeatureCache(target)
 
 
-@torch.inference_mode()
-def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: Path) -> None:
+def _write_cache(
+    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, target: Path
+) -> None:
     """Writes ``frames.npy`` and then, as the mark that it is finished, ``index.json``."""
     start = time.perf_counter()
+    extract = _extractor(config)
     target.mkdir(parents=True, exist_ok=True)
     paths = sorted({clip.path for clip in clips})
-    parts: list[npt.NDArray[np.float16]] = []
-    with progress_bar("log-mel frames", len(paths)) as advance, _one_thread():
+    parts: list[npt.NDArray[Any]] = []
+    title = "log-mel frames" if isinstance(config, LogMelConfig) else "waveforms"
+    with progress_bar(title, len(paths)) as advance, _one_thread():
         for path in paths:
-            waveform = torch.from_numpy(load_audio(root / path, front_end.config.sample_rate))
-            parts.append(front_end(waveform).numpy().astype(np.float16))
+            parts.append(extract(load_audio(root / path, config.sample_rate)))
             advance(1)
     np.save(target / "frames.npy", np.concatenate(parts))
     index = {
         "paths": paths,
         "frames": [len(part) for part in parts],
-        "config": asdict(front_end.config),
+        "config": asdict(config),
         "seconds": time.perf_counter() - start,
     }
     write_atomic(target / "index.json", json.dumps(index).encode())
+
+
+def _extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.NDArray[Any]]:
+    """Returns what turns a waveform (samples,) into frames as they are stored."""
+    if isinstance(config, WaveformFrames):
+        hop = config.hop_samples
+
+        def hops(waveform: Frames) -> npt.NDArray[np.int16]:
+            steps = (cut(waveform, hop) * FULL_SCALE).round()
+            return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+        return hops
+    front_end = LogMel(config)
+
+    @torch.inference_mode()
+    def log_mel(waveform: Frames) -> npt.NDArray[np.float16]:
+        return front_end(torch.from_numpy(waveform)).numpy().astype(np.float16)
+
+    return log_mel
 
 
 @contextmanager

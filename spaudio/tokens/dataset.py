@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from spaudio.audio.manifest import Clip
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FeatureCache
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
 
 Frames = npt.NDArray[np.float32]
 
@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     """A padded batch of clips; a tuple, so that Accelerate can place it on a device.
 
     Args:
-        tokens: (batch, tokens, features), float; padding is zero.
+        tokens: (batch, tokens, features), float; padding is zero. Of the waveform front-end the
+            features are samples, from one token to the next.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
         labels: (batch,), class indices.
         clips: (batch,), index of each clip in its dataset.
@@ -86,7 +87,7 @@ class TokenDataset(Dataset[Example]):
         clips: Sequence[Clip],
         classes: Sequence[str],
         cache: FeatureCache,
-        normaliser: Normaliser,
+        normaliser: Normaliser | LevelNormaliser,
         *,
         stack: int = 1,
         augment: Augment | None = None,
