@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import soxr
 
 from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
@@ -42,7 +44,7 @@ class WaveformAugment(Augment):
         if config.gain:
             wave = wave * np.float32(math.exp(rng.normal(0, config.gain) / 2))
         if config.tilt:
-            curve = tilt_curve(self._mel_axis(len(wave)), config.tilt, rng)
+            curve = tilt_curve(_mel_axis(len(wave), self._rate), config.tilt, rng)
             wave = _equalise(wave, np.exp(curve / 2))
         if config.tempo:
             factor = 1 + rng.uniform(-config.tempo, config.tempo)
@@ -72,7 +74,7 @@ class WaveformAugment(Augment):
             start, stop = stretch(len(wave), config.time_mask * len(wave), rng)
             wave[start:stop] = 0
         if config.mel_masks:
-            bands = self._mel_axis(len(wave)) * self._bands
+            bands = _mel_axis(len(wave), self._rate) * self._bands
             gains = np.ones_like(bands)
             for _ in range(config.mel_masks):
                 start, stop = stretch(self._bands, config.mel_mask, rng)
@@ -80,13 +82,22 @@ class WaveformAugment(Augment):
             wave = _equalise(wave, gains)
         return wave.reshape(frames.shape)
 
-    def _mel_axis(self, samples: int) -> npt.NDArray[np.float64]:
-        """Returns where each bin of the clip's spectrum lies on the mel scale, from 0 to 1."""
-        mel = hz_to_mel(np.fft.rfftfreq(samples, 1 / self._rate))
-        return mel / hz_to_mel(self._rate / 2)
+
+@lru_cache(maxsize=256)
+def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
+    """Returns where each bin of a clip's spectrum lies on the mel scale, from 0 to 1."""
+    mel = hz_to_mel(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
+    return np.asarray(mel / hz_to_mel(sample_rate / 2))
 
 
-def _equalise(wave: Frames, gains: npt.NDArray[np.float64]) -> Frames:
+def _equalise(wave: Frames, gains: npt.NDArray[np.floating]) -> Frames:
     """Weighs the bins of a waveform's spectrum."""
-    weighed: Frames = np.fft.irfft(np.fft.rfft(wave) * gains, len(wave)).astype(np.float32)
+    size = _fast(len(wave))
+    spectrum = scipy.fft.rfft(wave, size) * gains.astype(np.float32)
+    weighed: Frames = scipy.fft.irfft(spectrum, size)[: len(wave)]
     return weighed
+
+
+def _fast(samples: int) -> int:
+    """Returns the next length whose Fourier transform is fast: a prime one takes many times it."""
+    return int(scipy.fft.next_fast_len(samples, real=True))

@@ -251,10 +251,11 @@ class WaveformFrontEnd(nn.Module):
         samples = tokens.flatten(1).unsqueeze(1).float()
         pooled = config.pooled * stride
         left = pooled // 2 + taps // 2
-        right = pooled - stride + taps - hop - left
+        length = samples.shape[2] - hop + pooled - stride + taps
         # Half precision would round the samples to 50 dB, and the logarithm shows what is soft.
         with torch.autocast(device_type=tokens.device.type, enabled=False):
-            outputs = self.filters(F.pad(samples, (left, right))).relu()
+            padded = F.pad(samples, (left, max(0, length - left - samples.shape[2])))
+            outputs = self.filters(padded[..., :length]).relu()
             pool = F.avg_pool1d if config.pooling == "mean" else F.max_pool1d
             frames = pool(outputs, config.pooled, stride=hop // stride)
             return torch.log(frames + config.offset).transpose(1, 2)
