@@ -61,8 +61,7 @@ class FeatureCache:
     def frames(self, path: str) -> Frames:
         """Returns a clip's frames, (frames, n_mels) or (frames, hop_samples), by manifest path."""
         i = self._position[path]
-        frames = np.asarray(self._frames[self._starts[i] : self._ends[i]], dtype=np.float32)
-        return frames / np.float32(FULL_SCALE) if self._frames.dtype == np.int16 else frames
+        return restored(self._frames[self._starts[i] : self._ends[i]])
 
     def length(self, path: str) -> int:
         """Returns the number of frames of a clip."""
@@ -110,7 +109,7 @@ def _write_cache(
 ) -> None:
     """Writes ``frames.npy`` and then, as the mark that it is finished, ``index.json``."""
     start = time.perf_counter()
-    extract = _extractor(config)
+    extract = extractor(config)
     target.mkdir(parents=True, exist_ok=True)
     paths = sorted({clip.path for clip in clips})
     parts: list[npt.NDArray[Any]] = []
@@ -129,8 +128,8 @@ def _write_cache(
     write_atomic(target / "index.json", json.dumps(index).encode())
 
 
-def _extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.NDArray[Any]]:
-    """Returns what turns a waveform (samples,) into frames as they are stored."""
+def extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.NDArray[Any]]:
+    """Returns what turns a waveform (samples,) into frames as the cache stores them."""
     if isinstance(config, WaveformFrames):
         hop = config.hop_samples
 
@@ -146,6 +145,12 @@ def _extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.
         return front_end(torch.from_numpy(waveform)).numpy().astype(np.float16)
 
     return log_mel
+
+
+def restored(stored: npt.NDArray[Any]) -> Frames:
+    """Returns frames that :func:`extractor` has made as float32: log-mel, or full scale at 1."""
+    frames = np.asarray(stored, dtype=np.float32)
+    return frames / np.float32(FULL_SCALE) if stored.dtype == np.int16 else frames
 
 
 @contextmanager
