@@ -22,7 +22,7 @@ from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import TokenSettings, read_tokens
 from spaudio.tokens.normalise import LevelNormaliser, Normaliser
-from spaudio.tokens.waveform import WaveformConfig
+from spaudio.tokens.samples import WaveformConfig
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import scipy.fft
 import soxr
 
 from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
+from spaudio.tokens.samples import WaveformConfig, cut
 from spaudio.tokens.scales import hz_to_mel
-from spaudio.tokens.waveform import WaveformConfig, cut
 
 
 class WaveformAugment(Augment):

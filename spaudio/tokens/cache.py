@@ -21,7 +21,7 @@ from spaudio.audio.manifest import Clip, write_atomic
 from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
 from spaudio.tokens.logmel import LogMel, LogMelConfig
-from spaudio.tokens.waveform import WaveformFrames, cut
+from spaudio.tokens.samples import WaveformFrames, cut
 
 Frames = npt.NDArray[np.float32]
 FULL_SCALE = 32768  # of 16-bit samples, as decoders have it

@@ -9,7 +9,8 @@ from typing import Any
 from spaudio.errors import ConfigError
 from spaudio.tokens.logmel import LogMelConfig
 from spaudio.tokens.normalise import check_mode
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrames, WaveformFrontEnd
+from spaudio.tokens.samples import WaveformConfig, WaveformFrames
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 FRONT_ENDS: dict[str, type[LogMelConfig] | type[WaveformConfig]] = {
     "spectrogram": LogMelConfig,

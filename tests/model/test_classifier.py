@@ -7,7 +7,8 @@ from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import make_pooling
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrontEnd
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
 

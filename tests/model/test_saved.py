@@ -9,7 +9,8 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrontEnd
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 pytest.importorskip("huggingface_hub")
 from spaudio.model.saved import SavedClassifier

@@ -12,8 +12,9 @@ from matplotlib.image import imread
 
 from spaudio.report import front_end_plots
 from spaudio.report.front_end_plots import plot_front_end
+from spaudio.tokens.samples import WaveformConfig
 from spaudio.tokens.scales import mel_edges
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrontEnd
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 
 from spaudio.tokens.augment import AugmentConfig, unused_settings
 from spaudio.tokens.augment_waveform import WaveformAugment
+from spaudio.tokens.samples import WaveformConfig, cut
 from spaudio.tokens.scales import mel_to_hz
-from spaudio.tokens.waveform import WaveformConfig, cut
 
 CONFIG = WaveformConfig(8000)
 

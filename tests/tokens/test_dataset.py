@@ -15,7 +15,7 @@ from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate, stack_frames
 from spaudio.tokens.logmel import LogMel, LogMelConfig
 from spaudio.tokens.normalise import LevelNormaliser, Normaliser
-from spaudio.tokens.waveform import WaveformFrames
+from spaudio.tokens.samples import WaveformFrames
 
 CONFIG = LogMelConfig(8000, n_mels=12)
 

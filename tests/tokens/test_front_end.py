@@ -5,7 +5,7 @@ import pytest
 from spaudio.errors import ConfigError
 from spaudio.tokens.front_end import own_settings, read_tokens
 from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.waveform import WaveformConfig
+from spaudio.tokens.samples import WaveformConfig
 
 MIXED = {
     "sample_rate": 8000,

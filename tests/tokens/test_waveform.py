@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrontEnd, cut
+from spaudio.tokens.samples import WaveformConfig, cut
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 # A second of 1000 samples: frames every 20, windows of 50, filters of 15 samples.
 SMALL = WaveformConfig(1000, window=0.05, hop=0.02, num_filters=3, kernel=0.015, init="random")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.dataset import Batch
-from spaudio.tokens.waveform import WaveformConfig, WaveformFrontEnd
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.train.objective import classification_loss, predict
 
 
