@@ -17,10 +17,10 @@ from spaudio.tokens.samples import WaveformConfig
 class WaveformFrontEnd(nn.Module):
     """A bank of FIR filters over the waveform, rectified, pooled over a window, log compressed.
 
-    Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw Waveform
-    CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254): 40 filters of 25 ms,
-    ReLU, log(x + 0.01), a frame every 10 ms. Ours pools over the token's whole window, and by the
-    mean. The frames are then normalised, as log-mel frames are, and projected by the model.
+    After Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw
+    Waveform CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254), whose time
+    convolution pools by the maximum; here the mean over a log-mel frame's window is the default.
+    The frames are then normalised, as log-mel frames are, and projected by the model.
 
     Frame i pools the filters' outputs at samples i * hop - window/2 up to i * hop + window/2; the
     filters being centred, it sees half a kernel more on either side, and zeros beyond the clip.
