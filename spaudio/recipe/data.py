@@ -91,8 +91,12 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         if not members:
             raise ConfigError(f"the {split} split of {config.recipe} is empty; see prep_options")
     training = (cache.frames(clip.path) for clip in splits["train"])
-    kind = LevelNormaliser if isinstance(tokens.front_end, WaveformConfig) else Normaliser
-    normaliser = kind.fit(tokens.normalise, training)
+    learned = isinstance(tokens.front_end, WaveformConfig)
+    normaliser: Normaliser | LevelNormaliser = (
+        LevelNormaliser.fit(tokens.normalise, training)
+        if learned
+        else Normaliser.fit(tokens.normalise, training)
+    )
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(

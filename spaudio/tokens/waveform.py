@@ -111,8 +111,10 @@ class WaveformFrontEnd(nn.Module):
         with torch.autocast(device_type=tokens.device.type, enabled=False):
             padded = F.pad(samples, (left, max(0, length - left - samples.shape[2])))
             outputs = self.filters(padded[..., :length]).relu()
-            pool = F.avg_pool1d if config.pooling == "mean" else F.max_pool1d
-            frames = pool(outputs, config.pooled, stride=hop // stride)
+            if config.pooling == "mean":
+                frames = F.avg_pool1d(outputs, config.pooled, hop // stride)
+            else:
+                frames = F.max_pool1d(outputs, config.pooled, hop // stride)
             return torch.log(frames + config.offset).transpose(1, 2)
 
     @torch.no_grad()
