@@ -142,7 +142,8 @@ def extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.N
 
     @torch.inference_mode()
     def log_mel(waveform: Frames) -> npt.NDArray[np.float16]:
-        return front_end(torch.from_numpy(waveform)).numpy().astype(np.float16)
+        frames: Frames = front_end(torch.from_numpy(waveform)).numpy()
+        return frames.astype(np.float16)
 
     return log_mel
 

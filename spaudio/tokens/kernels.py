@@ -39,7 +39,8 @@ def initial_kernels(
         kernels = torch.from_numpy(gammatone(filters, taps, sample_rate, f_min, f_max))
     else:
         kernels = torch.from_numpy(mel_triangles(filters, taps, sample_rate, f_min, f_max))
-    return (kernels / kernels.norm(dim=1, keepdim=True)).float()
+    energy = kernels.square().sum(dim=1, keepdim=True)
+    return (kernels / energy.sqrt()).float()
 
 
 def gammatone(filters: int, taps: int, sample_rate: int, f_min: float, f_max: float) -> Kernels:
@@ -50,7 +51,8 @@ def gammatone(filters: int, taps: int, sample_rate: int, f_min: float, f_max: fl
     rate between the edges, which are not among them. A low filter rings longer than 25 ms: cut
     off, it is wider than its ear-like model.
     """
-    edges = erb_rate_to_hz(np.linspace(*hz_to_erb_rate([f_min, f_max]), filters + 2))
+    lower, upper = hz_to_erb_rate([f_min, f_max]).tolist()
+    edges = erb_rate_to_hz(np.linspace(lower, upper, filters + 2))
     centres = edges[1:-1, None]
     time = np.arange(1, taps + 1) / sample_rate
     envelope = time**3 * np.exp(-2 * np.pi * 1.019 * erb(centres) * time)

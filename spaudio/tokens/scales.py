@@ -60,4 +60,5 @@ def mel_edges(bands: int, f_min: float, f_max: float) -> Numbers:
     Returns:
         (bands + 2,); band i has its centre at i + 1.
     """
-    return mel_to_hz(np.linspace(*hz_to_mel([f_min, f_max]), bands + 2))
+    lower, upper = hz_to_mel([f_min, f_max]).tolist()
+    return mel_to_hz(np.linspace(lower, upper, bands + 2))

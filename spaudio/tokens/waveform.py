@@ -147,7 +147,7 @@ class WaveformFrontEnd(nn.Module):
     def centre_frequencies(self, n_fft: int = 8192) -> Tensor:
         """Returns where each filter's response is largest, in Hz, (num_filters,)."""
         size = max(n_fft, self.config.taps)
-        response = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
+        response: Tensor = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
         return response.argmax(dim=1) * (self.config.sample_rate / size)
 
     def _mean(self, frames: Tensor, kept: Tensor) -> Tensor:
