@@ -145,11 +145,13 @@ def _study(chosen: argparse.Namespace) -> None:
 
 
 def _filters(chosen: argparse.Namespace) -> None:
-    """Draws a run's filters and says where."""
-    from spaudio.recipe.model import draw_filters
+    """Draws a run's filters, those of a learned front-end too, and says where."""
+    from spaudio.recipe.model import draw_filters, draw_front_end
 
-    path = draw_filters(chosen.run)
+    path, front_end = draw_filters(chosen.run), draw_front_end(chosen.run)
     sys.stdout.write(f"{path}\n" if path else f"{chosen.run} has no filter with kernels\n")
+    if front_end:
+        sys.stdout.write(f"{front_end}\n")
 
 
 def _predict(chosen: argparse.Namespace) -> None:

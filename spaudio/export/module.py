@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError
+from spaudio.errors import CheckpointError
 from spaudio.recipe.predict import Predictor, class_probabilities
-from spaudio.tokens.cache import as_stored
-from spaudio.tokens.logmel import LogMel
-from spaudio.tokens.normalise import LEAST_VARIANCE, Normaliser
+from spaudio.tokens.cache import FULL_SCALE
+from spaudio.tokens.logmel import LogMel, LogMelConfig
+from spaudio.tokens.normalise import LEAST_RMS, LEAST_VARIANCE, LevelNormaliser, Normaliser
 
 
 class LogMelTokens(nn.Module):
@@ -60,7 +60,8 @@ class LogMelTokens(nn.Module):
         waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
         # So many zeros that there are whole tokens' worth of frames.
         missing = (tokens * self.stack - 1) * self.hop - samples
-        frames = as_stored(self.front_end(F.pad(waveform, (0, missing)))).float()
+        # Rounded as the feature cache rounds what the model was trained on.
+        frames = self.front_end(F.pad(waveform, (0, missing))).to(torch.float16).float()
         count = lengths // self.hop + 1
         padding = _beyond(tokens * self.stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count).masked_fill(padding, 0)
@@ -80,6 +81,40 @@ class LogMelTokens(nn.Module):
         return centred / (squares / number).clamp(min=LEAST_VARIANCE).sqrt()
 
 
+class WaveformTokens(nn.Module):
+    """A padded batch of waveforms to tokens of samples, which the model's own front-end reads.
+
+    Args:
+        hop_samples: Samples from one frame to the next.
+        normaliser: Of the run.
+        stack: Frames a token.
+    """
+
+    def __init__(self, hop_samples: int, normaliser: LevelNormaliser, stack: int) -> None:
+        super().__init__()
+        self.hop = hop_samples
+        self.normaliser = normaliser
+        self.token_samples = stack * hop_samples
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Cuts waveforms; as :class:`LogMelTokens`, tokens are (batch, tokens, stack * hop)."""
+        samples = waveform.shape[1]
+        tokens = samples // self.token_samples + 2
+        waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
+        waveform = F.pad(waveform, (0, tokens * self.token_samples - samples))
+        # Rounded to 16 bits as the feature cache rounds what the model was trained on.
+        steps = (waveform * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1)
+        waveform = steps / FULL_SCALE
+        if self.normaliser.mode == "global":
+            waveform = waveform / self.normaliser.rms
+        else:
+            number = (lengths // self.hop + 1) * self.hop
+            power = waveform.square().sum(dim=1) / number
+            waveform = waveform / power.sqrt().clamp(min=LEAST_RMS).unsqueeze(1)
+        cut = waveform.unfold(1, self.token_samples, self.token_samples)
+        return cut, _beyond(tokens, lengths // self.token_samples + 1)
+
+
 class WaveformClassifier(nn.Module):
     """Front-end, classifier and softmax of a run, on the CPU.
 
@@ -87,12 +122,13 @@ class WaveformClassifier(nn.Module):
         predictor: Of the run; its modules are copied.
 
     Raises:
-        ConfigError: If the run's front-end cannot be exported.
+        CheckpointError: If the run's statistics are not those of its front-end.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.tokens = _tokens_of(predictor)
+        self.multi_label = predictor.inputs.multi_label
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
@@ -116,16 +152,20 @@ class WaveformClassifier(nn.Module):
         Returns:
             Probabilities (batch, classes).
         """
-        return class_probabilities(self.model(*self.tokens(waveform, lengths)))
+        logits = self.model(*self.tokens(waveform, lengths))
+        return class_probabilities(logits, self.multi_label)
 
 
-def _tokens_of(predictor: Predictor) -> LogMelTokens:
+def _tokens_of(predictor: Predictor) -> LogMelTokens | WaveformTokens:
     """The form for export of a run's front-end: the place to add another kind."""
-    front_end = predictor.front_end
-    if isinstance(front_end, LogMel):
-        return LogMelTokens(copy.deepcopy(front_end), predictor.inputs.normaliser, predictor.stack)
-    raise ConfigError(
-        f"a front-end of class {type(front_end).__name__} cannot be exported; LogMel can"
+    settings, normaliser = predictor.settings, predictor.inputs.normaliser
+    if isinstance(settings.front_end, LogMelConfig) and isinstance(normaliser, Normaliser):
+        return LogMelTokens(LogMel(settings.front_end), normaliser, settings.stack)
+    if isinstance(normaliser, LevelNormaliser):
+        return WaveformTokens(settings.front_end.hop_samples, normaliser, settings.stack)
+    raise CheckpointError(
+        f"a run of {type(settings.front_end).__name__} cannot have statistics of "
+        f"{type(normaliser).__name__}; run the recipe again"
     )
 
 

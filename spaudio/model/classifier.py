@@ -1,4 +1,4 @@
-"""Tokens to class logits: projection, encoder, pooling, head."""
+"""Tokens to class logits: front-end where it is learned, projection, encoder, pooling, head."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from torch import Tensor, nn
 
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 
 class Classifier(nn.Module):
     """Classifies clips that come as padded batches of tokens.
 
     Args:
-        features: Width of an incoming token (stacked frames: stack * n_mels).
+        features: Width of a token that is projected (stacked frames: stack * bands).
         classes: Number of classes.
         encoder: Shape of the transformer.
         filter_options: ``name`` and options of the filter that stands after each layer, as
             :func:`spaudio.filters.make_filter` takes them.
         pooling: ``"mean"`` or ``"attention"``.
+        front_end: Turns waveform tokens into ``features``; None where tokens come as features.
 
     Raises:
-        ConfigError: If a setting is unknown or out of range.
+        ConfigError: If a setting is unknown or out of range, or the front-end's features do not
+            fit.
     """
 
     def __init__(
@@ -33,12 +36,18 @@ class Classifier(nn.Module):
         encoder: EncoderConfig,
         filter_options: Mapping[str, Any],
         pooling: str = "mean",
+        front_end: WaveformFrontEnd | None = None,
     ) -> None:
         super().__init__()
+        if front_end is not None and front_end.features != features:
+            raise ConfigError(
+                f"the front-end makes tokens of {front_end.features} features; got {features}"
+            )
         self.features = features
         self.classes = classes
         self.filter_options = dict(filter_options)
         self.pooling_kind = pooling
+        self.front_end = front_end
         self.project = nn.Linear(features, encoder.dim)
         self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.pooling = make_pooling(pooling, encoder.dim)
@@ -48,12 +57,14 @@ class Classifier(nn.Module):
         """Classifies.
 
         Args:
-            tokens: (batch, tokens, features).
+            tokens: (batch, tokens, features), or what the front-end takes: samples.
             padding_mask: Boolean (batch, tokens), True where a token is padding.
 
         Returns:
             Logits (batch, classes).
         """
+        if self.front_end is not None:
+            tokens = self.front_end(tokens, padding_mask)
         x = self.encoder(self.project(tokens), padding_mask)
         logits: Tensor = self.head(self.pooling(x, padding_mask))
         return logits

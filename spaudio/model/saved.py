@@ -15,6 +15,8 @@ from torch import nn
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.front_end import read_tokens
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 try:
     import safetensors.torch  # noqa: F401  (what the mixin saves with)
@@ -46,6 +48,8 @@ class SavedClassifier(
         encoder: Fields of :class:`spaudio.model.encoder.EncoderConfig`.
         filter_options: ``name`` and options of the filter after each layer.
         pooling: ``"mean"`` or ``"attention"``.
+        tokens: Of a model that takes waveforms, the settings that
+            :func:`spaudio.tokens.front_end.read_tokens` takes.
 
     Raises:
         ConfigError: If a setting is unknown or out of range.
@@ -58,14 +62,16 @@ class SavedClassifier(
         encoder: Mapping[str, Any],
         filter_options: Mapping[str, Any],
         pooling: str = "mean",
+        tokens: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         try:
             shape = EncoderConfig(**encoder)
         except TypeError as error:
             raise ConfigError(f"model: {error}") from error
+        front_end = None if tokens is None else read_tokens(tokens).module()
         self.labels = list(labels)
-        self.model = Classifier(features, len(labels), shape, filter_options, pooling)
+        self.model = Classifier(features, len(labels), shape, filter_options, pooling, front_end)
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
@@ -96,7 +102,22 @@ class SavedClassifier(
             raise ConfigError(f"the model has {model.classes} outputs; got {len(labels)} labels")
         options = dict(model.filter_options)
         saved = cls(
-            model.features, labels, asdict(model.encoder.config), options, model.pooling_kind
+            model.features,
+            labels,
+            asdict(model.encoder.config),
+            options,
+            model.pooling_kind,
+            None if model.front_end is None else _tokens(model.front_end),
         )
         saved.model.load_state_dict(model.state_dict())
         return saved
+
+
+def _tokens(front_end: WaveformFrontEnd) -> dict[str, Any]:
+    """Returns the settings from which a front-end is built again."""
+    return {
+        "name": "waveform",
+        "stack": front_end.stack,
+        "normalise": front_end.normalise,
+        **asdict(front_end.config),
+    }

@@ -17,10 +17,12 @@ from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
 from spaudio.recipe.settings import check_arguments
 from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.cache import FeatureCache, build_cache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
-from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.front_end import TokenSettings, read_tokens
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.samples import WaveformConfig
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class RecipeData:
         skipped: Number of listed clips that were left out (``skip_bad``).
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
-        features: Width of a token.
+        features: Width of a token as the model projects it.
         frame_seconds: From one frame to the next.
         token_seconds: From one token to the next.
         cache: Frames of all clips.
         normaliser: Fitted on the training split.
         multi_label: A clip may have several classes.
+        segment_seconds: Length that clips are cut into, or None where they are taken whole.
     """
 
     train: TokenDataset
@@ -54,8 +57,9 @@ class RecipeData:
     frame_seconds: float
     token_seconds: float
     cache: FeatureCache
-    normaliser: Normaliser
+    normaliser: Normaliser | LevelNormaliser
     multi_label: bool
+    segment_seconds: float | None
 
 
 def load_data(config: DictConfig, scripts: Path) -> RecipeData:
@@ -91,10 +95,10 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         fraction, by = config.validation.fraction, config.validation.by
         clips = carve_validation(clips, fraction, config.seed, by)
 
-    front_end, stack, normalise = front_end_config(config)
-    augment = Augment(AugmentConfig(**_plain(config.augment)))
+    tokens = read_tokens(_plain(config.tokens))
+    augment = make_augment(tokens, AugmentConfig(**_plain(config.augment)))
     segments = SegmentConfig(**_plain(config.get("segments") or OmegaConf.create()))
-    cache = build_cache(clips, prepared.root, front_end, features_folder(config))
+    cache = build_cache(clips, prepared.root, tokens.cached, features_folder(config))
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
@@ -102,7 +106,13 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
                 f"the {split} split of {config.recipe} is empty; see fold and prep_options"
             )
     training = (cache.frames(clip.path) for clip in splits["train"])
-    normaliser = Normaliser.fit(normalise, training)
+    learned = isinstance(tokens.front_end, WaveformConfig)
+    normaliser: Normaliser | LevelNormaliser = (
+        LevelNormaliser.fit(tokens.normalise, training)
+        if learned
+        else Normaliser.fit(tokens.normalise, training)
+    )
+    frame_seconds = tokens.front_end.hop_samples / tokens.front_end.sample_rate
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(
@@ -110,11 +120,11 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
             prepared.labels,
             cache,
             normaliser,
-            stack=stack,
+            stack=tokens.stack,
             augment=augment if split == "train" else None,
             seed=config.seed,
             segments=segments,
-            frame_seconds=front_end.hop_samples / front_end.sample_rate,
+            frame_seconds=frame_seconds,
             multi_label=prepared.multi_label,
         )
 
@@ -126,26 +136,21 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         skipped=len(prepared.skipped),
         classes=prepared.labels,
         root=prepared.root,
-        features=stack * front_end.n_mels,
-        frame_seconds=front_end.hop_samples / front_end.sample_rate,
-        token_seconds=stack * front_end.hop_samples / front_end.sample_rate,
+        features=tokens.features,
+        frame_seconds=frame_seconds,
+        token_seconds=tokens.stack * frame_seconds,
         cache=cache,
         normaliser=normaliser,
         multi_label=prepared.multi_label,
+        segment_seconds=segments.seconds,
     )
 
 
-def front_end_config(config: DictConfig) -> tuple[LogMelConfig, int, str]:
-    """Reads the front-end's settings, the number of frames a token, and the normalisation's mode.
-
-    Raises:
-        ConfigError: If a value is out of range.
-    """
-    tokens = _plain(config.tokens)
-    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
-    if stack < 1:
-        raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
-    return LogMelConfig(**tokens), stack, normalise
+def make_augment(tokens: TokenSettings, config: AugmentConfig) -> Augment:
+    """Returns the variations of training clips for a front-end's tokens."""
+    if isinstance(tokens.front_end, WaveformConfig):
+        return WaveformAugment(config, tokens.front_end)
+    return Augment(config)
 
 
 def features_folder(config: DictConfig) -> Path:

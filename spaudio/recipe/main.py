@@ -28,6 +28,7 @@ from spaudio.recipe.model import is_text
 from spaudio.recipe.run import run_recipe
 from spaudio.recipe.settings import check_value, unknown, values
 from spaudio.recipe.text import run_text
+from spaudio.tokens.front_end import own_settings
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
 # list of a sweep's overrides.
@@ -122,7 +123,10 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
     ]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose("config", overrides=[SEARCH_PATH, *choices])
-    defaults = _flat(OmegaConf.to_container(config))
+    settings: Any = OmegaConf.to_container(config)
+    if "tokens" in settings:
+        settings["tokens"] = own_settings(settings["tokens"])
+    defaults = _flat(settings)
     for override in overrides:
         if (key := override.key_or_group) in groups:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.utils import set_seed
 from omegaconf import DictConfig
@@ -18,7 +19,12 @@ from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import RecipeData
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.filter_plots import plot_filters, plot_token_mask
+from spaudio.report.front_end_plots import plot_front_end
+from spaudio.tokens.dataset import collate
+from spaudio.tokens.front_end import read_tokens
 from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
+
+FRONT_END_CLIPS = 256  # a few hundred clips fix a mean and a deviation of each filter
 
 
 def encoder_config(config: DictConfig) -> EncoderConfig:
@@ -43,8 +49,29 @@ def build_model(config: DictConfig, features: int, classes: int) -> Classifier:
     """
     set_seed(config.seed)
     return Classifier(
-        features, classes, encoder_config(config), config.filter, config.model.pooling
+        features,
+        classes,
+        encoder_config(config),
+        config.filter,
+        config.model.pooling,
+        read_tokens(config.tokens).module(),
     )
+
+
+def fit_front_end(model: Classifier, data: RecipeData, seed: int) -> None:
+    """Measures the normalisation of a learned front-end on training clips, before training.
+
+    Args:
+        model: Untrained; one without a learned front-end is left as it is.
+        data: Its training split.
+        seed: Draws the clips, and their variations are those of the first epoch.
+    """
+    if model.front_end is None:
+        return
+    clips = np.random.default_rng(seed).permutation(len(data.train))[:FRONT_END_CLIPS]
+    batches = (collate([data.train[0, int(i)] for i in clips[j : j + 16]]) for j in
+               range(0, len(clips), 16))  # fmt: skip
+    model.front_end.fit_normaliser((batch.tokens, batch.padding_mask) for batch in batches)
 
 
 def build_language_model(config: DictConfig, symbols: int) -> LanguageModel:
@@ -140,6 +167,27 @@ def draw_filters(run: Path) -> Path | None:
     return path
 
 
+def draw_front_end(run: Path) -> Path | None:
+    """Draws the learned filters of a run's front-end against the mel scale.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        ``frontend.png`` in it, or None where the run's front-end is not learned.
+
+    Raises:
+        CheckpointError: If the folder is not a run's.
+    """
+    models = load_models(run)
+    before, after = (getattr(model, "front_end", None) for model in models)
+    if before is None or after is None:
+        return None
+    path = run / "frontend.png"
+    plot_front_end(after, path, before=before)
+    return path
+
+
 @torch.inference_mode()
 def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
     """Draws how the mask of the first token-adaptive filter opens over one clip.
@@ -160,9 +208,14 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
         return None
     name, mask = next(iter(masks.items()))
     token_filter = model.get_submodule(name)
+    front_end = model.front_end
+    if front_end is None:
+        spectrogram = torch.from_numpy(data.test.frames(0)).T
+    else:
+        spectrogram = front_end.log_frames(tokens)[0].T[front_end.centre_frequencies().argsort()]
     plot_token_mask(
         mask[0].float().cpu(),
-        torch.from_numpy(data.test.frames(0)).T,
+        spectrogram,
         run / "mask.png",
         hop_seconds=data.token_seconds,
         frame_seconds=data.frame_seconds,

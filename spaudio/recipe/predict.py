@@ -16,14 +16,13 @@ from spaudio.audio.files import audio_files
 from spaudio.audio.progress import progress_bar
 from spaudio.audio.windows import cut_windows
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.recipe.data import front_end_config
 from spaudio.recipe.inputs import Inputs
 from spaudio.recipe.model import load_best
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.predictions import Prediction
-from spaudio.tokens.cache import as_stored
+from spaudio.tokens.cache import extractor, restored
 from spaudio.tokens.dataset import Example, collate, stack_frames
-from spaudio.tokens.logmel import LogMel
+from spaudio.tokens.front_end import read_tokens
 
 Waveform = NDArray[np.float32]
 
@@ -44,7 +43,8 @@ class Predictor:
     """
 
     def __init__(self, run: Path, window: float | None = None) -> None:
-        settings, self.stack, _ = front_end_config(read_run_config(run))
+        self.settings = read_tokens(read_run_config(run).tokens)
+        settings = self.settings.front_end
         self.inputs = Inputs.load(run)
         self.model = load_best(run)
         if self.model.classes != len(self.inputs.classes):
@@ -52,11 +52,12 @@ class Predictor:
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
                 f"{len(self.inputs.classes)} classes; run the recipe again"
             )
-        self.front_end = LogMel(settings)
+        self._extract = extractor(self.settings.cached)
         self.window_seconds = self.inputs.longest_seconds if window is None else window
-        if not settings.hop <= self.window_seconds < math.inf:
+        if not settings.hop_samples / settings.sample_rate <= self.window_seconds < math.inf:
             raise ConfigError(
-                f"window={window} s; expected at least one hop of the front-end, {settings.hop} s"
+                f"window={window} s; expected at least one hop of the front-end, "
+                f"{settings.hop_samples / settings.sample_rate:g} s"
             )
         self.sample_rate = settings.sample_rate
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
@@ -108,17 +109,17 @@ class Predictor:
         batch = collate([Example(self._tokens(waveform), 0, 0) for waveform in waveforms])
         tokens, padding = batch.tokens.to(self.device), batch.padding_mask.to(self.device)
         logits: Tensor = self.model(tokens, padding).float()
-        return class_probabilities(logits).cpu()
+        return class_probabilities(logits, self.inputs.multi_label).cpu()
 
     def _tokens(self, waveform: Waveform) -> Waveform:
         """Waveform (samples,) to tokens (tokens, features), as in the run."""
-        frames = as_stored(self.front_end(torch.from_numpy(waveform))).float().numpy()
-        return stack_frames(self.inputs.normaliser(frames), self.stack)
+        frames = restored(self._extract(waveform))
+        return stack_frames(self.inputs.normaliser(frames), self.settings.stack)
 
 
-def class_probabilities(logits: Tensor) -> Tensor:
+def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
     """Logits (batch, classes) to probabilities, as the objective that was trained reads them."""
-    return logits.softmax(dim=1)
+    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 
 def predict_files(

@@ -19,7 +19,14 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.advice import kernel_advice, rate_advice
 from spaudio.recipe.data import RecipeData, features_folder, load_data
 from spaudio.recipe.inputs import Inputs
-from spaudio.recipe.model import build_model, draw_filters, draw_mask, encoder_config
+from spaudio.recipe.model import (
+    build_model,
+    draw_filters,
+    draw_front_end,
+    draw_mask,
+    encoder_config,
+    fit_front_end,
+)
 from spaudio.recipe.path import draw_path
 from spaudio.recipe.run_folder import create_run_folder, read_run_config
 from spaudio.report.floor import measure_floor
@@ -27,7 +34,9 @@ from spaudio.report.multilabel import MultiLabelScores, score_multilabel
 from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
+from spaudio.tokens.augment import AugmentConfig, unused_settings
 from spaudio.tokens.dataset import Batch, TokenDataset
+from spaudio.tokens.front_end import own_settings
 from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
@@ -58,15 +67,22 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
             console.print(f"{run} is finished; its report is {run / 'report.md'}")
             return run
     trainer, optim = check_settings(config)
+    if not resume:
+        config = _with_own_tokens(config)
+    if unused := unused_settings(AugmentConfig(**config.augment), config.tokens.name):
+        console.print(f"tokens={config.tokens.name} leaves out augment.{', augment.'.join(unused)}")
     start = time.perf_counter()
     data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
     if not resume:
+        fit_front_end(model, data, config.seed)
         run = create_run_folder(config)
     console.print(f"run: {run}")
     for advice in (
         rate_advice(
-            [c.sample_rate for c in data.clips], config.tokens.sample_rate, config.tokens.f_max
+            [c.sample_rate for c in data.clips],
+            config.tokens.sample_rate,
+            config.tokens.get("f_max"),
         ),
         kernel_advice(
             model.encoder.token_filters(),
@@ -121,6 +137,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     scores = measure(test.probabilities, test.labels, data.classes)
     if accelerator.is_main_process:
         draw_filters(run)
+        draw_front_end(run)
         draw_mask(run, model, data)
         clip = data.test.clips[0]
         tokens = torch.from_numpy(data.test[0, 0].tokens)
@@ -146,6 +163,13 @@ def check_settings(config: DictConfig) -> tuple[TrainerConfig, OptimConfig]:
     """
     encoder_config(config)
     return TrainerConfig(**config.trainer), OptimConfig(**config.optim)
+
+
+def _with_own_tokens(config: DictConfig) -> DictConfig:
+    """Leaves out settings of front-ends that were not chosen, which a recipe's YAML may hold."""
+    config = config.copy()
+    config.tokens = own_settings(config.tokens)
+    return config
 
 
 def _predict(
@@ -178,8 +202,10 @@ def _facts(
 ) -> dict[str, Any]:
     """Gathers what ``report.json`` says besides the scores of the test split."""
     num_params, filter_params = count_parameters(model)
+    front_end = model.front_end
     return {
         "recipe": config.recipe,
+        "tokens": OmegaConf.to_container(config.tokens, resolve=True),
         "filter": OmegaConf.to_container(config.filter, resolve=True),
         "filters": [describe(f, data.token_seconds) for f in model.encoder.token_filters()],
         "seed": config.seed,
@@ -189,6 +215,7 @@ def _facts(
         "epochs": config.trainer.epochs,
         "num_params": num_params,
         "filter_params": filter_params,
+        "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
         "clips": {
             split: sum(clip.split == split for clip in data.clips)
             for split in ("train", "valid", "test")

@@ -93,9 +93,9 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
     lines = [
         f"# {report['recipe']}: {run.name}",
         "",
-        f"Filter `{report['filter']['name']}`, seed {report['seed']}. The model was selected on "
-        f"the validation split (epoch {report['best_epoch']} of {report['epochs']}); the test "
-        "split was run once, at the end.",
+        f"Tokens `{report['tokens']['name']}`, filter `{report['filter']['name']}`, seed "
+        f"{report['seed']}. The model was selected on the validation split (epoch "
+        f"{report['best_epoch']} of {report['epochs']}); the test split was run once, at the end.",
         "",
         f"| On the test split | {'Accuracy' if metric == 'accuracy' else metric} |",
         "|---|---|",
@@ -116,7 +116,8 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
             if report["skipped"]
             else []
         ),
-        f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}",
+        f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}, "
+        f"learned front-end: {report['front_end_params']:,}",
         f"- seconds: prepare {report['seconds']['prepare']:.1f}, train "
         f"{report['seconds']['train']:.1f}, test {report['seconds']['test']:.1f}; "
         f"{report['tokens_per_second']:,.0f} tokens a second in training",
@@ -131,7 +132,9 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
     for name, row in test["per_class"].items():
         cells = [name, *("" if row[key] is None else f"{row[key]:.3f}" for key in columns)]
         lines.append(f"| {' | '.join(cells)} | {int(row['support'])} |")
-    drawn = [name for name in ("filters", "mask", "path") if (run / f"{name}.png").is_file()]
+    drawn = [
+        name for name in ("filters", "frontend", "mask", "path") if (run / f"{name}.png").is_file()
+    ]
     figures = [FIGURES[metric], "curves", *drawn]
     lines += ["", *(f"![{name}]({name}.png)" for name in figures), ""]
     return "\n".join(lines)

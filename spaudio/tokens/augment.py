@@ -1,4 +1,4 @@
-"""Augmentation of log-mel frames. Every draw comes from a generator that the caller seeds."""
+"""Augmentation, and how it acts on log-mel frames. All draws are from the caller's generator."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class AugmentConfig:
         time_mask: Largest width of one, as a share of the clip.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of one, in bands.
+        noise: Largest level of added white noise, as a share of the clip's root mean square; of
+            waveforms alone.
         mixup: Parameter of the Beta distribution (arXiv 1710.09412), applied to whole batches.
     """
 
@@ -40,6 +42,7 @@ class AugmentConfig:
     time_mask: float = 0.0
     mel_masks: int = 0
     mel_mask: int = 0
+    noise: float = 0.0
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
@@ -49,6 +52,21 @@ class AugmentConfig:
         for name in ("warp", "tempo", "time_shift", "time_mask"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
+
+
+# A setting that cannot act on a front-end's frames is left out: recipes choose their variations for
+# the sound, whatever front-end reads it.
+UNUSED = {"spectrogram": ("noise",), "waveform": ("warp",)}
+
+
+def unused_settings(config: AugmentConfig, front_end: str) -> list[str]:
+    """Returns the settings that are given but cannot act on the tokens of a front-end.
+
+    Args:
+        config: The settings.
+        front_end: ``"spectrogram"`` or ``"waveform"``.
+    """
+    return [name for name in UNUSED[front_end] if getattr(config, name)]
 
 
 class Augment:
@@ -68,8 +86,7 @@ class Augment:
             bands = np.linspace(0, 1, frames.shape[1], dtype=np.float32)
             curve = np.full_like(bands, rng.normal(0, config.gain) if config.gain else 0)
             if config.tilt:
-                for order, weight in enumerate(rng.normal(0, config.tilt, size=3), start=1):
-                    curve += weight * np.cos(np.pi * order * bands)
+                curve += tilt_curve(bands, config.tilt, rng)
             frames = frames + curve
         if config.warp:
             factor = 1 + rng.uniform(-config.warp, config.warp)
@@ -91,10 +108,10 @@ class Augment:
             return frames
         frames = frames.copy()
         for _ in range(config.time_masks):
-            start, stop = _stretch(len(frames), config.time_mask * len(frames), rng)
+            start, stop = stretch(len(frames), config.time_mask * len(frames), rng)
             frames[start:stop] = 0
         for _ in range(config.mel_masks):
-            start, stop = _stretch(frames.shape[1], config.mel_mask, rng)
+            start, stop = stretch(frames.shape[1], config.mel_mask, rng)
             frames[:, start:stop] = 0
         return frames
 
@@ -109,7 +126,17 @@ def interpolate(frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:
     return result
 
 
-def _stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
+def tilt_curve(
+    positions: npt.NDArray[np.floating], spread: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draws a smooth curve over positions from 0 to 1: half, one and one and a half cosines."""
+    curve = np.zeros(len(positions))
+    for order, weight in enumerate(rng.normal(0, spread, size=3), start=1):
+        curve += weight * np.cos(np.pi * order * positions)
+    return curve
+
+
+def stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
     """Draws a stretch of up to ``widest`` positions inside ``length``."""
     width = int(rng.uniform(0, widest + 1))
     start = int(rng.integers(0, max(1, length - width + 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from spaudio.audio.decode import load_audio
 from spaudio.audio.lock import locked
@@ -22,14 +21,18 @@ from spaudio.audio.manifest import Clip, write_atomic
 from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
 from spaudio.tokens.logmel import LogMel, LogMelConfig
+from spaudio.tokens.samples import WaveformFrames, cut
 
 Frames = npt.NDArray[np.float32]
+FULL_SCALE = 32768  # of 16-bit samples, as decoders have it
 
 
 class FeatureCache:
-    """Log-mel frames of a manifest's clips, in one memory-mapped file.
+    """Frames of a manifest's clips, in one memory-mapped file: log-mel, or a waveform's hops.
 
-    Frames are stored as :func:`as_stored` rounds them.
+    Log-mel frames are stored as float16: their values lie within about ±20, where its step of at
+    most 0.016 is far below the spread of any band. Waveforms are stored as 16-bit samples, which is
+    without loss for 16-bit audio that has the wanted rate, and resampled once for all other.
 
     Args:
         folder: A folder that :func:`build_cache` has finished.
@@ -56,9 +59,9 @@ class FeatureCache:
             )
 
     def frames(self, path: str) -> Frames:
-        """Returns the frames (frames, n_mels) of the clip with this manifest path."""
+        """Returns a clip's frames, (frames, n_mels) or (frames, hop_samples), by manifest path."""
         i = self._position[path]
-        return np.asarray(self._frames[self._starts[i] : self._ends[i]], dtype=np.float32)
+        return restored(self._frames[self._starts[i] : self._ends[i]])
 
     def length(self, path: str) -> int:
         """Returns the number of frames of a clip."""
@@ -67,9 +70,9 @@ class FeatureCache:
 
 
 def build_cache(
-    clips: Sequence[Clip], root: Path, config: LogMelConfig, folder: Path
+    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, folder: Path
 ) -> FeatureCache:
-    """Computes the log-mel frames of all clips, or opens them where that has been done.
+    """Computes the frames of all clips, or opens them where that has been done.
 
     The cache lies in a sub-folder of ``folder`` named by a hash of the clips and of every setting,
     so a change of either makes another cache. The index is written last: a
@@ -78,7 +81,7 @@ def build_cache(
     Args:
         clips: The manifest's clips.
         root: The folder that their paths are relative to.
-        config: Front-end settings; audio is resampled to its sample rate.
+        config: What a frame is; audio is resampled to its sample rate.
         folder: Where caches are kept.
 
     Returns:
@@ -97,27 +100,29 @@ def build_cache(
     target = folder / key
     with locked(folder / f"{key}.lock"):  # two runs at once compute it once
         if not (target / "index.json").is_file():
-            _write_cache(clips, root, LogMel(config), target)
+            _write_cache(clips, root, config, target)
     return FeatureCache(target)
 
 
-@torch.inference_mode()
-def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: Path) -> None:
+def _write_cache(
+    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, target: Path
+) -> None:
     """Writes ``frames.npy`` and then, as the mark that it is finished, ``index.json``."""
     start = time.perf_counter()
+    extract = extractor(config)
     target.mkdir(parents=True, exist_ok=True)
     paths = sorted({clip.path for clip in clips})
     counts: list[int] = []
+    title = "log-mel frames" if isinstance(config, LogMelConfig) else "waveforms"
     with (
         (target / "frames.npy").open("wb") as file,
-        progress_bar("log-mel frames", len(paths)) as advance,
+        progress_bar(title, len(paths)) as advance,
         _one_thread(),
     ):
         # Clip by clip to the disk: all of a large data set's frames would not fit into memory.
         for path in paths:
             # The manifest has decided whether a silent clip is one; here it is only read.
-            waveform = load_audio(root / path, front_end.config.sample_rate, silent_ok=True)
-            frames = as_stored(front_end(torch.from_numpy(waveform))).numpy()
+            frames = extract(load_audio(root / path, config.sample_rate, silent_ok=True))
             if not counts:
                 _write_header(file, 0, frames)
             file.write(frames.tobytes())
@@ -128,19 +133,36 @@ def _write_cache(clips: Sequence[Clip], root: Path, front_end: LogMel, target: P
     index = {
         "paths": paths,
         "frames": counts,
-        "config": asdict(front_end.config),
+        "config": asdict(config),
         "seconds": time.perf_counter() - start,
     }
     write_atomic(target / "index.json", json.dumps(index).encode())
 
 
-def as_stored(frames: Tensor) -> Tensor:
-    """Rounds frames to the type in which the cache keeps them, float16.
+def extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.NDArray[Any]]:
+    """Returns what turns a waveform (samples,) into frames as the cache stores them."""
+    if isinstance(config, WaveformFrames):
+        hop = config.hop_samples
 
-    Log-mel values lie within about ±20, where its step of at most 0.016 is far below the spread of
-    any band. What a model is to see outside of training is rounded alike.
-    """
-    return frames.to(torch.float16)
+        def hops(waveform: Frames) -> npt.NDArray[np.int16]:
+            steps = (cut(waveform, hop) * FULL_SCALE).round()
+            return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+        return hops
+    front_end = LogMel(config)
+
+    @torch.inference_mode()
+    def log_mel(waveform: Frames) -> npt.NDArray[np.float16]:
+        frames: Frames = front_end(torch.from_numpy(waveform)).numpy()
+        return frames.astype(np.float16)
+
+    return log_mel
+
+
+def restored(stored: npt.NDArray[Any]) -> Frames:
+    """Returns frames that :func:`extractor` has made as float32: log-mel, or full scale at 1."""
+    frames = np.asarray(stored, dtype=np.float32)
+    return frames / np.float32(FULL_SCALE) if stored.dtype == np.int16 else frames
 
 
 def _write_header(file: IO[bytes], count: int, like: npt.NDArray[Any]) -> None:

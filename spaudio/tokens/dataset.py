@@ -17,7 +17,7 @@ from spaudio.audio.manifest import Clip, class_names
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FeatureCache
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
 
 Frames = npt.NDArray[np.float32]
 
@@ -26,7 +26,8 @@ class Batch(NamedTuple):
     """A padded batch of clips; a tuple, so that Accelerate can place it on a device.
 
     Args:
-        tokens: (batch, tokens, features), float; padding is zero.
+        tokens: (batch, tokens, features), float; padding is zero. Of the waveform front-end the
+            features are samples, from one token to the next.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
         labels: (batch,), class indices; of a multi-label set (batch, classes), float, 1 for each
             class that the clip has, else 0.
@@ -142,7 +143,7 @@ class TokenDataset(Dataset[Example]):
         clips: Sequence[Clip],
         classes: Sequence[str],
         cache: FeatureCache,
-        normaliser: Normaliser,
+        normaliser: Normaliser | LevelNormaliser,
         *,
         stack: int = 1,
         augment: Augment | None = None,

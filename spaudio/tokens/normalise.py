@@ -1,7 +1,8 @@
-"""Normalisation of log-mel frames: by the training split, or by each clip's own mean."""
+"""Normalisation by the training split or by each clip: log-mel frames, a waveform's level."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from spaudio.errors import ConfigError
 Frames = npt.NDArray[np.float32]
 # A band that never moves (e.g. above the audio's band limit) must not be blown up to noise.
 LEAST_VARIANCE = 1e-4
+LEAST_RMS = 1e-4  # -80 dB below full scale: a clip of dither must not be blown up either
 MODES = ("global", "clip", "clip_std")
 
 
@@ -49,8 +51,7 @@ class Normaliser:
         Raises:
             ConfigError: If the mode is unknown or there is no clip.
         """
-        if mode not in MODES:
-            raise ConfigError(f"tokens.normalise must be one of {MODES}; got {mode!r}")
+        check_mode(mode)
         count, total, squares = 0, None, None
         for frames in training_clips:
             values = frames.astype(np.float64)
@@ -72,3 +73,57 @@ class Normaliser:
         if self.mode == "clip_std":
             std = np.sqrt(np.maximum(frames.var(axis=0), LEAST_VARIANCE))
         return ((frames - mean) / std).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class LevelNormaliser:
+    """Maps waveforms to a root mean square of about 1.
+
+    ``global`` divides by the training split's root mean square, the other modes by each clip's
+    own. What the mode says of the bands is done by the front-end, which computes them.
+
+    Args:
+        mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
+        rms: The training split's.
+    """
+
+    mode: str
+    rms: float
+
+    @classmethod
+    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> LevelNormaliser:
+        """Measures the level of the training split.
+
+        Args:
+            mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
+            training_clips: Samples, of any shape, of each clip of the training split only.
+
+        Raises:
+            ConfigError: If the mode is unknown or there is no clip.
+        """
+        check_mode(mode)
+        count, squares = 0, 0.0
+        for samples in training_clips:
+            count += samples.size
+            squares += float(np.square(samples, dtype=np.float64).sum())
+        if not count:
+            raise ConfigError("normalisation needs at least one training clip; got none")
+        return cls(mode, max(math.sqrt(squares / count), LEAST_RMS))
+
+    def __call__(self, samples: Frames) -> Frames:
+        """Normalises the samples of one clip, of any shape."""
+        rms = self.rms
+        if self.mode != "global":
+            rms = max(math.sqrt(np.square(samples, dtype=np.float64).mean()), LEAST_RMS)
+        return (samples / np.float32(rms)).astype(np.float32, copy=False)
+
+
+def check_mode(mode: str) -> str:
+    """Returns the mode of a normalisation.
+
+    Raises:
+        ConfigError: If it is unknown.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"tokens.normalise must be one of {MODES}; got {mode!r}")
+    return mode

@@ -117,7 +117,8 @@ def classification_loss(
     """Cross-entropy of a training batch, with label smoothing and mixup.
 
     Mixup (arXiv 1710.09412) mixes each clip with another one of the batch. Of two clips of unlike
-    length the shorter one counts as zeros, the mean of normalised frames, where it has ended.
+    length the shorter one counts as zeros where it has ended: the mean of normalised frames, or
+    silence of waveforms, whose samples are mixed.
 
     Args:
         model: Called as ``model(tokens, padding_mask)``.

@@ -7,6 +7,8 @@ from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import make_pooling
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
 
@@ -56,3 +58,17 @@ def test_unknown_filters_and_options_are_named(options: dict[str, object], named
 def test_unknown_pooling_is_named() -> None:
     with pytest.raises(ConfigError, match="'max'"):
         make_pooling("max", 4)
+
+
+def test_a_learned_front_end_stands_before_the_projection() -> None:
+    front_end = WaveformFrontEnd(WaveformConfig(1000, num_filters=4, kernel=0.02), stack=2)
+    model = Classifier(8, 3, SHAPE, {"name": "none"}, front_end=front_end).eval()
+    samples = torch.randn(2, 7, 20)
+    padding = torch.zeros(2, 7, dtype=torch.bool)
+    padding[1, 4:] = True
+    logits = model(samples, padding)
+    torch.testing.assert_close(logits[1:], model(samples[1:, :4]))
+    logits.logsumexp(dim=1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    with pytest.raises(ConfigError, match="tokens of 8 features; got 9"):
+        Classifier(9, 3, SHAPE, {"name": "none"}, front_end=front_end)

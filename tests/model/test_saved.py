@@ -9,6 +9,8 @@ import torch
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 pytest.importorskip("huggingface_hub")
 from spaudio.model.saved import SavedClassifier
@@ -30,11 +32,25 @@ def test_a_model_comes_back_to_the_bit(options: dict[str, object], tmp_path: Pat
     assert {path.suffix for path in tmp_path.iterdir()} <= {".safetensors", ".json", ".md"}
 
 
+def test_a_learned_front_end_comes_back_with_its_model(tmp_path: Path) -> None:
+    config = WaveformConfig(1000, num_filters=4, kernel=0.02, pooling="max", init="random")
+    front_end = WaveformFrontEnd(config, stack=2, normalise="clip_std")
+    x = torch.randn(2, 7, 20)
+    front_end.fit_normaliser([(x, torch.zeros(2, 7, dtype=torch.bool))])
+    model = Classifier(8, 3, SHAPE, {"name": "none"}, front_end=front_end).eval()
+    SavedClassifier.of(model, LABELS).save_pretrained(tmp_path)
+    loaded = SavedClassifier.from_pretrained(tmp_path).model.eval()
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.front_end is not None
+    assert loaded.front_end.config == config
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"filter_options": {"name": "os.system"}}, "os.system"),
         ({"encoder": {"_target_": "os.system"}}, "_target_"),
+        ({"tokens": {"name": "os.system", "sample_rate": 8000}}, "os.system"),
     ],
 )
 def test_a_config_names_settings_and_never_code(

@@ -138,6 +138,16 @@ def test_settings_of_the_chosen_filter_are_known() -> None:
         _check_overrides(FSDD, ["filter=none", "filter.kernel_size=8"])
 
 
+def test_settings_of_the_chosen_front_end_are_known() -> None:
+    """The recipe's own YAML sets n_mels, which a waveform run would leave out without a word."""
+    _check_overrides(FSDD, ["tokens=waveform", "tokens.num_filters=8", "tokens.stack=4"])
+    _check_overrides(FSDD, ["tokens=spectrogram,waveform", "filter=none,bank"])
+    with pytest.raises(ConfigError, match=r"tokens\.n_mels"):
+        _check_overrides(FSDD, ["tokens=waveform", "tokens.n_mels=8"])
+    with pytest.raises(ConfigError, match=r"tokens\.init"):
+        _check_overrides(FSDD, ["tokens.init=mel"])
+
+
 def test_resume_takes_no_other_setting() -> None:
     with pytest.raises(ConfigError, match="seed cannot be changed"):
         _check_overrides(FSDD, ["resume=runs/fsdd/x", "seed=1"])

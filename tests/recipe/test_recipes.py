@@ -8,19 +8,20 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torchaudio.datasets import gtzan
 
 import spaudio.conf
+from spaudio.cli import main
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.language import LanguageModel
-from spaudio.recipe.model import encoder_config
+from spaudio.recipe.model import encoder_config, load_models
 from spaudio.report.text import TEXT_FILES
 from spaudio.report.write import FIGURES, FILES
 from spaudio.tokens.augment import AugmentConfig
-from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.normalise import MODES
+from spaudio.tokens.front_end import read_tokens
 from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
 from tests import tiny_audio, tiny_corpora, tiny_folds
@@ -126,16 +127,15 @@ TEXT_CHOICES = [
 
 def instantiate(config: DictConfig) -> None:
     """Builds everything that a run builds from its settings, but the data."""
-    tokens = dict(config.tokens)
-    stack, normalise = tokens.pop("stack"), tokens.pop("normalise")
-    assert normalise in MODES
-    front_end = LogMelConfig(**tokens)
+    tokens = read_tokens(config.tokens)
     AugmentConfig(**config.augment)
     TrainerConfig(**config.trainer)
     OptimConfig(**config.optim)
     shape = {key: value for key, value in config.model.items() if key != "pooling"}
-    features = stack * front_end.n_mels
-    Classifier(features, 10, EncoderConfig(**shape), config.filter, config.model.pooling)
+    Classifier(
+        tokens.features, 10, EncoderConfig(**shape), config.filter, config.model.pooling,
+        tokens.module(),
+    )  # fmt: skip
 
 
 def test_every_recipe_has_a_debug_run_and_a_readme() -> None:
@@ -239,3 +239,39 @@ def test_debug_text_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run
     assert "**not text8**" in text
     assert "stride 16" in text
     assert f"{report['test']['bits']:.4f}" in text
+
+
+def test_waveform_tokens_by_one_override(tmp_path: Path, run_recipe: Run) -> None:
+    done = run_recipe(
+        "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6", "filter.width=8",
+        "filter.heads=2", "preset=debug", "augment.mixup=0.4", "augment.warp=0.1", "run_id=first",
+        *tiny_folder(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tokens=waveform leaves out augment.warp" in done.stderr
+    run = tmp_path / "runs" / "folder" / "first"
+    for name in (*FILES, "frontend.png", "filters.png", "mask.png"):
+        assert (run / name).stat().st_size > 0, name
+    report = json.loads((run / "report.json").read_text())
+    assert report["tokens"]["name"] == "waveform"
+    assert report["front_end_params"] == 40 * 400
+    assert report["token_seconds"] == 0.01
+    assert "frontend.png" in (run / "report.md").read_text()
+    before, after = load_models(run)
+    assert before.front_end is not None
+    assert after.front_end is not None
+    assert not torch.equal(before.front_end.filters.weight, after.front_end.filters.weight)
+    assert after.front_end.mean.abs().sum() > 0  # measured, and kept with the weights
+    (run / "frontend.png").unlink()
+    main(["filters", str(run)])
+    assert (run / "frontend.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_waveform_tokens_take_what_is_their_own_of_every_recipe(recipe: str) -> None:
+    config = compose(recipe, "tokens=waveform")
+    tokens, plain = read_tokens(config.tokens), read_tokens(compose(recipe).tokens)
+    assert tokens.module() is not None
+    assert tokens.stack == plain.stack
+    assert tokens.front_end.hop_samples == plain.front_end.hop_samples
+    assert tokens.front_end.sample_rate == plain.front_end.sample_rate

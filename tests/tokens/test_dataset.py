@@ -23,7 +23,8 @@ from spaudio.tokens.dataset import (
     stack_frames,
 )
 from spaudio.tokens.logmel import LogMel, LogMelConfig
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.samples import WaveformFrames
 
 CONFIG = LogMelConfig(8000, n_mels=12)
 
@@ -48,6 +49,36 @@ def test_cache_holds_the_front_ends_frames(clips: tuple[Path, list[Clip]], tmp_p
         expected = LogMel(CONFIG)(torch.from_numpy(wave)).numpy()
         assert cache.length(clip.path) == len(expected)
         np.testing.assert_allclose(cache.frames(clip.path), expected, atol=0.01)
+
+
+def test_cache_holds_waveforms_without_loss(clips: tuple[Path, list[Clip]], tmp_path: Path) -> None:
+    root, made = clips
+    cache = build_cache(made, root, WaveformFrames(8000, 0.01), tmp_path)
+    for clip in made:
+        wave, _ = soundfile.read(root / clip.path, dtype="float32")
+        frames = cache.frames(clip.path)
+        assert frames.shape == (1 + len(wave) // 80, 80)
+        assert cache.length(clip.path) == len(frames)
+        np.testing.assert_array_equal(frames.reshape(-1)[: len(wave)], wave)  # 16 bits, to the bit
+        assert (frames.reshape(-1)[len(wave) :] == 0).all()
+
+
+def test_waveform_tokens_are_as_many_as_the_spectrograms(
+    clips: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    root, made = clips
+    spectrogram = dataset(clips, tmp_path, None)
+    cache = build_cache(made, root, WaveformFrames(8000, 0.01), tmp_path)
+    level = LevelNormaliser.fit("clip", [cache.frames(c.path) for c in made])
+    data = TokenDataset(made, "ab", cache, level, stack=2)
+    assert data.lengths() == spectrogram.lengths()
+    batch = collate([data[0, i] for i in range(4)])
+    assert batch.tokens.shape[2] == 2 * 80
+    torch.testing.assert_close(
+        batch.padding_mask, collate([spectrogram[0, i] for i in range(4)]).padding_mask
+    )
+    power = batch.tokens.square().sum(dim=(1, 2)) / torch.tensor([2480, 960, 4080, 1680])
+    torch.testing.assert_close(power, torch.ones(4), rtol=1e-3, atol=0)
 
 
 def test_cache_is_keyed_by_its_settings_and_not_computed_twice(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.normalise import Normaliser
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
 
 RNG = np.random.default_rng(0)
 CLIPS = [
@@ -48,3 +48,17 @@ def test_unknown_mode_and_no_clips_are_refused() -> None:
         Normaliser.fit("speaker", CLIPS)
     with pytest.raises(ConfigError, match="at least one"):
         Normaliser.fit("clip", [])
+
+
+def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
+    samples = np.concatenate([LevelNormaliser.fit("global", CLIPS)(clip).ravel() for clip in CLIPS])
+    assert np.square(samples).mean() == pytest.approx(1, rel=1e-5)
+    each = LevelNormaliser.fit("clip", CLIPS)
+    for clip in CLIPS:
+        assert np.square(each(clip)).mean() == pytest.approx(1, rel=1e-5)
+        np.testing.assert_allclose(each(3 * clip), each(clip), rtol=1e-5)
+    assert np.abs(each(np.zeros((4, 5), np.float32))).max() == 0
+    with pytest.raises(ConfigError, match="'speaker'"):
+        LevelNormaliser.fit("speaker", CLIPS)
+    with pytest.raises(ConfigError, match="at least one"):
+        LevelNormaliser.fit("global", [])

@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.dataset import Batch
+from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.train.objective import classification_loss, predict
 
 
@@ -71,3 +75,24 @@ def test_mixup_of_a_clip_with_itself_is_the_clip() -> None:
         for mixup in (0.0, 0.4)
     ]
     torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_mixup_of_waveforms_mixes_their_samples() -> None:
+    """What is mixed comes before a learned front-end, and the longer clip is no padding."""
+    front_end = WaveformFrontEnd(WaveformConfig(1000, num_filters=3, kernel=0.02))
+    shape = EncoderConfig(dim=8, layers=1, heads=2, dropout=0.0)
+    model = Classifier(3, 3, shape, {"name": "none"}, front_end=front_end)
+    torch.manual_seed(0)
+    one = batch([0, 1, 2])._replace(tokens=torch.randn(3, 5, 10))
+    one.tokens[one.padding_mask] = 0
+    options = {"label_smoothing": 0.0, "mixup": 0.4}
+    loss = classification_loss(model, one, **options, rng=np.random.default_rng(2))  # type: ignore[arg-type]
+    rng = np.random.default_rng(2)
+    share, other = float(rng.beta(0.4, 0.4)), rng.permutation(3)
+    expected = 0.0
+    for i, j in enumerate(other):
+        long = 5 if 1 not in (i, j) or i != j else 2
+        mixed = (share * one.tokens[i] + (1 - share) * one.tokens[j])[None, :long]
+        scores = model(mixed).log_softmax(dim=1)[0]
+        expected -= share * scores[one.labels[i]] + (1 - share) * scores[one.labels[j]]
+    torch.testing.assert_close(loss, expected / 3)

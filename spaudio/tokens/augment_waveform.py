@@ -1,0 +1,103 @@
+"""Augmentation of waveforms: what the settings of :mod:`spaudio.tokens.augment` do to samples."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import soxr
+
+from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
+from spaudio.tokens.samples import WaveformConfig, cut
+from spaudio.tokens.scales import hz_to_mel
+
+
+class WaveformAugment(Augment):
+    """Applies the variations of a config to the samples of one clip, cut into hops.
+
+    The settings mean what they mean for log-mel frames, and are drawn in the same way: ``gain``
+    and ``tilt`` are nats of power, here by a factor and by an equaliser over the clip's spectrum;
+    ``time_shift`` and the masks of ``time_masks`` are filled with silence; ``mel_masks`` are bands
+    that are filtered out, ``mel_mask`` counts their width in bands of the front-end's number of
+    filters. ``tempo`` resamples, so that pitch and formants move with the duration (Ko et al. 2015,
+    "Audio augmentation for speech recognition"); ``warp`` alone has no counterpart and is left out
+    (:func:`spaudio.tokens.augment.unused_settings`). ``noise`` is added white.
+
+    Args:
+        config: The settings.
+        front_end: Of the waveforms.
+    """
+
+    def __init__(self, config: AugmentConfig, front_end: WaveformConfig) -> None:
+        super().__init__(config)
+        self._hop = front_end.hop_samples
+        self._bands = front_end.num_filters
+        self._rate = front_end.sample_rate
+
+    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Varies level, spectral tilt, speed, position and noise of (frames, hop_samples)."""
+        config = self.config
+        wave = frames.reshape(-1)
+        if config.gain:
+            wave = wave * np.float32(math.exp(rng.normal(0, config.gain) / 2))
+        if config.tilt:
+            curve = tilt_curve(_mel_axis(len(wave), self._rate), config.tilt, rng)
+            wave = _equalise(wave, np.exp(curve / 2))
+        if config.tempo:
+            factor = 1 + rng.uniform(-config.tempo, config.tempo)
+            wave = soxr.resample(wave, 1.0, factor, quality="LQ")
+        if config.time_shift:
+            most = config.time_shift * len(wave)
+            shift = round(rng.uniform(-most, most))
+            moved = np.zeros_like(wave)
+            moved[max(shift, 0) : len(wave) + min(shift, 0)] = wave[
+                max(-shift, 0) : len(wave) - max(shift, 0)
+            ]
+            wave = moved
+        if config.noise:
+            level = rng.uniform(0, config.noise) * math.sqrt(float(np.square(wave).mean()))
+            wave = wave + level * rng.standard_normal(len(wave), dtype=np.float32)
+        if len(wave) == frames.size:
+            return wave.reshape(frames.shape).astype(np.float32, copy=False)
+        return cut(wave, self._hop)
+
+    def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Silences random stretches of time, and filters random bands out."""
+        config = self.config
+        if not (config.time_masks or config.mel_masks):
+            return frames
+        wave = frames.reshape(-1).copy()
+        for _ in range(config.time_masks):
+            start, stop = stretch(len(wave), config.time_mask * len(wave), rng)
+            wave[start:stop] = 0
+        if config.mel_masks:
+            bands = _mel_axis(len(wave), self._rate) * self._bands
+            gains = np.ones_like(bands)
+            for _ in range(config.mel_masks):
+                start, stop = stretch(self._bands, config.mel_mask, rng)
+                gains[(bands >= start) & (bands < stop)] = 0
+            wave = _equalise(wave, gains)
+        return wave.reshape(frames.shape)
+
+
+@lru_cache(maxsize=256)
+def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
+    """Returns where each bin of a clip's spectrum lies on the mel scale, from 0 to 1."""
+    mel = hz_to_mel(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
+    return np.asarray(mel / hz_to_mel(sample_rate / 2))
+
+
+def _equalise(wave: Frames, gains: npt.NDArray[np.floating]) -> Frames:
+    """Weighs the bins of a waveform's spectrum."""
+    size = _fast(len(wave))
+    spectrum = scipy.fft.rfft(wave, size) * gains.astype(np.float32)
+    weighed: Frames = scipy.fft.irfft(spectrum, size)[: len(wave)]
+    return weighed
+
+
+def _fast(samples: int) -> int:
+    """Returns the next length whose Fourier transform is fast: a prime one takes many times it."""
+    return int(scipy.fft.next_fast_len(samples, real=True))
