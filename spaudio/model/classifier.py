@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spaudio.errors import ConfigError
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
 from spaudio.tokens.waveform import WaveformFrontEnd
