@@ -111,7 +111,8 @@ def data_at_hand(name: str, data: Path) -> str:
         else:
             gone += 1
     if counts:
-        return f"prepared: {' / '.join(counts)} clips"
+        # A set may be prepared in several ways, such as by several splits.
+        return f"prepared: {' / '.join(dict.fromkeys(counts))} clips"
     if gone:
         return "prepared, but its audio is gone"
     if (home / "work").is_dir() and any((home / "work").iterdir()):
