@@ -82,7 +82,8 @@ class WaveformFrontEnd(nn.Module):
         kept = _kept(frames, padding_mask, self.stack)
         frames = (frames - self._mean(frames, kept)) / self._std(frames, kept)
         frames = torch.where(kept, frames, 0)
-        return frames.reshape(*tokens.shape[:2], self.features)
+        # Not a reshape: torch.export cannot prove that `stack` divides the number of frames.
+        return frames.unfold(1, self.stack, self.stack).transpose(2, 3).flatten(2)
 
     def log_frames(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns frames before normalisation, (batch, tokens * stack, num_filters).

@@ -123,3 +123,10 @@ def test_a_wrong_ending_is_named(run: Path, tmp_path: Path) -> None:
         export_run(run, "pt2", tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="onnx, pt2"):
         export_run(run, "tflite", tmp_path / "m.tflite")
+
+
+def test_waveform_tokens_are_exported_with_their_filters(tmp_path: Path) -> None:
+    made = make_untrained_run(tmp_path, "tokens=waveform", "tokens.stack=2", "filter=bank")
+    done = export_run(made, "pt2")
+    assert done.path.stat().st_size > 0
+    assert done.difference < 1e-4
