@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from spaudio.errors import SpaudioError
+
 if sys.platform != "win32":
     import fcntl
 
@@ -21,4 +23,23 @@ def locked(file: Path) -> Iterator[None]:
     with file.open("a") as handle:
         if sys.platform != "win32":
             fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds ``<folder>/lock`` as :func:`locked` does, but does not wait for it.
+
+    Raises:
+        SpaudioError: If another process holds it.
+    """
+    with (folder / "lock").open("a") as handle:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SpaudioError(
+                    f"{folder} is being trained by another process; wait for its end, or start a "
+                    "run of its own"
+                ) from error
         yield

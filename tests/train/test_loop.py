@@ -19,9 +19,10 @@ from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.normalise import Normaliser
 from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
+from spaudio.train.loop import FitResult, fit, make_feed
 from spaudio.train.objective import Classification
 from spaudio.train.optim import OptimConfig
+from spaudio.train.trainer import TrainerConfig
 
 
 class ToyCache:
@@ -133,7 +134,8 @@ def test_a_log_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(SpaudioError, match=r"loss of epoch .* is (nan|inf).*resume="):
+    named = r"loss of epoch \d, step \d is (nan|inf): the batch of training items \[\d+.*resume="
+    with pytest.raises(SpaudioError, match=named):
         train(tmp_path, 3, lr=1e30)
     assert all(w.isfinite().all() for w in last(tmp_path).values())
 
