@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from omegaconf import DictConfig
 
@@ -29,6 +30,7 @@ def is_first_process() -> bool:
 
 def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     """Joins the processes of a run."""
+    AcceleratorState._reset_state()  # of the run before it in a sweep, whose precision may differ
     return Accelerator(
         mixed_precision=trainer.precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
