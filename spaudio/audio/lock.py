@@ -28,7 +28,10 @@ def locked(file: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds ``<folder>/lock`` as :func:`locked` does, but does not wait for it.
+    """Holds ``<folder>/lock`` against other processes, and does not wait for it.
+
+    Processes that are forked from this one, as those that load batches, do not hold it: it ends
+    with this process even where they outlive it.
 
     Raises:
         SpaudioError: If another process holds it.
@@ -36,8 +39,8 @@ def claimed(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("a") as handle:
         if sys.platform != "win32":
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
                 raise SpaudioError(
                     f"{folder} is being trained by another process; wait for its end, or start a "
                     "run of its own"

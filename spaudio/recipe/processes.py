@@ -6,11 +6,13 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from omegaconf import DictConfig
 
+from spaudio.errors import ConfigError
 from spaudio.recipe.run_folder import create_run_folder
 from spaudio.train.trainer import TrainerConfig
 
@@ -29,12 +31,24 @@ def is_first_process() -> bool:
 
 
 def make_accelerator(trainer: TrainerConfig) -> Accelerator:
-    """Joins the processes of a run."""
+    """Joins the processes of a run.
+
+    Raises:
+        ConfigError: If they cannot be joined.
+    """
     AcceleratorState._reset_state()  # of the run before it in a sweep, whose precision may differ
-    return Accelerator(
+    accelerator = Accelerator(
+        # Several processes on a machine without a GPU: Accelerate must be told.
+        cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
         mixed_precision=trainer.precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    if accelerator.num_processes != processes():
+        raise ConfigError(
+            f"{processes()} processes were started, of which {accelerator.num_processes} joined; "
+            "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
+        )
+    return accelerator
 
 
 def share_run_folder(config: DictConfig, accelerator: Accelerator) -> Path:

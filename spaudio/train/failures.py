@@ -22,20 +22,24 @@ def named_failures(run: Path) -> Iterator[None]:
     go_on = f"the last checkpoint is whole; go on with resume={run}"
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise SpaudioError(
-            f"out of memory: {_line(error)}. Free some, or start a run with a larger "
-            f"trainer.accumulate (or fewer trainer.workers); {go_on}"
-        ) from error
-    except OSError as error:
-        raise SpaudioError(f"{_line(error)}. Mend that; {go_on}") from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise SpaudioError(
-            f"a process that loads batches has died: {_line(error)}. Where it was killed for "
-            f"memory, free some or take fewer trainer.workers in a new run; {go_on}"
-        ) from error
+    except (MemoryError, OSError, RuntimeError) as error:
+        # NumPy's MemoryError comes out of a worker as a RuntimeError that tells of it.
+        said, line = str(error), _line(error)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            said.startswith(("Caught MemoryError", "Caught OutOfMemoryError"))
+        ):
+            raise SpaudioError(
+                f"out of memory: {line}. Free some, or start a run with a larger "
+                f"trainer.accumulate or fewer trainer.workers; {go_on}"
+            ) from error
+        if said.startswith("DataLoader worker"):
+            raise SpaudioError(
+                f"a process that loads batches has died: {line}. Where it was killed for memory, "
+                f"free some, or take fewer trainer.workers in a new run; {go_on}"
+            ) from error
+        if isinstance(error, OSError):
+            raise SpaudioError(f"{line}. Mend that; {go_on}") from error
+        raise
 
 
 def _line(error: BaseException) -> str:

@@ -134,7 +134,7 @@ def fit(
             process trains the run, or the machine fails (`spaudio.train.failures`).
     """
     claim = claimed(run) if accelerator.is_main_process else nullcontext()
-    with claim, named_failures(run):
+    with named_failures(run), claim:
         return _fit(
             model, train, valid, objective, trainer, optim, seed, run, config, accelerator, resume
         )

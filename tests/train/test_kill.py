@@ -88,9 +88,15 @@ def test_killed_from_outside(tmp_path: Path, whole: Path) -> None:
 
 
 def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
-    with (
-        claimed(tmp_path),
-        pytest.raises(SpaudioError, match="trained by another process"),
-    ):
-        train(tmp_path, 1)
+    with claimed(tmp_path):
+        process = PROCESSES.Process(target=refused, args=(tmp_path,))
+        process.start()
+        process.join(60)
+    assert process.exitcode == 0
     train(tmp_path, 1)
+
+
+def refused(run: Path) -> None:
+    with pytest.raises(SpaudioError, match="trained by another process"):
+        train(run, 1)
+    assert not (run / "checkpoints").exists()
