@@ -23,4 +23,4 @@ class DataError(SpaudioError):
 
 
 class CheckpointError(SpaudioError):
-    """A run cannot be loaded or resumed."""
+    """A run cannot be loaded, resumed or saved."""

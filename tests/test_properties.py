@@ -23,8 +23,8 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.recipe.settings import check_value
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.logmel import LogMelConfig
-from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
+from spaudio.train.trainer import TrainerConfig
 from tests.fuzz.targets import TARGETS, seeds
 
 # Seeded, so that the suite says the same each time; `make fuzz` is the one that searches.

@@ -8,6 +8,7 @@ python recipes/<name>/run.py resume=RUN               goes on with a run, or wit
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.compare import compare_runs
 from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
+from spaudio.recipe.processes import is_first_process, processes
 from spaudio.recipe.run import run_recipe
 from spaudio.recipe.settings import check_value, unknown, values
 from spaudio.recipe.text import run_text
@@ -51,25 +53,33 @@ def main(script: str) -> None:
     """
     folder = Path(script).resolve().parent
     console = Console(stderr=True)
+    who = "" if is_first_process() else f"process {os.environ['RANK']}: "
     finished: list[Path] = []
 
     def task(config: DictConfig) -> None:
         try:
             if is_fold_run(config):
+                if processes() > 1:
+                    raise ConfigError(
+                        "folds=all starts runs of its own, beside each other with jobs=N; under "
+                        "torchrun name one, as the recipe's fold_by.key says"
+                    )
                 finished.append(run_folds(config, Path(script).resolve()))
             else:
                 run = run_text if is_text(config) else run_recipe
                 finished.append(run(config, folder.parents[1] / "data_prep"))
-        except (SpaudioError, OmegaConfBaseException) as error:
+        except (SpaudioError, OmegaConfBaseException, OSError) as error:
             # SystemExit passes through Hydra, which would print a traceback of its own.
-            console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+            console.print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
             raise SystemExit(1) from error
 
     arguments = sys.argv[1:]
     try:
+        if processes() > 1 and {"-m", "--multirun"} & set(arguments):
+            raise ConfigError("a sweep (-m) is not for torchrun; start one run of each setting")
         _check_overrides(folder, [a for a in arguments if not a.startswith("-")])
     except ConfigError as error:
-        console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+        console.print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
         raise SystemExit(1) from error
     given = {argument.partition("=")[0] for argument in arguments}
     ours = [override for override in HYDRA if override.partition("=")[0] not in given]

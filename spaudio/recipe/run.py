@@ -28,7 +28,13 @@ from spaudio.recipe.model import (
     fit_front_end,
 )
 from spaudio.recipe.path import draw_path
-from spaudio.recipe.run_folder import create_run_folder, read_run_config
+from spaudio.recipe.processes import (
+    is_first_process,
+    make_accelerator,
+    processes,
+    share_run_folder,
+)
+from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.floor import measure_floor
 from spaudio.report.multilabel import MultiLabelScores, score_multilabel
 from spaudio.report.provenance import provenance
@@ -39,10 +45,12 @@ from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.tokens.front_end import own_settings
 from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
+from spaudio.train.loop import FitResult, fit, make_feed
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
 from spaudio.train.objective import Classification, Predictions
 from spaudio.train.optim import OptimConfig
+from spaudio.train.shards import share_out
+from spaudio.train.trainer import TrainerConfig
 
 
 def run_recipe(config: DictConfig, scripts: Path) -> Path:
@@ -58,7 +66,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     Raises:
         SpaudioError: Of the kind that fits, for whatever the user can mend.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first_process())
     resume = config.resume is not None
     if resume:
         run = Path(config.resume)
@@ -72,11 +80,13 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     if unused := unused_settings(AugmentConfig(**config.augment), config.tokens.name):
         console.print(f"tokens={config.tokens.name} leaves out augment.{', augment.'.join(unused)}")
     start = time.perf_counter()
-    data = load_data(config, scripts)
+    accelerator = make_accelerator(trainer)
+    with accelerator.main_process_first():  # the others find what it has prepared
+        data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
     if not resume:
         fit_front_end(model, data, config.seed)
-        run = create_run_folder(config)
+        run = share_run_folder(config, accelerator)
     console.print(f"run: {run}")
     for advice in (
         rate_advice(
@@ -91,18 +101,19 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     ):
         if advice is not None:
             console.print(f"warning: {advice}", style="yellow", soft_wrap=True, markup=False)
-    floor = measure_floor(
-        data.clips,
-        data.classes,
-        data.root,
-        config.tokens.sample_rate,
-        features_folder(config),
-        multi_label=data.multi_label,
-    )
+    floor = {}
+    if accelerator.is_main_process:  # which alone reports it
+        floor = measure_floor(
+            data.clips,
+            data.classes,
+            data.root,
+            config.tokens.sample_rate,
+            features_folder(config),
+            multi_label=data.multi_label,
+        )
     kind = MultiLabel if data.multi_label else Classification
     objective = kind(trainer.label_smoothing, config.augment.mixup)
     prepare_seconds = time.perf_counter() - start
-    accelerator = Accelerator(mixed_precision=trainer.precision)
     if accelerator.is_main_process:
         Inputs.of(data).save(run)
     try:
@@ -180,7 +191,7 @@ def _predict(
     accelerator: Accelerator,
 ) -> Predictions | MultiLabelPredictions:
     """Runs the trained model over a split."""
-    loader = accelerator.prepare(make_feed(dataset, trainer, shuffle=False, seed=0).loader)
+    loader = share_out(make_feed(dataset, trainer, shuffle=False, seed=0).loader, accelerator)
     with progress_bar("predict", len(loader), show=accelerator.is_main_process) as advance:
 
         def counted() -> Iterator[Batch]:
@@ -213,6 +224,7 @@ def _facts(
         "valid": valid.metrics,
         "best_epoch": result.best_epoch,
         "epochs": config.trainer.epochs,
+        "processes": processes(),
         "num_params": num_params,
         "filter_params": filter_params,
         "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],

@@ -29,17 +29,22 @@ def create_run_folder(config: DictConfig) -> Path:
         The new folder.
 
     Raises:
-        ConfigError: If a folder of that name exists.
+        ConfigError: If a folder of that name exists, or none can be made.
     """
     run_id = config.run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder = Path(str(config.runs), str(config.recipe), str(run_id))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         os.mkdir(folder)  # fails where another run has taken the name, also at the same instant
     except FileExistsError as error:
         raise ConfigError(
             f"run_id={run_id} exists in {folder.parent}; take another name, or go on with it by "
             f"resume={folder}"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"runs={config.runs}: cannot make {folder} ({error.strerror}); name a folder that can "
+            "be written to"
         ) from error
     write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
     return folder

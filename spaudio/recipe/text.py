@@ -21,7 +21,13 @@ from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import prep_function
 from spaudio.recipe.model import build_language_model, draw_filters, encoder_config
 from spaudio.recipe.path import draw_path
-from spaudio.recipe.run_folder import create_run_folder, read_run_config
+from spaudio.recipe.processes import (
+    is_first_process,
+    make_accelerator,
+    processes,
+    share_run_folder,
+)
+from spaudio.recipe.run_folder import read_run_config
 from spaudio.report.provenance import provenance
 from spaudio.report.text import write_text_report
 from spaudio.tokens.corpus import (
@@ -44,8 +50,10 @@ from spaudio.tokens.windows import (
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.log import read_log
-from spaudio.train.loop import Feed, FitResult, TrainerConfig, fit
+from spaudio.train.loop import Feed, FitResult, fit
 from spaudio.train.optim import OptimConfig
+from spaudio.train.shards import share_out
+from spaudio.train.trainer import TrainerConfig
 
 
 def run_text(config: DictConfig, scripts: Path) -> Path:
@@ -61,7 +69,7 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
     Raises:
         SpaudioError: Of the kind that fits, for whatever the user can mend.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first_process())
     resume = config.resume is not None
     if resume:
         run = Path(config.resume)
@@ -76,15 +84,16 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
         if OmegaConf.select(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1; got {OmegaConf.select(config, name)}")
     start = time.perf_counter()
-    corpus = load_corpus(config, scripts)
+    accelerator = make_accelerator(trainer)
+    with accelerator.main_process_first():  # the others find what it has prepared
+        corpus = load_corpus(config, scripts)
     model = build_language_model(config, len(ALPHABET))
     train, valid = _feeds(config, corpus, trainer)
     tests = {name: _sliding_feed(config, corpus.split(name), trainer) for name in ("valid", "test")}
     if not resume:
-        run = create_run_folder(config)
+        run = share_run_folder(config, accelerator)
     console.print(f"run: {run}\ntext: {corpus.name}, {len(corpus.symbols):,} characters")
     prepare_seconds = time.perf_counter() - start
-    accelerator = Accelerator(mixed_precision=trainer.precision)
     try:
         result = fit(
             model,
@@ -97,7 +106,8 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
             run=run,
             config=OmegaConf.to_yaml(config, resolve=True),
             accelerator=accelerator,
-            resume=resume,
+            # A run that was stopped before its first checkpoint begins anew.
+            resume=resume and any((run / "checkpoints").glob("last-*")),
         )
     except KeyboardInterrupt:
         console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
@@ -191,7 +201,7 @@ def _feed(dataset: TextWindows, sampler: RandomWindows | EveryWindow, workers: i
 
 def _measure(model: LanguageModel, feed: Feed, accelerator: Accelerator, name: str) -> Likelihood:
     """Measures a split at the end."""
-    loader = accelerator.prepare(feed.loader)
+    loader = share_out(feed.loader, accelerator)
     with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
 
         def counted() -> Any:
@@ -233,6 +243,7 @@ def _facts(
         "seed": config.seed,
         "best_epoch": result.best_epoch,
         "epochs": config.trainer.epochs,
+        "processes": processes(),
         "steps": config.trainer.epochs * config.steps_per_epoch,
         "num_params": num_params,
         "filter_params": filter_params,

@@ -1,13 +1,17 @@
 """Checkpoints: weights as safetensors, the trainer's state apart, never half-written.
 
 A checkpoint is a folder ``<name>-<epoch>`` that is filled under a temporary name and renamed at
-the end; the one before it goes only then. So there is always a whole one to go on from.
+the end; the one before it stays, and the one before that goes. Each holds the SHA-256 of its files:
+of one that was damaged on the disk, the one before it is taken.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from spaudio.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer.pt"
+HASHES = "sha256.json"
+KEPT = 2  # of each name, so that one may be damaged
 
 
 def save_checkpoint(
@@ -30,7 +36,7 @@ def save_checkpoint(
     state: dict[str, Any] | None = None,
     config: str | None = None,
 ) -> Path:
-    """Writes a checkpoint and then removes the older ones of the same name.
+    """Writes a checkpoint and then removes the older ones of the same name but one.
 
     Args:
         folder: The run's checkpoint folder.
@@ -42,41 +48,71 @@ def save_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointError: If it cannot be written; those before it are kept.
     """
     target = folder / f"{name}-{epoch:04d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    save_file(tensors, temporary / WEIGHTS, metadata={"epoch": str(epoch)})
-    if state is not None:
-        torch.save(state, temporary / STATE)
-    if config is not None:
-        (temporary / "config.yaml").write_text(config, encoding="utf-8")
-    for file in temporary.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    if target.exists():  # the same epoch once more, after a resume
-        shutil.rmtree(target)
-    temporary.rename(target)
-    for older in _existing(folder, name)[:-1]:
-        shutil.rmtree(older)
+    try:
+        for left in folder.glob(f".{name}-*"):  # by a process that was killed
+            shutil.rmtree(left)
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / WEIGHTS, metadata={"epoch": str(epoch)})
+        if state is not None:
+            torch.save(state, temporary / STATE)
+        if config is not None:
+            (temporary / "config.yaml").write_text(config, encoding="utf-8")
+        hashes = {file.name: _hash(file) for file in sorted(temporary.iterdir())}
+        (temporary / HASHES).write_text(json.dumps(hashes), encoding="utf-8")
+        for file in temporary.iterdir():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        if target.exists():  # the same epoch once more, after a resume
+            _remove(target)
+        temporary.rename(target)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last one
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write {target}: {str(error).splitlines()[0]}. Those before it are kept; make "
+            f"room or have the folder writable, then go on with resume={folder.parent}"
+        ) from error
+    for older in _existing(folder, name)[:-KEPT]:
+        _remove(older)
     return target
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """Returns the newest checkpoint of a name.
+    """Returns the newest checkpoint of a name that is whole; warns of newer ones that are not.
 
     Raises:
         CheckpointError: If there is none.
     """
     existing = _existing(folder, name)
-    if not existing:
-        raise CheckpointError(
-            f"no checkpoint {name!r} in {folder}; the run was stopped before its first one or the "
-            "folder is not a run's"
+    for checkpoint in reversed(existing):
+        damaged = _damaged(checkpoint)
+        if damaged is None:
+            return checkpoint
+        warnings.warn(
+            f"{checkpoint / damaged} is damaged; the checkpoint before it is taken", stacklevel=2
         )
-    return existing[-1]
+    if existing:
+        raise CheckpointError(f"every checkpoint {name!r} in {folder} is damaged; start a new run")
+    raise CheckpointError(
+        f"no checkpoint {name!r} in {folder}; the run was stopped before its first one or the "
+        "folder is not a run's"
+    )
+
+
+def drop_later(folder: Path, name: str, epoch: int) -> None:
+    """Removes checkpoints after an epoch, of what a resumed run does again; keeps that epoch's."""
+    existing = _existing(folder, name)
+    kept = f"{name}-{epoch:04d}"
+    if kept in [checkpoint.name for checkpoint in existing]:
+        for checkpoint in existing:
+            if checkpoint.name > kept:
+                _remove(checkpoint)
 
 
 def load_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -130,3 +166,31 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 def _existing(folder: Path, name: str) -> list[Path]:
     """Returns the finished checkpoints of a name, oldest first."""
     return sorted(folder.glob(f"{name}-[0-9][0-9][0-9][0-9]"))
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _damaged(checkpoint: Path) -> str | None:
+    """Returns the name of a file that is not as it was written; None where all are."""
+    if not (checkpoint / HASHES).is_file():
+        return None  # of a version that kept no hashes: reading it will tell
+    try:
+        hashes: dict[str, str] = json.loads((checkpoint / HASHES).read_text(encoding="utf-8"))
+    except ValueError:
+        return HASHES
+    for name, expected in hashes.items():
+        file = checkpoint / name
+        if not file.is_file() or _hash(file) != expected:
+            return name
+    return None
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint; a kill in between leaves none that looks like a whole one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.windows import TextBatch
+from spaudio.train.shards import gather
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class NextCharacter:
     def measure(
         self, model: nn.Module, batches: Iterable[TextBatch], accelerator: Accelerator
     ) -> Likelihood:
-        """Runs a model over a prepared loader; only the predictions that count are counted."""
+        """Runs a model over its process's share; only the predictions that count are counted."""
         model.eval()
         nats, count = 0.0, 0
         for batch in batches:
@@ -67,9 +68,10 @@ class NextCharacter:
             place = torch.arange(lost.shape[1], device=lost.device)
             counted = place >= batch.skip.unsqueeze(1)
             sums = (lost.double() * counted).sum(dim=1)
-            sums, counts = accelerator.gather_for_metrics((sums, counted.sum(dim=1)))
             nats += float(sums.sum())
-            count += int(counts.sum())
+            count += int(counted.sum())
+        shares = gather([(nats, count)], accelerator)
+        nats, count = sum(share[0] for share in shares), sum(share[1] for share in shares)
         return Likelihood(nats / max(count, 1), count)
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from spaudio.audio.manifest import write_atomic
+
 
 class TrainingLog:
     """Appends one record an epoch to ``log.jsonl``.
@@ -19,7 +21,8 @@ class TrainingLog:
     def __init__(self, folder: Path, keep: int = 0) -> None:
         self.path = folder / "log.jsonl"
         self.records = [r for r in read_log(folder) if r["epoch"] <= keep]
-        self.path.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        # A run that is killed here must not lose its log.
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in self.records).encode())
         self._board = _tensorboard(folder)
 
     def add(self, record: dict[str, Any]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,49 +18,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.audio.lock import claimed
+from spaudio.errors import SpaudioError
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
-from spaudio.train.checkpoint import find_checkpoint, load_model, load_state, save_checkpoint
+from spaudio.train.checkpoint import (
+    drop_later,
+    find_checkpoint,
+    load_model,
+    load_state,
+    save_checkpoint,
+)
+from spaudio.train.failures import named_failures
 from spaudio.train.log import TrainingLog
 from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig, make_optimizer, schedule
+from spaudio.train.random_state import random_states, restore_random_state, seed_process
+from spaudio.train.shards import gather, share_out, split_up
+from spaudio.train.trainer import TrainerConfig
 
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How to train.
-
-    Args:
-        epochs: Passes over the training split.
-        batch_size: Clips a batch and process.
-        precision: ``"no"`` (float32) or ``"bf16"``.
-        clip_norm: Largest norm of the gradient.
-        label_smoothing: Share of the target that is spread over all classes.
-        workers: Processes that load batches; 0 loads in the training process.
-
-    Raises:
-        ConfigError: If a value is out of range.
-    """
-
-    epochs: int = 20
-    batch_size: int = 32
-    precision: str = "no"
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.1
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"trainer.{name} must be positive; got {getattr(self, name)}")
-        if self.precision not in ("no", "bf16"):
-            raise ConfigError(f"trainer.precision must be 'no' or 'bf16'; got {self.precision!r}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"trainer.label_smoothing must lie in [0, 1); got {self.label_smoothing}"
-            )
-        if self.workers < 0:
-            raise ConfigError(f"trainer.workers must not be negative; got {self.workers}")
+CHECK = 50  # steps from one look at the losses to the next, for which a GPU has to be waited
 
 
 @dataclass(frozen=True)
@@ -77,7 +57,11 @@ class FitResult:
 
 
 class EpochSampler(Protocol):
-    """Batches whose order and variations depend on seed and epoch alone."""
+    """Batches of items whose order and variations depend on seed and epoch alone."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Any]]: ...
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch, counted from 0."""
@@ -145,9 +129,30 @@ def fit(
         Best epoch, seconds and tokens a second.
 
     Raises:
-        CheckpointError: If there is nothing to resume from.
-        SpaudioError: If the loss is no longer finite.
+        CheckpointError: If there is nothing to resume from, or a checkpoint cannot be written.
+        SpaudioError: If the loss is no longer finite (at most ``CHECK`` steps later), another
+            process trains the run, or the machine fails (`spaudio.train.failures`).
     """
+    claim = claimed(run) if accelerator.is_main_process else nullcontext()
+    with named_failures(run), claim:
+        return _fit(
+            model, train, valid, objective, trainer, optim, seed, run, config, accelerator, resume
+        )
+
+
+def _fit(
+    model: nn.Module,
+    train: Feed,
+    valid: Feed,
+    objective: Objective,
+    trainer: TrainerConfig,
+    optim: OptimConfig,
+    seed: int,
+    run: Path,
+    config: str,
+    accelerator: Accelerator,
+    resume: bool,
+) -> FitResult:
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)
     done, best_epoch, seconds, tokens = 0, 0, 0.0, 0
@@ -158,18 +163,25 @@ def fit(
         state = load_state(checkpoint)
         load_model(model, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
+        restore_random_state(state["rng"], seed, accelerator)
         done, best_epoch = state["epoch"], state["best_epoch"]
         best_rank = tuple(state["best_rank"])
-        seconds, tokens = state["seconds"], state["tokens"]
+        seconds, tokens = state["seconds"], 0 if accelerator.process_index else state["tokens"]
         cpu_seconds = state["cpu_seconds"]
-    model, optimizer, train_loader, valid_loader = accelerator.prepare(
-        model, optimizer, train.loader, valid.loader
-    )
+        accelerator.wait_for_everyone()  # until all have read
+        if accelerator.is_main_process:
+            drop_later(checkpoints, "best", best_epoch)
+    else:
+        seed_process(seed, accelerator)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
+    valid_loader = share_out(valid.loader, accelerator)
     log = TrainingLog(run, keep=done) if accelerator.is_main_process else None
-    total = trainer.epochs * len(train_loader)
+    steps = len(train.sampler)  # an epoch
+    total = trainer.epochs * steps
 
     def checkpoint_last() -> None:
+        rng, all_tokens = random_states(accelerator), sum(gather([tokens], accelerator))
         if not accelerator.is_main_process:
             return
         state = {
@@ -178,9 +190,9 @@ def fit(
             "best_rank": list(best_rank),
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
-            "tokens": tokens,
+            "tokens": all_tokens,
             "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "rng": rng,
         }
         save_checkpoint(checkpoints, "last", done, _weights(model, accelerator), state, config)
 
@@ -188,47 +200,48 @@ def fit(
         checkpoint_last()  # so that a run that is stopped in its first epoch can be resumed too
 
     with _progress(accelerator) as progress:
-        bar = progress.add_task("train", total=total, completed=done * len(train_loader), text="")
+        bar = progress.add_task("train", total=total, completed=done * steps, text="")
         for epoch in range(done, trainer.epochs):
             start, cpu_start = time.perf_counter(), time.process_time()
-            # Accelerate counts epochs from 0 in each process and tells its loader's sampler; after
-            # a resume both have to be told where we are.
             train.sampler.set_epoch(epoch)
-            train_loader.set_epoch(epoch)
             model.train()
             losses: list[Tensor] = []
-            for i, batch in enumerate(train_loader):
-                step = epoch * len(train_loader) + i
+            checked: list[float] = []
+            batches = iter(train_loader)
+            for i, items in enumerate(train.sampler):
+                step = epoch * steps + i
                 rate = schedule(step, total, optim)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = objective.loss(model, batch, np.random.default_rng([seed, step]))
-                accelerator.backward(loss)
+                loss = torch.zeros((), device=accelerator.device)
+                for part in range(trainer.accumulate):
+                    batch = next(batches)
+                    # So that the mean over processes, summed over parts, is the mean over clips.
+                    own = len(share.own(items, part))
+                    weight = own * accelerator.num_processes / len(items)
+                    whole = part + 1 == trainer.accumulate
+                    with nullcontext() if whole else accelerator.no_sync(model):
+                        rng = np.random.default_rng([seed, step, *([part] if part else [])])
+                        lost = weight * objective.loss(model, batch, rng)
+                        accelerator.backward(lost)
+                    loss += lost.detach()
+                    tokens += batch.num_tokens if own else 0
                 accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                losses.append(loss.detach())
-                tokens += batch.num_tokens
+                losses.append(loss)
+                if len(losses) == CHECK or i + 1 == steps:
+                    checked += _finite(losses, i, epoch, train, run, optim, accelerator)
+                    losses.clear()
                 progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{trainer.epochs}")
-            train_loss = torch.stack(losses).mean().item()
-            if not np.isfinite(train_loss):
-                raise SpaudioError(
-                    f"the training loss of epoch {epoch + 1} is {train_loss}; lower optim.lr="
-                    f"{optim.lr} and go on with resume={run}"
-                )
+            train_loss = float(np.mean(checked))
             seconds += time.perf_counter() - start
             cpu_seconds += time.process_time() - cpu_start
-            measured = objective.measure(model, valid_loader, accelerator)
+            measured = objective.measure(accelerator.unwrap_model(model), valid_loader, accelerator)
             done = epoch + 1
-            if measured.rank > best_rank:
-                best_rank, best_epoch = measured.rank, done
-                if accelerator.is_main_process:
-                    weights = _weights(model, accelerator)
-                    save_checkpoint(checkpoints, "best", done, weights, None, config)
-            checkpoint_last()
             record: dict[str, Any] = {
                 "epoch": done,
-                "step": done * len(train_loader),
+                "step": done * steps,
                 "lr": rate,
                 "train_loss": train_loss,
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
@@ -236,9 +249,44 @@ def fit(
                 "cpu_seconds": cpu_seconds,
             }
             if log is not None:
-                log.add(record)
+                log.add(record)  # before the checkpoint: what it does not hold is dropped again
+            if measured.rank > best_rank:
+                best_rank, best_epoch = measured.rank, done
+                if accelerator.is_main_process:
+                    weights = _weights(model, accelerator)
+                    save_checkpoint(checkpoints, "best", done, weights, None, config)
+            checkpoint_last()
             progress.update(bar, text=f"epoch {done}/{trainer.epochs}  {measured.text}")
+    accelerator.wait_for_everyone()  # until the first has written what all read next
+    tokens = sum(gather([tokens], accelerator))
     return FitResult(best_epoch, seconds, tokens / max(seconds, 1e-9), seconds / total)
+
+
+def _finite(
+    losses: list[Tensor],
+    last: int,
+    epoch: int,
+    train: Feed,
+    run: Path,
+    optim: OptimConfig,
+    accelerator: Accelerator,
+) -> list[float]:
+    """Returns the losses of the steps of an epoch up to ``last``, over all processes.
+
+    Raises:
+        SpaudioError: If one is not finite, with its batch.
+    """
+    values: list[float] = accelerator.reduce(torch.stack(losses), "mean").tolist()
+    for step, value in enumerate(values, last + 1 - len(values)):
+        if not math.isfinite(value):
+            items = next(islice(iter(train.sampler), step, None))
+            named = [i[-1] if isinstance(i, tuple) else i for i in items]  # (epoch, clip) or window
+            raise SpaudioError(
+                f"the training loss of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
+                f"training items {named}. Lower optim.lr={optim.lr} in a new run, or mend these "
+                f"items; the last checkpoint is whole (resume={run} goes on from it)"
+            )
+    return values
 
 
 def _weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor]:

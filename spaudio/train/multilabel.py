@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
 from spaudio.train.objective import mix
+from spaudio.train.shards import gather
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class MultiLabel:
     def measure(
         self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     ) -> MultiLabelPredictions:
-        """Runs a model over a prepared loader of a whole split, once, in any order.
+        """Runs a model over this process's share of a split; returns what all shares come to.
 
         Where several items are parts of one clip, its probabilities are the mean of theirs.
         """
@@ -88,8 +89,8 @@ class MultiLabel:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in batches:
             chances = model(batch.tokens, batch.padding_mask).float().sigmoid()
-            gathered = accelerator.gather_for_metrics((batch.clips, batch.labels, chances))
-            found.append(tuple(part.cpu() for part in gathered))
+            found.append((batch.clips.cpu(), batch.labels.cpu(), chances.cpu()))
+        found = gather(found, accelerator)
         items, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
         clips, places = np.unique(items.numpy(), return_inverse=True)  # sorted
         place = torch.from_numpy(places)

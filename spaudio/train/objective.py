@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
+from spaudio.train.shards import gather
 
 
 class Measured(Protocol):
@@ -42,7 +43,7 @@ class Objective(Protocol):
     def measure(
         self, model: nn.Module, batches: Iterable[Any], accelerator: Accelerator
     ) -> Measured:
-        """Runs a model over a prepared loader of the whole validation split."""
+        """Runs a model over this process's share of a split; returns what all shares come to."""
         ...
 
 
@@ -116,7 +117,8 @@ def classification_loss(
 ) -> Tensor:
     """Cross-entropy of a training batch, with label smoothing and mixup.
 
-    Mixup (arXiv 1710.09412) mixes each clip with another one of the batch. Of two clips of unlike
+    Mixup (arXiv 1710.09412) mixes each clip with another one of the batch, or of the part of it
+    that a process computes at a time. Of two clips of unlike
     length the shorter one counts as zeros where it has ended: the mean of normalised frames, or
     silence of waveforms, whose samples are mixed.
 
@@ -167,7 +169,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
 
     Args:
         model: Called as ``model(tokens, padding_mask)``; left in evaluation mode.
-        batches: A prepared loader over the whole split, in any order.
+        batches: This process's share of the whole split (`spaudio.train.shards.share_out`).
         accelerator: Gathers over processes.
 
     Returns:
@@ -178,8 +180,8 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
         logits = model(batch.tokens, batch.padding_mask).float()
-        gathered = accelerator.gather_for_metrics((batch.clips, batch.labels, logits))
-        found.append(tuple(part.cpu() for part in gathered))
+        found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
+    found = gather(found, accelerator)
     clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
     votes = clips.bincount()
     voted = torch.zeros(len(votes), logits.shape[1], dtype=torch.float64)

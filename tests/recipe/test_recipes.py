@@ -22,8 +22,8 @@ from spaudio.report.text import TEXT_FILES
 from spaudio.report.write import FIGURES, FILES
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.front_end import read_tokens
-from spaudio.train.loop import TrainerConfig
 from spaudio.train.optim import OptimConfig
+from spaudio.train.trainer import TrainerConfig
 from tests import tiny_audio, tiny_corpora, tiny_folds
 from tests.recipe.conftest import ROOT, Run
 from tests.tiny_run import compose

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from torch import nn
 
 from spaudio.errors import CheckpointError
 from spaudio.train.checkpoint import (
+    HASHES,
     STATE,
     WEIGHTS,
+    drop_later,
     find_checkpoint,
     load_model,
     load_state,
@@ -25,7 +28,7 @@ def weights(value: float) -> dict[str, torch.Tensor]:
 def test_the_newest_one_stays_and_comes_back(tmp_path: Path) -> None:
     for epoch in range(1, 4):
         save_checkpoint(tmp_path, "last", epoch, weights(epoch), {"epoch": epoch}, "seed: 1\n")
-    assert [p.name for p in tmp_path.iterdir()] == ["last-0003"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last-0002", "last-0003"]
     found = find_checkpoint(tmp_path, "last")
     assert load_state(found) == {"epoch": 3}
     torch.testing.assert_close(load_weights(found), weights(3))
@@ -41,9 +44,66 @@ def test_a_write_that_breaks_leaves_the_one_before(
         raise OSError("no space left on device")
 
     monkeypatch.setattr("spaudio.train.checkpoint.torch.save", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*last-0002: no space.*resume="):
         save_checkpoint(tmp_path, "last", 2, weights(2), {"epoch": 2})
+    assert [p.name for p in tmp_path.iterdir()] == ["last-0001"]
     assert load_state(find_checkpoint(tmp_path, "last")) == {"epoch": 1}
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, HASHES])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_of_a_truncated_one_the_one_before_is_taken(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, "last", epoch, weights(epoch), {"epoch": epoch})
+    file = tmp_path / "last-0003" / name
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.warns(UserWarning, match=rf"last-0003/{name} is damaged"):
+        assert find_checkpoint(tmp_path, "last").name == "last-0002"
+    (tmp_path / "last-0002" / WEIGHTS).unlink()
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(CheckpointError, match="every checkpoint 'last'"),
+    ):
+        find_checkpoint(tmp_path, "last")
+
+
+def test_a_changed_bit_is_found(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, "best", epoch, weights(epoch))
+    file = tmp_path / "best-0002" / WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert find_checkpoint(tmp_path, "best").name == "best-0001"
+
+
+def test_a_disk_that_is_full_leaves_the_one_before(tmp_path: Path) -> None:
+    """The system itself refuses to write on, at two kilobytes a file."""
+    save_checkpoint(tmp_path, "last", 1, weights(1), {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        for large in ({"weights": {"a": torch.zeros(4000)}}, {"state": {"a": torch.zeros(4000)}}):
+            given = {"weights": weights(2), "state": {"epoch": 2}, **large}
+            with pytest.raises(CheckpointError, match=r"cannot write .*last-0002.*resume="):
+                save_checkpoint(tmp_path, "last", 2, **given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == ["last-0001"]
+    assert load_state(find_checkpoint(tmp_path, "last")) == {"epoch": 1}
+
+
+def test_what_a_resumed_run_does_again_is_dropped(tmp_path: Path) -> None:
+    for epoch in (2, 5):
+        save_checkpoint(tmp_path, "best", epoch, weights(epoch))
+    drop_later(tmp_path, "best", 4)  # whose own is not there: better a later one than none
+    assert find_checkpoint(tmp_path, "best").name == "best-0005"
+    drop_later(tmp_path, "best", 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["best-0002"]
 
 
 def test_the_same_epoch_can_be_written_again(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from spaudio.tokens.windows import (
     sliding_windows,
 )
 from spaudio.train.language import Likelihood, NextCharacter
+from spaudio.train.shards import share_out
 from tests.tiny_text import make_text
 
 
@@ -55,7 +56,7 @@ def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
         dataset, batch_sampler=EveryWindow(len(dataset), batch), collate_fn=collate_windows
     )
     accelerator = Accelerator(cpu=True)
-    found = NextCharacter().measure(model, accelerator.prepare(loader), accelerator)
+    found = NextCharacter().measure(model, share_out(loader, accelerator), accelerator)
     log_p = model.table.log_softmax(dim=1).detach().double().numpy()
     assert found.characters == len(symbols) - 1
     assert found.loss == pytest.approx(-log_p[symbols[:-1], symbols[1:]].mean(), rel=1e-6)

@@ -2,90 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 
-from spaudio.audio.manifest import Clip
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
-from spaudio.model.classifier import Classifier
-from spaudio.model.encoder import EncoderConfig
-from spaudio.tokens.augment import Augment, AugmentConfig
-from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.normalise import Normaliser
-from spaudio.train.checkpoint import find_checkpoint, load_state, load_weights
+from spaudio.train.checkpoint import find_checkpoint, load_state
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, TrainerConfig, fit, make_feed
-from spaudio.train.objective import Classification
-from spaudio.train.optim import OptimConfig
+from spaudio.train.trainer import TrainerConfig
+from tests.train.toy import last, train
 
 
-class ToyCache:
-    """Frames whose band 0 tells the class."""
+def stop_in(epoch: int) -> Callable[[tuple[int, int]], None]:
+    def before(item: tuple[int, int]) -> None:
+        if item[0] == epoch:
+            raise KeyboardInterrupt
 
-    def frames(self, path: str) -> np.ndarray:
-        number = int(path)
-        rng = np.random.default_rng(number)
-        frames = rng.normal(size=(8 + number % 5, 6)).astype(np.float32)
-        frames[:, 0] += 3 * (number % 2)
-        return frames
-
-    def length(self, path: str) -> int:
-        return 8 + int(path) % 5
-
-
-def dataset(numbers: range, augment: bool = False) -> TokenDataset:
-    clips = [Clip(str(n), "ab"[n % 2], "train", "g", 1.0, 8000) for n in numbers]
-    normaliser = Normaliser("global", np.zeros(6, np.float32), np.ones(6, np.float32))
-    return TokenDataset(
-        clips,
-        "ab",
-        ToyCache(),  # type: ignore[arg-type]
-        normaliser,
-        augment=Augment(AugmentConfig(gain=0.2, time_masks=1, time_mask=0.2)) if augment else None,
-    )
-
-
-def train(run: Path, epochs: int, *, resume: bool = False, stop_after: int | None = None,
-          lr: float = 3e-3) -> FitResult:  # fmt: skip
-    set_seed(3)
-    model = Classifier(
-        6, 2, EncoderConfig(dim=16, layers=1, heads=2), {"name": "bank", "num_filters": 4}
-    )
-    data = dataset(range(64), augment=True)
-    if stop_after is not None:
-        ask = TokenDataset.__getitem__
-
-        class Stopping(TokenDataset):
-            def __getitem__(self, item: tuple[int, int]) -> object:  # type: ignore[override]
-                if item[0] == stop_after:
-                    raise KeyboardInterrupt
-                return ask(self, item)
-
-        data.__class__ = Stopping
-    run.mkdir(exist_ok=True)
-    trainer = TrainerConfig(epochs=epochs, batch_size=8)
-    return fit(
-        model,
-        make_feed(data, trainer, shuffle=True, seed=3),
-        make_feed(dataset(range(64, 96)), trainer, shuffle=False, seed=3),
-        objective=Classification(label_smoothing=0.1, mixup=0.2),
-        trainer=trainer,
-        optim=OptimConfig(lr=lr),
-        seed=3,
-        run=run,
-        config="seed: 3\n",
-        accelerator=Accelerator(cpu=True),
-        resume=resume,
-    )
-
-
-def last(run: Path) -> dict[str, torch.Tensor]:
-    return load_weights(find_checkpoint(run / "checkpoints", "last"))
+    return before
 
 
 def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
@@ -111,7 +46,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int) -> None:
     train(tmp_path / "whole", 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", 4, stop_after=stop_after)
+        train(tmp_path / "stopped", 4, before=stop_in(stop_after))
     state = load_state(find_checkpoint(tmp_path / "stopped" / "checkpoints", "last"))
     assert state["epoch"] == stop_after
     torch.manual_seed(99)  # whatever the new process did before must not matter
@@ -133,7 +68,8 @@ def test_a_log_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(SpaudioError, match=r"loss of epoch .* is (nan|inf).*resume="):
+    named = r"loss of epoch \d, step \d is (nan|inf): the batch of training items \[\d+.*resume="
+    with pytest.raises(SpaudioError, match=named):
         train(tmp_path, 3, lr=1e30)
     assert all(w.isfinite().all() for w in last(tmp_path).values())
 

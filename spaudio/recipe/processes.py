@@ -1,0 +1,61 @@
+"""A run in several processes, as ``torchrun`` starts them: who they are and what they share."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from omegaconf import DictConfig
+
+from spaudio.errors import ConfigError
+from spaudio.recipe.run_folder import create_run_folder
+from spaudio.train.trainer import TrainerConfig
+
+# The others wait while the first prepares a data set; by default they would give up after minutes.
+PATIENCE = timedelta(hours=24)
+
+
+def processes() -> int:
+    """Returns how many processes ``torchrun`` has started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Says whether this is the process that talks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def make_accelerator(trainer: TrainerConfig) -> Accelerator:
+    """Joins the processes of a run.
+
+    Raises:
+        ConfigError: If they cannot be joined.
+    """
+    AcceleratorState._reset_state()  # of the run before it in a sweep, whose precision may differ
+    accelerator = Accelerator(
+        # Several processes on a machine without a GPU: Accelerate must be told.
+        cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
+        mixed_precision=trainer.precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if accelerator.num_processes != processes():
+        raise ConfigError(
+            f"{processes()} processes were started, of which {accelerator.num_processes} joined; "
+            "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
+        )
+    return accelerator
+
+
+def share_run_folder(config: DictConfig, accelerator: Accelerator) -> Path:
+    """Makes the run's folder in the first process and tells all, whatever their clocks say.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
+    made = [str(create_run_folder(config)) if accelerator.is_main_process else ""]
+    return Path(broadcast_object_list(made)[0])

@@ -1,0 +1,111 @@
+"""Batches shared out to processes: exactly, so that neither loss nor metric depends on how many.
+
+Accelerate's own shards complete the last batch with clips of the first one, and need each batch but
+the last to be full, which those of a bucket sampler are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object, send_to_device
+from torch.utils.data import DataLoader, Sampler
+
+T = TypeVar("T")
+
+
+class SplitBatches(Sampler[list[Any]]):
+    """The parts of each batch that are one process's, one after another.
+
+    Args:
+        batches: Batches of all processes.
+        process: Which process this is, from 0.
+        processes: How many there are.
+        parts: Parts that a process takes one after another.
+    """
+
+    def __init__(self, batches: Any, process: int, processes: int, parts: int = 1) -> None:
+        self.batches, self.process, self.processes, self.parts = batches, process, processes, parts
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.parts
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self.batches:
+            for part in range(self.parts):
+                # Every process must run as many parts as the others. One that has nothing left runs
+                # the first item, which the loop weights with zero.
+                yield self.own(batch, part) or batch[:1]
+
+    def own(self, batch: list[Any], part: int) -> list[Any]:
+        """Returns the items of a batch that this process counts in one part."""
+        return batch[self.process + part * self.processes :: self.processes * self.parts]
+
+
+class WholeBatches(Sampler[list[Any]]):
+    """Every batch that is one process's: each goes to one process, so that all count once."""
+
+    def __init__(self, batches: Any, process: int, processes: int) -> None:
+        self.batches, self.process, self.processes = batches, process, processes
+
+    def __len__(self) -> int:
+        return len(range(self.process, len(self.batches), self.processes))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for i, batch in enumerate(self.batches):
+            if i % self.processes == self.process:
+                yield batch
+
+
+class OnDevice:
+    """A loader whose batches come on a device."""
+
+    def __init__(self, loader: DataLoader[Any], device: Any) -> None:
+        self.loader, self.device = loader, device
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            yield send_to_device(batch, self.device)
+
+
+def share_out(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
+    """Returns this process's share of a loader that is run once over a split, to measure.
+
+    Results of all processes are put together by :func:`gather`.
+    """
+    mine = WholeBatches(loader.batch_sampler, accelerator.process_index, accelerator.num_processes)
+    return OnDevice(_with_batches(loader, mine), accelerator.device)
+
+
+def split_up(
+    loader: DataLoader[Any], accelerator: Accelerator, parts: int
+) -> tuple[OnDevice, SplitBatches]:
+    """Returns this process's parts of each batch of a loader, to train on."""
+    mine = SplitBatches(
+        loader.batch_sampler, accelerator.process_index, accelerator.num_processes, parts
+    )
+    return OnDevice(_with_batches(loader, mine), accelerator.device), mine
+
+
+def gather(found: list[T], accelerator: Accelerator) -> list[T]:
+    """Joins the lists of all processes, on each of them; they may differ in length."""
+    if accelerator.num_processes == 1:
+        return found
+    joined: list[T] = gather_object(found)
+    return joined
+
+
+def _with_batches(loader: DataLoader[Any], batches: Sampler[list[Any]]) -> DataLoader[Any]:
+    """Returns the same loader of other batches."""
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=batches,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        persistent_workers=loader.persistent_workers,
+    )

@@ -1,0 +1,121 @@
+"""Several processes: each clip counts once, and the loss curve is that of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.log import read_log
+from spaudio.train.loop import make_feed
+from spaudio.train.objective import predict
+from spaudio.train.shards import SplitBatches, WholeBatches, share_out
+from spaudio.train.trainer import TrainerConfig
+from tests.train.toy import dataset, in_processes, last, make_model, train
+
+BATCHES = [list(range(8)), [8], list(range(9, 14)), [14, 15, 16]]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_each_clip_of_a_batch_goes_to_one_process(processes: int, parts: int) -> None:
+    shares = [SplitBatches(BATCHES, rank, processes, parts) for rank in range(processes)]
+    for batch in BATCHES:
+        own = [share.own(batch, part) for share in shares for part in range(parts)]
+        assert sorted(item for items in own for item in items) == batch
+        assert max(map(len, own)) - min(map(len, own)) <= 1
+    for share in shares:  # all run as often, or they would wait for each other
+        assert len(list(share)) == len(share) == len(BATCHES) * parts
+        assert all(share)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_each_batch_to_measure_goes_to_one_process(processes: int) -> None:
+    shares = [WholeBatches(BATCHES, rank, processes) for rank in range(processes)]
+    assert sorted(b for share in shares for b in share) == sorted(BATCHES)
+    assert [len(list(share)) for share in shares] == [len(share) for share in shares]
+
+
+def curve(run: Path) -> torch.Tensor:
+    return torch.tensor(
+        [[r["train_loss"], r["valid_loss"], r["valid_accuracy"]] for r in read_log(run)],
+        dtype=torch.float64,
+    )
+
+
+def exactly(**settings: object) -> dict[str, object]:
+    """Mixup and dropout are drawn for a process's share, so they are left out."""
+    return {"mixup": 0.0, "dropout": 0.0, **settings}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("shards") / "alone"
+    train(run, 3, **exactly())  # type: ignore[arg-type]
+    return run
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 16])
+def test_accumulation_is_the_same_step(tmp_path: Path, alone: Path, accumulate: int) -> None:
+    train(tmp_path, 3, **exactly(accumulate=accumulate))  # type: ignore[arg-type]
+    torch.testing.assert_close(curve(tmp_path), curve(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_bfloat16_learns_alike(tmp_path: Path, alone: Path, accumulate: int) -> None:
+    train(tmp_path, 3, **exactly(precision="bf16", accumulate=accumulate))  # type: ignore[arg-type]
+    losses = curve(tmp_path)[:, :2]
+    torch.testing.assert_close(losses, curve(alone)[:, :2], rtol=0.03, atol=0.01)
+    assert (losses != curve(alone)[:, :2]).any()
+
+
+def both(folder: Path) -> None:
+    """What each of two processes does."""
+    accelerator = Accelerator(cpu=True)
+    seen: set[int] = set()
+    train(folder / "two", 3, before=lambda item: seen.add(item[1] + 1000 * item[0]), **exactly())  # type: ignore[arg-type]
+    torch.save(sorted(seen), folder / f"seen-{accelerator.process_index}.pt")
+    train(folder / "parts", 3, **exactly(accumulate=2))  # type: ignore[arg-type]
+    model = make_model()
+    load_model(model, find_checkpoint(folder / "alone" / "checkpoints", "best"))
+    for clips in (1, 33):  # of one, the second process has none
+        feed = make_feed(dataset(range(clips)), TrainerConfig(), shuffle=False, seed=0)
+        found = predict(model, share_out(feed.loader, accelerator), accelerator)
+        torch.save(found.probabilities, folder / f"clips-{clips}-{accelerator.process_index}.pt")
+    # With dropout and mixup, stopped and resumed.
+    train(folder / "whole", 2)
+
+    def stop(item: tuple[int, int]) -> None:
+        if item[0] == 1:
+            raise KeyboardInterrupt
+
+    try:
+        train(folder / "stopped", 2, before=stop)
+    except KeyboardInterrupt:
+        torch.manual_seed(99)
+    accelerator.wait_for_everyone()
+    train(folder / "stopped", 2, resume=True)
+
+
+def test_two_processes_train_as_one(tmp_path: Path, alone: Path) -> None:
+    (tmp_path / "alone").symlink_to(alone)
+    assert in_processes(both, 2, tmp_path) == [0, 0]
+    for run in ("two", "parts"):
+        torch.testing.assert_close(curve(tmp_path / run), curve(alone), rtol=1e-4, atol=1e-5)
+    first, second = (set(torch.load(tmp_path / f"seen-{i}.pt")) for i in range(2))
+    assert len(first | second) == 3 * 65
+    # Of an epoch's last batch, of one clip, the second process runs a copy that does not count.
+    assert len(first & second) == 3
+    torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)
+    model = make_model()
+    load_model(model, find_checkpoint(alone / "checkpoints", "best"))
+    for clips in (1, 33):
+        feed = make_feed(dataset(range(clips)), TrainerConfig(), shuffle=False, seed=0)
+        accelerator = Accelerator(cpu=True)
+        expected = predict(model, share_out(feed.loader, accelerator), accelerator).probabilities
+        for rank in range(2):
+            found = torch.load(tmp_path / f"clips-{clips}-{rank}.pt")
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
