@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def import_onnx(name: str) -> Any:
         ConfigError: If it is not installed.
     """
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
             f"format onnx needs {name}, which cannot be imported ({error}): "

@@ -44,6 +44,6 @@ def test_what_is_missing_is_listed(tmp_path: Path) -> None:
             folder=tmp_path / "data", options={}, progress=False,
         )  # fmt: skip
     listed = (next((tmp_path / "data").rglob("bad_clips.txt"))).read_text().splitlines()
-    assert Counter(line.rpartition(": ")[2] for line in listed) == {"no such file": 29_988}
+    assert Counter("no such file" in line for line in listed) == {True: 29_988}
     with pytest.raises(ConfigError, match="source= is required"):
         audiomnist.prepare(tmp_path)

@@ -43,8 +43,8 @@ def test_a_random_split_is_refused_with_the_reason(tmp_path: Path) -> None:
 def test_a_download_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def download(url: str, target: Path, sha256: None, *, md5: str) -> Path:
-        asked.append((url, md5))
+    def download(url: str, target: Path, checksum: str) -> Path:
+        asked.append((url, checksum))
         return make_urbansound8k(tmp_path / "UrbanSound8K", folds=1)
 
     monkeypatch.setattr(urbansound8k, "download", download)

@@ -124,7 +124,8 @@ def test_a_later_token_changes_no_bit_in_any_vector_width(
     kernels, weights = torch.randn(5 * 9 + 4 * 2), torch.randn(gains)
 
     def run(x: Tensor) -> Tensor:
-        return library.forward(x, kernels, [5, 9, 4, 2], weights, None, True, "relu", lanes=lanes)
+        problem = Problem(x, kernels, [5, 9, 4, 2], weights, None, True, "relu")
+        return library.forward(problem, lanes=lanes)
 
     # 37 dimensions leave a rest in each width; 130 tokens are several blocks.
     for threads in (1, 3):

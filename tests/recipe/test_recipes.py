@@ -267,7 +267,7 @@ def test_waveform_tokens_by_one_override(tmp_path: Path, run_recipe: Run) -> Non
     assert (run / "frontend.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", TINY)
 def test_waveform_tokens_take_what_is_their_own_of_every_recipe(recipe: str) -> None:
     config = compose(recipe, "tokens=waveform")
     tokens, plain = read_tokens(config.tokens), read_tokens(compose(recipe).tokens)

@@ -21,13 +21,13 @@ from spaudio.tokens.waveform import WaveformFrontEnd
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved."""
     saved: list[Figure] = []
-    save = front_end_plots._save
+    save = front_end_plots.save_figure
 
     def keep(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(front_end_plots, "_save", keep)
+    monkeypatch.setattr(front_end_plots, "save_figure", keep)
     return saved
 
 
