@@ -141,7 +141,23 @@ def compare(rows: Sequence[Row]) -> tuple[Table, str]:
             f"{row.spread('seconds', 'train')[0]:.0f}",
             f"{1000 * row.spread('step_seconds')[0]:.0f}",
         ])  # fmt: skip
-    table = Table(title="Test split; model selected on validation")
+    return two_forms("Test split; model selected on validation", header, body)
+
+
+def two_forms(
+    title: str, header: Sequence[str], body: Sequence[Sequence[str]]
+) -> tuple[Table, str]:
+    """Lays rows out twice.
+
+    Args:
+        title: Of the table for a terminal.
+        header: Names of the columns; the first is of words, the others of numbers.
+        body: Rows.
+
+    Returns:
+        A table for a terminal and its Markdown.
+    """
+    table = Table(title=title)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for line in body:

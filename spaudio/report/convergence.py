@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from spaudio.errors import DataError
-from spaudio.report.compare import Row, plus_minus, setting_name
+from spaudio.report.compare import Row, plus_minus, setting_name, two_forms
 from spaudio.train.log import read_log
 
 # Settings of the filter: a baseline differs in these alone.
@@ -196,13 +196,9 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
             "baseline" if itself else _spread(one.differences, sign=True),
             *("1" if itself else _ratio(one, quantity) for quantity in QUANTITIES),
         ])  # fmt: skip
-    table = Table(title="Validation loss in nats; ratios to the baseline of the same seed")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    for line in body:
-        table.add_row(*line)
-    lines = [header, ["---"] * len(header), *body]
-    return table, "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return two_forms(
+        "Validation loss in nats; ratios to the baseline of the same seed", header, body
+    )
 
 
 def _ratio(one: Convergence, quantity: str) -> str:
