@@ -3,6 +3,7 @@
 python -m spaudio.bench filters         every backend of the filterbank against the definition
 python -m spaudio.bench generate [RUN]  symbols a second of a model, with and without cache
 python -m spaudio.bench export RUN      a run's model, exported, against the eager one
+python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
 """
 
 from __future__ import annotations
@@ -45,11 +46,23 @@ def main() -> None:
     command = commands.add_parser("export", help="a run's model, exported, against the eager one")
     _common(command, "export", each="a batch", threads=2, rounds=9)
     command.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    command = commands.add_parser("step", help="training steps of a recipe with each filter")
+    _common(command, "step", each="in all", threads=2, rounds=9)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="its folder")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="as for its run.py")
+    command.add_argument(
+        "--filter",
+        action="append",
+        help="a choice, with settings of its own after commas (bank,filter.num_filters=8); the "
+        "first one is what the others are divided by (default: none, depthwise, bank)",
+    )
     chosen = parser.parse_args()
     if getattr(chosen, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; use --device cpu")
     torch.set_num_threads(chosen.threads)
-    measure = {"filters": _filters, "generate": _generate, "export": _export}[chosen.command]
+    measure = {"filters": _filters, "generate": _generate, "export": _export, "step": _step}[
+        chosen.command
+    ]
     try:
         report, table = measure(chosen)
     except SpaudioError as error:
@@ -104,6 +117,14 @@ def _export(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     report = export.measure(chosen.run, chosen.rounds, chosen.limit)
     return report, export.table(report)
+
+
+def _step(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from spaudio.bench import step
+
+    names = chosen.filter or ["none", "depthwise", "bank"]
+    report = step.measure(chosen.recipe, chosen.overrides, names, chosen.rounds, chosen.limit)
+    return report, step.table(report)
 
 
 if __name__ == "__main__":

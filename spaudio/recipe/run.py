@@ -237,6 +237,7 @@ def _facts(
         "seconds": seconds,
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.step_seconds,
+        "data_wait": result.data_wait,
         **provenance(),
     }
 

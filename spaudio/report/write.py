@@ -122,7 +122,8 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
         f"{report['seconds']['train']:.1f}, test {report['seconds']['test']:.1f}; "
         f"{report['tokens_per_second']:,.0f} tokens a second in training",
         f"- one token is {report['token_seconds'] * 1000:.0f} ms; one step of training took "
-        f"{report['step_seconds'] * 1000:.0f} ms",
+        f"{report['step_seconds'] * 1000:.0f} ms; training waited for data for "
+        f"{report['data_wait']:.1%} of its time",
         *(f"- filter {i}: {line}" for i, line in enumerate(report["filters"])),
         f"- git commit: {report['git_commit']}",
         "",

@@ -48,12 +48,14 @@ class FitResult:
         seconds: Of training.
         tokens_per_second: Tokens that are not padding.
         step_seconds: Of one optimiser step, loading of its batch included.
+        data_wait: Share of ``seconds`` that was spent waiting for the next batch, 0 to 1.
     """
 
     best_epoch: int
     seconds: float
     tokens_per_second: float
     step_seconds: float
+    data_wait: float
 
 
 class EpochSampler(Protocol):
@@ -157,6 +159,7 @@ def _fit(
     optimizer = make_optimizer(model, optim)
     done, best_epoch, seconds, tokens = 0, 0, 0.0, 0
     cpu_seconds = 0.0  # of all threads: unlike wall-clock, not what else the machine was doing
+    waited = 0.0  # seconds, for batches
     best_rank: tuple[float, ...] = ()  # comes before any other
     if resume:
         checkpoint = find_checkpoint(checkpoints, "last")
@@ -167,7 +170,7 @@ def _fit(
         done, best_epoch = state["epoch"], state["best_epoch"]
         best_rank = tuple(state["best_rank"])
         seconds, tokens = state["seconds"], 0 if accelerator.process_index else state["tokens"]
-        cpu_seconds = state["cpu_seconds"]
+        cpu_seconds, waited = state["cpu_seconds"], state["waited"]
         accelerator.wait_for_everyone()  # until all have read
         if accelerator.is_main_process:
             drop_later(checkpoints, "best", best_epoch)
@@ -190,6 +193,7 @@ def _fit(
             "best_rank": list(best_rank),
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
+            "waited": waited,
             "tokens": all_tokens,
             "optimizer": optimizer.state_dict(),
             "rng": rng,
@@ -215,7 +219,9 @@ def _fit(
                     group["lr"] = rate
                 loss = torch.zeros((), device=accelerator.device)
                 for part in range(trainer.accumulate):
+                    asked = time.perf_counter()
                     batch = next(batches)
+                    waited += time.perf_counter() - asked
                     # So that the mean over processes, summed over parts, is the mean over clips.
                     own = len(share.own(items, part))
                     weight = own * accelerator.num_processes / len(items)
@@ -247,6 +253,7 @@ def _fit(
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
                 "seconds": seconds,
                 "cpu_seconds": cpu_seconds,
+                "data_wait": waited / seconds,
             }
             if log is not None:
                 log.add(record)  # before the checkpoint: what it does not hold is dropped again
@@ -259,7 +266,10 @@ def _fit(
             progress.update(bar, text=f"epoch {done}/{trainer.epochs}  {measured.text}")
     accelerator.wait_for_everyone()  # until the first has written what all read next
     tokens = sum(gather([tokens], accelerator))
-    return FitResult(best_epoch, seconds, tokens / max(seconds, 1e-9), seconds / total)
+    whole_seconds = max(seconds, 1e-9)
+    return FitResult(
+        best_epoch, seconds, tokens / whole_seconds, seconds / total, waited / whole_seconds
+    )
 
 
 def _finite(

@@ -195,6 +195,7 @@ def test_debug_runs_end_to_end(recipe: str, tmp_path: Path, run_recipe: Run) -> 
     assert set(report["seconds"]) == {"prepare", "train", "test"}
     assert min(report["seconds"].values()) > 0
     assert report["tokens_per_second"] > 0
+    assert 0 < report["data_wait"] < 1
     assert report["versions"]["torch"]
     assert report["git_commit"]
     support = sum(row["support"] for row in report["test"]["per_class"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     found = find_checkpoint(tmp_path / "checkpoints", "best")
     assert found.name == f"best-{result.best_epoch:04d}"
     assert result.tokens_per_second > 0
+
+
+def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
+    quick = train(tmp_path / "quick", 1)
+    slow = train(tmp_path / "slow", 1, before=lambda item: time.sleep(0.02))
+    assert quick.data_wait < slow.data_wait < 1
+    waited = slow.data_wait * slow.seconds
+    state = load_state(find_checkpoint(tmp_path / "slow" / "checkpoints", "last"))
+    assert state["waited"] == pytest.approx(waited)
+    assert waited >= 0.02 * 65  # clips
+    assert read_log(tmp_path / "slow")[-1]["data_wait"] == pytest.approx(slow.data_wait)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

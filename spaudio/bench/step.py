@@ -1,0 +1,143 @@
+"""Training steps of a recipe with each filter, on its own batches, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig
+from torch import nn
+
+from spaudio.bench.clock import ratio, take_turns
+from spaudio.bench.machine import machine
+from spaudio.errors import ConfigError
+from spaudio.recipe.data import load_data
+from spaudio.recipe.main import SEARCH_PATH
+from spaudio.recipe.model import build_model, fit_front_end, is_text
+from spaudio.recipe.run import check_settings
+from spaudio.tokens.dataset import Batch
+from spaudio.train.loop import make_feed
+from spaudio.train.multilabel import MultiLabel
+from spaudio.train.objective import Classification
+from spaudio.train.optim import make_optimizer
+
+BATCHES = 8  # a round; of one length each, so several are needed
+
+
+def measure(
+    recipe: Path, overrides: Sequence[str], filters: Sequence[str], rounds: int, limit: float
+) -> dict[str, Any]:
+    """Times forward, backward and the optimiser's step; loading of the batches is not counted.
+
+    Args:
+        recipe: Folder with a ``config.yaml``; its data set is prepared where it has not been.
+        overrides: Of every filter, as for the recipe's ``run.py``.
+        filters: Choices of the group ``filter``, to which overrides of their own may be added by
+            commas (``bank,filter.num_filters=8``); the first one is what others are divided by.
+        rounds: Times that each is timed; medians are reported.
+        limit: Seconds after which no further round begins.
+
+    Returns:
+        ``machine``, and ``rows``: one a filter.
+
+    Raises:
+        ConfigError: If the folder is not an audio recipe's, or a setting is wrong.
+        DataError: If the data set is missing.
+    """
+    configs = {
+        name: _compose(recipe, [*f"filter={name}".split(","), *overrides]) for name in filters
+    }
+    first = next(iter(configs.values()))
+    if is_text(first):
+        raise ConfigError(f"{recipe} is a text recipe; give one of an audio data set")
+    data = load_data(first, recipe.resolve().parents[1] / "data_prep")
+    trainer, _ = check_settings(first)
+    feed = make_feed(data.train, trainer, shuffle=True, seed=first.seed)
+    batches = list(islice(feed.loader, BATCHES))
+    kind = MultiLabel if data.multi_label else Classification
+    objective = kind(trainer.label_smoothing, first.augment.mixup)
+    functions: dict[str, Callable[[], None]] = {}
+    parameters: dict[str, int] = {}
+    for name, config in configs.items():
+        model = build_model(config, data.features, len(data.classes))
+        fit_front_end(model, data, config.seed)
+        parameters[name] = sum(p.numel() for p in model.parameters())
+        functions[name] = _steps(config, model, objective, batches)
+    seconds = take_turns(functions, rounds, limit)
+    baseline = seconds[filters[0]]
+    rows = [
+        {
+            "filter": name,
+            "parameters": parameters[name],
+            "rounds": len(took),
+            "seconds": median(took) / len(batches),
+            "times_the_first": ratio(took, baseline),
+        }
+        for name, took in seconds.items()
+    ]
+    shape = {
+        "batch": trainer.batch_size,
+        "tokens": sum(batch.tokens.shape[1] for batch in batches) / len(batches),
+        "dim": first.model.dim,
+        "layers": first.model.layers,
+    }
+    return {"machine": machine(), "recipe": str(first.recipe), "shape": shape, "rows": rows}
+
+
+def _compose(recipe: Path, overrides: Sequence[str]) -> DictConfig:
+    if not (recipe / "config.yaml").is_file():
+        raise ConfigError(f"{recipe} is not a recipe's folder: it has no config.yaml")
+    try:
+        with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
+            return hydra.compose("config", [SEARCH_PATH, *overrides])
+    except hydra.errors.HydraException as error:
+        raise ConfigError(f"{recipe}: {str(error).splitlines()[0]}") from error
+
+
+def _steps(
+    config: DictConfig,
+    model: nn.Module,
+    objective: Classification | MultiLabel,
+    batches: Sequence[Batch],
+) -> Callable[[], None]:
+    """Returns what trains the model one step on each batch."""
+    trainer, optim = check_settings(config)
+    accelerator = Accelerator(mixed_precision=trainer.precision, cpu=not torch.cuda.is_available())
+    model, optimizer = accelerator.prepare(model.train(), make_optimizer(model, optim))
+    rng = np.random.default_rng(config.seed)
+
+    def run() -> None:
+        for batch in batches:
+            accelerator.backward(objective.loss(model, batch, rng))
+            accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    facts, shape, rows = report["machine"], report["shape"], report["rows"]
+    lines = [
+        f"{report['recipe']}: {shape['layers']} layers of width {shape['dim']}, batches of "
+        f"{shape['batch']} clips of {shape['tokens']:.0f} tokens; {facts['processor']}, "
+        f"{facts['threads']} threads, torch {facts['torch']}; medians of "
+        f"{min(row['rounds'] for row in rows)} rounds",
+        "",
+        "| filter | parameters | ms a step | times the first |",
+        "|---|--:|--:|--:|",
+        *(
+            f"| {row['filter']} | {row['parameters']:,} | {1e3 * row['seconds']:.1f} | "
+            f"{row['times_the_first']:.2f} |"
+            for row in rows
+        ),
+    ]
+    return "\n".join(lines)
