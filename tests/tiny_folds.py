@@ -82,6 +82,16 @@ def make_audiomnist(
     return folder
 
 
+def make_ravdess(folder: Path, *, seed: int = 0) -> Path:
+    """RAVDESS's layout; of one actor a fold, two takes of each emotion."""
+    random = np.random.default_rng(seed)
+    for actor in (2, 3, 10, 8, 1):
+        for i in range(16):
+            name = f"03-01-{1 + i % 8:02}-01-01-{1 + i // 8:02}-{actor:02}.wav"
+            _write(folder / f"Actor_{actor:02}" / name, i % 8, random, 48_000)
+    return folder
+
+
 def make_gtzan(
     folder: Path, tracks: Iterable[str], genres: Sequence[str], *, suffix: str, seed: int = 0
 ) -> Path:

@@ -114,6 +114,7 @@ TINY = {
     "librispeech_speaker": tiny_librispeech,
     "notes": tiny_notes,
     "nsynth": tiny_nsynth,
+    "ravdess": lambda it: [f"source={tiny_folds.make_ravdess(it)}", "skip_bad=true"],
     "speech_commands": tiny_speech_commands,
     "urbansound8k": tiny_urbansound8k,
 }
