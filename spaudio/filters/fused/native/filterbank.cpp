@@ -43,6 +43,9 @@ void run_on_threads(ParallelRegion parallel, int64_t threads, void (*work)(void 
   for (std::thread &other : others) other.join();
 }
 
+/* Tokens summed one by one into a lane, before lanes and parts are: longer sums round more. */
+constexpr int64_t FLUSH = 2048;
+
 class Memory {
  public:
   explicit Memory(int64_t bytes) {
@@ -87,6 +90,7 @@ struct Job {
   bool shares_first_item(int64_t part) const { return begin(part) % groups != 0; }
 
   void run_part(int64_t part, void *scratch) {
+    int64_t tokens = 0; /* whose share of the kernels' gradient is in `scratch` */
     for (int64_t task = begin(part); task < begin(part + 1); ++task) {
       const int64_t item = task / groups, first = task % groups * target.lanes;
       if (y) {
@@ -99,6 +103,11 @@ struct Job {
           !(item == begin(part) / groups && shares_first_item(part)))
         to.gains = grad_gains + item * gain_size;
       target.backward(bank, *x, *grad_y, grad_x, to, item, first, scratch);
+      tokens += bank.tokens;
+      if (kernel_sums && (tokens >= FLUSH || task + 1 == begin(part + 1))) {
+        target.flush_kernels(bank, to.kernels, scratch);
+        tokens = 0;
+      }
     }
   }
 
@@ -111,6 +120,7 @@ struct Job {
       job.failed = true;
       return;
     }
+    if (!job.y) job.target.begin_backward(job.bank, scratch.data());
     for (; part < job.parts; part = job.next++) job.run_part(part, scratch.data());
   }
 

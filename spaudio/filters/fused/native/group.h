@@ -47,8 +47,7 @@ struct Group {
     Buffers::pack(bank, grad_y, item, first, buffers.y);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.dx, bank.tokens);
-    float *grad_kernels = to.kernels;
-    const float *h = bank.kernels;
+    const float *h = bank.kernels, *h_halves = buffers.kernels;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
@@ -59,21 +58,24 @@ struct Group {
       H::split_signal(window, (bank.tokens + taps + ACC) / 2, x_halves);
       Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
       Buffers::clear(buffers.lost, HALVES * buffers.half_span);
+      const int64_t half = H::taps(taps), before = half - 1, kind = ROWS * buffers.row;
+      for (int64_t i = 0; i < HALVES * ROWS; ++i)
+        Buffers::clear(buffers.dz + i * buffers.row, before);
       for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
         rows = count - done < ROWS ? 1 : ROWS;
-        const int64_t before = H::taps(taps) - 1, half = ROWS * buffers.row;
         Float gain_sums[ROWS] = {};
         const Differentiate<LANES, ACTIVATION, BY_TOKEN> sink{
             {bank, buffers.gains, item, m},
             buffers.y,
-            {buffers.dz + before, buffers.dz + half + before, buffers.dz + 2 * half + before},
+            {buffers.dz + before, buffers.dz + kind + before, buffers.dz + 2 * kind + before},
             buffers.row,
             gain_sums,
             BY_TOKEN && to.gains ? to.gains + m : nullptr,
             0};
-        backward_rows(bank, buffers, h, window, rows, taps, grad_x != nullptr,
-                      grad_kernels != nullptr, sink);
-        if (grad_kernels) grad_kernels = add_kernels(buffers, rows, taps, grad_kernels);
+        backward_rows(bank, buffers, h, h_halves, window, rows, taps, grad_x != nullptr,
+                      to.kernels ? buffers.kernel_sums + m * HALVES * buffers.sum_row : nullptr,
+                      sink);
+        h_halves += rows * HALVES * half;
         if (to.gains && !BY_TOKEN)
           for (int64_t i = 0; i < rows; ++i)
             add_gain(bank, gain_sums[i], first, m + i, to.gains);
@@ -89,18 +91,38 @@ struct Group {
     if (grad_x) Buffers::unpack(bank, buffers.dx, item, first, *grad_x);
   }
 
+  static void begin_backward(const Bank &bank, void *memory) {
+    Buffers buffers(bank, memory);
+    const float *h = bank.kernels;
+    float *to = buffers.kernels;
+    for (int64_t s = 0; s < bank.scales; ++s) {
+      const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
+      for (int64_t m = 0; m < count; ++m, h += taps, to += HALVES * H::taps(taps))
+        H::split_kernel(h, taps, to);
+    }
+  }
+
+  static void flush_kernels(const Bank &bank, float *kernels, void *memory) {
+    Buffers buffers(bank, memory);
+    Float *sums = buffers.kernel_sums;
+    for (int64_t s = 0; s < bank.scales; ++s) {
+      const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
+      for (int64_t m = 0; m < count; ++m, sums += HALVES * buffers.sum_row)
+        for (int64_t k = 0; k < taps; ++k) *kernels++ += H::tap(sums, buffers.sum_row, k);
+    }
+    Buffers::clear(buffers.kernel_sums, sums - buffers.kernel_sums);
+  }
+
  private:
   /* All that `rows` filters contribute. A tile of responses is computed anew, turned into its
      gradient, and used for both remaining products while in cache. The last gradients that the next
-     tile's products reach back to are kept before it, so that nothing is visited twice. */
+     tile's products reach back to are kept before it, so that nothing is visited twice; before the
+     first tile they are zeros, now and on return. */
   template <class Sink>
   static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
-                            const Float *window, int64_t rows, int64_t taps, bool wants_x,
-                            bool wants_kernels, Sink sink) {
+                            const float *h_halves, const Float *window, int64_t rows, int64_t taps,
+                            bool wants_x, Float *kernel_sums, Sink sink) {
     const int64_t left = left_padding(bank, taps), half = H::taps(taps), before = half - 1;
-    H::split_kernels(h, rows, taps, buffers.kernels);
-    Buffers::clear(buffers.kernel_sums, HALVES * ROWS * buffers.sum_row);
-    for (int64_t i = 0; i < HALVES * ROWS; ++i) Buffers::clear(buffers.dz + i * buffers.row, before);
     /* Padded tokens whose gradient is a token's, by twos: the first and the end of the last. */
     const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
     const int64_t end = wants_x ? (bank.tokens + left + 1) / 2 : (bank.tokens + 1) / 2;
@@ -109,49 +131,44 @@ struct Group {
       const int64_t tokens = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
       sink.start = start;
       convolve(rows, h, taps, window + start, tokens, sink);
-      for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens);
-      if (wants_kernels)
+      const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
+      for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens, until - pair);
+      if (kernel_sums)
         for (int kind = 0; kind < HALVES; ++kind)
           correlate(rows, sink.dz[kind], buffers.row,
                     buffers.x_halves + kind * buffers.half_span + pair, (tokens + 1) / 2, half,
-                    buffers.kernel_sums + kind * ROWS * buffers.sum_row, buffers.sum_row);
+                    kernel_sums + kind * buffers.sum_row, HALVES * buffers.sum_row);
       if (!wants_x) continue;
       const int64_t from = pair > lowest ? pair : lowest;
-      const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
       for (int kind = 0; kind < HALVES; ++kind) {
         const int64_t at = kind * buffers.half_span + from;
         if (from < until)
-          spread(rows, buffers.kernels + kind * rows * half, half, sink.dz[kind] + from - pair,
+          spread(rows, h_halves + kind * half, HALVES * half, half, sink.dz[kind] + from - pair,
                  buffers.row, until - from, buffers.dx_halves + at, buffers.lost + at);
-        for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t i = 0; i < rows && end > TILE / 2; ++i) {
           Float *kept = sink.dz[kind] + i * buffers.row - before;
-          __builtin_memmove(kept, kept + TILE / 2, before * sizeof(Float));
+          if (until < end)
+            __builtin_memmove(kept, kept + TILE / 2, before * sizeof(Float));
+          else
+            Buffers::clear(kept, before);
         }
       }
     }
   }
 
-  /* Past the last token the gradient is zero, whatever a block computed there. */
+  /* Past the last token the gradient is zero, whatever a block computed there; up to pair `end` it
+     will be read. */
   template <class Sink>
-  static void end_tile(const Sink &sink, int64_t i, int64_t tokens) {
+  static void end_tile(const Sink &sink, int64_t i, int64_t tokens, int64_t end) {
     const int64_t pairs = tokens / 2;
     Float *dz[HALVES];
     for (int kind = 0; kind < HALVES; ++kind) dz[kind] = sink.dz[kind] + i * sink.dz_row;
     const int64_t evens = pairs + tokens % 2;
     if (evens > pairs) dz[BOTH][pairs] = dz[EVEN][pairs];
-    Buffers::clear(dz[EVEN] + evens, TILE / 2 - evens);
-    Buffers::clear(dz[BOTH] + evens, TILE / 2 - evens);
-    Buffers::clear(dz[ODD] + pairs, TILE / 2 - pairs);
-  }
-
-  static float *add_kernels(const Buffers &buffers, int64_t rows, int64_t taps, float *to) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const Float *sums[HALVES];
-      for (int kind = 0; kind < HALVES; ++kind)
-        sums[kind] = buffers.kernel_sums + (kind * ROWS + i) * buffers.sum_row;
-      for (int64_t k = 0; k < taps; ++k) *to++ += H::tap(sums, k);
+    for (int64_t pair = pairs; pair < end; ++pair) {
+      dz[ODD][pair] = Float{};
+      if (pair >= evens) dz[EVEN][pair] = dz[BOTH][pair] = Float{};
     }
-    return to;
   }
 
   static void add_gain(const Bank &bank, Float sum, int64_t first, int64_t m, float *gains) {
@@ -173,14 +190,16 @@ struct Group {
 
   static void correlate(int64_t rows, const Float *dz, int64_t dz_row, const Float *x,
                         int64_t count, int64_t taps, Float *sums, int64_t sum_row) {
-    if (rows == ROWS) return P::template correlate<ROWS>(dz, dz_row, x, count, taps, sums, sum_row);
-    P::template correlate<1>(dz, dz_row, x, count, taps, sums, sum_row);
+    constexpr int COLUMNS = Buffers::COLUMNS; /* of both: the blocks that sum_row is made of */
+    if (rows == ROWS)
+      return P::template correlate<ROWS, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
+    P::template correlate<1, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
   }
 
-  static void spread(int64_t rows, const float *h, int64_t taps, const Float *dz, int64_t dz_row,
-                     int64_t count, Float *dx, Float *lost) {
-    if (rows == ROWS) return P::template spread<ROWS>(h, taps, dz, dz_row, count, dx, lost);
-    P::template spread<1>(h, taps, dz, dz_row, count, dx, lost);
+  static void spread(int64_t rows, const float *h, int64_t h_row, int64_t taps, const Float *dz,
+                     int64_t dz_row, int64_t count, Float *dx, Float *lost) {
+    if (rows == ROWS) return P::template spread<ROWS>(h, h_row, taps, dz, dz_row, count, dx, lost);
+    P::template spread<1>(h, h_row, taps, dz, dz_row, count, dx, lost);
   }
 };
 
@@ -202,6 +221,14 @@ struct Entry {
         {G::template forward<ACT_GELU, false>, G::template forward<ACT_GELU, true>},
         {G::template forward<ACT_IDENTITY, false>, G::template forward<ACT_IDENTITY, true>}};
     table[bank.activation][bank.gain_shape == GAIN_TOKEN](bank, x, y, item, first, scratch);
+  }
+
+  static void begin_backward(const Bank &bank, void *scratch) {
+    G::begin_backward(bank, scratch);
+  }
+
+  static void flush_kernels(const Bank &bank, float *kernels, void *scratch) {
+    G::flush_kernels(bank, kernels, scratch);
   }
 
   static void backward(const Bank &bank, const Signal &x, const Signal &grad_y,

@@ -16,17 +16,16 @@ struct Halves {
 
   static int64_t taps(int64_t whole) { return (whole + 1) / 2; }
 
-  /* Kernels (rows, whole) as even taps, odd taps and their sum: (HALVES, rows, half). */
-  static void split_kernels(const float *h, int64_t rows, int64_t whole, float *to) {
+  /* A kernel of `whole` taps as even taps, odd taps and their sum: (HALVES, half). */
+  static void split_kernel(const float *h, int64_t whole, float *to) {
     const int64_t half = taps(whole);
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < half; ++j) {
-        const float even = h[i * whole + 2 * j];
-        const float odd = 2 * j + 1 < whole ? h[i * whole + 2 * j + 1] : 0.0f;
-        to[(EVEN * rows + i) * half + j] = even;
-        to[(ODD * rows + i) * half + j] = odd;
-        to[(BOTH * rows + i) * half + j] = even + odd;
-      }
+    for (int64_t j = 0; j < half; ++j) {
+      const float even = h[2 * j];
+      const float odd = 2 * j + 1 < whole ? h[2 * j + 1] : 0.0f;
+      to[EVEN * half + j] = even;
+      to[ODD * half + j] = odd;
+      to[BOTH * half + j] = even + odd;
+    }
   }
 
   /* What the three halves of the responses' gradient are correlated with. */
@@ -39,9 +38,9 @@ struct Halves {
     }
   }
 
-  /* Gradient of a kernel's tap k, from the sums of the three correlations. */
-  static float tap(const Float *const sums[HALVES], int64_t k) {
-    return V::sum(sums[BOTH][k / 2] + sums[k % 2 ? ODD : EVEN][k / 2]);
+  /* Gradient of a kernel's tap k, from the sums (HALVES, stride) of the three correlations. */
+  static float tap(const Float *sums, int64_t stride, int64_t k) {
+    return V::sum(sums[BOTH * stride + k / 2] + sums[(k % 2 ? ODD : EVEN) * stride + k / 2]);
   }
 
   /* dx[t] += the gradient of padded token t + left, from the three spread products and from what

@@ -27,41 +27,44 @@ struct Product {
   __attribute__((noinline)) static void convolve(const float *h, int64_t taps, const Float *x,
                                                  int64_t count, const Sink &sink) {
     constexpr int COLUMNS = ACC / ROWS;
-    for (int64_t t = 0; t < count; t += COLUMNS) {
-      Float acc[ROWS][COLUMNS] = {};
-      for (int64_t k = 0; k < taps; ++k) {
-        Float weight[ROWS];
+    int64_t t = 0;
+    for (; t + COLUMNS / 2 < count; t += COLUMNS) respond<ROWS, COLUMNS>(h, taps, x, t, sink);
+    if (t < count) respond<ROWS, COLUMNS / 2>(h, taps, x, t, sink);
+  }
+
+  /* One block of it. */
+  template <int ROWS, int COLUMNS, class Sink>
+  static inline void respond(const float *h, int64_t taps, const Float *x, int64_t t,
+                             const Sink &sink) {
+    Float acc[ROWS][COLUMNS] = {};
+    for (int64_t k = 0; k < taps; ++k) {
+      Float weight[ROWS];
 #pragma GCC unroll 4
-        for (int i = 0; i < ROWS; ++i) weight[i] = V::splat(h[i * taps + k]);
+      for (int i = 0; i < ROWS; ++i) weight[i] = V::splat(h[i * taps + k]);
 #pragma GCC unroll 32
-        for (int j = 0; j < COLUMNS; ++j) {
-          Float value = x[t + k + j];
+      for (int j = 0; j < COLUMNS; ++j) {
+        const Float value = V::in_register(x[t + k + j]);
 #pragma GCC unroll 4
-          for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
-        }
+        for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
       }
-      sink.take(t, acc);
     }
+    sink.take(t, acc);
   }
 
   /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). */
-  template <int ROWS>
-  __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride, const Float *x, int64_t count,
-                        int64_t taps, Float *sums, int64_t sums_stride) {
-    constexpr int COLUMNS = ACC / ROWS;
+  template <int ROWS, int COLUMNS>
+  __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride,
+                                                  const Float *x, int64_t count, int64_t taps,
+                                                  Float *sums, int64_t sums_stride) {
     for (int64_t k = 0; k < taps; k += COLUMNS) {
-      Float acc[ROWS][COLUMNS];
-#pragma GCC unroll 4
-      for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 32
-        for (int j = 0; j < COLUMNS; ++j) acc[i][j] = sums[i * sums_stride + k + j];
+      Float acc[ROWS][COLUMNS] = {}; /* added at the end: two short sums round less than a long one */
       for (int64_t t = 0; t < count; ++t) {
         Float weight[ROWS];
 #pragma GCC unroll 4
         for (int i = 0; i < ROWS; ++i) weight[i] = dz[i * dz_stride + t];
 #pragma GCC unroll 32
         for (int j = 0; j < COLUMNS; ++j) {
-          Float value = x[t + k + j];
+          const Float value = V::in_register(x[t + k + j]);
 #pragma GCC unroll 4
           for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
         }
@@ -69,48 +72,59 @@ struct Product {
 #pragma GCC unroll 4
       for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 32
-        for (int j = 0; j < COLUMNS; ++j) sums[i * sums_stride + k + j] = acc[i][j];
+        for (int j = 0; j < COLUMNS; ++j) sums[i * sums_stride + k + j] += acc[i][j];
     }
   }
 
-  /* dx[p] += sum_i sum_k h[i][k] dz[i][p - k], for p in [0, count). Two taps a step: every dz that
-     is loaded then serves two multiply-adds, which keeps the load ports off the critical path. */
+  /* dx[p] += sum_i sum_k h[i][k] dz[i][p - k], for p in [0, count). */
   template <int ROWS>
-  __attribute__((noinline)) static void spread(const float *h, int64_t taps, const Float *dz,
-                                               int64_t dz_stride, int64_t count, Float *dx,
-                                               Float *lost) {
-    for (int64_t p = 0; p < count; p += ACC) {
-      Float acc[ACC] = {};
-      int64_t k = 0;
-      for (; k + 1 < taps; k += 2) {
+  __attribute__((noinline)) static void spread(const float *h, int64_t h_stride, int64_t taps,
+                                               const Float *dz, int64_t dz_stride, int64_t count,
+                                               Float *dx, Float *lost) {
+    int64_t p = 0;
+    for (; p + 2 * ACC / 3 < count; p += ACC)
+      gather<ROWS, ACC>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+    if (p + ACC / 3 < count)
+      gather<ROWS, 2 * ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+    else if (p < count)
+      gather<ROWS, ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+  }
+
+  /* One block of it. Two taps a step: every dz that is loaded then serves two multiply-adds, which
+     keeps the load ports off the critical path. */
+  template <int ROWS, int COLUMNS>
+  static inline void gather(const float *h, int64_t h_stride, int64_t taps, const Float *dz,
+                            int64_t dz_stride, int64_t valid, Float *dx, Float *lost) {
+    Float acc[COLUMNS] = {};
+    int64_t k = 0;
+    for (; k + 1 < taps; k += 2) {
 #pragma GCC unroll 4
-        for (int i = 0; i < ROWS; ++i) {
-          const Float near = V::splat(h[i * taps + k]), far = V::splat(h[i * taps + k + 1]);
-          const Float *from = dz + i * dz_stride + p - k;
-          Float value = V::in_register(from[-1]);
-          acc[0] += far * value;
+      for (int i = 0; i < ROWS; ++i) {
+        const float *weight = h + i * h_stride + k;
+        const Float near = V::splat(weight[0]), far = V::splat(weight[1]);
+        const Float *from = dz + i * dz_stride - k;
+        Float value = V::in_register(from[-1]);
+        acc[0] += far * value;
 #pragma GCC unroll 32
-          for (int j = 1; j < ACC; ++j) {
-            value = V::in_register(from[j - 1]);
-            acc[j - 1] += near * value;
-            acc[j] += far * value;
-          }
-          acc[ACC - 1] += near * from[ACC - 1];
+        for (int j = 1; j < COLUMNS; ++j) {
+          value = V::in_register(from[j - 1]);
+          acc[j - 1] += near * value;
+          acc[j] += far * value;
         }
+        acc[COLUMNS - 1] += near * from[COLUMNS - 1];
       }
-      if (k < taps) {
-#pragma GCC unroll 4
-        for (int i = 0; i < ROWS; ++i) {
-          const Float last = V::splat(h[i * taps + k]);
-          const Float *from = dz + i * dz_stride + p - k;
-#pragma GCC unroll 32
-          for (int j = 0; j < ACC; ++j) acc[j] += last * from[j];
-        }
-      }
-      const int64_t valid = count - p;
-#pragma GCC unroll 32
-      for (int j = 0; j < ACC; ++j)
-        if (j < valid) add(acc[j], dx[p + j], lost[p + j]);
     }
+    if (k < taps) {
+#pragma GCC unroll 4
+      for (int i = 0; i < ROWS; ++i) {
+        const Float last = V::splat(h[i * h_stride + k]);
+        const Float *from = dz + i * dz_stride - k;
+#pragma GCC unroll 32
+        for (int j = 0; j < COLUMNS; ++j) acc[j] += last * from[j];
+      }
+    }
+#pragma GCC unroll 32
+    for (int j = 0; j < COLUMNS; ++j)
+      if (j < valid) add(acc[j], dx[j], lost[j]);
   }
 };

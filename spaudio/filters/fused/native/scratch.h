@@ -5,10 +5,11 @@ template <int LANES, int ACC, int TILE, int ROWS>
 struct Scratch {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
+  static constexpr int COLUMNS = ACC / ROWS;
 
   int64_t left;      /* zeros before the first token: the most that a scale needs */
   int64_t row;       /* distance of two rows of dz: the taps before a tile, the tile, slack */
-  int64_t sum_row;   /* distance of two rows of kernel_sums */
+  int64_t sum_row;   /* distance of two rows of kernel_sums: half the taps, in whole blocks */
   int64_t half_span; /* distance of the halves of a signal */
   int64_t elements;  /* size of it all */
   Float *x;           /* input, padded */
@@ -20,8 +21,8 @@ struct Scratch {
   Float *x_halves;    /* (HALVES, half_span) */
   Float *dx_halves;   /* (HALVES, half_span) */
   Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
-  Float *kernel_sums; /* (HALVES, ROWS, sum_row): gradient of kernels, not yet summed over lanes */
-  float *kernels;     /* (HALVES, ROWS, half of the taps) */
+  Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, not yet summed over lanes */
+  float *kernels;     /* of each scale in turn (M, HALVES, half of its taps), see Halves */
 
   Scratch(const Bank &bank, void *memory) {
     int64_t taps = 1;
@@ -36,7 +37,7 @@ struct Scratch {
     const int64_t length = bank.tokens + 2 * taps + TILE + 2 * ACC;
     half_span = length / 2 + ACC;
     row = half + TILE / 2 + 2 * ACC;
-    sum_row = half + ACC;
+    sum_row = (half + COLUMNS - 1) / COLUMNS * COLUMNS;
     x = static_cast<Float *>(memory);
     y = x + length;
     lost = y + length;
@@ -46,9 +47,9 @@ struct Scratch {
     dx_halves = x_halves + HALVES * half_span;
     dz = dx_halves + HALVES * half_span;
     kernel_sums = dz + HALVES * ROWS * row;
-    Float *end = kernel_sums + HALVES * ROWS * sum_row;
+    Float *end = kernel_sums + count_filters(bank) * HALVES * sum_row;
     kernels = reinterpret_cast<float *>(end);
-    elements = end - x + (HALVES * ROWS * half + LANES - 1) / LANES;
+    elements = end - x + (count_filters(bank) * HALVES * half + LANES - 1) / LANES;
   }
 
   static void clear(Float *from, int64_t count) {

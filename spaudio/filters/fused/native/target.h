@@ -12,11 +12,15 @@ struct Target {
   int64_t lanes;
   /* Bytes that one thread needs: zeroed, and aligned to 64. */
   int64_t (*scratch_bytes)(const Bank &bank);
+  /* Fills in what is the same for all groups; ahead of the first backward pass. */
+  void (*begin_backward)(const Bank &bank, void *scratch);
   /* One group: dimensions [first, first + lanes) of one batch item, all tokens. */
   void (*forward)(const Bank &bank, const Signal &x, const Signal &y, int64_t item, int64_t first,
                   void *scratch);
   void (*backward)(const Bank &bank, const Signal &x, const Signal &grad_y, const Signal *grad_x,
                    const Gradients &to, int64_t item, int64_t first, void *scratch);
+  /* Adds the kernels' gradient that backward has gathered in `scratch` to `kernels`. */
+  void (*flush_kernels)(const Bank &bank, float *kernels, void *scratch);
   /* Runs `steps` multiply-adds on independent registers; returns floating point operations. */
   double (*peak)(int64_t steps, float *sink);
 };

@@ -28,7 +28,8 @@ struct Vector {
   /* x - 0 is x for every x, so this compiles to one broadcast. */
   static inline Float splat(float value) { return value - Float{}; }
 
-  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add. */
+  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add, and the
+     load ports, not the multipliers, set the pace. */
   static inline Float in_register(Float value) {
 #if defined(__x86_64__) && !defined(SPAUDIO_ANY_PROCESSOR)
     asm("" : "+x"(value));
