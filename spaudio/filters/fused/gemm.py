@@ -146,30 +146,63 @@ def _in_hops(signal: Tensor, scale: _Scale) -> Tensor:
     )
 
 
-def _respond(
-    band: Tensor, scale: _Scale, padded: Tensor, tile: tuple[slice, slice]
-) -> tuple[Tensor, Tensor]:
-    """A tile's windows (n, L, dim) and its filters' output (n, M, P, dim), before activation."""
-    windows = scale.view_windows(padded, *tile)
-    n, _, dim = windows.shape
-    product = torch.bmm(band.expand(n, -1, -1), windows)
-    return windows, product.view(n, scale.kernel.shape[0], scale.hop, dim)
+class _Tiles:
+    """The tiles of one scale; memory is taken once for all, since fresh pages would cost as much.
+
+    Args:
+        scale: Says where the windows lie.
+        padded: The signals, as `_Scale.pad` returns them.
+    """
+
+    def __init__(self, scale: _Scale, padded: Tensor) -> None:
+        self.scale, self.padded = scale, padded
+        self.band = scale.band()
+        batch, _, self.dim = padded.shape
+        self.places = list(scale.tiles(batch, self.dim))
+        largest = max((self._count(tile) for tile in self.places), default=0)
+        self._response = padded.new_empty(largest, self.band.shape[0], self.dim)
+        self._gradient = self._response[:0]
+
+    def _count(self, tile: tuple[slice, slice]) -> int:
+        items, windows = tile
+        count: int = (items.stop - items.start) * (windows.stop - windows.start)
+        return count
+
+    def respond(self, tile: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
+        """A tile's windows (n, L, dim) and its filters' output (n, M, P, dim), not activated."""
+        windows = self.scale.view_windows(self.padded, *tile)
+        count = len(windows)
+        product = self._response[:count]
+        torch.bmm(self.band.expand(count, -1, -1), windows, out=product)
+        return windows, product.view(count, -1, self.scale.hop, self.dim)
+
+    def gradient(self, grad: Tensor, factor: Tensor, response: Tensor, activation: str) -> Tensor:
+        """Gradient (n, M, P, dim) of a tile's output before activation; ``grad`` (n, P, dim)."""
+        if len(self._gradient) < len(response):
+            self._gradient = torch.empty_like(self._response)
+        result = self._gradient[: len(response)].view_as(response)
+        torch.mul(grad.unsqueeze(1), factor, out=result)
+        if activation == "relu":
+            torch.ops.aten.threshold_backward(result, response, 0, grad_input=result)
+        elif activation == "gelu":
+            torch.ops.aten.gelu_backward(result, response, grad_input=result)
+        return result
 
 
 def forward(problem: Problem) -> Tensor:
     """The result (batch, tokens, dim). All tensors have one dtype."""
     x = problem.mask(problem.x)
-    batch, tokens, dim = x.shape
+    _, tokens, dim = x.shape
     y = torch.zeros_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return y
     for kernel, gains in problem.scales():
         scale = _Scale.lay_out(kernel, tokens, problem.causal)
         weights = _Gains(gains, scale)
-        band, padded = scale.band(), scale.pad(x)
-        for tile in scale.tiles(batch, dim):
-            _, response = _respond(band, scale, padded, tile)
-            share = weights.weigh(ACTIVATIONS[problem.activation](response), tile)
+        tiles = _Tiles(scale, scale.pad(x))
+        for tile in tiles.places:
+            _, response = tiles.respond(tile)
+            share = weights.weigh(_activate(response, problem.activation), tile)
             start, stop = tile[1].start * scale.hop, tile[1].stop * scale.hop
             part = y[tile[0], start:stop]
             part += share.view(part.shape[0], -1, dim)[:, : part.shape[1]]
@@ -193,21 +226,20 @@ def backward(
     for kernel, gains in problem.scales():
         scale = _Scale.lay_out(kernel, tokens, problem.causal)
         weights = _Gains(gains, scale)
-        band, padded, grads = scale.band(), scale.pad(x), _in_hops(grad, scale)
-        grad_band = torch.zeros_like(band)
-        grad_padded = torch.zeros_like(padded).view(batch, -1, scale.hop, dim)
-        for tile in scale.tiles(batch, dim):
-            windows, response = _respond(band, scale, padded, tile)
+        tiles, grads = _Tiles(scale, scale.pad(x)), _in_hops(grad, scale)
+        grad_band = torch.zeros_like(tiles.band)
+        grad_padded = torch.zeros_like(tiles.padded).view(batch, -1, scale.hop, dim)
+        for tile in tiles.places:
+            windows, response = tiles.respond(tile)
             grad_y = grads[tile].flatten(0, 1)
-            factor = grad_y.unsqueeze(1) * weights.factor(tile)
-            grad_response = _activate_backward(factor, response, problem.activation)
-            rows = grad_response.reshape(grad_y.shape[0], -1, dim)
+            rows = tiles.gradient(grad_y, weights.factor(tile), response, problem.activation)
+            rows = rows.flatten(1, 2)
             if wanted[0]:
-                _overlap_add(grad_padded, torch.matmul(band.t(), rows), scale, tile)
+                _overlap_add(grad_padded, torch.matmul(tiles.band.t(), rows), scale, tile)
             if wanted[1]:
                 grad_band += torch.bmm(rows, windows.transpose(1, 2)).sum(0)
             if wanted[2]:
-                weights.accumulate(ACTIVATIONS[problem.activation](response), grad_y, tile)
+                weights.accumulate(_activate(response, problem.activation), grad_y, tile)
         grad_kernels.append(scale.diagonals(grad_band).sum(1).flatten())
         grad_gains.append(weights.finish(tokens))
         grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
@@ -224,11 +256,6 @@ def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slic
         total[items, span.start + hop : span.stop + hop] += parts[:, :, hop]
 
 
-def _activate_backward(grad: Tensor, response: Tensor, activation: str) -> Tensor:
-    """Gradient of the activation's argument."""
-    result: Tensor = grad
-    if activation == "relu":
-        result = torch.ops.aten.threshold_backward(grad, response, 0)
-    elif activation == "gelu":
-        result = torch.ops.aten.gelu_backward(grad, response)
-    return result
+def _activate(response: Tensor, activation: str) -> Tensor:
+    """The activated tile; in its own memory if it can be."""
+    return response.relu_() if activation == "relu" else ACTIVATIONS[activation](response)
