@@ -30,8 +30,9 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
+# A process a core, each with one thread: more would wait for each other.
 unit: $(READY)  ## pytest
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: $(READY)  ## Fuzz what reads audio, manifests, archives, settings (Linux)
 	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz
