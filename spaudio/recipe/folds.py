@@ -24,6 +24,7 @@ from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.data import load_data
 from spaudio.recipe.run import check_settings, run_recipe
 from spaudio.recipe.run_folder import CONFIG, create_run_folder, read_run_config
+from spaudio.recipe.settings import quoted
 from spaudio.report.folds import write_fold_report
 
 OUTPUT = "output.txt"  # what a fold printed that ran beside others
@@ -146,13 +147,12 @@ def _run_beside(left: Mapping[str, Path], script: Path, jobs: int, console: Cons
     stopped, starting = threading.Event(), threading.Lock()
 
     def run(name: str) -> None:
-        path = str(left[name]).replace("\\", "\\\\").replace("'", "\\'")
         with starting, (left[name] / OUTPUT).open("ab") as output:
             if stopped.is_set():
                 return
             # In a group of its own: Ctrl-C stops it from here, not a second time by itself.
             running[name] = subprocess.Popen(
-                [sys.executable, str(script), f"resume='{path}'"],
+                [sys.executable, str(script), f"resume={quoted(left[name])}"],
                 env=environment, stdout=output, stderr=output, process_group=0,
             )  # fmt: skip
         code = running[name].wait()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -28,7 +31,7 @@ from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
 from spaudio.recipe.processes import is_first_process, processes
 from spaudio.recipe.run import run_recipe
-from spaudio.recipe.settings import check_value, unknown, values
+from spaudio.recipe.settings import check_value, quoted, unknown, values
 from spaudio.recipe.text import run_text
 from spaudio.tokens.front_end import own_settings
 
@@ -40,9 +43,43 @@ HYDRA = (
     "hydra/job_logging=stdout",
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
-    "hydra.sweep.dir=${runs}/${recipe}/sweeps/${now:%Y%m%d-%H%M%S-%f}",
     "hydra.sweep.subdir=.",
 )
+FINISHED = "finished.txt"  # in a sweep's folder: number and run folder of each job that ended well
+
+
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls with each composed configuration, here or in a launcher's process.
+
+    Args:
+        script: The recipe's ``run.py``.
+        sweep: Folder of the sweep that the job is of; None for a single run.
+    """
+
+    script: Path
+    sweep: Path | None
+
+    def __call__(self, config: DictConfig) -> None:
+        """Runs what the configuration asks for; an error is one line and exit code 1."""
+        scripts = self.script.parents[2] / "data_prep"
+        try:
+            if is_fold_run(config):
+                if processes() > 1:
+                    raise ConfigError(
+                        "folds=all starts runs of its own, beside each other with jobs=N; under "
+                        "torchrun name one, as the recipe's fold_by.key says"
+                    )
+                run = run_folds(config, self.script)
+            else:
+                run = (run_text if is_text(config) else run_recipe)(config, scripts)
+        except (SpaudioError, OmegaConfBaseException, OSError) as error:
+            _say(error)
+            # SystemExit passes through Hydra, which would print a traceback of its own.
+            raise SystemExit(1) from error
+        if self.sweep is not None:
+            with (self.sweep / FINISHED).open("a", encoding="utf-8") as file:
+                file.write(f"{HydraConfig.get().job.num} {run.resolve()}\n")
 
 
 def main(script: str) -> None:
@@ -51,44 +88,40 @@ def main(script: str) -> None:
     Args:
         script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
     """
-    folder = Path(script).resolve().parent
-    console = Console(stderr=True)
-    who = "" if is_first_process() else f"process {os.environ['RANK']}: "
-    finished: list[Path] = []
-
-    def task(config: DictConfig) -> None:
-        try:
-            if is_fold_run(config):
-                if processes() > 1:
-                    raise ConfigError(
-                        "folds=all starts runs of its own, beside each other with jobs=N; under "
-                        "torchrun name one, as the recipe's fold_by.key says"
-                    )
-                finished.append(run_folds(config, Path(script).resolve()))
-            else:
-                run = run_text if is_text(config) else run_recipe
-                finished.append(run(config, folder.parents[1] / "data_prep"))
-        except (SpaudioError, OmegaConfBaseException, OSError) as error:
-            # SystemExit passes through Hydra, which would print a traceback of its own.
-            console.print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
-            raise SystemExit(1) from error
-
+    path = Path(script).resolve()
     arguments = sys.argv[1:]
+    multirun = bool({"-m", "--multirun"} & set(arguments))
     try:
-        if processes() > 1 and {"-m", "--multirun"} & set(arguments):
+        if processes() > 1 and multirun:
             raise ConfigError("a sweep (-m) is not for torchrun; start one run of each setting")
-        _check_overrides(folder, [a for a in arguments if not a.startswith("-")])
-    except ConfigError as error:
-        console.print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
+        runs = _check_overrides(path.parent, [a for a in arguments if not a.startswith("-")])
+        if any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
+            raise ConfigError("hydra.sweep.dir is chosen by the recipe, below runs=; leave it out")
+    except (ConfigError, OmegaConfBaseException) as error:
+        _say(error)
         raise SystemExit(1) from error
+    sweep = runs / "sweeps" / f"{datetime.now():%Y%m%d-%H%M%S-%f}" if multirun else None
+    ours = [*HYDRA, f"hydra.sweep.dir={quoted(sweep)}"] if sweep else HYDRA
     given = {argument.partition("=")[0] for argument in arguments}
-    ours = [override for override in HYDRA if override.partition("=")[0] not in given]
+    ours = [override for override in ours if override.partition("=")[0] not in given]
     sys.argv = [sys.argv[0], *arguments, *ours]
-    decorate = hydra.main(version_base="1.3", config_path=str(folder), config_name="config")
+    decorate = hydra.main(version_base="1.3", config_path=str(path.parent), config_name="config")
     try:
-        decorate(task)()
+        decorate(Task(path, sweep))()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    if sweep is not None:
+        _compare(sweep)
+
+
+def _compare(sweep: Path) -> None:
+    """Compares the runs of a sweep, in the order of its jobs."""
+    if not (sweep / FINISHED).is_file():
+        return  # a launcher that only submits its jobs
+    lines = (sweep / FINISHED).read_text(encoding="utf-8").splitlines()
+    jobs = sorted((int(number), Path(run)) for number, _, run in (x.partition(" ") for x in lines))
+    finished = [run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+                for _, run in jobs]  # fmt: skip
     if len(finished) > 1:
         path = finished[-1].parent / f"compare-{finished[-1].name}.md"
         compare_runs(finished, output=path)
@@ -97,11 +130,19 @@ def main(script: str) -> None:
         Console().print(f"table:  {path}", soft_wrap=True)
 
 
-def _check_overrides(folder: Path, arguments: list[str]) -> None:
+def _say(error: Exception) -> None:
+    who = "" if is_first_process() else f"process {os.environ['RANK']}: "
+    Console(stderr=True).print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
+
+
+def _check_overrides(folder: Path, arguments: list[str]) -> Path:
     """Raises ConfigError where an override names a key or choice that the recipe has not.
 
     The same goes for a value of another kind than the default. Hydra refuses unknown keys too, but
     advises to add them with ``+``, which would then be ignored.
+
+    Returns:
+        Folder of the recipe's runs.
     """
     parsed = [_parse(argument) for argument in arguments]
     overrides = [o for o in parsed if not o.key_or_group.startswith("hydra")]
@@ -144,6 +185,10 @@ def _check_overrides(folder: Path, arguments: list[str]) -> None:
             raise unknown("setting", key, sorted({*defaults, *groups}))
         for value in values(override):
             check_value(key, value, defaults[key])
+            if key in ("runs", "recipe"):
+                defaults[key] = value
+    places = OmegaConf.create({key: defaults[key] for key in ("runs", "recipe")})
+    return Path(str(places.runs), str(places.recipe))
 
 
 def _parse(argument: str) -> Override:

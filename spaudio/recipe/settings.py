@@ -80,6 +80,12 @@ def values(override: Override) -> Iterator[Any]:
         yield from override.sweep_iterator()
 
 
+def quoted(value: object) -> str:
+    """Text as the value of an override, whatever is in it."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     """The error about a name that is not among those known, with the nearest."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

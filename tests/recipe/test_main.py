@@ -42,6 +42,19 @@ def test_a_sweep_is_compared_at_its_end(tmp_path: Path, run_recipe: Run) -> None
         assert f"filter={name}" in done.stdout
 
 
+def test_a_launcher_runs_jobs_beside_each_other(tmp_path: Path, run_recipe: Run) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = run_recipe(
+        "fsdd", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "filter=haar,none",
+        "preset=debug", "trainer.epochs=1", *tiny_fsdd(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs" / "fsdd").glob("*/report.md"))) == 2
+    # Whichever ends first, the table has the order of the command.
+    rows = next((tmp_path / "runs" / "fsdd").glob("compare-*.md")).read_text().splitlines()[2:]
+    assert [row.split(" |")[0] for row in rows] == ["| filter=haar", "| filter=none"]
+
+
 def test_a_token_adaptive_run_shows_its_mask(tmp_path: Path, run_recipe: Run) -> None:
     done = run_recipe(
         "folder", "filter=adaptive", "filter.num_filters=6", "filter.width=8", "filter.heads=2",
