@@ -23,7 +23,7 @@ from spaudio.recipe.main import SEARCH_PATH
 from spaudio.recipe.model import build_model, fit_front_end, is_text
 from spaudio.recipe.run import check_settings
 from spaudio.tokens.dataset import Batch
-from spaudio.train.loop import make_feed
+from spaudio.train.feed import make_feed
 from spaudio.train.multilabel import MultiLabel
 from spaudio.train.objective import Classification
 from spaudio.train.optim import make_optimizer

@@ -44,8 +44,9 @@ from spaudio.tokens.augment import AugmentConfig, unused_settings
 from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.tokens.front_end import own_settings
 from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, fit, make_feed
+from spaudio.train.loop import FitResult, fit
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
 from spaudio.train.objective import Classification, Predictions
 from spaudio.train.optim import OptimConfig

@@ -48,9 +48,10 @@ from spaudio.tokens.windows import (
     spread_windows,
 )
 from spaudio.train.checkpoint import find_checkpoint, load_weights
+from spaudio.train.feed import Feed
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.log import read_log
-from spaudio.train.loop import Feed, FitResult, fit
+from spaudio.train.loop import FitResult, fit
 from spaudio.train.optim import OptimConfig
 from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig

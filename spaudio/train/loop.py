@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from spaudio.audio.lock import claimed
 from spaudio.errors import SpaudioError
-from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
 from spaudio.train.checkpoint import (
     drop_later,
     find_checkpoint,
@@ -29,12 +28,16 @@ from spaudio.train.checkpoint import (
     save_checkpoint,
 )
 from spaudio.train.failures import named_failures
+from spaudio.train.feed import Feed
 from spaudio.train.log import TrainingLog
 from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig, make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
 from spaudio.train.trainer import TrainerConfig
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CHECK = 50  # steps from one look at the losses to the next, for which a GPU has to be waited
 
@@ -58,43 +61,45 @@ class FitResult:
     data_wait: float
 
 
-class EpochSampler(Protocol):
-    """Batches of items whose order and variations depend on seed and epoch alone."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[Any]]: ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, counted from 0."""
-        ...
-
-
-class Feed(NamedTuple):
-    """A split on its way to the model.
+@dataclass
+class SoFar:
+    """What a run has come to, as its checkpoints keep it.
 
     Args:
-        loader: Batches; each has ``num_tokens``, the tokens in it that are not padding.
-        sampler: What the loader asks for the order of its batches.
+        epochs: That are finished.
+        best_epoch: Counted from 1; 0 is none.
+        best_rank: Of that epoch; an empty one comes before any other.
+        seconds: Of training, validation not among them.
+        cpu_seconds: Of all threads: unlike ``seconds``, not what else the machine was doing.
+        waited: Seconds, for batches.
+        tokens: That were trained on and are not padding; of this process.
     """
 
-    loader: DataLoader[Any]
-    sampler: EpochSampler
+    epochs: int = 0
+    best_epoch: int = 0
+    best_rank: tuple[float, ...] = ()
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    waited: float = 0.0
+    tokens: int = 0
 
 
-def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int) -> Feed:
-    """Builds a loader of padded batches of clips."""
-    sampler = BucketSampler(dataset.lengths(), config.batch_size, shuffle=shuffle, seed=seed)
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-    )
-    return Feed(loader, sampler)
+def _claiming(function: Callable[P, R]) -> Callable[P, R]:
+    """Gives a function the run for itself, and what fails in it a name (see there)."""
+
+    @wraps(function)
+    def guarded(*arguments: P.args, **settings: P.kwargs) -> R:
+        run, accelerator = settings["run"], settings["accelerator"]
+        assert isinstance(run, Path)
+        assert isinstance(accelerator, Accelerator)
+        claim = claimed(run) if accelerator.is_main_process else nullcontext()
+        with named_failures(run), claim:
+            return function(*arguments, **settings)
+
+    return guarded
 
 
+@_claiming
 def fit(
     model: nn.Module,
     train: Feed,
@@ -135,77 +140,48 @@ def fit(
         SpaudioError: If the loss is no longer finite (at most ``CHECK`` steps later), another
             process trains the run, or the machine fails (`spaudio.train.failures`).
     """
-    claim = claimed(run) if accelerator.is_main_process else nullcontext()
-    with named_failures(run), claim:
-        return _fit(
-            model, train, valid, objective, trainer, optim, seed, run, config, accelerator, resume
-        )
-
-
-def _fit(
-    model: nn.Module,
-    train: Feed,
-    valid: Feed,
-    objective: Objective,
-    trainer: TrainerConfig,
-    optim: OptimConfig,
-    seed: int,
-    run: Path,
-    config: str,
-    accelerator: Accelerator,
-    resume: bool,
-) -> FitResult:
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)
-    done, best_epoch, seconds, tokens = 0, 0, 0.0, 0
-    cpu_seconds = 0.0  # of all threads: unlike wall-clock, not what else the machine was doing
-    waited = 0.0  # seconds, for batches
-    best_rank: tuple[float, ...] = ()  # comes before any other
+    so_far = SoFar()
     if resume:
         checkpoint = find_checkpoint(checkpoints, "last")
         state = load_state(checkpoint)
         load_model(model, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["rng"], seed, accelerator)
-        done, best_epoch = state["epoch"], state["best_epoch"]
-        best_rank = tuple(state["best_rank"])
-        seconds, tokens = state["seconds"], 0 if accelerator.process_index else state["tokens"]
-        cpu_seconds, waited = state["cpu_seconds"], state["waited"]
+        so_far = SoFar(**state["so_far"])
+        if accelerator.process_index:
+            so_far.tokens = 0  # the first process counts on
         accelerator.wait_for_everyone()  # until all have read
         if accelerator.is_main_process:
-            drop_later(checkpoints, "best", best_epoch)
+            drop_later(checkpoints, "best", so_far.best_epoch)
     else:
         seed_process(seed, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
     train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
     valid_loader = share_out(valid.loader, accelerator)
-    log = TrainingLog(run, keep=done) if accelerator.is_main_process else None
+    log = TrainingLog(run, keep=so_far.epochs) if accelerator.is_main_process else None
     steps = len(train.sampler)  # an epoch
     total = trainer.epochs * steps
 
     def checkpoint_last() -> None:
-        rng, all_tokens = random_states(accelerator), sum(gather([tokens], accelerator))
+        rng, tokens = random_states(accelerator), sum(gather([so_far.tokens], accelerator))
         if not accelerator.is_main_process:
             return
         state = {
-            "epoch": done,
-            "best_epoch": best_epoch,
-            "best_rank": list(best_rank),
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
-            "waited": waited,
-            "tokens": all_tokens,
+            "so_far": {**asdict(so_far), "tokens": tokens},
             "optimizer": optimizer.state_dict(),
             "rng": rng,
         }
-        save_checkpoint(checkpoints, "last", done, _weights(model, accelerator), state, config)
+        weights = _weights(model, accelerator)
+        save_checkpoint(checkpoints, "last", so_far.epochs, weights, state, config)
 
     if not resume:
         checkpoint_last()  # so that a run that is stopped in its first epoch can be resumed too
 
     with _progress(accelerator) as progress:
-        bar = progress.add_task("train", total=total, completed=done * steps, text="")
-        for epoch in range(done, trainer.epochs):
+        bar = progress.add_task("train", total=total, completed=so_far.epochs * steps, text="")
+        for epoch in range(so_far.epochs, trainer.epochs):
             start, cpu_start = time.perf_counter(), time.process_time()
             train.sampler.set_epoch(epoch)
             model.train()
@@ -221,7 +197,7 @@ def _fit(
                 for part in range(trainer.accumulate):
                     asked = time.perf_counter()
                     batch = next(batches)
-                    waited += time.perf_counter() - asked
+                    so_far.waited += time.perf_counter() - asked
                     # So that the mean over processes, summed over parts, is the mean over clips.
                     own = len(share.own(items, part))
                     weight = own * accelerator.num_processes / len(items)
@@ -231,7 +207,7 @@ def _fit(
                         lost = weight * objective.loss(model, batch, rng)
                         accelerator.backward(lost)
                     loss += lost.detach()
-                    tokens += batch.num_tokens if own else 0
+                    so_far.tokens += batch.num_tokens if own else 0
                 accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -241,34 +217,37 @@ def _fit(
                     losses.clear()
                 progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{trainer.epochs}")
             train_loss = float(np.mean(checked))
-            seconds += time.perf_counter() - start
-            cpu_seconds += time.process_time() - cpu_start
+            so_far.seconds += time.perf_counter() - start
+            so_far.cpu_seconds += time.process_time() - cpu_start
+            so_far.epochs += 1
             measured = objective.measure(accelerator.unwrap_model(model), valid_loader, accelerator)
-            done = epoch + 1
             record: dict[str, Any] = {
-                "epoch": done,
-                "step": done * steps,
+                "epoch": so_far.epochs,
+                "step": so_far.epochs * steps,
                 "lr": rate,
                 "train_loss": train_loss,
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
-                "seconds": seconds,
-                "cpu_seconds": cpu_seconds,
-                "data_wait": waited / seconds,
+                "seconds": so_far.seconds,
+                "cpu_seconds": so_far.cpu_seconds,
+                "data_wait": so_far.waited / so_far.seconds,
             }
             if log is not None:
                 log.add(record)  # before the checkpoint: what it does not hold is dropped again
-            if measured.rank > best_rank:
-                best_rank, best_epoch = measured.rank, done
+            if measured.rank > so_far.best_rank:
+                so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
                 if accelerator.is_main_process:
                     weights = _weights(model, accelerator)
-                    save_checkpoint(checkpoints, "best", done, weights, None, config)
+                    save_checkpoint(checkpoints, "best", so_far.epochs, weights, None, config)
             checkpoint_last()
-            progress.update(bar, text=f"epoch {done}/{trainer.epochs}  {measured.text}")
+            progress.update(bar, text=f"epoch {so_far.epochs}/{trainer.epochs}  {measured.text}")
     accelerator.wait_for_everyone()  # until the first has written what all read next
-    tokens = sum(gather([tokens], accelerator))
-    whole_seconds = max(seconds, 1e-9)
+    seconds = max(so_far.seconds, 1e-9)
     return FitResult(
-        best_epoch, seconds, tokens / whole_seconds, seconds / total, waited / whole_seconds
+        best_epoch=so_far.best_epoch,
+        seconds=so_far.seconds,
+        tokens_per_second=sum(gather([so_far.tokens], accelerator)) / seconds,
+        step_seconds=so_far.seconds / total,
+        data_wait=so_far.waited / seconds,
     )
 
 

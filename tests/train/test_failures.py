@@ -81,7 +81,7 @@ def in_a_worker(do: Callable[[], None]) -> Callable[[tuple[int, int]], None]:
 def test_a_worker_that_is_killed(tmp_path: Path, whole: Path) -> None:
     kill = in_a_worker(lambda: os.kill(os.getpid(), signal.SIGKILL))
     one_line(tmp_path, "process that loads batches has died", before=kill, workers=1)
-    assert load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["epoch"] == 1
+    assert load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["so_far"]["epochs"] == 1
     goes_on(tmp_path, whole)
 
 
@@ -120,6 +120,6 @@ def test_a_loss_that_is_not_finite_names_its_batch(
     assert second[start : start + len(items)] == items
     assert len(second) <= start + 2 * 8  # stopped at the latest one batch later
     assert len(dataset(range(65))) == 65 > len(second)
-    assert load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["epoch"] == 1
+    assert load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["so_far"]["epochs"] == 1
     assert all(w.isfinite().all() for w in last(tmp_path).values())
     goes_on(tmp_path, whole)

@@ -43,7 +43,7 @@ def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
     assert quick.data_wait < slow.data_wait < 1
     waited = slow.data_wait * slow.seconds
     state = load_state(find_checkpoint(tmp_path / "slow" / "checkpoints", "last"))
-    assert state["waited"] == pytest.approx(waited)
+    assert state["so_far"]["waited"] == pytest.approx(waited)
     assert waited >= 0.02 * 65  # clips
     assert read_log(tmp_path / "slow")[-1]["data_wait"] == pytest.approx(slow.data_wait)
 
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", 4, before=stop_in(stop_after))
     state = load_state(find_checkpoint(tmp_path / "stopped" / "checkpoints", "last"))
-    assert state["epoch"] == stop_after
+    assert state["so_far"]["epochs"] == stop_after
     torch.manual_seed(99)  # whatever the new process did before must not matter
     result = train(tmp_path / "stopped", 4, resume=True)
     torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 
 from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
-from spaudio.train.loop import make_feed
 from spaudio.train.objective import predict
 from spaudio.train.shards import SplitBatches, WholeBatches, share_out
 from spaudio.train.trainer import TrainerConfig

@@ -25,7 +25,8 @@ from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.normalise import Normaliser
 from spaudio.train.checkpoint import find_checkpoint, load_weights
-from spaudio.train.loop import FitResult, fit, make_feed
+from spaudio.train.feed import make_feed
+from spaudio.train.loop import FitResult, fit
 from spaudio.train.objective import Classification
 from spaudio.train.optim import OptimConfig
 from spaudio.train.trainer import TrainerConfig

@@ -1,0 +1,48 @@
+"""Splits on their way to the model, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+from torch.utils.data import DataLoader
+
+from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
+from spaudio.train.trainer import TrainerConfig
+
+
+class EpochSampler(Protocol):
+    """Batches of items whose order and variations depend on seed and epoch alone."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Any]]: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0."""
+        ...
+
+
+class Feed(NamedTuple):
+    """A split on its way to the model.
+
+    Args:
+        loader: Batches; each has ``num_tokens``, the tokens in it that are not padding.
+        sampler: What the loader asks for the order of its batches.
+    """
+
+    loader: DataLoader[Any]
+    sampler: EpochSampler
+
+
+def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int) -> Feed:
+    """Builds a loader of padded batches of clips."""
+    sampler = BucketSampler(dataset.lengths(), config.batch_size, shuffle=shuffle, seed=seed)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+    )
+    return Feed(loader, sampler)
