@@ -22,6 +22,7 @@ from rich.console import Console
 from spaudio.audio.lock import locked
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.data import load_data
+from spaudio.recipe.processes import with_parent
 from spaudio.recipe.run import check_settings, run_recipe
 from spaudio.recipe.run_folder import CONFIG, create_run_folder, read_run_config
 from spaudio.recipe.settings import quoted
@@ -142,7 +143,8 @@ def _fold_folder(config: DictConfig, folder: Path, value: Any) -> Path:
 def _run_beside(left: Mapping[str, Path], script: Path, jobs: int, console: Console) -> None:
     """Runs folds in processes of their own, ``jobs`` at a time, each with its share of threads."""
     threads = str(max(1, torch.get_num_threads() // jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    own = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    environment = with_parent(own)
     running: dict[str, subprocess.Popen[bytes]] = {}
     stopped, starting = threading.Event(), threading.Lock()
 

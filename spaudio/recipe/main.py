@@ -29,7 +29,7 @@ from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.compare import compare_runs
 from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
-from spaudio.recipe.processes import is_first_process, processes
+from spaudio.recipe.processes import end_with_parent, is_first_process, processes
 from spaudio.recipe.run import run_recipe
 from spaudio.recipe.settings import check_value, quoted, unknown, values
 from spaudio.recipe.text import run_text
@@ -88,6 +88,7 @@ def main(script: str) -> None:
     Args:
         script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
     """
+    end_with_parent()
     path = Path(script).resolve()
     arguments = sys.argv[1:]
     multirun = bool({"-m", "--multirun"} & set(arguments))

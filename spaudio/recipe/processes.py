@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from spaudio.train.trainer import TrainerConfig
 
 # The others wait while the first prepares a data set; by default they would give up after minutes.
 PATIENCE = timedelta(hours=24)
+PARENT = "SPAUDIO_PARENT"  # in the environment of a run that folds or a study have started
 
 
 def processes() -> int:
@@ -28,6 +33,29 @@ def processes() -> int:
 def is_first_process() -> bool:
     """Says whether this is the process that talks and writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def with_parent(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment for a run that is to end with this process."""
+    return {**environment, PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Stops a run, as Ctrl-C does, once the process that started it is gone, killed perhaps.
+
+    Only a run that was given :func:`with_parent` watches.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        time.sleep(1)
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_accelerator(trainer: TrainerConfig) -> Accelerator:

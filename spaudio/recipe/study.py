@@ -33,7 +33,9 @@ from rich.console import Console
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.recipe.main import SEARCH_PATH
+from spaudio.recipe.processes import with_parent
 from spaudio.recipe.run_folder import read_run_config
+from spaudio.recipe.settings import quoted
 from spaudio.train.checkpoint import find_checkpoint
 
 # Settings that may differ between the run that is wanted and the one that is there.
@@ -130,7 +132,7 @@ def run_study(runs: Sequence[StudyRun], script: Path, jobs: int = 1) -> list[Stu
     todo = [run for run in runs if not run.finished]
     console.print(f"{len(runs)} runs, {len(runs) - len(todo)} finished, {len(todo)} to do")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
     processes: list[subprocess.Popen[bytes]] = []
     stopped = threading.Event()
 
@@ -165,7 +167,7 @@ def _arguments(run: StudyRun) -> list[str]:
     if run.folder.is_dir():
         try:
             find_checkpoint(run.folder / "checkpoints", "last")
-            return [f"resume={run.folder}"]
+            return [f"resume={quoted(run.folder)}"]
         except CheckpointError:
             shutil.rmtree(run.folder)  # stopped before its first step: nothing is lost
     return list(run.overrides)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,23 @@ def test_what_starts_runs_of_its_own_is_not_for_torchrun(
         main(str(ROOT / "recipes" / "esc50" / "run.py"))
     assert named in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:
+    """A parent starts a run and is gone at once; the run is interrupted."""
+    run = (
+        "import time; from pathlib import Path; from spaudio.recipe.processes import *\n"
+        "end_with_parent()\n"
+        "try: time.sleep(60)\n"
+        "except KeyboardInterrupt: Path('interrupted').touch()"
+    )
+    parent = (
+        "import os, subprocess, sys; from spaudio.recipe.processes import *\n"
+        f"subprocess.Popen([sys.executable, '-c', {run!r}], env=with_parent(os.environ))\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "interrupted").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
