@@ -34,7 +34,7 @@ from spaudio.recipe.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.recipe.run_folder import read_run_config
+from spaudio.recipe.training import is_finished, open_run, train_run
 from spaudio.report.floor import measure_floor
 from spaudio.report.multilabel import MultiLabelScores, score_multilabel
 from spaudio.report.provenance import provenance
@@ -43,10 +43,9 @@ from spaudio.report.write import write_report
 from spaudio.tokens.augment import AugmentConfig, unused_settings
 from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.tokens.front_end import own_settings
-from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, fit
+from spaudio.train.loop import FitResult
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
 from spaudio.train.objective import Classification, Predictions
 from spaudio.train.optim import OptimConfig
@@ -68,15 +67,12 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         SpaudioError: Of the kind that fits, for whatever the user can mend.
     """
     console = Console(stderr=True, quiet=not is_first_process())
-    resume = config.resume is not None
-    if resume:
-        run = Path(config.resume)
-        config = read_run_config(run)
-        if (run / "report.json").is_file():
-            console.print(f"{run} is finished; its report is {run / 'report.md'}")
-            return run
+    config, run = open_run(config)
+    resume = run is not None
+    if run is not None and is_finished(run, console):
+        return run
     trainer, optim = check_settings(config)
-    if not resume:
+    if run is None:
         config = _with_own_tokens(config)
     if unused := unused_settings(AugmentConfig(**config.augment), config.tokens.name):
         console.print(f"tokens={config.tokens.name} leaves out augment.{', augment.'.join(unused)}")
@@ -85,7 +81,7 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     with accelerator.main_process_first():  # the others find what it has prepared
         data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
-    if not resume:
+    if run is None:
         fit_front_end(model, data, config.seed)
         run = share_run_folder(config, accelerator)
     console.print(f"run: {run}")
@@ -117,25 +113,19 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     prepare_seconds = time.perf_counter() - start
     if accelerator.is_main_process:
         Inputs.of(data).save(run)
-    try:
-        result = fit(
-            model,
-            make_feed(data.train, trainer, shuffle=True, seed=config.seed),
-            make_feed(data.valid, trainer, shuffle=False, seed=config.seed),
-            objective=objective,
-            trainer=trainer,
-            optim=optim,
-            seed=config.seed,
-            run=run,
-            config=OmegaConf.to_yaml(config, resolve=True),
-            accelerator=accelerator,
-            # A run that was stopped before its first checkpoint begins anew.
-            resume=resume and any((run / "checkpoints").glob("last-*")),
-        )
-    except KeyboardInterrupt:
-        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
-        raise
-    load_model(model, find_checkpoint(run / "checkpoints", "best"))
+    result = train_run(
+        model,
+        make_feed(data.train, trainer, shuffle=True, seed=config.seed),
+        make_feed(data.valid, trainer, shuffle=False, seed=config.seed),
+        objective,
+        trainer=trainer,
+        optim=optim,
+        config=config,
+        run=run,
+        accelerator=accelerator,
+        resume=resume,
+        console=console,
+    )
     start = time.perf_counter()
     valid, test = (
         _predict(objective, model, part, trainer, accelerator) for part in (data.valid, data.test)

@@ -27,7 +27,7 @@ from spaudio.recipe.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.recipe.run_folder import read_run_config
+from spaudio.recipe.training import is_finished, open_run, train_run
 from spaudio.report.provenance import provenance
 from spaudio.report.text import write_text_report
 from spaudio.tokens.corpus import (
@@ -47,11 +47,10 @@ from spaudio.tokens.windows import (
     sliding_windows,
     spread_windows,
 )
-from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.feed import Feed
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult, fit
+from spaudio.train.loop import FitResult
 from spaudio.train.optim import OptimConfig
 from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig
@@ -71,13 +70,10 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
         SpaudioError: Of the kind that fits, for whatever the user can mend.
     """
     console = Console(stderr=True, quiet=not is_first_process())
-    resume = config.resume is not None
-    if resume:
-        run = Path(config.resume)
-        config = read_run_config(run)
-        if (run / "report.json").is_file():
-            console.print(f"{run} is finished; its report is {run / 'report.md'}")
-            return run
+    config, run = open_run(config)
+    resume = run is not None
+    if run is not None and is_finished(run, console):
+        return run
     # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
     trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
     encoder_config(config)
@@ -91,29 +87,23 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
     model = build_language_model(config, len(ALPHABET))
     train, valid = _feeds(config, corpus, trainer)
     tests = {name: _sliding_feed(config, corpus.split(name), trainer) for name in ("valid", "test")}
-    if not resume:
+    if run is None:
         run = share_run_folder(config, accelerator)
     console.print(f"run: {run}\ntext: {corpus.name}, {len(corpus.symbols):,} characters")
     prepare_seconds = time.perf_counter() - start
-    try:
-        result = fit(
-            model,
-            train,
-            valid,
-            objective=NextCharacter(),
-            trainer=trainer,
-            optim=optim,
-            seed=config.seed,
-            run=run,
-            config=OmegaConf.to_yaml(config, resolve=True),
-            accelerator=accelerator,
-            # A run that was stopped before its first checkpoint begins anew.
-            resume=resume and any((run / "checkpoints").glob("last-*")),
-        )
-    except KeyboardInterrupt:
-        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
-        raise
-    model.load_state_dict(load_weights(find_checkpoint(run / "checkpoints", "best")))
+    result = train_run(
+        model,
+        train,
+        valid,
+        NextCharacter(),
+        trainer=trainer,
+        optim=optim,
+        config=config,
+        run=run,
+        accelerator=accelerator,
+        resume=resume,
+        console=console,
+    )
     start = time.perf_counter()
     measured = {name: _measure(model, feed, accelerator, name) for name, feed in tests.items()}
     seconds = {

@@ -1,0 +1,94 @@
+"""What runs of every kind share: to go on with one that was stopped, and to train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+
+from spaudio.recipe.run_folder import read_run_config
+from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.feed import Feed
+from spaudio.train.loop import FitResult, fit
+from spaudio.train.objective import Objective
+from spaudio.train.optim import OptimConfig
+from spaudio.train.trainer import TrainerConfig
+
+
+def open_run(config: DictConfig) -> tuple[DictConfig, Path | None]:
+    """Returns the settings of a run and, where it goes on with one, that one's folder.
+
+    Args:
+        config: The composed configuration; where ``resume`` names a run, all else comes from it.
+
+    Raises:
+        CheckpointError: If the folder is not a run's.
+    """
+    if config.resume is None:
+        return config, None
+    run = Path(config.resume)
+    return read_run_config(run), run
+
+
+def is_finished(run: Path | None, console: Console) -> bool:
+    """Says, and tells the user, whether a run has its report."""
+    if run is None or not (run / "report.json").is_file():
+        return False
+    console.print(f"{run} is finished; its report is {run / 'report.md'}")
+    return True
+
+
+def train_run(
+    model: nn.Module,
+    train: Feed,
+    valid: Feed,
+    objective: Objective,
+    *,
+    trainer: TrainerConfig,
+    optim: OptimConfig,
+    config: DictConfig,
+    run: Path,
+    accelerator: Accelerator,
+    resume: bool,
+    console: Console,
+) -> FitResult:
+    """Trains a run's model and leaves it with the weights of the best epoch.
+
+    Args:
+        model: Untrained; Accelerate places it.
+        train: Training split.
+        valid: Validation split.
+        objective: What is trained and measured.
+        trainer: Epochs, batches, precision.
+        optim: Optimiser and schedule.
+        config: The composed configuration.
+        run: The run's folder.
+        accelerator: Device, precision and processes.
+        resume: Go on from the last checkpoint; a run that was stopped before its first begins anew.
+        console: Is told how to go on after Ctrl-C.
+
+    Raises:
+        SpaudioError: As `spaudio.train.loop.fit`.
+    """
+    try:
+        result = fit(
+            model,
+            train,
+            valid,
+            objective=objective,
+            trainer=trainer,
+            optim=optim,
+            seed=config.seed,
+            run=run,
+            config=OmegaConf.to_yaml(config, resolve=True),
+            accelerator=accelerator,
+            resume=resume and any((run / "checkpoints").glob("last-*")),
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
+        raise
+    load_model(model, find_checkpoint(run / "checkpoints", "best"))
+    return result
