@@ -55,6 +55,41 @@ def test_threads_change_only_the_order_of_sums(gains: int) -> None:
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
 
 
+@pytest.mark.parametrize("tokens", [700, 2100])
+def test_sums_over_many_groups_lose_nothing(tokens: int) -> None:
+    """A part holds several groups here, and more tokens than one sum takes."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    leaves = [
+        torch.randn(s, generator=generator).requires_grad_()
+        for s in ((70, tokens, 8), (4, 6), (4,))
+    ]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    gradients = torch.autograd.grad(filterbank(*leaves, backend="cpu").sum(), leaves)
+    expected = torch.autograd.grad(filterbank(*exact, backend="reference").sum(), exact)
+    for a, b in zip(gradients, expected, strict=True):
+        assert float((a.double() - b).norm() / b.norm()) < 3e-7
+
+
+def test_it_rounds_no_more_than_the_definition() -> None:
+    """The default bank of 32 taps, shared gains: result and every gradient, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((4, 256, 64), (144, 32), (144,))
+    leaves = [torch.randn(s, generator=generator).requires_grad_() for s in sizes]
+    grad = torch.randn(sizes[0], generator=generator)
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    y = filterbank(*exact, backend="reference")
+    expected = [y.detach(), *torch.autograd.grad(y, exact, grad.double())]
+    errors = {}
+    for backend in ("reference", "cpu"):
+        y = filterbank(*leaves, backend=backend)
+        found = [y.detach(), *torch.autograd.grad(y, leaves, grad)]
+        errors[backend] = [
+            float((a.double() - b).norm()) for a, b in zip(found, expected, strict=True)
+        ]
+    assert all(a < b for a, b in zip(errors["cpu"], errors["reference"], strict=True)), errors
+
+
 def test_python_threads_do_not_disturb_each_other() -> None:
     torch.set_num_threads(2)
     expected = [step(seed % 3, seed) for seed in range(12)]
