@@ -256,4 +256,8 @@ struct Entry {
     sink[0] = V::sum(total);
     return 2.0 * LANES * ACC * static_cast<double>(steps);
   }
+
+  static constexpr Target target() {
+    return {LANES, scratch_bytes, begin_backward, forward, backward, flush_kernels, peak};
+  }
 };

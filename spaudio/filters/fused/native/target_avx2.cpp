@@ -16,13 +16,7 @@ namespace {
 typedef Entry<8, 12, 96> Here;
 }  // namespace
 
-const Target target_avx2 = {8,
-                              Here::scratch_bytes,
-                              Here::begin_backward,
-                              Here::forward,
-                              Here::backward,
-                              Here::flush_kernels,
-                              Here::peak};
+const Target target_avx2 = Here::target();
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -18,13 +18,7 @@ namespace {
 typedef Entry<16, 24, 96> Here;
 }  // namespace
 
-const Target target_avx512 = {16,
-                              Here::scratch_bytes,
-                              Here::begin_backward,
-                              Here::forward,
-                              Here::backward,
-                              Here::flush_kernels,
-                              Here::peak};
+const Target target_avx512 = Here::target();
 
 #if defined(__clang__) && !defined(SPAUDIO_ANY_PROCESSOR)
 #pragma clang attribute pop

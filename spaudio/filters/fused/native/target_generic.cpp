@@ -10,11 +10,5 @@ namespace {
 typedef Entry<4, 12, 192> Here;
 }  // namespace
 
-const Target target_generic = {4,
-                              Here::scratch_bytes,
-                              Here::begin_backward,
-                              Here::forward,
-                              Here::backward,
-                              Here::flush_kernels,
-                              Here::peak};
+const Target target_generic = Here::target();
 
