@@ -12,6 +12,7 @@ spaudio generate RUN        text from a language model, character by character
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,9 +105,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     chosen = parser.parse_args(arguments)
     try:
+        if getattr(chosen, "output", None) is not None:
+            _make_room(chosen.output)
         chosen.run_command(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
+
+
+def _make_room(output: Path) -> None:
+    """Makes the folder of a file before the work begins whose result it is to hold."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {output}: cannot make {output.parent} ({error.strerror}); name a file in a "
+            "folder that can be written to"
+        ) from error
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder; name a file in it")
+    if not os.access(output.parent, os.W_OK):
+        raise ConfigError(f"--output {output}: {output.parent} cannot be written to")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:

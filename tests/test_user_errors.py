@@ -197,6 +197,20 @@ def test_a_checkpoint_of_another_architecture(
     says(str(ended.value), "error: ", *words)
 
 
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    """Said before the work begins: the run's folder has not been looked at yet."""
+    (tmp_path / "file").touch()
+    for output, word in (
+        (tmp_path / "file" / "table.md", "cannot make"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(SystemExit, match=rf"error: --output .*{word}"):
+            cli.main(["compare", "no-run", "--output", str(output)])
+    with pytest.raises(SystemExit, match="not a run's folder"):
+        cli.main(["compare", "no-run", "--output", str(tmp_path / "new" / "table.md")])
+    assert (tmp_path / "new").is_dir()
+
+
 def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["filters", str(tmp_path)], ["is not a run's folder"]),
