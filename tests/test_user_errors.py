@@ -206,7 +206,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     ):
         with pytest.raises(SystemExit, match=rf"error: --output .*{word}"):
             cli.main(["compare", "no-run", "--output", str(output)])
-    with pytest.raises(SystemExit, match="not a run's folder"):
+    with pytest.raises(SystemExit, match="not a finished run"):
         cli.main(["compare", "no-run", "--output", str(tmp_path / "new" / "table.md")])
     assert (tmp_path / "new").is_dir()
 
