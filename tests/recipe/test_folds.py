@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import spaudio.recipe.folds
-import spaudio.recipe.run
+import spaudio.recipe.training
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.data import load_data
 from spaudio.recipe.folds import _run_beside, is_fold_run, run_folds
@@ -83,7 +83,7 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     fsdd: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, calls = spaudio.recipe.run.fit, []
+    fit, calls = spaudio.recipe.training.fit, []
 
     def interrupted(model: Any, train: Any, valid: Any, **options: Any) -> Any:
         # Selection is by other voices than the tested one.
@@ -94,7 +94,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
             raise KeyboardInterrupt
         return fit(model, train, valid, **options)
 
-    monkeypatch.setattr(spaudio.recipe.run, "fit", interrupted)
+    monkeypatch.setattr(spaudio.recipe.training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_folds(settings(fsdd, tmp_path, "run_id=x"), SCRIPT)
     folder = tmp_path / "fsdd" / "x"
