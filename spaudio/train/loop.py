@@ -229,7 +229,7 @@ def fit(
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
                 "seconds": so_far.seconds,
                 "cpu_seconds": so_far.cpu_seconds,
-                "data_wait": so_far.waited / so_far.seconds,
+                "wait_seconds": so_far.waited,
             }
             if log is not None:
                 log.add(record)  # before the checkpoint: what it does not hold is dropped again

@@ -45,7 +45,7 @@ def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
     state = load_state(find_checkpoint(tmp_path / "slow" / "checkpoints", "last"))
     assert state["so_far"]["waited"] == pytest.approx(waited)
     assert waited >= 0.02 * 65  # clips
-    assert read_log(tmp_path / "slow")[-1]["data_wait"] == pytest.approx(slow.data_wait)
+    assert read_log(tmp_path / "slow")[-1]["wait_seconds"] == pytest.approx(waited)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
