@@ -22,6 +22,7 @@ from spaudio.recipe.data import load_data
 from spaudio.recipe.main import SEARCH_PATH
 from spaudio.recipe.model import build_model, fit_front_end, is_text
 from spaudio.recipe.run import check_settings
+from spaudio.recipe.settings import unknown
 from spaudio.tokens.dataset import Batch
 from spaudio.train.feed import make_feed
 from spaudio.train.multilabel import MultiLabel
@@ -93,6 +94,9 @@ def measure(
 
 def _compose(recipe: Path, overrides: Sequence[str]) -> DictConfig:
     if not (recipe / "config.yaml").is_file():
+        known = sorted(path.parent.name for path in recipe.parent.glob("*/config.yaml"))
+        if known:
+            raise unknown("recipe", recipe.name, known)
         raise ConfigError(f"{recipe} is not a recipe's folder: it has no config.yaml")
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):

@@ -35,6 +35,7 @@ def test_rows_hold_each_filter_beside_the_first(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a recipe's folder"),
+        ([str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
         ([str(RECIPES / "text8")], "is a text recipe"),
         ([str(RECIPES / "fsdd"), "--filter", "bonk"], "Could not find 'filter/bonk'"),
         ([str(RECIPES / "fsdd"), "trainer.epoch=3"], "trainer.epoch"),
