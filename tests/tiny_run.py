@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from spaudio.recipe.compose import compose as compose_recipe
 from spaudio.recipe.inputs import Inputs
 from spaudio.recipe.model import build_model
 from spaudio.recipe.run_folder import create_run_folder
@@ -22,8 +22,7 @@ CLASSES = ("cat", "cow", "dog", "owl")
 
 def compose(recipe: str, *overrides: str) -> DictConfig:
     """A recipe's configuration as its ``run.py`` composes it."""
-    with hydra.initialize_config_dir(str(RECIPES / recipe), version_base="1.3"):
-        return hydra.compose("config", ["hydra.searchpath=[pkg://spaudio.conf]", *overrides])
+    return compose_recipe(RECIPES / recipe, overrides)
 
 
 def make_untrained_run(folder: Path, *overrides: str, longest_seconds: float = 0.5) -> Path:

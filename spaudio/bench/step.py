@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -18,11 +17,10 @@ from torch import nn
 from spaudio.bench.clock import ratio, take_turns
 from spaudio.bench.machine import machine
 from spaudio.errors import ConfigError
+from spaudio.recipe.compose import compose
 from spaudio.recipe.data import load_data
-from spaudio.recipe.main import SEARCH_PATH
 from spaudio.recipe.model import build_model, fit_front_end, is_text
 from spaudio.recipe.run import check_settings
-from spaudio.recipe.settings import unknown
 from spaudio.tokens.dataset import Batch
 from spaudio.train.feed import make_feed
 from spaudio.train.multilabel import MultiLabel
@@ -53,7 +51,7 @@ def measure(
         DataError: If the data set is missing.
     """
     configs = {
-        name: _compose(recipe, [*f"filter={name}".split(","), *overrides]) for name in filters
+        name: compose(recipe, [*f"filter={name}".split(","), *overrides]) for name in filters
     }
     first = next(iter(configs.values()))
     if is_text(first):
@@ -90,19 +88,6 @@ def measure(
         "layers": first.model.layers,
     }
     return {"machine": machine(), "recipe": str(first.recipe), "shape": shape, "rows": rows}
-
-
-def _compose(recipe: Path, overrides: Sequence[str]) -> DictConfig:
-    if not (recipe / "config.yaml").is_file():
-        known = sorted(path.parent.name for path in recipe.parent.glob("*/config.yaml"))
-        if known:
-            raise unknown("recipe", recipe.name, known)
-        raise ConfigError(f"{recipe} is not a recipe's folder: it has no config.yaml")
-    try:
-        with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
-            return hydra.compose("config", [SEARCH_PATH, *overrides])
-    except hydra.errors.HydraException as error:
-        raise ConfigError(f"{recipe}: {str(error).splitlines()[0]}") from error
 
 
 def _steps(

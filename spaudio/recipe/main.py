@@ -27,6 +27,7 @@ from rich.console import Console
 import spaudio.conf
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.compare import compare_runs
+from spaudio.recipe.compose import SEARCH_PATH, compose
 from spaudio.recipe.folds import is_fold_run, run_folds
 from spaudio.recipe.model import is_text
 from spaudio.recipe.processes import end_with_parent, is_first_process, processes
@@ -37,7 +38,6 @@ from spaudio.tokens.front_end import own_settings
 
 # A run's folder is ours alone (`run_folder.py`), so Hydra writes nothing beside it, except the
 # list of a sweep's overrides.
-SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 HYDRA = (
     SEARCH_PATH,
     "hydra/job_logging=stdout",
@@ -173,9 +173,7 @@ def _check_overrides(folder: Path, arguments: list[str]) -> Path:
         for override in overrides
         if override.key_or_group in groups
     ]
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        config = hydra.compose("config", overrides=[SEARCH_PATH, *choices])
-    settings: Any = OmegaConf.to_container(config)
+    settings: Any = OmegaConf.to_container(compose(folder, choices))
     if "tokens" in settings:
         settings["tokens"] = own_settings(settings["tokens"])
     defaults = _flat(settings)

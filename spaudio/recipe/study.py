@@ -27,12 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
-from spaudio.recipe.main import SEARCH_PATH
+from spaudio.recipe.compose import compose
 from spaudio.recipe.processes import with_parent
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.recipe.settings import quoted
@@ -93,20 +92,19 @@ def plan_study(
     if unknown := sorted(set(only or ()) - set(settings)):
         raise ConfigError(f"{file} has no setting {unknown[0]!r}; it has {list(settings)}")
     runs: list[StudyRun] = []
-    with hydra.initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
-        for name in only or settings:
-            setting = settings[name]
-            own = setting if isinstance(setting, dict) else {"overrides": setting}
-            for seed in own.get("seeds", study["seeds"]):
-                if seeds is not None and seed not in seeds:
-                    continue
-                given = (*study.get("overrides", ()), *overrides, *own["overrides"])
-                every = (*given, f"seed={seed}", f"run_id={file.stem}-{name}-{seed}")
-                try:
-                    config = hydra.compose("config", [SEARCH_PATH, *every])
-                except hydra.errors.HydraException as error:
-                    raise ConfigError(f"{file}, setting {name}: {error}") from error
-                runs.append(StudyRun(name, seed, every, config))
+    for name in only or settings:
+        setting = settings[name]
+        own = setting if isinstance(setting, dict) else {"overrides": setting}
+        for seed in own.get("seeds", study["seeds"]):
+            if seeds is not None and seed not in seeds:
+                continue
+            given = (*study.get("overrides", ()), *overrides, *own["overrides"])
+            every = (*given, f"seed={seed}", f"run_id={file.stem}-{name}-{seed}")
+            try:
+                config = compose(file.parent, every)
+            except ConfigError as error:
+                raise ConfigError(f"{file}, setting {name}: {error}") from error
+            runs.append(StudyRun(name, seed, every, config))
     for run in runs:
         _check_same(run)
     order = list(study["seeds"])
