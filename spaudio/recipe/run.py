@@ -81,8 +81,8 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     with accelerator.main_process_first():  # the others find what it has prepared
         data = load_data(config, scripts)
     model = build_model(config, data.features, len(data.classes))
+    fit_front_end(model, data, config.seed)  # of a resumed run too: it may have come to no step
     if run is None:
-        fit_front_end(model, data, config.seed)
         run = share_run_folder(config, accelerator)
     console.print(f"run: {run}")
     for advice in (

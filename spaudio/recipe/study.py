@@ -16,7 +16,6 @@ are skipped, broken ones resumed.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,12 +29,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from spaudio.errors import CheckpointError, ConfigError, SpaudioError
+from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.compose import compose
 from spaudio.recipe.processes import with_parent
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.recipe.settings import quoted
-from spaudio.train.checkpoint import find_checkpoint
 
 # Settings that may differ between the run that is wanted and the one that is there.
 _IGNORED = ("resume", "prep_options")
@@ -161,14 +159,8 @@ def run_study(runs: Sequence[StudyRun], script: Path, jobs: int = 1) -> list[Stu
 
 
 def _arguments(run: StudyRun) -> list[str]:
-    """What a run is called with: anew, or to go on."""
-    if run.folder.is_dir():
-        try:
-            find_checkpoint(run.folder / "checkpoints", "last")
-            return [f"resume={quoted(run.folder)}"]
-        except CheckpointError:
-            shutil.rmtree(run.folder)  # stopped before its first step: nothing is lost
-    return list(run.overrides)
+    """What a run is called with: anew, or to go on, from its first step where it came to none."""
+    return [f"resume={quoted(run.folder)}"] if run.folder.is_dir() else list(run.overrides)
 
 
 def _check_same(run: StudyRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,13 @@ def test_waveform_tokens_by_one_override(tmp_path: Path, run_recipe: Run) -> Non
     (run / "frontend.png").unlink()
     main(["filters", str(run)])
     assert (run / "frontend.png").stat().st_size > 0
+    # Stopped before its first checkpoint, a run begins anew, and measures its front-end as well.
+    again = run.with_name("again")
+    again.mkdir()
+    shutil.copy(run / "config.yaml", again)
+    done = run_recipe("folder", f"resume={again}")
+    assert done.returncode == 0, done.stderr
+    assert (again / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
 
 
 @pytest.mark.parametrize("recipe", TINY)

@@ -60,6 +60,14 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     run = tmp_path / "runs" / "text8" / "small-none-0"
     first = read_log(run)
     (run / "report.json").unlink()  # as if it had been stopped before its end
+    states = {file: file.read_bytes() for file in run.glob("checkpoints/last-*/trainer.pt")}
+    for file in states:
+        file.write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match="1 of 1 runs failed"):
+        main(["study", str(study), *settings, "--only", "none"])
+    assert read_log(run) == first  # what was trained is not thrown away
+    for file, content in states.items():
+        file.write_bytes(content)
     table = tmp_path / "table.md"
     main(["study", str(study), *settings, "--output", str(table), "--jobs", "2"])
     assert read_log(run) == first  # nothing was trained again
