@@ -108,10 +108,9 @@ def find_checkpoint(folder: Path, name: str) -> Path:
 def drop_later(folder: Path, name: str, epoch: int) -> None:
     """Removes checkpoints after an epoch, of what a resumed run does again; keeps that epoch's."""
     existing = _existing(folder, name)
-    kept = f"{name}-{epoch:04d}"
-    if kept in [checkpoint.name for checkpoint in existing]:
+    if epoch in map(_epoch, existing):
         for checkpoint in existing:
-            if checkpoint.name > kept:
+            if _epoch(checkpoint) > epoch:
                 _remove(checkpoint)
 
 
@@ -165,7 +164,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 def _existing(folder: Path, name: str) -> list[Path]:
     """Returns the finished checkpoints of a name, oldest first."""
-    return sorted(folder.glob(f"{name}-[0-9][0-9][0-9][0-9]"))
+    found = [path for path in folder.glob(f"{name}-*") if path.name[len(name) + 1 :].isdecimal()]
+    return sorted(found, key=_epoch)
+
+
+def _epoch(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _hash(file: Path) -> str:

@@ -35,6 +35,15 @@ def test_the_newest_one_stays_and_comes_back(tmp_path: Path) -> None:
     assert (found / "config.yaml").read_text() == "seed: 1\n"
 
 
+def test_epochs_are_counted_not_spelled(tmp_path: Path) -> None:
+    for epoch in (9_999, 10_000, 10_001):
+        save_checkpoint(tmp_path, "last", epoch, weights(epoch))
+    assert find_checkpoint(tmp_path, "last").name == "last-10001"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last-10000", "last-10001"]
+    drop_later(tmp_path, "last", 10_000)
+    assert [p.name for p in tmp_path.iterdir()] == ["last-10000"]
+
+
 def test_a_write_that_breaks_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
