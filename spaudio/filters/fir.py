@@ -12,6 +12,7 @@ from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter, check_tokens
 from spaudio.filters.definition import padding
 from spaudio.filters.depthwise import depthwise_valid
+from spaudio.filters.functional import filterbank
 
 
 class FIRFilter(FilterBank):
@@ -66,7 +67,16 @@ class FIRFilter(FilterBank):
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """See the base class."""
-        check_tokens(x, padding_mask, None if self.gains.dim() == 1 else self.gains.shape[0])
+        if self.gains.dim() == 1:  # a bank of one kernel
+            return filterbank(
+                x,
+                self.collapsed(),
+                self.gains.new_ones(1),
+                causal=self.causal,
+                padding_mask=padding_mask,
+                activation=self.activation,
+            )
+        check_tokens(x, padding_mask, self.gains.shape[0])
         return TokenFilter.filtered(self, x, padding_mask)
 
     def valid(self, window: Tensor) -> Tensor:
