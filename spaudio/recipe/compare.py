@@ -57,10 +57,16 @@ def compare_runs(
 
 
 def _draw_kernels(rows: Sequence[Row], path: Path) -> bool:
-    """Draws the kernels of each setting's first filter, of its first run; says if there are any."""
+    """Draws the kernels of each setting's first filter; says if there are any.
+
+    Of a setting's runs the first one counts that still has its weights.
+    """
     before, after = {}, {}
     for row in rows:
-        untrained, trained = (filters_of(model) for model in load_models(row.runs[0]))
+        kept = [run for run in row.runs if (run / "checkpoints").is_dir()]
+        if not kept:
+            continue  # what is left of a run are its records
+        untrained, trained = (filters_of(model) for model in load_models(kept[0]))
         for name, token_filter in list(trained.items())[:1]:
             title = f"{setting_name(row)}\n{name}"
             before[title], after[title] = untrained[name], token_filter

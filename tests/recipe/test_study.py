@@ -75,6 +75,13 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     assert lines[2].startswith("| filter=none | 1 |")
     assert lines[3].startswith("| filter=haar | 1 |")
     assert (tmp_path / "table-curves.png").is_file()
+    runs = [str(run), str(run.with_name("small-haar-0"))]
+    for folder in runs:
+        shutil.rmtree(Path(folder) / "checkpoints")
+    records = tmp_path / "records.md"  # settings, log and report are enough for the table
+    main(["compare", *runs, "--output", str(records)])
+    assert records.read_text().splitlines()[:4] == lines[:4]
+    assert not (tmp_path / "records-kernels.png").is_file()
     capsys.readouterr()
     main(["study", str(study), *settings])
     assert "2 finished, 0 to do" in capsys.readouterr().err
