@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from spaudio.filters.fused import cpu
+from spaudio.report.provenance import processor_name
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -21,14 +21,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
             **versions,
         }
     library = cpu.library()
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # Not Linux, or a kernel that names no model.
     return {
-        "processor": model,
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "vector_lanes": library and library.lanes,
         **versions,

@@ -26,11 +26,20 @@ def provenance() -> dict[str, object]:
         "git_commit": _commit(),
         "versions": versions,
         "machine": {
-            "processor": platform.machine(),
+            "processor": processor_name(),
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def processor_name() -> str:
+    """Returns the processor's model, or its kind where the system does not name it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a kernel that names no model
+        return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
