@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -16,18 +19,29 @@ from torch import nn
 
 from spaudio.bench.clock import ratio, take_turns
 from spaudio.bench.machine import machine
-from spaudio.errors import ConfigError
 from spaudio.recipe.compose import compose
 from spaudio.recipe.data import load_data
-from spaudio.recipe.model import build_model, fit_front_end, is_text
+from spaudio.recipe.model import build_language_model, build_model, fit_front_end, is_text
 from spaudio.recipe.run import check_settings
-from spaudio.tokens.dataset import Batch
+from spaudio.recipe.text import load_corpus, make_feeds
+from spaudio.tokens.corpus import ALPHABET
 from spaudio.train.feed import make_feed
+from spaudio.train.language import NextCharacter
 from spaudio.train.multilabel import MultiLabel
-from spaudio.train.objective import Classification
+from spaudio.train.objective import Classification, Objective
 from spaudio.train.optim import make_optimizer
 
 BATCHES = 8  # a round; of one length each, so several are needed
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is trained: batches of a recipe, and how a model of it comes to be."""
+
+    batches: Sequence[Any]
+    tokens: float  # of a sequence, mean
+    objective: Objective
+    build: Callable[[DictConfig], nn.Module]
 
 
 def measure(
@@ -47,28 +61,19 @@ def measure(
         ``machine``, and ``rows``: one a filter.
 
     Raises:
-        ConfigError: If the folder is not an audio recipe's, or a setting is wrong.
+        ConfigError: If the folder is not a recipe's, or a setting is wrong.
         DataError: If the data set is missing.
     """
-    configs = {
-        name: compose(recipe, [*f"filter={name}".split(","), *overrides]) for name in filters
-    }
+    configs = {name: compose(recipe, [*_apart(f"filter={name}"), *overrides]) for name in filters}
     first = next(iter(configs.values()))
-    if is_text(first):
-        raise ConfigError(f"{recipe} is a text recipe; give one of an audio data set")
-    data = load_data(first, recipe.resolve().parents[1] / "data_prep")
-    trainer, _ = check_settings(first)
-    feed = make_feed(data.train, trainer, shuffle=True, seed=first.seed)
-    batches = list(islice(feed.loader, BATCHES))
-    kind = MultiLabel if data.multi_label else Classification
-    objective = kind(trainer.label_smoothing, first.augment.mixup)
+    scripts = recipe.resolve().parents[1] / "data_prep"
+    task = (_text_task if is_text(first) else _audio_task)(first, scripts)
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}
     for name, config in configs.items():
-        model = build_model(config, data.features, len(data.classes))
-        fit_front_end(model, data, config.seed)
+        model = task.build(config)
         parameters[name] = sum(p.numel() for p in model.parameters())
-        functions[name] = _steps(config, model, objective, batches)
+        functions[name] = _steps(config, model, task.objective, task.batches)
     seconds = take_turns(functions, rounds, limit)
     baseline = seconds[filters[0]]
     rows = [
@@ -76,25 +81,54 @@ def measure(
             "filter": name,
             "parameters": parameters[name],
             "rounds": len(took),
-            "seconds": median(took) / len(batches),
+            "seconds": median(took) / len(task.batches),
             "times_the_first": ratio(took, baseline),
         }
         for name, took in seconds.items()
     ]
     shape = {
-        "batch": trainer.batch_size,
-        "tokens": sum(batch.tokens.shape[1] for batch in batches) / len(batches),
+        "batch": first.trainer.batch_size,
+        "tokens": task.tokens,
         "dim": first.model.dim,
         "layers": first.model.layers,
     }
     return {"machine": machine(), "recipe": str(first.recipe), "shape": shape, "rows": rows}
 
 
+def _audio_task(config: DictConfig, scripts: Path) -> _Task:
+    data = load_data(config, scripts)
+    trainer, _ = check_settings(config)
+    feed = make_feed(data.train, trainer, shuffle=True, seed=config.seed)
+    batches = list(islice(feed.loader, BATCHES))
+    kind = MultiLabel if data.multi_label else Classification
+
+    def build(config: DictConfig) -> nn.Module:
+        model = build_model(config, data.features, len(data.classes))
+        fit_front_end(model, data, config.seed)
+        return model
+
+    tokens = sum(batch.tokens.shape[1] for batch in batches) / len(batches)
+    return _Task(batches, tokens, kind(trainer.label_smoothing, config.augment.mixup), build)
+
+
+def _text_task(config: DictConfig, scripts: Path) -> _Task:
+    trainer, _ = check_settings(config)
+    train, _ = make_feeds(config, load_corpus(config, scripts), trainer)
+    batches = list(islice(train.loader, BATCHES))
+    build = partial(build_language_model, symbols=len(ALPHABET))
+    return _Task(batches, config.context, NextCharacter(), build)
+
+
+def _apart(overrides: str) -> list[str]:
+    """Takes overrides apart at the commas between them; those in brackets are of a value."""
+    return re.split(r",(?=[\w.]+=)", overrides)
+
+
 def _steps(
     config: DictConfig,
     model: nn.Module,
-    objective: Classification | MultiLabel,
-    batches: Sequence[Batch],
+    objective: Objective,
+    batches: Sequence[Any],
 ) -> Callable[[], None]:
     """Returns what trains the model one step on each batch."""
     trainer, optim = check_settings(config)
@@ -117,7 +151,7 @@ def table(report: dict[str, Any]) -> str:
     facts, shape, rows = report["machine"], report["shape"], report["rows"]
     lines = [
         f"{report['recipe']}: {shape['layers']} layers of width {shape['dim']}, batches of "
-        f"{shape['batch']} clips of {shape['tokens']:.0f} tokens; {facts['processor']}, "
+        f"{shape['batch']} sequences of {shape['tokens']:.0f} tokens; {facts['processor']}, "
         f"{facts['threads']} threads, torch {facts['torch']}; medians of "
         f"{min(row['rounds'] for row in rows)} rounds",
         "",

@@ -85,7 +85,7 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
     with accelerator.main_process_first():  # the others find what it has prepared
         corpus = load_corpus(config, scripts)
     model = build_language_model(config, len(ALPHABET))
-    train, valid = _feeds(config, corpus, trainer)
+    train, valid = make_feeds(config, corpus, trainer)
     tests = {name: _sliding_feed(config, corpus.split(name), trainer) for name in ("valid", "test")}
     if run is None:
         run = share_run_folder(config, accelerator)
@@ -156,8 +156,14 @@ def _draw_path(run: Path, model: LanguageModel, corpus: Corpus, context: int) ->
     )
 
 
-def _feeds(config: DictConfig, corpus: Corpus, trainer: TrainerConfig) -> tuple[Feed, Feed]:
-    """Random windows of the training split, and fixed ones of the validation split."""
+def make_feeds(config: DictConfig, corpus: Corpus, trainer: TrainerConfig) -> tuple[Feed, Feed]:
+    """Random windows of the training split, and fixed ones of the validation split.
+
+    Args:
+        config: The composed configuration.
+        corpus: The text.
+        trainer: Batches and workers.
+    """
     train = TextWindows(corpus.split("train"), config.context)
     random = RandomWindows(len(train), trainer.batch_size, config.steps_per_epoch, seed=config.seed)
     valid = corpus.split("valid")

@@ -10,6 +10,7 @@ import pytest
 
 from spaudio.bench import __main__ as command
 from tests import tiny_audio
+from tests.recipe.test_recipes import tiny_text8
 from tests.tiny_run import RECIPES
 
 
@@ -31,12 +32,25 @@ def test_rows_hold_each_filter_beside_the_first(
     assert "| bank,filter.num_filters=7 |" in capsys.readouterr().out
 
 
+def test_a_text_recipe_is_measured_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(RECIPES / "text8"), "preset=debug", *tiny_text8(tmp_path), "--rounds", "3"]
+    multiscale = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
+    monkeypatch.chdir(tmp_path)
+    filters = ["--filter", "none", "--filter", multiscale]
+    monkeypatch.setattr(sys, "argv", ["bench", "step", *arguments, *filters])
+    command.main()
+    none, bank = json.loads((tmp_path / "runs" / "bench_step.json").read_text())["rows"]
+    assert bank["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4
+    assert f"| {multiscale} |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a recipe's folder"),
         ([str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
-        ([str(RECIPES / "text8")], "is a text recipe"),
         ([str(RECIPES / "fsdd"), "--filter", "bonk"], "Could not find 'filter/bonk'"),
         ([str(RECIPES / "fsdd"), "trainer.epoch=3"], "trainer.epoch"),
     ],
