@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.version import __version__
 
 
@@ -159,7 +159,12 @@ def _study(chosen: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         sys.exit(130)
-    compare_runs(runs, output=chosen.output)
+    try:
+        compare_runs(runs, output=chosen.output)
+    except DataError as error:
+        if chosen.output is not None:
+            raise
+        sys.stderr.write(f"all runs are finished, but not compared: {error}\n")
 
 
 def _filters(chosen: argparse.Namespace) -> None:

@@ -83,6 +83,8 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     assert records.read_text().splitlines()[:4] == lines[:4]
     assert not (tmp_path / "records-kernels.png").is_file()
     capsys.readouterr()
+    main(["study", str(study), *settings, "--only", "haar"])
+    assert "not compared: text8 has no baseline" in capsys.readouterr().err
     main(["study", str(study), *settings])
     assert "2 finished, 0 to do" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="eval"):
