@@ -219,6 +219,7 @@ def setting_name(row: Row) -> str:
         # Of a file, the name alone: where it lies is of this machine.
         f"{key.removesuffix('.name')}={Path(value).name if isinstance(value, str) else value}"
         for key, value in row.settings.items()
+        if value is not None  # null is what a setting is that was not made
     )
     return ", ".join(named) or str(row.reports[0]["recipe"])
 

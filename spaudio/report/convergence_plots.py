@@ -20,7 +20,8 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
         found: Settings.
         path: PNG to write.
     """
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    names = (len(found) + 1) // 2  # rows of the legend, which stands below: it may be long
+    figure = Figure(figsize=(12, 5 + 0.2 * names), layout="constrained")
     by_steps, by_seconds = figure.subplots(1, 2, sharey=True)
     for i, one in enumerate(found):
         curves = list(one.curves.values())
@@ -41,7 +42,8 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
     ends = [loss for curve in every for loss in curve.losses[len(curve.losses) // 4 :]]
     margin = 0.05 * (max(ends) - min(ends)) or 0.01
     by_steps.set_ylim(min(ends) - margin, max(ends) + margin)
-    by_steps.legend(fontsize=8)
+    lines, labels = by_steps.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8)
     for axes in (by_steps, by_seconds):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
