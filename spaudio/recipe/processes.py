@@ -48,6 +48,8 @@ def end_with_parent() -> None:
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
+    # What a shell starts in the background is born deaf to Ctrl-C, and so are its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         time.sleep(1)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, run_recipe: Run) -> No
     process = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        # As in a terminal: a suite that a shell runs in the background is deaf to Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     run = tmp_path / "runs" / "fsdd" / "stopped"
     deadline = time.monotonic() + 120

@@ -76,7 +76,7 @@ def test_what_starts_runs_of_its_own_is_not_for_torchrun(
 
 
 def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:
-    """A parent starts a run and is gone at once; the run is interrupted."""
+    """A parent in the background starts a run and is gone at once; the run is interrupted."""
     run = (
         "import time; from pathlib import Path; from spaudio.recipe.processes import *\n"
         "end_with_parent()\n"
@@ -84,7 +84,8 @@ def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:
         "except KeyboardInterrupt: Path('interrupted').touch()"
     )
     parent = (
-        "import os, subprocess, sys; from spaudio.recipe.processes import *\n"
+        "import os, signal, subprocess, sys; from spaudio.recipe.processes import *\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         f"subprocess.Popen([sys.executable, '-c', {run!r}], env=with_parent(os.environ))\n"
         "os._exit(0)"
     )
