@@ -22,8 +22,8 @@ from spaudio.bench.machine import machine
 from spaudio.recipe.compose import compose
 from spaudio.recipe.data import load_data
 from spaudio.recipe.model import build_language_model, build_model, fit_front_end, is_text
-from spaudio.recipe.run import check_settings
 from spaudio.recipe.text import load_corpus, make_feeds
+from spaudio.recipe.training import check_settings
 from spaudio.tokens.corpus import ALPHABET
 from spaudio.train.feed import make_feed
 from spaudio.train.language import NextCharacter

@@ -23,9 +23,10 @@ from spaudio.audio.lock import locked
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.recipe.data import load_data
 from spaudio.recipe.processes import with_parent
-from spaudio.recipe.run import check_settings, run_recipe
+from spaudio.recipe.run import run_recipe
 from spaudio.recipe.run_folder import CONFIG, create_run_folder, read_run_config
 from spaudio.recipe.settings import quoted
+from spaudio.recipe.training import check_settings
 from spaudio.report.folds import write_fold_report
 
 OUTPUT = "output.txt"  # what a fold printed that ran beside others

@@ -24,7 +24,6 @@ from spaudio.recipe.model import (
     draw_filters,
     draw_front_end,
     draw_mask,
-    encoder_config,
     fit_front_end,
 )
 from spaudio.recipe.path import draw_path
@@ -34,7 +33,7 @@ from spaudio.recipe.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.recipe.training import is_finished, open_run, train_run
+from spaudio.recipe.training import check_settings, is_finished, open_run, train_run
 from spaudio.report.floor import measure_floor
 from spaudio.report.multilabel import MultiLabelScores, score_multilabel
 from spaudio.report.provenance import provenance
@@ -48,7 +47,6 @@ from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
 from spaudio.train.objective import Classification, Predictions
-from spaudio.train.optim import OptimConfig
 from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig
 
@@ -155,16 +153,6 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         )
         _summary(console, run, scores, floor)
     return run
-
-
-def check_settings(config: DictConfig) -> tuple[TrainerConfig, OptimConfig]:
-    """Checks settings before a folder is made, so that a typing error leaves nothing behind.
-
-    Raises:
-        ConfigError: If a value is out of range.
-    """
-    encoder_config(config)
-    return TrainerConfig(**config.trainer), OptimConfig(**config.optim)
 
 
 def _with_own_tokens(config: DictConfig) -> DictConfig:

@@ -19,7 +19,7 @@ from spaudio.model.classifier import count_parameters
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import prep_function
-from spaudio.recipe.model import build_language_model, draw_filters, encoder_config
+from spaudio.recipe.model import build_language_model, draw_filters
 from spaudio.recipe.path import draw_path
 from spaudio.recipe.processes import (
     is_first_process,
@@ -27,7 +27,7 @@ from spaudio.recipe.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.recipe.training import is_finished, open_run, train_run
+from spaudio.recipe.training import check_settings, is_finished, open_run, train_run
 from spaudio.report.provenance import provenance
 from spaudio.report.text import write_text_report
 from spaudio.tokens.corpus import (
@@ -51,7 +51,6 @@ from spaudio.train.feed import Feed
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.log import read_log
 from spaudio.train.loop import FitResult
-from spaudio.train.optim import OptimConfig
 from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig
 
@@ -74,9 +73,7 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
     resume = run is not None
     if run is not None and is_finished(run, console):
         return run
-    # Settings are checked before a folder is made, so that a typing error leaves nothing behind.
-    trainer, optim = TrainerConfig(**config.trainer), OptimConfig(**config.optim)
-    encoder_config(config)
+    trainer, optim = check_settings(config)
     for name in ("context", "steps_per_epoch", "eval.windows"):
         if OmegaConf.select(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1; got {OmegaConf.select(config, name)}")

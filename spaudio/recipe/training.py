@@ -1,4 +1,4 @@
-"""What runs of every kind share: to go on with one that was stopped, and to train it."""
+"""What runs of every kind share: to check settings, to go on with one, and to train it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
+from spaudio.recipe.model import encoder_config
 from spaudio.recipe.run_folder import read_run_config
 from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.feed import Feed
@@ -16,6 +17,16 @@ from spaudio.train.loop import FitResult, fit
 from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig
 from spaudio.train.trainer import TrainerConfig
+
+
+def check_settings(config: DictConfig) -> tuple[TrainerConfig, OptimConfig]:
+    """Checks settings before a folder is made, so that a typing error leaves nothing behind.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    encoder_config(config)
+    return TrainerConfig(**config.trainer), OptimConfig(**config.optim)
 
 
 def open_run(config: DictConfig) -> tuple[DictConfig, Path | None]:
