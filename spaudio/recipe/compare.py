@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
+import spaudio.conf
 from spaudio.recipe.model import filters_of, load_models
 from spaudio.report.compare import Row, compare, group_runs, setting_name, show
 from spaudio.report.convergence import lay_out, measure_convergence
@@ -34,7 +37,7 @@ def compare_runs(
     Raises:
         DataError: If a run is not finished or has nothing to be compared with.
     """
-    rows = group_runs(runs, over)
+    rows = group_runs(runs, over, _defaults())
     is_text = "accuracy" not in rows[0].reports[0]["test"]
     if not is_text:
         table, markdown = compare(rows)
@@ -54,6 +57,17 @@ def compare_runs(
     if output is not None:
         output.write_text(markdown, encoding="utf-8")
         Console(stderr=True).print(f"table: {output}", soft_wrap=True)
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """Returns the shared choices, such as ``filter=bank``, and the options that they come with."""
+    files = Path(spaudio.conf.__file__).parent.glob("*/*.yaml")
+    loaded: dict[str, Any] = {
+        f"{file.parent.name}={file.stem}": OmegaConf.to_container(OmegaConf.load(file))
+        for file in files
+    }
+    # What one name has in another group, as a preset's settings, is nobody's option.
+    return {choice: options for choice, options in loaded.items() if "name" in options}
 
 
 def _draw_kernels(rows: Sequence[Row], path: Path) -> bool:

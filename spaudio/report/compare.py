@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ class Row:
     """Runs that differ in nothing but the seed and what is averaged over.
 
     Args:
-        settings: The settings in which the groups of the table differ, and their values here.
+        settings: The settings in which the groups of the table differ, and their values here; of
+            a named choice such as a filter, without options that are as they come.
         reports: ``report.json`` of each run.
         runs: Their folders.
     """
@@ -57,12 +58,17 @@ class Row:
         )
 
 
-def group_runs(runs: Sequence[Path], over: str | None = None) -> list[Row]:
+def group_runs(
+    runs: Sequence[Path],
+    over: str | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Row]:
     """Reads runs and groups those that differ in nothing but the seed.
 
     Args:
         runs: Folders of finished runs.
         over: A setting whose values are averaged over too, such as ``test_speaker``.
+        defaults: Options that go without saying, by choice, such as those of ``filter=bank``.
 
     Returns:
         One row a group, in the order of the runs.
@@ -89,7 +95,11 @@ def group_runs(runs: Sequence[Path], over: str | None = None) -> list[Row]:
     groups: dict[str, Row] = {}
     covered: dict[str, dict[int, set[str]]] = {}
     for one, report, run in zip(settings, reports, runs, strict=True):
-        values = {key: one[key] for key in differing if key in one}
+        values = {
+            key: one[key]
+            for key in differing
+            if key in one and not _goes_without_saying(key, one, differing, defaults or {})
+        }
         name = json.dumps(values)
         row = groups.setdefault(name, Row(values, [], []))
         row.reports.append(report)
@@ -198,6 +208,20 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
         if len(values) > 1 and not (key.startswith("prep_options.") and key[13:] in kinds)
     )
     return sorted(found, key=lambda key: key != "filter.name")
+
+
+def _goes_without_saying(
+    key: str,
+    settings: Mapping[str, Any],
+    differing: Sequence[str],
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Says if an option is the default of a choice that the row names itself."""
+    group, _, option = key.rpartition(".")
+    if option == "name" or f"{group}.name" not in differing:
+        return False
+    known = defaults.get(f"{group}={settings.get(f'{group}.name')}", {})
+    return option in known and known[option] == settings[key]
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

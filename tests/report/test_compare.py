@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from spaudio.errors import DataError
-from spaudio.report.compare import compare, group_runs
+from spaudio.report.compare import compare, group_runs, setting_name
 
 
 def make_run(folder: Path, accuracy: float, **settings: Any) -> Path:
@@ -62,6 +62,30 @@ def test_options_count_where_one_name_has_two(tmp_path: Path) -> None:
         {"filter.name": "bank", "filter.kernel_size": 4},
         {"filter.name": "bank", "filter.kernel_size": 8},
     ]
+
+
+def test_an_option_as_it_comes_goes_without_saying_beside_its_choice(tmp_path: Path) -> None:
+    sizes = [4, 8, 16]
+    runs = [
+        make_run(tmp_path / str(k), 0.7, filter={"name": "bank", "kernel_size": k}) for k in sizes
+    ]
+    defaults = {"filter=bank": {"name": "bank", "kernel_size": 16}}
+    # No row names its filter, so each must say what it is.
+    rows = group_runs(runs, None, defaults)
+    assert [row.settings for row in rows] == [{"filter.kernel_size": k} for k in sizes]
+    rows = group_runs([make_run(tmp_path / "n", 0.6), *runs], None, defaults)
+    assert [setting_name(row) for row in rows] == [
+        "filter=none",
+        "filter=bank, filter.kernel_size=4",
+        "filter=bank, filter.kernel_size=8",
+        "filter=bank",
+    ]
+    # and another choice's default is no default
+    other = make_run(tmp_path / "f", 0.7, filter={"name": "fir", "kernel_size": 16})
+    again = make_run(tmp_path / "g", 0.7, filter={"name": "fir", "kernel_size": 4})
+    names = [setting_name(row) for row in group_runs([other, again, *runs], None, defaults)]
+    assert names[:2] == ["filter=fir, filter.kernel_size=16", "filter=fir, filter.kernel_size=4"]
+    assert len(set(names)) == 5
 
 
 def test_a_setting_can_be_averaged_over_within_each_seed(tmp_path: Path) -> None:
