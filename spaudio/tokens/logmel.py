@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.tokens.frame_settings import check_band, check_lengths, check_positive
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,10 @@ class LogMelConfig:
     floor: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "window", "hop", "n_mels", "floor"):
-            value = getattr(self, name)
-            if value <= 0:
-                raise ConfigError(f"tokens.{name} must be positive; got {value}")
-        top = self.sample_rate / 2 if self.f_max is None else self.f_max
-        if not 0 <= self.f_min < top <= self.sample_rate / 2:
-            raise ConfigError(
-                f"tokens.f_min and tokens.f_max must lie in 0 <= f_min < f_max <= sample_rate/2 = "
-                f"{self.sample_rate / 2} Hz; got {self.f_min} and {self.f_max}"
-            )
+        positive = ("sample_rate", "window", "hop", "n_mels", "floor")
+        check_positive({name: getattr(self, name) for name in positive})
+        check_lengths({"window": self.window, "hop": self.hop}, self.sample_rate)
+        check_band(self.f_min, self.f_max, self.sample_rate)
 
     @property
     def window_samples(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spaudio.errors import ConfigError
+from spaudio.tokens.frame_settings import check_band, check_lengths, check_positive
 from spaudio.tokens.kernels import INITS
 
 POOLINGS = ("mean", "max")
@@ -70,20 +71,11 @@ class WaveformConfig:
     offset: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "window", "hop", "num_filters", "kernel", "offset"):
-            value = getattr(self, name)
-            if value <= 0:
-                raise ConfigError(f"tokens.{name} must be positive; got {value}")
-        for name, samples in (
-            ("hop", self.hop_samples),
-            ("window", self.window_samples),
-            ("kernel", self.taps),
-        ):
-            if samples < 1:
-                raise ConfigError(
-                    f"tokens.{name}={getattr(self, name)} s is less than a sample at "
-                    f"{self.sample_rate} Hz"
-                )
+        positive = ("sample_rate", "window", "hop", "num_filters", "kernel", "offset")
+        check_positive({name: getattr(self, name) for name in positive})
+        lengths = {"hop": self.hop, "window": self.window, "kernel": self.kernel}
+        check_lengths(lengths, self.sample_rate)
+        check_band(self.f_min, self.f_max, self.sample_rate)
         if self.stride is not None and (self.stride < 1 or self.hop_samples % self.stride):
             raise ConfigError(
                 f"tokens.stride must divide the hop of {self.hop_samples} samples; got "
@@ -93,11 +85,6 @@ class WaveformConfig:
             raise ConfigError(f"tokens.pooling must be one of {POOLINGS}; got {self.pooling!r}")
         if self.init not in INITS:
             raise ConfigError(f"tokens.init must be one of {INITS}; got {self.init!r}")
-        if not 0 <= self.f_min < self.top <= self.sample_rate / 2:
-            raise ConfigError(
-                f"tokens.f_min and tokens.f_max must lie in 0 <= f_min < f_max <= sample_rate/2 = "
-                f"{self.sample_rate / 2} Hz; got {self.f_min} and {self.f_max}"
-            )
 
     @property
     def top(self) -> float:

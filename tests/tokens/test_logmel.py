@@ -61,6 +61,8 @@ def test_frame_is_centred_on_its_hop() -> None:
     ("settings", "named"),
     [
         ({"hop": 0.0}, "tokens.hop"),
+        ({"hop": 1e-5}, "tokens.hop=1e-05 s is less than a sample"),
+        ({"window": 1e-5}, "tokens.window=1e-05 s is less than a sample"),
         ({"n_mels": -1}, "tokens.n_mels"),
         ({"f_max": 9000.0}, "9000"),
         ({"f_min": 5000.0}, "5000"),
