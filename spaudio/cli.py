@@ -44,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="steps, seconds and FLOPs to the best loss of filter=none (text runs: always)",
     )
     compare.add_argument(
+        "--step-costs",
+        type=Path,
+        metavar="FILE",
+        help="JSON of `python -m spaudio.bench step`: seconds are steps times what a step costs "
+        "there, not those of the runs, which depend on what else the machine was doing",
+    )
+    compare.add_argument(
         "--output", type=Path, help="also write the table as Markdown, and figures beside it"
     )
     compare.set_defaults(run_command=_compare)
@@ -140,7 +147,11 @@ def _compare(chosen: argparse.Namespace) -> None:
     from spaudio.recipe.compare import compare_runs
 
     compare_runs(
-        chosen.runs, over=chosen.over, output=chosen.output, convergence=chosen.convergence
+        chosen.runs,
+        over=chosen.over,
+        output=chosen.output,
+        convergence=chosen.convergence or chosen.step_costs is not None,
+        step_costs=chosen.step_costs,
     )
 
 

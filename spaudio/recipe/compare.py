@@ -15,6 +15,7 @@ from spaudio.report.compare import Row, compare, group_runs, setting_name, show
 from spaudio.report.convergence import lay_out, measure_convergence
 from spaudio.report.convergence_plots import plot_convergence
 from spaudio.report.filter_plots import plot_filters
+from spaudio.report.step_costs import StepCosts
 
 
 def compare_runs(
@@ -23,6 +24,7 @@ def compare_runs(
     over: str | None = None,
     output: Path | None = None,
     convergence: bool = False,
+    step_costs: Path | None = None,
 ) -> None:
     """Prints a table over runs, and writes it.
 
@@ -33,17 +35,21 @@ def compare_runs(
             ``<name>-curves.png`` and ``<name>-kernels.png``.
         convergence: Compare how soon the baseline's loss is reached. Text runs, which have no
             accuracy, are always compared so.
+        step_costs: JSON of ``python -m spaudio.bench step``, for a convergence report: seconds
+            are steps times what a step costs there, instead of the runs' own.
 
     Raises:
-        DataError: If a run is not finished or has nothing to be compared with.
+        DataError: If a run is not finished or has nothing to be compared with, or a setting has
+            not been timed.
     """
+    costs = None if step_costs is None else StepCosts.read(step_costs)
     rows = group_runs(runs, over, _defaults())
     is_text = "accuracy" not in rows[0].reports[0]["test"]
     if not is_text:
         table, markdown = compare(rows)
         show(table)
     if is_text or convergence:
-        found = measure_convergence(rows)
+        found = measure_convergence(rows, costs)
         table, text = lay_out(found)
         show(table)
         markdown = text if is_text else f"{markdown}\n{text}"

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from spaudio.errors import DataError
 from spaudio.report.compare import Row, plus_minus, setting_name, two_forms
+from spaudio.report.step_costs import StepCosts
 from spaudio.train.log import read_log
 
 # Settings of the filter: a baseline differs in these alone.
@@ -41,8 +42,13 @@ class Curve:
     spent: dict[str, list[float]]
 
     @classmethod
-    def read(cls, run: Path, report: dict[str, Any]) -> Curve:
+    def read(cls, run: Path, report: dict[str, Any], step_seconds: float | None = None) -> Curve:
         """Reads a finished run's log.
+
+        Args:
+            run: Its folder.
+            report: Its ``report.json``.
+            step_seconds: What a step costs; None takes the seconds of the run itself.
 
         Raises:
             DataError: If the log is empty.
@@ -51,9 +57,13 @@ class Curve:
         if not records:
             raise DataError(f"{run} has no log.jsonl; train it anew")
         steps = [float(record["step"]) for record in records]
-        spent = {"steps": steps, "seconds": [float(record["seconds"]) for record in records]}
-        if all("cpu_seconds" in record for record in records):
-            spent["CPU seconds"] = [float(record["cpu_seconds"]) for record in records]
+        spent = {"steps": steps}
+        if step_seconds is not None:
+            spent["seconds"] = [step * step_seconds for step in steps]
+        else:
+            spent["seconds"] = [float(record["seconds"]) for record in records]
+            if all("cpu_seconds" in record for record in records):
+                spent["CPU seconds"] = [float(record["cpu_seconds"]) for record in records]
         if "step_flops" in report:
             spent["FLOPs"] = [step * report["step_flops"] for step in steps]
         return cls([float(record["valid_loss"]) for record in records], spent)
@@ -105,29 +115,30 @@ class Convergence:
     step_ratio: dict[str, float] = field(default_factory=dict)
 
 
-def measure_convergence(rows: Sequence[Row]) -> list[Convergence]:
+def measure_convergence(rows: Sequence[Row], costs: StepCosts | None = None) -> list[Convergence]:
     """Compares each group of runs with its baseline.
 
     Args:
         rows: From :func:`spaudio.report.compare.group_runs`.
+        costs: What a step of each setting takes; None takes the seconds of the runs themselves.
 
     Returns:
         One a row, in order; a baseline is its own, at a difference of 0 and ratios of 1.
 
     Raises:
         DataError: If a row has no baseline: a row with ``filter=none`` that is otherwise set alike
-            and shares a seed.
+            and shares a seed; or if ``costs`` lacks a setting.
     """
     baselines = {_key(row): row for row in rows if row.reports[0]["filter"]["name"] == "none"}
-    return [_measure(row, baselines) for row in rows]
+    return [_measure(row, baselines, costs) for row in rows]
 
 
-def _measure(row: Row, baselines: dict[str, Row]) -> Convergence:
+def _measure(row: Row, baselines: dict[str, Row], costs: StepCosts | None) -> Convergence:
     name = setting_name(row)
     base = baselines.get(_key(row))
     if base is None:
         raise DataError(f"{name} has no baseline: add runs that differ in filter=none alone")
-    curves, others = _curves(row), _curves(base)
+    curves, others = _curves(row, costs), _curves(base, costs)
     seeds = sorted(set(curves) & set(others))
     if not seeds:
         raise DataError(f"{name} shares no seed with its baseline; run both on the same seeds")
@@ -174,14 +185,17 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
     Returns:
         The table for a terminal, and the same as Markdown.
     """
+    # A column that no row could fill is left out.
+    known = {name for one in found for curve in one.curves.values() for name in curve.spent}
+    quantities = [quantity for quantity in QUANTITIES if quantity in known]
     header = [
         "setting",
         "seeds",
         "parameters",
-        *(f"{quantity}/step" for quantity in QUANTITIES[1:]),
+        *(f"{quantity}/step" for quantity in quantities[1:]),
         "best valid loss",
         "minus baseline's",
-        *(f"{quantity} to baseline's best" for quantity in QUANTITIES),
+        *(f"{quantity} to baseline's best" for quantity in quantities),
     ]
     body = []
     for one in found:
@@ -191,10 +205,10 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
             one.name,
             str(len(one.curves)),
             f"{one.parameters:,}",
-            *(f"{one.step_ratio[q]:.2f}" if q in one.step_ratio else "-" for q in QUANTITIES[1:]),
+            *(f"{one.step_ratio[q]:.2f}" if q in one.step_ratio else "-" for q in quantities[1:]),
             _spread(best),
             "baseline" if itself else _spread(one.differences, sign=True),
-            *("1" if itself else _ratio(one, quantity) for quantity in QUANTITIES),
+            *("1" if itself else _ratio(one, quantity) for quantity in quantities),
         ])  # fmt: skip
     return two_forms(
         "Validation loss in nats; ratios to the baseline of the same seed", header, body
@@ -216,19 +230,20 @@ def _spread(values: Sequence[float], *, digits: int = 4, sign: bool = False) -> 
     return plus_minus(statistics.fmean(values), std, digits=digits, sign=sign)
 
 
-def _curves(row: Row) -> dict[int, Curve]:
+def _curves(row: Row, costs: StepCosts | None) -> dict[int, Curve]:
     """Reads the curves of a row by seed.
 
     Raises:
         DataError: If two runs have the same seed.
     """
     curves: dict[int, Curve] = {}
+    step_seconds = None if costs is None else costs.of(setting_name(row))
     for run, report in zip(row.runs, row.reports, strict=True):
         if report["seed"] in curves:
             raise DataError(
                 f"{run} repeats seed {report['seed']} of {setting_name(row)}; leave one run out"
             )
-        curves[report["seed"]] = Curve.read(run, report)
+        curves[report["seed"]] = Curve.read(run, report, step_seconds)
     return curves
 
 

@@ -13,6 +13,7 @@ from spaudio.errors import DataError
 from spaudio.report.compare import group_runs
 from spaudio.report.convergence import lay_out, measure_convergence
 from spaudio.report.convergence_plots import plot_convergence
+from spaudio.report.step_costs import StepCosts
 
 
 def make_run(
@@ -56,6 +57,35 @@ def test_steps_and_seconds_to_the_baseline_s_best_loss(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
+def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
+    bank = {"name": "bank", "layers": [0, 1]}
+    runs = [
+        make_run(tmp_path / "n", "none", [3.0, 2.0, 1.0], second=9.0),
+        make_run(tmp_path / "b", "bank", [2.0, 1.0, 0.9], second=0.1),
+        make_run(tmp_path / "c", "bank", [2.5, 2.0, 1.0], filter=bank),
+    ]
+    rows = group_runs(runs)
+    file = tmp_path / "costs.json"
+    timed = {"none": 0.2, "bank": 0.3, "bank,filter.layers=[0,1]": 0.25}
+    entries = [{"filter": name, "seconds": seconds} for name, seconds in timed.items()]
+    file.write_text(json.dumps({"rows": entries}))
+    found = measure_convergence(rows, StepCosts.read(file))
+    assert [one.name for one in found][2] == "filter=bank, filter.layers=[0, 1]"
+    # the baseline takes 30 steps of 0.2 s, the bank 20 of 0.3 s; the runs' own clock is not read
+    assert found[0].curves[0].spent["seconds"] == pytest.approx([2.0, 4.0, 6.0])
+    assert found[1].ratios["seconds"] == pytest.approx([20 * 0.3 / (30 * 0.2)])
+    assert found[2].step_ratio["seconds"] == pytest.approx(1.25)
+    assert "CPU" not in lay_out(found)[1]
+    file.write_text(json.dumps({"rows": entries[:2]}))
+    with pytest.raises(DataError, match=r'no step of .*--filter "bank,filter.layers=\[0,1\]"'):
+        measure_convergence(rows, StepCosts.read(file))
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"is not what .*bench step"):
+        StepCosts.read(file)
+    with pytest.raises(DataError, match="cannot be read"):
+        StepCosts.read(tmp_path / "nowhere.json")
+
+
 def test_what_is_not_reached_has_no_ratio(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "n0", "none", [2.0, 1.0]),
@@ -65,7 +95,7 @@ def test_what_is_not_reached_has_no_ratio(tmp_path: Path) -> None:
     ]
     _, markdown = lay_out(measure_convergence(group_runs(runs)))
     line = next(line for line in markdown.splitlines() if "fir" in line)
-    assert line.count("not reached (1 of 2)") == 4
+    assert line.count("not reached (1 of 2)") == 3  # no run counted its CPU seconds: no column
 
 
 def test_each_setting_has_a_baseline_of_its_own_positions(tmp_path: Path) -> None:
