@@ -94,5 +94,9 @@ def depthwise_valid(window: Tensor, kernels: Tensor) -> Tensor:
         (batch, tokens, dim).
     """
     dim = window.shape[-1]
-    weight = kernels.expand(dim, -1).unsqueeze(1)
-    return F.conv1d(window.transpose(1, 2), weight, groups=dim).transpose(1, 2)
+    # As an image of one row whose channels lie innermost, which is how tokens lie: torch convolves
+    # it as it is. conv1d would reorder it, and forward + backward of four taps in float32 would
+    # take almost three times as long (CPU; with 32 taps from half to 1.4 times).
+    image = window.transpose(1, 2).unsqueeze(2)
+    weight = kernels.expand(dim, -1)[:, None, None]
+    return F.conv2d(image, weight, groups=dim).squeeze(2).transpose(1, 2)
