@@ -41,7 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument(
         "--convergence",
         action="store_true",
-        help="steps, seconds and FLOPs to the best loss of filter=none (text runs: always)",
+        help="steps, seconds and FLOPs to the baseline's best loss (text runs: always)",
+    )
+    compare.add_argument(
+        "--baseline",
+        default="none",
+        metavar="FILTER",
+        help="whose best loss that is; with options as in depthwise,filter.kernel_size=32 "
+        "(default: none)",
     )
     compare.add_argument(
         "--step-costs",
@@ -152,6 +159,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         output=chosen.output,
         convergence=chosen.convergence or chosen.step_costs is not None,
         step_costs=chosen.step_costs,
+        baseline=chosen.baseline,
     )
 
 

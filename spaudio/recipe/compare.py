@@ -25,6 +25,7 @@ def compare_runs(
     output: Path | None = None,
     convergence: bool = False,
     step_costs: Path | None = None,
+    baseline: str = "none",
 ) -> None:
     """Prints a table over runs, and writes it.
 
@@ -37,6 +38,8 @@ def compare_runs(
             accuracy, are always compared so.
         step_costs: JSON of ``python -m spaudio.bench step``, for a convergence report: seconds
             are steps times what a step costs there, instead of the runs' own.
+        baseline: Filter whose best loss is the goal of a convergence report, such as
+            ``depthwise``.
 
     Raises:
         DataError: If a run is not finished or has nothing to be compared with, or a setting has
@@ -49,7 +52,7 @@ def compare_runs(
         table, markdown = compare(rows)
         show(table)
     if is_text or convergence:
-        found = measure_convergence(rows, costs)
+        found = measure_convergence(rows, costs, baseline)
         table, text = lay_out(found)
         show(table)
         markdown = text if is_text else f"{markdown}\n{text}"

@@ -115,29 +115,35 @@ class Convergence:
     step_ratio: dict[str, float] = field(default_factory=dict)
 
 
-def measure_convergence(rows: Sequence[Row], costs: StepCosts | None = None) -> list[Convergence]:
+def measure_convergence(
+    rows: Sequence[Row], costs: StepCosts | None = None, baseline: str = "none"
+) -> list[Convergence]:
     """Compares each group of runs with its baseline.
 
     Args:
         rows: From :func:`spaudio.report.compare.group_runs`.
         costs: What a step of each setting takes; None takes the seconds of the runs themselves.
+        baseline: The baseline's filter, with those of its options that rows name, such as
+            ``depthwise,filter.kernel_size=32``.
 
     Returns:
         One a row, in order; a baseline is its own, at a difference of 0 and ratios of 1.
 
     Raises:
-        DataError: If a row has no baseline: a row with ``filter=none`` that is otherwise set alike
-            and shares a seed; or if ``costs`` lacks a setting.
+        DataError: If a row has no baseline: a row with that filter that is otherwise set alike and
+            shares a seed; or if ``costs`` lacks a setting.
     """
-    baselines = {_key(row): row for row in rows if row.reports[0]["filter"]["name"] == "none"}
-    return [_measure(row, baselines, costs) for row in rows]
+    baselines = {_key(row): row for row in rows if _choice(row) == baseline.replace(" ", "")}
+    return [_measure(row, baselines, costs, baseline) for row in rows]
 
 
-def _measure(row: Row, baselines: dict[str, Row], costs: StepCosts | None) -> Convergence:
+def _measure(
+    row: Row, baselines: dict[str, Row], costs: StepCosts | None, baseline: str
+) -> Convergence:
     name = setting_name(row)
     base = baselines.get(_key(row))
     if base is None:
-        raise DataError(f"{name} has no baseline: add runs that differ in filter=none alone")
+        raise DataError(f"{name} has no baseline: add runs that differ in filter={baseline} alone")
     curves, others = _curves(row, costs), _curves(base, costs)
     seeds = sorted(set(curves) & set(others))
     if not seeds:
@@ -245,6 +251,14 @@ def _curves(row: Row, costs: StepCosts | None) -> dict[int, Curve]:
             )
         curves[report["seed"]] = Curve.read(run, report, step_seconds)
     return curves
+
+
+def _choice(row: Row) -> str:
+    """A row's filter and its options as the benchmark of steps takes them."""
+    options = {k: v for k, v in row.settings.items() if k.startswith("filter.") and v is not None}
+    options.pop("filter.name", None)
+    written = [row.reports[0]["filter"]["name"], *(f"{k}={v}" for k, v in options.items())]
+    return ",".join(written).replace(" ", "")
 
 
 def _key(row: Row) -> str:

@@ -86,6 +86,27 @@ def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
         StepCosts.read(tmp_path / "nowhere.json")
 
 
+def test_the_baseline_can_be_another_filter(tmp_path: Path) -> None:
+    longer = {"name": "depthwise", "kernel_size": 32}
+    runs = [
+        make_run(tmp_path / "n", "none", [3.0, 2.5, 2.0]),
+        make_run(tmp_path / "d", "depthwise", [3.0, 2.0, 1.0]),
+        make_run(tmp_path / "e", "depthwise", [3.0, 2.0, 1.5], filter=longer),
+        make_run(tmp_path / "b", "bank", [3.0, 1.0, 0.5]),
+    ]
+    rows = group_runs(runs)
+    found = measure_convergence(rows, baseline="depthwise")
+    assert {one.baseline for one in found} == {"filter=depthwise"}
+    differences = [one.differences[0] for one in found]
+    assert differences == pytest.approx([1.0, 0.0, 0.5, -0.5])
+    assert found[3].ratios["steps"] == pytest.approx([20 / 30])
+    assert lay_out(found)[1].count("not reached (1 of 1)") == 2 * 3
+    found = measure_convergence(rows, baseline="depthwise, filter.kernel_size=32")
+    assert {one.baseline for one in found} == {"filter=depthwise, filter.kernel_size=32"}
+    with pytest.raises(DataError, match=r"no baseline: .*filter=depthwise,filter.kernel_size=4 "):
+        measure_convergence(rows, baseline="depthwise,filter.kernel_size=4")
+
+
 def test_what_is_not_reached_has_no_ratio(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "n0", "none", [2.0, 1.0]),
