@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from spaudio.audio.progress import progress_bar
-from spaudio.filters import describe
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.recipe.advice import kernel_advice, rate_advice
 from spaudio.recipe.data import RecipeData, features_folder, load_data
@@ -30,25 +26,26 @@ from spaudio.recipe.path import draw_path
 from spaudio.recipe.processes import (
     is_first_process,
     make_accelerator,
-    processes,
     share_run_folder,
 )
-from spaudio.recipe.training import check_settings, is_finished, open_run, train_run
+from spaudio.recipe.training import (
+    batches_to_measure,
+    check_settings,
+    is_finished,
+    open_run,
+    train_run,
+    training_facts,
+)
 from spaudio.report.floor import measure_floor
 from spaudio.report.multilabel import MultiLabelScores, score_multilabel
-from spaudio.report.provenance import provenance
 from spaudio.report.scores import Scores, score
 from spaudio.report.write import write_report
 from spaudio.tokens.augment import AugmentConfig, unused_settings
-from spaudio.tokens.dataset import Batch, TokenDataset
 from spaudio.tokens.front_end import own_settings
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
 from spaudio.train.objective import Classification, Predictions
-from spaudio.train.shards import share_out
-from spaudio.train.trainer import TrainerConfig
 
 
 def run_recipe(config: DictConfig, scripts: Path) -> Path:
@@ -126,13 +123,16 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
     )
     start = time.perf_counter()
     valid, test = (
-        _predict(objective, model, part, trainer, accelerator) for part in (data.valid, data.test)
+        objective.measure(
+            model,
+            batches_to_measure(
+                make_feed(part, trainer, shuffle=False, seed=0), accelerator, "predict"
+            ),
+            accelerator,
+        )
+        for part in (data.valid, data.test)
     )
-    seconds = {
-        "prepare": prepare_seconds,
-        "train": result.seconds,
-        "test": time.perf_counter() - start,
-    }
+    test_seconds = time.perf_counter() - start
     measure = score_multilabel if data.multi_label else score
     scores = measure(test.probabilities, test.labels, data.classes)
     if accelerator.is_main_process:
@@ -144,7 +144,15 @@ def run_recipe(config: DictConfig, scripts: Path) -> Path:
         draw_path(run, model, tokens, title=f"{clip.path} ({clip.label})")
         write_report(
             run,
-            facts=_facts(config, data, model, result, floor, valid, seconds),
+            facts=training_facts(
+                config,
+                model,
+                result,
+                prepare_seconds=prepare_seconds,
+                test_seconds=test_seconds,
+                token_seconds=data.token_seconds,
+            )
+            | _facts(config, data, model, floor, valid),
             scores=scores,
             records=read_log(run),
             clips=data.test.clips,
@@ -162,50 +170,19 @@ def _with_own_tokens(config: DictConfig) -> DictConfig:
     return config
 
 
-def _predict(
-    objective: Classification | MultiLabel,
-    model: Classifier,
-    dataset: TokenDataset,
-    trainer: TrainerConfig,
-    accelerator: Accelerator,
-) -> Predictions | MultiLabelPredictions:
-    """Runs the trained model over a split."""
-    loader = share_out(make_feed(dataset, trainer, shuffle=False, seed=0).loader, accelerator)
-    with progress_bar("predict", len(loader), show=accelerator.is_main_process) as advance:
-
-        def counted() -> Iterator[Batch]:
-            for batch in loader:
-                yield batch
-                advance(1)
-
-        return objective.measure(model, counted(), accelerator)
-
-
 def _facts(
     config: DictConfig,
     data: RecipeData,
     model: Classifier,
-    result: FitResult,
     floor: dict[str, Any],
     valid: Predictions | MultiLabelPredictions,
-    seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Gathers what ``report.json`` says besides the scores of the test split."""
-    num_params, filter_params = count_parameters(model)
+    """Gathers what ``report.json`` says of a run on audio, besides the scores of its test split."""
     front_end = model.front_end
     return {
-        "recipe": config.recipe,
         "tokens": OmegaConf.to_container(config.tokens, resolve=True),
-        "filter": OmegaConf.to_container(config.filter, resolve=True),
-        "filters": [describe(f, data.token_seconds) for f in model.encoder.token_filters()],
-        "seed": config.seed,
         "floor": floor,
         "valid": valid.metrics,
-        "best_epoch": result.best_epoch,
-        "epochs": config.trainer.epochs,
-        "processes": processes(),
-        "num_params": num_params,
-        "filter_params": filter_params,
         "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
         "clips": {
             split: sum(clip.split == split for clip in data.clips)
@@ -213,11 +190,6 @@ def _facts(
         },
         "skipped": data.skipped,
         "token_seconds": data.token_seconds,
-        "seconds": seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "step_seconds": result.step_seconds,
-        "data_wait": result.data_wait,
-        **provenance(),
     }
 
 

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from spaudio.audio.progress import progress_bar
 from spaudio.errors import ConfigError
-from spaudio.filters import describe
-from spaudio.model.classifier import count_parameters
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
 from spaudio.recipe.data import prep_function
@@ -24,11 +20,16 @@ from spaudio.recipe.path import draw_path
 from spaudio.recipe.processes import (
     is_first_process,
     make_accelerator,
-    processes,
     share_run_folder,
 )
-from spaudio.recipe.training import check_settings, is_finished, open_run, train_run
-from spaudio.report.provenance import provenance
+from spaudio.recipe.training import (
+    batches_to_measure,
+    check_settings,
+    is_finished,
+    open_run,
+    train_run,
+    training_facts,
+)
 from spaudio.report.text import write_text_report
 from spaudio.tokens.corpus import (
     ALPHABET,
@@ -50,8 +51,6 @@ from spaudio.tokens.windows import (
 from spaudio.train.feed import Feed
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult
-from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig
 
 
@@ -102,14 +101,21 @@ def run_text(config: DictConfig, scripts: Path) -> Path:
         console=console,
     )
     start = time.perf_counter()
-    measured = {name: _measure(model, feed, accelerator, name) for name, feed in tests.items()}
-    seconds = {
-        "prepare": prepare_seconds,
-        "train": result.seconds,
-        "test": time.perf_counter() - start,
+    measured = {
+        name: NextCharacter().measure(
+            model, batches_to_measure(feed, accelerator, name), accelerator
+        )
+        for name, feed in tests.items()
     }
+    test_seconds = time.perf_counter() - start
     if accelerator.is_main_process:
-        facts = _facts(config, corpus, model, result, measured, seconds)
+        facts = training_facts(
+            config,
+            model,
+            result,
+            prepare_seconds=prepare_seconds,
+            test_seconds=test_seconds,
+        ) | _facts(config, corpus, model, measured)
         draw_filters(run)
         _draw_path(run, model, corpus, config.context)
         write_text_report(run, facts, read_log(run))
@@ -193,32 +199,12 @@ def _feed(dataset: TextWindows, sampler: RandomWindows | EveryWindow, workers: i
     return Feed(loader, sampler)
 
 
-def _measure(model: LanguageModel, feed: Feed, accelerator: Accelerator, name: str) -> Likelihood:
-    """Measures a split at the end."""
-    loader = share_out(feed.loader, accelerator)
-    with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
-
-        def counted() -> Any:
-            for batch in loader:
-                yield batch
-                advance(1)
-
-        return NextCharacter().measure(model, counted(), accelerator)
-
-
 def _facts(
-    config: DictConfig,
-    corpus: Corpus,
-    model: LanguageModel,
-    result: FitResult,
-    measured: dict[str, Likelihood],
-    seconds: dict[str, float],
+    config: DictConfig, corpus: Corpus, model: LanguageModel, measured: dict[str, Likelihood]
 ) -> dict[str, Any]:
-    """Gathers what ``report.json`` says."""
-    num_params, filter_params = count_parameters(model)
+    """Gathers what ``report.json`` says of a run on text."""
     batch = config.trainer.batch_size
     return {
-        "recipe": config.recipe,
         "corpus": {
             "name": corpus.name,
             "stand_in": corpus.stand_in,
@@ -231,20 +217,7 @@ def _facts(
         },
         "stride": config.eval.stride,
         "context": config.context,
-        "filter": OmegaConf.to_container(config.filter, resolve=True),
-        "filters": [describe(f) for f in model.encoder.token_filters()],
         "positions": config.model.positions,
-        "seed": config.seed,
-        "best_epoch": result.best_epoch,
-        "epochs": config.trainer.epochs,
-        "processes": processes(),
         "steps": config.trainer.epochs * config.steps_per_epoch,
-        "num_params": num_params,
-        "filter_params": filter_params,
         "step_flops": step_flops(model.encoder, config.context, batch, model.symbols),
-        "seconds": seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "step_seconds": result.step_seconds,
-        "data_wait": result.data_wait,
-        **provenance(),
     }

@@ -1,21 +1,30 @@
-"""What runs of every kind share: to check settings, to go on with one, and to train it."""
+"""What runs of every kind share: to check settings, go on with a run, train, measure, report."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
+from spaudio.audio.progress import progress_bar
+from spaudio.filters import describe
+from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.model.language import LanguageModel
 from spaudio.recipe.model import encoder_config
+from spaudio.recipe.processes import processes
 from spaudio.recipe.run_folder import read_run_config
+from spaudio.report.provenance import provenance
 from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.feed import Feed
 from spaudio.train.loop import FitResult, fit
 from spaudio.train.objective import Objective
 from spaudio.train.optim import OptimConfig
+from spaudio.train.shards import share_out
 from spaudio.train.trainer import TrainerConfig
 
 
@@ -103,3 +112,56 @@ def train_run(
         raise
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     return result
+
+
+def batches_to_measure(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
+    """Yields this process's share of a split's batches, which a progress bar counts.
+
+    Args:
+        feed: The split.
+        accelerator: Places batches, and says which process this is.
+        name: What the bar is called.
+    """
+    loader = share_out(feed.loader, accelerator)
+    with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
+        for batch in loader:
+            yield batch
+            advance(1)
+
+
+def training_facts(
+    config: DictConfig,
+    model: Classifier | LanguageModel,
+    result: FitResult,
+    *,
+    prepare_seconds: float,
+    test_seconds: float,
+    token_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Gathers what ``report.json`` says of every run, whatever it was trained on.
+
+    Args:
+        config: The composed configuration.
+        model: The trained model.
+        result: What training came to.
+        prepare_seconds: Spent before training.
+        test_seconds: Spent on measuring after it.
+        token_seconds: Seconds from one token to the next, where tokens have any.
+    """
+    num_params, filter_params = count_parameters(model)
+    return {
+        "recipe": config.recipe,
+        "filter": OmegaConf.to_container(config.filter, resolve=True),
+        "filters": [describe(f, token_seconds) for f in model.encoder.token_filters()],
+        "seed": config.seed,
+        "best_epoch": result.best_epoch,
+        "epochs": config.trainer.epochs,
+        "processes": processes(),
+        "num_params": num_params,
+        "filter_params": filter_params,
+        "seconds": {"prepare": prepare_seconds, "train": result.seconds, "test": test_seconds},
+        "tokens_per_second": result.tokens_per_second,
+        "step_seconds": result.step_seconds,
+        "data_wait": result.data_wait,
+        **provenance(),
+    }
