@@ -103,6 +103,8 @@ class Convergence:
         parameters: Of the model.
         step_ratio: What a step takes over what one of the baseline takes, by quantity; mean over
             paired seeds.
+        test_differences: Loss of the test split minus that of the baseline, of each paired seed
+            whose reports have it: no epoch was selected by it.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Convergence:
     paired: int = 0
     parameters: int = 0
     step_ratio: dict[str, float] = field(default_factory=dict)
+    test_differences: list[float] = field(default_factory=list)
 
 
 def measure_convergence(
@@ -151,10 +154,9 @@ def _measure(
     differences: list[float] = []
     ratios: dict[str, list[float]] = {}
     for seed in seeds:
-        mine, other = curves[seed], others[seed]
-        goal = other.best
-        differences.append(mine.best - goal)
-        took, its = mine.reached(goal), other.reached(goal)
+        goal = others[seed].best
+        differences.append(curves[seed].best - goal)
+        took, its = curves[seed].reached(goal), others[seed].reached(goal)
         if took is None or its is None:
             continue
         for quantity in took:
@@ -170,6 +172,7 @@ def _measure(
         for quantity in QUANTITIES[1:]
         if all(quantity in c[seed].spent for c in (curves, others) for seed in seeds)
     }
+    mine, other = _test_losses(row), _test_losses(base)
     return Convergence(
         name,
         setting_name(base),
@@ -179,6 +182,7 @@ def _measure(
         len(seeds),
         row.reports[0]["num_params"],
         step_ratio,
+        [mine[seed] - other[seed] for seed in seeds if seed in mine and seed in other],
     )
 
 
@@ -194,6 +198,7 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
     # A column that no row could fill is left out.
     known = {name for one in found for curve in one.curves.values() for name in curve.spent}
     quantities = [quantity for quantity in QUANTITIES if quantity in known]
+    tested = any(one.test_differences for one in found)
     header = [
         "setting",
         "seeds",
@@ -201,6 +206,7 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
         *(f"{quantity}/step" for quantity in quantities[1:]),
         "best valid loss",
         "minus baseline's",
+        *(["test loss minus baseline's"] if tested else []),
         *(f"{quantity} to baseline's best" for quantity in quantities),
     ]
     body = []
@@ -214,11 +220,25 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
             *(f"{one.step_ratio[q]:.2f}" if q in one.step_ratio else "-" for q in quantities[1:]),
             _spread(best),
             "baseline" if itself else _spread(one.differences, sign=True),
+            *([_test_difference(one, itself)] if tested else []),
             *("1" if itself else _ratio(one, quantity) for quantity in quantities),
         ])  # fmt: skip
     return two_forms(
         "Validation loss in nats; ratios to the baseline of the same seed", header, body
     )
+
+
+def _test_losses(row: Row) -> dict[int, float]:
+    """Loss of the test split by seed, of the reports that have it."""
+    return {
+        report["seed"]: report["test"]["loss"] for report in row.reports if "loss" in report["test"]
+    }
+
+
+def _test_difference(one: Convergence, itself: bool) -> str:
+    if itself:
+        return "baseline"
+    return _spread(one.test_differences, sign=True) if one.test_differences else "-"
 
 
 def _ratio(one: Convergence, quantity: str) -> str:

@@ -19,12 +19,15 @@ from spaudio.report.step_costs import StepCosts
 def make_run(
     folder: Path, name: str, losses: list[float], seed: int = 0, second: float = 1.0, **extra: Any
 ) -> Path:
-    """A run measured every 10 steps; a step takes so many seconds and 5 operations."""
+    """A run measured every 10 steps; a step takes so many seconds and 5 operations.
+
+    Its loss on the test split is the last one of validation and a quarter.
+    """
     folder.mkdir()
     settings = {"seed": seed, "filter": {"name": name}, "positions": "rotary", **extra}
     OmegaConf.save(OmegaConf.create(settings), folder / "config.yaml")
     report = {"recipe": "toy", "seed": seed, "filter": {"name": name}, "num_params": 9,
-              "step_flops": 5, "test": {"loss": 1.0}}  # fmt: skip
+              "step_flops": 5, "test": {"loss": losses[-1] + 0.25}}  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
     lines = [
         {"epoch": i, "step": 10 * i, "seconds": 10 * i * second, "valid_loss": loss}
@@ -50,8 +53,10 @@ def test_steps_and_seconds_to_the_baseline_s_best_loss(tmp_path: Path) -> None:
     assert bank.ratios["seconds"] == pytest.approx([50 / 40, 36 / 30])
     assert bank.ratios["FLOPs"] == pytest.approx([25 / 40, 18 / 30])
     assert bank.step_ratio["seconds"] == pytest.approx(2.0)
+    # of the test split, which is measured once: 1.15 against 1.75, 0.65 against 1.45
+    assert bank.test_differences == pytest.approx([-0.6, -0.8])
     _, markdown = lay_out([none, bank])
-    assert "-0.6000 ± 0.0000" in markdown
+    assert "| -0.6000 ± 0.0000 | -0.7000 ± 0.1414 |" in markdown
     assert "0.61 ± 0.02" in markdown
     plot_convergence([none, bank], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
