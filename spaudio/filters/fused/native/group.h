@@ -188,9 +188,14 @@ struct Group {
     P::template convolve<1>(h, taps, x, count, sink);
   }
 
+  /* A block of taps is always computed whole: short kernels take smaller ones. */
   static void correlate(int64_t rows, const Float *dz, int64_t dz_row, const Float *x,
                         int64_t count, int64_t taps, Float *sums, int64_t sum_row) {
-    constexpr int COLUMNS = Buffers::COLUMNS; /* of both: the blocks that sum_row is made of */
+    constexpr int COLUMNS = Buffers::COLUMNS; /* of the largest: the blocks that sum_row is made of */
+    if (rows == ROWS && 4 * taps <= COLUMNS)
+      return P::template correlate<ROWS, COLUMNS / 4>(dz, dz_row, x, count, taps, sums, sum_row);
+    if (rows == ROWS && 2 * taps <= COLUMNS)
+      return P::template correlate<ROWS, COLUMNS / 2>(dz, dz_row, x, count, taps, sums, sum_row);
     if (rows == ROWS)
       return P::template correlate<ROWS, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
     P::template correlate<1, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
