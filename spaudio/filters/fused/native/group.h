@@ -53,6 +53,12 @@ struct Group {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       const int64_t left = left_padding(bank, taps);
       const Float *window = buffers.x + buffers.left - left;
+      if (is_brief<ACC>(bank, taps)) {
+        backward_brief<ACTIVATION>(bank, buffers, h, count, taps, window, first, m,
+                                   grad_x != nullptr, to);
+        m += count, h += count * taps, h_halves += count * HALVES * H::taps(taps);
+        continue;
+      }
       Float *const x_halves[HALVES] = {buffers.x_halves, buffers.x_halves + buffers.half_span,
                                        buffers.x_halves + 2 * buffers.half_span};
       H::split_signal(window, (bank.tokens + taps + ACC) / 2, x_halves);
@@ -108,7 +114,9 @@ struct Group {
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       for (int64_t m = 0; m < count; ++m, sums += HALVES * buffers.sum_row)
-        for (int64_t k = 0; k < taps; ++k) *kernels++ += H::tap(sums, buffers.sum_row, k);
+        for (int64_t k = 0; k < taps; ++k)
+          *kernels++ +=
+              is_brief<ACC>(bank, taps) ? V::sum(sums[k]) : H::tap(sums, buffers.sum_row, k);
     }
     Buffers::clear(buffers.kernel_sums, sums - buffers.kernel_sums);
   }
@@ -154,6 +162,36 @@ struct Group {
         }
       }
     }
+  }
+
+  /* All that the filters of one scale of short kernels contribute. */
+  template <int64_t ACTIVATION>
+  static void backward_brief(const Bank &bank, const Buffers &buffers, const float *h,
+                             int64_t filters, int64_t taps, const Float *window, int64_t first,
+                             int64_t m, bool wants_x, const Gradients &to) {
+    const int64_t left = left_padding(bank, taps), row = HALVES * buffers.sum_row;
+    Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
+    Buffers::clear(buffers.lost, HALVES * buffers.half_span);
+    Buffers::clear(buffers.gain_sums, filters);
+    const BriefSignals<LANES> signals{window,
+                                      buffers.y,
+                                      wants_x ? buffers.dx_halves : nullptr,
+                                      buffers.lost,
+                                      buffers.gains + m,
+                                      buffers.gain_sums,
+                                      to.kernels ? buffers.kernel_sums + m * row : nullptr,
+                                      row};
+    switch (taps) {
+      case 1: Brief<LANES, ACC, ACTIVATION, 1>{signals, h}.run(filters, bank.tokens); break;
+      case 2: Brief<LANES, ACC, ACTIVATION, 2>{signals, h}.run(filters, bank.tokens); break;
+      case 3: Brief<LANES, ACC, ACTIVATION, 3>{signals, h}.run(filters, bank.tokens); break;
+      default: Brief<LANES, ACC, ACTIVATION, 4>{signals, h}.run(filters, bank.tokens);
+    }
+    if (to.gains)
+      for (int64_t i = 0; i < filters; ++i)
+        add_gain(bank, buffers.gain_sums[i], first, m + i, to.gains);
+    for (int64_t t = 0; wants_x && t < bank.tokens; ++t)
+      buffers.dx[t] += buffers.dx_halves[t + left] - buffers.lost[t + left];
   }
 
   /* Past the last token the gradient is zero, whatever a block computed there; up to pair `end` it

@@ -22,6 +22,7 @@ struct Scratch {
   Float *dx_halves;   /* (HALVES, half_span) */
   Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
   Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, not yet summed over lanes */
+  Float *gain_sums;   /* a vector a filter: the same of gains, where brief.h adds them up */
   float *kernels;     /* of each scale in turn (M, HALVES, half of its taps), see Halves */
 
   Scratch(const Bank &bank, void *memory) {
@@ -47,7 +48,8 @@ struct Scratch {
     dx_halves = x_halves + HALVES * half_span;
     dz = dx_halves + HALVES * half_span;
     kernel_sums = dz + HALVES * ROWS * row;
-    Float *end = kernel_sums + count_filters(bank) * HALVES * sum_row;
+    gain_sums = kernel_sums + count_filters(bank) * HALVES * sum_row;
+    Float *end = gain_sums + count_filters(bank);
     kernels = reinterpret_cast<float *>(end);
     elements = end - x + (count_filters(bank) * HALVES * half + LANES - 1) / LANES;
   }

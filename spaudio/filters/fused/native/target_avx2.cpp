@@ -12,6 +12,7 @@ namespace {
 #include "halves.h"
 #include "scratch.h"
 #include "sink.h"
+#include "brief.h"
 #include "group.h"
 typedef Entry<8, 12, 96> Here;
 }  // namespace

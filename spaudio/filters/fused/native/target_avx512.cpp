@@ -14,6 +14,7 @@ namespace {
 #include "halves.h"
 #include "scratch.h"
 #include "sink.h"
+#include "brief.h"
 #include "group.h"
 typedef Entry<16, 24, 96> Here;
 }  // namespace

@@ -6,6 +6,7 @@ namespace {
 #include "halves.h"
 #include "scratch.h"
 #include "sink.h"
+#include "brief.h"
 #include "group.h"
 typedef Entry<4, 12, 192> Here;
 }  // namespace
