@@ -14,11 +14,12 @@ from spaudio.filters.fused import cpu, gemm, triton_launch
 from spaudio.filters.fused.problem import Problem
 
 # M and K of each scale: one filter and one tap; rows and taps off every block's size; several
-# scales, the longest longer than the tokens.
+# scales, the longest longer than the tokens; few taps, and more filters than a block of them.
 BANKS = {
     "single": [(1, 1)],
     "tails": [(7, 5)],
     "multiscale": [(4, 9), (1, 1), (2, 40), (3, 2)],
+    "short": [(30, 4), (25, 3), (26, 2)],
 }
 # Batch, tokens, dim: within one vector; over tiles and vectors, with tails; one token.
 SIZES = [(3, 11, 5), (2, 211, 19), (4, 1, 8)]
