@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spaudio.audio.manifest import write_atomic
 from spaudio.report.figures import plot_confusion
+from spaudio.report.filter_choice import filter_choice
 
 # What the folder of a run over all folds holds when it is finished, beside the folds' own runs.
 FOLD_FILES = (
@@ -145,8 +146,8 @@ def _markdown(folder: Path, report: dict[str, Any]) -> str:
     lines = [
         f"# {report['recipe']}: {folder.name}, all folds",
         "",
-        f"Filter `{report['filter']['name']}`, seed {report['seed']}. Each fold was the test split "
-        "of a run of its own, whose model was selected on validation clips of other folds.",
+        f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of a "
+        "run of its own, whose model was selected on validation clips of other folds.",
         "",
         f"| Over {len(rows)} test folds | Accuracy, mean ± std |",
         "|---|---|",

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from spaudio.audio.manifest import write_atomic
+from spaudio.report.filter_choice import filter_choice
 
 # What a text run's folder holds when it is finished; the recipe tests assert it.
 TEXT_FILES = ("config.yaml", "log.jsonl", "report.json", "report.md", "curves.png")
@@ -67,7 +68,7 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
             "",
         ]
     lines += [
-        f"Filter `{report['filter']['name']}`, {report['positions']} positions, seed "
+        f"Filter {filter_choice(report)}, {report['positions']} positions, seed "
         f"{report['seed']}. The model was selected on fixed windows of the validation split (epoch "
         f"{report['best_epoch']} of {report['epochs']}, {report['steps']:,} steps in all); the "
         "test split was run once, at the end.",

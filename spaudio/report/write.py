@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip, write_atomic
 from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
+from spaudio.report.filter_choice import filter_choice
 from spaudio.report.multilabel import MultiLabelScores
 from spaudio.report.scores import Scores
 
@@ -93,7 +94,7 @@ def _markdown(run: Path, report: dict[str, Any]) -> str:
     lines = [
         f"# {report['recipe']}: {run.name}",
         "",
-        f"Tokens `{report['tokens']['name']}`, filter `{report['filter']['name']}`, seed "
+        f"Tokens `{report['tokens']['name']}`, filter {filter_choice(report)}, seed "
         f"{report['seed']}. The model was selected on the validation split (epoch "
         f"{report['best_epoch']} of {report['epochs']}); the test split was run once, at the end.",
         "",
