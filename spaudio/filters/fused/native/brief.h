@@ -17,7 +17,7 @@ struct BriefSignals {
 
   const Float *x;     /* padded: token t sees x[t] and on; zeros past the last token, as dy */
   const Float *dy;
-  Float *dx, *lost;   /* of padded tokens, and what rounding took from them; null if not wanted */
+  Float *dx, *lost;   /* of padded tokens; what rounding took from them. dx null: not wanted */
   const Float *gains; /* a vector a filter, as gain_sums */
   Float *gain_sums;
   Float *kernel_sums; /* a vector a tap, or null */
