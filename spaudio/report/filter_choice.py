@@ -12,8 +12,8 @@ def filter_choice(report: dict[str, Any]) -> str:
         report: ``report.json``.
 
     Returns:
-        Markdown, such as ```bank` (num_filters=36, kernel_size=4)``; options that are null are
-        left out.
+        Markdown: the name as code, then the options in brackets, such as ``(num_filters=36,
+        kernel_size=4)``; those that are null are left out.
     """
     options = dict(report["filter"])
     name = options.pop("name")

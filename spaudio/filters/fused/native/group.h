@@ -113,10 +113,10 @@ struct Group {
     Float *sums = buffers.kernel_sums;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
+      const bool brief = is_brief<ACC>(bank, taps); /* its sums are of taps, not of halves */
       for (int64_t m = 0; m < count; ++m, sums += HALVES * buffers.sum_row)
         for (int64_t k = 0; k < taps; ++k)
-          *kernels++ +=
-              is_brief<ACC>(bank, taps) ? V::sum(sums[k]) : H::tap(sums, buffers.sum_row, k);
+          *kernels++ += brief ? V::sum(sums[k]) : H::tap(sums, buffers.sum_row, k);
     }
     Buffers::clear(buffers.kernel_sums, sums - buffers.kernel_sums);
   }
