@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio.command import main
-from spaudio.audio.files import EXTENSIONS, audio_files, is_hidden
+from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.audio.split import split_by_clip, split_by_group
-from spaudio.audio.unpack import open_source
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.unpack import open_source
 
 _SPLITS = {
     "train": "train",

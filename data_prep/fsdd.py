@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spaudio.audio.command import main
-from spaudio.audio.download import download
 from spaudio.audio.prepare import SourceClip, SourceClips
-from spaudio.audio.unpack import open_source
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.download import download
+from spaudio.io.unpack import open_source
 
 VERSION = "v1.0.10"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/{VERSION}.zip"

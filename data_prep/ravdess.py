@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 
 from spaudio.audio.command import main
-from spaudio.audio.download import download
 from spaudio.audio.layout import find_root
 from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.io.download import download
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip"
 MD5 = "bc696df654c87fed845eb13823edef8a"  # as Zenodo lists it

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from spaudio.audio.download import download
 from spaudio.errors import ConfigError, DataError, SpaudioError
-from spaudio.tokens.corpus import SPLITS, SourceText, prepare_corpus
+from spaudio.io.download import download
+from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
 ZIP_SHA256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"

@@ -11,10 +11,10 @@ import csv
 from pathlib import Path
 
 from spaudio.audio.command import main
-from spaudio.audio.download import download
 from spaudio.audio.layout import find_root
 from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.errors import ConfigError
+from spaudio.io.download import download
 
 URL = "https://zenodo.org/records/1203745/files/UrbanSound8K.tar.gz"
 MD5 = "9aa69802bbf37fb986f71ec1483a196e"  # as Zenodo publishes it

@@ -143,7 +143,7 @@ def _make_room(output: Path) -> None:
 
 def _datasets(chosen: argparse.Namespace) -> None:
     """Prints the table of recipes."""
-    from spaudio.recipe.datasets import find_recipes, list_datasets
+    from spaudio.experiment.datasets import find_recipes, list_datasets
     from spaudio.report.compare import show
 
     show(list_datasets(find_recipes(chosen.recipes), chosen.data))
@@ -151,7 +151,7 @@ def _datasets(chosen: argparse.Namespace) -> None:
 
 def _compare(chosen: argparse.Namespace) -> None:
     """Prints a table over runs, and writes it."""
-    from spaudio.recipe.compare import compare_runs
+    from spaudio.experiment.compare import compare_runs
 
     compare_runs(
         chosen.runs,
@@ -165,8 +165,8 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs."""
-    from spaudio.recipe.compare import compare_runs
-    from spaudio.recipe.study import study_main
+    from spaudio.experiment.compare import compare_runs
+    from spaudio.experiment.study import study_main
 
     only = chosen.only.split(",") if chosen.only else None
     try:
@@ -188,7 +188,7 @@ def _study(chosen: argparse.Namespace) -> None:
 
 def _filters(chosen: argparse.Namespace) -> None:
     """Draws a run's filters, those of a learned front-end too, and says where."""
-    from spaudio.recipe.model import draw_filters, draw_front_end
+    from spaudio.experiment.model import draw_filters, draw_front_end
 
     path, front_end = draw_filters(chosen.run), draw_front_end(chosen.run)
     sys.stdout.write(f"{path}\n" if path else f"{chosen.run} has no filter with kernels\n")
@@ -198,8 +198,8 @@ def _filters(chosen: argparse.Namespace) -> None:
 
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; files that cannot be used come last, and fail the command."""
-    from spaudio.audio.manifest import write_atomic
-    from spaudio.recipe.predict import Predictor, predict_files
+    from spaudio.experiment.predict import Predictor, predict_files
+    from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import render, shown
 
     if chosen.top < 1:
@@ -235,7 +235,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _generate(chosen: argparse.Namespace) -> None:
     """Prints a prompt and what a run's model makes of it."""
-    from spaudio.recipe.generate import continue_text
+    from spaudio.experiment.generate import continue_text
 
     text = continue_text(
         chosen.run,

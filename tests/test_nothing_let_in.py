@@ -97,7 +97,7 @@ def test_only_one_file_fetches() -> None:
         if name.split(".")[0] in ("requests", "httpx", "aiohttp", "ftplib")
         or name in ("urllib.request", "http.client")
     }
-    assert fetching == {"spaudio/audio/download.py"}
+    assert fetching == {"spaudio/io/download.py"}
 
 
 @pytest.mark.parametrize(

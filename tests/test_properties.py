@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 from spaudio.audio import Clip, manifest_hash, read_manifest, write_manifest
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError
+from spaudio.experiment.settings import check_value
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.recipe.settings import check_value
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.logmel import LogMelConfig
-from spaudio.train.optim import OptimConfig
-from spaudio.train.trainer import TrainerConfig
+from spaudio.train.config import OptimConfig, TrainerConfig
 from tests.fuzz.targets import TARGETS, seeds
 
 # Seeded, so that the suite says the same each time; `make fuzz` is the one that searches.

@@ -18,8 +18,8 @@ import soundfile
 from omegaconf import OmegaConf
 
 from spaudio import cli
-from spaudio.recipe.main import main
-from tests.tiny_audio import RATE, make_class_folders, tone
+from spaudio.experiment.main import main
+from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., str]

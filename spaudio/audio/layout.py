@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spaudio.audio.unpack import open_source
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.unpack import open_source
 
 
 def find_root(source: str | Path | None, work: Path, inside: str, where: str) -> Path:
@@ -19,7 +19,7 @@ def find_root(source: str | Path | None, work: Path, inside: str, where: str) ->
 
     Raises:
         ConfigError: If ``source`` is None.
-        DataError: If nothing in it holds ``inside``, or as `spaudio.audio.unpack.open_source`.
+        DataError: If nothing in it holds ``inside``, or as `spaudio.io.unpack.open_source`.
     """
     if source is None:
         raise ConfigError(f"source= is required, an archive or folder: {where}")

@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
 
 SPLITS = ("train", "valid", "test")
 #: Between the class names of a clip that has several; no class of such a data set may hold it.
@@ -129,22 +129,6 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
         first_line[clip.path] = number
         clips.append(clip)
     return clips
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes ``content`` beside ``path``, syncs it to disk and renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _encode(clips: Iterable[Clip]) -> bytes:

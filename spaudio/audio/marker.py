@@ -9,15 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.manifest import (
-    Clip,
-    class_names,
-    manifest_hash,
-    read_manifest,
-    write_atomic,
-    write_manifest,
-)
+from spaudio.audio.manifest import Clip, class_names, manifest_hash, read_manifest, write_manifest
 from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
 
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 

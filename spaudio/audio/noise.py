@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 
 from spaudio.audio.decode import load_audio
-from spaudio.audio.progress import progress_bar
 from spaudio.errors import DataError
+from spaudio.io.progress import progress_bar
 
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spaudio.audio.download import download
-from spaudio.audio.unpack import open_source, unpack
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.download import download
+from spaudio.io.unpack import open_source, unpack
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from typing import Any
 
 from spaudio.audio.decode import decode
 from spaudio.audio.journal import Finding, Journal
-from spaudio.audio.lock import locked
-from spaudio.audio.manifest import Clip, class_names, manifest_hash, write_atomic
+from spaudio.audio.manifest import Clip, class_names, manifest_hash
 from spaudio.audio.marker import MANIFEST, MARKER, describe, finish
-from spaudio.audio.progress import progress_bar
 from spaudio.errors import AudioError, DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.io.lock import locked
+from spaudio.io.progress import progress_bar
 
 _LISTED = 20  # bad clips named in an error's message; the file beside it names all
 _QUEUED = 4096  # clips handed to the threads at a time, so that a large data set stays small here

@@ -25,9 +25,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.progress import progress_bar
 from spaudio.audio.soundfont import load_soundfont, without_effects
 from spaudio.errors import DataError
+from spaudio.io.progress import progress_bar
 
 CLIP_SECONDS = 1.0
 #: To be raised with any change that alters the rendered bytes.

@@ -104,7 +104,7 @@ def _generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if chosen.run is None:
         models = generate.untrained(chosen.context, chosen.filter or generate.FILTERS)
     else:
-        from spaudio.recipe.generate import load_language_model
+        from spaudio.experiment.generate import load_language_model
 
         models = {chosen.run.name: load_language_model(chosen.run)}
     report = generate.measure(models, chosen.length, chosen.rounds, chosen.limit)

@@ -12,11 +12,11 @@ import torch
 from spaudio.bench.clock import ratio, take_turns
 from spaudio.bench.machine import machine
 from spaudio.errors import ConfigError
+from spaudio.experiment.predict import Predictor
 from spaudio.export.check import pad, synthetic_clips
 from spaudio.export.exported import FORMATS, Runner, load_exported
 from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
-from spaudio.recipe.predict import Predictor
 
 BATCHES = (1, 8)
 

@@ -19,12 +19,12 @@ from torch import nn
 
 from spaudio.bench.clock import ratio, take_turns
 from spaudio.bench.machine import machine
-from spaudio.recipe.compose import compose
-from spaudio.recipe.data import load_data
-from spaudio.recipe.model import build_language_model, build_model, fit_front_end, is_text
-from spaudio.recipe.text import load_corpus, make_feeds
-from spaudio.recipe.training import check_settings
-from spaudio.tokens.corpus import ALPHABET
+from spaudio.experiment.compose import compose
+from spaudio.experiment.data import load_data
+from spaudio.experiment.model import build_language_model, build_model, fit_front_end, is_text
+from spaudio.experiment.text import load_corpus, make_feeds
+from spaudio.experiment.training import check_settings
+from spaudio.text.corpus import ALPHABET
 from spaudio.train.feed import make_feed
 from spaudio.train.language import NextCharacter
 from spaudio.train.multilabel import MultiLabel

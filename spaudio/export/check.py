@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spaudio.experiment.predict import Predictor
 from spaudio.export.exported import Runner
-from spaudio.recipe.predict import Predictor
 
 Waveform = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import CheckpointError
-from spaudio.recipe.predict import Predictor, class_probabilities
+from spaudio.experiment.predict import Predictor, class_probabilities
 from spaudio.tokens.cache import FULL_SCALE
 from spaudio.tokens.logmel import LogMel, LogMelConfig
 from spaudio.tokens.normalise import LEAST_RMS, LEAST_VARIANCE, LevelNormaliser, Normaliser

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from spaudio.audio.chunks import cut_windows
 from spaudio.audio.decode import stream_audio
-from spaudio.audio.windows import cut_windows
 from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.experiment.predict import Predictor, expand
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
-from spaudio.recipe.predict import Predictor, expand
 
 #: An exported model that is further off than this is not kept. Sums in another order differ by
 #: about 1e-6; a frame that is rounded to float16 the other way for that adds a little.

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from spaudio.audio.manifest import write_atomic
 from spaudio.errors import ConfigError
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
+from spaudio.io.atomic import write_atomic
 
 FLOOR_DB = -40.0
 

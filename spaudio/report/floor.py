@@ -27,8 +27,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from spaudio.audio.manifest import Clip, write_atomic
+from spaudio.audio.manifest import Clip
 from spaudio.audio.split import seeded_order
+from spaudio.io.atomic import write_atomic
 from spaudio.tokens.cache import build_cache
 from spaudio.tokens.dataset import multi_hot
 from spaudio.tokens.logmel import LogMelConfig

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from spaudio.audio.manifest import write_atomic
+from spaudio.io.atomic import write_atomic
 from spaudio.report.figures import plot_confusion
 from spaudio.report.filter_choice import filter_choice
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spaudio.audio.manifest import write_atomic
+from spaudio.io.atomic import write_atomic
 from spaudio.report.filter_choice import filter_choice
 
 # What a text run's folder holds when it is finished; the recipe tests assert it.

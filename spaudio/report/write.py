@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spaudio.audio.manifest import LABEL_SEPARATOR, Clip, write_atomic
+from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
+from spaudio.io.atomic import write_atomic
 from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.filter_choice import filter_choice
 from spaudio.report.multilabel import MultiLabelScores

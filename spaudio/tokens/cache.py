@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 
 from spaudio.audio.decode import load_audio
-from spaudio.audio.lock import locked
-from spaudio.audio.manifest import Clip, write_atomic
-from spaudio.audio.progress import progress_bar
+from spaudio.audio.manifest import Clip
 from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.io.lock import locked
+from spaudio.io.progress import progress_bar
 from spaudio.tokens.logmel import LogMel, LogMelConfig
 from spaudio.tokens.samples import WaveformFrames, cut
 

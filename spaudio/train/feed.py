@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from torch.utils.data import DataLoader
 
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
-from spaudio.train.trainer import TrainerConfig
+from spaudio.train.config import TrainerConfig
 
 
 class EpochSampler(Protocol):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from spaudio.tokens.windows import TextBatch
+from spaudio.text.windows import TextBatch
 from spaudio.train.shards import gather
 
 

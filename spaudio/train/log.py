@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.manifest import write_atomic
+from spaudio.io.atomic import write_atomic
 
 
 class TrainingLog:

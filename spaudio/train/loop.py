@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from spaudio.audio.lock import claimed
 from spaudio.errors import SpaudioError
+from spaudio.io.lock import claimed
 from spaudio.train.checkpoint import (
     drop_later,
     find_checkpoint,
@@ -27,14 +27,14 @@ from spaudio.train.checkpoint import (
     load_state,
     save_checkpoint,
 )
+from spaudio.train.config import OptimConfig, TrainerConfig
 from spaudio.train.failures import named_failures
 from spaudio.train.feed import Feed
 from spaudio.train.log import TrainingLog
 from spaudio.train.objective import Objective
-from spaudio.train.optim import OptimConfig, make_optimizer, schedule
+from spaudio.train.optim import make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
-from spaudio.train.trainer import TrainerConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,8 +14,8 @@ import pytest
 from data_prep.folder import prepare as list_folder
 from spaudio.audio import prepare
 from spaudio.errors import DataError
-from tests.bad_audio import make_bad_audio
-from tests.tiny_audio import make_class_folders
+from tests.fixtures.bad_audio import make_bad_audio
+from tests.fixtures.tiny_audio import make_class_folders
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no FIFO, no links there")
 
@@ -25,7 +25,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """The folder of bad files, and what was said of each in a process of its own."""
     folder = tmp_path_factory.mktemp("bad")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bad_audio", str(folder)],
+        [sys.executable, "-m", "tests.fixtures.bad_audio", str(folder)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

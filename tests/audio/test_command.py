@@ -7,7 +7,7 @@ import pytest
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main, run
 from spaudio.errors import ConfigError
-from tests.tiny_audio import make_class_folders
+from tests.fixtures.tiny_audio import make_class_folders
 
 CALLS: list[dict[str, object]] = []
 

@@ -10,7 +10,7 @@ import soundfile
 from spaudio.audio import decode
 from spaudio.audio.container import CONTAINERS, truncation
 from spaudio.errors import AudioError
-from tests.tiny_audio import RATE, tone
+from tests.fixtures.tiny_audio import RATE, tone
 
 # libsndfile writes DWVW files that it cannot read back.
 WRITABLE = [

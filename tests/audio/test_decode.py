@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spaudio.audio import decode, load_audio, probe, stream_audio
 from spaudio.audio import decode as decode_function
 from spaudio.errors import AudioError, ConfigError
-from tests.tiny_audio import RATE, make_bad_clips, tone
+from tests.fixtures.tiny_audio import RATE, make_bad_clips, tone
 
 BAD = [
     "empty.wav",

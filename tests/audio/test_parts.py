@@ -7,7 +7,7 @@ import pytest
 from spaudio.audio import parts as module
 from spaudio.audio.parts import Part, link_parts, open_parts
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_corpora import pack
+from tests.fixtures.tiny_corpora import pack
 
 A = Part("a", {"http://host/a.tar.gz": "0" * 64}, folder="set-a")
 B = Part("b", {"http://host/b.tar.gz": "1" * 64}, marker="only_b.txt")

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 
 from spaudio.audio import Prepared, SourceClip, SourceClips, prepare, read_manifest
-from spaudio.audio.lock import locked
 from spaudio.errors import DataError
-from tests.tiny_audio import CLASSES, RATE, make_bad_clips, make_class_folders, tone
+from spaudio.io.lock import locked
+from tests.fixtures.tiny_audio import CLASSES, RATE, make_bad_clips, make_class_folders, tone
 
 MODULE = sys.modules[prepare.__module__]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from spaudio.audio.split_zip import SplitZip, pieces
-from spaudio.audio.unpack import unpack
 from spaudio.errors import DataError
+from spaudio.io.unpack import unpack
 
 pytestmark = pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP is not installed")
 

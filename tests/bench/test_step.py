@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from spaudio.bench import __main__ as command
-from tests import tiny_audio
-from tests.recipe.test_recipes import tiny_text8
-from tests.tiny_run import RECIPES
+from tests.experiment.test_recipes import tiny_text8
+from tests.fixtures import tiny_audio
+from tests.fixtures.tiny_run import RECIPES
 
 
 def test_rows_hold_each_filter_beside_the_first(

@@ -9,7 +9,7 @@ from data_prep import audiomnist
 from spaudio.audio import prepare
 from spaudio.audio.split import split_by_fold
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_folds import make_audiomnist
+from tests.fixtures.tiny_folds import make_audiomnist
 
 # Upstream's split no. 2 of the task "digit", as audiomnist/train/splits.py writes it out.
 TRAIN = {43, 58, 14, 25, 38, 3, 10, 20, 30, 40, 49, 55, 12, 47, 59, 15, 27, 41, 4, 11, 21, 31, 44,

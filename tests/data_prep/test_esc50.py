@@ -10,7 +10,7 @@ import pytest
 from data_prep import esc50
 from spaudio.audio import Prepared, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_folds import ESC10, make_esc50
+from tests.fixtures.tiny_folds import ESC10, make_esc50
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/ESC-50-master"
 

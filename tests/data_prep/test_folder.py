@@ -14,7 +14,7 @@ from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio import prepare as prepare_clips
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_audio import CLASSES, RATE, make_class_folders, tone
+from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, tone
 
 GROUP = r"(g\d+)_"
 

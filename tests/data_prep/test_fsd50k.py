@@ -10,7 +10,7 @@ from data_prep import fsd50k
 from spaudio.audio import Prepared, prepare
 from spaudio.audio.manifest import read_manifest
 from spaudio.errors import DataError
-from tests.tiny_corpora import make_fsd50k, spoil
+from tests.fixtures.tiny_corpora import make_fsd50k, spoil
 
 
 @pytest.fixture

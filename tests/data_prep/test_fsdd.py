@@ -10,7 +10,7 @@ import pytest
 from data_prep import fsdd
 from spaudio.audio import Prepared, SourceClips, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_audio import SPEAKERS, make_fsdd, make_fsdd_zip
+from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd, make_fsdd_zip
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/free-spoken-digit-dataset-master.zip"
 

@@ -9,7 +9,7 @@ from torchaudio.datasets import gtzan as lists
 from data_prep import gtzan
 from spaudio.audio import Prepared, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_folds import make_gtzan
+from tests.fixtures.tiny_folds import make_gtzan
 
 TRACKS = ["blues.00029", "blues.00000", "blues.00012", "jazz.00054", "jazz.00012"]
 

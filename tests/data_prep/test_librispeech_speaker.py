@@ -10,7 +10,7 @@ import pytest
 from data_prep import librispeech_speaker
 from spaudio.audio import Prepared, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_corpora import make_librispeech, pack
+from tests.fixtures.tiny_corpora import make_librispeech, pack
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from data_prep import nsynth
 from spaudio.audio import Prepared, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_corpora import make_nsynth, pack, spoil
+from tests.fixtures.tiny_corpora import make_nsynth, pack, spoil
 
 
 @pytest.fixture(scope="module")

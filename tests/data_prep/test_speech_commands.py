@@ -11,7 +11,7 @@ import soundfile
 from data_prep import speech_commands
 from spaudio.audio import Prepared, prepare
 from spaudio.errors import ConfigError, DataError
-from tests.tiny_corpora import (
+from tests.fixtures.tiny_corpora import (
     RATE,
     make_speech_commands,
     make_speech_commands_test_set,

@@ -11,8 +11,8 @@ import pytest
 
 from data_prep import text8
 from spaudio.errors import ConfigError, DataError
-from spaudio.tokens.corpus import encode
-from tests.tiny_text import make_text, write_text
+from spaudio.text.corpus import encode
+from tests.fixtures.tiny_text import make_text, write_text
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from data_prep import urbansound8k
 from spaudio.audio import SourceClips, prepare
 from spaudio.errors import ConfigError
-from tests.tiny_folds import URBAN, make_urbansound8k
+from tests.fixtures.tiny_folds import URBAN, make_urbansound8k
 
 
 def listing(source: Path) -> SourceClips:

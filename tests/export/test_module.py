@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from spaudio.experiment.predict import Predictor
 from spaudio.export.check import pad, synthetic_clips
 from spaudio.export.module import LogMelTokens, WaveformClassifier
-from spaudio.recipe.predict import Predictor
 from spaudio.tokens.cache import extractor, restored
 from spaudio.tokens.dataset import stack_frames
 from spaudio.tokens.logmel import LogMel, LogMelConfig
 from spaudio.tokens.normalise import MODES, Normaliser
-from tests.tiny_run import make_untrained_run
+from tests.fixtures.tiny_run import make_untrained_run
 
 
 @pytest.mark.parametrize("stack", [1, 3])

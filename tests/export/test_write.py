@@ -13,12 +13,12 @@ import torch
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.predict import Predictor
 from spaudio.export import write
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, load_exported
 from spaudio.export.write import export_run
-from spaudio.recipe.predict import Predictor
-from tests.tiny_run import CLASSES, make_untrained_run
+from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 BANK = ("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=clip_std")
 ADAPTIVE = (

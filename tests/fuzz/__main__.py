@@ -29,7 +29,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
         from tests.fuzz.targets import TARGETS, seeds
 
         if target == "settings":
-            import spaudio.recipe.main  # noqa: F401
+            import spaudio.experiment.main  # noqa: F401
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     if not any(Path(argument).is_file() for argument in arguments):
         corpus = scratch / "corpus"

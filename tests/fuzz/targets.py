@@ -19,9 +19,9 @@ import soundfile
 from spaudio.audio.container import CONTAINERS
 from spaudio.audio.decode import MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, decode
 from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
-from spaudio.audio.unpack import unpack
 from spaudio.errors import AudioError, ConfigError, DataError, SpaudioError
-from tests.tiny_audio import RATE, tone
+from spaudio.io.unpack import unpack
+from tests.fixtures.tiny_audio import RATE, tone
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def archive(content: bytes, scratch: Path) -> None:
 
 def settings(content: bytes, scratch: Path) -> None:
     """Words of a command line are either settings of the recipe or refused."""
-    from spaudio.recipe.main import _check_overrides  # brings torch, which the others spare
+    from spaudio.experiment.main import _check_overrides  # brings torch, which the others spare
 
     words = content.decode("utf-8", "replace").split("\n")[:4]
     given = [word for word in words if not word.startswith("-")]

@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 from spaudio.errors import SpaudioError
 from spaudio.train import loop
 from spaudio.train.checkpoint import find_checkpoint, load_state
-from tests.train.toy import ToyCache, dataset, last, train
+from tests.fixtures.toy import ToyCache, dataset, last, train
 
 EPOCHS = 3
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from spaudio.audio.lock import claimed
 from spaudio.errors import SpaudioError
+from spaudio.io.lock import claimed
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
-from tests.train.toy import PLACES, PROCESSES, last, train, train_and_die
+from tests.fixtures.toy import PLACES, PROCESSES, last, train, train_and_die
 
 EPOCHS = 5
 

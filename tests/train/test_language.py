@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spaudio.tokens.corpus import encode
-from spaudio.tokens.windows import (
+from spaudio.text.corpus import encode
+from spaudio.text.windows import (
     EveryWindow,
     TextBatch,
     TextWindows,
@@ -21,7 +21,7 @@ from spaudio.tokens.windows import (
 )
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.shards import share_out
-from tests.tiny_text import make_text
+from tests.fixtures.tiny_text import make_text
 
 
 class Bigram(nn.Module):

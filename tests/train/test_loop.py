@@ -11,9 +11,9 @@ import torch
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.train.checkpoint import find_checkpoint, load_state
+from spaudio.train.config import TrainerConfig
 from spaudio.train.log import read_log
-from spaudio.train.trainer import TrainerConfig
-from tests.train.toy import last, train
+from tests.fixtures.toy import last, train
 
 
 def stop_in(epoch: int) -> Callable[[tuple[int, int]], None]:

@@ -5,7 +5,8 @@ import pytest
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.train.optim import OptimConfig, make_optimizer, schedule
+from spaudio.train.config import OptimConfig
+from spaudio.train.optim import make_optimizer, schedule
 
 
 def test_decay_is_for_matrices_outside_filters() -> None:

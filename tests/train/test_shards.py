@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.config import TrainerConfig
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
 from spaudio.train.objective import predict
 from spaudio.train.shards import SplitBatches, WholeBatches, share_out
-from spaudio.train.trainer import TrainerConfig
-from tests.train.toy import dataset, in_processes, last, make_model, train
+from tests.fixtures.toy import dataset, in_processes, last, make_model, train
 
 BATCHES = [list(range(8)), [8], list(range(9, 14)), [14, 15, 16]]
 

@@ -1,0 +1,80 @@
+"""Text from a finished text run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from spaudio.errors import CheckpointError, DataError
+from spaudio.experiment.model import load_models
+from spaudio.model.generate import generate
+from spaudio.model.language import LanguageModel
+from spaudio.text.corpus import ALPHABET, decode, encode
+
+
+def load_language_model(run: Path) -> LanguageModel:
+    """Builds a text run's model as its best checkpoint has it.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        CheckpointError: If the folder is not that of a text run.
+    """
+    model = load_models(run)[1]
+    if not isinstance(model, LanguageModel):
+        raise CheckpointError(
+            f"{run} is a run of a classifier, which predicts no text; name one of a text recipe, "
+            "such as recipes/text8"
+        )
+    return model
+
+
+def continue_text(
+    run: Path,
+    prompt: str,
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    cached: bool = True,
+) -> str:
+    """Continues a prompt by a run's model.
+
+    Args:
+        run: The folder of a text run.
+        prompt: Lower-case letters and spaces.
+        length: Characters to draw.
+        temperature: See :func:`spaudio.model.generate.generate`.
+        top_k: As above.
+        seed: Of the draws.
+        cached: As above; the text is the same, but for what rounding does.
+
+    Returns:
+        The characters after the prompt.
+
+    Raises:
+        CheckpointError: If the folder is not that of a text run.
+        ConfigError: If a number is out of range, or the prompt is empty.
+        DataError: If the prompt holds a character that is not in the alphabet.
+    """
+    if wrong := sorted(set(prompt) - set(ALPHABET)):
+        raise DataError(
+            f"the prompt holds {', '.join(map(repr, wrong))}; the model knows the letters a to z "
+            "and the space alone: write lower-case letters, digits as words, and a space for all "
+            "else"
+        )
+    model = load_language_model(run)
+    symbols = torch.from_numpy(encode(prompt.encode()).astype("int64")).unsqueeze(0)
+    drawn = generate(
+        model,
+        symbols,
+        length,
+        temperature=temperature,
+        top_k=top_k,
+        cached=cached,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return decode(drawn[0].tolist())

@@ -1,0 +1,94 @@
+"""What a run's model expects of its input beside the settings: kept with the run as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spaudio.errors import CheckpointError
+from spaudio.experiment.data import RecipeData
+from spaudio.io.atomic import write_atomic
+from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+
+FILE = "inputs.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was measured on a run's data and is needed to use its model on other audio.
+
+    Args:
+        classes: Class names, in the order of the model's outputs.
+        normaliser: Fitted on the training split.
+        longest_seconds: Longest clip or segment of the run's data; a longer one is new to the
+            model.
+        multi_label: A clip may have several classes.
+    """
+
+    classes: tuple[str, ...]
+    normaliser: Normaliser | LevelNormaliser
+    longest_seconds: float
+    multi_label: bool = False
+
+    @classmethod
+    def of(cls, data: RecipeData) -> Inputs:
+        """Gathers them from a run's data."""
+        longest = max(clip.seconds for clip in data.clips)
+        if data.segment_seconds is not None:
+            longest = min(longest, data.segment_seconds)
+        return cls(data.classes, data.normaliser, longest, data.multi_label)
+
+    def save(self, run: Path) -> None:
+        """Writes them into the run's folder; float32 values come back to the bit."""
+        normaliser = self.normaliser
+        statistics: dict[str, Any] = (
+            {"rms": normaliser.rms}
+            if isinstance(normaliser, LevelNormaliser)
+            else {"mean": normaliser.mean.tolist(), "std": normaliser.std.tolist()}
+        )
+        content = {
+            "classes": list(self.classes),
+            "normalise": normaliser.mode,
+            **statistics,
+            "longest_seconds": self.longest_seconds,
+            "multi_label": self.multi_label,
+        }
+        write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, run: Path) -> Inputs:
+        """Reads them from a run's folder.
+
+        Raises:
+            CheckpointError: If the run was made before they were kept, or the file is damaged.
+        """
+        try:
+            content = json.loads((run / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{run} holds no {FILE}, the statistics its model's input is normalised by: either "
+                "it is not a run's folder or the run was made before they were kept. Run the "
+                "recipe again with the settings of its config.yaml"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {run / FILE}: {error}") from error
+        try:
+            classes = tuple(str(name) for name in content["classes"])
+            longest, several = float(content["longest_seconds"]), bool(content["multi_label"])
+            return cls(classes, _normaliser(content), longest, several)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{run / FILE} is damaged ({type(error).__name__}: {error}); run the recipe again"
+            ) from error
+
+
+def _normaliser(content: dict[str, Any]) -> Normaliser | LevelNormaliser:
+    mode = str(content["normalise"])
+    if "rms" in content:
+        return LevelNormaliser(mode, float(content["rms"]))
+    mean, std = (np.asarray(content[key], dtype=np.float32) for key in ("mean", "std"))
+    return Normaliser(mode, mean, std)

@@ -1,0 +1,172 @@
+"""A finished run's model on other audio: any format, rate, channels and length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spaudio.audio.chunks import cut_windows
+from spaudio.audio.decode import stream_audio
+from spaudio.audio.find import audio_files
+from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
+from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.model import load_best
+from spaudio.experiment.run_folder import read_run_config
+from spaudio.io.progress import progress_bar
+from spaudio.report.predictions import Prediction
+from spaudio.tokens.cache import extractor, restored
+from spaudio.tokens.dataset import Example, collate, stack_frames
+from spaudio.tokens.front_end import read_tokens
+
+Waveform = NDArray[np.float32]
+
+_BATCH = 16  # windows
+
+
+class Predictor:
+    """A run's best model behind the run's own front-end and normalisation, in float32.
+
+    Args:
+        run: The run's folder.
+        window: Seconds; longer files are cut into windows of this length. None takes the longest
+            clip of the run's data, so that each of its clips is seen whole, as the run saw it.
+
+    Raises:
+        CheckpointError: If the folder is not a run's that can be used.
+        ConfigError: If the window is not positive or shorter than a frame's hop.
+    """
+
+    def __init__(self, run: Path, window: float | None = None) -> None:
+        self.settings = read_tokens(read_run_config(run).tokens)
+        settings = self.settings.front_end
+        self.inputs = Inputs.load(run)
+        self.model = load_best(run)
+        if self.model.classes != len(self.inputs.classes):
+            raise CheckpointError(
+                f"the model of {run} has {self.model.classes} outputs, but the run names "
+                f"{len(self.inputs.classes)} classes; run the recipe again"
+            )
+        self._extract = extractor(self.settings.cached)
+        self.window_seconds = self.inputs.longest_seconds if window is None else window
+        if not settings.hop_samples / settings.sample_rate <= self.window_seconds < math.inf:
+            raise ConfigError(
+                f"window={window} s; expected at least one hop of the front-end, "
+                f"{settings.hop_samples / settings.sample_rate:g} s"
+            )
+        self.sample_rate = settings.sample_rate
+        self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
+
+    def __call__(self, path: Path) -> Prediction:
+        """Predicts one file.
+
+        Raises:
+            AudioError: If it cannot be used.
+        """
+        samples, windows = 0, 0
+        total = torch.zeros(self.model.classes)
+
+        def counted(pieces: Iterable[Waveform]) -> Iterable[Waveform]:
+            nonlocal samples
+            for piece in pieces:
+                samples += len(piece)
+                yield piece
+
+        def add(batch: Sequence[Waveform]) -> None:
+            nonlocal windows, total
+            windows += len(batch)
+            total += self.probabilities(batch).sum(dim=0)
+
+        pieces = counted(stream_audio(path, self.sample_rate))
+        waiting: list[Waveform] = []
+        for window in cut_windows(pieces, self.window_samples):
+            waiting.append(window)
+            if len(waiting) == _BATCH:
+                add(waiting)
+                waiting = []
+        if waiting:
+            add(waiting)
+        mean = (total / windows).numpy()
+        return Prediction(path, samples / self.sample_rate, windows, mean)
+
+    @torch.inference_mode()
+    def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
+        """Classifies waveforms whole.
+
+        Args:
+            waveforms: Each (samples,), mono, at ``sample_rate``.
+
+        Returns:
+            (waveforms, classes), on the CPU.
+        """
+        batch = collate([Example(self._tokens(waveform), 0, 0) for waveform in waveforms])
+        tokens, padding = batch.tokens.to(self.device), batch.padding_mask.to(self.device)
+        logits: Tensor = self.model(tokens, padding).float()
+        return class_probabilities(logits, self.inputs.multi_label).cpu()
+
+    def _tokens(self, waveform: Waveform) -> Waveform:
+        """Waveform (samples,) to tokens (tokens, features), as in the run."""
+        frames = restored(self._extract(waveform))
+        return stack_frames(self.inputs.normaliser(frames), self.settings.stack)
+
+
+def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    """Logits (batch, classes) to probabilities, as the objective that was trained reads them."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
+
+
+def predict_files(
+    predictor: Predictor, paths: Sequence[Path]
+) -> tuple[list[Prediction], list[tuple[Path, str]]]:
+    """Predicts files and all audio files below folders; a bad one never stops the others.
+
+    Args:
+        predictor: Of the run.
+        paths: Files and folders.
+
+    Returns:
+        Predictions, and the files that could not be used, each with its reason.
+    """
+    files, bad = expand(paths)
+    predictions = []
+    with progress_bar("predict", len(files), show=len(files) > 1) as advance:
+        for path in files:
+            try:
+                predictions.append(predictor(path))
+            except (SpaudioError, OSError, MemoryError) as error:
+                bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))
+            advance(1)
+    return predictions, bad
+
+
+def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Replaces folders by the audio files below them; each file once, in order.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        Files, and the folders that hold none or cannot be listed, each with the reason.
+    """
+    files: dict[Path, None] = {}
+    bad: list[tuple[Path, str]] = []
+    for path in paths:
+        if not path.is_dir():
+            files[path] = None
+            continue
+        try:
+            found = sorted(path / name for name in audio_files(path))
+        except DataError as error:
+            bad.append((path, str(error)))
+            continue
+        if not found:
+            bad.append((path, "holds no audio file; check the path"))
+        files.update(dict.fromkeys(found))
+    return list(files), bad

@@ -1,0 +1,91 @@
+"""A run in several processes, as ``torchrun`` starts them: who they are and what they share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from omegaconf import DictConfig
+
+from spaudio.errors import ConfigError
+from spaudio.experiment.run_folder import create_run_folder
+from spaudio.train.config import TrainerConfig
+
+# The others wait while the first prepares a data set; by default they would give up after minutes.
+PATIENCE = timedelta(hours=24)
+PARENT = "SPAUDIO_PARENT"  # in the environment of a run that folds or a study have started
+
+
+def processes() -> int:
+    """Returns how many processes ``torchrun`` has started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Says whether this is the process that talks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def with_parent(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment for a run that is to end with this process."""
+    return {**environment, PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Stops a run, as Ctrl-C does, once the process that started it is gone, killed perhaps.
+
+    Only a run that was given :func:`with_parent` watches.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    # What a shell starts in the background is born deaf to Ctrl-C, and so are its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def watch() -> None:
+        time.sleep(1)
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def make_accelerator(trainer: TrainerConfig) -> Accelerator:
+    """Joins the processes of a run.
+
+    Raises:
+        ConfigError: If they cannot be joined.
+    """
+    AcceleratorState._reset_state()  # of the run before it in a sweep, whose precision may differ
+    accelerator = Accelerator(
+        # Several processes on a machine without a GPU: Accelerate must be told.
+        cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
+        mixed_precision=trainer.precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if accelerator.num_processes != processes():
+        raise ConfigError(
+            f"{processes()} processes were started, of which {accelerator.num_processes} joined; "
+            "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
+        )
+    return accelerator
+
+
+def share_run_folder(config: DictConfig, accelerator: Accelerator) -> Path:
+    """Makes the run's folder in the first process and tells all, whatever their clocks say.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
+    made = [str(create_run_folder(config)) if accelerator.is_main_process else ""]
+    return Path(broadcast_object_list(made)[0])

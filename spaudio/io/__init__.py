@@ -1,0 +1,1 @@
+"""Files on disk, for every room: atomic writes, locks, downloads, archives, progress bars."""

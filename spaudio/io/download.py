@@ -1,0 +1,133 @@
+"""Downloads a file: resumed, checked against its checksum, renamed into place last."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from spaudio.errors import DataError
+from spaudio.io.progress import progress_bar
+
+_CHUNK = 1 << 18
+_NAMES = {"sha256": "SHA-256", "md5": "MD5"}
+
+
+def download(
+    url: str,
+    target: str | os.PathLike[str],
+    checksum: str | None,
+    *,
+    timeout: float = 30.0,
+    progress: bool = True,
+) -> Path:
+    """Downloads ``url`` to ``target``, unless that exists already.
+
+    What an interruption leaves in ``<target>.part`` is resumed by an HTTP range request, but only
+    with a checksum: nothing else would notice that the file has changed in between.
+
+    Args:
+        url: HTTP(S) address.
+        target: File to write; it appears only once it is complete and checked.
+        checksum: SHA-256 in hex, or, from a host that publishes no other, MD5 (32 digits); None
+            checks the length alone, if the server tells it.
+        timeout: Seconds without an answer after which to give up.
+        progress: Show a bar.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        DataError: If the file cannot be reached, breaks off, or does not match its checksum; the
+            message tells how to go on without the network.
+    """
+    target = Path(target)
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    if checksum is None:
+        part.unlink(missing_ok=True)
+    resumed = part.exists()
+    _fetch(url, part, timeout, progress)
+    if checksum is not None:
+        kind = "md5" if len(checksum) == 32 else "sha256"
+        found = _digest(part, kind)
+        if found != checksum.lower() and resumed:
+            # The remains of another version: start afresh once.
+            part.unlink()
+            _fetch(url, part, timeout, progress)
+            found = _digest(part, kind)
+        if found != checksum.lower():
+            part.unlink()
+            raise DataError(
+                f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed "
+                "or was damaged on its way. Try again, or fetch it another way and give "
+                f"{_remedy()}"
+            )
+    os.replace(part, target)
+    return target
+
+
+def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
+    """Appends to ``part`` until it is complete."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "spaudio"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            if have and not _continues(response, have):
+                have = 0
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length is not None else None
+            name = part.name.removesuffix(".part")
+            with (
+                part.open("ab" if have else "wb") as file,
+                progress_bar(
+                    f"Downloading {name}", total, done=have, in_bytes=True, show=progress
+                ) as advance,
+            ):
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    have += len(chunk)
+                    advance(len(chunk))
+                file.flush()
+                os.fsync(file.fileno())
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:
+            # Nothing lies beyond what is here: the checksum will tell whether that is all of it.
+            return
+        raise DataError(
+            f"{url}: the server answers {error.code} {error.reason}; fetch the file another way "
+            f"and give {_remedy()}"
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{url}: cannot be downloaded ({reason}); check the network and try again, or fetch "
+            f"the file on another machine and give {_remedy()}"
+        ) from error
+    if total is not None and have < total:
+        raise DataError(
+            f"{url}: broke off after {have} of {total} bytes; try again, or fetch the file "
+            f"another way and give {_remedy()}"
+        )
+
+
+def _continues(response: http.client.HTTPResponse, have: int) -> bool:
+    """Whether the answer goes on where ``part`` ends, rather than starting afresh."""
+    span = response.headers.get("Content-Range", "")
+    return response.status == 206 and span.startswith(f"bytes {have}-")
+
+
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def _remedy() -> str:
+    return "source=PATH (the archive, or the folder it unpacks to)"

@@ -1,0 +1,259 @@
+"""Unpacks zip and tar archives that nobody vouches for."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import shutil
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
+
+from spaudio.audio.split_zip import SplitZip, pieces
+from spaudio.errors import DataError
+from spaudio.io.progress import progress_bar
+
+MAX_BYTES = 50 << 30
+MAX_FILES = 1_000_000
+#: Uncompressed over compressed size; audio reaches 2 to 10, a bomb 1,000. Counts from
+#: `RATIO_FLOOR` bytes on, for small archives of silence are harmless.
+MAX_RATIO = 200
+RATIO_FLOOR = 64 << 20
+_CHUNK = 1 << 20
+_MAX_HEADER = 1 << 24  # bytes of one header of a tar archive, which tarfile reads at once
+_COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = True) -> Path:
+    """The folder behind ``source=``: itself, or an archive's contents, unpacked into ``work``.
+
+    Raises:
+        DataError: If ``source`` does not exist, or as `unpack`.
+    """
+    path = Path(source).expanduser().resolve()
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise DataError(f"source={os.fspath(source)!r}: no such file or folder; check the path")
+    status = path.stat()
+    identity = f"{path}\n{status.st_size}\n{status.st_mtime_ns}"
+    key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
+    return unpack(path, work / f"unpacked-{key}", progress=progress)
+
+
+def unpack(
+    archive: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_files: int = MAX_FILES,
+    max_ratio: float = MAX_RATIO,
+    progress: bool = True,
+) -> Path:
+    """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
+
+    A ``folder`` that exists is taken as unpacked before.
+
+    Args:
+        archive: Zip (of a split one the last piece, with the others beside it), or tar with any
+            compression that `tarfile` knows.
+        folder: Where its contents go.
+        max_bytes: Limit on the bytes that the members declare; more is never read of them.
+        max_files: Limit on the number of members.
+        max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
+        progress: Show a bar.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        DataError: If the archive is missing, damaged, encrypted or of another kind; if a member is
+            a link or device, or its path is absolute, leaves the folder or comes twice; or if a
+            limit is reached.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        size = archive.stat().st_size
+        limit = min(max_bytes, max(RATIO_FLOOR, int(max_ratio * size)))
+        _extract(archive, staging, limit, max_files, progress)
+        staging.chmod(0o755)
+        staging.rename(folder)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        OSError,
+        ValueError,  # this one and the next: headers that zipfile and tarfile stumble over
+        struct.error,
+    ) as error:
+        raise DataError(
+            f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
+            "give the folder as source="
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    kind: str  # "file", "folder", or what it is otherwise
+    size: int
+
+
+def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress: bool) -> None:
+    if zipfile.is_zipfile(archive):
+        with _open_zip(archive) as file, zipfile.ZipFile(file) as opened:
+            infos = opened.infolist()
+            members = [_zip_member(archive, info) for info in infos]
+            _check_members(archive, members, limit, max_files)
+            streams = (opened.open(i) for i, m in zip(infos, members, strict=True) if _file(m))
+            _write(archive, staging, members, streams, progress)
+    else:
+        with _decompressed(archive) as stream, _open_tar(archive, stream) as tar:
+            entries = _tar_entries(tar, limit, max_files)
+            members = [_tar_member(entry) for entry in entries]
+            _check_members(archive, members, limit, max_files)
+            files = (tar.extractfile(e) for e, m in zip(entries, members, strict=True) if _file(m))
+            _write(archive, staging, members, (f for f in files if f is not None), progress)
+
+
+def _open_zip(archive: Path) -> IO[bytes]:
+    """The archive, joined with the pieces that lie beside it if it is a split one."""
+    paths = pieces(archive)
+    return archive.open("rb") if len(paths) == 1 else io.BufferedReader(SplitZip(paths))
+
+
+def _file(member: _Member) -> bool:
+    return member.kind == "file"
+
+
+def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
+    if info.flag_bits & 1:
+        raise DataError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
+    if not info.filename:
+        raise DataError(f"{archive}: a member has no name; not unpacked")
+    mode = info.external_attr >> 16
+    if info.is_dir():
+        kind = "folder"
+    elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+        kind = "file"
+    else:
+        kind = "link" if stat.S_ISLNK(mode) else "device"
+    return _Member(info.filename, kind, info.file_size)
+
+
+def _decompressed(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        magic = file.read(6)
+    opener = next((o for m, o in _COMPRESSIONS.items() if magic.startswith(m)), open)
+    stream: IO[bytes] = opener(archive, "rb")
+    return stream
+
+
+class _Bounded:
+    """A tar archive's bytes, in portions of bounded size: a header can declare any length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._stream.read(size)
+
+
+def _open_tar(archive: Path, stream: IO[bytes]) -> tarfile.TarFile:
+    bounded: Any = _Bounded(stream)
+    try:
+        return tarfile.open(fileobj=bounded, mode="r:")
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+        raise DataError(
+            f"{archive}: neither a zip nor a tar archive ({error}); give one, or a folder"
+        ) from error
+
+
+def _tar_entries(tar: tarfile.TarFile, limit: int, max_files: int) -> list[tarfile.TarInfo]:
+    entries: list[tarfile.TarInfo] = []
+    declared = 0
+    for entry in tar:
+        entries.append(entry)
+        declared += entry.size
+        # Checked here already: to come to the next header, all that lies before is decompressed.
+        if len(entries) > max_files or declared > limit:
+            break
+    return entries
+
+
+def _tar_member(entry: tarfile.TarInfo) -> _Member:
+    if entry.isdir():
+        kind = "folder"
+    elif entry.isreg():
+        kind = "file"
+    else:
+        kind = "link" if entry.issym() or entry.islnk() else "device"
+    return _Member(entry.name, kind, entry.size)
+
+
+def _check_members(archive: Path, members: list[_Member], limit: int, max_files: int) -> None:
+    if len(members) > max_files:
+        raise DataError(f"{archive}: more than {max_files} members; not unpacked")
+    for member in members:
+        if member.kind not in ("file", "folder"):
+            raise DataError(f"{archive}: {member.name!r} is a {member.kind}; not unpacked")
+        windows = PureWindowsPath(member.name)
+        if (
+            windows.is_absolute()
+            or windows.drive
+            or windows.root
+            or ".." in windows.parts
+            or "\0" in member.name
+        ):
+            raise DataError(f"{archive}: {member.name!r} leaves the folder; not unpacked")
+    declared = sum(member.size for member in members)
+    if declared > limit:
+        raise DataError(
+            f"{archive}: unpacks to {declared} bytes, above the limit of {limit}; if you trust "
+            "it, unpack it yourself and give the folder as source="
+        )
+
+
+def _write(
+    archive: Path,
+    staging: Path,
+    members: list[_Member],
+    streams: Iterator[IO[bytes]],
+    progress: bool,
+) -> None:
+    total = sum(member.size for member in members)
+    with progress_bar(f"Unpacking {archive.name}", total, in_bytes=True, show=progress) as advance:
+        for member in members:
+            target = staging / PurePosixPath(member.name)
+            if member.kind == "folder":
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with next(streams) as stream, target.open("xb") as file:
+                while chunk := stream.read(_CHUNK):
+                    file.write(chunk)
+                    advance(len(chunk))

@@ -1,0 +1,151 @@
+"""From a text in text8's format to a memory-mapped array of symbols, split as text8 is.
+
+The format: lower-case letters and single spaces, nothing else. The split: the first 90 per cent for
+training, the next 5 for validation, the last 5 for the test, without shuffling; of text8's 100
+million characters that is its standard split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.io.lock import locked
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+SPLITS = ("train", "valid", "test")
+
+Symbols = npt.NDArray[np.uint8]
+
+_UNKNOWN = 255
+_CODES = np.full(256, _UNKNOWN, dtype=np.uint8)
+_CODES[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(len(ALPHABET))
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """What a text data set's own script finds.
+
+    Attributes:
+        name: What reports call it.
+        choice: The setting that leads to this very text again.
+        stand_in: Whether it stands in for text8, so that no loss on it compares with text8's.
+        key: Changes when the text does.
+        read: Opens the text, in pieces.
+    """
+
+    name: str
+    choice: str
+    stand_in: bool
+    key: str
+    read: Callable[[], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared text.
+
+    Attributes:
+        name: What reports call it.
+        stand_in: Whether it stands in for text8.
+        symbols: (characters,) memory-mapped, indices into ``ALPHABET``.
+        sha256: Of the text.
+    """
+
+    name: str
+    stand_in: bool
+    symbols: Symbols
+    sha256: str
+
+    def split(self, name: str) -> Symbols:
+        """Returns the symbols of ``"train"``, ``"valid"`` or ``"test"``."""
+        total = len(self.symbols)
+        first, second = total * 90 // 100, total * 90 // 100 + total * 5 // 100
+        start, stop = {"train": (0, first), "valid": (first, second), "test": (second, total)}[name]
+        return self.symbols[start:stop]
+
+
+def encode(text: bytes) -> Symbols:
+    """Turns text into indices into ``ALPHABET``.
+
+    Raises:
+        DataError: If a character is not in it.
+    """
+    symbols = _CODES[np.frombuffer(text, dtype=np.uint8)]
+    if (symbols == _UNKNOWN).any():
+        wrong = text[int((symbols == _UNKNOWN).argmax())]
+        raise DataError(
+            f"the text holds {bytes([wrong])!r}; text8's format has lower-case letters and spaces "
+            "alone, so clean it first"
+        )
+    return symbols
+
+
+def decode(symbols: Iterable[int]) -> str:
+    """Turns indices into ``ALPHABET`` into text; undoes :func:`encode`."""
+    return "".join(ALPHABET[symbol] for symbol in symbols)
+
+
+def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
+    """Encodes a text once, and opens it.
+
+    Args:
+        source: The text.
+        folder: Where prepared texts are kept, each in a folder of its own.
+
+    Returns:
+        The text as symbols; three splits of it.
+
+    Raises:
+        DataError: If the text is not in text8's format or empty.
+    """
+    key = hashlib.sha256(f"{source.name}\n{source.key}".encode()).hexdigest()[:12]
+    target = folder / key
+    file, marker = target / "symbols.bin", target / "corpus.json"
+    with locked(folder / "lock"):
+        if not marker.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            count, digest = _write(source, file)
+            facts = {"name": source.name, "characters": count, "sha256": digest}
+            write_atomic(marker, (json.dumps(facts, indent=1) + "\n").encode())
+    facts = json.loads(marker.read_text(encoding="utf-8"))
+    symbols: Symbols = np.memmap(file, dtype=np.uint8, mode="r")
+    if len(symbols) != facts["characters"]:
+        raise DataError(f"{file} is damaged; delete {target} to prepare it again")
+    return Corpus(source.name, source.stand_in, symbols, facts["sha256"])
+
+
+def _write(source: SourceText, file: Path) -> tuple[int, str]:
+    """Writes the symbols of a text, whole or not at all; returns their number and a checksum."""
+    part = file.with_suffix(".part")
+    digest, count, ended = hashlib.sha256(), 0, False
+    try:
+        with part.open("wb") as opened:
+            for piece in source.read():
+                if ended and piece:
+                    raise DataError("the text has more than one line; join its lines by spaces")
+                # An editor or a shell ends a file's one line; that is no character of the text.
+                ended = piece.endswith(b"\n")
+                text = piece.removesuffix(b"\n")
+                opened.write(encode(text).tobytes())
+                digest.update(text)
+                count += len(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        if not count:
+            raise DataError("the text is empty; give another one")
+        part.replace(file)
+    except DataError as error:
+        raise DataError(f"{source.name}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return count, digest.hexdigest()

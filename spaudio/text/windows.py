@@ -1,0 +1,174 @@
+"""Batches of windows of a text: random ones to train on, sliding ones to measure by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from spaudio.errors import ConfigError
+from spaudio.text.corpus import Symbols
+
+
+class Window(NamedTuple):
+    """A place in a text.
+
+    Args:
+        start: Of the first character that is read.
+        skip: Predictions at its beginning that do not count, another window having made them.
+    """
+
+    start: int
+    skip: int
+
+
+class TextBatch(NamedTuple):
+    """A batch of windows; a tuple, so that Accelerate can place it on a device.
+
+    Args:
+        symbols: (batch, context + 1), long: each window and the character that follows it.
+        skip: (batch,): predictions at the beginning of a window that do not count.
+    """
+
+    symbols: Tensor
+    skip: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Characters that are read."""
+        return self.symbols.shape[0] * (self.symbols.shape[1] - 1)
+
+
+class TextWindows(Dataset[tuple[Symbols, int]]):
+    """Windows of a text, by index.
+
+    Args:
+        symbols: (characters,), the text.
+        context: Characters a window.
+        windows: From :func:`sliding_windows` or :func:`spread_windows`; None for every window that
+            there is, by its start.
+
+    Raises:
+        ConfigError: If the text is not longer than the context.
+    """
+
+    def __init__(
+        self, symbols: Symbols, context: int, windows: Sequence[Window] | None = None
+    ) -> None:
+        if len(symbols) <= context:
+            raise ConfigError(
+                f"context={context} needs a longer text; a split has {len(symbols)} characters"
+            )
+        self.symbols = symbols
+        self.context = context
+        self.windows = windows
+
+    def __len__(self) -> int:
+        if self.windows is not None:
+            return len(self.windows)
+        return len(self.symbols) - self.context
+
+    def __getitem__(self, index: int) -> tuple[Symbols, int]:
+        start, skip = Window(index, 0) if self.windows is None else self.windows[index]
+        return self.symbols[start : start + self.context + 1], skip
+
+
+def collate_windows(items: Sequence[tuple[Symbols, int]]) -> TextBatch:
+    """Stacks windows."""
+    symbols = torch.from_numpy(np.stack([item[0] for item in items]))
+    return TextBatch(symbols.long(), torch.tensor([item[1] for item in items]))
+
+
+class RandomWindows(Sampler[list[int]]):
+    """Batches of windows drawn anywhere in a text, by seed and epoch alone.
+
+    So a resumed run goes on with the same ones, and runs of one seed read the same text in the same
+    order, whatever their model.
+
+    Args:
+        windows: Number of windows that there are.
+        batch_size: Windows a batch.
+        batches: Batches an epoch.
+        seed: The run's seed.
+    """
+
+    # Accelerate reads both when it shares batches out to several processes.
+    drop_last = False
+
+    def __init__(self, windows: int, batch_size: int, batches: int, *, seed: int) -> None:
+        self.windows = windows
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        yield from rng.integers(self.windows, size=(self.batches, self.batch_size)).tolist()
+
+
+class EveryWindow(Sampler[list[int]]):
+    """Batches of all windows, in order, each time.
+
+    Args:
+        windows: Their number.
+        batch_size: Windows a batch.
+    """
+
+    drop_last = False
+
+    def __init__(self, windows: int, batch_size: int) -> None:
+        self.windows = windows
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.windows // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Does nothing: an epoch is like any other."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(0, self.windows, self.batch_size):
+            yield list(range(i, min(i + self.batch_size, self.windows)))
+
+
+def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
+    """Covers a text so that each character but the first is predicted once.
+
+    Each window starts ``stride`` characters after the one before, and only what that one has not
+    predicted counts: every prediction outside the first window reads at least
+    ``context - stride + 1`` characters.
+
+    Args:
+        characters: Length of the text, above ``context``.
+        context: Characters a window.
+        stride: From 1 to ``context``.
+
+    Raises:
+        ConfigError: If ``stride`` is out of range.
+    """
+    if not 1 <= stride <= context:
+        raise ConfigError(f"eval.stride must lie in 1 to context={context}; got {stride}")
+    last = max(0, characters - 1 - context)
+    windows, predicted = [], 0
+    for start in [*range(0, last, stride), last]:
+        windows.append(Window(start, predicted - start))
+        predicted = start + context
+    return windows
+
+
+def spread_windows(characters: int, context: int, count: int) -> list[Window]:
+    """Returns at most ``count`` windows, spread evenly over a text, in which all counts."""
+    starts = np.linspace(0, characters - 1 - context, num=max(1, count)).astype(int)
+    return [Window(int(start), 0) for start in sorted(set(starts.tolist()))]

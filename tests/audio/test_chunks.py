@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spaudio.audio.chunks import cut_windows
+
+
+@pytest.mark.parametrize("length", [1, 7, 10, 64])
+@pytest.mark.parametrize("samples", [1, 6, 7, 8, 14, 20, 63, 64, 65])
+def test_windows_follow_each_other_and_the_last_ends_with_the_stream(
+    samples: int, length: int
+) -> None:
+    stream = np.arange(samples, dtype=np.float32)
+    rng = np.random.default_rng(samples)
+    pieces = np.split(stream, np.sort(rng.integers(0, samples + 1, 5)))  # empty ones too
+    windows = list(cut_windows(pieces, length))
+    assert len(windows) == -(-samples // length)
+    assert {len(window) for window in windows} == {min(samples, length)}
+    starts = [int(window[0]) for window in windows]
+    assert starts[:-1] == [i * length for i in range(len(windows) - 1)]
+    for window in windows:
+        assert np.array_equal(np.diff(window), np.ones(len(window) - 1))
+    assert windows[-1][-1] == stream[-1]
+
+
+def test_nothing_has_no_window() -> None:
+    assert list(cut_windows([], 4)) == []

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spaudio.cli import main
+from spaudio.errors import ConfigError
+from spaudio.experiment.datasets import About, data_at_hand, find_recipes, read_about
+from tests.experiment.conftest import ROOT
+
+RECIPES = find_recipes(ROOT / "recipes")
+FACTS = {
+    "title": "t",
+    "licence": "l",
+    "size": "s",
+    "classes": 3,
+    "metric": "accuracy",
+    "url": None,
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_says_what_it_is(recipe: Path) -> None:
+    about = read_about(recipe)
+    assert about.url is None or about.url.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"licence": ""}, "about.licence"),
+        ({"classes": 0}, "about.classes"),
+        ({"size": 3}, "about.size"),
+        ({"title": None}, "about.title"),
+    ],
+)
+def test_an_empty_fact_is_named(change: dict[str, object], named: str) -> None:
+    assert About(**FACTS)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=named):
+        About(**{**FACTS, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["recipe: a\n", "about: {title: t}\n", "about: x\n", "about: [", "- a\n"]
+)
+def test_a_recipe_without_its_facts_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        read_about(tmp_path)
+
+
+def test_whether_data_are_at_hand(tmp_path: Path) -> None:
+    assert data_at_hand("toy", tmp_path) == "absent"
+    (tmp_path / "toy" / "work" / "x").mkdir(parents=True)
+    assert data_at_hand("toy", tmp_path) == "fetched, not prepared"
+    for key, clips in (("k1", 3), ("k2", 2000)):
+        marker = tmp_path / "toy" / key / "prepared.json"
+        marker.parent.mkdir()
+        counts = {"train": {"a": clips}, "test": {"a": 1}}
+        marker.write_text(json.dumps({"root": str(tmp_path / "audio"), "counts": counts}))
+    assert "gone" in data_at_hand("toy", tmp_path)
+    (tmp_path / "audio").mkdir()
+    assert data_at_hand("toy", tmp_path) == "prepared: 4 / 2,001 clips"
+    marker.write_text("{")
+    assert data_at_hand("toy", tmp_path) == "prepared: 4 clips"
+
+
+def test_the_command_lists_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["datasets", "--data", str(tmp_path)])
+    out = capsys.readouterr().out
+    for recipe in RECIPES:
+        assert recipe.name in out
+        assert read_about(recipe).licence in out
+    assert out.count("absent") == len(RECIPES)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("recipe: mine\n")
+    main(["datasets", "--recipes", str(tmp_path)])
+    assert "`about` must give" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"error: no recipe in"):
+        main(["datasets", "--recipes", str(tmp_path / "nowhere")])

@@ -1,0 +1,159 @@
+"""A finished run on other audio: as the run itself, whatever the file is like."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spaudio.cli import main
+from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.experiment.inputs import FILE
+from spaudio.experiment.predict import Predictor, predict_files
+from tests.experiment.conftest import Run
+from tests.experiment.test_recipes import tiny_folder
+from tests.fixtures.tiny_audio import make_bad_clips, tone
+from tests.fixtures.tiny_run import make_untrained_run
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrained_run(tmp_path_factory.mktemp("runs"), "filter=bank", "tokens.stack=2")
+
+
+def noise(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (0.2 * rng.standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def test_a_test_clip_is_predicted_as_the_run_did(tmp_path: Path, run_recipe: Run) -> None:
+    done = run_recipe(
+        "folder", "preset=debug", "filter=bank", "tokens.stack=3", "tokens.normalise=clip",
+        "run_id=one", "trainer.epochs=3", *tiny_folder(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "runs" / "folder" / "one"
+    with (made / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictions, bad = predict_files(
+        Predictor(made), [tmp_path / "sounds" / row["clip"] for row in rows]
+    )
+    assert not bad
+    assert len({row["probability"] for row in rows}) > 1
+    for row, one in zip(rows, predictions, strict=True):
+        assert one.windows == 1
+        [(label, probability)] = one.top(Predictor(made).inputs.classes, 1)
+        assert label == row["predicted"]
+        assert probability == pytest.approx(float(row["probability"]), abs=2e-5)
+
+
+@pytest.mark.parametrize(("rate", "channels", "suffix"), [(8000, 1, "wav"), (44100, 2, "flac")])
+def test_any_format_rate_and_channels(
+    run: Path, tmp_path: Path, rate: int, channels: int, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    wave = noise(0.3, rate)
+    soundfile.write(path, np.stack([wave] * channels, axis=1), rate)
+    one = Predictor(run)(path)
+    assert one.seconds == pytest.approx(0.3, abs=1e-3)
+    assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> None:
+    wave = np.concatenate([noise(0.4), tone(0, np.random.default_rng(1), 0.4), noise(0.1, seed=2)])
+    soundfile.write(tmp_path / "long.wav", wave, RATE, subtype="FLOAT")
+    predictor = Predictor(run, window=0.2)
+    size = round(0.2 * RATE)
+    parts = [wave[i * size : (i + 1) * size] for i in range(4)] + [wave[-size:]]
+    expected = predictor.probabilities(parts)
+    assert expected.std(dim=0).max() > 1e-2  # windows differ, so the mean says something
+    one = predictor(tmp_path / "long.wav")
+    assert one.windows == 5
+    np.testing.assert_allclose(one.probabilities, expected.mean(dim=0), atol=1e-6)
+    whole = Predictor(run, window=2)(tmp_path / "long.wav")
+    assert whole.windows == 1
+    assert np.abs(whole.probabilities - one.probabilities).max() > 1e-3
+
+
+@pytest.mark.parametrize("window", [0.0, -1.0, float("inf"), float("nan"), 1e-5])
+def test_an_impossible_window_is_named(run: Path, window: float) -> None:
+    with pytest.raises(ConfigError, match="window="):
+        Predictor(run, window)
+
+
+def test_bad_files_are_named_and_stop_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = make_bad_clips(tmp_path / "bad")
+    soundfile.write(tmp_path / "bad" / "good.wav", noise(0.3), RATE)
+    odd = os.fsdecode(b"odd\xff[red]\n.wav")
+    soundfile.write(tmp_path / "odd.wav", noise(0.3), RATE)
+    os.rename(tmp_path / "odd.wav", tmp_path / "bad" / odd)
+    (tmp_path / "bad" / "round").symlink_to(tmp_path / "bad")
+    (tmp_path / "none").mkdir()
+    arguments = ["predict", str(run), str(tmp_path / "bad"), str(tmp_path / "none"), "nowhere.wav"]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--format", "csv"])
+    assert caught.value.code == 1
+    out, err = capsys.readouterr()
+    assert "good.wav" in out
+    for name, reason in {**reasons, "nowhere.wav": "no such file", "none": "no audio"}.items():
+        [line] = [line for line in err.splitlines() if f"{name}: " in line]
+        assert line.startswith("error: ")
+        assert reason in line
+    main([*arguments, "--skip-bad"])
+    out, err = capsys.readouterr()
+    assert "good.wav" in out
+    assert err.count("skipped: ") == len(reasons) + 2 + err.count("odd")
+    assert "error" not in err
+    with pytest.raises(SystemExit):  # nothing at all to show for it
+        main(["predict", str(run), "nowhere.wav", "--skip-bad"])
+
+
+def test_the_command_writes_every_format(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0.3), RATE)
+    command = ["predict", str(run), str(tmp_path / "a.wav"), "--top", "2"]
+    main([*command, "--window", "0.1"])
+    out = capsys.readouterr().out
+    assert "longer than 0.1 s are cut into windows" in out
+    main([*command, "--format", "json", "--output", str(tmp_path / "a.json")])
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["window_seconds"] == 0.5
+    [one] = found["predictions"]
+    assert one["windows"] == 1
+    main([*command, "--format", "csv"])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    assert [row["class"] for row in rows] == [entry["class"] for entry in one["classes"]]
+    with pytest.raises(SystemExit, match=r"error: --top 0"):
+        main([*command, "--top", "0"])
+
+
+def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a run's folder"):
+        Predictor(tmp_path)
+    old = make_untrained_run(tmp_path)
+    content = json.loads((old / FILE).read_text())
+    (old / FILE).write_text(json.dumps({**content, "classes": ["one"]}))
+    with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):
+        Predictor(old)
+    (old / FILE).unlink()
+    with pytest.raises(CheckpointError, match=r"before they were kept"):
+        Predictor(old)
+
+
+def test_what_came_before_an_error_is_dropped(run: Path, tmp_path: Path) -> None:
+    wave = noise(1.0)
+    wave[-1] = np.nan
+    soundfile.write(tmp_path / "late.wav", wave, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="not finite"):
+        Predictor(run, 0.1)(tmp_path / "late.wav")

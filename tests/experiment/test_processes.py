@@ -1,0 +1,96 @@
+"""``torchrun`` with two processes on a CPU: one folder, and what one process comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaudio.experiment.main import main
+from spaudio.train.log import read_log
+from tests.experiment.conftest import ROOT, Run
+from tests.experiment.test_recipes import tiny_fsdd
+
+SAME = ["preset=debug", "trainer.epochs=2", "augment.mixup=0", "model.dropout=0"]
+
+
+def torchrun(folder: Path, recipe: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = str(ROOT / "recipes" / recipe / "run.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--master-addr", "127.0.0.1", "--master-port", port, script, *overrides],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_two_processes_write_one_run_which_is_that_of_one(tmp_path: Path, run_recipe: Run) -> None:
+    tiny = tiny_fsdd(tmp_path)
+    done = torchrun(tmp_path, "fsdd", *SAME, *tiny)  # prepares the data too
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("report: ") == 1
+    (run,) = [path.parent for path in (tmp_path / "runs" / "fsdd").glob("*/config.yaml")]
+    alone = run_recipe("fsdd", *SAME, "run_id=alone", *tiny)
+    assert alone.returncode == 0, alone.stderr
+    reports = [
+        json.loads((folder / "report.json").read_text()) for folder in (run, run.parent / "alone")
+    ]
+    assert [report["processes"] for report in reports] == [2, 1]
+    curves = [
+        torch.tensor([[r["train_loss"], r["valid_loss"], r["valid_accuracy"]] for r in read_log(f)])
+        for f in (run, run.parent / "alone")
+    ]
+    torch.testing.assert_close(curves[0], curves[1], rtol=1e-4, atol=1e-5)
+    lines = [
+        (folder / "predictions.csv").read_text().splitlines()
+        for folder in (run, run.parent / "alone")
+    ]
+    assert [line.split(",")[0] for line in lines[0]] == [line.split(",")[0] for line in lines[1]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["-m", "seed=0,1"], "sweep"), (["folds=all"], "folds=all")]
+)
+def test_what_starts_runs_of_its_own_is_not_for_torchrun(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with pytest.raises(SystemExit, match="1"):
+        main(str(ROOT / "recipes" / "esc50" / "run.py"))
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:
+    """A parent in the background starts a run and is gone at once; the run is interrupted."""
+    run = (
+        "import time; from pathlib import Path; from spaudio.experiment.processes import *\n"
+        "end_with_parent()\n"
+        "try: time.sleep(60)\n"
+        "except KeyboardInterrupt: Path('interrupted').touch()"
+    )
+    parent = (
+        "import os, signal, subprocess, sys; from spaudio.experiment.processes import *\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"subprocess.Popen([sys.executable, '-c', {run!r}], env=with_parent(os.environ))\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "interrupted").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

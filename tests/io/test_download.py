@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from spaudio.errors import DataError
+from spaudio.io.download import download
+
+CONTENT = random.Random(0).randbytes(1_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Server:
+    """A web server that serves one file, and can break off or ignore ranges."""
+
+    url: str = ""
+    content: bytes = CONTENT
+    break_after: int | None = None  # bytes of the answer
+    ranges: bool = True
+    status: int = 200
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range", "")
+            state.asked.append(asked)
+            content, status = state.content, state.status
+            if status >= 400:
+                self.send_error(status)
+                return
+            start = 0
+            if asked and state.ranges:
+                start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content) - start))
+            if status == 206:
+                span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self.send_header("Content-Range", span)
+            self.end_headers()
+            end = None if state.break_after is None else start + state.break_after
+            self.wfile.write(content[start:end])
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        state.url = f"http://127.0.0.1:{http.server_port}/file.zip"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield state
+        http.shutdown()
+        thread.join()
+
+
+def test_downloads_once(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.zip"
+    assert download(server.url, target, SHA256, progress=False) == target
+    assert target.read_bytes() == CONTENT
+    download(server.url, target, SHA256, progress=False)
+    assert server.asked == [""]
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
+def test_what_broke_off_is_resumed(server: Server, tmp_path: Path, ranges: bool) -> None:
+    target = tmp_path / "file.zip"
+    server.break_after = 300_000
+    with pytest.raises(DataError, match="broke off after 300000 of 1000000 bytes"):
+        download(server.url, target, SHA256, progress=False)
+    assert not target.exists()
+    server.break_after, server.ranges = None, ranges
+    download(server.url, target, SHA256, progress=False)
+    assert target.read_bytes() == CONTENT
+    assert server.asked == ["", "bytes=300000-"]
+
+
+def test_a_complete_part_is_finished(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.zip.part").write_bytes(CONTENT)
+    download(server.url, tmp_path / "file.zip", SHA256, progress=False)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+
+
+def test_remains_of_another_version_are_dropped(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.zip.part").write_bytes(b"old" * 1000)
+    download(server.url, tmp_path / "file.zip", SHA256, progress=False)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert server.asked == ["bytes=3000-", ""]
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(DataError) as caught:
+        download(server.url, tmp_path / "file.zip", SHA256, progress=False)
+    assert SHA256 in str(caught.value)
+    assert "source=" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_md5_is_taken_from_hosts_that_publish_no_other(server: Server, tmp_path: Path) -> None:
+    right = hashlib.md5(CONTENT).hexdigest()
+    download(server.url, tmp_path / "file.zip", right, progress=False)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    with pytest.raises(DataError, match=f"MD5 is {right}, expected {'0' * 32}"):
+        download(server.url, tmp_path / "other.zip", "0" * 32, progress=False)
+
+
+def test_without_checksum_nothing_is_spliced(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.zip.part").write_bytes(b"old" * 1000)
+    download(server.url, tmp_path / "file.zip", None, progress=False)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert server.asked == [""]
+
+
+def test_without_checksum_the_length_still_counts(server: Server, tmp_path: Path) -> None:
+    server.break_after = 10
+    with pytest.raises(DataError, match="broke off after 10 of"):
+        download(server.url, tmp_path / "file.zip", None, progress=False)
+    assert not (tmp_path / "file.zip").exists()
+
+
+def test_errors_tell_how_to_go_on_without_the_network(server: Server, tmp_path: Path) -> None:
+    server.status = 404
+    with pytest.raises(DataError, match=r"answers 404 .*source="):
+        download(server.url, tmp_path / "file.zip", SHA256, progress=False)
+    with pytest.raises(DataError, match=r"cannot be downloaded .*network.*source="):
+        download("http://127.0.0.1:1/file.zip", tmp_path / "file.zip", SHA256, progress=False)
+    assert not (tmp_path / "file.zip").exists()
+
+
+def test_an_md5_is_checked_and_lets_a_download_resume(server: Server, tmp_path: Path) -> None:
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    done = download(server.url, tmp_path / "file", md5, progress=False)
+    assert done.read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000-"]
+    with pytest.raises(DataError, match=f"MD5 is {md5}, expected {'0' * 32}"):
+        download(server.url, tmp_path / "other", "0" * 32, progress=False)
