@@ -18,8 +18,9 @@ from spaudio.filters import TokenFilter, record_masks
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.language import LanguageModel
-from spaudio.report.filter_plots import plot_filters, plot_token_mask
+from spaudio.report.filter_plots import plot_filters
 from spaudio.report.front_end_plots import plot_front_end
+from spaudio.report.mask_plot import plot_mask
 from spaudio.tokens.dataset import collate
 from spaudio.tokens.front_end import read_tokens
 from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
@@ -213,7 +214,7 @@ def draw_mask(run: Path, model: Classifier, data: RecipeData) -> Path | None:
         spectrogram = torch.from_numpy(data.test.frames(0)).T
     else:
         spectrogram = front_end.log_frames(tokens)[0].T[front_end.centre_frequencies().argsort()]
-    plot_token_mask(
+    plot_mask(
         mask[0].float().cpu(),
         spectrogram,
         run / "mask.png",

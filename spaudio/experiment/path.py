@@ -11,7 +11,7 @@ from torch import Tensor
 from spaudio.filters import NoFilter, TokenFilter
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.report.path_view import plot_path, record_path
+from spaudio.report.trajectory import plot_trajectory, record_trajectory
 
 
 @torch.inference_mode()
@@ -45,7 +45,9 @@ def draw_path(
         return None
     layer, module = found[0]
     tokens = tokens.unsqueeze(0).to(next(model.parameters()).device)
-    before, after = record_path(module, lambda: model.eval()(tokens))
+    before, after = record_trajectory(module, lambda: model.eval()(tokens))
     path = run / "path.png"
-    plot_path(before, after, path, labels=labels, title=f"{title}; {module.name} of layer {layer}")
+    plot_trajectory(
+        before, after, path, labels=labels, title=f"{title}; {module.name} of layer {layer}"
+    )
     return path

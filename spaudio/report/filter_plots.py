@@ -1,8 +1,7 @@
-"""Figures of filters: kernels beside their responses, and a token-adaptive mask over time."""
+"""Figure of filters: kernels and their magnitude responses, before and after training."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +13,42 @@ from torch import Tensor
 from spaudio.errors import ConfigError
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
-from spaudio.io.atomic import write_atomic
+from spaudio.model.encoder import Encoder
+from spaudio.report.drawing import (
+    LOWEST_DB,
+    add_colorbar,
+    as_lists,
+    below_peak,
+    draw_image,
+    save_figure,
+)
 
-FLOOR_DB = -40.0
+
+def filters_of(encoder: Encoder) -> dict[str, TokenFilter]:
+    """Returns the filters that have kernels, by the name of their layer, such as ``layer 0``."""
+    return {
+        f"layer {i}": module
+        for i, module in enumerate(encoder.filters)
+        if isinstance(module, TokenFilter) and len(module.taps()) > 0
+    }
+
+
+def draw_filters(before: Encoder, after: Encoder, path: Path, *, hop_seconds: float | None) -> bool:
+    """Draws the filters of an encoder before and after training.
+
+    Args:
+        before: Encoder before training.
+        after: The same encoder after training.
+        path: PNG to write.
+        hop_seconds: Seconds per token, or None if tokens have no duration.
+
+    Returns:
+        Whether there was a filter with kernels. If not, nothing is written.
+    """
+    trained = filters_of(after)
+    if trained:
+        plot_filters(trained, path, before=filters_of(before), hop_seconds=hop_seconds)
+    return bool(trained)
 
 
 def plot_filters(
@@ -27,18 +59,18 @@ def plot_filters(
     hop_seconds: float | None = None,
     n_fft: int = 256,
 ) -> None:
-    """Draws kernels beside their magnitude responses, a row a layer, low frequencies at the bottom.
+    """Draws kernels beside their magnitude responses, one row per layer.
 
-    Each kernel is one line of both images, and each image is sorted by centre frequency on its
-    own. Kernels are drawn as they weigh tokens, over the token's neighbours; the response of each
-    is relative to its peak.
+    Each kernel is one line of both images. Each image is sorted by centre frequency, lowest at the
+    bottom. Kernels are drawn over the neighbors of a token that they weight. Responses are relative
+    to the peak of each kernel.
 
     Args:
-        after: Trained filter by name of its layer; those without kernels are left out.
+        after: Trained filters by name of the layer. Filters without kernels are left out.
         path: PNG to write.
         before: The same filters before training, drawn to the left of the trained ones.
-        hop_seconds: Seconds a token; frequencies are then in Hz of modulation.
-        n_fft: Number of frequencies around the circle.
+        hop_seconds: Seconds per token. If given, frequencies are in Hz of modulation.
+        n_fft: Length of the FFT.
 
     Raises:
         ConfigError: If no filter has kernels, or ``before`` lacks a filter.
@@ -69,65 +101,6 @@ def plot_filters(
     save_figure(figure, path)
 
 
-def plot_token_mask(
-    mask: Tensor,
-    spectrogram: Tensor,
-    path: Path,
-    *,
-    hop_seconds: float,
-    frame_seconds: float,
-    filter: TokenFilter | None = None,
-    title: str = "",
-) -> None:
-    """Draws how far each filter of a token-adaptive bank opens over a clip, under its spectrogram.
-
-    Args:
-        mask: (tokens, M), in (0, 1), of the clip without its padding.
-        spectrogram: (bands, frames), such as log-mel energies.
-        path: PNG to write.
-        hop_seconds: Seconds a token.
-        frame_seconds: Seconds a frame of the spectrogram.
-        filter: The bank, by whose centre frequencies the mask is sorted.
-        title: Of the figure, such as the clip's name.
-
-    Raises:
-        ConfigError: If a shape or a number of seconds does not fit.
-    """
-    if mask.dim() != 2 or spectrogram.dim() != 2 or min(hop_seconds, frame_seconds) <= 0:
-        raise ConfigError(
-            "a mask (tokens, M), a spectrogram (bands, frames) and positive seconds are needed; "
-            f"got {tuple(mask.shape)}, {tuple(spectrogram.shape)}, hop_seconds={hop_seconds} and "
-            f"frame_seconds={frame_seconds}"
-        )
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    bands, frames = spectrogram.shape
-    end = frames * frame_seconds
-    image = upper.imshow(
-        _numbers(spectrogram), origin="lower", aspect="auto", extent=(0, end, 0, bands)
-    )
-    figure.colorbar(image, ax=upper, label="log energy")
-    upper.set_ylabel("band")
-    upper.set_title(title)
-    if filter is not None:
-        mask = mask[:, centre_frequency(filter.frequency_response()).argsort()]
-    tokens, filters = mask.shape
-    image = lower.imshow(
-        _numbers(mask.T),
-        origin="lower",
-        aspect="auto",
-        extent=(0, tokens * hop_seconds, 0, filters),
-        vmin=0,
-        vmax=1,
-        cmap="cividis",
-    )
-    figure.colorbar(image, ax=lower, label="mask")
-    lower.set_ylabel("filter" if filter is None else "filter, by centre frequency")
-    lower.set_xlabel("seconds")
-    lower.set_xlim(0, max(end, tokens * hop_seconds))
-    save_figure(figure, path)
-
-
 def _draw_filter(
     kernel_axes: Axes,
     response_axes: Axes,
@@ -141,45 +114,31 @@ def _draw_filter(
     order = centres.argsort()
     taps, first = aligned_taps(filter)
     limit = float(taps.nan_to_num().abs().max()) or 1.0
-    kernel_axes.imshow(
-        _numbers(taps[order]),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
+    rows = (-0.5, len(taps) - 0.5)
+    draw_image(
+        kernel_axes,
+        taps[order],
+        (first - 0.5, first + taps.shape[1] - 0.5, *rows),
         cmap="RdBu_r",
         vmin=-limit,
         vmax=limit,
-        extent=(first - 0.5, first + taps.shape[1] - 0.5, -0.5, len(taps) - 0.5),
     )
-    magnitude = response.abs()
-    tiny = torch.finfo(magnitude.dtype).tiny
-    peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
-    decibels = 20 * (magnitude / peak).clamp_min(10 ** (FLOOR_DB / 20)).log10()
     top = 0.5 if hop_seconds is None else 0.5 / hop_seconds
-    image = response_axes.imshow(
-        _numbers(decibels[order]),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        vmin=FLOOR_DB,
-        vmax=0,
-        extent=(0, top, -0.5, len(taps) - 0.5),
-    )
+    decibels = below_peak(response.abs())[order]
+    image = draw_image(response_axes, decibels, (0, top, *rows), vmin=LOWEST_DB, vmax=0)
     ranks = range(len(order))
-    response_axes.plot(_numbers(centres[order] * 2 * top), ranks, color="white", linewidth=1)
-    figure = response_axes.get_figure()
-    if figure is not None:
-        figure.colorbar(image, ax=response_axes)
+    response_axes.plot(as_lists(centres[order] * 2 * top), ranks, color="white", linewidth=1)
+    add_colorbar(response_axes, image)
 
 
 def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
-    """All kernels of a filter on one axis of tokens.
+    """Returns all kernels of a filter on one axis of tokens.
 
     Args:
         filter: The filter.
 
     Returns:
-        (M, left + 1 + right), NaN outside a kernel, and the axis' first token, -left.
+        (M, left + 1 + right), NaN outside a kernel, and the first token of the axis, -left.
     """
     left, right = filter.extent
     rows = []
@@ -190,16 +149,3 @@ def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
         )
         rows.append(row)
     return torch.cat(rows), -left
-
-
-def _numbers(x: Tensor) -> list[list[float]]:
-    """A tensor as what matplotlib draws."""
-    numbers: list[list[float]] = x.detach().float().cpu().tolist()
-    return numbers
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomic(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Figures of filters: what is drawn, and that it reaches the disk whole."""
+"""Figures of filters and masks: what is drawn, and that the file is whole."""
 
 from __future__ import annotations
 
@@ -8,31 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-
-pytest.importorskip("matplotlib")
-
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS, FilterBank, TokenFilter, make_filter
-from spaudio.report import filter_plots
-from spaudio.report.filter_plots import aligned_taps, plot_filters, plot_token_mask
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.report.drawing import LOWEST_DB
+from spaudio.report.filter_plots import aligned_taps, draw_filters, plot_filters
+from spaudio.report.mask_plot import draw_mask, plot_mask
 
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved."""
-    saved: list[Figure] = []
-    save = filter_plots.save_figure
-
-    def keep(figure: Figure, path: Path) -> None:
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(filter_plots, "save_figure", keep)
-    return saved
+SMALL = EncoderConfig(dim=8, layers=2, heads=2)
 
 
 def tuned(frequencies: list[float], size: int = 32) -> FilterBank:
@@ -53,14 +40,14 @@ def test_kernels_and_responses_are_sorted_by_frequency(
     kernels, response = figures[0].axes[:2]
     drawn = torch.as_tensor(kernels.images[0].get_array())
     torch.testing.assert_close(drawn.float(), bank.kernels.detach()[[1, 2, 0]])
-    # Peaks at 10, 25 and 40 Hz of 100 tokens a second.
+    # Peaks at 10, 25 and 40 Hz of 100 tokens per second.
     left, right, _, _ = response.images[0].get_extent()
     assert (left, right) == (0, 50)
     magnitude = torch.as_tensor(response.images[0].get_array())
     hertz = magnitude.argmax(dim=1) * (right / (magnitude.shape[1] - 1))
     assert hertz.tolist() == pytest.approx([10, 25, 40], abs=1)
     assert magnitude.max() == 0
-    assert magnitude.min() >= filter_plots.FLOOR_DB - 1e-4
+    assert magnitude.min() >= LOWEST_DB - 1e-4
     curve = response.lines[0].get_xdata()
     assert torch.as_tensor(curve).tolist() == pytest.approx([10, 25, 40], abs=1.5)
 
@@ -78,20 +65,21 @@ def test_layers_are_rows_and_stages_are_columns(tmp_path: Path, figures: list[Fi
     plot_filters(after, tmp_path / "filters.png", before=before)
     axes = [a for a in figures[0].axes if a.get_subplotspec() and a.images and a.get_title()]
     assert len(axes) == 2 * 4
-    assert [a.get_ylabel().split("\n")[0] for a in axes if "\n" in a.get_ylabel()] == [
-        "first",
-        "second",
-    ]
+    names = [a.get_ylabel().split("\n")[0] for a in axes if "\n" in a.get_ylabel()]
+    assert names == ["first", "second"]
     then, now = (torch.as_tensor(axes[i].images[0].get_array()) for i in (0, 2))
     torch.testing.assert_close(then, -now)
 
 
-@pytest.mark.parametrize("name", [name for name in FILTERS if name != "none"])
-@pytest.mark.parametrize("causal", [True, False])
-def test_every_filter_can_be_drawn(name: str, causal: bool, tmp_path: Path) -> None:
-    filter = make_filter(name, 8, causal=causal)
-    plot_filters({"layer": filter}, tmp_path / "filters.png")
-    assert imread(tmp_path / "filters.png").std() > 0
+def test_every_filter_can_be_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+    filters = {
+        f"{name}, causal={causal}": make_filter(name, 8, causal=causal)
+        for name, causal in zip(FILTERS, [True, False] * len(FILTERS), strict=False)
+    }
+    filters["half precision"] = FilterBank(4, 4, dtype=torch.bfloat16)  # NumPy has no bfloat16
+    plot_filters(filters, tmp_path / "filters.png")
+    drawn = [a for a in figures[0].axes if a.get_title().endswith("taps")]
+    assert len(drawn) == len(filters) - 1  # all but `none`
     assert [p.name for p in tmp_path.iterdir()] == ["filters.png"]
 
 
@@ -106,40 +94,53 @@ def test_scales_share_the_axis_of_tokens() -> None:
 
 
 def test_nothing_to_draw_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "filters.png"
     with pytest.raises(ConfigError, match="no filter has kernels"):
-        plot_filters({"layer": make_filter("none")}, tmp_path / "filters.png")
+        plot_filters({"layer": make_filter("none")}, path)
     bank = FilterBank(3, 4)
     with pytest.raises(ConfigError, match=r"lack \['b'\]; they have \['a'\]"):
-        plot_filters({"a": bank, "b": bank}, tmp_path / "filters.png", before={"a": bank})
+        plot_filters({"a": bank, "b": bank}, path, before={"a": bank})
+    model = Classifier(5, 3, SMALL, {"name": "none"})
+    assert not draw_filters(model.encoder, model.encoder, path, hop_seconds=None)
+    assert not draw_mask(
+        model, torch.randn(9, 5), None, path, hop_seconds=1, frame_seconds=1, title=""
+    )
     assert not list(tmp_path.iterdir())
 
 
+def test_filters_and_mask_of_a_model(tmp_path: Path, figures: list[Figure]) -> None:
+    model = Classifier(5, 3, SMALL, {"name": "adaptive", "width": 8, "heads": 2, "num_filters": 6})
+    assert draw_filters(model.encoder, model.encoder, tmp_path / "filters.png", hop_seconds=0.02)
+    names = [a.get_ylabel() for a in figures[0].axes if "\n" in a.get_ylabel()]
+    assert names == ["layer 0\nkernel", "layer 1\nkernel"]
+    tokens = torch.randn(9, 5)
+    seconds = {"hop_seconds": 0.02, "frame_seconds": 0.01}
+    path = tmp_path / "mask.png"
+    assert draw_mask(model, tokens, torch.randn(4, 18), path, title="clip.wav", **seconds)
+    upper, lower = figures[1].axes[:2]
+    assert upper.get_title() == "clip.wav, encoder.filters.0"
+    assert torch.as_tensor(lower.images[0].get_array()).shape == (6, 9)
+    with pytest.raises(ConfigError, match="needs a spectrogram"):
+        draw_mask(model, tokens, None, path, title="", **seconds)
+
+
 def test_mask_lies_under_its_spectrogram(tmp_path: Path, figures: list[Figure]) -> None:
-    bank = tuned([0.4, 0.1])
-    mask, spectrogram = torch.rand(20, 2), torch.randn(64, 38)
-    plot_token_mask(
+    mask, spectrogram = torch.rand(20, 2), torch.randn(64, 38, requires_grad=True)
+    plot_mask(
         mask,
         spectrogram,
         tmp_path / "mask.png",
         hop_seconds=0.02,
         frame_seconds=0.01,
-        filter=bank,
-        title="clip.wav",
+        filter=tuned([0.4, 0.1]),
     )
+    assert imread(tmp_path / "mask.png").ndim == 3
     upper, lower = figures[0].axes[:2]
-    assert upper.get_title() == "clip.wav"
-    assert upper.images[0].get_extent()[1] == pytest.approx(0.38)
+    energies = torch.as_tensor(upper.collections[0].get_array()).float()
+    torch.testing.assert_close(energies.reshape(64, 38), spectrogram.detach())
+    assert upper.dataLim.x1 == pytest.approx(0.38)
     assert lower.images[0].get_extent()[1] == pytest.approx(0.4)
     drawn = torch.as_tensor(lower.images[0].get_array()).float()
     torch.testing.assert_close(drawn, mask.T.flip(0))
     with pytest.raises(ConfigError, match=r"hop_seconds=0"):
-        plot_token_mask(mask, spectrogram, tmp_path / "x.png", hop_seconds=0, frame_seconds=1)
-
-
-def test_parameters_and_half_precision_can_be_drawn(tmp_path: Path) -> None:
-    """Tensors that require gradients, and bfloat16, of which numpy knows nothing."""
-    plot_filters({"layer": FilterBank(4, 4, dtype=torch.bfloat16)}, tmp_path / "filters.png")
-    model = nn.ModuleDict({"f": make_filter("adaptive", 8, width=8, heads=2)})
-    mask = model["f"].token_mask(torch.randn(1, 9, 8))[0]  # type: ignore[operator]
-    plot_token_mask(mask, torch.randn(4, 9), tmp_path / "mask.png", hop_seconds=1, frame_seconds=1)
-    assert len(list(tmp_path.iterdir())) == 2
+        plot_mask(mask, spectrogram, tmp_path / "x.png", hop_seconds=0, frame_seconds=1)

@@ -4,31 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
-pytest.importorskip("matplotlib")
-
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-
-from spaudio.report import front_end_plots
-from spaudio.report.front_end_plots import plot_front_end
 from spaudio.tokens.samples import WaveformConfig
+
+from spaudio.report.front_end_plots import plot_front_end
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved."""
-    saved: list[Figure] = []
-    save = front_end_plots.save_figure
-
-    def keep(figure: Figure, path: Path) -> None:
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(front_end_plots, "save_figure", keep)
-    return saved
 
 
 def test_filters_are_sorted_and_stand_against_the_mel_scale(

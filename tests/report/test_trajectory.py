@@ -1,4 +1,4 @@
-"""A path before and after a filter: what is recorded, projected and drawn."""
+"""The trajectory before and after a filter: what is recorded, projected and drawn."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-
-pytest.importorskip("matplotlib")
-
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.report.path_view import plot_path, principal_axes, record_path, relative_step
+from spaudio.report.trajectory import (
+    draw_trajectory,
+    plot_trajectory,
+    principal_axes,
+    record_trajectory,
+    relative_step,
+)
 
 
 @pytest.mark.parametrize("place", ["after", "attention"])
@@ -26,12 +30,25 @@ def test_what_enters_and_leaves_the_filter_is_recorded(place: str) -> None:
     model = Classifier(5, 3, shape, {"name": "depthwise"}).eval()
     bank = model.encoder.filters[0]
     x = torch.randn(2, 9, 5)
-    before, after = record_path(bank, lambda: model(x))
+    before, after = record_trajectory(bank, lambda: model(x))
     assert before.shape == (9, 12)
     torch.testing.assert_close(after, bank(before.unsqueeze(0))[0])
     assert not bank._forward_hooks
     with pytest.raises(ConfigError, match="did not call"):
-        record_path(nn.Linear(1, 1), lambda: model(x))
+        record_trajectory(nn.Linear(1, 1), lambda: model(x))
+
+
+def test_trajectory_of_a_model(tmp_path: Path, figures: list[Figure]) -> None:
+    shape = EncoderConfig(dim=8, layers=1, heads=2)
+    model = Classifier(5, 3, shape, {"name": "haar"})
+    path = tmp_path / "trajectory.png"
+    assert draw_trajectory(model, torch.randn(9, 5), path, title="clip.wav")
+    assert figures[0].get_suptitle() == "clip.wav; haar of layer 0"
+    path.unlink()
+    assert not draw_trajectory(model, torch.randn(1, 5), path, title="too short")
+    without = Classifier(5, 3, shape, {"name": "none"})
+    assert not draw_trajectory(without, torch.randn(9, 5), path, title="no filter")
+    assert not path.exists()
 
 
 def test_axes_are_those_of_the_greatest_spread() -> None:
@@ -43,7 +60,7 @@ def test_axes_are_those_of_the_greatest_spread() -> None:
     assert torch.equal(first, second)
     torch.testing.assert_close(first.abs(), circle.abs(), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(share, torch.tensor([25 / 34, 9 / 34], dtype=torch.float64))
-    # Both paths lie on the axes of both: what moved between them is seen.
+    # Both trajectories lie on the axes of both: what moved between them is seen.
     moved, _, _ = principal_axes(raw, raw + 100 * turn[0])
     assert moved.square().sum() > 10 * circle.square().sum()
 
@@ -60,12 +77,14 @@ def test_step_is_relative_to_the_spread() -> None:
 
 def test_the_figure_reaches_the_disk(tmp_path: Path) -> None:
     before, after = torch.randn(2, 70, 6)
-    plot_path(before, after, tmp_path / "path.png", labels="a$_\\ {}^" * 8 + "abcdef", title="t$")
-    assert imread(tmp_path / "path.png").ndim == 3
-    plot_path(before, torch.zeros(70, 6), tmp_path / "path.png")
+    plot_trajectory(
+        before, after, tmp_path / "trajectory.png", labels="a$_\\ {}^" * 8 + "abcdef", title="t$"
+    )
+    assert imread(tmp_path / "trajectory.png").ndim == 3
+    plot_trajectory(before, torch.zeros(70, 6), tmp_path / "trajectory.png")
     for wrong, named in ((after[:3], r"\(3, 6\)"), (after.clone().fill_(math.nan), "finite")):
         with pytest.raises(ConfigError, match=named):
-            plot_path(before, wrong, tmp_path / "other.png")
+            plot_trajectory(before, wrong, tmp_path / "other.png")
     with pytest.raises(ConfigError, match="70 tokens need as many labels; got 2"):
-        plot_path(before, after, tmp_path / "other.png", labels="ab")
+        plot_trajectory(before, after, tmp_path / "other.png", labels="ab")
     assert not (tmp_path / "other.png").exists()
