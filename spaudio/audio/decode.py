@@ -109,17 +109,43 @@ def load_audio(
         AudioError: As `decode`; also if nothing is left after resampling.
         ConfigError: If ``sample_rate`` is out of range.
     """
-    if sample_rate is not None and not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise ConfigError(
-            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-        )
+    _check_rate(sample_rate)
     waveform, rate = decode(path, silent_ok=silent_ok)
-    if sample_rate is None or sample_rate == rate:
+    return waveform if sample_rate is None else resample(waveform, rate, sample_rate, path)
+
+
+def resample(
+    waveform: NDArray[np.float32], rate: int, sample_rate: int, path: str | os.PathLike[str]
+) -> NDArray[np.float32]:
+    """Resamples a waveform (soxr, HQ).
+
+    Args:
+        waveform: Shape (samples,).
+        rate: Its rate in Hz.
+        sample_rate: Rate wanted in Hz.
+        path: Its file, for the error's message.
+
+    Returns:
+        Waveform, shape (samples,), float32.
+
+    Raises:
+        AudioError: If no sample is left.
+        ConfigError: If ``sample_rate`` is out of range.
+    """
+    _check_rate(sample_rate)
+    if sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     if not len(resampled):
         raise _too_short(path, rate, sample_rate)
     return resampled
+
+
+def _check_rate(sample_rate: int | None) -> None:
+    if sample_rate is not None and not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise ConfigError(
+            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
 
 
 def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:

@@ -13,25 +13,21 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.decode import decode
-from spaudio.audio.journal import Finding, Journal
-from spaudio.audio.manifest import Clip, class_names, manifest_hash
-from spaudio.audio.marker import MANIFEST, MARKER, describe, finish
-from spaudio.errors import AudioError, DataError
+from spaudio.audio.check import ClipStore, Finding, check_clips
+from spaudio.audio.manifest import Clip, class_names, manifest_hash, read_manifest, write_manifest
+from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import locked
-from spaudio.io.progress import progress_bar
 
 _LISTED = 20  # bad clips named in an error's message; the file beside it names all
-_QUEUED = 4096  # clips handed to the threads at a time, so that a large data set stays small here
+MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,7 @@ def prepare(
     min_seconds: float = 0.0,
     skip_bad: bool = False,
     workers: int = 1,
+    stores: Sequence[ClipStore] = (),
     progress: bool = True,
 ) -> Prepared:
     """Lists a data set's clips, checks every one by decoding it, and writes the manifest.
@@ -115,6 +112,7 @@ def prepare(
         min_seconds: Shorter clips are bad.
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         workers: Threads that decode.
+        stores: What is kept of each clip, such as features; clips that they lack are decoded, too.
         progress: Show a bar.
 
     Raises:
@@ -128,14 +126,23 @@ def prepare(
     with locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        findings = _check(source, listed, target, workers, progress)
+        findings = check_clips(
+            [clip.path for clip in listed],
+            source.root,
+            target / "journal.jsonl",
+            stores=stores,
+            silent_ok=source.silent_ok,
+            workers=workers,
+            progress=progress,
+            on_new=lambda: (target / MARKER).unlink(missing_ok=True),
+        )
         clips, bad = _judge(listed, findings, source, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
         labels = _labels(name, clips, source)
-        record = describe(
+        record = _describe(
             name, options, source.root, labels, clips, bad, multi_label=source.multi_label
         )
-        finish(target, clips, record)
+        _finish(target, clips, record)
     return Prepared(
         root=source.root,
         manifest=target / MANIFEST,
@@ -166,58 +173,6 @@ def _listing(name: str, source: SourceClips) -> list[SourceClip]:
     if repeated:
         raise DataError(f"{name}: clip {repeated[0]!r} is listed twice")
     return listed
-
-
-def _check(
-    source: SourceClips, listed: Sequence[SourceClip], target: Path, workers: int, progress: bool
-) -> dict[str, Finding]:
-    """Decodes what the journal does not know yet; returns the findings by path."""
-    root = source.root
-    journal = Journal(target / "journal.jsonl", root)
-    findings: dict[str, Finding] = {}
-    rest: list[tuple[str, os.stat_result]] = []
-    for clip in listed:
-        try:
-            status = (root / clip.path).stat()
-        except (OSError, ValueError):
-            # Decoding has the words for what is wrong: missing, a loop of links, a name.
-            findings[clip.path] = _check_file(root, source.silent_ok, clip.path, None)
-            continue
-        if known := journal.get(clip.path, status):
-            findings[clip.path] = known
-        else:
-            rest.append((clip.path, status))
-    if not rest:
-        return findings
-    (target / MARKER).unlink(missing_ok=True)
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        with (
-            journal,
-            progress_bar(
-                "Checking clips", len(listed), done=len(listed) - len(rest), show=progress
-            ) as advance,
-        ):
-            check = partial(_check_file, root, source.silent_ok)
-            for start in range(0, len(rest), _QUEUED):
-                queued = rest[start : start + _QUEUED]
-                for finding in pool.map(check, *zip(*queued, strict=True)):
-                    journal.add(finding)
-                    findings[finding.path] = finding
-                    advance(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return findings
-
-
-def _check_file(root: Path, silent_ok: bool, path: str, status: os.stat_result | None) -> Finding:
-    size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-    try:
-        waveform, rate = decode(root / path, silent_ok=silent_ok)
-    except AudioError as error:
-        reason = str(error).removeprefix(f"{root / path}: ")
-        return Finding(path, size, mtime_ns, reason=reason)
-    return Finding(path, size, mtime_ns, round(len(waveform) / rate, 6), rate)
 
 
 def _judge(
@@ -285,3 +240,54 @@ def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str,
         )
     known = source.labels
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
+
+
+def _describe(
+    name: str,
+    options: Mapping[str, Any],
+    root: Path,
+    labels: Sequence[str],
+    clips: Sequence[Clip],
+    bad: Sequence[tuple[str, str]],
+    multi_label: bool = False,
+) -> dict[str, Any]:
+    """Content of ``prepared.json``."""
+    counts: dict[str, dict[str, int]] = {}
+    named = ((c.split, name) for c in clips for name in class_names(c.label, multi_label))
+    for (split, label), number in sorted(Counter(named).items()):
+        counts.setdefault(split, {})[label] = number
+    record: dict[str, Any] = {
+        "name": name,
+        "options": dict(options),
+        "root": os.fspath(root),
+        "labels": list(labels),
+        "manifest_sha256": manifest_hash(clips),
+        "counts": counts,
+        "skipped": [{"path": path, "reason": reason} for path, reason in bad],
+    }
+    if multi_label:
+        record["multi_label"] = True
+    # As it will be read back, so that the two can be compared.
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> None:
+    """Writes manifest, then marker, unless both stand already."""
+    marker, manifest = target / MARKER, target / MANIFEST
+    try:
+        standing = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        standing = None
+    if standing is not None and manifest_hash(read_manifest(manifest)) != standing.get(
+        "manifest_sha256"
+    ):
+        raise DataError(
+            f"{manifest} is not the one that {marker.name} tells of: it was changed after the "
+            f"preparation; delete {target} to prepare again"
+        )
+    if standing == record:
+        return
+    marker.unlink(missing_ok=True)
+    write_manifest(manifest, clips)
+    write_atomic(marker, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from yaml import YAMLError
 
-from spaudio.audio.marker import MARKER
+from spaudio.audio.prepare import MARKER
 from spaudio.errors import ConfigError
 
 

@@ -19,8 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from scipy.fft import dct
-from scipy.signal import savgol_filter
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -30,9 +28,10 @@ from sklearn.svm import SVC
 from spaudio.audio.manifest import Clip
 from spaudio.audio.split import seeded_order
 from spaudio.io.atomic import write_atomic
-from spaudio.tokens.cache import build_cache
+from spaudio.tokens.cache import FrameCache
+from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.dataset import multi_hot
-from spaudio.tokens.logmel import LogMelConfig
+from spaudio.tokens.front_end import SpectrogramFrontEnd
 from spaudio.train.multilabel import average_precisions
 
 MFCC = 20
@@ -43,7 +42,27 @@ Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
 
 
-def summarise(frames: Frames) -> npt.NDArray[np.float64]:
+class FloorFeatures(FrameCache):
+    """The summary of each clip that the classical floor learns from, as a store of `prepare`.
+
+    Args:
+        folder: Where features are kept.
+        sample_rate: In Hz. The front-end has 40 mel bands up to 8 kHz and 64 above, in windows of
+            25 ms every 10 ms.
+    """
+
+    def __init__(self, folder: Path, sample_rate: int) -> None:
+        bands = SpectrogramConfig(n_mels=40 if sample_rate <= 8000 else 64)
+        front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=sample_rate, spectrogram=bands))
+
+        def extract(waveform: Frames) -> Summaries:
+            return summarise(front_end.restore(front_end.extract(waveform)))[None]
+
+        settings = {"summary": "v1", **front_end.cache_key}
+        super().__init__(folder, settings, sample_rate, extract, np.asarray)
+
+
+def summarise(frames: Frames) -> Summaries:
     """Describes a clip by one vector.
 
     Args:
@@ -51,16 +70,14 @@ def summarise(frames: Frames) -> npt.NDArray[np.float64]:
 
     Returns:
         Mean and standard deviation of each band, standard deviation of the deltas of MFCC-20, and
-        the means of MFCC-20 over eight equal segments: (2 * n_mels + 20 + 160,). Deltas are those
-        of ``librosa.feature.delta``: a Savitzky-Golay slope over nine frames.
+        the means of MFCC-20 over eight equal segments: (2 * n_mels + 20 + 160,). Deltas are
+        Savitzky-Golay slopes over nine frames.
     """
-    mfcc = dct(frames, norm="ortho", axis=1)[:, :MFCC]
-    window = min(9, len(mfcc) - 1 + len(mfcc) % 2)
-    delta = (
-        savgol_filter(mfcc, window, polyorder=1, deriv=1, axis=0, mode="interp")
-        if window >= 3
-        else np.zeros_like(mfcc)
-    )
+    import librosa
+
+    mfcc = np.ascontiguousarray(librosa.feature.mfcc(S=frames.T, n_mfcc=MFCC).T)
+    width = min(9, len(mfcc) - 1 + len(mfcc) % 2)
+    delta = librosa.feature.delta(mfcc, width=width, axis=0) if width >= 3 else np.zeros_like(mfcc)
     edges = np.linspace(0, len(mfcc), SEGMENTS + 1)
     segments = [
         mfcc[min(int(a), len(mfcc) - 1) : max(int(b), int(a) + 1)].mean(axis=0)
@@ -70,21 +87,15 @@ def summarise(frames: Frames) -> npt.NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64)
 
 
-def floor_settings(sample_rate: int) -> LogMelConfig:
-    """Returns the floor's own front-end: 40 bands up to 8 kHz, 64 above; 25 ms every 10 ms."""
-    return LogMelConfig(sample_rate=sample_rate, n_mels=40 if sample_rate <= 8000 else 64)
-
-
 def measure_floor(
     clips: Sequence[Clip],
     classes: Sequence[str],
     root: Path,
-    sample_rate: int,
-    cache: Path,
+    features: FloorFeatures,
     *,
     multi_label: bool = False,
 ) -> dict[str, Any]:
-    """Scores both references on the test split, once; the result is kept on disk.
+    """Scores both references on the test split, once; the result is kept beside the features.
 
     Both learn from the training and the validation split together: neither selects anything, so
     holding clips back would only weaken them. The time of a support vector machine grows faster
@@ -94,8 +105,7 @@ def measure_floor(
         clips: The manifest's clips.
         classes: Class names.
         root: Folder that the clips' paths are relative to.
-        sample_rate: In Hz.
-        cache: Where features and results are kept.
+        features: Summaries of the clips; clips that no preparation has added are decoded here.
         multi_label: A clip may have several classes. Then the figures are mean average precisions:
             of the class frequencies, and of a kernel ridge regression of each class.
 
@@ -110,17 +120,21 @@ def measure_floor(
     if available > LARGEST:
         kept_paths = set(seeded_order((clip.path for clip in train), 0)[:LARGEST])
         train = [clip for clip in train if clip.path in kept_paths]
-        clips = train + test
-    features = build_cache(clips, root, floor_settings(sample_rate), cache)
-    split = "\n".join(sorted(f"{c.path} {c.label} {c.split == 'test'}" for c in clips))
-    kind = "v1 multi-label" if multi_label else "v1"
-    key = hashlib.sha256(f"{kind}\n{features.key}\n{split}".encode()).hexdigest()[:16]
-    kept = cache / f"floor-{key}.json"
+    files = {clip.path: root / clip.path for clip in train + test}
+    features.fill(files.values())
+    used = sorted(
+        f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(files[clip.path])[2:]}"
+        for clip in train + test
+    )
+    identity = json.dumps(["multi-label" if multi_label else "one label", *used])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    kept = features.folder / f"floor-{key}.json"
     if kept.is_file():
         result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return result
     x_train, x_test = (
-        np.stack([summarise(features.frames(clip.path)) for clip in part]) for part in (train, test)
+        np.concatenate([features.frames(files[clip.path]) for clip in part])
+        for part in (train, test)
     )
     measure = _multi_label_floor if multi_label else _single_label_floor
     with Console().status("classical floor"):

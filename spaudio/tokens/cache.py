@@ -1,181 +1,231 @@
-"""Features on disk: computed once, keyed by everything that shapes them, read by memory map."""
+"""Features on disk: computed once per clip, added as a preparation decodes it, memory-mapped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from spaudio.audio.decode import load_audio
-from spaudio.audio.manifest import Clip
 from spaudio.errors import DataError
-from spaudio.io.atomic import write_atomic
+from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
-from spaudio.io.progress import progress_bar
-from spaudio.tokens.logmel import LogMel, LogMelConfig
-from spaudio.tokens.samples import WaveformFrames, cut
 
 Frames = npt.NDArray[np.float32]
-FULL_SCALE = 32768  # of 16-bit samples, as decoders have it
 
 
-class FeatureCache:
-    """Frames of a manifest's clips, in one memory-mapped file: log-mel, or a waveform's hops.
+class _Entry(NamedTuple):
+    """Where a clip's frames are, and the state of the file that they were computed from."""
 
-    Log-mel frames are stored as float16: their values lie within about ±20, where its step of at
-    most 0.016 is far below the spread of any band. Waveforms are stored as 16-bit samples, which is
-    without loss for 16-bit audio that has the wanted rate, and resampled once for all other.
+    start: int  # in frames
+    frames: int
+    size: int  # of the audio file, in bytes
+    mtime_ns: int
+
+
+class FrameCache:
+    """Frames of clips, computed from their waveforms and appended to one memory-mapped file.
+
+    It is a `spaudio.audio.check.ClipStore`: a preparation decodes each clip once and gives it to
+    all of its stores::
+
+        cache = FrameCache(folder, front_end.cache_key, rate, front_end.extract, front_end.restore)
+        floor = FloorFeatures(folder, rate)
+        prepared = prepare(name, find, ..., stores=[cache, floor])
+        frames = cache.below(prepared.root)  # frames.frames(clip.path), frames.length(clip.path)
+        measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
+
+    An entry belongs to an absolute path, size and modification time, so clips that were added or
+    changed are computed and others are not. The index is written after the data, so that a crash
+    never leaves an entry without its frames. The next `writing` overwrites what it does leave.
+    Entries are in the order in which threads finished, which nothing depends on. A cache can be
+    pickled for processes that read it.
 
     Args:
-        folder: A folder that :func:`build_cache` has finished.
-
-    Raises:
-        DataError: If the folder holds no finished cache.
+        folder: Where caches are kept, each in a sub-folder named by a hash of its settings.
+        settings: Everything that shapes the frames; must be JSON-serialisable.
+        sample_rate: Of the waveforms that ``extract`` takes, in Hz.
+        extract: From a float32 waveform (samples,) to frames (frames, width) as they are stored,
+            of one type and width. Several threads call it, each with torch on one thread.
+        restore: From stored frames to those that `frames` returns, usually float32. It must be
+            picklable where other processes read the cache.
     """
 
-    def __init__(self, folder: Path) -> None:
-        index = folder / "index.json"
-        if not index.is_file():
-            raise DataError(f"no finished feature cache in {folder}; delete it to have it rebuilt")
-        content = json.loads(index.read_text(encoding="utf-8"))
-        self.key = folder.name
-        counts = np.asarray(content["frames"], dtype=np.int64)
-        self._ends = np.cumsum(counts)
-        self._starts = self._ends - counts
-        self._position = {path: i for i, path in enumerate(content["paths"])}
-        self._frames = np.load(folder / "frames.npy", mmap_mode="r")
-        if len(self._frames) != self._ends[-1]:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        sample_rate: int,
+        extract: Callable[[Frames], npt.NDArray[Any]],
+        restore: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    ) -> None:
+        header = {"version": 1, "settings": dict(settings), "sample_rate": sample_rate}
+        text = json.dumps(header, sort_keys=True)
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = Path(folder).absolute() / self.key
+        self.sample_rate = sample_rate
+        self._extract = extract
+        self._restore = restore
+        self._index = JsonLines(self.folder / "index.jsonl", header)
+        self._mutex = threading.Lock()
+        self._data: IO[bytes] | None = None
+        self._map: npt.NDArray[Any] | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._kind: tuple[str, int] | None = None  # type and width of all frames
+        self._count = self._whole = 0  # frames, and bytes of the index, that are whole
+        self._read()
+
+    def lacks(self, file: Path, status: os.stat_result) -> bool:
+        """Whether there are no frames of this state of the file."""
+        entry = self._entries.get(_name(file))
+        return entry is None or entry[2:] != (status.st_size, status.st_mtime_ns)
+
+    def add(self, file: Path, status: os.stat_result, waveform: Frames) -> None:
+        """Computes and appends the frames of a clip; threads may call this at the same time."""
+        frames = np.ascontiguousarray(self._extract(waveform))
+        kind = (frames.dtype.str, frames.shape[1])
+        with self._mutex:
+            if self._data is None:
+                raise ValueError("the cache is not open; add within `with cache.writing():`")
+            if self._kind not in (None, kind):
+                raise ValueError(f"frames of {kind} in a cache of {self._kind}")
+            self._kind = kind
+            entry = _Entry(self._count, len(frames), status.st_size, status.st_mtime_ns)
+            # At the place that the index says, whatever a write that failed has left there.
+            self._data.seek(entry.start * frames[:1].nbytes)
+            write_all(self._data, frames.data)
+            path = _name(file)
+            self._index.append({"path": path, "kind": kind, **entry._asdict()})
+            self._entries[path] = entry
+            self._count += len(frames)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Opens the cache for `add`; one process at a time, others wait and find what it added."""
+        with locked(self.folder.with_suffix(".lock")), one_thread():
+            self._read()
+            self._index.open(self._whole)
+            try:
+                data = self.folder / "frames.bin"
+                data.touch()
+                with data.open("r+b", buffering=0) as self._data:
+                    yield
+                    os.fsync(self._data.fileno())
+            finally:
+                self._data = self._map = None
+                self._index.close()
+
+    def fill(self, files: Iterable[Path]) -> None:
+        """Decodes and adds the clips that are lacking, one by one.
+
+        For a data set, give the cache to `spaudio.audio.prepare`, which uses threads.
+
+        Raises:
+            AudioError: If a clip cannot be decoded.
+            FileNotFoundError: If a file is missing.
+        """
+        with self.writing():
+            for file in files:
+                status = file.stat()
+                if self.lacks(file, status):
+                    self.add(file, status, load_audio(file, self.sample_rate, silent_ok=True))
+
+    def frames(self, file: Path) -> npt.NDArray[Any]:
+        """Returns a clip's frames (frames, width), as ``restore`` returns them.
+
+        Raises:
+            DataError: If the clip is not in the cache.
+        """
+        entry = self.entry(file)
+        if self._map is None:
+            assert self._kind is not None  # there is an entry
+            dtype, width = np.dtype(self._kind[0]), self._kind[1]
+            path, shape = self.folder / "frames.bin", (self._count, width)
+            self._map = np.memmap(path, dtype, "r", shape=shape)
+        return self._restore(self._map[entry.start : entry.start + entry.frames])
+
+    def length(self, file: Path) -> int:
+        """Returns the number of frames of a clip.
+
+        Raises:
+            DataError: If the clip is not in the cache.
+        """
+        return self.entry(file).frames
+
+    def entry(self, file: Path) -> _Entry:
+        """Returns what the index holds about a clip.
+
+        Raises:
+            DataError: If the clip is not in the cache.
+        """
+        try:
+            return self._entries[_name(file)]
+        except KeyError:
             raise DataError(
-                f"{folder / 'frames.npy'} holds {len(self._frames)} frames where index.json counts "
-                f"{self._ends[-1]}; delete {folder} to have it rebuilt"
-            )
+                f"no features of {file} in {self.folder}; prepare the data set again"
+            ) from None
+
+    def below(self, root: Path) -> ClipFrames:
+        """Returns a view of the cache that is read by manifest paths, which are below ``root``."""
+        return ClipFrames(self, root)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what only writing needs; a memory map is opened again where it is read."""
+        return vars(self) | {"_extract": None, "_mutex": None, "_map": None}
+
+    def _read(self) -> None:
+        """Reads the index, up to the first entry whose line or frames are not whole."""
+        self._entries, self._kind, self._count, self._whole = {}, None, 0, 0
+        data = self.folder / "frames.bin"
+        size = data.stat().st_size if data.is_file() else 0
+        for record, end in self._index.read():
+            path, (dtype, width) = record.pop("path"), record.pop("kind")
+            entry = _Entry(**record)
+            stop = entry.start + entry.frames
+            if entry.start != self._count or stop * np.dtype(dtype).itemsize * width > size:
+                return
+            self._entries[path] = entry
+            self._kind, self._count, self._whole = (dtype, width), stop, end
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """Frames of a cache by the paths of a manifest.
+
+    Args:
+        cache: The cache, filled.
+        root: Folder that the paths are relative to.
+    """
+
+    cache: FrameCache
+    root: Path
 
     def frames(self, path: str) -> Frames:
-        """Returns a clip's frames, (frames, n_mels) or (frames, hop_samples), by manifest path."""
-        i = self._position[path]
-        return restored(self._frames[self._starts[i] : self._ends[i]])
+        """Returns a clip's frames, (frames, width)."""
+        return self.cache.frames(self.root / path)
 
     def length(self, path: str) -> int:
         """Returns the number of frames of a clip."""
-        i = self._position[path]
-        return int(self._ends[i] - self._starts[i])
+        return self.cache.length(self.root / path)
 
 
-def build_cache(
-    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, folder: Path
-) -> FeatureCache:
-    """Computes the frames of all clips, or opens them where that has been done.
-
-    The cache lies in a sub-folder of ``folder`` named by a hash of the clips and of every setting,
-    so a change of either makes another cache. The index is written last: a
-    half-done cache is never taken for a finished one.
-
-    Args:
-        clips: The manifest's clips.
-        root: The folder that their paths are relative to.
-        config: What a frame is; audio is resampled to its sample rate.
-        folder: Where caches are kept.
-
-    Returns:
-        The opened cache.
-
-    Raises:
-        AudioError: If a clip has become unreadable since it was checked.
-        FileNotFoundError: If one has gone.
-    """
-    settings = json.dumps(asdict(config), sort_keys=True)
-    # The split of a clip does not shape its frames: every split of one audio set shares a cache.
-    # Size and time of change tell a file that was recorded or rendered anew.
-    status = [(clip.path, (root / clip.path).stat()) for clip in clips]
-    audio = "\n".join(sorted(f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in status))
-    key = hashlib.sha256(f"v1\n{root.resolve()}\n{settings}\n{audio}".encode()).hexdigest()[:16]
-    target = folder / key
-    with locked(folder / f"{key}.lock"):  # two runs at once compute it once
-        if not (target / "index.json").is_file():
-            _write_cache(clips, root, config, target)
-    return FeatureCache(target)
-
-
-def _write_cache(
-    clips: Sequence[Clip], root: Path, config: LogMelConfig | WaveformFrames, target: Path
-) -> None:
-    """Writes ``frames.npy`` and then, as the mark that it is finished, ``index.json``."""
-    start = time.perf_counter()
-    extract = extractor(config)
-    target.mkdir(parents=True, exist_ok=True)
-    paths = sorted({clip.path for clip in clips})
-    counts: list[int] = []
-    title = "log-mel frames" if isinstance(config, LogMelConfig) else "waveforms"
-    with (
-        (target / "frames.npy").open("wb") as file,
-        progress_bar(title, len(paths)) as advance,
-        _one_thread(),
-    ):
-        # Clip by clip to the disk: all of a large data set's frames would not fit into memory.
-        for path in paths:
-            # The manifest has decided whether a silent clip is one; here it is only read.
-            frames = extract(load_audio(root / path, config.sample_rate, silent_ok=True))
-            if not counts:
-                _write_header(file, 0, frames)
-            file.write(frames.tobytes())
-            counts.append(len(frames))
-            advance(1)
-        file.seek(0)
-        _write_header(file, sum(counts), frames)
-    index = {
-        "paths": paths,
-        "frames": counts,
-        "config": asdict(config),
-        "seconds": time.perf_counter() - start,
-    }
-    write_atomic(target / "index.json", json.dumps(index).encode())
-
-
-def extractor(config: LogMelConfig | WaveformFrames) -> Callable[[Frames], npt.NDArray[Any]]:
-    """Returns what turns a waveform (samples,) into frames as the cache stores them."""
-    if isinstance(config, WaveformFrames):
-        hop = config.hop_samples
-
-        def hops(waveform: Frames) -> npt.NDArray[np.int16]:
-            steps = (cut(waveform, hop) * FULL_SCALE).round()
-            return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-
-        return hops
-    front_end = LogMel(config)
-
-    @torch.inference_mode()
-    def log_mel(waveform: Frames) -> npt.NDArray[np.float16]:
-        frames: Frames = front_end(torch.from_numpy(waveform)).numpy()
-        return frames.astype(np.float16)
-
-    return log_mel
-
-
-def restored(stored: npt.NDArray[Any]) -> Frames:
-    """Returns frames that :func:`extractor` has made as float32: log-mel, or full scale at 1."""
-    frames = np.asarray(stored, dtype=np.float32)
-    return frames / np.float32(FULL_SCALE) if stored.dtype == np.int16 else frames
-
-
-def _write_header(file: IO[bytes], count: int, like: npt.NDArray[Any]) -> None:
-    """Writes the header of ``frames.npy``; NumPy leaves room in it for the count to grow."""
-    descr = np.lib.format.dtype_to_descr(like.dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": (count, *like.shape[1:])}
-    np.lib.format.write_array_header_1_0(file, header)
+def _name(file: Path) -> str:
+    return os.path.abspath(file)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs torch on one thread: a clip's operations are too small to be worth sharing out.
+def one_thread() -> Iterator[None]:
+    """Runs torch on one thread: a clip's operations are too small to be shared out.
 
     Beside other busy processes the barriers between threads would cost a hundred times the work.
     """

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from spaudio.audio.manifest import Clip
-from spaudio.report.floor import floor_settings, measure_floor, summarise
+from spaudio.report.floor import FloorFeatures, measure_floor, summarise
 
 
 @pytest.mark.parametrize("length", [9, 43, 100])
@@ -31,9 +31,12 @@ def test_the_shortest_clips_have_a_finite_summary(length: int) -> None:
     assert np.isfinite(summarise(np.ones((length, 40), dtype=np.float32))).all()
 
 
-def test_bands_follow_the_sample_rate() -> None:
-    assert floor_settings(8000).n_mels == 40
-    assert floor_settings(16000).n_mels == 64
+@pytest.mark.parametrize(("rate", "bands"), [(8000, 40), (16000, 64)])
+def test_bands_follow_the_sample_rate(tmp_path: Path, rate: int, bands: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(2000)), rate)
+    features = FloorFeatures(tmp_path / "features", rate)
+    features.fill([tmp_path / "a.wav"])
+    assert features.frames(tmp_path / "a.wav").shape == (1, 2 * bands + 20 + 160)
 
 
 def test_the_floor_is_scored_on_the_test_split_and_kept(
@@ -47,14 +50,14 @@ def test_the_floor_is_scored_on_the_test_split_and_kept(
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * tone + 0.01 * rng.normal(size=2400), 8000)
         split = "test" if i >= 28 else "train"
         clips.append(Clip(f"{i}.wav", label, split, "g", 0.3, 8000))
-    cache = tmp_path / "cache"
-    found = measure_floor(clips, ("high", "low"), tmp_path, 8000, cache)
+    features = FloorFeatures(tmp_path / "features", 8000)
+    found = measure_floor(clips, ("high", "low"), tmp_path, features)
     assert found["svm"] == 1.0
     assert found["majority"] == pytest.approx(9 / 12)
     monkeypatch.setattr("spaudio.report.floor.SVC", None)  # must not be fitted again
-    assert measure_floor(clips, ("high", "low"), tmp_path, 8000, cache) == found
+    assert measure_floor(clips, ("high", "low"), tmp_path, features) == found
     assert "trained_on" not in found
-    assert json.loads(next(cache.glob("floor-*.json")).read_text()) == found
+    assert json.loads(next(features.folder.glob("floor-*.json")).read_text()) == found
 
 
 def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
@@ -66,11 +69,11 @@ def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.normal(size=2400), 8000)
         clips.append(Clip(f"{i}.wav", "ab"[i % 2], "test" if i < 6 else "train", "g", 0.3, 8000))
     monkeypatch.setattr("spaudio.report.floor.LARGEST", 10)
-    found = measure_floor(clips, ("a", "b"), tmp_path, 8000, tmp_path / "cache")
+    features = FloorFeatures(tmp_path / "features", 8000)
+    found = measure_floor(clips, ("a", "b"), tmp_path, features)
     assert found["trained_on"] == 10
     # Nothing is computed for the clips that are left out.
-    (index,) = (tmp_path / "cache").glob("*/index.json")
-    assert len(json.loads(index.read_text())["paths"]) == 16
+    assert sum(features.lacks(f, f.stat()) for f in tmp_path.glob("*.wav")) == 14
 
 
 def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path)
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * wave + 0.01 * rng.normal(size=2400), 8000)
         split = "test" if i >= 45 else "train"
         clips.append(Clip(f"{i}.wav", ",".join(names), split, "g", 0.3, 8000))
-    cache = tmp_path / "cache"
-    found = measure_floor(clips, ("high", "low"), tmp_path, 8000, cache, multi_label=True)
+    features = FloorFeatures(tmp_path / "features", 8000)
+    found = measure_floor(clips, ("high", "low"), tmp_path, features, multi_label=True)
     assert found["majority"] == pytest.approx(2 / 3)  # the share of clips that have the class
     assert found["svm"] > 0.99

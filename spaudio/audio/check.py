@@ -1,0 +1,171 @@
+"""Decodes every clip of a data set once: to check it, and to fill the stores that lack it.
+
+What checking found is appended to a journal. An interrupted preparation reads its journal back and
+checks only the rest. A finding counts as long as its file keeps size and modification time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, resample
+from spaudio.errors import AudioError
+from spaudio.io.journal import JsonLines
+from spaudio.io.progress import progress_bar
+
+# A journal written under other rules is not read.
+_RULES = {"version": 2, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
+_QUEUED = 4096  # clips per batch for the threads, so that memory stays small on large data sets
+
+
+class ClipStore(Protocol):
+    """Keeps something computed from each clip's waveform, such as its features.
+
+    Attributes:
+        sample_rate: Rate in Hz of the waveforms that `add` expects.
+    """
+
+    sample_rate: int
+
+    def writing(self) -> AbstractContextManager[object]:
+        """Opens the store for `lacks` and `add`; other processes wait for its end."""
+
+    def lacks(self, file: Path, status: os.stat_result) -> bool:
+        """Whether the store has nothing for this state of the file."""
+
+    def add(self, file: Path, status: os.stat_result, waveform: NDArray[np.float32]) -> None:
+        """Adds a clip; several threads may call this at the same time, in any order."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What checking one file found: duration and rate, or the reason why it cannot be used."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    seconds: float | None = None
+    sample_rate: int | None = None
+    reason: str | None = None
+
+
+def check_clips(
+    paths: Sequence[str],
+    root: Path,
+    journal: Path,
+    *,
+    stores: Sequence[ClipStore] = (),
+    silent_ok: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+    on_new: Callable[[], None] = lambda: None,
+) -> dict[str, Finding]:
+    """Decodes the clips that the journal does not know or that a store lacks, each once.
+
+    Args:
+        paths: Clips, relative to ``root``.
+        root: Audio root; a journal of another root starts afresh.
+        journal: The journal's file.
+        stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
+        silent_ok: Silent clips are not bad.
+        workers: Threads that decode and compute what the stores keep.
+        progress: Show a bar.
+        on_new: Called before the first clip is checked that the journal does not know.
+
+    Returns:
+        The findings by path.
+
+    Raises:
+        AudioError: If a clip is too short to be resampled for a store.
+    """
+    lines = JsonLines(journal, {**_RULES, "root": os.fspath(root)})
+    known, end = _read(lines)
+    findings: dict[str, Finding] = {}
+    rest: list[tuple[str, os.stat_result, list[ClipStore]]] = []
+    with ExitStack() as stack:
+        for store in stores:
+            stack.enter_context(store.writing())
+        new = False
+        for path in paths:
+            try:
+                status = (root / path).stat()
+            except (OSError, ValueError):
+                # `decode` reports what is wrong: missing, a loop of links, a bad name.
+                findings[path] = _check_file(root, silent_ok, path, None, ())
+                continue
+            found = known.get(path)
+            if found and (found.size, found.mtime_ns) != (status.st_size, status.st_mtime_ns):
+                found = None
+            wanting = [store for store in stores if store.lacks(root / path, status)]
+            if found and (found.reason or not wanting):
+                findings[path] = found
+            else:
+                rest.append((path, status, wanting))
+                new = new or found is None
+        if new:
+            on_new()
+        lines.open(end)
+        stack.callback(lines.close)
+        if not rest:
+            return findings
+        done = len(paths) - len(rest)
+        advance = stack.enter_context(
+            progress_bar("Checking clips", len(paths), done=done, show=progress)
+        )
+        pool = ThreadPoolExecutor(max(1, workers))
+        try:
+            for start in range(0, len(rest), _QUEUED):
+                queued = rest[start : start + _QUEUED]
+                for finding in pool.map(lambda job: _check_file(root, silent_ok, *job), queued):
+                    if known.get(finding.path) != finding:
+                        lines.append(asdict(finding))
+                    findings[finding.path] = finding
+                    advance(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return findings
+
+
+def _read(lines: JsonLines) -> tuple[dict[str, Finding], int]:
+    """Returns the findings of a journal and how many of its bytes are whole."""
+    known: dict[str, Finding] = {}
+    end = 0
+    for record, after in lines.read():
+        try:
+            finding = Finding(**record)
+        except TypeError:
+            break
+        known[finding.path], end = finding, after
+    return known, end
+
+
+def _check_file(
+    root: Path,
+    silent_ok: bool,
+    path: str,
+    status: os.stat_result | None,
+    stores: Sequence[ClipStore],
+) -> Finding:
+    file = root / path
+    size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+    try:
+        waveform, rate = decode(file, silent_ok=silent_ok)
+    except AudioError as error:
+        return Finding(path, size, mtime_ns, reason=str(error).removeprefix(f"{file}: "))
+    waveforms: dict[int, NDArray[np.float32]] = {}
+    for store in stores:
+        wanted = store.sample_rate
+        if wanted not in waveforms:
+            waveforms[wanted] = resample(waveform, rate, wanted, file)
+        if status is not None:
+            store.add(file, status, waveforms[wanted])
+    return Finding(path, size, mtime_ns, round(len(waveform) / rate, 6), rate)
