@@ -1,4 +1,7 @@
-"""Learned filters over tokens, for any transformer. Needs torch alone."""
+"""Learned filters over tokens, for any transformer. Needs torch alone.
+
+Importing a filter's module registers it in :data:`FILTERS`.
+"""
 
 from spaudio.filters.adaptive import AdaptiveFilterBank
 from spaudio.filters.analysis import (

@@ -1,4 +1,4 @@
-"""Gains that change from token to token: arXiv 2406.10254, Fig. 2C."""
+"""A filterbank whose gains vary over tokens: arXiv 2406.10254, Fig. 2C."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from spaudio.filters.bank import filterbank_valid
+from spaudio.filters.bank import filterbank_window
 from spaudio.filters.base import TokenFilter, check_tokens, without_padding
 from spaudio.filters.functional import filterbank
-from spaudio.filters.mask import KeyValueCache, MaskPredictor
+from spaudio.filters.mask import MaskPredictor
 from spaudio.filters.multiscale import MultiScaleFilterBank
+from spaudio.filters.transformer import KeyValueCache
 
 
 class AdaptiveFilterBank(TokenFilter):
     """A filterbank whose learned gains are multiplied by a mask predicted from the tokens.
 
     A time-varying filter, as in mask-based source separation (Conv-TasNet, arXiv 1809.07454): a
-    small transformer reads the tokens and opens each filter of the bank by a factor in (0, 1).
+    small transformer reads the tokens and predicts a factor in (0, 1) for each token and filter.
 
     Args:
         dim: Embedding dimensions.
         num_filters: M of a single-scale bank.
         kernel_size: K of a single-scale bank, in tokens.
-        scales: Pairs (num_filters, kernel_size) of a multi-scale bank, in place of the two above.
+        scales: Pairs (num_filters, kernel_size) of a multi-scale bank, which replace the two above.
         width: Dimensions of the mask's transformer.
         layers: Number of its layers.
         heads: Number of its attention heads.
@@ -90,8 +92,8 @@ class AdaptiveFilterBank(TokenFilter):
         mask: Tensor = self.mask(without_padding(x, padding_mask), padding_mask)
         return mask
 
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """See the base class."""
         return filterbank(
             x,
             self.bank.taps(),
@@ -101,27 +103,27 @@ class AdaptiveFilterBank(TokenFilter):
             activation=self.bank.activation,
         )
 
+    @override
     def step(self, window: Tensor, memory: KeyValueCache) -> Tensor:
-        """See the base class; ``memory`` is the cache of the mask's transformer."""
         mask = self.mask(window[:, self.extent[0] :], cache=memory)
         gains = self.bank.gains * mask
-        return filterbank_valid(window, self.bank.taps(), gains, self.bank.activation)
+        return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
 
+    @override
     def new_memory(self) -> KeyValueCache:
-        """See the base class."""
         return KeyValueCache(len(self.mask.layers))
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class."""
         return self.bank.taps()
 
     @property
     def receptive_field(self) -> tuple[float, float]:
-        """Every token that the mask's attention sees; ``extent`` is that of the kernels alone."""
+        """Of the mask's attention, which sees all tokens; ``extent`` is that of the kernels."""
         return math.inf, 0 if self.causal else math.inf
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         bank = self.bank.config()
         return {
             "name": self.name,
@@ -135,6 +137,6 @@ class AdaptiveFilterBank(TokenFilter):
             "zero_init": bank["zero_init"],
         }
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; the bank, and the mask's matrix products and attention."""
         return self.bank.flops(tokens, dim) + self.mask.flops(tokens, dim)

@@ -1,4 +1,4 @@
-"""Filters over audio tokens in physical units: milliseconds, and Hz of modulation."""
+"""Properties of filters in physical units: milliseconds, and Hz of modulation frequency."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spaudio.filters.base import TokenFilter
 
 
 def receptive_field_ms(filter: TokenFilter, hop_seconds: float) -> tuple[float, float]:
-    """How far a filter sees.
+    """Receptive field of a filter in milliseconds.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds from one token to the next.
+        hop_seconds: Seconds per token.
 
     Returns:
         Milliseconds to the left and to the right of a token; ``math.inf`` for the whole sequence.
@@ -33,12 +33,12 @@ def receptive_field_ms(filter: TokenFilter, hop_seconds: float) -> tuple[float, 
 def modulation_response(
     filter: TokenFilter, hop_seconds: float, n_fft: int = 512
 ) -> tuple[Tensor, Tensor]:
-    """Frequency response over modulation frequency: how fast a dimension rises and falls in time.
+    """Frequency response over modulation frequency, in Hz.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds from one token to the next.
-        n_fft: Number of frequencies around the circle.
+        hop_seconds: Seconds per token.
+        n_fft: Number of frequencies from 0 to the token rate.
 
     Returns:
         Frequencies in Hz (n_fft // 2 + 1,), up to half the token rate, and the complex response
@@ -53,13 +53,13 @@ def modulation_response(
 
 
 def centre_frequency(response: Tensor) -> Tensor:
-    """Centroid of the power of each kernel, by which plots sort them.
+    """Centroid of the power spectrum of each kernel.
 
     Args:
-        response: Complex (M, bins), from 0 to 1/2 cycle/token.
+        response: Complex (M, bins), from 0 to 1/2 cycle per token.
 
     Returns:
-        (M,) in cycles/token; 0 for a kernel without power.
+        (M,) in cycles per token; 0 for a kernel of zeros.
     """
     power = response.abs().square()
     frequency = torch.linspace(0, 0.5, power.shape[-1], dtype=power.dtype)
@@ -68,14 +68,14 @@ def centre_frequency(response: Tensor) -> Tensor:
 
 
 def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """Masks of all token-adaptive filters in a model while something runs it.
+    """Records the masks of all adaptive filters in a model during a run.
 
     Args:
-        model: Any module that holds filters.
+        model: Any module that contains filters.
         run: Runs the model, for instance on one clip.
 
     Returns:
-        (batch, tokens, M) by the filter's name in the model, of its last call.
+        Mask (batch, tokens, M) of the last call of each filter, by its name in the model.
     """
     masks: dict[str, Tensor] = {}
 
@@ -96,11 +96,11 @@ def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tenso
 
 
 def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
-    """A filter in one line: name, parameters, receptive field in tokens and, given a hop, in ms.
+    """Describes a filter in one line: name, parameters and receptive field.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds from one token to the next, or None.
+        hop_seconds: Seconds per token, to give the receptive field in milliseconds too.
 
     Raises:
         ValueError: If the hop is not positive.
@@ -113,17 +113,17 @@ def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
 
 
 def check_hop(hop_seconds: float) -> float:
-    """The hop, if it is a positive number of seconds.
+    """Returns the hop.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not a positive number of seconds.
     """
     if not 0 < hop_seconds < math.inf:
-        raise ValueError(f"hop_seconds must be positive seconds a token; got {hop_seconds}")
+        raise ValueError(f"hop_seconds must be positive seconds per token; got {hop_seconds}")
     return hop_seconds
 
 
 def _extent(sides: tuple[float, float]) -> str:
-    """``-15 ... +0``, or ``all`` for a side without bound."""
+    """``-15 ... +0``; ``all`` for an infinite side."""
     left, right = ("all" if math.isinf(side) else f"{side:g}" for side in sides)
     return f"-{left} ... +{right}"

@@ -1,11 +1,10 @@
-"""A layer that filters what it returns.
+"""Attaches a filter to a layer, so that the layer filters its output.
 
-A filtered layer keeps its identity. It becomes an instance of a subclass of its own class, made
-here, whose ``forward`` filters what the class returned; the filter is a child module of the layer.
-Torch's ``parametrize`` and ``fully_shard`` do the same, for the same reasons: ``isinstance`` and
-attributes hold, names in the state dict stay, deepcopy and pickle copy the filter with the layer,
-compile and export see plain code, and ``nn.TransformerEncoderLayer`` keeps the fast path that a
-hook would turn off, so that its output stays bit-identical.
+The layer's class is replaced by a generated subclass whose ``forward`` filters the output, and the
+filter becomes a child module of the layer. ``torch.nn.utils.parametrize`` and ``fully_shard`` use
+the same technique. Its advantages: ``isinstance`` checks and attributes still work, names in the
+state dict stay the same, deepcopy and pickle copy the filter with the layer, compile and export see
+plain code, and ``nn.TransformerEncoderLayer`` keeps its fast path, which a hook would disable.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ UNFILTERED = "_unfiltered_class"
 
 
 def is_filtered(module: nn.Module) -> bool:
-    """Whether :func:`attach` gave the module a filter."""
+    """Whether a filter is attached to the module."""
     return hasattr(module, LAYOUT)
 
 
 def attach(layer: nn.Module, filter: TokenFilter, layout: Layout) -> None:
-    """Makes a layer filter what it returns."""
+    """Attaches a filter to a layer, in place."""
     filter.train(layer.training)
     layer.add_module(CHILD, filter)
     setattr(layer, LAYOUT, layout)
@@ -42,11 +41,13 @@ def detach(layer: nn.Module) -> None:
     """Undoes :func:`attach`.
 
     Raises:
-        ValueError: If something else subclassed the layer since, as ``fully_shard`` does.
+        ValueError: If the layer's class was replaced again since, as ``fully_shard`` does.
     """
     base = vars(type(layer)).get(UNFILTERED)
     if base is None:
-        raise ValueError(f"{type(layer).__name__} was subclassed after its filter; undo that first")
+        raise ValueError(
+            f"a filter was attached before the class {type(layer).__name__} was set; undo that first"
+        )
     layer.__class__ = base
     delattr(layer, CHILD)
     delattr(layer, LAYOUT)
@@ -54,7 +55,7 @@ def detach(layer: nn.Module) -> None:
 
 @functools.cache
 def filtered_class(base: Any) -> Any:
-    """The subclass of a layer's class that filters; one for each class."""
+    """The filtering subclass of a layer's class, cached."""
 
     @functools.wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +63,7 @@ def filtered_class(base: Any) -> Any:
         return getattr(self, LAYOUT).apply(getattr(self, CHILD), output, args, kwargs)
 
     def reduce_ex(self: Any, protocol: Any) -> Any:
-        # The class has no importable name: copies and pickles make it anew from its base.
+        # The class cannot be imported by name: copies and pickles create it from its base.
         return _blank, (base,), self.__getstate__()
 
     body = {
@@ -75,6 +76,6 @@ def filtered_class(base: Any) -> Any:
 
 
 def _blank(base: Any) -> Any:
-    """A filtered layer without content, for copy and pickle to fill."""
+    """An uninitialised filtered layer, whose state copy and pickle set."""
     cls = filtered_class(base)
     return cls.__new__(cls)

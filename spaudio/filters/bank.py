@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import ACTIVATIONS
@@ -18,8 +19,8 @@ from spaudio.filters.functional import filterbank
 class FilterBank(TokenFilter):
     """M learned kernels over tokens, ReLU, learned gains, a sum and a residual.
 
-    ``y = x + sum_m gain_m * relu(kernel_m * x)`` for every dimension of the embedding alike. It
-    has M (K + 1) parameters, and neither bias nor mixing of dimensions.
+    ``y = x + sum_m gain_m * relu(kernel_m * x)``, the same for every embedding dimension. With
+    shared gains it has M (K + 1) parameters. It has no bias and does not mix dimensions.
 
     Args:
         num_filters: M.
@@ -64,15 +65,15 @@ class FilterBank(TokenFilter):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)`` would.
+        """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.
 
-        That is uniform within 1/sqrt(K) for the kernels and 1/sqrt(M) for the gains.
+        Kernels are uniform within ±1/sqrt(K), gains within ±1/sqrt(M).
         """
         reset_rows(self.kernels)
         reset_rows(self.gains, zero=self.zero_init)
 
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """See the base class."""
         return filterbank(
             x,
             self.kernels,
@@ -82,16 +83,16 @@ class FilterBank(TokenFilter):
             activation=self.activation,
         )
 
-    def valid(self, window: Tensor) -> Tensor:
-        """See the base class."""
-        return filterbank_valid(window, [self.kernels], self.gains, self.activation)
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
+        return filterbank_window(window, [self.kernels], self.gains, self.activation)
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class."""
         return [self.kernels]
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         return {
             "name": self.name,
             "num_filters": self.num_filters,
@@ -102,22 +103,22 @@ class FilterBank(TokenFilter):
             "zero_init": self.zero_init,
         }
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; 2 tokens dim M (K + 1)."""
         return 2 * tokens * dim * self.num_filters * (self.kernel_size + 1)
 
 
-def filterbank_valid(
+def filterbank_window(
     window: Tensor, kernels: Sequence[Tensor], gains: Tensor, activation: str
 ) -> Tensor:
-    """A causal filterbank on the last tokens of a window: what streaming needs.
+    """Filters the last tokens of a window, for streaming.
 
-    It spares a stream the K - 1 past outputs that :func:`spaudio.filters.filterbank` would compute
-    again with every new token.
+    Unlike :func:`spaudio.filters.filterbank`, it does not compute the outputs of the K - 1 past
+    tokens again.
 
     Args:
-        window: (batch, K - 1 + tokens, dim), K being the longest kernel.
-        kernels: One tensor (M_i, K_i) a scale.
+        window: (batch, K - 1 + tokens, dim), where K is the size of the longest kernel.
+        kernels: One tensor (M_i, K_i) per scale, causal.
         gains: (M,), (dim, M) or (batch, tokens, M).
         activation: A key of ``ACTIVATIONS``.
 
@@ -132,7 +133,7 @@ def filterbank_valid(
 
 
 def check_size(num_filters: int, kernel_size: int) -> None:
-    """Raises ValueError where a bank would have no filter or no tap."""
+    """Raises ValueError if a size is below 1."""
     if num_filters < 1 or kernel_size < 1:
         raise ValueError(
             "num_filters and kernel_size must be at least 1; "
@@ -141,13 +142,13 @@ def check_size(num_filters: int, kernel_size: int) -> None:
 
 
 def check_activation(activation: str) -> None:
-    """Raises ValueError where the activation is unknown."""
+    """Raises ValueError if the activation is unknown."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:
-    """Shape of the gains by name: ``"shared"`` -> (M,), ``"per_dim"`` -> (dim, M)."""
+    """Shape of the gains: (M,) for ``"shared"``, (dim, M) for ``"per_dim"``."""
     if gains == "shared":
         return (num_filters,)
     if gains != "per_dim":
@@ -158,13 +159,13 @@ def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...
 
 
 def gains_config(gains: Tensor) -> dict[str, Any]:
-    """The options that :func:`gains_shape` reads, from the gains themselves."""
+    """The options of :func:`gains_shape` that give gains of this shape."""
     if gains.dim() == 1:
         return {"gains": "shared"}
     return {"gains": "per_dim", "dim": gains.shape[0]}
 
 
 def reset_rows(weight: Tensor, *, zero: bool = False) -> None:
-    """Draws each row (..., n) uniformly within 1/sqrt(n), as ``Conv1d`` does with fan-in n."""
+    """Draws rows (..., n) uniformly within ±1/sqrt(n), as ``Conv1d`` does for fan-in n."""
     bound = 0.0 if zero else 1 / math.sqrt(weight.shape[-1])
     nn.init.uniform_(weight, -bound, bound)

@@ -1,4 +1,4 @@
-"""What every filter over tokens can do and say about itself."""
+"""The base class of all filters over tokens."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.definition import padding
+from spaudio.filters.make import register
 
 
 class TokenFilter(nn.Module):
     """Base of all filters: ``forward(x, padding_mask) = x + filtered(x, padding_mask)``.
 
-    A subclass gives ``valid``, ``taps``, ``config`` and ``flops``; the rest follows from them.
+    A subclass defines ``convolve``, ``taps``, ``config`` and ``flops``; the base class derives the
+    rest from them. One that also has a ``name`` is registered in ``FILTERS``.
 
     Attributes:
-        name: What :func:`spaudio.filters.make_filter` calls the class.
+        name: Name of the class for :func:`spaudio.filters.make_filter`.
         causal: Whether a token sees only itself and the past.
     """
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            register(cls)
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
@@ -34,7 +41,7 @@ class TokenFilter(nn.Module):
         Args:
             x: Token embeddings (batch, tokens, dim).
             padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count
-                as zeros for all others and pass through unchanged.
+                as zeros for all other tokens and pass through unchanged.
 
         Returns:
             (batch, tokens, dim).
@@ -48,13 +55,13 @@ class TokenFilter(nn.Module):
         """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
         check_tokens(x, padding_mask)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
-        return without_padding(self.valid(window), padding_mask)
+        return without_padding(self.convolve(window), padding_mask)
 
-    def valid(self, window: Tensor) -> Tensor:
-        """What :meth:`filtered` returns where no zeros are put around the tokens.
+    def convolve(self, window: Tensor) -> Tensor:
+        """Filters tokens without padding: :meth:`filtered` given the neighbouring tokens.
 
         Args:
-            window: (batch, left + tokens + right, dim), left and right being the ``extent``.
+            window: (batch, left + tokens + right, dim), where (left, right) is the ``extent``.
 
         Returns:
             (batch, tokens, dim).
@@ -62,31 +69,31 @@ class TokenFilter(nn.Module):
         raise NotImplementedError
 
     def step(self, window: Tensor, memory: Any) -> Tensor:
-        """:meth:`valid` for tokens that arrive in pieces; see :class:`FilterStream`.
+        """:meth:`convolve` for tokens that arrive in pieces; see :class:`FilterStream`.
 
         Args:
-            window: As for :meth:`valid`.
-            memory: What :meth:`new_memory` returned when the stream began; it may be changed.
+            window: As for :meth:`convolve`.
+            memory: The stream's state, from :meth:`new_memory`; may be modified.
         """
-        return self.valid(window)
+        return self.convolve(window)
 
     def new_memory(self) -> Any:
-        """What a stream must remember beside the last tokens: nothing, for most filters."""
+        """State of a new stream besides the last tokens; most filters have none."""
         return None
 
     def taps(self) -> Sequence[Tensor]:
-        """The impulse responses, as ``Conv1d`` applies them: one tensor (M_i, K_i) a scale."""
+        """The kernels, as ``Conv1d`` applies them: one tensor (M_i, K_i) per scale."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What ``make_filter(**config)`` needs to build this filter anew; plain JSON values."""
+        """Arguments of ``make_filter`` that rebuild this filter, as JSON values."""
         raise NotImplementedError
 
     def flops(self, tokens: int, dim: int) -> int:
         """Floating-point operations of one forward pass over one sequence.
 
         A multiplication and an addition count as two. The activation and the residual, one
-        operation a value each, are left out.
+        operation per value each, are not counted.
 
         Args:
             tokens: Length of the sequence.
@@ -96,15 +103,15 @@ class TokenFilter(nn.Module):
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Tokens that the kernels cover to the left and to the right of a token."""
+        """Number of tokens that the kernels cover to the left and to the right of a token."""
         extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
         return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
 
     @property
     def receptive_field(self) -> tuple[float, float]:
-        """Tokens seen to the left and to the right of a token, itself not counted.
+        """Number of tokens that a token sees to its left and to its right.
 
-        Whole numbers, or ``math.inf`` where every token on that side is seen.
+        ``math.inf`` where it sees all tokens on that side.
         """
         return self.extent
 
@@ -114,16 +121,16 @@ class TokenFilter(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def frequency_response(self, n_fft: int = 512) -> Tensor:
-        """Complex gain of every kernel at the frequencies 0, 1/n_fft, ... up to 1/2 cycle/token.
+        """Complex gain of every kernel at the frequencies 0, 1/n_fft, ..., 1/2 cycle per token.
 
-        A kernel answers ``exp(2j pi f t)`` by ``H(f) exp(2j pi f t)``, before any activation; the
-        phase is relative to the current token.
+        The response of a kernel to ``exp(2j pi f t)`` is ``H(f) exp(2j pi f t)``, before any
+        activation; the phase is relative to the current token.
 
         Args:
-            n_fft: Number of frequencies around the circle.
+            n_fft: Number of frequencies from 0 to 1 cycle per token.
 
         Returns:
-            Complex (M, n_fft // 2 + 1) on the CPU, M counting the kernels of all scales in order.
+            Complex (M, n_fft // 2 + 1) on the CPU, M being the kernels of all scales in order.
 
         Raises:
             ValueError: If ``n_fft`` is below 1.
@@ -135,7 +142,7 @@ class TokenFilter(nn.Module):
         for kernel in self.taps():
             taps = kernel.detach().cpu().to(torch.promote_types(kernel.dtype, torch.float32))
             left, _ = padding(taps.shape[-1], self.causal)
-            # Reduced modulo n_fft in integers, so that long kernels keep an exact phase.
+            # Modulo n_fft in integers, to keep the phase of long kernels exact.
             turns = torch.outer(torch.arange(taps.shape[-1]) - left, bins) % n_fft
             angle = 2 * torch.pi * turns.to(taps.dtype) / n_fft
             wave = torch.polar(torch.ones_like(angle), angle)
@@ -143,7 +150,7 @@ class TokenFilter(nn.Module):
         return torch.cat(responses)
 
     def save_pretrained(self, directory: Any, **options: Any) -> None:
-        """Saves weights (safetensors) and settings (JSON), for a folder or the Hugging Face Hub.
+        """Saves weights (safetensors) and settings (JSON) to a folder or the Hugging Face Hub.
 
         Args:
             directory: The folder.
@@ -152,13 +159,13 @@ class TokenFilter(nn.Module):
         Raises:
             ImportError: If huggingface_hub is missing.
         """
-        from spaudio.filters.hub import SavedFilters
+        from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
         SavedFilters.of({self.name: self}).save_pretrained(directory, **options)
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
-        """Loads a filter that :meth:`save_pretrained` saved.
+        """Loads a filter from :meth:`save_pretrained`.
 
         Args:
             source: Folder, or repository of the Hub.
@@ -166,7 +173,7 @@ class TokenFilter(nn.Module):
 
         Raises:
             ImportError: If huggingface_hub is missing.
-            ValueError: If what was saved is no single filter of this class.
+            ValueError: If the source does not hold exactly one filter, of this class.
         """
         from spaudio.filters.hub import SavedFilters
 
@@ -179,7 +186,7 @@ class TokenFilter(nn.Module):
         return found[0]
 
     def extra_repr(self) -> str:
-        """The settings that differ between filters of one class."""
+        """The settings, for ``repr``."""
         return ", ".join(
             f"{key}={value!r}" for key, value in self.config().items() if key != "name"
         )

@@ -1,7 +1,7 @@
-"""The definition of a filterbank over tokens, written with conv1d: the oracle of every faster path.
+"""The reference implementation of a filterbank over tokens, with conv1d.
 
-Reference: Verma & Pilanci, "Towards Signal Processing In Large Language Models", arXiv 2406.10254,
-Fig. 1C. The public summary of the paper leaves shapes open; ours is the reading
+Source: Verma & Pilanci, "Towards Signal Processing In Large Language Models", arXiv 2406.10254,
+Fig. 1C. The public summary of the paper does not state the shapes; this implementation is
 ``Conv1d(1 -> M, K) -> ReLU -> Conv1d(M -> 1, 1x1)``, shared by all dimensions.
 """
 
@@ -21,18 +21,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def padding(kernel_size: int, causal: bool) -> tuple[int, int]:
-    """Zeros that go before and after the tokens so that output and input have the same length.
+    """Number of zeros before and after the tokens that keep the length of the sequence.
 
-    They are also the receptive field to the left and right of a token. Causal taps cover
-    ``t-K+1 ... t``; centred ones ``t-(K-1)//2 ... t+K//2``, so an even kernel reaches one token
-    further into the future than into the past, as ``padding="same"`` does in ``Conv1d``.
+    It is also the receptive field to the left and to the right of a token. Causal taps cover
+    ``t-K+1 ... t``, centred ones ``t-(K-1)//2 ... t+K//2``: an even kernel reaches one token
+    further into the future than into the past, as with ``padding="same"`` in ``Conv1d``.
 
     Args:
         kernel_size: Number of taps K, in tokens.
-        causal: Whether a token may see only itself and the past.
+        causal: Whether a token sees only itself and the past.
 
     Returns:
-        Tokens to the left, tokens to the right.
+        Number of tokens to the left, and to the right.
     """
     if causal:
         return kernel_size - 1, 0
@@ -48,16 +48,16 @@ def filterbank_definition(
     padding_mask: Tensor | None,
     activation: str,
 ) -> Tensor:
-    """Filters every dimension of ``x`` along the tokens, by the book.
+    """Filters every dimension of ``x`` along the tokens.
 
-    It holds the whole time-frequency representation, (batch, dim, M, tokens); use
-    :func:`spaudio.filters.filterbank`, which checks its arguments, unless you need an oracle.
+    This is the reference for tests: it stores the whole time-frequency representation (batch, dim,
+    M, tokens) and does not check its arguments. Use :func:`spaudio.filters.filterbank` instead.
 
     Args:
         x: Token embeddings (batch, tokens, dim).
-        kernels: One tensor (M_i, K_i) a scale. Taps are applied as ``Conv1d`` applies them
-            (cross-correlation): the last tap of a causal kernel weighs the current token.
-        gains: (M,), (dim, M) or (batch, tokens, M), where M = sum of all M_i, in order of scale.
+        kernels: One tensor (M_i, K_i) per scale. Taps are applied as by ``Conv1d``
+            (cross-correlation): the last tap of a causal kernel multiplies the current token.
+        gains: (M,), (dim, M) or (batch, tokens, M), where M is the sum of all M_i.
         causal: Causal or centred taps; see :func:`padding`.
         padding_mask: (batch, tokens), True where a token is padding, or None.
         activation: A key of ``ACTIVATIONS``.
@@ -74,8 +74,8 @@ def filterbank_definition(
         for kernel in kernels
     ]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=1))
-    # No einsum: it reshapes inside, which torch.export cannot prove where the number of tokens is
-    # itself computed from that of samples.
+    # No einsum: torch.export cannot verify its internal reshape where the number of tokens is
+    # computed from the number of samples.
     if gains.dim() == 1:
         y = F.conv1d(representation, gains.view(1, -1, 1)).view(batch, dim, tokens)
     else:

@@ -1,4 +1,4 @@
-"""The bank without its ReLU: the null that shows what the non-linearity is worth."""
+"""The filterbank without ReLU: a baseline that shows the effect of the non-linearity."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter, check_tokens
 from spaudio.filters.definition import padding
-from spaudio.filters.depthwise import depthwise_valid
+from spaudio.filters.depthwise import depthwise_window
 from spaudio.filters.functional import filterbank
 
 
 class FIRFilter(FilterBank):
-    """A filterbank without activation, which is exactly one FIR filter of K taps.
+    """A filterbank without activation, which is equivalent to one FIR filter of K taps.
 
-    It has the bank's parameters, hence the bank's training dynamics, and runs as the one kernel
-    that they collapse to, at 1/M of the bank's cost.
+    It is trained with the parameters of the bank and computed as the single kernel that they
+    collapse to, at 1/M of the cost.
 
     Args:
         num_filters: M.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
-        gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one each.
+        gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one per dimension.
         dim: Embedding dimensions; needed for ``gains="per_dim"``.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
         device: Where the parameters live.
@@ -62,11 +63,11 @@ class FIRFilter(FilterBank):
         )
 
     def collapsed(self) -> Tensor:
-        """The FIR filter itself: (1, K) for shared gains, (dim, K) for gains per dimension."""
+        """The FIR filter: (1, K) for shared gains, (dim, K) for gains per dimension."""
         return (self.gains @ self.kernels).reshape(-1, self.kernel_size)
 
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """See the base class."""
         if self.gains.dim() == 1:  # a bank of one kernel
             return filterbank(
                 x,
@@ -79,24 +80,25 @@ class FIRFilter(FilterBank):
         check_tokens(x, padding_mask, self.gains.shape[0])
         return TokenFilter.filtered(self, x, padding_mask)
 
-    def valid(self, window: Tensor) -> Tensor:
-        """See the base class."""
-        return depthwise_valid(window, self.collapsed())
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
+        return depthwise_window(window, self.collapsed())
 
     @property
+    @override
     def extent(self) -> tuple[int, int]:
-        """See the base class."""
         return padding(self.kernel_size, self.causal)
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class; the collapsed filter, as the M kernels mean nothing one by one."""
+        # One by one the M kernels mean nothing: only their weighted sum acts on the tokens.
         return [self.collapsed()]
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         return {key: value for key, value in super().config().items() if key != "activation"}
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; 2 tokens dim K, and 2 M K a filter to collapse it."""
         collapse = 2 * self.gains.numel() * self.kernel_size
         return 2 * tokens * dim * self.kernel_size + collapse

@@ -1,4 +1,4 @@
-"""The filterbank as a function: arguments checked, then handed to a backend."""
+"""The filterbank as a function: checks its arguments and calls a backend."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ def filterbank(
     activation: str = "relu",
     backend: str | None = None,
 ) -> Tensor:
-    """Decomposes every dimension along the tokens, rectifies, weighs by gains and sums.
+    """Filters every dimension along the tokens with M kernels, a ReLU, gains and a sum.
 
-    Per batch item and dimension: ``Conv1d(1 -> M, K)`` over tokens, ReLU, a 1x1 weighting by the
-    gains, a sum over the M filters; tokens outside the sequence count as zeros. This is the
+    For each batch item and dimension: ``Conv1d(1 -> M, K)`` over tokens, ReLU, multiplication by
+    the gains, and a sum over the M filters. Tokens outside the sequence count as zeros. This is the
     filtered signal of arXiv 2406.10254, Fig. 1C, without the residual.
 
     Args:
         x: Token embeddings (batch, tokens, dim), floating point.
-        kernels: (M, K), or a sequence of such tensors for several scales. Taps are applied as
-            ``Conv1d`` applies them: causal ones cover tokens ``t-K+1 ... t``, centred ones
+        kernels: (M, K), or a sequence of such tensors for several scales. Taps are applied as by
+            ``Conv1d``: causal ones cover tokens ``t-K+1 ... t``, centred ones
             ``t-(K-1)//2 ... t+K//2``.
-        gains: (M,) shared by all dimensions, (dim, M), or (batch, tokens, M). With several scales
-            M counts the filters of all, in order.
-        causal: Whether a token may see only itself and the past. A choice of padding.
+        gains: (M,) shared by all dimensions, (dim, M), or (batch, tokens, M), where M is the number
+            of filters of all scales, in order.
+        causal: Whether a token sees only itself and the past. A choice of padding.
         padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count as
-            zeros on the way in and come out as zeros.
+            zeros in the input and are zero in the output.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
-        backend: What computes it. None takes the environment variable SPAUDIO_FILTER_BACKEND,
-            and where that is not set ``"auto"``: the fastest for the device and type at hand.
-            ``"cpu"`` is the native kernel, for float32 and below on a CPU; ``"triton"`` that for
-            float32 and half precision on an NVIDIA GPU; ``"gemm"`` torch's matrix product over
-            tiles that stay in cache, for all else; ``"reference"`` the definition with ``conv1d``,
-            which holds batch * tokens * dim * M numbers.
+        backend: The implementation; by default the environment variable SPAUDIO_FILTER_BACKEND or,
+            where it is not set, ``"auto"``. One of
 
-    Under autocast ``x`` is cast as ``conv1d`` would cast it; kernels and gains keep their type, as
-    sums are taken in float32 at least on a CPU.
+            - ``"auto"``: the fastest for the device and type;
+            - ``"cpu"``: native kernel for float32 and half precision on a CPU;
+            - ``"triton"``: kernel for float32 and half precision on an NVIDIA GPU;
+            - ``"gemm"``: matrix products in torch, for any device and type;
+            - ``"reference"``: ``conv1d``, which stores batch * tokens * dim * M numbers.
+
+    Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
+    a CPU are computed in at least float32.
 
     Returns:
         (batch, tokens, dim), of the type of ``x`` (under autocast, of autocast's type).
 
     Raises:
-        ValueError: If a shape, type or option does not fit, or the backend asked for cannot compute
-            it; the message says which.
+        ValueError: If a shape, type or option does not fit, or the backend does not support the
+            device or type.
     """
     scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
     if backend is None:
@@ -81,7 +83,7 @@ def _check(
     activation: str,
     backend: str,
 ) -> None:
-    """Raises ValueError where arguments do not fit together."""
+    """Raises ValueError if the arguments do not fit together."""
     check_tokens(x, padding_mask)
     if not kernels or any(k.dim() != 2 or 0 in k.shape for k in kernels):
         shapes = [tuple(k.shape) for k in kernels]
@@ -90,7 +92,7 @@ def _check(
         )
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in kernels)
-    # By rank: tuples of two lengths are compared item by item, which would bind a free batch.
+    # Looked up by rank: comparing with shapes of other ranks would specialize a symbolic batch.
     allowed = {1: (filters,), 2: (dim, filters), 3: (batch, tokens, filters)}
     if tuple(gains.shape) != allowed.get(gains.dim()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Fixed averages on half of the dimensions: WaveletGPT, the relative that learns nothing."""
+"""Fixed averages over half of the dimensions: WaveletGPT."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.filters.base import TokenFilter, check_tokens
 from spaudio.filters.definition import padding
 
 
 class HaarFilter(TokenFilter):
-    """Replaces the second half of the dimensions by Haar averages over 2, 4, ... 2^levels tokens.
+    """Replaces the second half of the dimensions with averages over 2, 4, ..., 2^levels tokens.
 
-    After WaveletGPT (arXiv 2409.12924): the first half of the dimensions stays, the others become
-    their own moving average, over a length that grows in powers of two with the dimension; there
-    is nothing to learn. How the lengths are spread is our reading: evenly. Tokens before the first
-    count as zeros, as for every filter here.
+    After WaveletGPT (arXiv 2409.12924): the first half of the dimensions stays as it is; the others
+    are replaced with their moving averages, whose lengths grow in powers of two with the dimension.
+    Nothing is learned. The paper leaves open how many dimensions have each length; here they are
+    spread evenly. Tokens outside the sequence count as zeros, as in all filters.
 
     Args:
         dim: Embedding dimensions.
@@ -40,16 +41,16 @@ class HaarFilter(TokenFilter):
         self.untouched = dim // 2
         averaged = dim - self.untouched
         exponents = [1 + levels * i // averaged for i in range(averaged)]
-        # Kernel size, and how many neighbouring dimensions it averages.
+        # Kernel size, and the number of adjacent dimensions that it averages.
         self.groups = [(1 << e, exponents.count(e)) for e in sorted(set(exponents))]
 
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """See the base class."""
         check_tokens(x, padding_mask, self.dim)
         return super().filtered(x, padding_mask)
 
-    def valid(self, window: Tensor) -> Tensor:
-        """See the base class; the average less the token itself, which the residual replaces."""
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
         left, right = self.extent
         tokens = window.shape[1] - left - right
         x = window[:, left : left + tokens]
@@ -60,28 +61,30 @@ class HaarFilter(TokenFilter):
             covered = window[:, left - before : left + tokens + after, first : first + width]
             averages.append(haar_average(covered, kernel_size))
             first += width
+        # The residual adds ``x`` again.
         return torch.cat(averages, dim=-1) - x
 
     @property
+    @override
     def extent(self) -> tuple[int, int]:
-        """See the base class."""
         return padding(self.groups[-1][0], self.causal)
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class; the averages, one kernel a length."""
         return [torch.full((1, size), 1 / size) for size, _ in self.groups]
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         return {"name": self.name, "dim": self.dim, "levels": self.levels, "causal": self.causal}
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; log2(K) additions, a division and a subtraction a value averaged."""
+        # log2(K) additions, a division and a subtraction per value.
         return tokens * sum(width * (size.bit_length() + 1) for size, width in self.groups)
 
 
 def haar_average(window: Tensor, kernel_size: int) -> Tensor:
-    """Moving average over a power of two of tokens, as a pyramid of pairwise sums.
+    """Moving average by repeated pairwise sums.
 
     Args:
         window: (batch, kernel_size - 1 + tokens, dim).

@@ -1,29 +1,33 @@
-"""Filters to a folder or the Hugging Face Hub, and back: safetensors and a JSON config.
+"""Saves filters to a folder or the Hugging Face Hub and loads them: safetensors and a JSON config.
 
-Imported only by the methods that save and load, so that the filters need torch alone. A config
-names filters of :data:`spaudio.filters.FILTERS` and plain settings; no class is looked up by path.
+Only the methods that save and load import this module, so that the filters need torch alone. A
+config holds names of :data:`spaudio.filters.FILTERS` and plain settings; no class is imported by
+its path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
+from typing_extensions import override
 
-from spaudio.filters.base import TokenFilter
 from spaudio.filters.layout import Layout
 from spaudio.filters.make import make_filter
 
 try:
-    import safetensors.torch  # noqa: F401  (what the mixin saves with)
+    import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "
         "pip install 'spaudio[hub]'"
     ) from error
+
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
 
 DTYPES = {str(d): d for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
@@ -35,11 +39,11 @@ class SavedFilters(
     paper_url="https://arxiv.org/abs/2406.10254",
     tags=["filterbank"],
 ):
-    """Filters by name, in the form in which they are saved.
+    """Filters by name, as they are saved.
 
     Args:
         filters: Config of each filter (see :meth:`TokenFilter.config`) and its ``dtype``, by name.
-        layouts: Layout by name, for filters that follow the layers of a model.
+        layouts: Layout by name, for filters that were inserted into a model.
 
     Raises:
         ValueError: If a setting is unknown.
@@ -51,15 +55,16 @@ class SavedFilters(
         layouts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        self._names = list(filters)
-        self._modules_in_order = nn.ModuleList(_build(config) for config in filters.values())
+        self.filters = {name: _build(config) for name, config in filters.items()}
+        # By position: names of layers hold dots, which names of modules may not.
+        self._modules_in_order = nn.ModuleList(self.filters.values())
         self.layouts = {name: _layout(layout) for name, layout in (layouts or {}).items()}
 
     @classmethod
     def of(
         cls, filters: Mapping[str, TokenFilter], layouts: Mapping[str, Layout] | None = None
     ) -> SavedFilters:
-        """Copies filters into the form in which they are saved."""
+        """Copies filters, and the layouts of those that were inserted into a model."""
         configs = {name: filter.config() | _dtype(filter) for name, filter in filters.items()}
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
         for name, filter in filters.items():
@@ -67,8 +72,9 @@ class SavedFilters(
         return saved
 
     @classmethod
+    @override
     def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
-        """Loads what ``save_pretrained`` saved, by the mixin.
+        """Loads filters with the mixin.
 
         Raises:
             ValueError: If a setting is unknown, or the weights do not fit the settings.
@@ -79,15 +85,9 @@ class SavedFilters(
             raise ValueError(misfit(source, error)) from error
         return loaded
 
-    @property
-    def filters(self) -> dict[str, TokenFilter]:
-        """Filter by name."""
-        modules = zip(self._names, self._modules_in_order, strict=True)
-        return {name: module for name, module in modules if isinstance(module, TokenFilter)}
-
 
 def misfit(source: Any, error: RuntimeError) -> str:
-    """What to say where torch finds that weights do not fit the model that config.json tells."""
+    """Message for an error of ``load_state_dict``: weights do not fit the model of config.json."""
     first = [line.strip() for line in str(error).splitlines()][1:2]
     return (
         f"{source}: the weights do not fit its config.json ({first[0] if first else error}); both "
@@ -105,7 +105,7 @@ def _build(config: Mapping[str, Any]) -> TokenFilter:
 
 
 def _dtype(filter: TokenFilter) -> dict[str, str]:
-    """The type of a filter's parameters, if it has any."""
+    """The ``dtype`` of a filter's parameters, if it has any."""
     first = next(filter.parameters(), None)
     return {} if first is None else {"dtype": str(first.dtype)}
 

@@ -1,4 +1,4 @@
-"""Filters in anyone's model: after any layer, without touching the model's code or weights."""
+"""Inserts filters after layers of any model, without changes to its code or weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from spaudio.filters.none import NoFilter
 
 
 class FilterHandle:
-    """The filters in a model.
-
-    Attributes:
-        filters: Filter by name of the layer that it follows.
-    """
+    """Handle to the filters in a model."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         self._layers = layers
@@ -43,17 +39,17 @@ class FilterHandle:
             yield from filter.parameters()
 
     def remove(self) -> None:
-        """Takes the filters out; the model is what it was. A second call does nothing.
+        """Removes the filters and restores the model. A second call does nothing.
 
         Raises:
-            ValueError: If something else subclassed a layer since, as ``fully_shard`` does.
+            ValueError: If a layer's class was replaced since, as ``fully_shard`` does.
         """
         for layer in self._layers.values():
             detach(layer)
         self._layers = {}
 
     def save_pretrained(self, directory: Any, **options: Any) -> None:
-        """Saves the filters, not the model; :func:`load_filters` puts them back.
+        """Saves the filters without the model; :func:`load_filters` loads them.
 
         Args:
             directory: Folder for ``model.safetensors`` and ``config.json``.
@@ -62,7 +58,7 @@ class FilterHandle:
         Raises:
             ImportError: If huggingface_hub is missing.
         """
-        from spaudio.filters.hub import SavedFilters
+        from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
         SavedFilters.of(self.filters, self.layouts).save_pretrained(directory, **options)
 
@@ -84,21 +80,21 @@ def insert_filters(
     zero_init: bool = True,
     **options: Any,
 ) -> FilterHandle:
-    """Puts a filter after each named layer of a model, in place.
+    """Inserts a filter after each named layer of a model, in place.
 
-    Gains start at zero, so the model's output stays bit-identical until they are trained. A filter
-    after the norm that precedes attention is a filter before attention.
+    Gains start at zero, so the model's output stays bit-identical until they are trained. To filter
+    before attention, name the norm that precedes it.
 
     Args:
         model: Any module.
-        layers: Name of a layer (``"encoder.layers.0"``), of a ``ModuleList`` for all it holds
-            (``"encoder.layers"``), a glob in which ``*`` stands for one part of a name
-            (``"*.layers.*"``), a module of the model, or several of these.
-        filter: Name of a filter, or a filter that is copied for each layer as it is.
+        layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
+            it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
+            (``"*.layers.*"``), a module of the model, or a sequence of these.
+        filter: Name of a filter, or a filter, which is copied for each layer.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
-        padding_mask: Argument of the layers that holds a padding mask: a name, ``"auto"`` for the
-            usual ones (see :func:`spaudio.filters.layout.read_padding_mask`), None to ignore it.
+        padding_mask: Name of the layers' argument that holds a padding mask, ``"auto"`` for the
+            usual names (see :func:`spaudio.filters.layout.read_padding_mask`), None to ignore it.
         zero_init: Whether gains start at zero.
         options: Options of the filter, such as ``causal``, ``kernel_size`` or ``dim``.
 
@@ -106,8 +102,8 @@ def insert_filters(
         A handle to the filters.
 
     Raises:
-        ValueError: If nothing matches, a layer cannot be followed by a filter, or the filter or an
-            option is unknown. The model is then unchanged.
+        ValueError: If a name matches nothing, a layer cannot be followed by a filter, or the filter
+            or an option is unknown. The model is then unchanged.
     """
     targets = find_layers(model, layers)
     for name, layer in targets.items():
@@ -123,10 +119,10 @@ def insert_filters(
 
 
 def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
-    """Puts filters that :meth:`FilterHandle.save_pretrained` saved back into a like model.
+    """Loads filters from :meth:`FilterHandle.save_pretrained` into a model.
 
     Args:
-        model: A module with layers of the names that were saved.
+        model: A module with layers of the saved names.
         source: Folder, or repository of the Hugging Face Hub.
         options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
@@ -142,12 +138,12 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     saved = SavedFilters.from_pretrained(source, **options)
     if saved.layouts.keys() != saved.filters.keys():
         raise ValueError(
-            f"{source} holds a filter of no layer; load it by FilterBank.from_pretrained"
+            f"{source} names no layers; load its filter with FilterBank.from_pretrained"
         )
     modules = dict(model.named_modules())
     targets: dict[str, nn.Module] = {}
     for name in saved.filters:
-        # Exact names: what was downloaded is not read as a glob.
+        # Exact names: a downloaded name must not act as a glob.
         if name not in modules:
             raise ValueError(no_match(name, list(modules)))
         check_layer(name, modules[name], model)
@@ -160,7 +156,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
 
 
 def find_filters(model: nn.Module) -> FilterHandle:
-    """A handle to all filters that were inserted into a model, or into what it was copied from."""
+    """Returns a handle to all filters in a model, copies of inserted ones included."""
     return FilterHandle({n: m for n, m in model.named_modules() if is_filtered(m)})
 
 
@@ -171,7 +167,7 @@ def _build(
     layer: nn.Module,
     model: nn.Module,
 ) -> TokenFilter:
-    """A filter for a layer, where and of what type the layer computes."""
+    """Builds the filter of a layer, on the layer's device and of its type."""
     if isinstance(filter, TokenFilter):
         if options:
             raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
@@ -182,8 +178,8 @@ def _build(
         settings["zero_init"] = zero_init
     elif zero_init and filter in FILTERS and filter != NoFilter.name:
         raise ValueError(
-            f"filter {filter!r} has no gains to start at zero, so it changes the model's output at "
-            "once; pass zero_init=False if that is meant"
+            f"filter {filter!r} has no gains that could start at zero, so it changes the model's "
+            "output at once; pass zero_init=False to insert it anyway"
         )
     if "device" in known:
         weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]

@@ -1,4 +1,4 @@
-"""How a foreign layer lays out its tokens and says which of them are padding."""
+"""Layout of the tokens that a layer of another library returns, and its padding mask."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spaudio.filters.base import TokenFilter
-
-# In order of trust: the first that a layer takes and that is not None is read.
+#: ``(x, padding_mask)`` to the filtered tokens: a ``TokenFilter``.
+Filter = Callable[[Tensor, Tensor | None], Tensor]
+# By priority: the first that the layer takes and that is not None is read.
 PADDING_ARGUMENTS = ("src_key_padding_mask", "key_padding_mask", "padding_mask", "attention_mask")
-# Additive masks: torchaudio writes -1e4, others -inf or the least value of the type.
+# Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a filter must know of the layer it follows.
+    """Axes of a layer's output, and the arguments that may hold its padding mask.
 
     Attributes:
         batch_first: (batch, tokens, dim) if True, (tokens, batch, dim) if not.
-        channels_first: (batch, dim, tokens) if True, whatever ``batch_first`` says.
-        padding: Arguments of the layer, and their positions, that may hold a padding mask.
+        channels_first: (batch, dim, tokens) if True; ``batch_first`` is then ignored.
+        padding: Names and positions of the arguments.
     """
 
     batch_first: bool = True
@@ -33,21 +33,21 @@ class Layout:
     padding: tuple[tuple[str, int], ...] = ()
 
     def apply(
-        self, filter: TokenFilter, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, filter: Filter, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Filters what a layer returned.
+        """Filters the output of a layer.
 
         Args:
             filter: The filter.
-            output: A tensor, or a tuple or list whose first item is one.
-            args: The layer's positional arguments, where a padding mask is looked for.
-            kwargs: Its keyword arguments.
+            output: A tensor, or a tuple or list whose first item is a tensor.
+            args: Positional arguments of the layer.
+            kwargs: Keyword arguments of the layer.
 
         Returns:
-            The like of ``output``.
+            The filtered output, of the same structure.
 
         Raises:
-            TypeError: If the output is neither.
+            TypeError: If the output is of another type.
             ValueError: If a shape or a padding mask does not fit.
         """
         if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
@@ -76,7 +76,7 @@ class Layout:
         return asdict(self) | {"padding": [list(argument) for argument in self.padding]}
 
     def _swap(self, x: Tensor) -> Tensor:
-        """To (batch, tokens, dim) or back: each layout differs by one swap of axes."""
+        """Converts to (batch, tokens, dim) or back, which is the same swap of two axes."""
         if self.channels_first:
             return x.transpose(1, 2)
         return x if self.batch_first else x.transpose(0, 1)
@@ -96,11 +96,11 @@ class Layout:
 def padding_arguments(
     forward: Callable[..., Any], padding_mask: str | None
 ) -> tuple[tuple[str, int], ...]:
-    """Arguments of a layer that may hold its padding mask, with their positions.
+    """Finds the arguments of a layer that may hold its padding mask, with their positions.
 
     Args:
         forward: The layer's bound method.
-        padding_mask: Name of the argument, ``"auto"`` for the usual ones, None for none.
+        padding_mask: Name of the argument, ``"auto"`` for the usual names, or None.
 
     Raises:
         ValueError: If the layer takes no argument of that name.
@@ -116,19 +116,21 @@ def padding_arguments(
 
 
 def read_padding_mask(name: str, value: Tensor) -> Tensor:
-    """A layer's mask as (batch, tokens), True where a token is padding.
+    """Converts a layer's mask to (batch, tokens), True where a token is padding.
 
-    Three conventions are read: a ``..padding_mask`` is True, or very negative, at padding; an
-    ``attention_mask`` (batch, tokens) is True or non-zero where there is none; one of four axes
-    (batch, heads, queries, keys) is False, or very negative, where a query may not see a key. Of
-    the last, what the final query may not see counts as padding: it sees all tokens before it.
+    Three conventions are supported:
+
+    - ``*padding_mask`` (batch, tokens): True, or very negative, at padding;
+    - ``attention_mask`` (batch, tokens): False or zero at padding;
+    - any name, (batch, heads, queries, keys): False, or very negative, where a query may not attend
+      to a key. The row of the last query is read, as it attends to all tokens but padding.
 
     Args:
-        name: The argument's name, which tells the conventions apart.
-        value: The argument.
+        name: Name of the argument.
+        value: The mask.
 
     Raises:
-        ValueError: If it fits none of them.
+        ValueError: If the mask fits none of them.
     """
     additive = value.is_floating_point()
     if value.dim() == 2 and name != "attention_mask":
@@ -139,13 +141,13 @@ def read_padding_mask(name: str, value: Tensor) -> Tensor:
         last = value[:, 0, -1]
         return last < MASKED_BELOW if additive else ~last.bool()
     raise ValueError(
-        f"cannot tell padding from {name} of shape {tuple(value.shape)} and type {value.dtype}; "
-        "name another argument by padding_mask=, or pass padding_mask=None to ignore it"
+        f"cannot read padding from {name} of shape {tuple(value.shape)} and type {value.dtype}; "
+        "name another argument with padding_mask=, or pass padding_mask=None to ignore it"
     )
 
 
-def _apply_nested(filter: TokenFilter, output: Tensor) -> Tensor:
-    """Filters the nested tensor that ``nn.TransformerEncoder`` makes of padded input in eval."""
+def _apply_nested(filter: Filter, output: Tensor) -> Tensor:
+    """Filters a nested tensor, to which ``nn.TransformerEncoder`` converts padded input in eval."""
     lengths = torch.tensor([len(item) for item in output.unbind()], device=output.device)
     padded = output.to_padded_tensor(0.0)
     mask = torch.arange(padded.shape[1], device=output.device) >= lengths.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Layers of a model by name, glob or module."""
+"""Finds layers of a model by name, glob or module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Layers = str | nn.Module | Sequence[str | nn.Module]
 
 
 def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
-    """Layers by name; see :func:`insert_filters`.
+    """Finds layers by name, glob or module; see :func:`insert_filters`.
 
     Raises:
         ValueError: If an item matches nothing; the message gives the nearest names.
@@ -30,7 +30,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
             found.update(_expand(name, named[name]))
     if not found:
         raise ValueError(f"no layer in {layers!r}; name a layer or a ModuleList that holds some")
-    # A module that goes by two names is one layer.
+    # A module that has two names is one layer.
     unique = {id(module): name for name, module in reversed(found.items())}
     return {name: module for name, module in found.items() if unique[id(module)] == name}
 
@@ -43,7 +43,7 @@ def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
 
 
 def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
-    """A ``ModuleList`` stands for its items, a ``Sequential`` for its last."""
+    """Replaces a ``ModuleList`` by its items and a ``Sequential`` by its last module."""
     if type(module) is nn.ModuleList:
         children = list(module.named_children())
     elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
@@ -57,7 +57,7 @@ def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
 
 
 def no_match(item: str | nn.Module, names: list[str]) -> str:
-    """What to say where a name or a module is not in the model."""
+    """Error message for a name or a module that is not in the model."""
     if isinstance(item, nn.Module):
         return f"{type(item).__name__} given as a layer is not part of the model"
     near = difflib.get_close_matches(item, names, n=5, cutoff=0.3)
@@ -65,7 +65,7 @@ def no_match(item: str | nn.Module, names: list[str]) -> str:
 
 
 def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
-    """Raises ValueError where a filter would be passed by or run twice."""
+    """Raises ValueError if a filter after the layer would be bypassed or run twice."""
     parts = name.split(".")
     for depth in range(len(parts)):
         outer = model.get_submodule(".".join(parts[:depth]))
@@ -80,6 +80,6 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
         raise ValueError(f"{name!r} is a {type(layer).__name__}; name a layer inside it")
     if "forward" in vars(layer):
         raise ValueError(
-            f"the forward of {name!r} was replaced on the instance, which would pass the filter "
-            "by; insert filters first"
+            f"the forward of {name!r} was replaced on the instance, which would bypass the filter; "
+            "insert filters first"
         )

@@ -1,29 +1,30 @@
-"""From a name and options to a filter, so that an ablation is one override of a config."""
+"""Filters by name: the registry, and from a name and options to a filter."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spaudio.filters.adaptive import AdaptiveFilterBank
-from spaudio.filters.bank import FilterBank
-from spaudio.filters.base import TokenFilter
-from spaudio.filters.depthwise import DepthwiseFilter
-from spaudio.filters.fir import FIRFilter
-from spaudio.filters.haar import HaarFilter
-from spaudio.filters.multiscale import MultiScaleFilterBank
-from spaudio.filters.none import NoFilter
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
 
-FILTERS: dict[str, type[TokenFilter]] = {
-    "none": NoFilter,
-    "bank": FilterBank,
-    "multiscale": MultiScaleFilterBank,
-    "adaptive": AdaptiveFilterBank,
-    "fir": FIRFilter,
-    "depthwise": DepthwiseFilter,
-    "haar": HaarFilter,
-}
+#: Filter class by name. A subclass of ``TokenFilter`` that has a ``name`` adds itself.
+FILTERS: dict[str, type[TokenFilter]] = {}
+
+
+def register(cls: type[TokenFilter]) -> None:
+    """Adds a filter class to :data:`FILTERS`.
+
+    A class that is defined again, as in a notebook, replaces the earlier one.
+
+    Raises:
+        ValueError: If another class has the same name.
+    """
+    other = FILTERS.get(cls.name, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is that of {other}")
+    FILTERS[cls.name] = cls
 
 
 def make_filter(
@@ -42,7 +43,7 @@ def make_filter(
 
     Raises:
         ValueError: If the name or an option is unknown, or the class refuses a value; the message
-            names what is allowed.
+            gives the possible ones.
     """
     if name not in FILTERS:
         near = difflib.get_close_matches(name, FILTERS, n=1)

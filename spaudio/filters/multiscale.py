@@ -1,4 +1,4 @@
-"""Kernels of several lengths in one representation: arXiv 2406.10254, Fig. 3."""
+"""A filterbank with kernels of several lengths: arXiv 2406.10254, Fig. 3."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spaudio.filters.bank import (
     check_activation,
     check_size,
-    filterbank_valid,
+    filterbank_window,
     gains_config,
     gains_shape,
     reset_rows,
@@ -23,15 +24,15 @@ SCALES = ((36, 4), (36, 8), (36, 16), (36, 32))
 
 
 class MultiScaleFilterBank(TokenFilter):
-    """A filterbank whose kernels have several lengths, weighed and summed as one.
+    """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
 
-    The paper shows multi-scale kernels without their numbers; the default spreads its 144 filters
-    over four octaves.
+    The paper does not state the sizes of its multi-scale kernels. The default has its 144 filters,
+    spread over four octaves.
 
     Args:
         scales: Pairs (num_filters, kernel_size), kernel sizes in tokens.
         causal: Whether a token sees only itself and the past.
-        gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M); M counts all scales.
+        gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M); M is the total.
         dim: Embedding dimensions; needed for ``gains="per_dim"``.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
@@ -68,13 +69,13 @@ class MultiScaleFilterBank(TokenFilter):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws each scale and the gains as ``Conv1d`` would; see :class:`FilterBank`."""
+        """Initialises each scale and the gains as :class:`FilterBank` does."""
         for kernels in self.kernels:
             reset_rows(kernels)
         reset_rows(self.gains, zero=self.zero_init)
 
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """See the base class."""
         return filterbank(
             x,
             list(self.kernels),
@@ -84,16 +85,16 @@ class MultiScaleFilterBank(TokenFilter):
             activation=self.activation,
         )
 
-    def valid(self, window: Tensor) -> Tensor:
-        """See the base class."""
-        return filterbank_valid(window, self.taps(), self.gains, self.activation)
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
+        return filterbank_window(window, self.taps(), self.gains, self.activation)
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class."""
         return list(self.kernels)
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         return {
             "name": self.name,
             "scales": [list(scale) for scale in self.scales],
@@ -103,16 +104,16 @@ class MultiScaleFilterBank(TokenFilter):
             "zero_init": self.zero_init,
         }
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; 2 tokens dim (sum of M_i K_i, + M)."""
         return 2 * tokens * dim * sum(m * (k + 1) for m, k in self.scales)
 
 
 def check_scales(scales: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """The scales as pairs (num_filters, kernel_size).
+    """Converts scales to pairs (num_filters, kernel_size).
 
     Raises:
-        ValueError: If there is none, or one is no such pair.
+        ValueError: If there is no scale, or one is not such a pair.
     """
     pairs = [tuple(scale) for scale in scales]
     if not pairs or any(len(pair) != 2 for pair in pairs):

@@ -1,4 +1,4 @@
-"""The filter that does nothing: the baseline of every ablation."""
+"""The identity: the baseline of every ablation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.filters.base import TokenFilter
 
@@ -15,27 +16,27 @@ class NoFilter(TokenFilter):
     """The identity, with the interface of a filter.
 
     Args:
-        causal: Kept for the record; the identity is causal either way.
+        causal: Recorded in the config; has no effect.
     """
 
     name = "none"
 
+    @override
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Returns ``x`` itself."""
         return x
 
-    def valid(self, window: Tensor) -> Tensor:
-        """See the base class; zeros."""
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
         return torch.zeros_like(window)
 
+    @override
     def taps(self) -> Sequence[Tensor]:
-        """See the base class; none."""
         return []
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See the base class."""
         return {"name": self.name, "causal": self.causal}
 
+    @override
     def flops(self, tokens: int, dim: int) -> int:
-        """See the base class; zero."""
         return 0

@@ -1,4 +1,4 @@
-"""Causal filters, token by token."""
+"""Runs causal filters on tokens as they arrive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from spaudio.filters.base import TokenFilter, check_tokens
 
 
 class FilterStream:
-    """Runs a causal filter on tokens as they arrive; the same values as on the whole sequence.
+    """Runs a causal filter on tokens as they arrive; the results equal those of the whole sequence.
 
-    It keeps the last K - 1 tokens, and for a token-adaptive filter the keys and values of its
-    mask's attention, which grow with the stream. Streams are independent of each other; padding
-    has no place in one.
+    It keeps the last K - 1 tokens. For an adaptive filter it also keeps the keys and values of the
+    mask's attention, which grow with the stream. Streams of one filter are independent. Padding is
+    not supported.
 
     Args:
         filter: A causal filter.
@@ -25,14 +25,14 @@ class FilterStream:
     def __init__(self, filter: TokenFilter) -> None:
         if not filter.causal:
             raise ValueError(
-                f"filter {filter.name!r} is not causal: its output depends on tokens still to "
-                "come; stream one made with causal=True"
+                f"filter {filter.name!r} is not causal: its output depends on future tokens; "
+                "stream one made with causal=True"
             )
         self.filter = filter
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new sequence."""
+        """Starts a new sequence."""
         self._past: Tensor | None = None
         self._memory = self.filter.new_memory()
 
@@ -43,10 +43,10 @@ class FilterStream:
             x: (batch, tokens, dim), one token or more.
 
         Returns:
-            (batch, tokens, dim), filtered with the residual.
+            (batch, tokens, dim), filtered, with the residual.
 
         Raises:
-            ValueError: If batch or dim differ from the tokens before; :meth:`reset` begins anew.
+            ValueError: If batch or dim differ from those of the earlier tokens.
         """
         check_tokens(x, None)
         left, _ = self.filter.extent
@@ -54,10 +54,10 @@ class FilterStream:
         if (past.shape[0], past.shape[2]) != (x.shape[0], x.shape[2]):
             raise ValueError(
                 f"tokens of shape {tuple(x.shape)} do not continue a stream of batch "
-                f"{past.shape[0]} and dim {past.shape[2]}; call reset() to begin another"
+                f"{past.shape[0]} and dim {past.shape[2]}; call reset() to start another"
             )
         window = torch.cat([past, x], dim=1)
         y = x + self.filter.step(window, self._memory)
-        # A copy, lest the state keep the whole window alive.
+        # A copy: a view would keep the whole window in memory.
         self._past = window[:, window.shape[1] - left :].clone()
         return y

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import FilterStream, TokenFilter
-from spaudio.filters.mask import KeyValueCache
+from spaudio.filters.transformer import KeyValueCache, causal_mask
 from spaudio.model.encoder import Encoder
 
 
@@ -76,7 +75,7 @@ class EncoderStream:
             )
         start, attend = self.tokens, None
         if start and tokens > 1:
-            attend = x.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start)
+            attend = causal_mask(tokens, start, x.device)
         extend = [partial(self._cache.extend, layer) for layer in range(len(self.encoder.layers))]
         y = self.encoder.run(
             x, [each.step for each in self._filters], attend=attend, start=start, extend=extend

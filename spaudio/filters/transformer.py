@@ -1,0 +1,220 @@
+"""A pre-norm transformer layer: what the encoder and the mask of the adaptive filter share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROTARY_BASE = 10_000.0
+
+#: New keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
+KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class KeyValueCache:
+    """Keys and values of the tokens that a stream has seen, one pair per layer.
+
+    Args:
+        layers: Number of layers.
+
+    Attributes:
+        tokens: Number of tokens seen.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.tokens = 0
+        self._pairs: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends (batch, heads, tokens, head_dim) to a layer and returns all that it holds."""
+        pair = self._pairs[layer]
+        if pair is not None:
+            keys, values = torch.cat([pair[0], keys], dim=2), torch.cat([pair[1], values], dim=2)
+        self._pairs[layer] = (keys, values)
+        return keys, values
+
+
+def rotary(
+    tokens: int,
+    head_dim: int,
+    start: int = 0,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Angles of rotary positions (arXiv 2104.09864), whose wavelengths are 2π to 2π·10,000 tokens.
+
+    Args:
+        tokens: Number of tokens.
+        head_dim: Width of a head; even.
+        start: Position of the first token.
+        device: Where the result lives.
+        dtype: At least float32: bfloat16 cannot count beyond 256 tokens.
+
+    Returns:
+        Cosine and sine, each (tokens, head_dim / 2).
+    """
+    exponent = torch.arange(0, head_dim, 2, device=device, dtype=dtype) / head_dim
+    positions = torch.arange(start, start + tokens, device=device, dtype=dtype)
+    angles = torch.outer(positions, ROTARY_BASE**-exponent)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates queries or keys (batch, heads, tokens, head_dim) by the angles of :func:`rotary`."""
+    cosine, sine = (part.to(x.dtype) for part in rotation)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None) -> Tensor:
+    """Which keys a causal query may attend to.
+
+    Args:
+        tokens: Number of queries.
+        start: Number of keys before the first query.
+        device: Where the result lives.
+
+    Returns:
+        Boolean (tokens, start + tokens), True where a query may attend to a key.
+    """
+    queries = torch.arange(start, start + tokens, device=device).unsqueeze(1)
+    return torch.arange(start + tokens, device=device) <= queries
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention on ``scaled_dot_product_attention``.
+
+    Args:
+        dim: Width of a token.
+        heads: Number of attention heads; must divide ``dim``.
+        causal: Whether a token attends only to itself and the past where no mask is given.
+        dropout: Dropout of the attention weights.
+        bias: Whether queries, keys and values have a bias.
+        device: Where the parameters live.
+        dtype: Their type.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        causal: bool = False,
+        dropout: float = 0.0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.causal = causal
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias, device=device, dtype=dtype)
+        self.out = nn.Linear(dim, dim, device=device, dtype=dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        attend: Tensor | None,
+        rotation: tuple[Tensor, Tensor] | None,
+        extend: KeyValues | None = None,
+    ) -> Tensor:
+        """Mixes tokens (batch, tokens, dim).
+
+        Args:
+            x: Normalised tokens.
+            attend: Boolean, broadcastable to (batch, heads, tokens, keys), True where a query
+                may attend to a key; None for all keys or, if causal, the past ones. A single
+                query is the last token, which may attend to all keys.
+            rotation: From :func:`rotary`, or None.
+            extend: Prepends the keys and values of earlier tokens, or None.
+        """
+        batch, tokens, dim = x.shape
+        q, k, v = (
+            part.view(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        if extend is not None:
+            k, v = extend(k, v)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=attend,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and attend is None and tokens > 1,
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        return out
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm transformer layer: attention, then a GELU feed-forward part, both residual.
+
+    Args:
+        dim: Width of a token.
+        heads: Number of attention heads; must divide ``dim``.
+        ff_mult: Width of the feed-forward part, in multiples of ``dim``.
+        causal: See :class:`SelfAttention`.
+        dropout: Dropout of the attention weights and of what each part adds.
+        bias: See :class:`SelfAttention`.
+        device: Where the parameters live.
+        dtype: Their type.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        ff_mult: int = 4,
+        causal: bool = False,
+        dropout: float = 0.0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.attention_norm = nn.LayerNorm(dim, **factory)
+        self.attention = SelfAttention(
+            dim, heads, causal=causal, dropout=dropout, bias=bias, **factory
+        )
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim, **factory),
+            nn.Linear(dim, ff_mult * dim, **factory),
+            nn.GELU(),
+            nn.Linear(ff_mult * dim, dim, **factory),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        attend: Tensor | None,
+        rotation: tuple[Tensor, Tensor] | None,
+        prefilter: Callable[[Tensor], Tensor] | None = None,
+        extend: KeyValues | None = None,
+    ) -> Tensor:
+        """Transforms (batch, tokens, dim).
+
+        Args:
+            x: Tokens.
+            attend: See :class:`SelfAttention`.
+            rotation: See :class:`SelfAttention`.
+            prefilter: Applied to the normalised tokens before attention reads them, or None.
+            extend: See :class:`SelfAttention`.
+        """
+        read = self.attention_norm(x)
+        if prefilter is not None:
+            read = prefilter(read)
+        x = x + self.dropout(self.attention(read, attend, rotation, extend))
+        out: Tensor = x + self.dropout(self.feed_forward(x))
+        return out
