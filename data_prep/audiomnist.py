@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.layout import find_root
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import find_root
 
 WHERE = (
     "fetch https://github.com/soerenab/AudioMNIST/archive/refs/heads/master.zip (GitHub makes it "

@@ -7,12 +7,11 @@ Source: https://github.com/karolpiczak/ESC-50 (CC BY-NC 3.0; the subset ESC-10: 
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from spaudio.audio import SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.layout import find_root
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import find_root, folds_of_table, read_table
 from spaudio.errors import ConfigError, DataError
 
 CLASSES = {"esc50": 50, "esc10": 10}
@@ -37,25 +36,17 @@ def prepare(work: Path, *, source: str | None = None, subset: str = "esc50") -> 
     if subset not in CLASSES:
         raise ConfigError(f"subset={subset!r}; expected {' or '.join(CLASSES)}")
     root = find_root(source, work, "meta/esc50.csv", WHERE)
-    with (root / "meta/esc50.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if subset == "esc50" or row["esc10"] == "True"]
-    labels = {int(row["target"]): row["category"] for row in rows}
+    rows = read_table(root / "meta/esc50.csv")
+    rows = [row for row in rows if subset == "esc50" or row.get("esc10") == "True"]
+    clips, labels = folds_of_table(
+        rows, path="audio/{filename}", label="category", number="target", group="src_file"
+    )
     if len(labels) != CLASSES[subset]:
         raise DataError(
             f"{root}/meta/esc50.csv lists {len(labels)} of the {CLASSES[subset]} classes of "
             f"{subset}; {'try subset=esc10, or ' if subset == 'esc50' else ''}{WHERE}"
         )
-    clips = [
-        SourceClip(
-            path=f"audio/{row['filename']}",
-            label=row["category"],
-            split="train",
-            group=row["src_file"],
-            fold=int(row["fold"]),
-        )
-        for row in rows
-    ]
-    return SourceClips(root, clips, labels=[labels[target] for target in sorted(labels)])
+    return SourceClips(root, clips, labels)
 
 
 if __name__ == "__main__":

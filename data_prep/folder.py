@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
-from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.unpack import open_source
@@ -42,7 +42,7 @@ def prepare(
     group_regex: str | None = None,
     test_fraction: float = 0.2,
     valid_fraction: float = 0.1,
-    seed: int = 0,
+    split_seed: int = 0,
 ) -> SourceClips:
     r"""Lists the clips of a folder; the label is the class folder's name.
 
@@ -54,7 +54,7 @@ def prepare(
             site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits by clip.
         test_fraction: Share of the clips to test on; unused where folders give the split.
         valid_fraction: Share of the clips to validate on; likewise.
-        seed: Decides the split.
+        split_seed: Decides the split.
 
     Raises:
         ConfigError: If an option is missing or out of range.
@@ -81,7 +81,9 @@ def prepare(
         _check_split_folders(root, clips)
     else:
         divide = split_by_group if group_regex is not None else split_by_clip
-        clips = divide(clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed)
+        clips = divide(
+            clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
+        )
     return SourceClips(root=root, clips=clips)
 
 

@@ -4,16 +4,25 @@ Source: https://zenodo.org/records/4060432 (Fonseca et al., arXiv 2010.00475). T
 each clip has its own licence (CC0, CC BY, CC BY-NC or CC Sampling+).
 
     python data_prep/fsd50k.py [source=FOLDER]
+
+The audio comes as split zips (``x.z01``, ..., ``x.zip``), which Python's `zipfile` cannot read. The
+pieces, one after the other, hold every member as it is; only the directory at the end counts its
+offsets from the start of each piece. `SplitZip` reads the pieces in place, followed by a directory
+with offsets from the start of all (zip64, APPNOTE 4.5.3).
 """
 
 from __future__ import annotations
 
-import csv
+import io
+import struct
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import IO
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.parts import Part, link_parts, open_parts
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import Part, link_parts, open_parts, read_table
 from spaudio.errors import DataError
 
 HOST = "https://zenodo.org/records/4060432/files"
@@ -34,14 +43,12 @@ FILES = {
     "ground_truth": {"zip": "ca27382c195e37d2269c4c866dd73485"},
 }
 SPLITS = {"train": "train", "val": "valid"}
-PARTS = [
-    Part(
-        name,
-        {f"{HOST}/FSD50K.{name}.{end}": md5 for end, md5 in files.items()},
-        folder=f"FSD50K.{name}",
-    )
-    for name, files in FILES.items()
-]
+
+_END = struct.Struct("<4s4H2LH")  # signature, disk, its own disk, entries here, all, size, offset
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+_MOST = 0xFFFF_FFFF
 
 
 def prepare(work: Path, *, source: str | None = None) -> SourceClips:
@@ -55,27 +62,148 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     Raises:
         DataError: If parts are missing, a table is damaged, or a download is not the one known.
     """
-    folders = open_parts(PARTS, work, source)
+    parts = [
+        Part(
+            name,
+            {f"{HOST}/FSD50K.{name}.{end}": md5 for end, md5 in files.items()},
+            folder=f"FSD50K.{name}",
+            open_zip=open_split_zip,
+        )
+        for name, files in FILES.items()
+    ]
+    folders = open_parts(parts, work, source)
+    tables = folders["ground_truth"]
+    vocabulary = read_table(tables / "vocabulary.csv", ("index", "label", "mid"))
+    labels = [row["label"] for row in vocabulary]
     clips = []
     try:
-        vocabulary = _rows(folders["ground_truth"] / "vocabulary.csv", "index", "label", "mid")
-        labels = [row["label"] for row in vocabulary]
         for table, part in (("dev.csv", "dev_audio"), ("eval.csv", "eval_audio")):
-            for row in _rows(folders["ground_truth"] / table):
+            for row in read_table(tables / table):
                 split = SPLITS[row["split"]] if part == "dev_audio" else "test"
                 path = f"{part}/{row['fname']}.wav"
                 clips.append(SourceClip(path, row["labels"], split, row["fname"]))
-    except (OSError, KeyError, csv.Error) as error:
+    except KeyError as error:
         raise DataError(
-            f"{folders['ground_truth']}: a table is missing or damaged ({type(error).__name__}: "
-            f"{error}); fetch {HOST}/FSD50K.ground_truth.zip again"
+            f"{tables}: a table is damaged ({error!r}); fetch {HOST}/FSD50K.ground_truth.zip again"
         ) from error
     return SourceClips(link_parts(folders, work), clips, labels, multi_label=True)
 
 
-def _rows(path: Path, *names: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, names or None))
+def open_split_zip(archive: Path) -> IO[bytes]:
+    """Opens a zip, joined with its ``.z01``, ``.z02``, ... where they lie beside it.
+
+    Raises:
+        DataError: If the directory is damaged or a piece is missing.
+    """
+    found: list[Path] = []
+    while (piece := archive.with_suffix(f".z{len(found) + 1:02d}")).is_file():
+        found.append(piece)
+    return io.BufferedReader(SplitZip([*found, archive])) if found else archive.open("rb")
+
+
+class SplitZip(io.RawIOBase):
+    """A read-only file: the pieces of a split zip, with a directory that fits all of them.
+
+    Args:
+        paths: The pieces in order, the one with the directory last.
+
+    Raises:
+        DataError: If the directory is damaged or a piece is missing.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__()
+        sizes = [path.stat().st_size for path in paths]
+        starts = [0, *accumulate(sizes)]
+        start, directory = _directory(paths, starts)
+        self._streams: list[io.BufferedIOBase] = []
+        for path in paths:
+            self._streams.append(path.open("rb"))
+        self._streams.append(io.BytesIO(directory))
+        # The last piece ends where its own directory began.
+        self._ends = [*starts[1:-1], start, start + len(directory)]
+        self._starts = [*starts[:-1], start]
+        self._position = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves to ``offset`` from the start, the position or the end."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Position from the start of all pieces."""
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Reads up to the end of a piece; 0 is the end of all."""
+        for stream, start, end in zip(self._streams, self._starts, self._ends, strict=True):
+            if start <= self._position < end:
+                stream.seek(self._position - start)
+                data = stream.read(min(len(buffer), end - self._position))
+                buffer[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+        return 0
+
+    def close(self) -> None:
+        """Closes every piece."""
+        for stream in self._streams:
+            stream.close()
+        super().close()
+
+
+def _directory(paths: Sequence[Path], starts: Sequence[int]) -> tuple[int, bytes]:
+    """Where the directory began, counted from the start of all; and the one to put there."""
+    with paths[-1].open("rb") as file:
+        # The end record is followed by a comment of at most 64 KiB.
+        file.seek(max(0, starts[-1] - starts[-2] - (1 << 16) - _END.size))
+        tail = file.read()
+        place = tail.rfind(b"PK\5\6")
+        if place < 0 or place + _END.size > len(tail):
+            raise DataError(f"{paths[-1]}: no zip directory at its end; fetch it again")
+        _, disk, first, _, entries, size, offset, _ = _END.unpack_from(tail, place)
+        if disk + 1 != len(paths) or first != disk or _MOST in (size, offset):
+            raise DataError(
+                f"{paths[-1]}: {disk + 1} pieces make up this zip, {len(paths)} are here; fetch "
+                "the others, or unpack it yourself and give the folder as source="
+            )
+        file.seek(offset)
+        old = file.read(size)
+    begin = starts[-2] + offset
+    new = b"".join(_moved(old, starts, paths[-1]))
+    end64 = _END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(new), begin)
+    locator = _LOCATOR.pack(b"PK\6\7", 0, begin + len(new), 1)
+    end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _MOST, _MOST, 0)
+    return begin, new + end64 + locator + end
+
+
+def _moved(directory: bytes, starts: Sequence[int], path: Path) -> list[bytes]:
+    """The entries of a directory with offsets from the start of all pieces, as zip64 fields."""
+    entries, place = [], 0
+    while place < len(directory):
+        fields = list(_ENTRY.unpack_from(directory, place))
+        name, extra, comment = fields[10:13]
+        end = place + _ENTRY.size + name + extra + comment
+        disk, offset = fields[13], fields[16]
+        if fields[0] != b"PK\1\2" or end > len(directory) or disk >= len(starts) - 1 or (
+            _MOST in (*fields[8:10], offset)
+        ):  # fmt: skip
+            raise DataError(f"{path}: its directory cannot be read; unpack the zip yourself")
+        wide = struct.pack("<HHQ", 1, 8, starts[disk] + offset)
+        fields[11], fields[13], fields[16] = extra + len(wide), 0, _MOST
+        body = directory[place + _ENTRY.size : end]
+        entries.append(_ENTRY.pack(*fields) + body[:name] + wide + body[name:])
+        place = end
+    return entries
 
 
 if __name__ == "__main__":

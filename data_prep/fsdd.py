@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.prepare import SourceClip, SourceClips
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.download import download
 from spaudio.io.unpack import open_source

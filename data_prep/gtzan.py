@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import probe
-from spaudio.audio.layout import find_root
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import find_root
 from spaudio.errors import AudioError
 
 WHERE = "give genres.tar.gz (blues/blues.00000.au, ...) or the copy as WAV that mirrors hold"

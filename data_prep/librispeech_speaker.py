@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.parts import Part, open_parts
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import Part, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError, DataError
 
@@ -25,7 +25,7 @@ SUBSETS = {
 
 
 def prepare(
-    work: Path, *, source: str | None = None, subset: str = "train-clean-100", seed: int = 0
+    work: Path, *, source: str | None = None, subset: str = "train-clean-100", split_seed: int = 0
 ) -> SourceClips:
     """Lists the utterances; the label is the speaker, the group the chapter.
 
@@ -36,7 +36,7 @@ def prepare(
         work: Folder to download and unpack into.
         source: The subset's archive, or a folder that holds it; None downloads.
         subset: One of `SUBSETS`.
-        seed: Decides which chapters.
+        split_seed: Decides which chapters.
 
     Raises:
         ConfigError: If ``subset`` is unknown.
@@ -55,7 +55,7 @@ def prepare(
         utterances[speaker][f"{speaker}-{chapter}"].append(f"{speaker}/{chapter}/{name}")
     clips = []
     for speaker, chapters in utterances.items():
-        order = seeded_order(chapters, seed)
+        order = seeded_order(chapters, split_seed)
         splits = ["test", *["valid"] * (len(order) > 2)] if len(order) > 1 else []
         splits += ["train"] * (len(order) - len(splits))
         for chapter, split in zip(order, splits, strict=True):

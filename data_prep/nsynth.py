@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.parts import Part, link_parts, open_parts
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import Part, link_parts, open_parts
 from spaudio.errors import ConfigError, DataError
 
 HOST = "http://download.magenta.tensorflow.org/datasets/nsynth"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.layout import find_root
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import find_root
 from spaudio.io.download import download
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip"

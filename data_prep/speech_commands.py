@@ -8,15 +8,23 @@ Source: P. Warden, "Speech Commands", arXiv 1804.03209.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.noise import cut_noise
-from spaudio.audio.parts import Part, link_parts, open_parts
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.decode import load_audio
+from spaudio.audio.source import Part, link_parts, open_parts
 from spaudio.audio.split import seeded_order
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, DataError
+from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
 # SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) give them.
@@ -40,6 +48,12 @@ TEST_SET = Part(
 )
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
+SAMPLE_RATE = 16_000  # Hz
+SECONDS = 1.0
+#: Share of each recording, from its start, that each split is cut from: no second is in two splits.
+STRETCHES = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
+QUIETEST = -40.0  # dB relative to the recording; the loudest cut is as loud as it
+_VERSION = 1  # of the cuts; to be raised with any change that alters them
 SHARE = 0.1  # of silence and of unknown words, each, to the commands of a split (arXiv 1804.03209)
 
 
@@ -49,7 +63,7 @@ def prepare(
     source: str | None = None,
     task: str = "v2-35",
     test: str = "lists",
-    seed: int = 0,
+    split_seed: int = 0,
 ) -> SourceClips:
     """Lists the clips, split by the official lists; the group is the speaker.
 
@@ -61,7 +75,7 @@ def prepare(
         task: ``"v2-35"``, all words; or ``"v2-12"``, ten commands, silence and unknown words.
         test: ``"lists"`` tests on ``testing_list.txt``; ``"archive"``, for v2-12 only, on the
             separate official archive of 4,890 clips.
-        seed: Decides which unknown words and which stretches of noise v2-12 takes.
+        split_seed: Decides which unknown words and which stretches of noise v2-12 takes.
 
     Raises:
         ConfigError: If ``task`` or ``test`` is unknown or they do not fit.
@@ -82,8 +96,8 @@ def prepare(
     names = sorted(name for name in found | named.keys() if not name.startswith(NOISE))
     clips = [_clip(f"words/{name}", named.get(name, "train")) for name in names]
     if task == "v2-12":
-        clips, silences = _twelve(clips, seed)
-        folders["silence"], cuts = cut_noise(words / NOISE, silences, work, seed)
+        clips, silences = _twelve(clips, split_seed)
+        folders["silence"], cuts = cut_noise(words / NOISE, silences, work, split_seed)
         clips += [
             SourceClip(f"silence/{name}", SILENCE, split, f"{split}-{noise}")
             for name, split, noise in cuts
@@ -111,6 +125,71 @@ def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[
         for path in seeded_order(others, seed)[: silences[split]]:
             kept.append(SourceClip(path, UNKNOWN, split, others[path].group))
     return kept, silences
+
+
+def cut_noise(
+    folder: Path, counts: Mapping[str, int], work: Path, seed: int
+) -> tuple[Path, list[tuple[str, str, str]]]:
+    """Cuts seconds out of a folder's recordings, at random places and levels.
+
+    Args:
+        folder: Holds WAV files of ten seconds or more.
+        counts: Number of cuts for each split.
+        work: The cuts go to a folder in it, which appears whole or not at all.
+        seed: Decides places and levels.
+
+    Returns:
+        Folder of the cuts; and of each cut its name, its split and its recording's name.
+
+    Raises:
+        DataError: If there is no recording, or one is too short for its stretches.
+        AudioError: If a recording cannot be read.
+    """
+    paths = sorted(folder.glob("*.wav"))
+    if not paths:
+        raise DataError(f"{folder}: no recordings of noise (*.wav) to cut silence from")
+    cuts = [
+        (f"{split}/{number:05d}_{paths[number % len(paths)].stem}.wav", split, number)
+        for split in STRETCHES
+        for number in range(counts.get(split, 0))
+    ]
+    key = hashlib.sha256(f"v{_VERSION} {seed} {[name for name, *_ in cuts]}".encode())
+    for path in paths:
+        key.update(path.read_bytes())
+    target = work / f"noise-{key.hexdigest()[:12]}"
+    if not target.is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=work, prefix=".noise."))
+        try:
+            _write_cuts(staging, paths, cuts, seed)
+            staging.chmod(0o755)
+            staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return target, [(name, split, paths[n % len(paths)].stem) for name, split, n in cuts]
+
+
+def _write_cuts(
+    staging: Path, paths: list[Path], cuts: list[tuple[str, str, int]], seed: int
+) -> None:
+    waves = [load_audio(path, SAMPLE_RATE) for path in paths]
+    length = round(SECONDS * SAMPLE_RATE)
+    with progress_bar("Cutting noise", len(cuts)) as advance:
+        for name, split, number in cuts:
+            wave = waves[number % len(paths)]
+            first, last = (round(share * len(wave)) for share in STRETCHES[split])
+            if last - first < length:
+                raise DataError(
+                    f"{paths[number % len(paths)]}: {len(wave) / SAMPLE_RATE:g} s long; "
+                    f"{SECONDS / (STRETCHES[split][1] - STRETCHES[split][0]):g} s are needed"
+                )
+            random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
+            start = int(random.integers(first, last - length + 1))
+            gain = 10 ** (random.uniform(QUIETEST, 0) / 20)
+            path = staging / name
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, gain * wave[start : start + length], SAMPLE_RATE, "PCM_16")
+            advance(1)
 
 
 if __name__ == "__main__":

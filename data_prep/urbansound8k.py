@@ -7,12 +7,11 @@ Source: https://zenodo.org/records/1203745 (CC BY-NC 4.0), 6 GB.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from spaudio.audio import SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.layout import find_root
-from spaudio.audio.prepare import SourceClip, SourceClips
+from spaudio.audio.source import find_root, folds_of_table, read_table
 from spaudio.errors import ConfigError
 from spaudio.io.download import download
 
@@ -40,20 +39,14 @@ def prepare(work: Path, *, source: str | None = None, split: str = "official") -
         )
     archive = source or download(URL, work / "UrbanSound8K.tar.gz", MD5)
     root = find_root(archive, work, CSV, f"fetch {URL} (6 GB)")
-    with (root / CSV).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    clips = [
-        SourceClip(
-            path=f"audio/fold{row['fold']}/{row['slice_file_name']}",
-            label=row["class"],
-            split="train",
-            group=row["fsID"],
-            fold=int(row["fold"]),
-        )
-        for row in rows
-    ]
-    labels = {int(row["classID"]): row["class"] for row in rows}
-    return SourceClips(root, clips, labels=[labels[number] for number in sorted(labels)])
+    clips, labels = folds_of_table(
+        read_table(root / CSV),
+        path="audio/fold{fold}/{slice_file_name}",
+        label="class",
+        number="classID",
+        group="fsID",
+    )
+    return SourceClips(root, clips, labels)
 
 
 if __name__ == "__main__":

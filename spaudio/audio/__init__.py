@@ -4,8 +4,8 @@ Needs numpy, soundfile, soxr and rich, and never torch.
 """
 
 from spaudio.audio.decode import AudioInfo, decode, load_audio, probe, stream_audio
-from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
-from spaudio.audio.prepare import Prepared, SourceClip, SourceClips, prepare
+from spaudio.audio.manifest import Clip, SourceClip, manifest_hash, read_manifest, write_manifest
+from spaudio.audio.prepare import Prepared, SourceClips, prepare
 
 __all__ = [
     "AudioInfo",

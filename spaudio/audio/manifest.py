@@ -20,6 +20,17 @@ _MOST = 1e9  # JSON has numbers of any length, whoever reads a manifest has not
 
 
 @dataclass(frozen=True)
+class SourceClip:
+    """A file that a data set lists, not yet checked; fields as in `Clip`."""
+
+    path: str
+    label: str
+    split: str
+    group: str
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
 class Clip:
     """One checked audio file.
 

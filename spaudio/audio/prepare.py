@@ -1,7 +1,7 @@
 """Prepares a data set: checks every clip, then writes a manifest and the marker of completion.
 
 A preparation lives in ``<folder>/<name>/<key>/``, the key being a hash of name and options:
-``journal.jsonl`` (see `spaudio.audio.journal`), ``manifest.jsonl``, ``bad_clips.txt`` if there are
+``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there are
 any, and, written last, ``prepared.json``. Without that marker nothing is finished.
 The folder ``work`` beside ``<key>`` is where downloads, unpacked archives and renderings lie; all
 options share it.
@@ -20,25 +20,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.check import ClipStore, Finding, check_clips
-from spaudio.audio.manifest import Clip, class_names, manifest_hash, read_manifest, write_manifest
+from spaudio.audio.manifest import (
+    Clip,
+    SourceClip,
+    class_names,
+    manifest_hash,
+    read_manifest,
+    write_manifest,
+)
+from spaudio.audio.scan import ClipStore, Finding, scan_clips
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import locked
 
 _LISTED = 20  # bad clips named in an error's message; the file beside it names all
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
-
-
-@dataclass(frozen=True)
-class SourceClip:
-    """A file that a data set lists, not yet checked; fields as in `spaudio.audio.Clip`."""
-
-    path: str
-    label: str
-    split: str
-    group: str
-    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,8 @@ def prepare(
     with locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        findings = check_clips(
-            [clip.path for clip in listed],
+        findings = scan_clips(
+            listed,
             source.root,
             target / "journal.jsonl",
             stores=stores,

@@ -14,8 +14,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeVar
 
-from spaudio.audio.manifest import Clip
-from spaudio.audio.prepare import SourceClip
+from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.errors import ConfigError, DataError
 
 _Clip = TypeVar("_Clip", Clip, SourceClip)

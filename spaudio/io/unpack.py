@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import io
 import lzma
 import os
 import shutil
@@ -15,12 +14,11 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from spaudio.audio.split_zip import SplitZip, pieces
 from spaudio.errors import DataError
 from spaudio.io.progress import progress_bar
 
@@ -59,6 +57,7 @@ def unpack(
     max_bytes: int = MAX_BYTES,
     max_files: int = MAX_FILES,
     max_ratio: float = MAX_RATIO,
+    open_zip: Callable[[Path], IO[bytes]] | None = None,
     progress: bool = True,
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
@@ -66,12 +65,12 @@ def unpack(
     A ``folder`` that exists is taken as unpacked before.
 
     Args:
-        archive: Zip (of a split one the last piece, with the others beside it), or tar with any
-            compression that `tarfile` knows.
+        archive: Zip, or tar, plain or compressed by gzip, bzip2 or xz.
         folder: Where its contents go.
         max_bytes: Limit on the bytes that the members declare; more is never read of them.
         max_files: Limit on the number of members.
         max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
+        open_zip: Opens a zip archive as one seekable stream, where it is not a plain file.
         progress: Show a bar.
 
     Returns:
@@ -90,7 +89,7 @@ def unpack(
     try:
         size = archive.stat().st_size
         limit = min(max_bytes, max(RATIO_FLOOR, int(max_ratio * size)))
-        _extract(archive, staging, limit, max_files, progress)
+        _extract(archive, staging, limit, max_files, open_zip, progress)
         staging.chmod(0o755)
         staging.rename(folder)
     except (
@@ -120,9 +119,17 @@ class _Member:
     size: int
 
 
-def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress: bool) -> None:
+def _extract(
+    archive: Path,
+    staging: Path,
+    limit: int,
+    max_files: int,
+    open_zip: Callable[[Path], IO[bytes]] | None,
+    progress: bool,
+) -> None:
     if zipfile.is_zipfile(archive):
-        with _open_zip(archive) as file, zipfile.ZipFile(file) as opened:
+        file = archive.open("rb") if open_zip is None else open_zip(archive)
+        with file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
             members = [_zip_member(archive, info) for info in infos]
             _check_members(archive, members, limit, max_files)
@@ -135,12 +142,6 @@ def _extract(archive: Path, staging: Path, limit: int, max_files: int, progress:
             _check_members(archive, members, limit, max_files)
             files = (tar.extractfile(e) for e, m in zip(entries, members, strict=True) if _file(m))
             _write(archive, staging, members, (f for f in files if f is not None), progress)
-
-
-def _open_zip(archive: Path) -> IO[bytes]:
-    """The archive, joined with the pieces that lie beside it if it is a split one."""
-    paths = pieces(archive)
-    return archive.open("rb") if len(paths) == 1 else io.BufferedReader(SplitZip(paths))
 
 
 def _file(member: _Member) -> bool:

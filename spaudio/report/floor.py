@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from typing_extensions import override
 
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.audio.split import seeded_order
 from spaudio.io.atomic import write_atomic
 from spaudio.tokens.cache import FrameCache
@@ -40,6 +41,7 @@ LARGEST = 10_000  # clips to learn from
 COMPONENTS = 2_000  # of the approximated kernel: clips to compare with
 Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
+_Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
 class FloorFeatures(FrameCache):
@@ -60,6 +62,12 @@ class FloorFeatures(FrameCache):
 
         settings = {"summary": "v1", **front_end.cache_key}
         super().__init__(folder, settings, sample_rate, extract, np.asarray)
+
+    @override
+    def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
+        # Every fold is tested on in its turn. What a choice by these splits misses, such as a clip
+        # that takes the place of a bad one, is added by `measure_floor`.
+        return clips if any(clip.fold is not None for clip in clips) else _choose(clips)
 
 
 def summarise(frames: Frames) -> Summaries:
@@ -114,17 +122,15 @@ def measure_floor(
         where that is not all of them.
     """
     start = time.perf_counter()
+    available = sum(clip.split != "test" for clip in clips)
+    clips = _choose(clips)
     train = [clip for clip in clips if clip.split != "test"]
     test = [clip for clip in clips if clip.split == "test"]
-    available = len(train)
-    if available > LARGEST:
-        kept_paths = set(seeded_order((clip.path for clip in train), 0)[:LARGEST])
-        train = [clip for clip in train if clip.path in kept_paths]
-    files = {clip.path: root / clip.path for clip in train + test}
+    files = {clip.path: root / clip.path for clip in clips}
     features.fill(files.values())
     used = sorted(
         f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(files[clip.path])[2:]}"
-        for clip in train + test
+        for clip in clips
     )
     identity = json.dumps(["multi-label" if multi_label else "one label", *used])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -144,6 +150,13 @@ def measure_floor(
         result["trained_on"] = len(train)
     write_atomic(kept, json.dumps(result).encode())
     return result
+
+
+def _choose(clips: Sequence[_Clip]) -> list[_Clip]:
+    """Returns the clips to test on and at most `LARGEST` of the others, the same ones each time."""
+    train = [clip.path for clip in clips if clip.split != "test"]
+    kept = set(seeded_order(train, 0)[:LARGEST] if len(train) > LARGEST else train)
+    return [clip for clip in clips if clip.split == "test" or clip.path in kept]
 
 
 def _single_label_floor(

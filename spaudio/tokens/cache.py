@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from spaudio.audio.decode import load_audio
+from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
@@ -36,7 +37,7 @@ class _Entry(NamedTuple):
 class FrameCache:
     """Frames of clips, computed from their waveforms and appended to one memory-mapped file.
 
-    It is a `spaudio.audio.check.ClipStore`: a preparation decodes each clip once and gives it to
+    It is a `spaudio.audio.scan.ClipStore`: a preparation decodes each clip once and gives it to
     all of its stores::
 
         cache = FrameCache(folder, front_end.cache_key, rate, front_end.extract, front_end.restore)
@@ -84,6 +85,10 @@ class FrameCache:
         self._kind: tuple[str, int] | None = None  # type and width of all frames
         self._count = self._whole = 0  # frames, and bytes of the index, that are whole
         self._read()
+
+    def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
+        """Returns all clips."""
+        return clips
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether there are no frames of this state of the file."""

@@ -16,12 +16,12 @@ import pytest
 import soundfile
 
 from spaudio.audio import Prepared, SourceClip, SourceClips, prepare, read_manifest
-from spaudio.audio.check import check_clips
+from spaudio.audio.scan import scan_clips
 from spaudio.errors import DataError
 from spaudio.io.lock import locked
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_bad_clips, make_class_folders, tone
 
-MODULE = sys.modules[check_clips.__module__]
+MODULE = sys.modules[scan_clips.__module__]
 
 
 @pytest.fixture

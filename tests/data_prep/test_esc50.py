@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data_prep import esc50
-from spaudio.audio import Prepared, prepare
+from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
+from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_folds import ESC10, make_esc50
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/ESC-50-master"
@@ -20,12 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_esc50(tmp_path_factory.mktemp("esc") / "ESC-50-master")
 
 
-def run(source: Path, data: Path, skip_bad: bool = False, **options: Any) -> Prepared:
-    options = {"source": str(source), "subset": "esc10"} | options
-    return prepare(
-        "esc50", lambda work: esc50.prepare(work, **options), folder=data, options=options,
-        skip_bad=skip_bad, progress=False,
-    )  # fmt: skip
+def run(source: Path, data: Path, **options: Any) -> Prepared:
+    return run_script(esc50.prepare, data, source=source, **({"subset": "esc10"} | options))
 
 
 def test_official_folds_and_the_subset(folder: Path, tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import soundfile
 
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
-from spaudio.audio import prepare as prepare_clips
 from spaudio.errors import ConfigError, DataError
-from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, tone
+from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
 GROUP = r"(g\d+)_"
 
@@ -38,9 +37,7 @@ def counts(source: SourceClips) -> Counter[tuple[str, str]]:
 
 
 def test_every_format_and_depth_is_found_and_decodes(source: Path, tmp_path: Path) -> None:
-    prepared = prepare_clips(
-        "folder", lambda work: listed(source), folder=tmp_path, options={}, progress=False
-    )
+    prepared = run_script(prepare, tmp_path, source=source)
     assert prepared.labels == tuple(sorted(CLASSES))
     assert len(prepared.clips) == 60
     suffixes = {Path(clip.path).suffix for clip in prepared.clips}
@@ -78,9 +75,9 @@ def test_the_group_is_the_first_capture_or_the_whole_match(source: Path) -> None
 def test_the_split_depends_on_the_seed_alone(source: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(source, moved)
-    first = list(listed(source, seed=1).clips)
-    assert list(listed(moved, seed=1).clips) == first
-    assert list(listed(source, seed=2).clips) != first
+    first = list(listed(source, split_seed=1).clips)
+    assert list(listed(moved, split_seed=1).clips) == first
+    assert list(listed(source, split_seed=2).clips) != first
 
 
 def test_split_folders_are_respected(tmp_path: Path) -> None:

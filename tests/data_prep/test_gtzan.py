@@ -7,18 +7,16 @@ import pytest
 from torchaudio.datasets import gtzan as lists
 
 from data_prep import gtzan
-from spaudio.audio import Prepared, prepare
+from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
+from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_folds import make_gtzan
 
 TRACKS = ["blues.00029", "blues.00000", "blues.00012", "jazz.00054", "jazz.00012"]
 
 
 def run(source: Path, data: Path, *, skip_bad: bool = True) -> Prepared:
-    return prepare(
-        "gtzan", lambda work: gtzan.prepare(work, source=str(source)), folder=data,
-        options={"source": str(source)}, skip_bad=skip_bad, progress=False,
-    )  # fmt: skip
+    return run_script(gtzan.prepare, data, source=source, skip_bad=skip_bad)
 
 
 def test_the_filtered_split(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data_prep import nsynth
-from spaudio.audio import Prepared, prepare
+from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
+from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_corpora import make_nsynth, pack, spoil
 
 
@@ -19,14 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(source: Path, data: Path, **options: Any) -> Prepared:
-    options = {"source": str(source)} | options
-    return prepare(
-        "nsynth",
-        lambda work: nsynth.prepare(work, **options),
-        folder=data,
-        options=options,
-        progress=False,
-    )
+    return run_script(nsynth.prepare, data, source=source, **options)
 
 
 @pytest.mark.parametrize(

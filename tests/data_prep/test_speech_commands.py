@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from scipy.signal import correlate
 
 from data_prep import speech_commands
-from spaudio.audio import Prepared, prepare
+from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
+from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_corpora import (
     RATE,
     make_speech_commands,
@@ -25,16 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_speech_commands(tmp_path_factory.mktemp("words"))
 
 
-def run(source: Path, data: Path, skip_bad: bool = False, **options: Any) -> Prepared:
-    options = {"source": str(source)} | options
-    return prepare(
-        "speech_commands",
-        lambda work: speech_commands.prepare(work, **options),
-        folder=data,
-        options=options,
-        skip_bad=skip_bad,
-        progress=False,
-    )
+def run(source: Path, data: Path, **options: Any) -> Prepared:
+    return run_script(speech_commands.prepare, data, source=source, **options)
 
 
 def test_the_lists_decide_the_split_and_noise_is_no_word(folder: Path, tmp_path: Path) -> None:
@@ -58,7 +52,7 @@ def test_v2_12_has_a_tenth_each_of_silence_and_unknown(folder: Path, tmp_path: P
     assert {c.path.split("/")[1] for c in unknown} <= {"bed", "cat"}
     again = run(folder, tmp_path / "again", task="v2-12")
     assert again.hash == prepared.hash
-    assert run(folder, tmp_path, task="v2-12", seed=1).hash != prepared.hash
+    assert run(folder, tmp_path, task="v2-12", split_seed=1).hash != prepared.hash
 
 
 def test_no_second_of_noise_is_in_two_splits(folder: Path, tmp_path: Path) -> None:
@@ -69,7 +63,7 @@ def test_no_second_of_noise_is_in_two_splits(folder: Path, tmp_path: Path) -> No
         name = clip.path.split("_", 1)[1]
         noise, _ = soundfile.read(folder / "_background_noise_" / name)
         cut, _ = soundfile.read(prepared.root / clip.path)
-        place = np.argmax(np.correlate(noise, cut, "valid"))
+        place = np.argmax(correlate(noise, cut, "valid", method="fft"))
         first, last = {"train": (0, 8), "valid": (8, 9), "test": (9, 10)}[clip.split]
         assert first * RATE <= place <= last * RATE - len(cut)
         assert np.corrcoef(noise[place : place + len(cut)], cut)[0, 1] > 0.99

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_prep import urbansound8k
-from spaudio.audio import SourceClips, prepare
+from spaudio.audio import SourceClips
 from spaudio.errors import ConfigError
+from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_folds import URBAN, make_urbansound8k
 
 
@@ -18,8 +19,7 @@ def listing(source: Path) -> SourceClips:
 
 def test_official_folds(tmp_path: Path) -> None:
     folder = make_urbansound8k(tmp_path / "UrbanSound8K", clips=1)
-    prepared = prepare("us8k", lambda _: listing(folder), folder=tmp_path / "data", options={},
-                       progress=False)  # fmt: skip
+    prepared = run_script(urbansound8k.prepare, tmp_path / "data", source=folder)
     assert prepared.labels == URBAN
     assert Counter(clip.fold for clip in prepared.clips) == dict.fromkeys(range(1, 11), 10)
     for clip in prepared.clips:

@@ -61,13 +61,13 @@ def test_a_preparation_decodes_each_clip_once_for_all_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    original = prepare.__globals__["check_clips"].__globals__["decode"]
+    original = prepare.__globals__["scan_clips"].__globals__["decode"]
 
     def decode(path: Path, **options: bool) -> object:
         decoded.append(path.name)
         return original(path, **options)
 
-    monkeypatch.setattr("spaudio.audio.check.decode", decode)
+    monkeypatch.setattr("spaudio.audio.scan.decode", decode)
     files = write_clips(tmp_path)
     stores = [open_cache(tmp_path / "f", 8), open_cache(tmp_path / "f", 9)]
     prepared(tmp_path, stores)

@@ -5,7 +5,7 @@ not recordings of players. Several programs of the SoundFont are made of the sam
 bright and honky-tonk piano; violin and viola; even across families, as dulcimer and steel guitar),
 so programs that share a sample stay together: test and validation are samples never heard.
 
-    python data_prep/notes.py [task=family|program|pitch] [seed=0]
+    python -m data_prep.notes [task=family|program|pitch] [split_seed=0]
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spaudio.audio.command import main
-from spaudio.audio.prepare import SourceClip, SourceClips
-from spaudio.audio.render import CLIP_SECONDS, VERSION, Note, Program, render_programs
-from spaudio.audio.soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont, program_samples
+from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError
+
+from .render import CLIP_SECONDS, VERSION, Note, Program, render_programs
+from .soundfont import FAMILIES, PROGRAMS_PER_FAMILY, load_soundfont, program_samples
 
 TASKS = ("family", "program", "pitch")
 VELOCITIES = (48, 120)  # softest and loudest
@@ -42,14 +42,14 @@ def prepare(
     *,
     source: str | None = None,
     task: str = "family",
-    families: Sequence[str] = FAMILIES,
+    families: list[str] = FAMILIES,
     programs_per_family: int = PROGRAMS_PER_FAMILY,
     num_pitches: int = 20,
     lowest_pitch: int = 39,
     pitch_step: int = 2,
     num_velocities: int = 4,
-    sample_rate: int = 16_000,
-    seed: int = 0,
+    note_rate: int = 16_000,
+    split_seed: int = 0,
     workers: int | None = None,
 ) -> SourceClips:
     """Renders the notes, if they are not there yet, and lists them; the group is the program.
@@ -68,8 +68,8 @@ def prepare(
         lowest_pitch: MIDI number.
         pitch_step: Semitones between pitches.
         num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
-        sample_rate: Rate of the clips in Hz.
-        seed: Decides jitter and split.
+        note_rate: Sample rate of the rendered clips, in Hz.
+        split_seed: Decides the split and the jitter of onsets and lengths.
         workers: Processes that render; None takes one per core that this process may use. It
             decides nothing of the result.
 
@@ -85,13 +85,15 @@ def prepare(
     numbers = _programs(families, programs_per_family, units)
     pitches = _pitches(num_pitches, lowest_pitch, pitch_step, task)
     velocities = _velocities(num_velocities)
-    programs = [Program(number, _notes(number, pitches, velocities, seed)) for number in numbers]
-    root = work / f"rendered-{_key(programs, sample_rate)}"
-    render_programs(programs, root, sample_rate=sample_rate, workers=workers or _cores())
+    programs = [
+        Program(number, _notes(number, pitches, velocities, split_seed)) for number in numbers
+    ]
+    root = work / f"rendered-{_key(programs, note_rate)}"
+    render_programs(programs, root, sample_rate=note_rate, workers=workers or _cores())
     splits = (
-        _split_pitches(pitches, seed)
+        _split_pitches(pitches, split_seed)
         if task == "program"
-        else _split_programs(numbers, units, programs_per_family, seed)
+        else _split_programs(numbers, units, programs_per_family, split_seed)
     )
     names = {number: _program_name(number) for number in numbers}
     labels = {
@@ -270,7 +272,3 @@ def _key(programs: Sequence[Program], sample_rate: int) -> str:
         "versions": [importlib.metadata.version(name) for name in ("midirenderer", "soxr")],
     }
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-
-
-if __name__ == "__main__":
-    main("notes", prepare)

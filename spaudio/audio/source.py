@@ -1,18 +1,89 @@
-"""Data sets that come in several archives: each part is fetched or found, all are seen as one."""
+"""Opens what ``source=`` names: one archive or folder, or several that make up one data set."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.download import download
 from spaudio.io.unpack import open_source, unpack
+
+
+def find_root(source: str | Path | None, work: Path, inside: str, where: str) -> Path:
+    """Opens a source and returns the folder in it that holds ``inside``, at most two levels down.
+
+    Args:
+        source: Archive or folder; None is an error, for data sets that cannot be downloaded.
+        work: Folder to unpack an archive into.
+        inside: File or folder that upstream's layout has at its top.
+        where: Where the data set is to be had, for the error's message.
+
+    Raises:
+        ConfigError: If ``source`` is None.
+        DataError: If nothing in it holds ``inside``, or as `spaudio.io.unpack.open_source`.
+    """
+    if source is None:
+        raise ConfigError(f"source= is required, an archive or folder: {where}")
+    folder = open_source(source, work)
+    for root in (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))):
+        if (root / inside).exists():
+            return root
+    raise DataError(f"source={str(source)!r} holds no {inside}; {where}")
+
+
+def read_table(file: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Reads a CSV file.
+
+    Args:
+        file: The file.
+        columns: Names of its columns; where empty, its first line names them.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            return list(csv.DictReader(opened, columns or None))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read ({error}); fetch it again") from error
+
+
+def folds_of_table(
+    rows: Sequence[Mapping[str, str]], *, path: str, label: str, number: str, group: str
+) -> tuple[list[SourceClip], list[str]]:
+    """Lists the clips of a table that gives each its official fold, in a column ``fold``.
+
+    Args:
+        rows: From `read_table`.
+        path: Path of a clip, with columns in braces, as ``"audio/{filename}"``.
+        label: Column of the class name.
+        number: Column of the class number.
+        group: Column of the recording that the clip was cut from.
+
+    Returns:
+        The clips; and the class names, in the order of their numbers.
+
+    Raises:
+        DataError: If a column is missing, or a number is none.
+    """
+    try:
+        clips = [
+            SourceClip(path.format_map(row), row[label], "train", row[group], int(row["fold"]))
+            for row in rows
+        ]
+        labels = {int(row[number]): row[label] for row in rows}
+    except (KeyError, ValueError) as error:
+        raise DataError(f"the data set's table is damaged ({error!r}); fetch it again") from error
+    return clips, [labels[place] for place in sorted(labels)]
 
 
 @dataclass(frozen=True)
@@ -22,15 +93,17 @@ class Part:
     Attributes:
         name: What the part is called in the paths of its clips.
         files: Address of each file to fetch, and its SHA-256 or MD5 in hex (None where none is
-            known for certain). The last one is the archive; others are the pieces of a split zip.
+            known for certain). The last one is the archive; others are pieces that belong to it.
         folder: Folder that the archive unpacks to; empty where it has none.
-        marker: A file or folder in it that no other part has; empty where ``folder`` says enough.
+        marker: A file or folder in it that no other part has; empty where ``folder`` is unique.
+        open_zip: Opens the archive where it is not a plain file; see `unpack`.
     """
 
     name: str
     files: Mapping[str, str | None]
     folder: str = ""
     marker: str = ""
+    open_zip: Callable[[Path], IO[bytes]] | None = None
 
     @property
     def archives(self) -> list[str]:
@@ -89,7 +162,7 @@ def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
         work: Folder to make the root in.
 
     Returns:
-        A folder with one link a part.
+        A folder with one link per part.
     """
     targets = {name: os.fspath(folder.resolve()) for name, folder in parts.items()}
     key = hashlib.sha256(os.fsencode(repr(sorted(targets.items())))).hexdigest()[:12]
@@ -116,7 +189,8 @@ def _find(part: Part, base: Path, work: Path) -> Path | None:
     status = [path.stat() for path in archives]
     identity = f"{base}\n{part.archives}\n{[(s.st_size, s.st_mtime_ns) for s in status]}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
-    return next(_candidates(part, unpack(archives[-1], work / f"unpacked-{key}")), None)
+    unpacked = unpack(archives[-1], work / f"unpacked-{key}", open_zip=part.open_zip)
+    return next(_candidates(part, unpacked), None)
 
 
 def _candidates(part: Part, base: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, resample
+from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
@@ -35,6 +36,9 @@ class ClipStore(Protocol):
     """
 
     sample_rate: int
+
+    def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
+        """Returns those of a data set's clips that the store is to hold."""
 
     def writing(self) -> AbstractContextManager[object]:
         """Opens the store for `lacks` and `add`; other processes wait for its end."""
@@ -58,8 +62,8 @@ class Finding:
     reason: str | None = None
 
 
-def check_clips(
-    paths: Sequence[str],
+def scan_clips(
+    clips: Sequence[SourceClip],
     root: Path,
     journal: Path,
     *,
@@ -72,8 +76,8 @@ def check_clips(
     """Decodes the clips that the journal does not know or that a store lacks, each once.
 
     Args:
-        paths: Clips, relative to ``root``.
-        root: Audio root; a journal of another root starts afresh.
+        clips: What to check.
+        root: Folder that their paths are relative to; a journal of another root starts afresh.
         journal: The journal's file.
         stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
         silent_ok: Silent clips are not bad.
@@ -94,8 +98,9 @@ def check_clips(
     with ExitStack() as stack:
         for store in stores:
             stack.enter_context(store.writing())
+        selected = [(store, {clip.path for clip in store.select(clips)}) for store in stores]
         new = False
-        for path in paths:
+        for path in (clip.path for clip in clips):
             try:
                 status = (root / path).stat()
             except (OSError, ValueError):
@@ -105,7 +110,11 @@ def check_clips(
             found = known.get(path)
             if found and (found.size, found.mtime_ns) != (status.st_size, status.st_mtime_ns):
                 found = None
-            wanting = [store for store in stores if store.lacks(root / path, status)]
+            wanting = [
+                store
+                for store, paths in selected
+                if path in paths and store.lacks(root / path, status)
+            ]
             if found and (found.reason or not wanting):
                 findings[path] = found
             else:
@@ -117,9 +126,9 @@ def check_clips(
         stack.callback(lines.close)
         if not rest:
             return findings
-        done = len(paths) - len(rest)
+        done = len(clips) - len(rest)
         advance = stack.enter_context(
-            progress_bar("Checking clips", len(paths), done=done, show=progress)
+            progress_bar("Checking clips", len(clips), done=done, show=progress)
         )
         pool = ThreadPoolExecutor(max(1, workers))
         try:

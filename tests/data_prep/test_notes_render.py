@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from spaudio.audio.render import CLIP_SECONDS, Note, Program, render_program, render_programs
-from spaudio.audio.soundfont import load_soundfont, without_effects
+from data_prep.notes.render import CLIP_SECONDS, Note, Program, render_program, render_programs
+from data_prep.notes.soundfont import load_soundfont, without_effects
 from spaudio.errors import DataError
 
 RATE = 16_000

@@ -14,7 +14,7 @@ from pathlib import Path
 from spaudio.errors import DataError
 
 #: Families of eight programs each, in General-MIDI order; programs 80 and up are synthetic.
-FAMILIES = (
+FAMILIES = [
     "piano",
     "chromatic_percussion",
     "organ",
@@ -25,7 +25,7 @@ FAMILIES = (
     "brass",
     "reed",
     "pipe",
-)
+]
 PROGRAMS_PER_FAMILY = 8
 
 _CHORUS_SEND, _REVERB_SEND, _INSTRUMENT, _SAMPLE = 15, 16, 41, 53  # generator operators
@@ -99,22 +99,26 @@ def program_samples(soundfont: bytes) -> dict[int, frozenset[int]]:
     }
     presets = list(struct.iter_unpack("<20xHHH12x", tables[b"phdr"]))  # program, bank, first zone
     instruments = [first for (first,) in struct.iter_unpack("<20xH", tables[b"inst"])]
+    starts = {
+        kind: [first for first, _ in struct.iter_unpack("<HH", tables[kind + b"bag"])]
+        for kind in (b"p", b"i")
+    }
+    generators = {
+        kind: list(struct.iter_unpack("<HH", tables[kind + b"gen"])) for kind in (b"p", b"i")
+    }
 
-    def amounts(kind: bytes, operator: int, zones: range) -> Iterator[int]:
-        """Amounts of an operator in the zones of presets (``p``) or instruments (``i``)."""
-        starts = [first for first, _ in struct.iter_unpack("<HH", tables[kind + b"bag"])]
-        generators = list(struct.iter_unpack("<HH", tables[kind + b"gen"]))
-        for zone in zones:
-            for found, amount in generators[starts[zone] : starts[zone + 1]]:
-                if found == operator:
-                    yield amount
+    def amounts(kind: bytes, operator: int, first: int, last: int) -> Iterator[int]:
+        """Amounts of an operator in some zones of presets (``p``) or instruments (``i``)."""
+        for found, amount in generators[kind][starts[kind][first] : starts[kind][last]]:
+            if found == operator:
+                yield amount
 
     return {
         program: frozenset(
             sample
-            for instrument in amounts(b"p", _INSTRUMENT, range(zone, following[2]))
+            for instrument in amounts(b"p", _INSTRUMENT, zone, following[2])
             for sample in amounts(
-                b"i", _SAMPLE, range(instruments[instrument], instruments[instrument + 1])
+                b"i", _SAMPLE, instruments[instrument], instruments[instrument + 1]
             )
         )
         for (program, bank, zone), following in pairwise(presets)

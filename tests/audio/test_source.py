@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from spaudio.audio import parts as module
-from spaudio.audio.parts import Part, link_parts, open_parts
+from spaudio.audio import source as module
+from spaudio.audio.source import Part, find_root, folds_of_table, link_parts, open_parts, read_table
 from spaudio.errors import ConfigError, DataError
 from tests.fixtures.tiny_corpora import pack
 
@@ -76,3 +77,40 @@ def test_linked_parts_have_the_same_paths_wherever_they_lie(made: Path, tmp_path
     other = link_parts({"x": made / "a" / "set-a", "y": made / "a"}, tmp_path / "work")
     assert other != root
     assert (root / "y").resolve() == made / "b"
+
+
+def test_the_root_is_found_up_to_two_levels_down_and_in_an_archive(tmp_path: Path) -> None:
+    root = tmp_path / "given" / "wrapped" / "set-1.0"
+    (root / "meta").mkdir(parents=True)
+    (root / "meta" / "list.csv").write_text("a\n")
+    for source in (root, root.parent, root.parent.parent):
+        assert find_root(source, tmp_path, "meta/list.csv", "there") == root
+    with pytest.raises(DataError, match=r"holds no meta/list\.csv; it is to be had there"):
+        find_root(tmp_path, tmp_path, "meta/list.csv", "it is to be had there")
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", root.parent)
+    found = find_root(archive, tmp_path / "work", "meta", "there")
+    assert found.name == "set-1.0"
+    assert found.parent.parent == tmp_path / "work"
+
+
+def test_without_a_source_it_says_where_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="source= is required, an archive or folder: over there"):
+        find_root(None, tmp_path, "meta", "over there")
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("name,fold,class,id,from\na.wav,1,dog,0,x\nb.wav,2,cat,1,y\n")
+    columns = {"path": "audio/{name}", "label": "class", "number": "id", "group": "from"}
+    clips, labels = folds_of_table(read_table(file), **columns)
+    assert [(c.path, c.fold, c.group) for c in clips] == [
+        ("audio/a.wav", 1, "x"),
+        ("audio/b.wav", 2, "y"),
+    ]
+    assert labels == ["dog", "cat"]
+    file.write_text("name,class\na.wav,dog\n")
+    with pytest.raises(DataError, match="table is damaged"):
+        folds_of_table(read_table(file), **columns)
+    file.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DataError, match=r"table\.csv: cannot be read"):
+        read_table(file)

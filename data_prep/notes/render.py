@@ -2,8 +2,8 @@
 
 One MIDI per program holds all its notes at a fixed spacing; its rendering is cut afterwards. The
 renderer (midirenderer, which is rustysynth) gives the same bytes each time, and holds Python's
-global lock: hence processes. They are started as ``python -m spaudio.audio.render`` rather than
-by `multiprocessing`, which would import the caller's main module in each.
+global lock, hence processes. They are not started by `multiprocessing`, which would import the
+caller's main module in each of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.soundfont import load_soundfont, without_effects
 from spaudio.errors import DataError
 from spaudio.io.progress import progress_bar
+
+from .soundfont import load_soundfont, without_effects
 
 CLIP_SECONDS = 1.0
 #: To be raised with any change that alters the rendered bytes.
@@ -172,8 +173,8 @@ def _render_in_processes(
     sample_rate: int,
     advance: Callable[[], None],
 ) -> None:
-    package = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+    checkout = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
     processes: list[subprocess.Popen[str]] = []
 
     def follow(process: subprocess.Popen[str], share: Sequence[Program]) -> None:
@@ -201,7 +202,7 @@ def _render_in_processes(
         for _ in shares:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "spaudio.audio.render"],
+                    [sys.executable, "-c", "from data_prep.notes.render import serve; serve()"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -223,8 +224,8 @@ def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
             process.wait()
 
 
-def _work() -> None:
-    """A process's part: a job on standard input, a line per program on standard output."""
+def serve() -> None:
+    """Renders a job read from standard input; prints one line per program."""
     job = json.load(sys.stdin)
     programs = [
         Program(item["number"], tuple(Note(**note) for note in item["notes"]))
@@ -236,7 +237,3 @@ def _work() -> None:
         sys.stdout.flush()
 
     _render_share(programs, Path(job["folder"]), job["sample_rate"], report)
-
-
-if __name__ == "__main__":
-    _work()
