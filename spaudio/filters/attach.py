@@ -46,7 +46,7 @@ def detach(layer: nn.Module) -> None:
     base = vars(type(layer)).get(UNFILTERED)
     if base is None:
         raise ValueError(
-            f"a filter was attached before the class {type(layer).__name__} was set; undo that first"
+            f"the class {type(layer).__name__} was set after its filter; undo that first"
         )
     layer.__class__ = base
     delattr(layer, CHILD)

@@ -1,1 +1,1 @@
-"""Tokens to logits: the transformer with a filter after each layer, pooling and classifier."""
+"""Models from tokens to logits: transformer with filters, pooling, classifier, language model."""

@@ -1,4 +1,4 @@
-"""Tokens to class logits: front-end where it is learned, projection, encoder, pooling, head."""
+"""Tokens to class logits: learned front-end (optional), projection, encoder, pooling, head."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from spaudio.tokens.waveform import WaveformFrontEnd
 
 
 class Classifier(nn.Module):
-    """Classifies clips that come as padded batches of tokens.
+    """Classifies clips, given as padded batches of tokens.
 
     Args:
-        features: Width of a token that is projected (stacked frames: stack * bands).
+        features: Width of the tokens that are projected: stack * bands.
         classes: Number of classes.
         encoder: Shape of the transformer.
-        filter_options: ``name`` and options of the filter that stands after each layer, as
-            :func:`spaudio.filters.make_filter` takes them.
+        filter_options: ``name`` and options of the filters, as arguments of
+            :func:`spaudio.filters.make_filter`.
         pooling: ``"mean"`` or ``"attention"``.
-        front_end: Turns waveform tokens into ``features``; None where tokens come as features.
+        front_end: Learned front-end, from samples to ``features``; None if the input are features.
 
     Raises:
-        ConfigError: If a setting is unknown or out of range, or the front-end's features do not
-            fit.
+        ConfigError: If a setting is unknown or out of range, or ``features`` is not the width of
+            the front-end's tokens.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class Classifier(nn.Module):
         front_end: WaveformFrontEnd | None = None,
     ) -> None:
         super().__init__()
-        if front_end is not None and front_end.features != features:
+        if front_end is not None and front_end.config.features != features:
             raise ConfigError(
-                f"the front-end makes tokens of {front_end.features} features; got {features}"
+                f"the front-end makes tokens of {front_end.config.features} features; "
+                f"got {features}"
             )
         self.features = features
         self.classes = classes
@@ -58,7 +59,7 @@ class Classifier(nn.Module):
         """Classifies.
 
         Args:
-            tokens: (batch, tokens, features), or what the front-end takes: samples.
+            tokens: (batch, tokens, features), or samples if there is a front-end.
             padding_mask: Boolean (batch, tokens), True where a token is padding.
 
         Returns:
@@ -72,7 +73,7 @@ class Classifier(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Counts parameters: of the whole model, and of its filters alone."""
+    """Counts the parameters of a model, and those of its filters."""
     filters = [m.filters for m in model.modules() if isinstance(m, Encoder)]
     return (
         sum(p.numel() for p in model.parameters()),

@@ -1,4 +1,4 @@
-"""Symbols drawn from a language model one after another."""
+"""Generates symbols with a language model."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def generate(
 ) -> Tensor:
     """Continues a prompt.
 
-    The model never sees more than ``context`` symbols: see :func:`window_start`. What it predicts
-    is thus always what a full pass over a sequence as long as in training returns.
+    The model sees at most ``context`` symbols; see :func:`window_start`. Each prediction therefore
+    equals that of a full pass over a sequence no longer than in training.
 
     Args:
-        model: The language model; run in evaluation mode.
+        model: The language model; runs in evaluation mode.
         prompt: (batch, tokens), at least one symbol each.
-        length: Symbols to draw.
-        temperature: Divides the logits; 0 takes the most probable symbol each time.
-        top_k: Draw from the most probable ``top_k`` symbols alone; None for all.
+        length: Number of symbols to generate.
+        temperature: Divisor of the logits; 0 always takes the most probable symbol.
+        top_k: Number of most probable symbols to sample from; None for all.
         context: Longest sequence that the model sees; None for its ``max_tokens``.
-        cached: Whether keys, values and filter state are kept; if not, each symbol costs a full
-            pass over its context.
-        generator: Of the draws, on the device of the prompt.
+        cached: Whether to keep keys, values and filter state. If not, each symbol needs a full pass
+            over its context.
+        generator: Random generator, on the device of the prompt.
 
     Returns:
         (batch, length), the symbols after the prompt.
@@ -71,14 +71,14 @@ def generate(
 
 
 def window_start(tokens: int, context: int) -> int:
-    """Index of the first symbol that the model sees once there are ``tokens``.
+    """Index of the first symbol that the model sees.
 
-    A full context is left for its last half, and the model starts anew there. So the cost of a new
-    start is shared by half a context of symbols; a window that slides by one would leave nothing
-    to cache, as every symbol's position, and all that depends on the first symbol, would change.
+    When the context is full, the window moves by half a context and the cache is computed again,
+    once per half context of symbols. A window that moves by one symbol could not use a cache: every
+    symbol's position, and everything that depends on the first symbol, would change.
 
     Args:
-        tokens: Symbols so far.
+        tokens: Number of symbols so far.
         context: Longest sequence that the model sees.
     """
     hop = max(1, context // 2)
@@ -88,11 +88,11 @@ def window_start(tokens: int, context: int) -> int:
 def draw(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
 ) -> Tensor:
-    """Draws one symbol a row of logits (batch, symbols): (batch,). See :func:`generate`."""
+    """Draws one symbol per row of logits (batch, symbols); returns (batch,)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     best, which = logits.double().topk(top_k or logits.shape[-1])
-    # Less the greatest first, so that no temperature, however low, makes an infinity of it.
+    # The maximum is subtracted first, so that low temperatures do not overflow.
     shares = torch.softmax((best - best[:, :1]) / temperature, dim=-1)
     return which.gather(1, torch.multinomial(shares, 1, generator=generator)).squeeze(1)
 
@@ -105,7 +105,7 @@ def _check(
     top_k: int | None,
     context: int,
 ) -> None:
-    """Raises ConfigError where a number is out of range."""
+    """Raises ConfigError if a number is out of range."""
     longest = model.encoder.config.max_tokens if model.encoder.learned is not None else math.inf
     if prompt.shape[1] < 1:
         raise ConfigError("the prompt is empty; give at least one symbol, such as a space")
@@ -113,10 +113,12 @@ def _check(
         raise ConfigError(f"length must be at least 1; got {length}")
     if not 0 <= temperature < math.inf:
         raise ConfigError(
-            f"temperature must be 0 (the most probable symbol) or above, and finite; "
+            f"temperature must be finite and at least 0 (the most probable symbol); "
             f"got {temperature}"
         )
     if top_k is not None and not 1 <= top_k <= model.symbols:
-        raise ConfigError(f"top_k must be from 1 to {model.symbols}, the symbols; got {top_k}")
+        raise ConfigError(
+            f"top_k must be from 1 to {model.symbols}, the number of symbols; got {top_k}"
+        )
     if not 1 <= context <= longest:
         raise ConfigError(f"context must be from 1 to model.max_tokens={longest}; got {context}")

@@ -1,4 +1,4 @@
-"""Symbols to the logits of the next symbol: embedding, causal encoder, output head."""
+"""Symbols to logits of the next symbol: embedding, causal encoder, output head."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 
 
 class LanguageModel(nn.Module):
-    """Predicts, at each symbol of a sequence, the one that follows it.
+    """Predicts the next symbol at each symbol of a sequence.
 
-    Embedding and output head have weights of their own (they are not tied): of an alphabet of 27
-    they are less than one per cent of the parameters.
+    The weights of embedding and output head are not tied: for 27 symbols they are less than one per
+    cent of the parameters.
 
     Args:
         symbols: Size of the alphabet.
         encoder: Shape of the transformer; must be causal.
-        filter_options: ``name`` and options of the filter that stands after each layer, as
-            :func:`spaudio.filters.make_filter` takes them.
+        filter_options: ``name`` and options of the filters, as arguments of
+            :func:`spaudio.filters.make_filter`.
 
     Raises:
         ConfigError: If a setting is unknown or out of range, or the encoder is not causal.
@@ -37,9 +37,9 @@ class LanguageModel(nn.Module):
         self.symbols = symbols
         self.filter_options = dict(filter_options)
         self.embed = nn.Embedding(symbols, encoder.dim)
-        # As wide as learned positions: wider embeddings would drown what is added to them.
+        # The scale of learned positions: larger embeddings would dominate the sum of both.
         nn.init.normal_(self.embed.weight, std=0.02)
-        # Aside, so that all else starts from the same values whatever the filter.
+        # A fork, so that all other parameters start from the same values for every filter.
         with torch.random.fork_rng(devices=[]):
             filters = make_filters(encoder, filter_options)
         self.encoder = Encoder(encoder, filters)
@@ -52,7 +52,7 @@ class LanguageModel(nn.Module):
             symbols: (batch, tokens), integers below ``symbols``.
 
         Returns:
-            Logits (batch, tokens, symbols); those at a token are of the token after it.
+            Logits (batch, tokens, symbols) of the token after each token.
         """
         logits: Tensor = self.head(self.encoder(self.embed(symbols)))
         return logits

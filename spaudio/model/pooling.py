@@ -1,4 +1,4 @@
-"""From a sequence of tokens to one vector a clip, without the padding."""
+"""Pools a sequence of tokens to one vector per clip, without the padding."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class MeanPooling(nn.Module):
         if padding_mask is None:
             return x.mean(dim=1)
         kept = (~padding_mask).unsqueeze(-1).to(x.dtype)
-        # A select, not a product: what stands at padding may be anything, infinities too.
+        # masked_fill, as a product would keep a NaN or an infinity at padding.
         return x.masked_fill(padding_mask.unsqueeze(-1), 0).sum(dim=1) / kept.sum(dim=1)
 
 
 class AttentionPooling(nn.Module):
-    """Weighted mean, the weights a softmax over a learned score of each token.
+    """Weighted mean whose weights are a softmax over a learned score of each token.
 
     Args:
         dim: Width of a token.
@@ -29,7 +29,7 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # A bias would shift all scores alike, which the softmax does not see.
+        # No bias: the softmax is invariant to it.
         self.score = nn.Linear(dim, 1, bias=False)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:

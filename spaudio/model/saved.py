@@ -1,7 +1,7 @@
-"""A classifier to a folder or the Hugging Face Hub, and back: safetensors and a JSON config.
+"""Saves a classifier to a folder or the Hugging Face Hub and loads it: safetensors, JSON config.
 
-The config holds plain settings, which the classes of this package check; no class is looked up by
-path.
+The config holds plain settings, which the classes of this package check; no class is imported by
+its path.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from torch import nn
+from typing_extensions import override
 
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.tokens.front_end import read_tokens
+from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 try:
-    import safetensors.torch  # noqa: F401  (what the mixin saves with)
+    import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
 
     from spaudio.filters.hub import misfit
@@ -38,18 +39,18 @@ class SavedClassifier(
     pipeline_tag="audio-classification",
     tags=["filterbank"],
 ):
-    """A classifier in the form in which it is saved; ``model`` is the classifier itself.
+    """A classifier as it is saved; ``model`` is the classifier itself.
 
-    ``save_pretrained(folder)`` and ``from_pretrained(folder_or_repository)`` come from the mixin.
+    The mixin provides ``save_pretrained(folder)``.
 
     Args:
-        features: Width of an incoming token.
+        features: Width of the tokens that are projected.
         labels: Class names, in the order of the outputs.
         encoder: Fields of :class:`spaudio.model.encoder.EncoderConfig`.
         filter_options: ``name`` and options of the filter after each layer.
         pooling: ``"mean"`` or ``"attention"``.
-        tokens: Of a model that takes waveforms, the settings that
-            :func:`spaudio.tokens.front_end.read_tokens` takes.
+        tokens: Of a model that takes waveforms, the fields of its
+            :class:`spaudio.tokens.config.TokenConfig`.
 
     Raises:
         ConfigError: If a setting is unknown or out of range.
@@ -69,13 +70,14 @@ class SavedClassifier(
             shape = EncoderConfig(**encoder)
         except TypeError as error:
             raise ConfigError(f"model: {error}") from error
-        front_end = None if tokens is None else read_tokens(tokens).module()
+        front_end = None if tokens is None else WaveformFrontEnd(TokenConfig.from_dict(tokens))
         self.labels = list(labels)
         self.model = Classifier(features, len(labels), shape, filter_options, pooling, front_end)
 
     @classmethod
+    @override
     def from_pretrained(cls, source: Any, **options: Any) -> Self:  # type: ignore[override]
-        """Loads what ``save_pretrained`` saved, by the mixin.
+        """Loads a classifier with the mixin.
 
         Raises:
             ConfigError: If a setting is unknown or out of range.
@@ -89,7 +91,7 @@ class SavedClassifier(
 
     @classmethod
     def of(cls, model: Classifier, labels: list[str]) -> SavedClassifier:
-        """Copies a classifier into the form in which it is saved.
+        """Copies a classifier.
 
         Args:
             model: The classifier.
@@ -107,17 +109,7 @@ class SavedClassifier(
             asdict(model.encoder.config),
             options,
             model.pooling_kind,
-            None if model.front_end is None else _tokens(model.front_end),
+            None if model.front_end is None else asdict(model.front_end.config),
         )
         saved.model.load_state_dict(model.state_dict())
         return saved
-
-
-def _tokens(front_end: WaveformFrontEnd) -> dict[str, Any]:
-    """Returns the settings from which a front-end is built again."""
-    return {
-        "name": "waveform",
-        "stack": front_end.stack,
-        "normalise": front_end.normalise,
-        **asdict(front_end.config),
-    }

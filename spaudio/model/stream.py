@@ -1,4 +1,4 @@
-"""A causal encoder on tokens that arrive in pieces, with keys, values and filter state kept."""
+"""Runs a causal encoder on tokens as they arrive."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from spaudio.model.encoder import Encoder
 
 
 class EncoderStream:
-    """Runs a causal encoder on tokens as they arrive; the same values as on the whole sequence.
+    """Runs a causal encoder on tokens as they arrive; results equal those of the whole sequence.
 
-    The same up to rounding, as products of other shapes add in another order: the tests hold
-    float32 logits to 1e-5 and float64 to 1e-12, in pieces of any size. It keeps each layer's keys
-    and values, which grow with the stream, and each filter's state.
+    They are equal up to rounding, to 1e-5 in float32 and 1e-12 in float64, since products of other
+    shapes sum in another order. The stream keeps each layer's keys and values, which grow with its
+    length, and each filter's state.
 
-    A stream has no window: with rotary positions, or none, it goes on for as long as there is
-    memory, as the whole sequence would; learned ones end at ``max_tokens``. To forget, call
-    :meth:`reset` and step the last tokens again, as :func:`spaudio.model.generate.generate` does.
-    Keys are never dropped from the cache alone: a model trained on whole contexts fails without
-    the first keys (arXiv 2309.17453), and no full pass would return what comes out.
+    A stream has no window. With rotary positions, or none, its length is limited by memory only;
+    with learned positions by ``max_tokens``. To shorten the context, call :meth:`reset` and
+    step the last tokens again, as :func:`spaudio.model.generate.generate` does. Dropping the
+    oldest keys instead would match no full pass, and breaks models that were trained on whole
+    contexts (arXiv 2309.17453).
 
     Args:
         encoder: A causal encoder, in evaluation mode.
@@ -35,15 +35,15 @@ class EncoderStream:
     def __init__(self, encoder: Encoder) -> None:
         if not encoder.config.causal:
             raise ConfigError(
-                "an encoder with model.causal=false depends on tokens still to come; stream one "
-                "made with model.causal=true"
+                "an encoder with model.causal=false depends on future tokens; stream one made with "
+                "model.causal=true"
             )
         self._filters = [_stream(each) for each in encoder.filters]
         self.encoder = encoder
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new sequence."""
+        """Starts a new sequence."""
         self._batch: int | None = None
         self._cache = KeyValueCache(len(self.encoder.layers))
         for each in self._filters:
@@ -51,7 +51,7 @@ class EncoderStream:
 
     @property
     def tokens(self) -> int:
-        """Tokens seen since the sequence began."""
+        """Number of tokens since the start of the sequence."""
         return self._cache.tokens
 
     def step(self, x: Tensor) -> Tensor:
@@ -61,17 +61,17 @@ class EncoderStream:
             x: (batch, tokens, dim), one token or more.
 
         Returns:
-            (batch, tokens, dim), as :meth:`Encoder.forward` returns for these tokens.
+            (batch, tokens, dim), the output of :meth:`Encoder.forward` for these tokens.
 
         Raises:
-            ConfigError: If the sequence gets longer than learned positions reach.
-            ValueError: If the batch differs from the tokens before; :meth:`reset` begins anew.
+            ConfigError: If the sequence gets longer than the learned positions.
+            ValueError: If the batch differs from that of the earlier tokens.
         """
         batch, tokens, _ = x.shape
         if self._batch not in (None, batch):
             raise ValueError(
                 f"tokens of shape {tuple(x.shape)} do not continue a stream of batch "
-                f"{self._batch}; call reset() to begin another"
+                f"{self._batch}; call reset() to start another"
             )
         start, attend = self.tokens, None
         if start and tokens > 1:
@@ -85,11 +85,9 @@ class EncoderStream:
 
 
 def _stream(module: nn.Module) -> FilterStream:
-    """The stream of what stands in a layer's filter slot."""
+    """Makes the stream of a layer's filter."""
     if not isinstance(module, TokenFilter):
-        raise ConfigError(
-            f"{type(module).__name__} in a filter slot cannot be streamed; use a TokenFilter"
-        )
+        raise ConfigError(f"{type(module).__name__} is not a TokenFilter, so it cannot be streamed")
     try:
         return FilterStream(module)
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""The filterbank as one operator that never holds the time-frequency representation."""
+"""The filterbank as one operator that does not store the time-frequency representation."""

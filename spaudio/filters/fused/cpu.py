@@ -1,8 +1,8 @@
-"""The filterbank's native kernel for float32 on a CPU, loaded through ctypes.
+"""The native filterbank kernel for float32 on a CPU, loaded with ctypes.
 
-The library is built with the package where a C++ compiler is found. It has a C interface and no
-torch headers. Its threads are those of the OpenMP library that torch itself runs on, as many as
-``torch.get_num_threads()``, so the two never compete for cores.
+The library is built with the package if a C++ compiler is found. It has a C interface and does not
+use torch's headers. It runs on the threads of torch's own OpenMP library, as many as
+``torch.get_num_threads()``, so that the two do not compete for cores.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from spaudio.filters.fused.problem import Problem
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
 _INTERFACE = 1  # SPAUDIO_INTERFACE of native/filterbank.h
-_WIDEST = 16  # floats in a vector; the library goes narrower where the processor must
+_WIDEST = 16  # floats per vector; the library uses fewer where the processor has no more
 
 
 class _Signal(ctypes.Structure):
-    """A (batch, tokens, dim) tensor where it lies; strides in elements."""
+    """Address and strides, in elements, of a (batch, tokens, dim) tensor."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -75,17 +75,17 @@ class Library:
             raise OSError(f"{path.name} was built from another version")
         self._library.spaudio_lanes.restype = ctypes.c_int64
         self._library.spaudio_peak.restype = ctypes.c_double
-        # torch loads its OpenMP library into the global scope, under this name whichever it is.
+        # torch loads its OpenMP library into the global scope; all of them have this symbol.
         region = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
         self._region = ctypes.cast(region, ctypes.c_void_p).value if region is not None else None
 
     @property
     def lanes(self) -> int:
-        """Floats in the widest vector that library and processor share."""
+        """Floats in the widest vector that both library and processor support."""
         return int(self._library.spaudio_lanes())
 
     def peak(self, seconds: float, lanes: int = _WIDEST) -> float:
-        """Measures multiply-adds in registers on torch's threads, in operations a second."""
+        """Measures multiply-adds in registers on torch's threads, in operations per second."""
         return float(
             self._library.spaudio_peak(
                 ctypes.c_int64(lanes),
@@ -96,7 +96,7 @@ class Library:
         )
 
     def forward(self, problem: Problem, lanes: int = _WIDEST) -> Tensor:
-        """The result (batch, tokens, dim); all tensors are float32."""
+        """Computes the result (batch, tokens, dim); all tensors are float32."""
         bank = self._bank(problem, lanes)
         y = torch.empty(problem.x.shape)
         x_, y_ = _Signal.of(problem.x), _Signal.of(y)
@@ -108,7 +108,7 @@ class Library:
     def backward(
         self, grad: Tensor, problem: Problem, wanted: Sequence[bool], lanes: int = _WIDEST
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``."""
+        """Computes gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``."""
         bank = self._bank(problem, lanes)
         values = (problem.x, problem.kernels, problem.gains)
         grads = tuple(
@@ -147,18 +147,18 @@ class Library:
             lanes,
             self._region,
         )
-        # The addresses stay valid as long as the structure that names them.
+        # Keeps the memory alive as long as the structure that points to it.
         bank.held = (held, sizes)
         return bank
 
 
 def _check(failed: int) -> None:
     if failed:
-        raise MemoryError("the native filterbank found no memory for its buffers")
+        raise MemoryError("the native filterbank could not allocate its buffers")
 
 
 def library_path() -> Path | None:
-    """The library's file beside this module, or None where none was built."""
+    """Path of the library beside this module, or None if it was not built."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_native" + suffix)
         if path.exists():
@@ -168,7 +168,7 @@ def library_path() -> Path | None:
 
 @functools.cache
 def library() -> Library | None:
-    """The library, or None, said once with the remedy, where it is missing or does not load."""
+    """Loads the library; returns None, with a warning once, if it is missing or does not load."""
     path = library_path()
     try:
         if path is None:
@@ -177,7 +177,7 @@ def library() -> Library | None:
     except OSError as error:
         warnings.warn(
             f"spaudio's native filterbank is not available ({error}); a slower path in torch is "
-            "used. To have it, install g++ or clang++ and reinstall spaudio.",
+            "used. To build it, install g++ or clang++ and reinstall spaudio.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -185,7 +185,7 @@ def library() -> Library | None:
 
 
 def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
-    """What keeps the library from tensors of this device and type, or None if nothing does."""
+    """Why the library does not support tensors of this device and type, or None if it does."""
     if device.type != "cpu" or dtype != torch.float32:
-        return f"computes float32 or less on a CPU; got {dtype} on {device.type}"
+        return f"supports float32 and half precision on a CPU; got {dtype} on {device.type}"
     return "was not built or does not load here" if library() is None else None

@@ -1,8 +1,8 @@
-"""The filterbank as a ``torch.library`` operator, and the choice of what computes it.
+"""The filterbank as a ``torch.library`` operator, and the selection of a backend.
 
 ``spaudio::filterbank`` has fake and autograd kernels, so that ``torch.compile``, ``torch.export``
-and ``gradcheck`` see one opaque, differentiable node. Kernels of all scales travel as one flat
-tensor beside their shapes.
+and ``gradcheck`` see one opaque, differentiable node. The kernels of all scales are passed as one
+flat tensor and their shapes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ BACKENDS = ("cpu", "gemm", "triton")
 
 
 def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Which of ``BACKENDS`` computes tensors of this device and working dtype.
+    """Selects a backend for tensors of a device and working dtype.
 
     Args:
-        backend: One of ``BACKENDS``, or "auto" for the fastest that can.
-        device: Where the tensors are.
-        dtype: What the sums are taken in; see :func:`working_dtype`.
+        backend: One of ``BACKENDS``, or "auto" for the fastest that supports them.
+        device: Device of the tensors.
+        dtype: Type of the sums; see :func:`working_dtype`.
+
+    Returns:
+        One of ``BACKENDS``.
 
     Raises:
-        ValueError: If ``backend`` cannot compute them; the message says why.
+        ValueError: If ``backend`` does not support them; the message says why.
     """
     if backend == "gemm":
         return backend
     if backend == "auto":
-        # Not asked for by name, the interpreter would be a thousand times slower than "cpu".
+        # Triton's interpreter on a CPU must be asked for by name: it is a thousand times slower.
         fastest = "triton" if device.type == "cuda" else "cpu"
         return "gemm" if _obstacle(fastest, device, dtype) else fastest
     obstacle = _obstacle(backend, device, dtype)
@@ -49,9 +52,9 @@ def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str | N
 
 
 def working_dtype(x: Tensor, kernels: Tensor, gains: Tensor) -> torch.dtype:
-    """What the sums are taken in: float64 if any argument is, else float32 on a CPU.
+    """Type of the sums: float64 if any argument is float64, else float32 on a CPU.
 
-    Elsewhere half precision stays as it is, for the sake of tensor cores, whose sums are float32.
+    On other devices half precision is kept, since tensor cores sum in float32.
     """
     if torch.float64 in (x.dtype, kernels.dtype, gains.dtype):
         return torch.float64
@@ -75,7 +78,7 @@ def fused_filterbank(
         x: Token embeddings.
         kernels: Kernels of all scales, flat.
         shapes: M and K of each scale in turn.
-        gains: One gain a filter; a gain a dimension and filter; or a token and filter.
+        gains: (M,), (dim, M) or (batch, tokens, M).
         padding_mask: True where a token is padding.
         causal: Causal or centred taps.
         activation: Name of the activation.
@@ -85,7 +88,7 @@ def fused_filterbank(
     dtype = working_dtype(x, kernels, gains)
     chosen = select(backend, x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if chosen == "triton":  # which takes half precision beside float32
+        if chosen == "triton":  # takes half-precision x with float32 gains
             y = triton_launch.forward(problem)
         elif chosen == "cpu":
             y = _library().forward(problem.to(dtype))
@@ -123,7 +126,7 @@ def fused_filterbank_backward(
 
 def _library() -> cpu.Library:
     library = cpu.library()
-    assert library is not None, "select() has found it"
+    assert library is not None, "select() checked it"
     return library
 
 
@@ -163,10 +166,10 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Second derivatives, through the definition: rare enough to hold the representation."""
+    """Second derivatives, from the definition: rare enough to store the representation."""
     *saved, padding_mask = ctx.saved_tensors
     causal, activation, _, wanted = ctx.options
-    # Empty results have no derivative to pass on.
+    # Empty gradients have no derivatives.
     grads = tuple(g for g, want in zip(grads, wanted, strict=True) if want)
     with torch.enable_grad():
         grad, *leaves = (value.detach().requires_grad_() for value in saved)

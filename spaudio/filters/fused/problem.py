@@ -1,4 +1,4 @@
-"""A filterbank and its input, as every backend takes them."""
+"""A filterbank and its input: the arguments of every backend."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class Problem:
     activation: str
 
     def to(self, dtype: torch.dtype) -> Problem:
-        """The same with numbers of another type."""
+        """Converts ``x``, ``kernels`` and ``gains`` to another type."""
         values = (self.x, self.kernels, self.gains)
         x, kernels, gains = (value.to(dtype) for value in values)
         return replace(self, x=x, kernels=kernels, gains=gains)
 
     def scales(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Views a scale: its kernels (M, K), and the gains (..., M) of its filters."""
+        """Yields views for each scale: its kernels (M, K) and its gains (..., M)."""
         first = 0
         for kernel in split(self.kernels, self.shapes):
             yield kernel, self.gains[..., first : first + kernel.shape[0]]
             first += kernel.shape[0]
 
     def mask(self, signal: Tensor) -> Tensor:
-        """(batch, tokens, dim) with zeros where a token is padding."""
+        """Sets padded tokens of (batch, tokens, dim) to zero."""
         if self.padding_mask is None:
             return signal
         return signal.masked_fill(self.padding_mask.unsqueeze(-1), 0)
 
 
 def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:
-    """Views (M, K) a scale of the flat ``kernels``; ``shapes`` is M, K of each in turn."""
+    """Splits flat ``kernels`` into views (M, K); ``shapes`` is M and K of each scale in turn."""
     pairs = list(zip(shapes[::2], shapes[1::2], strict=True))
     parts = torch.split(kernels, [filters * taps for filters, taps in pairs])
     return [part.view(pair) for part, pair in zip(parts, pairs, strict=True)]
 
 
 def only(grads: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, kernels and gains, those not ``wanted`` replaced by an empty tensor."""
+    """Gradients of x, kernels and gains, with empty tensors for those not ``wanted``."""
     x, kernels, gains = (
         grad if want else grad.new_empty(0) for grad, want in zip(grads, wanted, strict=True)
     )

@@ -1,11 +1,11 @@
-"""Triton kernels of the filterbank: tensor-core products over tiles that never leave the chip.
+"""Triton kernels of the filterbank: tensor-core products over tiles that stay on the chip.
 
-A tile is T successive tokens of one signal, which is one dimension of one batch item. Its windows
-(T, K), times the kernels of a block of filters (K, B), are the responses (T, B); they are
-rectified, weighed and summed where they are, and computed again in the backward pass. Taps go by
-blocks of C, of which most banks have one. ``x`` comes as (batch, dim, tokens), so that windows lie
-contiguous. There are no atomics: a program writes what no other one writes, so the same input gives
-the same bits.
+A tile is T consecutive tokens of one signal, which is one dimension of one batch item. Its windows
+(T, K) times the kernels of a block of filters (K, B) are the responses (T, B). They are rectified,
+weighted and summed in registers, and computed again in the backward pass. Taps are processed in
+blocks of C; most banks have one block. ``x`` is (batch, dim, tokens), so that windows are
+contiguous. There are no atomics: each output is written by one program, so that the same input
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import triton.language as tl
 
 @triton.jit
 def _windows(x, signal, t, first, left, tokens, taps: tl.constexpr, c: tl.constexpr):
-    """(T, C): what taps ``first``... see at tokens ``t``; zero where token or tap is outside."""
+    """(T, C): inputs of the taps from ``first`` on at tokens ``t``; zero outside."""
     k = first + tl.arange(0, c)
     seen = t[:, None] + k[None, :] - left
     inside = (seen >= 0) & (seen < tokens) & (t >= 0)[:, None] & (t < tokens)[:, None]
-    # A tap past the last must not meet a NaN: zero times NaN is NaN.
+    # Taps past the last read zeros, as zero times NaN would be NaN.
     return tl.load(x + signal * tokens + seen, inside & (k < taps)[None, :], other=0.0)
 
 
 @triton.jit
 def _taps(kernels, m, first, filters, taps: tl.constexpr, c: tl.constexpr):
-    """(C, B): taps ``first``... of the filters ``m``."""
+    """(C, B): taps from ``first`` on of the filters ``m``."""
     k = first + tl.arange(0, c)
     inside = (k < taps)[:, None] & (m < filters)[None, :]
     return tl.load(kernels + m[None, :] * taps + k[:, None], inside, other=0.0)
@@ -37,7 +37,7 @@ def _respond(
     x, signal, t, left, tokens, windows, kernels, m, filters,
     taps: tl.constexpr, c: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """(T, B): the filters' output before the activation; ``windows`` are those of the first C."""
+    """(T, B): filter outputs before the activation; ``windows`` are of the first C taps."""
     weights = _taps(kernels, m, 0, filters, taps, c)
     response = tl.dot(windows, weights, input_precision=precision)
     for first in range(c, taps, c):
@@ -49,7 +49,7 @@ def _respond(
 
 @triton.jit
 def _gains(gains, b, d, t, m, tokens, dim, filters, stride, rank: tl.constexpr):
-    """(1, B) or (T, B): gains of the filters ``m``; ``stride`` is from one row to the next."""
+    """(1, B) or (T, B): gains of the filters ``m``; ``stride`` is the distance between rows."""
     if rank == 3:
         rows = (b * tokens + t) * stride
         inside = (t >= 0)[:, None] & (t < tokens)[:, None] & (m < filters)[None, :]
@@ -63,7 +63,7 @@ def _gains(gains, b, d, t, m, tokens, dim, filters, stride, rank: tl.constexpr):
 @triton.jit
 def _activate(r, activation: tl.constexpr):
     if activation == "relu":
-        return tl.where(r <= 0.0, 0.0, r)  # not a maximum, which would lose a NaN
+        return tl.where(r <= 0.0, 0.0, r)  # a maximum would lose a NaN
     if activation == "gelu":
         return 0.5 * r * (1.0 + tl.erf(r * 0.7071067811865476))
     return r
@@ -85,7 +85,7 @@ def forward(
     taps: tl.constexpr, rank: tl.constexpr, activation: tl.constexpr, precision: tl.constexpr,
     add: tl.constexpr, tile: tl.constexpr, block: tl.constexpr, c: tl.constexpr,
 ):  # fmt: skip
-    """One tile of ``y`` (batch, tokens, dim), float32, a program; adds to it if ``add``."""
+    """One tile of ``y`` (batch, tokens, dim), float32, per program; adds to it if ``add``."""
     tiles = tl.cdiv(tokens, tile)
     signal = tl.program_id(0).to(tl.int64) // tiles
     b, d = signal // dim, signal % dim
@@ -114,8 +114,8 @@ def backward_signal(
 ):  # fmt: skip
     """The gradient of ``x``, as (batch, tokens, dim), float32; strides are those of ``grad``.
 
-    A program yields the T - K + 1 tokens (with several blocks of taps T - C + 1) that no response
-    outside its tile sees. It sums the gradient of the tile's windows along their skew diagonals.
+    A program computes the T - K + 1 tokens (with several blocks of taps T - C + 1) that only
+    responses in its tile depend on. It sums the gradient of the tile's windows along diagonals.
     """
     reach: tl.constexpr = taps if taps < c else c
     yields: tl.constexpr = tile - reach + 1
@@ -127,7 +127,7 @@ def backward_signal(
     s_first = tl.program_id(0) % tiles * yields
     total = tl.zeros((tile,), tl.float32)
     for k_first in range(0, taps, c):
-        # Tap k of the response at t sees the token s = t + k - left.
+        # Tap k of the response at t reads the token s = t + k - left.
         t = s_first + left - k_first - (reach - 1) + row
         inside = (t >= 0) & (t < tokens)
         source = grad + b * stride_b + t.to(tl.int64) * stride_t + d * stride_d
@@ -146,9 +146,9 @@ def backward_signal(
                 grad_response.to(windows.dtype), transposed, grad_windows, input_precision=precision
             )
         diagonal = row[:, None] + (reach - 1) - column
-        valid = (column < reach) & (diagonal < tile)
-        skewed = tl.gather(grad_windows, tl.where(valid, diagonal, 0), 0)
-        total += tl.sum(tl.where(valid, skewed, 0.0), 1)
+        within = (column < reach) & (diagonal < tile)
+        skewed = tl.gather(grad_windows, tl.where(within, diagonal, 0), 0)
+        total += tl.sum(tl.where(within, skewed, 0.0), 1)
     s = s_first + row
     written = (row < yields) & (s < tokens)
     target = grad_x + (b * tokens + s) * dim + d
@@ -165,12 +165,12 @@ def backward_bank(
     want_kernels: tl.constexpr, want_gains: tl.constexpr,
     tile: tl.constexpr, block: tl.constexpr, c: tl.constexpr,
 ):  # fmt: skip
-    """A share of the gradients of ``kernels`` and ``gains``, float32, a program.
+    """Partial gradients of ``kernels`` and ``gains``, float32, per program.
 
-    Tiles fall into groups that share a row of the gains' gradient: for gains (batch, tokens, M) the
-    tiles of one span of tokens, whose members are the dimensions; else those of one dimension. The
-    grid is (workers, blocks of filters, blocks of taps) times splits: worker w of split s takes the
-    groups w, w + workers, ... and of each the members s, s + splits, ...
+    Tiles are grouped by the row of the gains' gradient: for gains (batch, tokens, M) a group is a
+    span of tokens and its members are the dimensions; else a group is a dimension and its members
+    are the spans. The grid is (workers, blocks of filters * splits, blocks of taps): worker w of
+    split s processes the groups w, w + workers, ... and of each the members s, s + splits, ...
 
     ``grad_kernels`` is (splits, workers, M, K), ``grad_gains`` (splits, batch, tokens, M) or
     (splits, dim, M); the caller sums both.
@@ -213,7 +213,7 @@ def backward_bank(
                     kernel_sum,
                     input_precision=precision,
                 )
-        # Programs of the other blocks of taps have the same sum.
+        # Programs of the other blocks of taps compute the same sum.
         if want_gains and k_first == 0:
             if rank == 3:
                 t = group % tiles * tile + tl.arange(0, tile)

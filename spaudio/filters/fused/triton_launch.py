@@ -1,8 +1,8 @@
-"""The filterbank on an NVIDIA GPU by Triton's kernels: whether they can run, layout and launch.
+"""The filterbank on an NVIDIA GPU with Triton kernels: support, layout and launch.
 
-Products of float32 are three on tensor cores (tf32x3), as exact as float32; one where torch's
-matrix products may use TF32 too (``torch.set_float32_matmul_precision("high")``). Half precision is
-multiplied as it is. All sums are float32.
+A float32 product is three TF32 products on tensor cores (tf32x3), as exact as float32, or a single
+one where torch's matrix products may use TF32 (``torch.set_float32_matmul_precision("high")``).
+Half precision is multiplied as it is. All sums are float32.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from spaudio.filters.fused.problem import Problem
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CAPABILITY = (8, 0)  # the first with TF32 and bfloat16
-_BLOCK = 32  # filters a product; 144 are then 160
-_TAPS = 32  # the most taps a product; 64 would not fit the memory that some GPUs have on a chip
-# Programs that the gradient of the bank is split over, each with a partial sum of its own: some
-# for every multiprocessor of any GPU. A constant, so that the order of sums depends on no device.
+_BLOCK = 32  # filters per product; 144 are padded to 160
+_TAPS = 32  # most taps per product; 64 would not fit into the shared memory of some GPUs
+# Programs that compute the gradient of the bank, each with its own partial sum: several for every
+# multiprocessor of any GPU. A constant, so that the order of sums does not depend on the device.
 PROGRAMS = 512
 
 
 @functools.cache
 def kernels() -> ModuleType | None:
-    """The kernels, or None, said once with the remedy, where Triton is missing or broken."""
+    """Imports the kernels; returns None, with a warning once, if Triton does not import."""
     try:
         from spaudio.filters.fused import triton_kernels
     except ImportError as error:
         warnings.warn(
-            f"Triton does not import ({error}); the filterbank takes a slower path in torch on "
-            "the GPU. To have it, install triton in the version that your torch names.",
+            f"Triton does not import ({error}); the filterbank uses a slower path in torch on "
+            "the GPU. To use Triton, install the version that your torch requires.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -47,21 +47,21 @@ def kernels() -> ModuleType | None:
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter stands in for a GPU, as TRITON_INTERPRET=1 asks."""
+    """Whether Triton's interpreter replaces a GPU (TRITON_INTERPRET=1)."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
-    """What keeps the kernels from tensors of this device and type, or None if nothing does."""
+    """Why the kernels do not support tensors of this device and type, or None if they do."""
     devices = ("cuda", "cpu") if interpreted() else ("cuda",)
     if dtype not in DTYPES or device.type not in devices:
         return (
-            "computes float32, bfloat16 and float16 on a CUDA device (on a CPU only under "
+            "supports float32, bfloat16 and float16 on a CUDA device (on a CPU only under "
             f"TRITON_INTERPRET=1); got {dtype} on {device.type}"
         )
     if device.type == "cuda" and not interpreted():
         if torch.version.hip is not None:
-            return "has been made for NVIDIA's GPUs only"
+            return "supports NVIDIA GPUs only"
         capability = torch.cuda.get_device_capability(device)
         if capability < _CAPABILITY:
             return f"needs compute capability 8.0 (Ampere) or newer; got {capability}"
@@ -69,13 +69,13 @@ def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def forward(problem: Problem) -> Tensor:
-    """The result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
+    """Computes the result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
     y = torch.zeros(problem.x.shape, device=problem.x.device)
     if problem.x.numel() == 0:
         return y
     problem = _multipliable(problem)
     signals, module = _signals(problem), _module()
-    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
+    with torch.cuda.device(problem.x.get_device()):  # no effect for -1, a CPU
         for index, (taps, gains) in enumerate(_scales(problem)):
             options = _options(problem, taps)
             tiles = -(-problem.x.shape[1] // options["tile"])
@@ -88,7 +88,7 @@ def forward(problem: Problem) -> Tensor:
 def backward(
     grad: Tensor, problem: Problem, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, kernels (flat) and gains, float32; empty where not ``wanted``."""
+    """Computes gradients of x, kernels (flat) and gains, float32; empty where not ``wanted``."""
     values = (problem.x, problem.kernels, problem.gains)
     grad_x, grad_kernels, grad_gains = (
         torch.zeros(value.shape if want else 0, device=value.device)
@@ -99,7 +99,7 @@ def backward(
     problem = _multipliable(problem)
     signals, grad = _signals(problem), problem.mask(grad)
     first_tap = first_gain = 0
-    with torch.cuda.device(problem.x.get_device()):  # -1, a CPU, is left as it is
+    with torch.cuda.device(problem.x.get_device()):  # no effect for -1, a CPU
         for index, (taps, gains) in enumerate(_scales(problem)):
             if wanted[0]:
                 _launch_signal(grad, signals, taps, gains, grad_x, problem, add=index > 0)
@@ -143,7 +143,7 @@ def _launch_bank(
     """Gradients of one scale's kernels (M, K) and of its gains; see ``backward_bank``."""
     batch, tokens, dim = problem.x.shape
     filters = taps.shape[0]
-    # At 128 tokens the three products of tf32x3 fill the registers and spill.
+    # With 128 tokens the three products of tf32x3 spill registers.
     options = _options(problem, taps, tile=64)
     spans = batch * -(-tokens // options["tile"])
     groups, members = (spans, dim) if gains.dim() == 3 else (dim, spans)
@@ -167,24 +167,24 @@ def _launch_bank(
 
 def _module() -> ModuleType:
     module = kernels()
-    assert module is not None, "select() has found it"
+    assert module is not None, "select() checked it"
     return module
 
 
 def _multipliable(problem: Problem) -> Problem:
-    """The same in float32 where the interpreter would multiply bfloat16: as integers, it does."""
+    """Converts bfloat16 to float32 for the interpreter, which would multiply it as integers."""
     if interpreted() and problem.x.dtype == torch.bfloat16:
         return replace(problem, x=problem.x.float())
     return problem
 
 
 def _signals(problem: Problem) -> Tensor:
-    """``x`` as (batch, dim, tokens): the one copy, with zeros for padding."""
+    """Copies ``x`` to (batch, dim, tokens), with zeros for padding."""
     return problem.mask(problem.x).transpose(1, 2).contiguous()
 
 
 def _scales(problem: Problem) -> list[tuple[Tensor, Tensor]]:
-    """Kernels of the type of ``x``, and gains in float32, of each scale."""
+    """Kernels (of the type of ``x``) and gains (float32) of each scale."""
     gains = problem.gains.float().contiguous()
     contiguous = Problem(
         problem.x, problem.kernels.to(problem.x.dtype).contiguous(), problem.shapes, gains,
@@ -194,14 +194,14 @@ def _scales(problem: Problem) -> list[tuple[Tensor, Tensor]]:
 
 
 def _sizes(problem: Problem, taps: Tensor) -> tuple[int, ...]:
-    """The sizes that all kernels take, in their order."""
+    """The size arguments of all kernels, in order."""
     _, tokens, dim = problem.x.shape
     left = padding(taps.shape[1], problem.causal)[0]
     return tokens, dim, taps.shape[0], left, problem.gains.shape[-1]
 
 
 def _options(problem: Problem, taps: Tensor, tile: int = 128, halo: bool = False) -> dict[str, Any]:
-    """What the compiler is told of a tile of at most so many tokens, ``halo`` being beyond it."""
+    """Constants of the kernels for tiles of at most ``tile`` tokens, ``halo`` included."""
     tokens, columns = problem.x.shape[1], min(_TAPS, _power(taps.shape[1]))
     if halo:
         tokens += min(taps.shape[1], columns) - 1
@@ -218,11 +218,11 @@ def _options(problem: Problem, taps: Tensor, tile: int = 128, halo: bool = False
         "tile": tile,
         "block": min(_BLOCK, _power(taps.shape[0])),
         "c": columns,
-        # More in flight would not fit beside the windows of several blocks of taps.
+        # With several blocks of taps, three stages would not fit into shared memory.
         "num_stages": 3 if taps.shape[1] <= columns else 2,
     }
 
 
 def _power(size: int) -> int:
-    """The smallest power of two not below ``size``, and not below what tensor cores take."""
+    """The smallest power of two that is at least ``size`` and 16, the tensor cores' minimum."""
     return max(16, 1 << (size - 1).bit_length())
