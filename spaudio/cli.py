@@ -34,31 +34,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     datasets.set_defaults(run_command=_datasets)
 
     compare = commands.add_parser("compare", help="one table over runs, mean ± std over seeds")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or CSV file of runs"
+    )
+    compare.add_argument(
+        "--only", metavar="PATTERN,...", help="runs with such names only, as in study-bank-?"
+    )
     compare.add_argument(
         "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
     )
     compare.add_argument(
         "--convergence",
         action="store_true",
-        help="steps, seconds and FLOPs to the baseline's best loss (text runs: always)",
+        help="compare steps, seconds and FLOPs to the baseline's best loss (text runs: always)",
     )
     compare.add_argument(
         "--baseline",
         default="none",
         metavar="FILTER",
-        help="whose best loss that is; with options as in depthwise,filter.kernel_size=32 "
+        help="filter of the baseline, with options as in depthwise,filter.kernel_size=32 "
         "(default: none)",
     )
     compare.add_argument(
         "--step-costs",
         type=Path,
         metavar="FILE",
-        help="JSON of `python -m spaudio.bench step`: seconds are steps times what a step costs "
-        "there, not those of the runs, which depend on what else the machine was doing",
+        help="JSON of `python -m spaudio.bench step`: seconds are computed from its seconds per "
+        "step, since those of the runs depend on the load of the machine",
     )
     compare.add_argument(
         "--output", type=Path, help="also write the table as Markdown, and figures beside it"
+    )
+    compare.add_argument(
+        "--csv", type=Path, help="also write settings, results and logs of the runs, as one file"
     )
     compare.set_defaults(run_command=_compare)
 
@@ -111,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--temperature",
         type=float,
         default=1.0,
-        help="below 1 the probable gets more so; 0 takes the most probable (default: 1)",
+        help="divides the logits; 0 takes the most probable character (default: 1)",
     )
     generate.add_argument("--top-k", type=int, metavar="K", help="of the K most probable alone")
     generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
@@ -121,30 +129,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if getattr(chosen, "output", None) is not None:
             _make_room(chosen.output)
+        if getattr(chosen, "csv", None) is not None:
+            _make_room(chosen.csv, "--csv")
         chosen.run_command(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
 
 
-def _make_room(output: Path) -> None:
+def _make_room(output: Path, option: str = "--output") -> None:
     """Makes the folder of a file before the work begins whose result it is to hold."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--output {output}: cannot make {output.parent} ({error.strerror}); name a file in a "
+            f"{option} {output}: cannot make {output.parent} ({error.strerror}); name a file in a "
             "folder that can be written to"
         ) from error
     if output.is_dir():
-        raise ConfigError(f"--output {output} is a folder; name a file in it")
+        raise ConfigError(f"{option} {output} is a folder; name a file in it")
     if not os.access(output.parent, os.W_OK):
-        raise ConfigError(f"--output {output}: {output.parent} cannot be written to")
+        raise ConfigError(f"{option} {output}: {output.parent} cannot be written to")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:
     """Prints the table of recipes."""
     from spaudio.experiment.datasets import find_recipes, list_datasets
-    from spaudio.report.compare import show
+    from spaudio.report.tables import show
 
     show(list_datasets(find_recipes(chosen.recipes), chosen.data))
 
@@ -155,8 +165,10 @@ def _compare(chosen: argparse.Namespace) -> None:
 
     compare_runs(
         chosen.runs,
+        only=chosen.only.split(",") if chosen.only else ("*",),
         over=chosen.over,
         output=chosen.output,
+        table=chosen.csv,
         convergence=chosen.convergence or chosen.step_costs is not None,
         step_costs=chosen.step_costs,
         baseline=chosen.baseline,
@@ -166,7 +178,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs."""
     from spaudio.experiment.compare import compare_runs
-    from spaudio.experiment.study import study_main
+    from spaudio.experiment.launch import run_study
 
     only = chosen.only.split(",") if chosen.only else None
     try:
@@ -174,7 +186,7 @@ def _study(chosen: argparse.Namespace) -> None:
     except ValueError:
         sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
     try:
-        runs = study_main(chosen.file, chosen.overrides, only, seeds, chosen.jobs)
+        runs = run_study(chosen.file, chosen.overrides, only=only, seeds=seeds, jobs=chosen.jobs)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         sys.exit(130)
@@ -187,13 +199,13 @@ def _study(chosen: argparse.Namespace) -> None:
 
 
 def _filters(chosen: argparse.Namespace) -> None:
-    """Draws a run's filters, those of a learned front-end too, and says where."""
-    from spaudio.experiment.model import draw_filters, draw_front_end
+    """Draws a run's filters, and those of a learned front-end, and says where."""
+    from spaudio.experiment.load import draw_run
 
-    path, front_end = draw_filters(chosen.run), draw_front_end(chosen.run)
-    sys.stdout.write(f"{path}\n" if path else f"{chosen.run} has no filter with kernels\n")
-    if front_end:
-        sys.stdout.write(f"{front_end}\n")
+    drawn = draw_run(chosen.run)
+    sys.stdout.writelines(f"{path}\n" for path in drawn)
+    if not drawn:
+        sys.stdout.write(f"{chosen.run} has no filter with kernels\n")
 
 
 def _predict(chosen: argparse.Namespace) -> None:

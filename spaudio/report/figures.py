@@ -1,4 +1,4 @@
-"""Figures of a run: confusion matrix and training curves. Files only, no window."""
+"""Figures of a run: confusion matrix, results of each class, training curves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from spaudio.report.drawing import save_figure
+
 
 def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> None:
-    """Draws a confusion matrix, each row as shares of its true class.
+    """Draws a confusion matrix, normalized over each true class.
 
     Args:
-        confusion: (classes, classes) counts, true class by row.
+        confusion: (classes, classes), number of clips; rows are true classes.
         classes: Class names.
         path: PNG to write.
     """
@@ -37,15 +39,15 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
                         color="white" if dark else "black",
                     )  # fmt: skip
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_per_class(values: Mapping[str, float | None], name: str, path: Path) -> None:
-    """Draws one number for each class, the best class first.
+    """Draws one value per class as bars, the largest at the top.
 
     Args:
-        values: By class; None is left out.
-        name: Of the number, which lies in [0, 1].
+        values: In [0, 1], by class. None is left out.
+        name: What the values are.
         path: PNG to write.
     """
     known = sorted((value, label) for label, value in values.items() if value is not None)
@@ -55,16 +57,16 @@ def plot_per_class(values: Mapping[str, float | None], name: str, path: Path) ->
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
     axes.set(xlabel=name, xlim=(0, 1))
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path, metric: str = "accuracy") -> None:
-    """Draws training and validation loss, and the validation metric, against epochs.
+    """Draws training loss, validation loss and a validation metric against epochs.
 
     Args:
-        records: Of the training log.
+        records: The training log.
         path: PNG to write.
-        metric: What the log has as ``valid_<metric>``.
+        metric: A metric that the log has as ``valid_<metric>``.
     """
     epochs = [record["epoch"] for record in records]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -75,4 +77,4 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path, metric: str = "ac
     loss.legend()
     chosen.plot(epochs, [r[f"valid_{metric}"] for r in records], color="tab:orange")
     chosen.set(xlabel="epoch", ylabel=f"validation {metric}", ylim=(0, 1))
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -36,20 +36,20 @@ def plot_front_end(
         before: The same front-end before training.
         n_fft: Length of the FFT; at least that of the filters is used.
     """
-    config = after.config
+    config, bank = after.config, after.config.waveform
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     first, second, centres = figure.subplots(1, 3)
     for axes, title, front_end in (
-        (first, f"before training ({config.init})", before),
+        (first, f"before training ({bank.init})", before),
         (second, "after training", after),
     ):
         _draw_responses(axes, front_end, max(n_fft, config.taps))
         axes.set_title(f"{title}: dB below the peak")
-    ranks = range(config.num_filters)
+    ranks = range(bank.num_filters)
     for label, front_end, style in (("before", before, ":"), ("after", after, "-")):
         hertz = front_end.centre_frequencies().sort().values
         centres.plot(ranks, as_lists(hertz), style, label=label)
-    mel = mel_edges(config.num_filters, 0, config.sample_rate / 2)[1:-1]
+    mel = mel_edges(bank.num_filters, 0, config.sample_rate / 2)[1:-1]
     centres.plot(ranks, mel.tolist(), "k--", linewidth=1, label="mel scale")
     centres.set(xlabel="filter, by centre frequency", ylabel="centre frequency (Hz)")
     centres.legend()

@@ -1,4 +1,4 @@
-"""Predictions of single files: a table, CSV or JSON."""
+"""Predictions of audio files as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FORMATS = ("table", "csv", "json")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one file.
+    """The prediction of one file.
 
     Args:
         path: The file.
         seconds: Its duration.
-        windows: Windows that it was cut into; the probabilities are their mean.
+        windows: Number of windows that it was cut into. Probabilities are their mean.
         probabilities: (classes,).
     """
 
@@ -50,15 +50,15 @@ def render(
     window_seconds: float,
     bad: Sequence[tuple[Path, str]] = (),
 ) -> str:
-    """Writes predictions as text.
+    """Formats predictions.
 
     Args:
         form: One of ``FORMATS``.
-        predictions: One a file.
+        predictions: One per file.
         classes: Class names, in the order of the probabilities.
-        top: Classes a file.
+        top: Number of classes per file.
         window_seconds: Length of the windows that longer files were cut into.
-        bad: Files that could not be used, each with its reason; in JSON only.
+        bad: Files that could not be used, each with the reason. Only JSON includes them.
     """
     if form == "csv":
         return as_csv(predictions, classes, top)
@@ -70,7 +70,7 @@ def render(
 def as_table(
     predictions: Sequence[Prediction], classes: Sequence[str], top: int, window_seconds: float
 ) -> Table:
-    """Lays predictions out for a terminal, one row a file."""
+    """Makes a table for the terminal, one row per file."""
     table = Table(
         caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that length; "
         "probabilities are the mean over windows"
@@ -88,7 +88,7 @@ def as_table(
 
 
 def as_csv(predictions: Sequence[Prediction], classes: Sequence[str], top: int) -> str:
-    """Writes predictions as CSV, one row a file and rank."""
+    """Formats predictions as CSV, one row per file and rank."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "seconds", "windows", "rank", "class", "probability"])
@@ -106,7 +106,7 @@ def as_json(
     window_seconds: float,
     bad: Sequence[tuple[Path, str]],
 ) -> str:
-    """Writes predictions as JSON, with the files that could not be used and why."""
+    """Formats predictions as JSON, with the files that could not be used and the reasons."""
     content = {
         "window_seconds": window_seconds,
         "probabilities": "mean over windows",
@@ -127,7 +127,7 @@ def as_json(
 
 
 def _as_text(table: Table) -> str:
-    """Renders a table at its full width: a cut name is worse than a line that wraps."""
+    """Renders a table at its full width, so that no name is truncated."""
     text = io.StringIO()
     width = Console(width=100_000).measure(table).maximum
     Console(width=width, file=text).print(table)
@@ -135,6 +135,6 @@ def _as_text(table: Table) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path that any terminal and UTF-8 file can hold, whatever bytes its name is made of."""
+    """Returns a path as printable text. Bytes that are not UTF-8 are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Where a result comes from: git commit, library versions, machine."""
+"""Provenance of a result: git commit, library versions, machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIBRARIES = ("torch", "torchaudio", "accelerate", "torchmetrics", "numpy", "scik
 
 
 def provenance() -> dict[str, object]:
-    """Returns the commit of this checkout (None outside one), versions, and the machine."""
+    """Returns the git commit (None outside a checkout), versions and machine, for JSON."""
     versions: dict[str, str | None] = {"spaudio": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -34,7 +34,7 @@ def provenance() -> dict[str, object]:
 
 
 def processor_name() -> str:
-    """Returns the processor's model, or its kind where the system does not name it."""
+    """Returns the processor's model, or its architecture if the system does not name the model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -43,7 +43,7 @@ def processor_name() -> str:
 
 
 def _commit() -> str | None:
-    """Returns the commit, with ``-dirty`` where tracked files have been changed since."""
+    """Returns the commit, with ``-dirty`` if tracked files have uncommitted changes."""
     here = Path(__file__).resolve().parent
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -20,15 +20,15 @@ from torchmetrics.functional.classification import (
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier reaches on a split.
+    """Scores of a classifier on a split.
 
     Args:
         accuracy: Share of clips whose most probable class is the true one.
-        interval: Its 95 % Wilson interval over clips. Clips of one speaker or recording are alike,
-            so the true spread over new speakers is wider.
+        interval: Its 95 % Wilson interval over clips. It assumes independent clips. If several are
+            from one speaker or recording, the uncertainty for new speakers is larger.
         macro_f1: Mean over classes of the F1 score.
-        per_class: For each class its precision, recall, f1 and support (clips).
-        confusion: (classes, classes), true class by row, predicted one by column.
+        per_class: Precision, recall, f1 and support (number of clips) of each class.
+        confusion: (classes, classes); rows are true classes, columns predicted ones.
     """
 
     accuracy: float
@@ -39,7 +39,7 @@ class Scores:
     metric = "accuracy"
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything but the confusion matrix, for ``report.json``."""
+        """Returns all but the confusion matrix, for ``report.json``."""
         return {
             "accuracy": self.accuracy,
             "interval": list(self.interval),
@@ -49,7 +49,7 @@ class Scores:
 
 
 def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """Scores predictions.
+    """Computes the scores of predictions.
 
     Args:
         probabilities: (clips, classes).
@@ -57,7 +57,7 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         classes: Class names.
 
     Returns:
-        The scores; a class without a clip counts as zero in the macro mean.
+        The scores. A class without clips counts as zero in the macro mean.
     """
     count = len(classes)
     predicted = probabilities.argmax(dim=1)
@@ -68,9 +68,10 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         "support": torch.bincount(labels, minlength=count),
     }
     accuracy = multiclass_accuracy(predicted, labels, count, average="micro").item()
+    hits = binomtest(int((predicted == labels).sum()), len(labels))
     return Scores(
         accuracy=accuracy,
-        interval=wilson_interval(accuracy, len(labels)),
+        interval=tuple(hits.proportion_ci(method="wilson")),
         macro_f1=multiclass_f1_score(predicted, labels, count, average="macro").item(),
         per_class={
             name: {key: value[i].item() for key, value in each.items()}
@@ -78,19 +79,3 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         },
         confusion=multiclass_confusion_matrix(predicted, labels, count),
     )
-
-
-def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Returns the Wilson score interval of a binomial share (95 % by default).
-
-    Reference: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    JASA 22 (1927).
-
-    Args:
-        share: Successes / trials.
-        count: Trials, at least 1.
-        z: Quantile of the normal distribution.
-    """
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,168 @@
+"""Runs grouped by the settings that differ: one table, mean ± std over seeds."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from spaudio.errors import DataError
+from spaudio.filters import FILTERS
+from spaudio.report.records import Record
+from spaudio.report.tables import make_table, plus_minus
+
+
+@dataclass
+class Group:
+    """Runs that differ only in the seed and in what is averaged over.
+
+    Args:
+        settings: The settings in which the groups of a comparison differ, with the values of this
+            group. Options of a filter at their default are left out if its name is among them.
+        records: Its runs.
+    """
+
+    settings: dict[str, Any]
+    records: list[Record]
+
+    @property
+    def name(self) -> str:
+        """The settings as text, such as ``filter=bank, model.dim=64``."""
+        named = (
+            # Of a path only the last part is shown: the folder differs between machines.
+            f"{key.removesuffix('.name')}={Path(value).name if isinstance(value, str) else value}"
+            for key, value in self.settings.items()
+        )
+        return ", ".join(named) or str(self.records[0].facts["recipe"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds in ascending order."""
+        return sorted({record.facts["seed"] for record in self.records})
+
+    def by_seed(self, fact: str) -> list[float]:
+        """Returns a result of each seed. Runs of the same seed are averaged.
+
+        Args:
+            fact: A name in :data:`spaudio.report.records.FACTS`.
+        """
+        found: dict[int, list[float]] = {seed: [] for seed in self.seeds}
+        for record in self.records:
+            found[record.facts["seed"]].append(float(record.facts[fact]))
+        return [statistics.fmean(values) for values in found.values()]
+
+
+def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group]:
+    """Groups runs that differ only in the seed.
+
+    Args:
+        records: The runs.
+        over: A setting whose values are averaged over too, such as ``test_speaker``.
+
+    Returns:
+        The groups, in the order of their first run.
+
+    Raises:
+        DataError: If a seed lacks a value of ``over`` that another seed or group has, so that
+            their means would not be comparable.
+    """
+    differing = [key for key in _differing(records) if key.split(".")[-1] != over]
+    groups: dict[str, Group] = {}
+    for record in records:
+        values = {
+            key: record.settings[key]
+            for key in differing
+            if key in record.settings and not _is_default(key, record.settings, differing)
+        }
+        groups.setdefault(json.dumps(values), Group(values, [])).records.append(record)
+    if over is not None:
+        _check_coverage(groups, over)
+    return list(groups.values())
+
+
+def compare(groups: Sequence[Group]) -> tuple[Table, str]:
+    """Compares classifiers by their results on the test split.
+
+    Args:
+        groups: From :func:`group_runs`.
+
+    Returns:
+        The table for the terminal, and the same as Markdown.
+
+    Raises:
+        DataError: If the runs are measured by different metrics.
+    """
+    metrics = sorted({record.facts["metric"] for group in groups for record in group.records})
+    if len(metrics) > 1:
+        raise DataError(f"{' and '.join(metrics)} cannot be compared; name runs of one kind")
+    metric = metrics[0]
+    other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
+    header = ["setting", "seeds", f"test {metric}", title, "floor (SVM)", "parameters",
+              "of filters", "train s", "ms/step"]  # fmt: skip
+    body = [
+        [
+            group.name,
+            str(len(group.seeds)),
+            plus_minus(group.by_seed(f"test.{metric}")),
+            plus_minus(group.by_seed(f"test.{other}")),
+            plus_minus(group.by_seed("floor.svm")),
+            f"{group.records[0].facts['num_params']:,}",
+            f"{group.records[0].facts['filter_params']:,}",
+            f"{statistics.fmean(group.by_seed('seconds.train')):.0f}",
+            f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
+        ]
+        for group in groups
+    ]
+    return make_table("Test split; model selected on validation", header, body)
+
+
+def _check_coverage(groups: Mapping[str, Group], over: str) -> None:
+    covered: dict[tuple[str, int], set[str]] = {}
+    for name, group in groups.items():
+        for record in group.records:
+            value = str(record.settings.get(over))
+            covered.setdefault((name, record.facts["seed"]), set()).add(value)
+    every = set().union(*covered.values())
+    for (name, seed), found in covered.items():
+        if missing := sorted(every - found):
+            raise DataError(
+                f"seed {seed} of {name} has no run with {over}={missing[0]}, which others have; "
+                "run it, or leave the others out"
+            )
+
+
+def _differing(records: Sequence[Record]) -> list[str]:
+    """Returns the settings in which runs differ, the filter's name first.
+
+    An option of a filter counts only if it differs between runs with the same filter.
+    """
+    found = []
+    for key in sorted({key for record in records for key in record.settings}):
+        by_filter: dict[Any, set[str]] = {}
+        is_option = key.startswith("filter.") and key != "filter.name"
+        for record in records:
+            name = record.settings.get("filter.name") if is_option else None
+            by_filter.setdefault(name, set()).add(json.dumps(record.settings.get(key)))
+        if any(len(values) > 1 for values in by_filter.values()):
+            found.append(key)
+    return sorted(found, key=lambda key: key != "filter.name")
+
+
+def _is_default(key: str, settings: Mapping[str, Any], differing: Sequence[str]) -> bool:
+    """Returns whether an option of a filter that the group names is at its default."""
+    if not key.startswith("filter.") or key == "filter.name" or "filter.name" not in differing:
+        return False
+    filter = FILTERS.get(str(settings.get("filter.name")))
+    if filter is None:
+        return False
+    option = inspect.signature(filter).parameters.get(key.removeprefix("filter."))
+    # Through JSON, in which tuples and lists are the same.
+    return option is not None and json.dumps(option.default, default=str) == json.dumps(
+        settings[key]
+    )

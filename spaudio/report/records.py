@@ -1,0 +1,193 @@
+"""Records of finished runs: settings, results and log, read from run folders or from one CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.train.log import read_log
+
+# Settings in which runs may differ and still be runs of one setting, and those that say no more
+# than the others.
+NOT_SETTINGS = frozenset(
+    {"about", "seed", "run_id", "resume", "runs", "data", "jobs", "cluster", "cluster_options"}
+)
+# What a comparison needs of `report.json`.
+FACTS = (
+    "recipe",
+    "seed",
+    "metric",
+    "num_params",
+    "filter_params",
+    "step_flops",
+    "step_seconds",
+    "seconds.train",
+    "best_epoch",
+    "test.accuracy",
+    "test.macro_f1",
+    "test.mAP",
+    "test.auc",
+    "test.loss",
+    "floor.svm",
+    "git_commit",
+)
+LOG = ("epoch", "step", "train_loss", "valid_loss", "seconds", "cpu_seconds")
+
+
+@dataclass
+class Record:
+    """A finished run.
+
+    Args:
+        name: Name of the run's folder.
+        settings: The run's settings by dotted name, such as ``filter.name``.
+        facts: Results and sizes by dotted name, such as ``test.accuracy``; see :data:`FACTS`.
+        log: The training log, one entry per epoch.
+        folder: The run's folder; None if the record is from a CSV file.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    log: list[dict[str, Any]]
+    folder: Path | None = None
+
+
+def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[Record]:
+    """Reads run folders and CSV files.
+
+    Args:
+        sources: Folders of finished runs, and files written by :func:`write_records`.
+        only: Patterns such as ``study-bank-?``; a run is read if its name matches one.
+
+    Raises:
+        DataError: If a folder is not a finished run, a file cannot be read, or nothing is left.
+    """
+    records: list[Record] = []
+    for source in sources:
+        found = _read_csv(source) if source.suffix == ".csv" else [source]
+        for one in found:
+            name = one.name if isinstance(one, Record) else one.resolve().name
+            if any(fnmatch(name, pattern) for pattern in only):
+                records.append(one if isinstance(one, Record) else _read_folder(one))
+    if not records:
+        raise DataError("there is no run to compare; name run folders: spaudio compare RUN...")
+    return records
+
+
+def write_records(records: Sequence[Record], path: Path) -> None:
+    """Writes runs into one CSV file, one row per run and epoch.
+
+    Settings are in columns ``settings.<name>``, results in ``report.<name>``; both are repeated in
+    every row of a run. Values other than text are written as JSON.
+
+    Args:
+        records: The runs.
+        path: CSV file to write.
+
+    Raises:
+        DataError: If a run has no log.
+    """
+    rows = []
+    for record in records:
+        if not record.log:
+            raise DataError(f"{record.name} has no log.jsonl; run it again to record it")
+        settings = {f"settings.{key}": value for key, value in record.settings.items()}
+        facts = {f"report.{key}": value for key, value in record.facts.items()}
+        for entry in record.log:
+            logged = {key: entry.get(key) for key in LOG}
+            rows.append({"run": record.name, **logged, **facts, **settings})
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _to_cell(value) for key, value in row.items()} for row in rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def _read_folder(folder: Path) -> Record:
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(
+            f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
+            f"with resume={folder}"
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(
+            f"{folder}: report.json or config.yaml is damaged ({str(error).splitlines()[0]})"
+        ) from error
+    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+    found = _flatten(report)
+    facts = {key: found[key] for key in FACTS if key in found}
+    return Record(folder.resolve().name, _flatten(settings), facts, read_log(folder), folder)
+
+
+def _read_csv(path: Path) -> list[Record]:
+    records: dict[str, Record] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {key: _from_cell(cell) for key, cell in row.items()}
+                name = row["run"]
+                if name not in records:
+                    records[name] = Record(
+                        name, _below("settings.", values), _below("report.", values), []
+                    )
+                logged = {key: values[key] for key in LOG if values[key] is not None}
+                records[name].log.append(logged)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
+        ) from error
+    return list(records.values())
+
+
+def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects the columns with a prefix, and removes it. Empty cells are left out."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in values.items()
+        if key.startswith(prefix) and value is not None
+    }
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turns nested mappings into ``group.key``; None is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _to_cell(value: Any) -> str:
+    """Writes a value so that :func:`_from_cell` reads the same one."""
+    if value is None:
+        return ""
+    is_plain = isinstance(value, str) and value != "" and _from_cell(value) == value
+    return value if is_plain else json.dumps(value)
+
+
+def _from_cell(cell: str) -> Any:
+    if cell == "":
+        return None
+    try:
+        return json.loads(cell)
+    except json.JSONDecodeError:
+        return cell
