@@ -6,9 +6,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from spaudio.tokens.samples import WaveformConfig
 
 from spaudio.report.front_end_plots import plot_front_end
+from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -16,7 +16,8 @@ from spaudio.tokens.waveform import WaveformFrontEnd
 def test_filters_are_sorted_and_stand_against_the_mel_scale(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
-    config = WaveformConfig(8000, num_filters=12, init="mel", f_min=0)
+    bank = WaveformConfig(num_filters=12, init="mel")
+    config = TokenConfig(sample_rate=8000, front_end="waveform", waveform=bank)
     before, after = WaveformFrontEnd(config), WaveformFrontEnd(config)
     order = torch.randperm(12)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from spaudio.report.multilabel import score_multilabel
+from spaudio.report.multilabel_scores import score_multilabel
 
 
 def test_d_prime_is_the_distance_of_two_normal_distributions() -> None:

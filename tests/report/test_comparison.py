@@ -1,0 +1,96 @@
+"""Runs are grouped by the settings that differ, and averaged over seeds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from spaudio.errors import DataError
+from spaudio.report.comparison import compare, group_runs
+from spaudio.report.records import Record
+from spaudio.report.tables import mean_std
+
+FACTS = {
+    "recipe": "toy",
+    "metric": "accuracy",
+    "floor.svm": 0.5,
+    "num_params": 1000,
+    "filter_params": 10,
+    "seconds.train": 7.0,
+    "step_seconds": 0.1,
+}
+
+
+def run(accuracy: float, seed: int = 0, filter: str = "none", **settings: Any) -> Record:
+    facts = {**FACTS, "seed": seed, "test.accuracy": accuracy, "test.macro_f1": accuracy}
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return Record("run", {"filter.name": filter, "optim.lr": 0.1, **named}, facts, [])
+
+
+def test_seeds_are_grouped_and_the_settings_that_differ_named() -> None:
+    runs = [run(0.70), run(0.80, seed=1), run(0.90, filter="bank", filter__num_filters=144)]
+    none, bank = group_runs(runs)
+    assert none.settings == {"filter.name": "none"}
+    assert bank.settings == {"filter.name": "bank"}  # an option that only one filter has
+    assert mean_std(none.by_seed("test.accuracy")) == pytest.approx((0.75, math.sqrt(0.005)))
+    table, markdown = compare([none, bank])
+    assert "| filter=none | 2 | 0.7500 ± 0.0707 |" in markdown
+    assert "| filter=bank | 1 | 0.9000 |" in markdown
+    console = Console(record=True, width=200)
+    console.print(table)
+    assert "0.7500 ± 0.0707" in console.export_text()
+    assert [group.name for group in group_runs(runs[:2])] == ["toy"]
+
+
+def test_options_at_their_default_are_left_out_beside_the_filter_s_name() -> None:
+    banks = [run(0.7, filter="bank", filter__kernel_size=size) for size in (4, 8, 16)]
+    # If no group names the filter, each must name its option.
+    assert [group.name for group in group_runs(banks)] == [
+        f"filter.kernel_size={size}" for size in (4, 8, 16)
+    ]
+    scales = [[36, 4], [36, 8], [36, 16], [36, 32]]
+    others = [
+        run(0.6),
+        run(0.7, filter="depthwise", filter__kernel_size=16),
+        run(0.7, filter="depthwise", filter__kernel_size=4),
+        run(0.7, filter="multiscale", filter__scales=scales),
+        run(0.7, filter="multiscale", filter__scales=[[9, 4]]),
+    ]
+    assert [group.name for group in group_runs([*banks, *others])] == [
+        "filter=bank, filter.kernel_size=4",
+        "filter=bank, filter.kernel_size=8",
+        "filter=bank",
+        "filter=none",
+        "filter=depthwise, filter.kernel_size=16",
+        "filter=depthwise",
+        "filter=multiscale",
+        "filter=multiscale, filter.scales=[[9, 4]]",
+    ]
+
+
+def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
+    accuracies = {(0, "ann"): 0.5, (0, "bob"): 0.7, (1, "ann"): 0.9, (1, "bob"): 0.7}
+    runs = [run(accuracy, seed, speaker=who) for (seed, who), accuracy in accuracies.items()]
+    assert [group.settings for group in group_runs(runs)] == [
+        {"speaker": "ann"},
+        {"speaker": "bob"},
+    ]
+    (group,) = group_runs(runs, over="speaker")
+    assert group.settings == {}
+    assert group.seeds == [0, 1]
+    assert group.by_seed("test.accuracy") == pytest.approx([0.6, 0.8])
+    with pytest.raises(DataError, match=r"seed 1 .* no run with speaker=bob"):
+        group_runs(runs[:-1], over="speaker")
+
+
+def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:
+    several = run(0.5, filter="bank")
+    several.facts |= {"metric": "mAP", "test.mAP": 0.25, "test.auc": 0.75}
+    _, markdown = compare(group_runs([several]))
+    assert "test mAP | macro AUC" in markdown
+    assert "0.2500 | 0.7500" in markdown
+    with pytest.raises(DataError, match="accuracy and mAP cannot be compared"):
+        compare(group_runs([run(0.5), several]))

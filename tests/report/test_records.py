@@ -1,0 +1,99 @@
+"""Records of runs: from folders to one CSV and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spaudio.errors import DataError
+from spaudio.experiment.compare import compare_runs
+from spaudio.report.comparison import group_runs
+from spaudio.report.convergence import lay_out, measure_convergence, read_step_costs
+from spaudio.report.records import read_records, write_records
+
+TEXT8 = Path(__file__).resolve().parents[2] / "recipes" / "text8"
+
+
+def make_run(folder: Path, **settings: Any) -> Path:
+    folder.mkdir()
+    config = {
+        "seed": 0, "run_id": folder.name, "runs": str(folder.parent), "data": folder.name,
+        "about": {"title": "toy"}, "recipe": "toy", "fold": None, "folder": "${oc.env:HOME}",
+        "filter": {"name": "multiscale", "scales": [[1, 2]]}, "trainer": {"precision": "no"},
+        **settings,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    report = {
+        "recipe": "toy", "seed": 0, "metric": "accuracy", "num_params": 1000, "filter_params": 10,
+        "test": {"accuracy": 0.1 + 0.2, "macro_f1": 0.5, "per_class": {"a": {"f1": 1.0}}},
+        "floor": {"svm": 0.5}, "seconds": {"train": 7.0}, "step_seconds": 0.1,
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(report))
+    lines = [
+        {"epoch": i, "step": 10 * i, "seconds": 0.1 * i, "valid_loss": 2 - i / 3, "lr": 0.1}
+        for i in (1, 2)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_csv_holds_what_the_folders_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {"corpus": "007", "title": '"a, b"\n', "empty": "", "tags": ["x"], "causal": True}
+    runs = [make_run(tmp_path / "first", **odd), make_run(tmp_path / "second", seed=1)]
+    file = tmp_path / "runs.csv"
+    compare_runs(runs, table=file)
+    printed = capsys.readouterr().out
+    records, again = read_records(runs), read_records([file])
+    first = records[0]
+    assert first.settings["folder"] == "${oc.env:HOME}"  # nothing is resolved
+    assert first.settings.items() >= odd.items()
+    assert not {"seed", "run_id", "runs", "data", "about.title", "fold"} & set(first.settings)
+    assert first.facts["test.accuracy"] == 0.1 + 0.2
+    assert "test.per_class.a.f1" not in first.facts
+    for here, there in zip(records, again, strict=True):
+        assert (there.name, there.settings, there.facts) == (here.name, here.settings, here.facts)
+        assert [entry | {"lr": 0.1} for entry in there.log] == here.log
+        assert there.folder is None
+    compare_runs([file])
+    assert capsys.readouterr().out == printed
+    assert [one.name for one in read_records([file], only=["f*", "x"])] == ["first"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "log.jsonl").unlink()
+    with pytest.raises(DataError, match=r"run has no log.jsonl"):
+        write_records(read_records([run]), tmp_path / "runs.csv")
+    (run / "report.json").write_text("{")
+    with pytest.raises(DataError, match=r"is damaged"):
+        read_records([run])
+    (run / "report.json").unlink()
+    with pytest.raises(DataError, match=r"not a finished run.*resume="):
+        read_records([run])
+    for sources, only in (([], ["*"]), ([TEXT8 / "study.csv"], ["x"])):
+        with pytest.raises(DataError, match="no run to compare"):
+            read_records(sources, only)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"other.csv is not a file that"):
+        read_records([tmp_path / "other.csv"])
+    with pytest.raises(DataError, match=r"nowhere.csv: cannot be read"):
+        read_records([tmp_path / "nowhere.csv"])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "only"),
+    [("none", ["*"]), ("depthwise", ["study-depthwise-?", "study-bank-k4-?", "study-bank-?"])],
+)
+def test_the_study_prints_the_tables_of_its_results(baseline: str, only: list[str]) -> None:
+    costs = read_step_costs(TEXT8 / "step_costs.json")
+    groups = group_runs(read_records([TEXT8 / "study.csv"], only))
+    _, markdown = lay_out(measure_convergence(groups, costs, baseline))
+    results = (TEXT8 / "RESULTS.md").read_text().splitlines()
+    assert len(groups) == (18 if baseline == "none" else 3)
+    assert set(markdown.splitlines()) <= set(results)
