@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spaudio.errors import SpaudioError
+from filelock import FileLock, Timeout
 
-if sys.platform != "win32":
-    import fcntl
+from spaudio.errors import SpaudioError
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Waits for the lock on ``file`` and holds it; it ends with the process, however that ends.
-
-    Windows has no such lock in the standard library; there the block runs unguarded.
-    """
+    """Waits for the lock on ``file`` and holds it, at most until this process ends."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as handle:
-        if sys.platform != "win32":
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds ``<folder>/lock`` against other processes, and does not wait for it.
+    """Holds ``<folder>/lock`` against other processes, without waiting for it.
 
-    Processes that are forked from this one, as those that load batches, do not hold it: it ends
-    with this process even where they outlive it.
+    Forked processes, such as those that load batches, do not hold it, so it is free when this
+    process ends, even if they outlive it.
 
     Raises:
         SpaudioError: If another process holds it.
     """
-    with (folder / "lock").open("a") as handle:
-        if sys.platform != "win32":
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError) as error:
-                raise SpaudioError(
-                    f"{folder} is being trained by another process; wait for its end, or start a "
-                    "run of its own"
-                ) from error
-        yield
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise SpaudioError(
+            f"{folder} is being trained by another process; wait for its end, or start another run"
+        ) from error
