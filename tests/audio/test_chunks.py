@@ -6,8 +6,10 @@ import pytest
 from spaudio.audio.chunks import cut_windows
 
 
-@pytest.mark.parametrize("length", [1, 7, 10, 64])
-@pytest.mark.parametrize("samples", [1, 6, 7, 8, 14, 20, 63, 64, 65])
+@pytest.mark.parametrize(
+    ("samples", "length"),
+    [(1, 1), (1, 7), (6, 7), (7, 7), (8, 7), (14, 7), (20, 10), (63, 1), (65, 64)],
+)
 def test_windows_follow_each_other_and_the_last_ends_with_the_stream(
     samples: int, length: int
 ) -> None:

@@ -17,19 +17,6 @@ from spaudio.audio import decode as decode_function
 from spaudio.errors import AudioError, ConfigError
 from tests.fixtures.tiny_audio import RATE, make_bad_clips, tone
 
-BAD = [
-    "empty.wav",
-    "text.wav",
-    "truncated.wav",
-    "truncated.flac",
-    "nan.wav",
-    "infinite.wav",
-    "silent.wav",
-    "offset.wav",
-    "no_samples.wav",
-    "slow.wav",
-]
-
 
 @pytest.fixture(scope="module")
 def bad_clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
@@ -41,19 +28,14 @@ def sine(frequency: float, rate: int, seconds: float = 1.0) -> NDArray[np.float6
     return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_clip_is_named_with_its_reason(
-    bad_clips: tuple[Path, dict[str, str]], name: str
-) -> None:
+def test_a_bad_clip_is_named_with_its_reason(bad_clips: tuple[Path, dict[str, str]]) -> None:
     folder, reasons = bad_clips
-    with pytest.raises(AudioError) as caught:
-        load_audio(folder / name)
-    assert str(caught.value).startswith(f"{folder / name}: ")
-    assert reasons[name] in str(caught.value)
-
-
-def test_every_bad_clip_of_the_script_is_tested(bad_clips: tuple[Path, dict[str, str]]) -> None:
-    assert set(BAD) == set(bad_clips[1])
+    for name, reason in reasons.items():
+        with pytest.raises(AudioError, match=reason) as caught:
+            load_audio(folder / name)
+        assert str(caught.value).startswith(f"{folder / name}: ")
+        with pytest.raises(AudioError, match=reason):
+            list(stream_audio(folder / name, 16000))
 
 
 def test_a_truncated_mp3_is_told_by_its_header(tmp_path: Path) -> None:
@@ -208,8 +190,7 @@ def test_audio_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 22050])
-@pytest.mark.parametrize("wanted", [8000, 11025])
+@pytest.mark.parametrize(("rate", "wanted"), [(8000, 8000), (16000, 11025), (22050, 8000)])
 def test_a_stream_is_what_is_loaded_to_the_bit(tmp_path: Path, rate: int, wanted: int) -> None:
     path = tmp_path / "long.wav"
     noise = np.random.default_rng(0).standard_normal((150_001, 2)) * 0.1
@@ -217,15 +198,6 @@ def test_a_stream_is_what_is_loaded_to_the_bit(tmp_path: Path, rate: int, wanted
     pieces = list(stream_audio(path, wanted))
     assert len(pieces) > 1
     assert np.array_equal(np.concatenate(pieces), load_audio(path, wanted))
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_stream_ends_in_the_same_error(
-    bad_clips: tuple[Path, dict[str, str]], name: str
-) -> None:
-    folder, reasons = bad_clips
-    with pytest.raises(AudioError, match=reasons[name]):
-        list(stream_audio(folder / name, 16000))
 
 
 def test_a_stream_may_be_longer_than_a_clip(

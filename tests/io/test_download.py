@@ -112,14 +112,6 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_md5_is_taken_from_hosts_that_publish_no_other(server: Server, tmp_path: Path) -> None:
-    right = hashlib.md5(CONTENT).hexdigest()
-    download(server.url, tmp_path / "file.zip", right, progress=False)
-    assert (tmp_path / "file.zip").read_bytes() == CONTENT
-    with pytest.raises(DataError, match=f"MD5 is {right}, expected {'0' * 32}"):
-        download(server.url, tmp_path / "other.zip", "0" * 32, progress=False)
-
-
 def test_without_checksum_nothing_is_spliced(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.zip.part").write_bytes(b"old" * 1000)
     download(server.url, tmp_path / "file.zip", None, progress=False)

@@ -12,7 +12,7 @@ from spaudio.audio.manifest import Clip
 from spaudio.report.floor import FloorFeatures, measure_floor, summarise
 
 
-@pytest.mark.parametrize("length", [9, 43, 100])
+@pytest.mark.parametrize("length", [9, 43])
 def test_summary_equals_librosas_mfcc_and_delta(length: int) -> None:
     frames = np.random.default_rng(length).normal(-5, 3, size=(length, 40)).astype(np.float32)
     found = summarise(frames)
@@ -26,9 +26,9 @@ def test_summary_equals_librosas_mfcc_and_delta(length: int) -> None:
     np.testing.assert_allclose(found[100:120], first, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("length", range(1, 9))
-def test_the_shortest_clips_have_a_finite_summary(length: int) -> None:
-    assert np.isfinite(summarise(np.ones((length, 40), dtype=np.float32))).all()
+def test_the_shortest_clips_have_a_finite_summary() -> None:
+    for length in range(1, 9):
+        assert np.isfinite(summarise(np.ones((length, 40), dtype=np.float32))).all()
 
 
 @pytest.mark.parametrize(("rate", "bands"), [(8000, 40), (16000, 64)])
