@@ -1,6 +1,6 @@
 """Runs this recipe: `python recipes/notes/run.py key=value ...`; settings are in config.yaml."""
 
-from spaudio.experiment.main import main
+from spaudio.experiment.entry import main
 
 if __name__ == "__main__":
     main(__file__)

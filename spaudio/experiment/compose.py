@@ -1,36 +1,244 @@
-"""A recipe's configuration: its YAML, the shared groups of ``spaudio.conf``, and overrides."""
+"""The door: a recipe's YAML and overrides in, checked settings out.
+
+Hydra composes and checks names and types against the tree of :mod:`spaudio.experiment.settings`.
+This module adds the nearest name and the remedy to its errors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import importlib.util
+import itertools
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException, ValidationError
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.settings import unknown
+from spaudio.experiment.settings import (
+    KINDS,
+    AudioSettings,
+    TextSettings,
+    filter_schemas,
+    prep_schema,
+)
+from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
+_EXPECTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_FEW = 12  # names that a message lists even where one is near
 
 
-def compose(recipe: Path, overrides: Sequence[str]) -> DictConfig:
-    """Composes a recipe's configuration as its ``run.py`` would.
+def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | TextSettings:
+    """Composes the settings of a run.
 
     Args:
-        recipe: Folder with a ``config.yaml``.
-        overrides: In Hydra's grammar, ``key=value``.
+        recipe: Folder with a ``config.yaml``, beside a folder ``data_prep`` with its script.
+        overrides: ``key=value`` in Hydra's grammar.
 
     Raises:
-        ConfigError: If the folder is not a recipe's, or an override does not fit.
+        ConfigError: If the folder is not a recipe's, or a setting is unknown, of another type or
+            out of range.
     """
     if not (recipe / "config.yaml").is_file():
         known = sorted(path.parent.name for path in recipe.parent.glob("*/config.yaml"))
         if known:
             raise unknown("recipe", recipe.name, known)
         raise ConfigError(f"{recipe} is not a recipe's folder: it has no config.yaml")
+    parsed = [parse(override) for override in overrides]
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} lists several values; add -m to run them all")
+    _register(recipe, parsed)
+    config = _compose(recipe, parsed)
+    try:
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{recipe / 'config.yaml'}: {_first_line(error)}") from error
+    assert isinstance(settings, AudioSettings | TextSettings)
+    _check_finite(settings.as_dict())
+    return settings
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Expands the overrides of a sweep into those of each run, in Hydra's order.
+
+    Raises:
+        ConfigError: If an override cannot be read, or gives a range without an end.
+    """
+    choices = []
+    for override in map(parse, overrides):
+        if not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+            continue
+        try:
+            values = list(override.sweep_string_iterator())
+        except HydraException as error:
+            raise ConfigError(
+                f"{override.input_line}: {_first_line(error)}; list the values, "
+                f"{override.key_or_group}=a,b,c"
+            ) from error
+        choices.append([f"{override.key_or_group}={value}" for value in values])
+    return [list(run) for run in itertools.product(*choices)]
+
+
+def parse(override: str) -> Override:
+    """Reads one override.
+
+    Raises:
+        ConfigError: If it is not ``key=value``.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read {override!r}; expected key=value, quoted where the value holds a space "
+            f"or one of ,:[]{{}}() as in 'key=\"value\"' ({_first_line(error)})"
+        ) from error
+    if parsed.is_delete() or parsed.is_add() or parsed.is_force_add():
+        raise ConfigError(f"{override}: settings cannot be added or removed; give key=value")
+    if parsed.key_or_group.startswith("hydra"):
+        raise ConfigError(
+            f"{override}: Hydra's own settings are not used; run a sweep's runs side by side with "
+            "jobs=N, or on a cluster with cluster=slurm"
+        )
+    return parsed
+
+
+def quoted(value: object) -> str:
+    """Quotes a text as the value of an override."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
+    """Returns the error for a name that is not among those known; it names the nearest."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if not near or len(known) <= _FEW:
+        hints.append(f"known: {', '.join(known)}")
+    return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
+
+
+def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
+    """Loads ``prepare`` of ``data_prep/<name>.py``, or of the package ``data_prep/<name>/``.
+
+    The scripts belong to a checkout, not to the installed package, so they are loaded by path. The
+    name comes from the recipe's YAML or the command line, never from a checkpoint.
+
+    Args:
+        scripts: The folder ``data_prep``.
+        name: Name of the script.
+
+    Raises:
+        ConfigError: If there is no such script.
+    """
+    files = {p.stem: p for p in scripts.glob("*.py")} | {
+        p.parent.name: p for p in scripts.glob("*/__init__.py")
+    }
+    if name not in files:
+        raise ConfigError(
+            f"prep={name}: there is no such script in {scripts}; it has {sorted(files)}"
+        )
+    package = [str(files[name].parent)] if files[name].name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(
+        f"data_prep_{name}", files[name], submodule_search_locations=package
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if package:
+        sys.modules[spec.name] = module  # so that its relative imports find it
+    spec.loader.exec_module(module)
+    find: Callable[..., Any] = module.prepare
+    return find
+
+
+def data_prep_folder(recipe: Path) -> Path:
+    """Returns the folder of data preparation scripts that belongs to a recipe's checkout."""
+    return recipe.resolve().parents[1] / "data_prep"
+
+
+def _register(recipe: Path, overrides: Iterable[Override]) -> None:
+    """Registers the tree with Hydra, with the settings of the recipe's own data set."""
+    content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
+    name = str(content.get("prep", content.get("recipe", recipe.name)))
+    for override in overrides:
+        if override.key_or_group == "prep":
+            name = str(override.value())
+    prepare = prep_function(data_prep_folder(recipe), name)
+    store = ConfigStore.instance()
+    for kind, schema in KINDS.items():
+        store.store(f"{kind}_schema", prep_schema(schema, prepare))
+    for choice, options in filter_schemas().items():
+        store.store(choice, options, group="filter")
+    store.store("none", AugmentConfig, group="augment")
+
+
+def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
+    lines = [override.input_line or "" for override in overrides]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
-            return hydra.compose("config", [SEARCH_PATH, *overrides])
-    except hydra.errors.HydraException as error:
-        raise ConfigError(f"{recipe}: {str(error).splitlines()[0]}") from error
+            return hydra.compose("config", [SEARCH_PATH, *lines])
+    except MissingConfigException as error:
+        raise _unknown_choice(error) from error
+    except HydraException as error:
+        raise _explained(recipe, overrides, error) from error
+
+
+def _unknown_choice(error: MissingConfigException) -> ConfigError:
+    """Names the choices of a group of which another was asked for."""
+    found = re.search(r"Could not find '(?:(\w+)/)?([^']*)'", str(error))
+    known = re.findall(r"^\t(\w+)$", str(error), re.M)
+    if not found or not found[1] or not known:
+        return ConfigError(_first_line(error))
+    return unknown(found[1], found[2], known)
+
+
+def _explained(recipe: Path, overrides: Sequence[Override], error: HydraException) -> ConfigError:
+    """Says which override is wrong, and what is expected instead."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError):
+        groups = [o for o in overrides if o.key_or_group in ("filter", "tokens", "model")]
+        known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
+        return unknown("setting", str(cause.full_key), known)
+    if isinstance(cause, ValidationError):
+        expected = re.search(r"converted to (\w+)", str(cause))
+        wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"
+        key = str(cause.full_key)
+        keys = {o.key_or_group: o.input_line for o in overrides}
+        near = [k for k in sorted(keys, key=len) if key == k or key.startswith((f"{k}.", f"{k}["))]
+        given = keys[near[-1]] if near else key
+        return ConfigError(f"{given}; expected {wanted} ({_first_line(cause)})")
+    return ConfigError(f"{recipe / 'config.yaml'}: {_first_line(cause or error)}")
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterable[str]:
+    """Yields the dotted names of all settings."""
+    for key, value in settings.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _check_finite(settings: Mapping[str, Any], prefix: str = "") -> None:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_finite(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{prefix}{key}={value}; expected a finite number")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

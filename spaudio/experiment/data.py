@@ -1,49 +1,41 @@
-"""From a recipe's configuration to the tokens of its three splits."""
+"""From the settings of an audio recipe to the tokens of its three splits."""
 
 from __future__ import annotations
 
-import importlib.util
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
-from spaudio.experiment.settings import check_arguments
-from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.experiment.compose import prep_function
+from spaudio.experiment.settings import AudioSettings
+from spaudio.report.floor import FloorFeatures
+from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
-from spaudio.tokens.cache import FeatureCache, build_cache
-from spaudio.tokens.dataset import SegmentConfig, TokenDataset
-from spaudio.tokens.front_end import TokenSettings, read_tokens
-from spaudio.tokens.normalise import LevelNormaliser, Normaliser
-from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.cache import ClipFrames, FrameCache
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.front_end import FrontEnd, make_front_end
 
 
 @dataclass(frozen=True)
-class RecipeData:
+class AudioData:
     """The three splits of a recipe as tokens, and what they were made of.
 
     Args:
-        train: With variations.
+        train: With augmentation.
         valid: Carved from the training clips, or the data set's own.
         test: To be run once, at the end.
         clips: All clips, each with its split.
         skipped: Number of listed clips that were left out (``skip_bad``).
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
-        features: Width of a token as the model projects it.
-        frame_seconds: From one frame to the next.
-        token_seconds: From one token to the next.
-        cache: Frames of all clips.
-        normaliser: Fitted on the training split.
-        multi_label: A clip may have several classes.
-        segment_seconds: Length that clips are cut into, or None where they are taken whole.
+        frames: Frames of all clips.
+        front_end: With the normaliser of the training split.
+        floor: Feature vectors of the classical floor.
+        multi_label: Whether a clip may have several classes.
+        longest_seconds: Length of the longest clip or segment.
     """
 
     train: TokenDataset
@@ -53,82 +45,72 @@ class RecipeData:
     skipped: int
     classes: tuple[str, ...]
     root: Path
-    features: int
-    frame_seconds: float
-    token_seconds: float
-    cache: FeatureCache
-    normaliser: Normaliser | LevelNormaliser
+    frames: ClipFrames
+    front_end: FrontEnd
+    floor: FloorFeatures
     multi_label: bool
-    segment_seconds: float | None
+    longest_seconds: float
 
 
-def load_data(config: DictConfig, scripts: Path) -> RecipeData:
-    """Prepares a recipe's data set, where that has not been done, and opens its splits.
+def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
+    """Prepares the data set of a recipe, where that has not been done, and opens its splits.
 
     Args:
-        config: The composed configuration.
+        settings: Of the run.
         scripts: The folder ``data_prep``.
 
-    Returns:
-        The splits.
-
     Raises:
-        ConfigError: If a setting is unknown or out of range.
+        ConfigError: If a setting does not fit the data.
         DataError: If the data set is missing or has clips that cannot be used.
     """
-    options = _plain(config.prep_options)
-    find = prep_function(scripts, config.prep, options)
+    options = settings.prep_options
+    find = prep_function(scripts, settings.prep)
+    front_end = make_front_end(settings.tokens)
+    features = Path(settings.data) / settings.recipe / "features"
+    rate = settings.tokens.sample_rate
+    cache = FrameCache(features, front_end.cache_key, rate, front_end.extract, front_end.restore)
+    floor = FloorFeatures(features, rate)
     prepared = prepare(
-        config.recipe,
+        settings.recipe,
         lambda work: find(work, **options),
-        folder=Path(config.data),
+        folder=Path(settings.data),
         options=options,
-        skip_bad=config.skip_bad,
+        skip_bad=settings.skip_bad,
         workers=2,
+        stores=[cache, floor],
     )
-    clips = list(prepared.clips)
-    if config.get("fold") is not None:
-        clips = split_by_fold(clips, config.fold)
-    if not any(clip.split == "valid" for clip in clips):
-        if prepared.multi_label:
-            raise DataError(f"{config.recipe}: a multi-label set must bring its validation split")
-        fraction, by = config.validation.fraction, config.validation.by
-        clips = carve_validation(clips, fraction, config.seed, by)
-
-    tokens = read_tokens(_plain(config.tokens))
-    augment = make_augment(tokens, AugmentConfig(**_plain(config.augment)))
-    segments = SegmentConfig(**_plain(config.get("segments") or OmegaConf.create()))
-    cache = build_cache(clips, prepared.root, tokens.cached, features_folder(config))
+    frames = cache.below(prepared.root)
+    clips = _split(settings, list(prepared.clips), prepared.multi_label)
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
             raise ConfigError(
-                f"the {split} split of {config.recipe} is empty; see fold and prep_options"
+                f"the {split} split of {settings.recipe} is empty; see {settings.fold_by.key}= and "
+                "the data set's own settings"
             )
-    training = (cache.frames(clip.path) for clip in splits["train"])
-    learned = isinstance(tokens.front_end, WaveformConfig)
-    normaliser: Normaliser | LevelNormaliser = (
-        LevelNormaliser.fit(tokens.normalise, training)
-        if learned
-        else Normaliser.fit(tokens.normalise, training)
+    front_end = make_front_end(
+        settings.tokens, front_end.fit(frames.frames(clip.path) for clip in splits["train"])
     )
-    frame_seconds = tokens.front_end.hop_samples / tokens.front_end.sample_rate
+    augment = (
+        WaveformAugment(settings.augment, settings.tokens)
+        if settings.tokens.learned
+        else Augment(settings.augment)
+    )
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(
             splits[split],
             prepared.labels,
-            cache,
-            normaliser,
-            stack=tokens.stack,
+            frames,
+            front_end,
             augment=augment if split == "train" else None,
-            seed=config.seed,
-            segments=segments,
-            frame_seconds=frame_seconds,
+            seed=settings.seed,
+            segments=settings.segments,
             multi_label=prepared.multi_label,
         )
 
-    return RecipeData(
+    longest = max(clip.seconds for clip in clips)
+    return AudioData(
         train=dataset("train"),
         valid=dataset("valid"),
         test=dataset("test"),
@@ -136,48 +118,21 @@ def load_data(config: DictConfig, scripts: Path) -> RecipeData:
         skipped=len(prepared.skipped),
         classes=prepared.labels,
         root=prepared.root,
-        features=tokens.features,
-        frame_seconds=frame_seconds,
-        token_seconds=tokens.stack * frame_seconds,
-        cache=cache,
-        normaliser=normaliser,
+        frames=frames,
+        front_end=front_end,
+        floor=floor,
         multi_label=prepared.multi_label,
-        segment_seconds=segments.seconds,
+        longest_seconds=min(longest, settings.segments.seconds or longest),
     )
 
 
-def make_augment(tokens: TokenSettings, config: AugmentConfig) -> Augment:
-    """Returns the variations of training clips for a front-end's tokens."""
-    if isinstance(tokens.front_end, WaveformConfig):
-        return WaveformAugment(config, tokens.front_end)
-    return Augment(config)
-
-
-def features_folder(config: DictConfig) -> Path:
-    """Returns the folder that holds the cached features of a recipe."""
-    return Path(config.data) / str(config.recipe) / "features"
-
-
-def prep_function(scripts: Path, name: str, options: dict[str, Any]) -> Callable[..., Any]:
-    """Loads ``prepare`` of ``data_prep/<name>.py`` and checks that it takes the options.
-
-    The scripts belong to a checkout, not to the installed package, so they are loaded by their
-    place. The name comes from the recipe's own YAML, never from a checkpoint.
-    """
-    known = sorted(p.stem for p in scripts.glob("*.py") if p.stem != "__init__")
-    if not re.fullmatch(r"\w+", str(name)) or name not in known:
-        raise ConfigError(f"prep={name}: there is no such script in {scripts}; it has {known}")
-    spec = importlib.util.spec_from_file_location(f"data_prep_{name}", scripts / f"{name}.py")
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"prep={name}: cannot load {scripts / name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    find: Callable[..., Any] = module.prepare
-    check_arguments(find, options, "prep_options")
-    return find
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """Turns a group of settings into a plain dictionary."""
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return plain
+def _split(settings: AudioSettings, clips: list[Clip], multi_label: bool) -> list[Clip]:
+    """Chooses the official fold, and carves a validation split where there is none."""
+    if settings.fold is not None:
+        clips = split_by_fold(clips, settings.fold)
+    if any(clip.split == "valid" for clip in clips):
+        return clips
+    if multi_label:
+        raise DataError(f"{settings.recipe}: a multi-label set must bring its validation split")
+    validation = settings.validation
+    return carve_validation(clips, validation.fraction, settings.seed, validation.by)

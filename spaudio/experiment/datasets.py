@@ -4,53 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 from rich.markup import escape
 from rich.table import Table
-from yaml import YAMLError
 
 from spaudio.audio.prepare import MARKER
 from spaudio.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class About:
-    """The facts of a data set: the block ``about`` of a recipe's ``config.yaml``.
-
-    Args:
-        title: What it is, in a few words.
-        licence: Of the audio, as its authors name it.
-        size: Clips and download, such as ``"3,000 clips, 16 MB"``.
-        classes: How many, or in words where a setting decides.
-        metric: What its protocol reports, such as ``"accuracy"``.
-        url: Where it comes from; None where it is the user's own.
-
-    Raises:
-        ConfigError: If a fact is missing or empty.
-    """
-
-    title: str
-    licence: str
-    size: str
-    classes: int | str
-    metric: str
-    url: str | None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kinds = {"classes": int | str, "url": str | None}.get(field.name, str)
-            if not isinstance(value, kinds) or value in ("", 0, True):
-                raise ConfigError(f"about.{field.name} must say something; got {value!r}")
+from spaudio.experiment.settings import About
 
 
 def read_about(recipe: Path) -> About:
-    """Reads a recipe's facts.
+    """Reads the facts about a recipe's data set.
 
     Args:
         recipe: Folder with a ``config.yaml``.
@@ -60,17 +27,15 @@ def read_about(recipe: Path) -> About:
     """
     path = recipe / "config.yaml"
     try:
-        config = OmegaConf.load(path)
-        block = config.get("about") if isinstance(config, DictConfig) else None
-        facts: Any = OmegaConf.to_container(block, resolve=True) if block is not None else None
-    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        block = content.get("about") if isinstance(content, dict) else None
+        names = [field.name for field in fields(About)]
+        if not isinstance(block, dict) or set(block) != set(names):
+            got = sorted(map(str, block)) if isinstance(block, dict) else block
+            raise ConfigError(f"`about` must give {', '.join(names)}; got {got}")
+        return About(**block)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    names = [field.name for field in fields(About)]
-    if not isinstance(facts, dict) or set(facts) != set(names):
-        got = sorted(map(str, facts)) if isinstance(facts, dict) else facts
-        raise ConfigError(f"{path}: `about` must give {', '.join(names)}; got {got}")
-    try:
-        return About(**facts)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 

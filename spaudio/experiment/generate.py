@@ -6,29 +6,10 @@ from pathlib import Path
 
 import torch
 
-from spaudio.errors import CheckpointError, DataError
-from spaudio.experiment.model import load_models
+from spaudio.errors import DataError
+from spaudio.experiment.load import load_language_model
 from spaudio.model.generate import generate
-from spaudio.model.language import LanguageModel
 from spaudio.text.corpus import ALPHABET, decode, encode
-
-
-def load_language_model(run: Path) -> LanguageModel:
-    """Builds a text run's model as its best checkpoint has it.
-
-    Args:
-        run: The run's folder.
-
-    Raises:
-        CheckpointError: If the folder is not that of a text run.
-    """
-    model = load_models(run)[1]
-    if not isinstance(model, LanguageModel):
-        raise CheckpointError(
-            f"{run} is a run of a classifier, which predicts no text; name one of a text recipe, "
-            "such as recipes/text8"
-        )
-    return model
 
 
 def continue_text(

@@ -1,4 +1,4 @@
-"""What a run's model expects of its input beside the settings: kept with the run as JSON."""
+"""What a run's model needs besides its settings, measured on its data: a JSON file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from spaudio.errors import CheckpointError
-from spaudio.experiment.data import RecipeData
 from spaudio.io.atomic import write_atomic
-from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 
 FILE = "inputs.json"
 
@@ -30,17 +29,9 @@ class Inputs:
     """
 
     classes: tuple[str, ...]
-    normaliser: Normaliser | LevelNormaliser
+    normaliser: Normaliser
     longest_seconds: float
     multi_label: bool = False
-
-    @classmethod
-    def of(cls, data: RecipeData) -> Inputs:
-        """Gathers them from a run's data."""
-        longest = max(clip.seconds for clip in data.clips)
-        if data.segment_seconds is not None:
-            longest = min(longest, data.segment_seconds)
-        return cls(data.classes, data.normaliser, longest, data.multi_label)
 
     def save(self, run: Path) -> None:
         """Writes them into the run's folder; float32 values come back to the bit."""
@@ -64,15 +55,14 @@ class Inputs:
         """Reads them from a run's folder.
 
         Raises:
-            CheckpointError: If the run was made before they were kept, or the file is damaged.
+            CheckpointError: If the file is missing or damaged.
         """
         try:
             content = json.loads((run / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{run} holds no {FILE}, the statistics its model's input is normalised by: either "
-                "it is not a run's folder or the run was made before they were kept. Run the "
-                "recipe again with the settings of its config.yaml"
+                f"{run} holds no {FILE}, the statistics that its model's input is normalised by; "
+                "name the folder of a run of an audio recipe"
             ) from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {run / FILE}: {error}") from error
@@ -86,9 +76,9 @@ class Inputs:
             ) from error
 
 
-def _normaliser(content: dict[str, Any]) -> Normaliser | LevelNormaliser:
+def _normaliser(content: dict[str, Any]) -> Normaliser:
     mode = str(content["normalise"])
     if "rms" in content:
         return LevelNormaliser(mode, float(content["rms"]))
     mean, std = (np.asarray(content[key], dtype=np.float32) for key in ("mean", "std"))
-    return Normaliser(mode, mean, std)
+    return BandNormaliser(mode, mean, std)

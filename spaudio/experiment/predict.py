@@ -16,13 +16,13 @@ from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.inputs import Inputs
-from spaudio.experiment.model import load_best
-from spaudio.experiment.run_folder import read_run_config
+from spaudio.experiment.load import load_classifier
+from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.settings import AudioSettings
 from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
-from spaudio.tokens.cache import extractor, restored
-from spaudio.tokens.dataset import Example, collate, stack_frames
-from spaudio.tokens.front_end import read_tokens
+from spaudio.tokens.dataset import Example, collate
+from spaudio.tokens.front_end import make_front_end
 
 Waveform = NDArray[np.float32]
 
@@ -43,23 +43,24 @@ class Predictor:
     """
 
     def __init__(self, run: Path, window: float | None = None) -> None:
-        self.settings = read_tokens(read_run_config(run).tokens)
-        settings = self.settings.front_end
+        self.model = load_classifier(run)
+        settings = read_run_settings(run)
+        assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
-        self.model = load_best(run)
+        tokens = settings.tokens
+        self.front_end = make_front_end(tokens, self.inputs.normaliser)
         if self.model.classes != len(self.inputs.classes):
             raise CheckpointError(
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
                 f"{len(self.inputs.classes)} classes; run the recipe again"
             )
-        self._extract = extractor(self.settings.cached)
         self.window_seconds = self.inputs.longest_seconds if window is None else window
-        if not settings.hop_samples / settings.sample_rate <= self.window_seconds < math.inf:
+        if not tokens.frame_seconds <= self.window_seconds < math.inf:
             raise ConfigError(
                 f"window={window} s; expected at least one hop of the front-end, "
-                f"{settings.hop_samples / settings.sample_rate:g} s"
+                f"{tokens.frame_seconds:g} s"
             )
-        self.sample_rate = settings.sample_rate
+        self.sample_rate = tokens.sample_rate
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
@@ -112,13 +113,13 @@ class Predictor:
         return class_probabilities(logits, self.inputs.multi_label).cpu()
 
     def _tokens(self, waveform: Waveform) -> Waveform:
-        """Waveform (samples,) to tokens (tokens, features), as in the run."""
-        frames = restored(self._extract(waveform))
-        return stack_frames(self.inputs.normaliser(frames), self.settings.stack)
+        """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
+        front_end = self.front_end
+        return front_end.tokens(front_end.restore(front_end.extract(waveform)))
 
 
 def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
-    """Logits (batch, classes) to probabilities, as the objective that was trained reads them."""
+    """Turns logits (batch, classes) into probabilities, as the trained objective reads them."""
     return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 

@@ -1,210 +1,139 @@
-"""One run of a recipe: prepare, train, test, report."""
+"""One run: data, model, training, measurement, report."""
 
 from __future__ import annotations
 
-import math
+import copy
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from accelerate import Accelerator
 from rich.console import Console
 
-from spaudio.experiment.advice import kernel_advice, rate_advice
-from spaudio.experiment.data import RecipeData, features_folder, load_data
-from spaudio.experiment.inputs import Inputs
-from spaudio.experiment.model import (
-    build_model,
-    draw_filters,
-    draw_front_end,
-    draw_mask,
-    fit_front_end,
-)
-from spaudio.experiment.path import draw_path
 from spaudio.experiment.processes import (
     is_first_process,
     make_accelerator,
+    processes,
     share_run_folder,
 )
-from spaudio.experiment.training import (
-    batches_to_measure,
-    check_settings,
-    is_finished,
-    open_run,
-    train_run,
-    training_facts,
-)
+from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.tasks import open_task
+from spaudio.filters import describe
+from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import Classifier, count_parameters
-from spaudio.report.floor import measure_floor
-from spaudio.report.multilabel import MultiLabelScores, score_multilabel
-from spaudio.report.scores import Scores, score
-from spaudio.report.write import write_report
-from spaudio.tokens.augment import AugmentConfig, unused_settings
-from spaudio.tokens.front_end import own_settings
-from spaudio.train.feed import make_feed
-from spaudio.train.log import read_log
-from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions
-from spaudio.train.objective import Classification, Predictions
+from spaudio.model.language import LanguageModel
+from spaudio.report.provenance import provenance
+from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.feed import Feed
+from spaudio.train.loop import FitResult, exclusive, fit
+from spaudio.train.shards import share_out
+
+REPORT = "report.json"  # written last: the mark of a finished run
 
 
-def run_recipe(config: DictConfig, scripts: Path) -> Path:
-    """Runs a recipe from audio to report.
+def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
+    """Trains a model, measures it and writes its report.
 
     Args:
-        config: The composed configuration; where ``resume`` names a run, all else comes from it.
+        settings: Of the run; where ``resume`` names a run, that run goes on with its own settings.
         scripts: The folder ``data_prep``.
 
     Returns:
         The run's folder.
 
     Raises:
-        SpaudioError: Of the kind that fits, for whatever the user can mend.
+        SpaudioError: Of the fitting kind, for whatever the user can mend.
     """
     console = Console(stderr=True, quiet=not is_first_process())
-    config, run = open_run(config)
-    resume = run is not None
-    if run is not None and is_finished(run, console):
-        return run
-    trainer, optim = check_settings(config)
-    if run is None:
-        config = _with_own_tokens(config)
-    if unused := unused_settings(AugmentConfig(**config.augment), config.tokens.name):
-        console.print(f"tokens={config.tokens.name} leaves out augment.{', augment.'.join(unused)}")
+    run = None if settings.resume is None else Path(settings.resume)
+    if run is not None:
+        settings = read_run_settings(run)
+        if (run / REPORT).is_file():
+            console.print(f"{run} is finished; its report is {run / 'report.md'}")
+            return run
     start = time.perf_counter()
-    accelerator = make_accelerator(trainer)
+    accelerator = make_accelerator(settings.trainer)
     with accelerator.main_process_first():  # the others find what it has prepared
-        data = load_data(config, scripts)
-    model = build_model(config, data.features, len(data.classes))
-    fit_front_end(model, data, config.seed)  # of a resumed run too: it may have come to no step
-    if run is None:
-        run = share_run_folder(config, accelerator)
-    console.print(f"run: {run}")
-    for advice in (
-        rate_advice(
-            [c.sample_rate for c in data.clips],
-            config.tokens.sample_rate,
-            config.tokens.get("f_max"),
-        ),
-        kernel_advice(
-            model.encoder.token_filters(),
-            math.ceil(max(data.cache.length(c.path) for c in data.clips) / config.tokens.stack),
-        ),
-    ):
-        if advice is not None:
-            console.print(f"warning: {advice}", style="yellow", soft_wrap=True, markup=False)
-    floor = {}
-    if accelerator.is_main_process:  # which alone reports it
-        floor = measure_floor(
-            data.clips,
-            data.classes,
-            data.root,
-            config.tokens.sample_rate,
-            features_folder(config),
-            multi_label=data.multi_label,
-        )
-    kind = MultiLabel if data.multi_label else Classification
-    objective = kind(trainer.label_smoothing, config.augment.mixup)
+        task = open_task(settings, scripts)
+    model = task.build_model()
+    untrained = copy.deepcopy(model)
+    resume = run is not None and any((run / "checkpoints").glob("last-*"))
+    run = run or share_run_folder(settings, accelerator)
+    console.print(f"run: {run}", soft_wrap=True)
+    for message in task.messages(model):
+        console.print(message, style="yellow", soft_wrap=True, markup=False)
+    if accelerator.is_main_process:
+        task.begin(run)
     prepare_seconds = time.perf_counter() - start
-    if accelerator.is_main_process:
-        Inputs.of(data).save(run)
-    result = train_run(
-        model,
-        make_feed(data.train, trainer, shuffle=True, seed=config.seed),
-        make_feed(data.valid, trainer, shuffle=False, seed=config.seed),
-        objective,
-        trainer=trainer,
-        optim=optim,
-        config=config,
-        run=run,
-        accelerator=accelerator,
-        resume=resume,
-        console=console,
-    )
-    start = time.perf_counter()
-    valid, test = (
-        objective.measure(
-            model,
-            batches_to_measure(
-                make_feed(part, trainer, shuffle=False, seed=0), accelerator, "predict"
-            ),
-            accelerator,
-        )
-        for part in (data.valid, data.test)
-    )
-    test_seconds = time.perf_counter() - start
-    measure = score_multilabel if data.multi_label else score
-    scores = measure(test.probabilities, test.labels, data.classes)
-    if accelerator.is_main_process:
-        draw_filters(run)
-        draw_front_end(run)
-        draw_mask(run, model, data)
-        clip = data.test.clips[0]
-        tokens = torch.from_numpy(data.test[0, 0].tokens)
-        draw_path(run, model, tokens, title=f"{clip.path} ({clip.label})")
-        write_report(
-            run,
-            facts=training_facts(
-                config,
+    try:
+        with exclusive(run, accelerator):
+            result = fit(
                 model,
-                result,
-                prepare_seconds=prepare_seconds,
-                test_seconds=test_seconds,
-                token_seconds=data.token_seconds,
+                task.train,
+                task.valid,
+                objective=task.objective,
+                trainer=settings.trainer,
+                optim=settings.optim,
+                seed=settings.seed,
+                run=run,
+                config=yaml.safe_dump(settings.as_dict(), sort_keys=False),
+                accelerator=accelerator,
+                resume=resume,
             )
-            | _facts(config, data, model, floor, valid),
-            scores=scores,
-            records=read_log(run),
-            clips=data.test.clips,
-            classes=data.classes,
-            probabilities=test.probabilities,
-        )
-        _summary(console, run, scores, floor)
+    except KeyboardInterrupt:
+        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
+        raise
+    load_model(model, find_checkpoint(run / "checkpoints", "best"))
+    start = time.perf_counter()
+    measured = {
+        name: task.objective.measure(model, _batches(feed, accelerator, name), accelerator)
+        for name, feed in task.final.items()
+    }
+    seconds = {
+        "prepare": prepare_seconds,
+        "train": result.seconds,
+        "test": time.perf_counter() - start,
+    }
+    if accelerator.is_main_process:
+        facts = _facts(settings, model, result, task.token_seconds) | {"seconds": seconds}
+        facts |= task.facts(model, measured)
+        console.print(task.write(run, untrained, model.eval(), facts, measured))
+        console.print(f"report: {run / 'report.md'}", soft_wrap=True)
     return run
 
 
-def _with_own_tokens(config: DictConfig) -> DictConfig:
-    """Leaves out settings of front-ends that were not chosen, which a recipe's YAML may hold."""
-    config = config.copy()
-    config.tokens = own_settings(config.tokens)
-    return config
+def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
+    """Yields this process's share of the batches of a split, under a progress bar."""
+    loader = share_out(feed.loader, accelerator)
+    with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
+        for batch in loader:
+            yield batch
+            advance(1)
 
 
 def _facts(
-    config: DictConfig,
-    data: RecipeData,
-    model: Classifier,
-    floor: dict[str, Any],
-    valid: Predictions | MultiLabelPredictions,
+    settings: AudioSettings | TextSettings,
+    model: Classifier | LanguageModel,
+    result: FitResult,
+    token_seconds: float | None,
 ) -> dict[str, Any]:
-    """Gathers what ``report.json`` says of a run on audio, besides the scores of its test split."""
-    front_end = model.front_end
+    """Returns what ``report.json`` says about every run."""
+    num_params, filter_params = count_parameters(model)
     return {
-        "tokens": OmegaConf.to_container(config.tokens, resolve=True),
-        "floor": floor,
-        "valid": valid.metrics,
-        "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
-        "clips": {
-            split: sum(clip.split == split for clip in data.clips)
-            for split in ("train", "valid", "test")
-        },
-        "skipped": data.skipped,
-        "token_seconds": data.token_seconds,
+        "recipe": settings.recipe,
+        "filter": settings.filter_options,
+        "filters": [describe(f, token_seconds) for f in model.encoder.token_filters()],
+        "seed": settings.seed,
+        "best_epoch": result.best_epoch,
+        "epochs": settings.trainer.epochs,
+        "processes": processes(),
+        "num_params": num_params,
+        "filter_params": filter_params,
+        "tokens_per_second": result.tokens_per_second,
+        "step_seconds": result.step_seconds,
+        "data_wait": result.data_wait,
+        **provenance(),
     }
-
-
-def _summary(
-    console: Console, run: Path, scores: Scores | MultiLabelScores, floor: dict[str, Any]
-) -> None:
-    """Prints what a reader wants first."""
-    if isinstance(scores, MultiLabelScores):
-        value, spread = scores.mean_average_precision, f"d' {scores.d_prime:.3f}"
-        trivial = "class frequencies"
-    else:
-        value, trivial = scores.accuracy, "majority class"
-        spread = "95 % interval {:.4f}-{:.4f}".format(*scores.interval)
-    console.print(
-        f"test {scores.metric} {value:.4f} ({spread}); classical floor {floor['svm']:.4f}; "
-        f"{trivial} {floor['majority']:.4f}"
-    )
-    console.print(f"report: {run / 'report.md'}", soft_wrap=True)

@@ -6,65 +6,104 @@ import os
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.settings import AudioSettings, TextSettings, read_settings
 from spaudio.io.atomic import write_atomic
 
 CONFIG = "config.yaml"
+# What two calls of one run may differ in.
+_FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "runs")
 
 
-def create_run_folder(config: DictConfig) -> Path:
-    """Makes ``<runs>/<recipe>/<id>`` and keeps the composed configuration in it.
+def new_run_id() -> str:
+    """Returns a name for a run: the local time and four random characters."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
-    The id is ``run_id`` where one is given, else the local time and four random characters.
+
+def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
+    """Makes ``<runs>/<recipe>/<id>`` and keeps the settings in it.
 
     Args:
-        config: The composed configuration.
-
-    Returns:
-        The new folder.
+        settings: Of the run; where ``run_id`` is None, it is set to a new one.
 
     Raises:
         ConfigError: If a folder of that name exists, or none can be made.
     """
-    run_id = config.run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder = Path(str(config.runs), str(config.recipe), str(run_id))
+    settings.run_id = settings.run_id or new_run_id()
+    folder = Path(settings.runs, settings.recipe, settings.run_id)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         os.mkdir(folder)  # fails where another run has taken the name, also at the same instant
     except FileExistsError as error:
         raise ConfigError(
-            f"run_id={run_id} exists in {folder.parent}; take another name, or go on with it by "
-            f"resume={folder}"
+            f"run_id={settings.run_id} exists in {folder.parent}; take another name, or go on "
+            f"with it by resume={folder}"
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"runs={config.runs}: cannot make {folder} ({error.strerror}); name a folder that can "
-            "be written to"
+            f"runs={settings.runs}: cannot make {folder} ({error.strerror}); name a folder that "
+            "can be written to"
         ) from error
-    write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
+    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / CONFIG, text.encode())
     return folder
 
 
-def read_run_config(folder: Path) -> DictConfig:
-    """Reads a run's configuration.
+def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
+    """Opens the folder of a run of the same name and settings, or makes it.
 
     Raises:
-        CheckpointError: If the folder is not a run's.
+        ConfigError: If a run of that name has other settings; or as :func:`create_run_folder`.
+    """
+    folder = Path(settings.runs, settings.recipe, str(settings.run_id))
+    if settings.run_id is None or not (folder / CONFIG).is_file():
+        return create_run_folder(settings)
+    there, wanted = read_run_settings(folder).as_dict(), settings.as_dict()
+    for key in sorted({*there, *wanted} - set(_FREE)):
+        resolved = key == "corpus" and wanted.get(key) == "auto"
+        if there.get(key) != wanted.get(key) and not resolved:
+            raise ConfigError(
+                f"{folder} was run with {key}={there.get(key)}, not {wanted.get(key)}; take "
+                f"another run_id, keep these runs elsewhere by runs=FOLDER, or go on by resume={folder}"
+            )
+    return folder
+
+
+def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
+    """Reads the settings of a run; nothing in them is resolved.
+
+    Raises:
+        CheckpointError: If the folder is not a run's, or its settings cannot be used.
+    """
+    content = read_run_config(folder)
+    try:
+        return read_settings(content)
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} cannot be used ({str(error).splitlines()[0]}); it must be as the "
+            "run wrote it"
+        ) from error
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """Reads a run's ``config.yaml`` as plain data.
+
+    Raises:
+        CheckpointError: If the folder is not a run's, or the file is damaged.
     """
     try:
-        config = OmegaConf.load(folder / CONFIG)
+        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} cannot be read ({str(error).splitlines()[0]}); it must be as the "
             "run wrote it"
         ) from error
-    if not isinstance(config, DictConfig):
+    if not isinstance(content, dict):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
-    return config
+    return content

@@ -1,108 +1,376 @@
-"""Whether the values that settings are given are of the kind that the settings take."""
+"""The settings of a run: one tree of dataclasses, which is registered with Hydra.
+
+Names, types, defaults and checks stand here and in the classes that the tree joins. A recipe's YAML
+and the command line are checked against the tree when they are composed
+(:mod:`spaudio.experiment.compose`); all other code receives the dataclasses.
+"""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import math
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import cache
 from typing import Any
 
-from hydra.core.override_parser.types import Override, ValueType
+from omegaconf import MISSING, OmegaConf
 
 from spaudio.errors import ConfigError
+from spaudio.filters import FILTERS
+from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.augment import AugmentConfig
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.dataset import SegmentConfig
+from spaudio.train.config import OptimConfig, TrainerConfig
 
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    str: "a word",
-    list: "a list",
-    dict: "a mapping",
+# Arguments of a filter that are no settings: the model decides them.
+_NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
+
+
+@dataclass
+class About:
+    """The facts about a data set, as ``spaudio datasets`` lists them.
+
+    Args:
+        title: What it is, in a few words.
+        licence: Of the audio, as its authors name it.
+        size: Clips and download, such as ``"3,000 clips, 16 MB"``.
+        classes: How many, or in words where a setting decides.
+        metric: What its protocol reports, such as ``"accuracy"``.
+        url: Where it comes from; None where it is the user's own.
+
+    Raises:
+        ConfigError: If a fact is empty.
+    """
+
+    title: str = MISSING
+    licence: str = MISSING
+    size: str = MISSING
+    classes: int | str = MISSING
+    metric: str = MISSING
+    url: str | None = MISSING
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            kinds = {"classes": int | str, "url": str | None}.get(name, str)
+            if not isinstance(value, kinds) or value in ("", 0, True):
+                raise ConfigError(f"about.{name} must say something; got {value!r}")
+
+
+@dataclass
+class FilterConfig:
+    """The filter after each layer. The options of each filter are those of its class.
+
+    Args:
+        name: A key of :data:`spaudio.filters.FILTERS`.
+    """
+
+    name: str = MISSING
+
+
+@dataclass
+class ClassifierConfig(EncoderConfig):
+    """Shape of a classifier.
+
+    Args:
+        pooling: ``"mean"`` or ``"attention"``, over the tokens of a clip.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pooling not in ("mean", "attention"):
+            raise ConfigError(f"model.pooling must be 'mean' or 'attention'; got {self.pooling!r}")
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The part that shapes the transformer."""
+        return EncoderConfig(**{f.name: getattr(self, f.name) for f in fields(EncoderConfig)})
+
+
+@dataclass
+class ValidationConfig:
+    """The validation split of a data set that has none: a share of the training clips.
+
+    Args:
+        fraction: Share of the training clips, between 0 and 1.
+        by: ``"clip"`` (stratified by class) or ``"group"`` (whole speakers, recordings, ...).
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    fraction: float = 0.1
+    by: str = "clip"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ConfigError(f"validation.fraction must lie in (0, 1); got {self.fraction}")
+        if self.by not in ("clip", "group"):
+            raise ConfigError(f"validation.by must be 'clip' or 'group'; got {self.by!r}")
+
+
+@dataclass
+class FoldsConfig:
+    """How ``folds=all`` chooses a fold.
+
+    Args:
+        key: The setting that chooses it.
+        values: The values of that setting, one per fold.
+    """
+
+    key: str = "fold"
+    values: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class EvalConfig:
+    """How a language model is measured.
+
+    Args:
+        windows: Windows spread over the validation split, during training.
+        stride: Characters between sliding windows, at the end.
+        max_characters: Characters of each split that are measured at the end; None for all.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    windows: int = 512
+    stride: int = 64
+    max_characters: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("windows", "stride", "max_characters"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"eval.{name} must be at least 1; got {value}")
+
+
+@dataclass
+class Settings:
+    """Settings that every run has.
+
+    Args:
+        recipe: Name of the recipe; its runs go to ``<runs>/<recipe>/``.
+        prep: ``data_prep/<prep>.py`` finds the data.
+        about: The facts about the data set.
+        filter: The filter after each layer.
+        optim: Optimizer and schedule.
+        trainer: Epochs, batches, precision.
+        seed: Seeds parameters, order, dropout, augmentation and the validation split.
+        data: Folder of prepared data and features.
+        runs: Folder of runs.
+        run_id: Name of the run's folder; None makes a new one.
+        resume: Folder of a run to continue; all settings then come from it.
+        jobs: Runs at a time, in a sweep or over all folds.
+        cluster: Where the runs of a sweep are submitted by submitit: ``"slurm"``, or ``"local"`` to
+            try it without a cluster. None runs them on this machine.
+        cluster_options: Parameters of submitit's ``AutoExecutor``, such as ``timeout_min``.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    recipe: str = MISSING
+    prep: str = "${recipe}"
+    about: About = field(default_factory=About)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+    data: str = "data"
+    runs: str = "runs"
+    run_id: str | None = None
+    resume: str | None = None
+    jobs: int = 1
+    cluster: str | None = None
+    cluster_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative; got {self.seed}")
+        if self.jobs < 1:
+            raise ConfigError(f"jobs must be at least 1; got {self.jobs}")
+        if self.cluster not in (None, "slurm", "local"):
+            raise ConfigError(f"cluster must be slurm, local or null; got {self.cluster!r}")
+
+    @property
+    def prep_options(self) -> dict[str, Any]:
+        """The data set's own settings: the arguments of its ``prepare`` function."""
+        base = next(c for c in type(self).__mro__ if c in (AudioSettings, TextSettings))
+        own = {f.name for f in fields(base)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+
+    @property
+    def filter_options(self) -> dict[str, Any]:
+        """Name and options of the filter, as :func:`spaudio.filters.make_filter` takes them."""
+        return asdict(self.filter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings, as ``config.yaml`` holds them."""
+        return asdict(self)
+
+
+@dataclass
+class AudioSettings(Settings):
+    """Settings of a run that classifies clips.
+
+    Args:
+        model: Shape of the classifier.
+        tokens: How clips become tokens.
+        augment: Variations of the training clips.
+        skip_bad: Leave out clips that cannot be used, instead of stopping.
+        validation: The validation split of a data set that has none.
+        fold: Official fold to test on; the fold before it selects the model.
+        folds: ``"all"`` tests on each fold in turn, with one report over all.
+        fold_by: How ``folds=all`` chooses a fold.
+        segments: How long clips are cut; a clip's probabilities are the mean over its segments.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    skip_bad: bool = False
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    fold: int | None = None
+    folds: str | None = None
+    fold_by: FoldsConfig = field(default_factory=FoldsConfig)
+    segments: SegmentConfig = field(default_factory=SegmentConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds not in (None, "all"):
+            raise ConfigError(
+                f"folds={self.folds}; expected all or null (one fold is chosen by "
+                f"{self.fold_by.key}=...)"
+            )
+        if self.folds and not self.fold_by.values:
+            raise ConfigError(f"folds=all: {self.recipe} has no folds (fold_by.values is empty)")
+
+
+@dataclass
+class TextSettings(Settings):
+    """Settings of a run that predicts the next character.
+
+    Args:
+        model: Shape of the decoder; must be causal.
+        context: Characters per window.
+        steps_per_epoch: Steps after which validation is measured.
+        eval: How the model is measured.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    model: EncoderConfig = field(default_factory=lambda: EncoderConfig(dropout=0.0, causal=True))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=16, workers=0))
+    context: int = 128
+    steps_per_epoch: int = 100
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("context", "steps_per_epoch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+KINDS: dict[str, type[AudioSettings | TextSettings]] = {
+    "audio": AudioSettings,
+    "text": TextSettings,
 }
 
 
-_FEW = 12  # names that a message lists even where one is near
+@cache
+def filter_schemas() -> dict[str, type[FilterConfig]]:
+    """Returns a dataclass of the options of each filter, derived from its constructor."""
+    return {name: _filter_schema(name) for name in FILTERS}
 
 
-def check_value(key: str, value: Any, default: Any) -> None:
-    """Compares a value with the one that it replaces.
-
-    A default of null takes anything, and so does one that is read from another setting.
-
-    Raises:
-        ConfigError: If the kinds differ, or a number is not finite.
-    """
-    if default is None or (isinstance(default, str) and ("${" in default or default == "???")):
-        return
-    if isinstance(value, str) and "${" in value:
-        return
-    kind = next(kind for kind in _KINDS if isinstance(default, kind))
-    if not _is(value, kind):
-        raise ConfigError(f"{key}={_shown(value)}; expected {_KINDS[kind]}, such as {default!r}")
+def _filter_schema(name: str) -> type[FilterConfig]:
+    hints = typing.get_type_hints(FILTERS[name].__init__)
+    options: list[tuple[str, Any, Any]] = [("name", str, name)]
+    for parameter in inspect.signature(FILTERS[name].__init__).parameters.values():
+        if parameter.name not in _NOT_SETTINGS:
+            kind, default = hints[parameter.name], parameter.default
+            if "Sequence" in str(kind):  # (num_filters, kernel_size) per scale
+                kind = list[list[int]] if type(None) not in typing.get_args(kind) else (
+                    list[list[int]] | None)  # fmt: skip
+            options.append((parameter.name, kind, _default(default)))
+    return make_dataclass(f"{name.title()}Config", options, bases=(FilterConfig,))
 
 
-def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> None:
-    """Compares arguments with a function's annotations; those other than of plain types pass.
+def prep_schema(
+    kind: type[AudioSettings | TextSettings], prepare: Callable[..., Any]
+) -> type[AudioSettings | TextSettings]:
+    """Adds the keyword-only arguments of a data set's ``prepare`` function to a settings class.
 
     Args:
-        function: What will be called.
-        arguments: Its keyword arguments.
-        name: What the arguments are called in a message, such as ``"prep_options"``.
+        kind: The settings class.
+        prepare: The function; each keyword-only argument has an annotation and a default.
 
     Raises:
-        ConfigError: If an argument is unknown or its kind is another one.
+        ConfigError: If an argument has the name of another setting.
     """
-    known = [
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    hints = typing.get_type_hints(function)
-    for key, value in arguments.items():
-        if key not in known:
-            raise ConfigError(f"{name}.{key} is unknown; there are {', '.join(known)}")
-        union = isinstance(hints[key], types.UnionType)
-        kinds = typing.get_args(hints[key]) if union else (hints[key],)
-        plain = all(kind in _KINDS or kind is types.NoneType for kind in kinds)
-        if plain and not any(_is(value, kind) for kind in kinds):
-            words = " or ".join(_KINDS.get(kind, "null") for kind in kinds)
-            raise ConfigError(f"{name}.{key}={_shown(value)}; expected {words}")
+    hints = typing.get_type_hints(prepare)
+    taken = {f.name for f in fields(kind)}
+    options = []
+    for parameter in inspect.signature(prepare).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name in taken:
+                raise ConfigError(f"prepare's {parameter.name!r} is a setting already; rename it")
+            options.append((parameter.name, hints[parameter.name], _default(parameter.default)))
+    return make_dataclass(kind.__name__, options, bases=(kind,))
 
 
-def values(override: Override) -> Iterator[Any]:
-    """The values that an override gives, one or those of a sweep; none where they have no end."""
-    if not override.is_sweep_override():
-        yield override.value()
-    elif override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        yield from override.sweep_iterator()
+def _default(value: Any) -> Any:
+    """A field whose default is a fresh list where the value is a sequence."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        plain = [list(item) if isinstance(item, tuple) else item for item in value]
+        return field(default_factory=lambda: list(plain))
+    return value
 
 
-def quoted(value: object) -> str:
-    """Text as the value of an override, whatever is in it."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
+    """Builds the settings of a finished or interrupted run from what its ``config.yaml`` holds.
+
+    The values are data: nothing in them is resolved. Settings that no class knows are taken for
+    the data set's own.
+
+    Args:
+        content: Settings by name, as :meth:`Settings.as_dict` returned them.
+
+    Raises:
+        ConfigError: If a setting is missing, of another type or out of range.
+    """
+    kind = TextSettings if "context" in content else AudioSettings
+    known = {f.name for f in fields(kind)}
+    own = [(str(key), Any, _default(value)) for key, value in content.items() if key not in known]
+    schema = make_dataclass(kind.__name__, own, bases=(kind,))
+    name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
+    if name not in FILTERS:
+        raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
+    config = OmegaConf.structured(schema)
+    config.filter = OmegaConf.structured(filter_schemas()[name])
+    merged = OmegaConf.merge(config, OmegaConf.create(_literal(dict(content))))
+    settings = OmegaConf.to_object(merged)
+    assert isinstance(settings, AudioSettings | TextSettings)
+    return settings
 
 
-def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
-    """The error about a name that is not among those known, with the nearest."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hints = [f"did you mean {' or '.join(near)}?"] if near else []
-    if not near or len(known) <= _FEW:
-        hints.append(f"known: {', '.join(known)}")
-    return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
-
-
-def _shown(value: Any) -> str:
-    """A value as the command line has it."""
-    return "null" if value is None else repr(value)
+def _literal(value: Any) -> Any:
+    """Escapes ``${`` in all strings, so that OmegaConf resolves nothing."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from spaudio.errors import ConfigError
 Frames = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass
 class AugmentConfig:
     """How strongly training clips are varied; a zero turns a variation off.
 
@@ -54,27 +55,17 @@ class AugmentConfig:
                 raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
 
 
-# A setting that cannot act on a front-end's frames is left out: recipes choose their variations for
-# the sound, whatever front-end reads it.
-UNUSED = {"spectrogram": ("noise",), "waveform": ("warp",)}
-
-
-def unused_settings(config: AugmentConfig, front_end: str) -> list[str]:
-    """Returns the settings that are given but cannot act on the tokens of a front-end.
-
-    Args:
-        config: The settings.
-        front_end: ``"spectrogram"`` or ``"waveform"``.
-    """
-    return [name for name in UNUSED[front_end] if getattr(config, name)]
-
-
 class Augment:
     """Applies the variations of a config to the frames of one clip.
 
     What imitates another recording acts on raw log-mel frames (``vary``); masks act after the
     normalisation (``mask``), where zero is the mean.
+
+    Args:
+        config: The settings; those in ``ignored`` cannot act on log-mel frames.
     """
+
+    ignored: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config

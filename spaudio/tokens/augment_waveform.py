@@ -11,7 +11,8 @@ import scipy.fft
 import soxr
 
 from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
-from spaudio.tokens.samples import WaveformConfig, cut
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import cut
 from spaudio.tokens.scales import hz_to_mel
 
 
@@ -23,19 +24,21 @@ class WaveformAugment(Augment):
     ``time_shift`` and the masks of ``time_masks`` are filled with silence; ``mel_masks`` are bands
     that are filtered out, ``mel_mask`` counts their width in bands of the front-end's number of
     filters. ``tempo`` resamples, so that pitch and formants move with the duration (Ko et al. 2015,
-    "Audio augmentation for speech recognition"); ``warp`` alone has no counterpart and is left out
-    (:func:`spaudio.tokens.augment.unused_settings`). ``noise`` is added white.
+    "Audio augmentation for speech recognition"); ``warp`` has no counterpart and is
+    ignored. ``noise`` is added white.
 
     Args:
         config: The settings.
-        front_end: Of the waveforms.
+        tokens: Settings of the front-end.
     """
 
-    def __init__(self, config: AugmentConfig, front_end: WaveformConfig) -> None:
+    ignored = ("warp",)
+
+    def __init__(self, config: AugmentConfig, tokens: TokenConfig) -> None:
         super().__init__(config)
-        self._hop = front_end.hop_samples
-        self._bands = front_end.num_filters
-        self._rate = front_end.sample_rate
+        self._hop = tokens.hop_samples
+        self._bands = tokens.bands
+        self._rate = tokens.sample_rate
 
     def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Varies level, spectral tilt, speed, position and noise of (frames, hop_samples)."""

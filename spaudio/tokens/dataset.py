@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, Sampler
 from spaudio.audio.manifest import Clip, class_names
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
-from spaudio.tokens.cache import FeatureCache
-from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.cache import ClipFrames
+from spaudio.tokens.front_end import FrontEnd, stack_frames
 
 Frames = npt.NDArray[np.float32]
 
@@ -60,24 +60,6 @@ class Example:
     clip: int
 
 
-def stack_frames(frames: Frames, stack: int) -> Frames:
-    """Joins ``stack`` frames into a token.
-
-    Args:
-        frames: (frames, n_mels).
-        stack: Frames a token; the last token is filled with zeros.
-
-    Returns:
-        (ceil(frames / stack), stack * n_mels).
-    """
-    if stack == 1:
-        return frames
-    tokens = math.ceil(len(frames) / stack)
-    padded = np.zeros((tokens * stack, frames.shape[1]), dtype=np.float32)
-    padded[: len(frames)] = frames
-    return padded.reshape(tokens, stack * frames.shape[1])
-
-
 def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
     """Returns (classes,): 1 for each class that a clip's joined label names, else 0."""
     target = np.zeros(len(class_index), dtype=np.float32)
@@ -85,9 +67,9 @@ def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
     return target
 
 
-@dataclass(frozen=True)
+@dataclass
 class SegmentConfig:
-    """How long clips are cut into segments that are classified one by one.
+    """How long clips are cut into segments, which are classified one by one.
 
     Args:
         seconds: Length of a segment; None takes clips whole.
@@ -129,12 +111,10 @@ class TokenDataset(Dataset[Example]):
         clips: The split's clips.
         classes: Class names, in the order of the model's outputs.
         cache: Frames of the clips.
-        normaliser: Fitted on the training split.
-        stack: Frames a token.
+        front_end: Makes tokens from frames; its normaliser is fitted on the training split.
         augment: Variations, for the training split; None elsewhere.
         seed: The run's seed.
         segments: How clips are cut; by default they are not.
-        frame_seconds: From one frame to the next; segments are counted in it.
         multi_label: A clip may have several classes.
     """
 
@@ -142,14 +122,12 @@ class TokenDataset(Dataset[Example]):
         self,
         clips: Sequence[Clip],
         classes: Sequence[str],
-        cache: FeatureCache,
-        normaliser: Normaliser | LevelNormaliser,
+        cache: ClipFrames,
+        front_end: FrontEnd,
         *,
-        stack: int = 1,
         augment: Augment | None = None,
         seed: int = 0,
         segments: SegmentConfig | None = None,
-        frame_seconds: float = 0.01,
         multi_label: bool = False,
     ) -> None:
         self.clips = list(clips)
@@ -157,14 +135,13 @@ class TokenDataset(Dataset[Example]):
         self._items = [
             (index, start, stop)
             for index, clip in enumerate(self.clips)
-            for start, stop in cut.spans(cache.length(clip.path), frame_seconds)
+            for start, stop in cut.spans(cache.length(clip.path), front_end.config.frame_seconds)
         ]
         self._class_index = {name: i for i, name in enumerate(classes)}
         self._multi_label = multi_label
         self._cache = cache
-        self._normaliser = normaliser
-        self._stack = stack
-        self._augment = augment
+        self._front_end = front_end
+        self.augment = augment
         self._seed = seed
 
     def __len__(self) -> int:
@@ -172,7 +149,10 @@ class TokenDataset(Dataset[Example]):
 
     def lengths(self) -> list[int]:
         """Returns the number of tokens of each item, before augmentation."""
-        return [math.ceil((stop - start) / self._stack) for _, start, stop in self._items]
+        return [
+            math.ceil((stop - start) / self._front_end.config.stack)
+            for _, start, stop in self._items
+        ]
 
     def frames(self, item: int) -> Frames:
         """Returns the frames (frames, n_mels) of an item as the cache has them."""
@@ -183,14 +163,14 @@ class TokenDataset(Dataset[Example]):
         epoch, index = item
         clip = self._items[index][0]
         frames = self.frames(index)
-        if self._augment is None:
-            frames = self._normaliser(frames)
+        if self.augment is None:
+            tokens = self._front_end.tokens(frames)
         else:
             rng = np.random.default_rng([self._seed, epoch, index])
-            frames = self._normaliser(self._augment.vary(frames, rng))
-            frames = self._augment.mask(frames, rng)
-        label = self.label(self.clips[clip])
-        return Example(stack_frames(frames, self._stack), label, clip)
+            frames = self._front_end.normalise(self.augment.vary(frames, rng))
+            frames = self.augment.mask(frames, rng)
+            tokens = stack_frames(frames, self._front_end.config.stack)
+        return Example(tokens, self.label(self.clips[clip]), clip)
 
     def label(self, clip: Clip) -> int | Frames:
         """Returns the class index of a clip, or 0 and 1 for each class of a multi-label set."""

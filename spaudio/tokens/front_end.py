@@ -1,103 +1,263 @@
-"""The choice of a token front-end: ``tokens.name`` and the settings that belong to it."""
+"""The front-end: waveforms to normalised, padded tokens.
+
+One object serves all who need it. The cache stores what :meth:`FrontEnd.extract` returns;
+training and prediction make tokens from it (:meth:`FrontEnd.restore`, the normaliser,
+:func:`stack_frames`); export runs :meth:`FrontEnd.forward`, which does the same on a padded batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
-from spaudio.errors import ConfigError
-from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.normalise import check_mode
-from spaudio.tokens.samples import WaveformConfig, WaveformFrames
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.logmel import LogMel
+from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.waveform import WaveformFrontEnd
 
-FRONT_ENDS: dict[str, type[LogMelConfig] | type[WaveformConfig]] = {
-    "spectrogram": LogMelConfig,
-    "waveform": WaveformConfig,
-}
-COMMON = ("name", "stack", "normalise")
+Frames = npt.NDArray[np.float32]
+FULL_SCALE = 32768  # of 16-bit samples
 
 
-@dataclass(frozen=True)
-class TokenSettings:
-    """How tokens are made.
+class FrontEnd(nn.Module):
+    """Turns waveforms into tokens that a model reads.
 
     Args:
-        front_end: Settings of the front-end.
-        stack: Frames a token.
-        normalise: Mode of the normalisation.
-
-    Raises:
-        ConfigError: If a value is out of range.
+        config: The settings.
+        normaliser: Fitted on a training split; needed for tokens, but not for frames.
     """
 
-    front_end: LogMelConfig | WaveformConfig
-    stack: int = 1
-    normalise: str = "global"
-
-    def __post_init__(self) -> None:
-        if self.stack < 1:
-            raise ConfigError(f"tokens.stack must be at least 1; got {self.stack}")
-        check_mode(self.normalise)
+    def __init__(self, config: TokenConfig, normaliser: Normaliser | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.normaliser = normaliser
 
     @property
-    def cached(self) -> LogMelConfig | WaveformFrames:
-        """What the feature cache holds."""
-        front_end = self.front_end
-        return front_end.cached if isinstance(front_end, WaveformConfig) else front_end
+    def title(self) -> str:
+        """What a progress bar calls the frames."""
+        raise NotImplementedError
 
     @property
-    def features(self) -> int:
-        """Width of a token as the model projects it."""
-        front_end = self.front_end
-        bands = front_end.num_filters if isinstance(front_end, WaveformConfig) else front_end.n_mels
-        return self.stack * bands
+    def cache_key(self) -> dict[str, Any]:
+        """Every setting that changes what :meth:`extract` returns."""
+        raise NotImplementedError
 
-    def module(self) -> WaveformFrontEnd | None:
-        """Builds the part of the front-end that is trained with the model, where there is one."""
-        if isinstance(self.front_end, WaveformConfig):
-            return WaveformFrontEnd(self.front_end, self.stack, self.normalise)
-        return None
+    @abstractmethod
+    def extract(self, waveform: Frames) -> npt.NDArray[Any]:
+        """Returns the frames (frames, width) of a waveform (samples,), as the cache stores them."""
+
+    @staticmethod
+    @abstractmethod
+    def restore(stored: npt.NDArray[Any]) -> Frames:
+        """Returns stored frames as float32."""
+
+    @abstractmethod
+    def fit(self, training_clips: Iterable[Frames]) -> Normaliser:
+        """Returns a normaliser fitted on restored frames of the training split."""
+
+    def learned_part(self) -> WaveformFrontEnd | None:
+        """Builds the part that is trained with the model, or None where there is none."""
+        return WaveformFrontEnd(self.config) if self.config.learned else None
+
+    def normalise(self, frames: Frames) -> Frames:
+        """Normalises the restored frames (frames, width) of one clip."""
+        assert self.normaliser is not None
+        normalised: Frames = self.normaliser(frames).astype(np.float32, copy=False)
+        return normalised
+
+    def tokens(self, frames: Frames) -> Frames:
+        """Normalises and stacks the restored frames (frames, width) of one clip."""
+        return stack_frames(self.normalise(frames), self.config.stack)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns a padded batch of waveforms into tokens.
+
+        Every shape follows from the batch and its samples without a branch, as ``torch.export``
+        needs it.
+
+        Args:
+            waveform: (batch, samples), float, mono, at ``config.sample_rate`` Hz, full scale at
+                1.0. Samples beyond a clip's length are not read.
+            lengths: (batch,), samples of each clip.
+
+        Returns:
+            Tokens (batch, tokens, stack * width), zero at padding, and the boolean padding mask
+            (batch, tokens).
+        """
+        hop, stack, token = self.config.hop_samples, self.config.stack, self.config.token_samples
+        samples = waveform.shape[1]
+        # One token more than the longest clip has: export takes a length that may be 1 for fixed.
+        tokens = samples // token + 2
+        waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
+        frames = self._frames(waveform, tokens * stack)
+        count = lengths // hop + 1
+        padding = _beyond(tokens * stack, count).unsqueeze(-1)
+        frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
+        # Not a reshape: torch.export cannot prove that `tokens` divides the number of frames.
+        stacked = frames.unfold(1, stack, stack).transpose(2, 3).flatten(2)
+        return stacked, _beyond(tokens, lengths // token + 1)
+
+    @abstractmethod
+    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        """Returns (batch, frames, width), rounded as the cache rounds them."""
+
+    @abstractmethod
+    def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
+        """Normalises (batch, frames, width), of which ``count`` (batch, 1, 1) are not padding."""
 
 
-def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out what only another front-end knows.
+class SpectrogramFrontEnd(FrontEnd):
+    """Log-mel frames.
 
-    A recipe's YAML may tune several front-ends under ``tokens``; each takes what is its own, so
-    that one override, ``tokens=waveform``, is enough.
+    They are stored as float16: their values lie within about ±20, where its step of at most 0.016
+    is far below the spread of any band.
+    """
+
+    title = "log-mel frames"
+
+    def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
+        super().__init__(config, normaliser)
+        self.log_mel = LogMel(config)
+        if normaliser is not None:
+            self.register_buffer("mean", torch.from_numpy(normaliser.mean))
+            self.register_buffer("std", torch.from_numpy(normaliser.std))
+
+    @property
+    @override
+    def cache_key(self) -> dict[str, Any]:
+        c = self.config
+        return {"rate": c.sample_rate, "window": c.window, "hop": c.hop, "f_min": c.f_min,
+                "f_max": c.f_max, **asdict(c.spectrogram)}  # fmt: skip
+
+    @torch.inference_mode()
+    @override
+    def extract(self, waveform: Frames) -> npt.NDArray[np.float16]:
+        frames: Frames = self.log_mel(torch.from_numpy(waveform)).numpy()
+        return frames.astype(np.float16)
+
+    @staticmethod
+    @override
+    def restore(stored: npt.NDArray[Any]) -> Frames:
+        return np.asarray(stored, dtype=np.float32)
+
+    @override
+    def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
+        return BandNormaliser.fit(self.config.normalise, training_clips)
+
+    @override
+    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        missing = (frames - 1) * self.config.hop_samples - waveform.shape[1]
+        found: Tensor = self.log_mel(F.pad(waveform, (0, missing)))
+        return found.to(torch.float16).float()
+
+    @override
+    def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
+        def average(values: Tensor) -> Tensor:
+            return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
+
+        normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
+        normalised: Tensor = normaliser(frames, average)
+        return normalised
+
+
+class SampleFrontEnd(FrontEnd):
+    """Samples, cut into hops, for a front-end that is learned with the model.
+
+    They are stored with 16 bits, which loses nothing of 16-bit audio at the wanted rate.
+    """
+
+    title = "waveforms"
+
+    @property
+    @override
+    def cache_key(self) -> dict[str, Any]:
+        return {"rate": self.config.sample_rate, "hop": self.config.hop, "samples": True}
+
+    @override
+    def extract(self, waveform: Frames) -> npt.NDArray[np.int16]:
+        steps = (cut(waveform, self.config.hop_samples) * FULL_SCALE).round()
+        return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+    @staticmethod
+    @override
+    def restore(stored: npt.NDArray[Any]) -> Frames:
+        return np.asarray(stored, dtype=np.float32) / np.float32(FULL_SCALE)
+
+    @override
+    def fit(self, training_clips: Iterable[Frames]) -> LevelNormaliser:
+        return LevelNormaliser.fit(self.config.normalise, training_clips)
+
+    @override
+    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        hop = self.config.hop_samples
+        waveform = F.pad(waveform, (0, frames * hop - waveform.shape[1]))
+        steps = (waveform * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1)
+        return (steps / FULL_SCALE).unfold(1, hop, hop)
+
+    @override
+    def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
+        def power(values: Tensor) -> Tensor:
+            total = values.square().sum(dim=(1, 2), keepdim=True)
+            return total / (count * self.config.hop_samples)
+
+        assert isinstance(self.normaliser, LevelNormaliser)
+        normalised: Tensor = self.normaliser(frames, power)
+        return normalised
+
+
+def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) -> FrontEnd:
+    """Builds the front-end that ``config.front_end`` names.
 
     Args:
-        settings: The group ``tokens``; without ``name`` they are the spectrogram's.
+        config: The settings.
+        normaliser: Of the front-end's kind, or None where only frames are needed.
+    """
+    if config.learned:
+        return SampleFrontEnd(config, normaliser)
+    assert not isinstance(normaliser, LevelNormaliser)
+    return SpectrogramFrontEnd(config, normaliser)
+
+
+def stack_frames(frames: Frames, stack: int) -> Frames:
+    """Joins ``stack`` frames into one token.
+
+    Args:
+        frames: (frames, width).
+        stack: Frames per token; the last token is filled with zeros.
 
     Returns:
-        The settings of the chosen front-end.
-
-    Raises:
-        ConfigError: If the name is unknown, or a setting is unknown to every front-end.
+        (ceil(frames / stack), stack * width).
     """
-    name = settings.get("name", "spectrogram")
-    if name not in FRONT_ENDS:
-        raise ConfigError(f"tokens.name must be one of {sorted(FRONT_ENDS)}; got {name!r}")
-    known = {kind: {*COMMON, *(f.name for f in fields(c))} for kind, c in FRONT_ENDS.items()}
-    for key in settings:
-        if not any(key in names for names in known.values()):
-            raise ConfigError(f"tokens.{key} is unknown; {name} has {sorted(known[name])}")
-    return {key: value for key, value in settings.items() if key in known[name]}
+    if stack == 1:
+        return frames
+    tokens = -(-len(frames) // stack)
+    padded = np.zeros((tokens * stack, frames.shape[1]), dtype=np.float32)
+    padded[: len(frames)] = frames
+    return padded.reshape(tokens, stack * frames.shape[1])
 
 
-def read_tokens(settings: Mapping[str, Any]) -> TokenSettings:
-    """Reads the group ``tokens`` of a configuration.
+def cut(waveform: Frames, hop_samples: int) -> Frames:
+    """Cuts a waveform (samples,) into hops without overlap.
 
-    Args:
-        settings: ``name``, ``stack``, ``normalise`` and the front-end's own.
-
-    Raises:
-        ConfigError: If a setting is unknown, missing or out of range.
+    Returns:
+        (frames, hop_samples), where frames = 1 + samples // hop_samples as for log-mel frames; the
+        rest of the last one is zero.
     """
-    own = own_settings(settings)
-    kind = FRONT_ENDS[own.pop("name", "spectrogram")]
-    common = {key: own.pop(key) for key in COMMON if key in own}
-    if "sample_rate" not in own:
-        raise ConfigError("tokens.sample_rate is missing; give it in Hz")
-    return TokenSettings(kind(**own), **common)
+    frames = 1 + len(waveform) // hop_samples
+    padded = np.zeros(frames * hop_samples, dtype=np.float32)
+    padded[: len(waveform)] = waveform
+    return padded.reshape(frames, hop_samples)
+
+
+def _beyond(size: int, lengths: Tensor) -> Tensor:
+    """Returns a boolean (batch, size), True from each length on."""
+    return torch.arange(size, device=lengths.device) >= lengths.unsqueeze(1)

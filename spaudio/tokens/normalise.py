@@ -1,10 +1,15 @@
-"""Normalisation by the training split or by each clip: log-mel frames, a waveform's level."""
+"""Normalisation by the training split or by each clip: of log-mel bands, or of a waveform's level.
+
+The formulas are written once, for a NumPy array of one clip and for a padded torch batch alike. The
+caller passes how a mean over a clip is taken, which is all that differs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,46 +17,48 @@ import numpy.typing as npt
 from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
-# A band that never moves (e.g. above the audio's band limit) must not be blown up to noise.
+# A band that never moves (e.g. above the audio's band limit) must not be amplified to noise.
 LEAST_VARIANCE = 1e-4
-LEAST_RMS = 1e-4  # -80 dB below full scale: a clip of dither must not be blown up either
-MODES = ("global", "clip", "clip_std")
+LEAST_RMS = 1e-4  # -80 dB relative to full scale: a clip of dither must not be amplified either
+
+
+def frame_mean(frames: Frames) -> Frames:
+    """Returns the mean of each band over the frames (frames, n_mels) of one clip."""
+    mean: Frames = frames.mean(axis=0)
+    return mean
+
+
+def mean_square(samples: Frames) -> float:
+    """Returns the mean square of the samples of one clip, of any shape."""
+    return float(np.square(samples, dtype=np.float64).mean())
 
 
 @dataclass(frozen=True)
-class Normaliser:
-    """Maps log-mel frames to about zero mean and unit variance.
-
-    ``global`` subtracts the training split's mean of each band. ``clip`` subtracts each clip's own
-    mean of each band instead (cepstral mean subtraction: it removes the channel, the loudness and
-    part of the speaker). Both divide by the training split's standard deviation of what is left.
-    ``clip_std`` divides by each clip's own standard deviation of each band instead.
+class BandNormaliser:
+    """Maps log-mel frames to about zero mean and unit variance in each band.
 
     Args:
-        mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
+        mode: ``"global"``, ``"clip"`` or ``"clip_std"``; see
+            :class:`spaudio.tokens.config.TokenConfig`.
         mean: (n_mels,), the training split's; not used by ``clip``.
-        std: (n_mels,), the training split's.
+        std: (n_mels,), the training split's standard deviation of what is left.
     """
 
     mode: str
-    mean: Frames
-    std: Frames
+    mean: Any
+    std: Any
 
     @classmethod
-    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Normaliser:
-        """Measures mean and standard deviation on the training split, frame by frame.
+    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> BandNormaliser:
+        """Measures mean and standard deviation on the training split.
 
         Args:
             mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
             training_clips: Frames (frames, n_mels) of each clip of the training split only.
 
-        Returns:
-            The normaliser.
-
         Raises:
-            ConfigError: If the mode is unknown or there is no clip.
+            ConfigError: If there is no clip.
         """
-        check_mode(mode)
         count, total, squares = 0, None, None
         for frames in training_clips:
             values = frames.astype(np.float64)
@@ -66,21 +73,27 @@ class Normaliser:
         std = np.sqrt(np.maximum(squares / count - mean**2, LEAST_VARIANCE))
         return cls(mode, mean.astype(np.float32), std.astype(np.float32))
 
-    def __call__(self, frames: Frames) -> Frames:
-        """Normalises the frames (frames, n_mels) of one clip."""
-        mean = self.mean if self.mode == "global" else frames.mean(axis=0)
-        std = self.std
-        if self.mode == "clip_std":
-            std = np.sqrt(np.maximum(frames.var(axis=0), LEAST_VARIANCE))
-        return ((frames - mean) / std).astype(np.float32, copy=False)
+    def __call__(self, frames: Any, average: Callable[[Any], Any] = frame_mean) -> Any:
+        """Normalises frames (..., frames, n_mels), of one clip or of a batch.
+
+        Args:
+            frames: NumPy array or torch tensor.
+            average: Mean over the frames of each clip, broadcastable to ``frames``.
+        """
+        if self.mode == "global":
+            return (frames - self.mean) / self.std
+        centred = frames - average(frames)
+        if self.mode == "clip":
+            return centred / self.std
+        return centred / average(centred * centred).clip(min=LEAST_VARIANCE) ** 0.5
 
 
 @dataclass(frozen=True)
 class LevelNormaliser:
     """Maps waveforms to a root mean square of about 1.
 
-    ``global`` divides by the training split's root mean square, the other modes by each clip's
-    own. What the mode says of the bands is done by the front-end, which computes them.
+    ``global`` divides by the training split's root mean square, the other modes by each clip's own.
+    The learned front-end, which computes the bands, normalises these by itself.
 
     Args:
         mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
@@ -99,9 +112,8 @@ class LevelNormaliser:
             training_clips: Samples, of any shape, of each clip of the training split only.
 
         Raises:
-            ConfigError: If the mode is unknown or there is no clip.
+            ConfigError: If there is no clip.
         """
-        check_mode(mode)
         count, squares = 0, 0.0
         for samples in training_clips:
             count += samples.size
@@ -110,20 +122,19 @@ class LevelNormaliser:
             raise ConfigError("normalisation needs at least one training clip; got none")
         return cls(mode, max(math.sqrt(squares / count), LEAST_RMS))
 
-    def __call__(self, samples: Frames) -> Frames:
-        """Normalises the samples of one clip, of any shape."""
-        rms = self.rms
-        if self.mode != "global":
-            rms = max(math.sqrt(np.square(samples, dtype=np.float64).mean()), LEAST_RMS)
-        return (samples / np.float32(rms)).astype(np.float32, copy=False)
+    def __call__(self, samples: Any, power: Callable[[Any], Any] = mean_square) -> Any:
+        """Normalises samples, of one clip or of a batch.
+
+        Args:
+            samples: NumPy array or torch tensor.
+            power: Mean square of each clip, broadcastable to ``samples``.
+        """
+        if self.mode == "global":
+            return samples / self.rms
+        found = power(samples)
+        if isinstance(found, float):
+            return samples / max(math.sqrt(found), LEAST_RMS)
+        return samples / found.sqrt().clip(min=LEAST_RMS)
 
 
-def check_mode(mode: str) -> str:
-    """Returns the mode of a normalisation.
-
-    Raises:
-        ConfigError: If it is unknown.
-    """
-    if mode not in MODES:
-        raise ConfigError(f"tokens.normalise must be one of {MODES}; got {mode!r}")
-    return mode
+Normaliser = BandNormaliser | LevelNormaliser

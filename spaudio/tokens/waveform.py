@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.kernels import initial_kernels
-from spaudio.tokens.normalise import LEAST_VARIANCE, check_mode
-from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.normalise import LEAST_VARIANCE
 
 
 class WaveformFrontEnd(nn.Module):
-    """A bank of FIR filters over the waveform, rectified, pooled over a window, log compressed.
+    """A bank of FIR filters over the waveform, rectified, pooled over a window, log-compressed.
 
     After Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw
     Waveform CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254), whose time
@@ -26,41 +26,30 @@ class WaveformFrontEnd(nn.Module):
     filters being centred, it sees half a kernel more on either side, and zeros beyond the clip.
     A clip gives the same tokens alone and padded in a batch.
 
-    Cost of a second of audio: sample_rate / stride * taps * filters multiplications, and as many
+    Cost per second of audio: sample_rate / stride * taps * filters multiplications, and as many
     again for the gradient: 0.06 G each at 16 kHz by default (0.26 G at stride 1), 16 M at 8 kHz.
 
     Args:
-        config: The settings.
-        stack: Frames a token.
-        normalise: ``"global"`` subtracts ``mean`` of each filter's log output; ``"clip"`` the
-            clip's own mean; both divide by ``std``. ``"clip_std"`` divides by the clip's own
-            standard deviation instead.
-
-    Raises:
-        ConfigError: If ``stack`` or ``normalise`` is out of range.
+        config: The settings; those of the spectrogram are not read. ``normalise`` says what is
+            subtracted from each filter's log output, and what it is divided by.
     """
 
-    def __init__(self, config: WaveformConfig, stack: int = 1, normalise: str = "global") -> None:
+    def __init__(self, config: TokenConfig) -> None:
         super().__init__()
-        if stack < 1:
-            raise ConfigError(f"tokens.stack must be at least 1; got {stack}")
         self.config = config
-        self.stack = stack
-        self.normalise = check_mode(normalise)
-        self.features = stack * config.num_filters
+        bank = config.waveform
         self.filters = nn.Conv1d(
-            1, config.num_filters, config.taps, stride=config.stride_samples, bias=False
+            1, bank.num_filters, config.taps, stride=config.stride_samples, bias=False
         )
         kernels = initial_kernels(
-            config.init, config.num_filters, config.taps, config.sample_rate, config.f_min,
-            config.top,
-        )  # fmt: skip
+            bank.init, bank.num_filters, config.taps, config.sample_rate, config.f_min, config.top
+        )
         with torch.no_grad():
             self.filters.weight.copy_(kernels.unsqueeze(1))
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.zeros(config.num_filters))
-        self.register_buffer("std", torch.ones(config.num_filters))
+        self.register_buffer("mean", torch.zeros(bank.num_filters))
+        self.register_buffer("std", torch.ones(bank.num_filters))
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Turns samples into the features of tokens.
@@ -79,11 +68,11 @@ class WaveformFrontEnd(nn.Module):
             ConfigError: If the tokens are not ``stack`` hops wide.
         """
         frames = self.log_frames(tokens, padding_mask)
-        kept = _kept(frames, padding_mask, self.stack)
+        kept = _kept(frames, padding_mask, self.config.stack)
         frames = (frames - self._mean(frames, kept)) / self._std(frames, kept)
         frames = torch.where(kept, frames, 0)
         # Not a reshape: torch.export cannot prove that `stack` divides the number of frames.
-        return frames.unfold(1, self.stack, self.stack).transpose(2, 3).flatten(2)
+        return frames.unfold(1, self.config.stack, self.config.stack).transpose(2, 3).flatten(2)
 
     def log_frames(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns frames before normalisation, (batch, tokens * stack, num_filters).
@@ -97,9 +86,9 @@ class WaveformFrontEnd(nn.Module):
         """
         config = self.config
         hop, stride, taps = config.hop_samples, config.stride_samples, config.taps
-        if tokens.dim() != 3 or tokens.shape[2] != self.stack * hop:
+        if tokens.dim() != 3 or tokens.shape[2] != config.stack * hop:
             raise ConfigError(
-                f"waveform tokens are (batch, tokens, {self.stack} * {hop} samples); got "
+                f"waveform tokens are (batch, tokens, {config.stack} * {hop} samples); got "
                 f"{tuple(tokens.shape)}"
             )
         if padding_mask is not None:
@@ -112,11 +101,11 @@ class WaveformFrontEnd(nn.Module):
         with torch.autocast(device_type=tokens.device.type, enabled=False):
             padded = F.pad(samples, (left, max(0, length - left - samples.shape[2])))
             outputs = self.filters(padded[..., :length]).relu()
-            if config.pooling == "mean":
+            if config.waveform.pooling == "mean":
                 frames = F.avg_pool1d(outputs, config.pooled, hop // stride)
             else:
                 frames = F.max_pool1d(outputs, config.pooled, hop // stride)
-            return torch.log(frames + config.offset).transpose(1, 2)
+            return torch.log(frames + config.waveform.log_offset).transpose(1, 2)
 
     @torch.no_grad()
     def fit_normaliser(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -131,8 +120,8 @@ class WaveformFrontEnd(nn.Module):
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for tokens, padding_mask in batches:
             frames = self.log_frames(tokens, padding_mask)
-            kept = _kept(frames, padding_mask, self.stack)
-            if self.normalise != "global":
+            kept = _kept(frames, padding_mask, self.config.stack)
+            if self.config.normalise != "global":
                 frames = frames - self._mean(frames, kept)
             values = frames[kept.squeeze(-1)].double()
             count += len(values)
@@ -152,12 +141,12 @@ class WaveformFrontEnd(nn.Module):
         return response.argmax(dim=1) * (self.config.sample_rate / size)
 
     def _mean(self, frames: Tensor, kept: Tensor) -> Tensor:
-        if self.normalise == "global":
+        if self.config.normalise == "global":
             return self.mean
         return torch.where(kept, frames, 0).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
 
     def _std(self, frames: Tensor, kept: Tensor) -> Tensor:
-        if self.normalise != "clip_std":
+        if self.config.normalise != "clip_std":
             return self.std
         squares = torch.where(kept, (frames - self._mean(frames, kept)).square(), 0)
         variance = squares.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spaudio.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainerConfig:
     """How to train.
 
@@ -31,7 +31,7 @@ class TrainerConfig:
     precision: str = "no"
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
-    workers: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "clip_norm"):
@@ -47,7 +47,7 @@ class TrainerConfig:
             raise ConfigError(f"trainer.workers must not be negative; got {self.workers}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class OptimConfig:
     """Optimiser and schedule.
 

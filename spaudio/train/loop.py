@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +34,6 @@ from spaudio.train.objective import Objective
 from spaudio.train.optim import make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 CHECK = 50  # steps from one look at the losses to the next, for which a GPU has to be waited
 
@@ -84,22 +80,19 @@ class SoFar:
     tokens: int = 0
 
 
-def _claiming(function: Callable[P, R]) -> Callable[P, R]:
-    """Gives a function the run for itself, and what fails in it a name (see there)."""
+@contextmanager
+def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lets no other process train a run meanwhile, and names what the machine does to it.
 
-    @wraps(function)
-    def guarded(*arguments: P.args, **settings: P.kwargs) -> R:
-        run, accelerator = settings["run"], settings["accelerator"]
-        assert isinstance(run, Path)
-        assert isinstance(accelerator, Accelerator)
-        claim = claimed(run) if accelerator.is_main_process else nullcontext()
-        with named_failures(run), claim:
-            return function(*arguments, **settings)
-
-    return guarded
+    Raises:
+        SpaudioError: If another process trains the run, or the machine fails
+            (`spaudio.train.failures`).
+    """
+    claim = claimed(run) if accelerator.is_main_process else nullcontext()
+    with named_failures(run), claim:
+        yield
 
 
-@_claiming
 def fit(
     model: nn.Module,
     train: Feed,
@@ -117,7 +110,7 @@ def fit(
     """Trains a model and keeps its last and its best epoch.
 
     The best epoch is the one that the objective ranks highest on ``valid``, which must be carved
-    from the training data. No test data is seen here.
+    from the training data. No test data is seen here. Call it within :func:`exclusive`.
 
     Args:
         model: On any device; Accelerate places it.
@@ -137,8 +130,7 @@ def fit(
 
     Raises:
         CheckpointError: If there is nothing to resume from, or a checkpoint cannot be written.
-        SpaudioError: If the loss is no longer finite (at most ``CHECK`` steps later), another
-            process trains the run, or the machine fails (`spaudio.train.failures`).
+        SpaudioError: If the loss is no longer finite, at most ``CHECK`` steps later.
     """
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)

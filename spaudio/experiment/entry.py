@@ -1,0 +1,86 @@
+"""The entry of a recipe's ``run.py``.
+
+python recipes/<name>/run.py key=value ...                    one run
+python recipes/<name>/run.py -m filter=none,bank seed=0,1,2   a sweep, compared at the end
+python recipes/<name>/run.py folds=all jobs=2                 every fold, one report over all
+python recipes/<name>/run.py resume=RUN                       goes on with a run, or with folds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.compare import compare_runs
+from spaudio.experiment.compose import compose, parse
+from spaudio.experiment.launch import run_sweep, start_run
+from spaudio.experiment.processes import end_with_parent, is_first_process
+
+
+def main(script: str, arguments: Sequence[str] | None = None) -> None:
+    """Runs the recipe whose ``run.py`` this is; an error is one line and exit code 1.
+
+    Args:
+        script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
+        arguments: Of the command line; None takes those of this process.
+    """
+    end_with_parent()
+    path = Path(script).resolve()
+    parser = argparse.ArgumentParser(
+        prog=f"recipes/{path.parent.name}/run.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="run all combinations of listed values"
+    )
+    parser.add_argument("--cfg", action="store_true", help="print all settings, and run nothing")
+    chosen = parser.parse_intermixed_args(arguments)
+    try:
+        _check_resume(chosen.overrides)
+        if chosen.cfg:
+            settings = compose(path.parent, chosen.overrides)
+            sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
+        elif chosen.multirun:
+            _compare(run_sweep(path.parent, chosen.overrides, path))
+        else:
+            start_run(compose(path.parent, chosen.overrides), path)
+    except (SpaudioError, OSError) as error:
+        who = "" if is_first_process() else f"process {os.environ['RANK']}: "
+        Console(stderr=True).print(
+            f"{who}error: {error}", style="red", soft_wrap=True, markup=False
+        )
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _check_resume(overrides: Sequence[str]) -> None:
+    """Refuses other settings beside ``resume``; how many runs run at a time changes no result."""
+    keys = [parse(override).key_or_group for override in overrides]
+    if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
+        raise ConfigError(
+            f"resume takes every setting from the run; {others[0]} cannot be changed. Start a new "
+            "run"
+        )
+
+
+def _compare(runs: Sequence[Path]) -> None:
+    """Compares the finished runs of a sweep."""
+    here = Path.cwd()
+    runs = [run.relative_to(here) if run.is_relative_to(here) else run for run in runs]
+    if len(runs) < 2:
+        return
+    table = runs[-1].parent / f"compare-{runs[-1].name}.md"
+    compare_runs(runs, output=table)
+    for run in runs:
+        Console().print(f"report: {run / 'report.md'}", soft_wrap=True)
+    Console().print(f"table:  {table}", soft_wrap=True)

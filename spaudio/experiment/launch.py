@@ -1,0 +1,344 @@
+"""Many runs as one: a sweep, every fold of a data set, or a study.
+
+All three are a list of run folders, each with its settings, which are run ``jobs`` at a time. When
+called again, they skip what is finished and go on with what was interrupted. The runs end with the
+process that started them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.compose import compose, data_prep_folder, expand, quoted
+from spaudio.experiment.data import load_data
+from spaudio.experiment.processes import processes, with_parent
+from spaudio.experiment.run import REPORT, train_and_report
+from spaudio.experiment.run_folder import new_run_id, open_run_folder, read_run_settings
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.io.lock import locked
+from spaudio.report.fold_report import write_fold_report
+
+OUTPUT = "output.txt"  # what a run printed that ran in a process of its own
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How runs are run.
+
+    Args:
+        script: The recipe's ``run.py``.
+        jobs: Runs at a time. One runs in this process; several run in processes of their own, each
+            with its share of the threads.
+        cluster: ``"slurm"`` or ``"local"``: submit the runs by submitit instead.
+        cluster_options: Parameters of submitit's ``AutoExecutor``.
+    """
+
+    script: Path
+    jobs: int = 1
+    cluster: str | None = None
+    cluster_options: Mapping[str, Any] | None = None
+
+    def __call__(self, runs: Sequence[Path]) -> list[Path]:
+        """Runs what is not finished, and goes on after a run that fails.
+
+        Args:
+            runs: Folders of runs, each with its settings.
+
+        Returns:
+            The runs that failed.
+
+        Raises:
+            KeyboardInterrupt: After every run has stopped, each with its last epoch kept.
+        """
+        console = Console(stderr=True)
+        left = [run for run in runs if not (run / REPORT).is_file()]
+        if len(left) < len(runs):
+            console.print(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
+        if self.cluster is not None and left:
+            self._submit(left)
+        elif self.jobs == 1:
+            for run in left:
+                self._here(run, console)
+        else:
+            self._beside(left, console)
+        return [run for run in runs if not (run / REPORT).is_file()]
+
+    def _here(self, run: Path, console: Console) -> None:
+        settings = read_run_settings(run)
+        settings.resume, settings.jobs = str(run), 1
+        try:
+            start_run(settings, self.script)
+        except (SpaudioError, OSError) as error:
+            console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+
+    def _command(self, run: Path) -> list[str]:
+        return [sys.executable, str(self.script), f"resume={quoted(run)}"]
+
+    def _beside(self, runs: Sequence[Path], console: Console) -> None:
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
+        running: list[subprocess.Popen[bytes]] = []
+        stopped, starting = threading.Event(), threading.Lock()
+
+        def one(run: Path) -> None:
+            with starting, (run / OUTPUT).open("ab") as output:
+                if stopped.is_set():
+                    return
+                # In a group of its own: Ctrl-C stops it from here, not a second time by itself.
+                process = subprocess.Popen(
+                    self._command(run),
+                    env=environment, stdout=output, stderr=output, process_group=0,
+                )  # fmt: skip
+                running.append(process)
+            process.wait()
+            if not stopped.is_set():
+                done = (run / REPORT).is_file()
+                said = run / ("report.md" if done else OUTPUT)
+                console.print(f"{'finished' if done else 'FAILED'}: {said}", soft_wrap=True)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                list(pool.map(one, runs))
+            finally:
+                with starting:
+                    stopped.set()
+                for process in running:
+                    if process.poll() is None:
+                        process.send_signal(signal.SIGINT)
+
+    def _submit(self, runs: Sequence[Path]) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise ConfigError("cluster= needs submitit: pip install 'spaudio[submitit]'") from error
+        executor = submitit.AutoExecutor(folder=runs[0].parent / "submitit", cluster=self.cluster)
+        executor.update_parameters(**(self.cluster_options or {}))
+        functions = [submitit.helpers.CommandFunction(self._command(run)) for run in runs]
+        for job in [executor.submit(function) for function in functions]:
+            job.wait()
+
+
+def start_run(settings: AudioSettings | TextSettings, script: Path) -> Path:
+    """Runs what the settings ask for: one run, or one per fold.
+
+    Args:
+        settings: Of the run; where ``resume`` names a run, all but ``jobs`` come from that one.
+        script: The recipe's ``run.py``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        SpaudioError: Of the fitting kind, for whatever the user can mend.
+    """
+    jobs = settings.jobs
+    given = settings
+    if settings.resume is not None:
+        given = read_run_settings(Path(settings.resume))
+    if isinstance(given, AudioSettings) and given.folds == "all":
+        given.jobs, given.resume = jobs, settings.resume
+        return run_folds(given, script)
+    return train_and_report(settings, data_prep_folder(script.parent))
+
+
+def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path]:
+    """Runs every combination of the values that the overrides list.
+
+    Args:
+        recipe: The recipe's folder.
+        overrides: ``key=value`` or ``key=value,value,...``. With ``run_id=NAME`` the runs are
+            called ``NAME-0``, ``NAME-1``, ..., and the same command goes on with them.
+        script: The recipe's ``run.py``.
+
+    Returns:
+        The runs that are finished, in order.
+
+    Raises:
+        ConfigError: If an override is wrong.
+        SpaudioError: If no run has finished.
+    """
+    if processes() > 1:
+        raise ConfigError("a sweep (-m) is not for torchrun; start one run of each setting")
+    composed = [compose(recipe, run) for run in expand(overrides)]
+    name = composed[0].run_id or new_run_id()
+    for number, settings in enumerate(composed):
+        settings.run_id = f"{name}-{number}"
+    first = composed[0]
+    launcher = Launcher(script, first.jobs, first.cluster, first.cluster_options)
+    folders = [open_run_folder(settings) for settings in composed]
+    failed = launcher(folders)
+    if len(failed) == len(folders):
+        raise SpaudioError(_failed(failed, len(folders), f"run_id={name} and the same settings"))
+    if failed:
+        text = _failed(failed, len(folders), f"run_id={name} and the same settings")
+        Console(stderr=True).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
+    return [folder for folder in folders if folder not in failed]
+
+
+def run_folds(settings: AudioSettings, script: Path) -> Path:
+    """Trains and tests every fold of a recipe and writes the report over them.
+
+    ``<runs>/<recipe>/<id>/`` holds ``fold-<name>/`` per fold, which is an ordinary run, and the
+    report over them (see `spaudio.report.fold_report`), which is written last. Called again with
+    the same ``run_id`` and settings, or with ``resume``, it goes on with what is not finished.
+
+    Args:
+        settings: ``fold_by`` says how the recipe chooses a fold.
+        script: The recipe's ``run.py``.
+
+    Returns:
+        The folder of the run over all folds.
+
+    Raises:
+        ConfigError: Under torchrun.
+        SpaudioError: If a fold failed, or whatever else the user can mend.
+    """
+    if processes() > 1:
+        raise ConfigError(
+            "folds=all starts runs of its own, side by side with jobs=N; under torchrun name one, "
+            f"by {settings.fold_by.key}="
+        )
+    console = Console(stderr=True)
+    values, key = settings.fold_by.values, settings.fold_by.key
+
+    def fold(value: Any) -> AudioSettings:
+        one = copy.deepcopy(settings)
+        if not hasattr(one, key):
+            raise ConfigError(f"fold_by.key={key} is no setting of {settings.recipe}")
+        setattr(one, key, value)
+        one.folds, one.jobs, one.resume = None, 1, None
+        return one
+
+    # Before there are folders, so that an error leaves none; what it prepares serves all folds.
+    load_data(fold(values[0]), data_prep_folder(script.parent))
+    folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
+    console.print(f"folds: {folder}", soft_wrap=True)
+    with locked(folder / "lock"):
+        runs = {}
+        for value in values:
+            one = fold(value)
+            one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/fold-{value}"
+            runs[str(value)] = open_run_folder(one)
+        try:
+            failed = Launcher(script, settings.jobs)(list(runs.values()))
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped; finished folds are kept. Go on with resume={folder}", soft_wrap=True
+            )
+            raise
+        if failed:
+            raise SpaudioError(_failed(failed, len(runs), f"resume={folder}"))
+        report = write_fold_report(folder, runs)
+    test, floor = report["test"], report["floor"]
+    console.print(
+        f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "
+        f"classical floor {floor['svm']:.4f} ± {floor['svm_std']:.4f}; majority class "
+        f"{floor['majority']:.4f}\nreport: {folder / 'report.md'}",
+        soft_wrap=True,
+    )
+    return folder
+
+
+def run_study(
+    file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int = 1,
+) -> list[Path]:
+    """Runs what a study lists: the first seed of every setting, then the second, and so on.
+
+    A study is a YAML file beside a recipe's ``run.py``::
+
+        seeds: [0, 1, 2]
+        overrides: [preset=tiny]            # of every run
+        settings:
+          none: [filter=none]               # name of the setting: its overrides
+          bank: [filter=bank]
+          check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
+
+    Each setting and seed is one run with an id of its own, ``<study>-<setting>-<seed>``.
+
+    Args:
+        file: The study.
+        overrides: More of them for every run; a setting's own come after, and win.
+        only: Names of settings; None for all.
+        seeds: Seeds, of those that the study has; None for all.
+        jobs: Runs at a time.
+
+    Returns:
+        Folders of all its runs.
+
+    Raises:
+        ConfigError: If the file, a name or a setting is wrong, or a run of the same id is there
+            with other settings.
+        SpaudioError: If a run has failed.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1; got {jobs}")
+    planned = plan_study(file, overrides, only=only, seeds=seeds)
+    folders = [open_run_folder(settings) for settings in planned]
+    if failed := Launcher(file.parent / "run.py", jobs)(folders):
+        raise SpaudioError(_failed(failed, len(folders), "the same command"))
+    return folders
+
+
+def _failed(failed: Sequence[Path], total: int, remedy: str) -> str:
+    """Says which runs failed, what the last one printed, and how to go on."""
+    output = failed[-1] / OUTPUT
+    lines = output.read_text("utf-8", "replace").strip().splitlines() if output.is_file() else []
+    said = f" ({lines[-1]}; see {output})" if lines else ""
+    return f"{len(failed)} of {total} runs failed: {failed[-1]}{said}; go on with {remedy}"
+
+
+def plan_study(
+    file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[AudioSettings | TextSettings]:
+    """Returns the settings of a study's runs, in their order; see :func:`run_study`."""
+    study = _read_study(file)
+    settings = study["settings"]
+    if missing := sorted(set(only or ()) - set(settings)):
+        raise ConfigError(f"{file} has no setting {missing[0]!r}; it has {list(settings)}")
+    planned = []
+    for name in only or settings:
+        own = settings[name] if isinstance(settings[name], dict) else {"overrides": settings[name]}
+        for seed in own.get("seeds", study["seeds"]):
+            if seeds is None or seed in seeds:
+                every = (*study.get("overrides", ()), *overrides, *own["overrides"])
+                run_id = f"run_id={file.stem}-{name}-{seed}"
+                try:
+                    planned.append(compose(file.parent, (*every, f"seed={seed}", run_id)))
+                except ConfigError as error:
+                    raise ConfigError(f"{file}, setting {name}: {error}") from error
+    order = list(study["seeds"])
+    last = len(order)
+    return sorted(planned, key=lambda s: order.index(s.seed) if s.seed in order else last)
+
+
+def _read_study(file: Path) -> dict[str, Any]:
+    try:
+        study = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
+    if not isinstance(study, dict) or not {"seeds", "settings"} <= set(study):
+        raise ConfigError(f"{file} is no study: it needs seeds and settings")
+    return study

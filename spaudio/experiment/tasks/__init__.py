@@ -1,0 +1,29 @@
+"""What differs between kinds of runs: classification of one or several labels, and text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spaudio.experiment.data import load_data
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.experiment.tasks.task import Task
+from spaudio.experiment.tasks.text import TextTask
+
+__all__ = ["Task", "open_task"]
+
+
+def open_task(settings: AudioSettings | TextSettings, scripts: Path) -> Task:
+    """Prepares the data of a run and returns its task.
+
+    Args:
+        settings: Of the run.
+        scripts: The folder ``data_prep``.
+
+    Raises:
+        SpaudioError: As :func:`spaudio.experiment.data.load_data`.
+    """
+    if isinstance(settings, TextSettings):
+        return TextTask(settings, scripts)
+    data = load_data(settings, scripts)
+    return (MultiLabelTask if data.multi_label else ClassificationTask)(settings, data)

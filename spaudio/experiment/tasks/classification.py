@@ -1,0 +1,216 @@
+"""Classification of clips: one label per clip, or several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from spaudio.experiment.data import AudioData
+from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.tasks.task import Task
+from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.report.classification_report import write_report
+from spaudio.report.filter_plots import draw_filters
+from spaudio.report.floor import measure_floor
+from spaudio.report.front_end_plots import plot_front_end
+from spaudio.report.mask_plot import draw_mask
+from spaudio.report.multilabel_scores import MultiLabelScores, score_multilabel
+from spaudio.report.scores import Scores, score
+from spaudio.report.trajectory import draw_trajectory
+from spaudio.tokens.dataset import collate
+from spaudio.tokens.front_end import make_front_end
+from spaudio.train.feed import make_feed
+from spaudio.train.log import read_log
+from spaudio.train.multilabel import MultiLabel
+from spaudio.train.objective import Classification
+
+NORMALISER_CLIPS = 256  # a few hundred clips determine the mean and deviation of each filter
+
+
+class ClassificationTask(Task):
+    """One label per clip.
+
+    Args:
+        settings: Of the run.
+        data: Its splits.
+    """
+
+    objective_class: ClassVar[type[Classification] | type[MultiLabel]] = Classification
+
+    def __init__(self, settings: AudioSettings, data: AudioData) -> None:
+        self.settings, self.data = settings, data
+        trainer = settings.trainer
+        self.token_seconds = settings.tokens.token_seconds
+        self.objective = self.objective_class(trainer.label_smoothing, settings.augment.mixup)
+        self.train = make_feed(data.train, trainer, shuffle=True, seed=settings.seed)
+        self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
+        self.final = {
+            "valid": make_feed(data.valid, trainer, shuffle=False, seed=0),
+            "test": make_feed(data.test, trainer, shuffle=False, seed=0),
+        }
+        self.floor: dict[str, Any] = {}
+
+    def build_model(self) -> Classifier:
+        """Builds the classifier and measures the normalisation of a learned front-end."""
+        model = build_classifier(self.settings, len(self.data.classes))
+        if model.front_end is not None:
+            order = np.random.default_rng(self.settings.seed).permutation(len(self.data.train))
+            clips = order[:NORMALISER_CLIPS]
+            batches = (
+                collate([self.data.train[0, int(i)] for i in clips[j : j + 16]])
+                for j in range(0, len(clips), 16)
+            )
+            model.front_end.fit_normaliser((b.tokens, b.padding_mask) for b in batches)
+        return model
+
+    def messages(self, model: Classifier) -> list[str]:
+        """Returns warnings about settings that are allowed but probably not meant."""
+        tokens, augment, data = self.settings.tokens, self.settings.augment, self.data
+        ignored = data.train.augment.ignored if data.train.augment else ()
+        unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
+        longest = max(data.frames.length(clip.path) for clip in data.clips)
+        return [
+            *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
+            *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
+            *_long_kernels(model, math.ceil(longest / tokens.stack)),
+        ]
+
+    def begin(self, run: Path) -> None:
+        """Measures the floor, and keeps classes and normalisation beside the settings."""
+        data = self.data
+        self.floor = measure_floor(
+            data.clips, data.classes, data.root, data.floor, multi_label=data.multi_label
+        )
+        inputs = Inputs(
+            data.classes, data.front_end.normaliser, data.longest_seconds, data.multi_label
+        )
+        inputs.save(run)
+
+    def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what ``report.json`` says about a run on audio."""
+        front_end = model.front_end
+        return {
+            "tokens": self.settings.as_dict()["tokens"],
+            "floor": self.floor,
+            "valid": measured["valid"].metrics,
+            "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
+            "clips": {
+                split: sum(clip.split == split for clip in self.data.clips)
+                for split in ("train", "valid", "test")
+            },
+            "skipped": self.data.skipped,
+            "token_seconds": self.token_seconds,
+        }
+
+    def write(
+        self, run: Path, before: Any, after: Any, facts: dict[str, Any],
+        measured: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        """Draws filters, front-end, mask and trajectory, and writes the report."""
+        data, test = self.data, measured["test"]
+        scores = self._score(test.probabilities, test.labels)
+        self._draw(run, before, after)
+        write_report(
+            run,
+            facts=facts,
+            scores=scores,
+            records=read_log(run),
+            clips=data.test.clips,
+            classes=data.classes,
+            probabilities=test.probabilities,
+        )
+        if isinstance(scores, MultiLabelScores):
+            value, spread = scores.mean_average_precision, f"d' {scores.d_prime:.3f}"
+            trivial = "class frequencies"
+        else:
+            value, trivial = scores.accuracy, "majority class"
+            spread = "95 % interval {:.4f}-{:.4f}".format(*scores.interval)
+        return (
+            f"test {scores.metric} {value:.4f} ({spread}); classical floor "
+            f"{self.floor['svm']:.4f}; {trivial} {self.floor['majority']:.4f}"
+        )
+
+    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores | MultiLabelScores:
+        return score(probabilities, labels, self.data.classes)
+
+    def _draw(self, run: Path, before: Classifier, after: Classifier) -> None:
+        data, tokens = self.data, self.settings.tokens
+        clip = data.test.clips[0]
+        title = f"{clip.path} ({clip.label})"
+        features = torch.from_numpy(data.test[0, 0].tokens)
+        frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
+        draw_filters(
+            before.encoder, after.encoder, run / "filters.png", hop_seconds=tokens.token_seconds
+        )
+        if after.front_end is not None:
+            plot_front_end(after.front_end, run / "frontend.png", before=before.front_end)
+        draw_mask(
+            after, features, frames, run / "mask.png",
+            hop_seconds=tokens.token_seconds, frame_seconds=tokens.frame_seconds, title=title,
+        )  # fmt: skip
+        draw_trajectory(after, features, run / "trajectory.png", title=title)
+
+
+class MultiLabelTask(ClassificationTask):
+    """Several labels per clip: each class is decided by itself."""
+
+    objective_class = MultiLabel
+
+    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores | MultiLabelScores:
+        return score_multilabel(probabilities, labels, self.data.classes)
+
+
+def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
+    """Builds the classifier of a run before training; the seed decides its parameters.
+
+    Args:
+        settings: Of the run.
+        classes: Number of classes.
+
+    Raises:
+        ConfigError: If an option of the filter is unknown or out of range.
+    """
+    set_seed(settings.seed)
+    return Classifier(
+        settings.tokens.features,
+        classes,
+        settings.model.encoder,
+        settings.filter_options,
+        settings.model.pooling,
+        make_front_end(settings.tokens).learned_part(),
+    )
+
+
+def _slow_clips(rates: list[int], sample_rate: int, top: float) -> list[str]:
+    """Warns of clips that were sampled too slowly for the upper bands (all in Hz)."""
+    lowest = min(rates)
+    slow = sum(rate / 2 < top for rate in rates)
+    if not slow:
+        return []
+    trap = ", by which a model may tell them apart" if slow < len(rates) else ""
+    return [
+        f"{slow} of {len(rates)} clips are sampled at less than the bands up to {top:g} Hz need "
+        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}. Give "
+        f"tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
+    ]
+
+
+def _long_kernels(model: Classifier, longest: int) -> list[str]:
+    """Warns of kernels with taps beyond the ends of every clip (``longest`` tokens)."""
+    filters = model.encoder.token_filters()
+    reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
+    if reach < longest:
+        return []
+    return [
+        f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip has "
+        f"{longest}: their outer taps never see a token. Give shorter kernels, or finer tokens "
+        "(tokens.hop, tokens.stack)"
+    ]

@@ -1,0 +1,66 @@
+"""The interface of a task: data, model, objective, and what is reported."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from spaudio.train.feed import Feed
+from spaudio.train.objective import Objective
+
+
+class Task(ABC):
+    """One kind of run.
+
+    Attributes:
+        train: The training split.
+        valid: The validation split, as it is measured after each epoch.
+        final: The splits that are measured once, after training, by name.
+        objective: What is trained and measured.
+        token_seconds: Seconds per token, or None where tokens have no duration.
+    """
+
+    train: Feed
+    valid: Feed
+    final: dict[str, Feed]
+    objective: Objective
+    token_seconds: float | None = None
+
+    @abstractmethod
+    def build_model(self) -> Any:
+        """Builds the model before training; the seed decides its parameters."""
+
+    def messages(self, model: Any) -> list[str]:
+        """Returns what the user should know before training."""
+        return []
+
+    def begin(self, run: Path) -> None:  # noqa: B027  (text needs nothing)
+        """Called by one process before training: keeps what the run needs besides its settings."""
+
+    @abstractmethod
+    def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what ``report.json`` says about this kind of run.
+
+        Args:
+            model: Trained.
+            measured: What the objective measured on each split of ``final``.
+        """
+
+    @abstractmethod
+    def write(
+        self, run: Path, before: nn.Module, after: nn.Module, facts: dict[str, Any],
+        measured: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        """Draws the figures and writes the report; returns a summary of one line or more.
+
+        Args:
+            run: The run's folder.
+            before: The model before training.
+            after: The trained model.
+            facts: About training and this kind of run.
+            measured: As :meth:`facts` takes it.
+        """

@@ -1,0 +1,181 @@
+"""Text: each character is predicted from those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+
+from spaudio.experiment.compose import prep_function
+from spaudio.experiment.settings import TextSettings
+from spaudio.experiment.tasks.task import Task
+from spaudio.model.flops import step_flops
+from spaudio.model.language import LanguageModel
+from spaudio.report.filter_plots import draw_filters
+from spaudio.report.text_report import write_text_report
+from spaudio.report.trajectory import draw_trajectory
+from spaudio.text.corpus import (
+    ALPHABET,
+    SPLITS,
+    Corpus,
+    SourceText,
+    Symbols,
+    decode,
+    prepare_corpus,
+)
+from spaudio.text.windows import (
+    EveryWindow,
+    RandomWindows,
+    TextWindows,
+    collate_windows,
+    sliding_windows,
+    spread_windows,
+)
+from spaudio.train.feed import Feed
+from spaudio.train.language import NextCharacter
+from spaudio.train.log import read_log
+
+
+class TextTask(Task):
+    """Prediction of the next character.
+
+    Args:
+        settings: Of the run. What ``corpus`` resolves to is put into them, so that a resumed run
+            reads the same text.
+        scripts: The folder ``data_prep``.
+
+    Raises:
+        ConfigError: If a setting does not fit.
+        DataError: If the text is missing or not in text8's format.
+    """
+
+    objective = NextCharacter()
+
+    def __init__(self, settings: TextSettings, scripts: Path) -> None:
+        self.settings = settings
+        self.corpus = load_corpus(settings, scripts)
+        self.train, self.valid = make_text_feeds(settings, self.corpus)
+        self.final = {name: self._sliding(self.corpus.split(name)) for name in ("valid", "test")}
+
+    def build_model(self) -> LanguageModel:
+        """Builds the language model."""
+        return build_language_model(self.settings)
+
+    def messages(self, model: LanguageModel) -> list[str]:
+        """Names the text."""
+        return [f"text: {self.corpus.name}, {len(self.corpus.symbols):,} characters"]
+
+    def facts(self, model: LanguageModel, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what ``report.json`` says about a run on text."""
+        settings, corpus = self.settings, self.corpus
+        batch = settings.trainer.batch_size
+        return {
+            "corpus": {
+                "name": corpus.name,
+                "stand_in": corpus.stand_in,
+                "sha256": corpus.sha256,
+                "characters": {name: len(corpus.split(name)) for name in SPLITS},
+            },
+            **{
+                name: {**found.metrics, "characters": found.characters}
+                for name, found in measured.items()
+            },
+            "stride": settings.eval.stride,
+            "context": settings.context,
+            "positions": settings.model.positions,
+            "steps": settings.trainer.epochs * settings.steps_per_epoch,
+            "step_flops": step_flops(model.encoder, settings.context, batch, model.symbols),
+        }
+
+    def write(
+        self, run: Path, before: Any, after: Any, facts: dict[str, Any],
+        measured: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        """Draws filters and trajectory, and writes the report."""
+        symbols = self.corpus.split("valid")[: self.settings.context]
+        draw_filters(before.encoder, after.encoder, run / "filters.png", hop_seconds=None)
+        draw_trajectory(
+            after,
+            torch.from_numpy(symbols.astype("int64")),
+            run / "trajectory.png",
+            title=f"{self.corpus.name}, validation split from its first character",
+            labels=decode(symbols),
+        )
+        write_text_report(run, facts, read_log(run))
+        return "\n".join(
+            f"{name} of {self.corpus.name}: {found.loss:.4f} nats, {found.bits:.4f} bits"
+            for name, found in measured.items()
+        )
+
+    def _sliding(self, symbols: Symbols) -> Feed:
+        """A split, or its beginning, by sliding windows."""
+        settings = self.settings
+        symbols = symbols[: settings.eval.max_characters]
+        windows = sliding_windows(len(symbols), settings.context, settings.eval.stride)
+        return _every(TextWindows(symbols, settings.context, windows), settings)
+
+
+def load_corpus(settings: TextSettings, scripts: Path) -> Corpus:
+    """Prepares the text of a recipe, where that has not been done, and opens it.
+
+    Args:
+        settings: Of the run; ``corpus`` becomes the choice that leads to this very text again.
+        scripts: The folder ``data_prep``.
+
+    Raises:
+        ConfigError: If a setting does not fit.
+        DataError: If the text is missing or not in text8's format.
+    """
+    find = prep_function(scripts, settings.prep)
+    folder = Path(settings.data) / settings.recipe
+    source: SourceText = find(folder / "work", **settings.prep_options)
+    settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
+    return prepare_corpus(source, folder)
+
+
+def build_language_model(settings: TextSettings) -> LanguageModel:
+    """Builds the model of a text run before training; the seed decides its parameters.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+    """
+    set_seed(settings.seed)
+    return LanguageModel(len(ALPHABET), settings.model, settings.filter_options)
+
+
+def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]:
+    """Returns random windows of the training split, and fixed ones of the validation split.
+
+    Args:
+        settings: Of the run.
+        corpus: The text.
+    """
+    train = TextWindows(corpus.split("train"), settings.context)
+    random = RandomWindows(
+        len(train), settings.trainer.batch_size, settings.steps_per_epoch, seed=settings.seed
+    )
+    valid = corpus.split("valid")
+    windows = spread_windows(len(valid), settings.context, settings.eval.windows)
+    return (
+        _feed(train, random, settings.trainer.workers),
+        _every(TextWindows(valid, settings.context, windows), settings),
+    )
+
+
+def _every(dataset: TextWindows, settings: TextSettings) -> Feed:
+    return _feed(dataset, EveryWindow(len(dataset), 2 * settings.trainer.batch_size), 0)
+
+
+def _feed(dataset: TextWindows, sampler: RandomWindows | EveryWindow, workers: int) -> Feed:
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_windows,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    return Feed(loader, sampler)

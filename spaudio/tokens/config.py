@@ -1,0 +1,217 @@
+"""Settings of the token front-ends: how waveforms become tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spaudio.errors import ConfigError
+from spaudio.tokens.kernels import INITS
+
+FRONT_ENDS = ("spectrogram", "waveform")
+NORMALISATIONS = ("global", "clip", "clip_std")
+POOLINGS = ("mean", "max")
+
+
+@dataclass
+class SpectrogramConfig:
+    """Settings of the log-mel front-end alone.
+
+    Args:
+        n_mels: Number of mel bands.
+        log_offset: Added to the mel power before the logarithm, so that silence stays finite.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    n_mels: int = 64
+    log_offset: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_positive("tokens.spectrogram", n_mels=self.n_mels, log_offset=self.log_offset)
+
+
+@dataclass
+class WaveformConfig:
+    """Settings of the learned waveform front-end alone.
+
+    Args:
+        num_filters: Number of filters.
+        kernel: Length of a filter, in seconds.
+        stride: Step between computed filter outputs, in samples; it divides the hop. None takes
+            the largest divisor up to 4, at a quarter of the cost. The pooled envelope needs no
+            sample-exact output, but a steady tone at a multiple of half of the strided rate
+            (at 16 kHz: of 2 kHz) is rectified at a few phases only.
+        pooling: ``"mean"`` or, as in Sainath et al. 2015, ``"max"``.
+        init: ``"random"``, ``"gammatone"`` or ``"mel"``: the kernels before training.
+        log_offset: Added before the logarithm, so that silence and its gradient stay finite.
+            Waveforms come in at a root mean square of about 1.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    num_filters: int = 40
+    kernel: float = 0.025
+    stride: int | None = None
+    pooling: str = "mean"
+    init: str = "gammatone"
+    log_offset: float = 0.01
+
+    def __post_init__(self) -> None:
+        sizes = {"num_filters": self.num_filters, "kernel": self.kernel}
+        _check_positive("tokens.waveform", **sizes, log_offset=self.log_offset)
+        for name, choices in (("pooling", POOLINGS), ("init", INITS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"tokens.waveform.{name} must be one of {choices}; got {getattr(self, name)!r}"
+                )
+
+
+@dataclass
+class TokenConfig:
+    """How tokens are made from a waveform.
+
+    Args:
+        sample_rate: Rate that audio is resampled to, in Hz.
+        front_end: ``"spectrogram"`` (log-mel frames) or ``"waveform"`` (a learned filterbank).
+        window: Length of a frame's window, in seconds.
+        hop: Step between frames, in seconds.
+        f_min: Lower edge of the lowest band, in Hz. Of a learned filterbank: before training.
+        f_max: Upper edge of the highest band, in Hz; None is half of the sample rate.
+        stack: Frames per token.
+        normalise: ``"global"`` subtracts the training split's mean of each band, ``"clip"`` each
+            clip's own mean; both divide by the training split's standard deviation.
+            ``"clip_std"`` divides by the clip's own standard deviation instead.
+        spectrogram: Settings of the log-mel front-end alone.
+        waveform: Settings of the learned front-end alone.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    sample_rate: int = 16_000
+    front_end: str = "spectrogram"
+    window: float = 0.025
+    hop: float = 0.010
+    f_min: float = 0.0
+    f_max: float | None = None
+    stack: int = 1
+    normalise: str = "global"
+    spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    waveform: WaveformConfig = field(default_factory=WaveformConfig)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("front_end", FRONT_ENDS), ("normalise", NORMALISATIONS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"tokens.{name} must be one of {choices}; got {getattr(self, name)!r}"
+                )
+        sizes = {"sample_rate": self.sample_rate, "window": self.window, "hop": self.hop}
+        _check_positive("tokens", **sizes, stack=self.stack)
+        lengths = {"window": self.window, "hop": self.hop}
+        if self.learned:
+            lengths["waveform.kernel"] = self.waveform.kernel
+        for name, seconds in lengths.items():
+            if round(seconds * self.sample_rate) < 1:
+                raise ConfigError(
+                    f"tokens.{name}={seconds} s is less than one sample at {self.sample_rate} Hz; "
+                    f"give at least {1 / self.sample_rate:.6f}"
+                )
+        if not 0 <= self.f_min < self.top <= self.sample_rate / 2:
+            raise ConfigError(
+                "tokens.f_min and tokens.f_max must satisfy 0 <= f_min < f_max <= sample_rate/2 = "
+                f"{self.sample_rate / 2} Hz; got {self.f_min} and {self.f_max}"
+            )
+        stride = self.waveform.stride
+        if self.learned and stride is not None and (stride < 1 or self.hop_samples % stride):
+            raise ConfigError(
+                f"tokens.waveform.stride must divide the hop of {self.hop_samples} samples; got "
+                f"{stride}"
+            )
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> TokenConfig:
+        """Builds the settings from what ``dataclasses.asdict`` returned.
+
+        Raises:
+            ConfigError: If a setting is unknown or out of range.
+        """
+        plain = dict(settings)
+        try:
+            for name, group in (("spectrogram", SpectrogramConfig), ("waveform", WaveformConfig)):
+                if name in plain:
+                    plain[name] = group(**plain[name])
+            return cls(**plain)
+        except TypeError as error:
+            raise ConfigError(f"tokens: {error}") from error
+
+    @property
+    def learned(self) -> bool:
+        """Whether part of the front-end is trained with the model."""
+        return self.front_end == "waveform"
+
+    @property
+    def top(self) -> float:
+        """Upper edge of the highest band, in Hz."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
+
+    @property
+    def window_samples(self) -> int:
+        """Length of the window, in samples."""
+        return round(self.window * self.sample_rate)
+
+    @property
+    def hop_samples(self) -> int:
+        """Step between frames, in samples."""
+        return round(self.hop * self.sample_rate)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Step between frames, in seconds, after rounding to whole samples."""
+        return self.hop_samples / self.sample_rate
+
+    @property
+    def token_seconds(self) -> float:
+        """Step between tokens, in seconds."""
+        return self.stack * self.frame_seconds
+
+    @property
+    def token_samples(self) -> int:
+        """Step between tokens, in samples."""
+        return self.stack * self.hop_samples
+
+    @property
+    def bands(self) -> int:
+        """Values per frame that the model projects."""
+        return self.waveform.num_filters if self.learned else self.spectrogram.n_mels
+
+    @property
+    def features(self) -> int:
+        """Width of a token that the model projects."""
+        return self.stack * self.bands
+
+    @property
+    def taps(self) -> int:
+        """Length of a learned filter, in samples."""
+        return round(self.waveform.kernel * self.sample_rate)
+
+    @property
+    def stride_samples(self) -> int:
+        """Step between computed outputs of the learned filters, in samples."""
+        if self.waveform.stride is not None:
+            return self.waveform.stride
+        return max(s for s in range(1, 5) if self.hop_samples % s == 0)
+
+    @property
+    def pooled(self) -> int:
+        """Outputs of a learned filter that are pooled into one frame."""
+        return max(1, self.window_samples // self.stride_samples)
+
+
+def _check_positive(group: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ConfigError(f"{group}.{name} must be positive; got {value}")
