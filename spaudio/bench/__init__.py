@@ -1,1 +1,1 @@
-"""What the filters cost on this machine: ``python -m spaudio.bench``."""
+"""Benchmarks of filters, training steps, generation and exported models on this machine."""

@@ -1,4 +1,4 @@
-"""Times of several functions in turn, so that what else the machine does falls on all alike."""
+"""Times several functions in turn, so that other load on the machine affects all equally."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def take_turns(
     limit: float,
     wait: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Runs each function once a round, after one round that is not counted.
+    """Runs each function once per round, after one warm-up round.
 
     Args:
-        functions: What to time, by name.
-        rounds: Times that each is timed.
-        limit: Seconds after which no further round begins, once there are three.
-        wait: Returns when all that was begun is done; on a GPU, where calls return early.
+        functions: Functions to time, by name.
+        rounds: Number of measurements of each.
+        limit: Seconds after which no further round starts; at least three are run.
+        wait: Blocks until all work is done. Needed on a GPU, where calls are asynchronous.
 
     Returns:
-        Seconds of each function, round by round.
+        Seconds of each function, one value per round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     begun = time.perf_counter()
@@ -49,5 +49,5 @@ def take_turns(
 
 
 def ratio(above: list[float], below: list[float]) -> float:
-    """Median over rounds of the ratio within a round."""
+    """Returns the median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))

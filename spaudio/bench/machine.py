@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""The machine on which a benchmark ran."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spaudio.report.provenance import processor_name
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor and versions; on a CPU also threads and vector width of the native kernel."""
+    """Returns processor and versions; for a CPU also threads and vector width of the kernel."""
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     if device == "cuda":
         return {

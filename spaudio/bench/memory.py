@@ -1,8 +1,8 @@
-"""Peak memory of one forward and backward pass, above what inputs, result and gradients take.
+"""Peak memory of one forward and backward pass, beyond inputs, result and gradients.
 
-On a GPU torch's allocator tells it. On a CPU neither torch's allocator nor a profiler sees what
-conv1d's library or the native kernel take, but the resident set of a new process does:
-``python -m spaudio.bench.memory BACKEND THREADS SHAPE`` prints by how many bytes it rose.
+On a GPU it is read from torch's allocator. On a CPU, neither the allocator nor a profiler sees the
+memory of the conv1d library or of the native kernel, so the resident set of a new process is read:
+``python -m spaudio.bench.memory BACKEND THREADS SHAPE`` prints its increase in bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | None:
-    """Bytes; for a CPU from a process of its own, None where the system tells none (not Linux)."""
+    """Returns bytes. For a CPU, None on systems other than Linux."""
     if device == "cuda":
         return _allocated(shape.step(backend, device))
     if not _STATUS.exists():
@@ -37,7 +37,7 @@ def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | N
 
 
 def _allocated(step: Callable[[], tuple[Tensor, ...]]) -> int:
-    step()  # libraries and their workspaces are not the filter's
+    step()  # warm-up: libraries and their workspaces do not count
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -57,10 +57,11 @@ def _resident(field: str) -> int:
 
 def _main(backend: str, threads: str, shape: str) -> None:
     torch.set_num_threads(int(threads))
-    # A small pass first: libraries, threads and their stacks are not the filter's.
+    # A small warm-up pass: libraries, threads and their stacks do not count.
     Shape("warm", 1, 32, 8, ((4, 4),)).step(backend)()
     step = Shape.from_dict(json.loads(shape)).step(backend)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's: gives free memory back
+    # A function of glibc that returns free memory to the system.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here

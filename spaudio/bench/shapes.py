@@ -1,4 +1,4 @@
-"""The shapes that are measured, and a filter step of each."""
+"""A shape of a filterbank benchmark, with its inputs and passes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Shape:
     """A batch of tokens and a filterbank.
 
     Attributes:
-        name: Short, for the table.
-        batch: Items.
-        tokens: Tokens an item.
-        dim: Width of the embeddings.
-        bank: Filters and taps of each scale.
+        name: Short name for the command line.
+        batch: Batch size.
+        tokens: Tokens per item.
+        dim: Embedding dimensions.
+        bank: Number of filters and taps of each scale.
     """
 
     name: str
@@ -31,22 +31,22 @@ class Shape:
     bank: tuple[tuple[int, int], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; :meth:`from_dict` undoes it."""
+        """Returns the shape for JSON. :meth:`from_dict` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Shape:
-        """The shape that :meth:`as_dict` described."""
+        """Builds a shape from what :meth:`as_dict` returned."""
         bank = tuple((filters, taps) for filters, taps in values["bank"])
         return cls(**{**values, "bank": bank})
 
     @property
     def operations(self) -> int:
-        """Additions and multiplications of one product of all kernels with all windows."""
+        """Additions and multiplications of a product of all kernels with all windows."""
         return 2 * self.batch * self.tokens * self.dim * sum(m * k for m, k in self.bank)
 
     def inputs(self, device: str = "cpu") -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """x, kernels and gains, which need gradients, and the gradient of the result."""
+        """Returns x, kernels and gains, which require gradients, and the gradient of the result."""
         generator = torch.Generator().manual_seed(0)
         size = (self.batch, self.tokens, self.dim)
         filters = sum(m for m, _ in self.bank)
@@ -60,7 +60,7 @@ class Shape:
         return x.requires_grad_(), kernels, gains, grad
 
     def forward(self, backend: str, device: str = "cpu") -> Callable[[], Tensor]:
-        """A forward pass that keeps nothing for a backward pass."""
+        """Returns a forward pass without gradients."""
         x, kernels, gains, _ = self.inputs(device)
 
         def run() -> Tensor:
@@ -70,7 +70,7 @@ class Shape:
         return run
 
     def step(self, backend: str, device: str = "cpu") -> Callable[[], tuple[Tensor, ...]]:
-        """A forward and a backward pass; returns the result and all gradients."""
+        """Returns a forward and backward pass, which returns the result and all gradients."""
         x, kernels, gains, grad = self.inputs(device)
 
         def run() -> tuple[Tensor, ...]:

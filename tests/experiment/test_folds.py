@@ -18,9 +18,9 @@ from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.data import load_data
 from spaudio.experiment.folds import _run_beside, is_fold_run, run_folds
 from spaudio.experiment.main import _check_overrides
-from spaudio.report.compare import compare, group_runs
-from spaudio.report.folds import FOLD_FILES
-from spaudio.report.write import FILES
+from spaudio.report.comparison import compare, group_runs
+from spaudio.report.fold_report import FOLD_FILES
+from spaudio.report.classification_report import FILES
 from tests.experiment.conftest import ROOT, Run
 from tests.experiment.test_recipes import compose
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd

@@ -19,8 +19,8 @@ from spaudio.experiment.model import encoder_config, load_models
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.language import LanguageModel
-from spaudio.report.text import TEXT_FILES
-from spaudio.report.write import FIGURES, FILES
+from spaudio.report.text_report import TEXT_FILES
+from spaudio.report.classification_report import FIGURES, FILES
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.front_end import read_tokens
 from spaudio.train.config import OptimConfig, TrainerConfig

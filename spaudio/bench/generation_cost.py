@@ -1,4 +1,4 @@
-"""Symbols a second that a language model draws, with keys, values and filter state kept or not."""
+"""Symbols per second of a language model, with and without cached keys, values and filter state."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FILTERS = ("none", "depthwise", "haar", "bank", "adaptive")
 
 
 def untrained(context: int, filters: Sequence[str] = FILTERS) -> dict[str, LanguageModel]:
-    """Models of the size of text8's preset ``tiny``, one a filter; weights do not change the time.
+    """Builds untrained models of the size of text8's preset ``tiny``, one per filter.
 
     Args:
         context: Longest sequence.
-        filters: Names of filters, with their own defaults.
+        filters: Names of filters, which have their default options.
     """
     torch.manual_seed(0)
     shape = EncoderConfig(dim=128, layers=4, heads=4, max_tokens=context, causal=True)
@@ -36,17 +36,17 @@ def measure(
 ) -> dict[str, Any]:
     """Times generation with and without a cache, in turn.
 
-    Each begins with a full context, so all that is timed is what a long text costs: the starts
-    anew, each time the context is full, are among it.
+    Each starts with a full context, so the result is the cost of a long text. It includes the
+    restarts whenever the context is full.
 
     Args:
-        models: By the name that the table gives them.
-        length: Symbols a round; None for the context, within which two starts anew fall.
-        rounds: Times that each is timed; medians are reported.
-        limit: Seconds a model after which no further round begins.
+        models: Models by their name in the table.
+        length: Symbols per round. None takes the context, which includes two restarts.
+        rounds: Measurements of each. Medians are reported.
+        limit: Seconds per model after which no further round starts.
 
     Returns:
-        ``machine``, and ``rows``: one a model.
+        ``machine``, and ``rows``, one per model.
     """
     rows = [_measure(name, model, length, rounds, limit) for name, model in models.items()]
     return {"machine": machine(), "rows": rows}
@@ -80,14 +80,13 @@ def _measure(
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Formats the report as Markdown."""
     facts, rows = report["machine"], report["rows"]
     lines = [
         f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}; one text at a "
         f"time; medians of {min(row['rounds'] for row in rows)} rounds or more",
         "",
-        "| model | layers x dim | positions | context | symbols/s with cache | without "
-        "| times faster |",
+        "| model | layers x dim | positions | context | symbols/s with cache | without | speedup |",
         "|---|---|---|--:|--:|--:|--:|",
         *(
             f"| {row['name']} | {row['layers']} x {row['dim']} | {row['positions']} | "

@@ -1,4 +1,4 @@
-"""Exported models against the eager one, from waveform to probabilities, in turn."""
+"""Exported models against the eager one, from waveform to probabilities, timed in turn."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ BATCHES = (1, 8)
 
 
 def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
-    """Exports a run's model and times it beside the eager one, front-end included.
+    """Exports a run's model with its front-end and compares it with the eager one.
 
     Args:
-        run: The run's folder; nothing is written into it.
-        rounds: Times that each is timed; medians are reported.
-        limit: Seconds a batch after which no further round begins.
+        run: The run's folder. Nothing is written into it.
+        rounds: Measurements of each. Medians are reported.
+        limit: Seconds per batch size after which no further round starts.
 
     Returns:
-        ``machine``, ``missing`` (formats whose packages are not installed), and ``rows``: one for
-        each batch of clips as long as the run's longest one, and each form of the model.
+        ``machine``, ``missing`` (formats whose packages are not installed), and ``rows``, one per
+        batch size and form of the model. Clips are as long as the longest one of the run.
     """
     predictor = Predictor(run)
     runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
@@ -69,12 +69,12 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Formats the report as Markdown."""
     lines = [
         f"{report['machine']['processor']}, {report['machine']['threads']} threads, torch "
         f"{report['machine']['torch']}; not installed: {', '.join(report['missing']) or 'none'}",
         "",
-        "| clips | seconds each | form | ms | times faster than eager |",
+        "| clips | seconds per clip | form | ms | times faster than eager |",
         "|--:|--:|---|--:|--:|",
     ]
     lines += [

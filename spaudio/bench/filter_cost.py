@@ -1,4 +1,4 @@
-"""Every backend of the filterbank against the definition and a transformer layer, in turn."""
+"""Backends of the filterbank against the reference and a transformer layer, timed in turn."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ SHAPES = (
     Shape("small", 16, 100, 64, ((24, 16),)),
 )
 BACKENDS = {"cpu": ("reference", "gemm", "cpu"), "cuda": ("reference", "gemm", "triton")}
-MATRIX = 4096  # rows and columns; 0.14 Tflop a product
+MATRIX = 4096  # rows and columns; 0.14 TFLOP per product
 PASSES = ("forward", "forward+backward")
 
 
 def measure(
     shapes: Sequence[Shape], rounds: int, limit: float, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Times all backends, a transformer layer and the peak of multiply-adds, in turn.
+    """Times all backends, a transformer layer and the multiply-add peak, in turn.
 
-    The peak is what the native library reaches in registers; on a GPU, what torch's product of two
-    large float32 matrices does.
+    The peak on a CPU is the rate of the native library on registers; on a GPU, that of torch's
+    product of two large float32 matrices.
 
     Args:
-        shapes: What to measure.
-        rounds: Times that each is timed; medians are reported.
-        limit: Seconds a shape after which no further round begins.
+        shapes: Shapes to measure.
+        rounds: Measurements of each. Medians are reported.
+        limit: Seconds per shape after which no further round starts.
         device: "cpu" or "cuda".
 
     Returns:
-        ``machine``, and ``rows``: one for each shape, pass and backend. Operations count one
-        product of all kernels with all windows forward, and forward + backward three more where
-        the backend computes the responses anew, two for the definition.
+        ``machine``, and ``rows``, one per shape, pass and backend. The forward pass counts as one
+        product of all kernels with all windows. The backward pass counts as two more for the
+        reference, and as three for backends that recompute the responses.
     """
     where = torch.device(device)
     backends = ["reference"]
@@ -104,7 +104,7 @@ def _measure(
 
 
 def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward of one encoder layer of the same width, feed-forward four times it."""
+    """Returns forward and backward pass of an encoder layer of the same width."""
     layer = nn.TransformerEncoderLayer(
         shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True, device=device
     )
@@ -114,7 +114,7 @@ def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Formats the report as Markdown."""
     facts = report["machine"]
     if "threads" in facts:
         how = f"{facts['threads']} threads, vectors of {facts['vector_lanes']} floats"
@@ -124,8 +124,8 @@ def table(report: dict[str, Any]) -> str:
         f"{facts['processor']}, {how}, torch {facts['torch']}; "
         f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
         "",
-        "| batch, tokens, dim | bank | pass | backend | ms | times faster | GFLOP/s | of peak "
-        "| extra MiB | times a layer |",
+        "| batch, tokens, dim | bank | pass | backend | ms | speedup | GFLOP/s | of peak "
+        "| extra MiB | relative to a layer |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in report["rows"]:
