@@ -82,7 +82,7 @@ def test_a_path_is_drawn_where_there_is_a_filter(tmp_path: Path) -> None:
         model = build_language_model(write_run(tmp_path, name), len(ALPHABET))
         assert draw_path(tmp_path, model, symbols, title=text, labels=text) == expected
         assert (tmp_path / "path.png").is_file() == (expected is not None)
-    shape = EncoderConfig(dim=12, layers=2, heads=2, filter_layers=(1,))
+    shape = EncoderConfig(dim=12, layers=2, heads=2, filter_layers=[1])
     clip = Classifier(3, 2, shape, {"name": "bank", "num_filters": 3, "kernel_size": 2})
     assert draw_path(tmp_path, clip, torch.randn(9, 3), title="clip") is not None
     assert draw_path(tmp_path, clip, torch.randn(1, 3), title="one token") is None

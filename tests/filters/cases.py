@@ -1,8 +1,9 @@
-"""Every filter, small, and what each must compute, written with loops and in float64."""
+"""Every filter, small, and its definition with loops in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import torch
@@ -42,20 +43,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def spread(items: Iterable[Any], *options: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Gives each item one combination of the options, all combinations in turn."""
+    return [(item, *chosen) for item, chosen in zip(items, cycle(product(*options)), strict=False)]
+
+
 def build(case: str, *, causal: bool, dtype: torch.dtype = torch.float32) -> TokenFilter:
-    """A filter of a case, with weights that a seed fixes."""
+    """Builds the filter of a case with fixed weights."""
     torch.manual_seed(0)
     return make_filter(dim=DIM, causal=causal, **CASES[case]).to(dtype)
 
 
 def padding_mask(batch: int, tokens: int) -> Tensor:
-    """Padding that leaves the first clip whole and the last one token."""
+    """Padding after which the first clip is whole and the last has one token."""
     lengths = torch.linspace(tokens, 1, batch).long()
     return torch.arange(tokens) >= lengths.unsqueeze(1)
 
 
 def windows(x: Tensor, kernel_size: int, causal: bool) -> Tensor:
-    """What each tap of a kernel sees: (batch, tokens, dim, K), zero outside the sequence."""
+    """Inputs of each tap of a kernel: (batch, tokens, dim, K), zero outside the sequence."""
     first = 1 - kernel_size if causal else -((kernel_size - 1) // 2)
     seen = x.new_zeros(*x.shape, kernel_size)
     for t in range(x.shape[1]):
@@ -66,7 +72,7 @@ def windows(x: Tensor, kernel_size: int, causal: bool) -> Tensor:
 
 
 def expected(filter: TokenFilter, x: Tensor, mask: Tensor | None) -> Tensor:
-    """What the filter must return for (batch, tokens, dim), in float64."""
+    """Expected output of the filter for (batch, tokens, dim), in float64."""
     weights = {name: value.detach().double() for name, value in filter.state_dict().items()}
     real = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else ~mask
     inside = torch.where(real.unsqueeze(-1), x.double(), 0)
@@ -89,10 +95,10 @@ def expected(filter: TokenFilter, x: Tensor, mask: Tensor | None) -> Tensor:
 def expected_bank(
     filter: TokenFilter, weights: dict[str, Tensor], x: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """The filtered signal of a bank of any kind, fir included."""
+    """Expected filtered signal of a bank of any kind, fir included."""
     gains = next(value for name, value in weights.items() if name.endswith("gains"))
     if isinstance(filter, AdaptiveFilterBank):
-        # The mask has a test of its own.
+        # test_mask.py tests the mask.
         with torch.no_grad():
             gains = gains * filter.double().token_mask(x, mask)
         gains = gains.unsqueeze(2)

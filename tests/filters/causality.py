@@ -1,4 +1,4 @@
-"""The guard of causality: what comes later changes no bit of what came before."""
+"""Asserts causality: a later token changes no bit of an earlier output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 def assert_causal(
     run: Callable[[Tensor], Tensor], x: Tensor, change: Callable[[Tensor], Tensor]
 ) -> None:
-    """Changes one token, at several places: its own output moves, no bit before it does.
+    """Changes one token, at several positions: only outputs from there on may change.
 
     Args:
         run: (batch, tokens, ...) to (batch, tokens, ...).
-        x: What it is given.
-        change: Another value for one token, (batch, ...) to (batch, ...).
+        x: The input.
+        change: (batch, ...) of one token to another value.
     """
     tokens = x.shape[1]
     whole = run(x)
@@ -29,5 +29,5 @@ def assert_causal(
 
 
 def bits(x: Tensor) -> Tensor:
-    """Floats as integers, which tell 0 from -0."""
+    """Floats as integers, which distinguish 0 and -0."""
     return x.contiguous().view(torch.int32)

@@ -1,7 +1,7 @@
-"""Triton's kernels against the definition in float64: on a GPU, else under Triton's interpreter.
+"""Triton's kernels against the definition in float64: on a GPU, else in Triton's interpreter.
 
-The interpreter must be asked for before Triton is imported, hence a process of its own; it accepts
-what the compiler does not, so the kernels are also compiled, which needs no GPU.
+The interpreter must be enabled before Triton is imported, so it runs in its own process. It accepts
+more than the compiler does, so the kernels are also compiled, which needs no GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spaudio.filters import filterbank
+from spaudio.filters import filterbank, fused
 from spaudio.filters.fused import op, triton_launch
 from spaudio.filters.fused.problem import Problem
 from tests.filters.test_fused import draw, relative_errors, run
@@ -31,13 +31,13 @@ on_kernels = pytest.mark.skipif(
 )
 in_a_usual_process = pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
 DEVICE = "cpu" if INTERPRETED else "cuda"
-# M and K of each scale: one block of everything with tails; several blocks of filters and of taps.
+# M and K of each scale: one block with tails; several blocks of filters and of taps.
 BANKS = {"tails": [(7, 5)], "blocks": [(40, 9), (1, 1), (2, 40)]}
 
 
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """So that a program has several groups of tiles, and a group several programs."""
+    """Few programs, so that a program has several groups of tiles and a group several programs."""
     monkeypatch.setattr(triton_launch, "PROGRAMS", 4)
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -73,8 +73,10 @@ def test_under_the_interpreter() -> None:
 
 
 @on_kernels
-@pytest.mark.parametrize("gains", range(3))
-@pytest.mark.parametrize(("bank", "causal"), [("tails", True), ("tails", False), ("blocks", False)])
+@pytest.mark.parametrize(
+    ("bank", "causal", "gains"),
+    [("tails", True, 0), ("tails", False, 1), ("blocks", True, 1), ("blocks", False, 2)],
+)
 def test_result_and_gradients(bank: str, causal: bool, gains: int) -> None:
     size = (2, 11, 2)
     tensors = moved(draw(size, BANKS[bank], gains))
@@ -87,12 +89,13 @@ def test_result_and_gradients(bank: str, causal: bool, gains: int) -> None:
     exact = run(tensors, "reference", torch.float64, **options)
     results = run(tensors, "triton", torch.float32, **options)
     assert max(relative_errors(results, exact)) < 3e-6
-    again = run(tensors, "triton", torch.float32, **options)
-    assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
+    if bank == "tails":
+        again = run(tensors, "triton", torch.float32, **options)
+        assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
 
 
 @on_kernels
-@pytest.mark.parametrize("gains", range(3))
+@pytest.mark.parametrize("gains", [0, 2])
 def test_several_tiles_of_tokens(gains: int) -> None:
     tensors = moved(draw((1, 150, 3), [(5, 9)], gains))
     exact = run(tensors, "reference", torch.float64)
@@ -103,7 +106,7 @@ def test_several_tiles_of_tokens(gains: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
     x, kernels, gains, grad = moved(draw((1, 5, 2), [(7, 5)], 2))
-    # Rounded beforehand: what is left is the rounding of the results and of one factor.
+    # Rounded first, so that only the results and one factor are rounded.
     tensors = (x.to(dtype).double(), [k.to(dtype).double() for k in kernels], gains, grad)
     tensors = (*tensors[:2], gains.to(dtype).double(), grad.to(dtype).double())
     exact = run(tensors, "reference", torch.float64)
@@ -111,7 +114,7 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the bytes of the largest tensor made inside; the interpreter copies storages."""
+    """Records the bytes of the largest tensor; the interpreter copies storages."""
 
     bytes = 0
 
@@ -123,14 +126,14 @@ class Largest(TorchDispatchMode):
 
 
 @on_kernels
-@pytest.mark.parametrize("shape", [(40,), (3, 40), (1, 150, 40)], ids=str)
+@pytest.mark.parametrize("shape", [(40,), (1, 150, 40)], ids=str)
 def test_no_time_frequency_representation(shape: tuple[int, ...]) -> None:
     x, kernels, gains = (torch.randn(s, device=DEVICE) for s in ((1, 150, 3), (200,), shape))
     problem = Problem(x, kernels, [40, 5], gains, None, True, "relu")
     with Largest() as largest:
         triton_launch.forward(problem)
         triton_launch.backward(torch.ones_like(x), problem, [True] * 3)
-    # Twice the gains are two programs' sums; the representation has 18000 numbers.
+    # Two programs sum the gains; the representation has 18000 numbers.
     allowed = triton_launch.PROGRAMS * kernels.numel() + max(x.numel(), 2 * gains.numel())
     assert largest.bytes <= 4 * allowed < 4 * x.numel() * 40
 
@@ -172,16 +175,10 @@ def test_compiles_for_a_gpu_that_is_not_here(
         )
         compiled = triton.compile(source, target=GPUTarget("cuda", 86, 32), options=warps)
         assert "mma.sync" in compiled.asm["ptx"]  # on tensor cores
-        assert compiled.metadata.shared <= 99 * 1024  # what a program may have at 8.6
+        assert compiled.metadata.shared <= 99 * 1024  # limit of capability 8.6
 
 
-def test_refused_where_it_cannot_run() -> None:
-    x = torch.zeros(1, 4, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"'triton' computes float32.*got torch.float64 on cpu"):
-        filterbank(x, x.new_zeros(3, 2), x.new_zeros(3), backend="triton")
-
-
-def test_a_gpu_gets_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_on_a_gpu_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr(torch.version, "hip", None)
@@ -198,17 +195,14 @@ def test_a_gpu_gets_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_a_usual_process
-def test_triton_is_optional() -> None:
-    # torch itself imports Triton where it is installed, so here it is not.
-    code = (
-        "import sys\n"
-        "sys.modules['triton'] = None\n"
-        "import torch, spaudio.filters as f\n"
-        "f.filterbank(torch.ones(1, 4, 2), torch.ones(3, 2), torch.ones(3))\n"
-        "assert not [name for name in sys.modules if name.endswith('triton_kernels')]\n"
-        "from spaudio.filters.fused.triton_launch import kernels\n"
-        "assert kernels() is None\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Triton does not import") == 1
+def test_triton_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "spaudio.filters.fused.triton_kernels", raising=False)
+    monkeypatch.delattr(fused, "triton_kernels", raising=False)
+    triton_launch.kernels.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="Triton does not import"):
+            assert triton_launch.kernels() is None
+        assert filterbank(torch.ones(1, 4, 2), torch.ones(3, 2), torch.ones(3)).shape == (1, 4, 2)
+    finally:
+        triton_launch.kernels.cache_clear()

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from spaudio.filters import FilterBank, FIRFilter, TokenFilter, insert_filters, load_filters
-from tests.filters.cases import CASES, DIM, build
+from tests.filters.cases import CASES, DIM, build, spread
 
 pytest.importorskip("huggingface_hub")
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"), spread(CASES, [torch.float32, torch.float64, torch.bfloat16])
+)
 def test_filter_round_trip(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
     filter = build(case, causal=True, dtype=dtype)
     filter.save_pretrained(tmp_path)

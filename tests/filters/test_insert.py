@@ -1,4 +1,4 @@
-"""Filters put into models that know nothing of them."""
+"""Filters inserted into models of other code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from spaudio.filters import FilterBank, find_filters, insert_filters
 from spaudio.filters.layout import read_padding_mask
+from tests.filters.cases import spread
 
 Pair = namedtuple("Pair", ["hidden", "extra"])
 
 
 class Layer(nn.Module):
-    """A layer that returns what its ``kind`` says."""
+    """A layer whose ``kind`` selects the structure of its output."""
 
     def __init__(self, kind: str = "tensor") -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Holds layers."""
+    """Contains layers."""
 
     def __init__(self, kind: str, layers: int) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers in a row."""
+    """A stack of layers."""
 
     def __init__(self, kind: str = "tensor", layers: int = 3) -> None:
         super().__init__()
@@ -72,16 +73,21 @@ def tokens() -> Tensor:
 
 
 def open_gains(model: nn.Module) -> None:
-    """Gives all filters in a model something to do."""
+    """Sets non-zero gains in all filters of a model."""
     torch.manual_seed(2)
     for filter in find_filters(model).filters.values():
         for parameter in filter.parameters():
             nn.init.normal_(parameter, std=0.3)
 
 
-@pytest.mark.parametrize("kind", ["tensor", "tuple", "list", "named"])
-@pytest.mark.parametrize("filter", ["bank", "multiscale", "adaptive", "fir", "depthwise", "none"])
-def test_output_is_bit_identical_until_trained_and_after_removal(kind: str, filter: str) -> None:
+@pytest.mark.parametrize(
+    ("filter", "kind"),
+    spread(
+        ["bank", "multiscale", "adaptive", "fir", "depthwise", "none"],
+        ["tensor", "tuple", "list", "named"],
+    ),
+)
+def test_output_is_bit_identical_until_trained_and_after_removal(filter: str, kind: str) -> None:
     model, x = stack(kind), tokens()
     before, keys = model(x), list(model.state_dict())
     handle = insert_filters(model, "encoder.layers", filter, dim=8)
@@ -198,7 +204,7 @@ def test_changed_class_is_refused_on_removal() -> None:
     model = stack()
     handle = insert_filters(model, "embed")
     model.embed.__class__ = type("Other", (type(model.embed),), {})
-    with pytest.raises(ValueError, match="Other was subclassed after"):
+    with pytest.raises(ValueError, match="the class Other was set after its filter"):
         handle.remove()
 
 
@@ -285,7 +291,7 @@ def test_state_dict_round_trip() -> None:
     assert all("token_filter" in key for key in missing)
 
 
-@pytest.mark.parametrize("filter", ["bank", "adaptive", "fir", "depthwise"])
+@pytest.mark.parametrize("filter", ["adaptive", "depthwise"])
 def test_export(filter: str) -> None:
     model, x = stack("tuple"), tokens()
     insert_filters(model, "encoder.layers", filter, dim=8, causal=True)
@@ -360,7 +366,7 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
     ]
     for name, mask in masks:
         assert torch.equal(read_padding_mask(name, mask), padding)
-    with pytest.raises(ValueError, match=r"cannot tell padding from attention_mask.*float32"):
+    with pytest.raises(ValueError, match=r"cannot read padding from attention_mask.*float32"):
         read_padding_mask("attention_mask", additive)
-    with pytest.raises(ValueError, match=r"cannot tell padding.*\(2, 3, 3\).*padding_mask=None"):
+    with pytest.raises(ValueError, match=r"cannot read padding.*\(2, 3, 3\).*padding_mask=None"):
         read_padding_mask("attention_mask", torch.zeros(2, 3, 3))

@@ -1,4 +1,4 @@
-"""The factory and the arguments of the classes."""
+"""The registry, the factory and the arguments of the classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from typing import Any
 import pytest
 import torch
 
-from spaudio.filters import FILTERS, FIRFilter, HaarFilter, make_filter
+from spaudio.filters import FILTERS, FilterBank, FIRFilter, HaarFilter, TokenFilter, make_filter
+from tests.filters.cases import spread
 
 
-@pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("causal", [True, False])
+def test_a_filter_registers_itself_where_it_is_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILTERS, "twice", TokenFilter)  # removed at the end
+    del FILTERS["twice"]
+
+    def define(name: str, title: str = "Twice") -> type[TokenFilter]:
+        body = {"name": name, "filtered": lambda self, x, padding_mask=None: x, "config": dict}
+        return type(title, (TokenFilter,), body)
+
+    define("twice")
+    x = torch.randn(2, 4, 3)
+    assert torch.equal(make_filter("twice")(x), 2 * x)
+    again = define("twice")  # as in a notebook
+    assert FILTERS["twice"] is again
+    with pytest.raises(ValueError, match=r"'bank' is that of .*FilterBank"):
+        define("bank", "Other")
+    unnamed = type("Unnamed", (FilterBank,), {})
+    assert unnamed not in FILTERS.values()
+
+
+@pytest.mark.parametrize(("name", "causal"), spread(FILTERS, [True, False]))
 def test_defaults_build_and_run(name: str, causal: bool) -> None:
     filter = make_filter(name, 10, causal=causal)
     assert type(filter) is FILTERS[name]
@@ -42,7 +61,7 @@ def test_device_and_type_are_taken() -> None:
     ("arguments", "message"),
     [
         ({"name": "bnak"}, r"unknown filter 'bnak'.*'multiscale'.*did you mean 'bank'"),
-        ({"name": "zzz"}, r"unknown filter 'zzz'.*'none', 'bank'"),
+        ({"name": "zzz"}, r"unknown filter 'zzz'.*'bank', 'multiscale'"),
         ({"name": "bank", "kernel": 3}, r"'bank' has no option 'kernel'.*'kernel_size'"),
         ({"name": "fir", "activation": "relu"}, "'fir' has no option 'activation'"),
         ({"name": "depthwise"}, "'depthwise' needs dim"),

@@ -1,4 +1,4 @@
-"""The README's example of filters in someone's model runs as it stands there."""
+"""The README's example of filters in another model runs as printed."""
 
 from __future__ import annotations
 

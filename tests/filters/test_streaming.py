@@ -10,28 +10,21 @@ from tests.filters.cases import CASES, DIM, build
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("pieces", [[1] * 17, [5, 1, 1, 7, 3], [17]], ids=str)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)], ids=str
-)
-def test_stream_equals_batch(
-    case: str, pieces: list[int], dtype: torch.dtype, tolerance: float
-) -> None:
-    filter = build(case, causal=True, dtype=dtype)
-    x = torch.randn(3, 17, DIM, dtype=dtype)
-    stream = FilterStream(filter)
-    with torch.no_grad():
-        for _ in range(2):
+@torch.no_grad()
+def test_stream_equals_batch(case: str) -> None:
+    for dtype, tolerance in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
+        filter = build(case, causal=True, dtype=dtype)
+        x = torch.randn(3, 17, DIM, dtype=dtype)
+        stream = FilterStream(filter)
+        for pieces in ([1] * 17, [5, 1, 1, 7, 3], [17]):
             y = torch.cat([stream.step(piece) for piece in torch.split(x, pieces, dim=1)], dim=1)
             torch.testing.assert_close(y, filter(x), rtol=tolerance, atol=tolerance)
             stream.reset()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_filter_that_is_not_causal_refuses(case: str) -> None:
-    filter = build(case, causal=False)
-    with pytest.raises(ValueError, match=f"'{filter.name}' is not causal.*causal=True"):
-        FilterStream(filter)
+def test_a_filter_that_is_not_causal_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'bank' is not causal.*causal=True"):
+        FilterStream(build("bank-even", causal=False))
 
 
 def test_streams_are_independent() -> None:

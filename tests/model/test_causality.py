@@ -1,4 +1,4 @@
-"""A future symbol changes no bit of an earlier logit: for every filter, position and backend."""
+"""A later symbol changes no bit of an earlier logit, for every filter, position and backend."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from spaudio.filters import filterbank
 from spaudio.filters.fused import cpu
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.language import LanguageModel
-from tests.filters.cases import CASES
+from tests.filters.cases import CASES, spread
 from tests.filters.causality import assert_causal
 
 SYMBOLS = 27
-# Widths that fill 4, 8 and 16 lanes and leave a rest; lengths about the windows of 8 tokens that
-# the matrix backend computes at once, and more than one block of the native one.
+# Widths that are no multiple of 8 or 16 lanes; lengths near the windows of 8 tokens of the backend
+# "gemm", and more than one block of the native one.
 SHAPES = [(20, 7), (44, 33)]
 BANKS = sorted(name for name in CASES if name.startswith(("bank", "multiscale", "adaptive")))
 PLAIN = sorted(set(CASES) - set(BANKS))
-# Of each bank on each backend; the others know no backend.
+# Banks with each backend; the other filters have no backends.
 CHOICES = [(c, b) for c in BANKS for b in ("cpu", "gemm")] + [(c, "gemm") for c in PLAIN]
 
 
-@pytest.mark.parametrize(("case", "backend"), CHOICES)
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
-@pytest.mark.parametrize("place", ["after", "attention"])
+@pytest.mark.parametrize(
+    ("choice", "positions", "place"),
+    spread(CHOICES, ["rotary", "learned", "none"], ["after", "attention"]),
+)
 def test_earlier_logits_keep_their_bits(
-    case: str, backend: str, positions: str, place: str, monkeypatch: pytest.MonkeyPatch
+    choice: tuple[str, str], positions: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    case, backend = choice
     if backend == "cpu" and cpu.library() is None:
         pytest.skip("the native kernel was not built")
     monkeypatch.setenv("SPAUDIO_FILTER_BACKEND", backend)

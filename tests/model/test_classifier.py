@@ -7,14 +7,14 @@ from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import make_pooling
-from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
 
 
 @pytest.mark.parametrize("kind", ["mean", "attention"])
-def test_pooling_ignores_padding_whatever_stands_there(kind: str) -> None:
+def test_pooling_ignores_padding(kind: str) -> None:
     pooling = make_pooling(kind, 4)
     x = torch.randn(2, 6, 4)
     padding = torch.zeros(2, 6, dtype=torch.bool)
@@ -46,22 +46,20 @@ def test_counts_filter_parameters() -> None:
     assert count_parameters(bank)[0] == count_parameters(plain)[0] + 2 * 4 * (3 + 1)
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"name": "bonk"}, "bank"), ({"name": "bank", "num_filter": 3}, "num_filter")],
-)
-def test_unknown_filters_and_options_are_named(options: dict[str, object], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        Classifier(10, 3, SHAPE, options)
-
-
-def test_unknown_pooling_is_named() -> None:
+def test_unknown_settings_are_named() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'bank'"):
+        Classifier(10, 3, SHAPE, {"name": "bonk"})
+    with pytest.raises(ConfigError, match="num_filter"):
+        Classifier(10, 3, SHAPE, {"name": "bank", "num_filter": 3})
     with pytest.raises(ConfigError, match="'max'"):
         make_pooling("max", 4)
 
 
-def test_a_learned_front_end_stands_before_the_projection() -> None:
-    front_end = WaveformFrontEnd(WaveformConfig(1000, num_filters=4, kernel=0.02), stack=2)
+def test_a_learned_front_end_is_trained_with_the_model() -> None:
+    bank = WaveformConfig(num_filters=4, kernel=0.02)
+    front_end = WaveformFrontEnd(
+        TokenConfig(sample_rate=1000, front_end="waveform", stack=2, waveform=bank)
+    )
     model = Classifier(8, 3, SHAPE, {"name": "none"}, front_end=front_end).eval()
     samples = torch.randn(2, 7, 20)
     padding = torch.zeros(2, 7, dtype=torch.bool)

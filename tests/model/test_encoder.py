@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
+from spaudio.filters.transformer import rotary
 from spaudio.model.encoder import Encoder, EncoderConfig
-from spaudio.model.positions import LearnedPositions, Rotary, rotate
+from spaudio.model.positions import LearnedPositions
 
 
 def encoder(filter_name: str = "none", **settings: object) -> Encoder:
@@ -47,16 +48,23 @@ def test_layers_equal_torchs_own_pre_norm_layer() -> None:
     torch.testing.assert_close(ours(x), ours.norm(theirs(x)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
-@pytest.mark.parametrize("filter_name", ["none", "bank"])
-@pytest.mark.parametrize("place", ["after", "attention"])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("positions", "filter_name", "place", "causal"),
+    [
+        ("rotary", "bank", "after", False),
+        ("rotary", "none", "after", True),
+        ("learned", "bank", "attention", True),
+        ("learned", "none", "after", False),
+        ("none", "bank", "attention", False),
+        ("none", "bank", "after", True),
+    ],
+)
 def test_a_clip_alone_equals_the_same_clip_padded_in_a_batch(
     positions: str, filter_name: str, place: str, causal: bool
 ) -> None:
     model = encoder(filter_name, positions=positions, causal=causal, filter_place=place)
     short, long = torch.randn(1, 7, 16), torch.randn(1, 12, 16)
-    batch = torch.full((2, 12, 16), 1e3)  # what stands at padding must not matter
+    batch = torch.full((2, 12, 16), 1e3)  # padding must have no effect
     batch[0, :7], batch[1] = short[0], long[0]
     padding = torch.zeros(2, 12, dtype=torch.bool)
     padding[0, 7:] = True
@@ -66,7 +74,7 @@ def test_a_clip_alone_equals_the_same_clip_padded_in_a_batch(
 
 
 def influence(model: Encoder, at: int, padding: Tensor | None = None) -> Tensor:
-    """Which input tokens move the output at one token, by gradient."""
+    """Which input tokens affect the output at one token, by gradient."""
     x = torch.randn(1, 10, 16, requires_grad=True)
     model(x, padding)[0, at].square().sum().backward()
     assert x.grad is not None
@@ -74,23 +82,11 @@ def influence(model: Encoder, at: int, padding: Tensor | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("filter_name", ["none", "bank"])
-def test_causal_is_one_flag(filter_name: str, padded: bool) -> None:
+def test_causal_is_one_flag(padded: bool) -> None:
     padding = torch.zeros(1, 10, dtype=torch.bool) if padded else None
-    seen = influence(encoder(filter_name, causal=True), 4, padding)
+    seen = influence(encoder("bank", causal=True), 4, padding)
     assert seen.tolist() == [True] * 5 + [False] * 5
-    assert influence(encoder(filter_name), 4, padding).all()
-
-
-def test_rotary_scores_depend_on_the_distance_alone() -> None:
-    rotary = Rotary(8)
-    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
-
-    def score(at: int, other: int) -> Tensor:
-        return (rotate(q, rotary(1, at)) * rotate(k, rotary(1, other))).sum()
-
-    torch.testing.assert_close(score(3, 10), score(40, 47), atol=1e-5, rtol=1e-4)
-    assert not torch.isclose(score(3, 10), score(3, 12), atol=1e-3)
+    assert influence(encoder("bank"), 4, padding).all()
 
 
 def test_order_matters_only_with_positions() -> None:
@@ -123,7 +119,7 @@ def test_bad_shapes_are_named(settings: dict[str, object], named: str) -> None:
         encoder(**settings)
 
 
-def test_one_filter_a_layer() -> None:
+def test_one_filter_per_layer() -> None:
     with pytest.raises(ConfigError, match="each of the 4 layers; got 1"):
         Encoder(EncoderConfig(dim=16), [nn.Identity()])
 
@@ -134,7 +130,7 @@ def test_a_filter_stands_where_it_is_placed() -> None:
     assert not torch.allclose(after(x), before(x), atol=1e-4)
     layer, bank = before.layers[0], before.filters[0]
     read = bank(layer.attention_norm(x))
-    y = x + layer.attention(read, None, before.rotary(9) if before.rotary else None)
+    y = x + layer.attention(read, None, rotary(9, 8))
     expected = y + layer.feed_forward(y)
     single = Encoder(EncoderConfig(dim=16, layers=1, heads=2, dropout=0.0,
                                    filter_place="attention"), [bank])  # fmt: skip
@@ -143,9 +139,9 @@ def test_a_filter_stands_where_it_is_placed() -> None:
 
 
 def test_chosen_layers_and_unknown_places_are_checked() -> None:
-    config = EncoderConfig(layers=3, filter_layers=(0, 2))
+    config = EncoderConfig(layers=3, filter_layers=[0, 2])
     assert [config.has_filter(i) for i in range(3)] == [True, False, True]
     with pytest.raises(ConfigError, match="counts from 0 to 2; got 3"):
-        EncoderConfig(layers=3, filter_layers=(0, 3))
+        EncoderConfig(layers=3, filter_layers=[0, 3])
     with pytest.raises(ConfigError, match="'middle'"):
         EncoderConfig(filter_place="middle")

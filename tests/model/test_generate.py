@@ -1,4 +1,4 @@
-"""Generation: with the cache as without, and draws that follow the logits."""
+"""Generation: the cache changes nothing, and draws follow the logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spaudio.errors import ConfigError
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.generate import draw, generate, window_start
 from spaudio.model.language import LanguageModel
-from tests.filters.cases import CASES
+from tests.filters.cases import CASES, spread
 
 PROMPT = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
@@ -20,16 +20,21 @@ def model(case: str = "bank-even", **settings: object) -> LanguageModel:
     made = LanguageModel(27, EncoderConfig(**shape), CASES[case])  # type: ignore[arg-type]
     with torch.no_grad():
         for weight in made.parameters():
-            weight.mul_(4)  # lest an untrained model repeat one symbol for ever
+            weight.mul_(4)  # or an untrained model would repeat one symbol
     return made
 
 
-@pytest.mark.parametrize("case", ["none", "multiscale", "adaptive", "haar", "depthwise-even"])
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
-@pytest.mark.parametrize("place", ["after", "attention"])
+@pytest.mark.parametrize(
+    ("case", "positions", "place"),
+    spread(
+        ["none", "multiscale", "adaptive", "haar", "depthwise-even"],
+        ["rotary", "learned"],
+        ["after", "attention"],
+    ),
+)
 def test_greedy_with_cache_equals_greedy_without(case: str, positions: str, place: str) -> None:
     made = model(case, positions=positions, filter_place=place)
-    # Three contexts long, so that the window starts anew several times.
+    # Three contexts long, so that the window moves several times.
     with_cache, without = (
         generate(made, PROMPT, 30, temperature=0, cached=cached) for cached in (True, False)
     )
@@ -45,11 +50,10 @@ def test_greedy_takes_the_most_probable_symbol_of_a_full_pass() -> None:
     assert torch.equal(made(symbols)[:, 4:-1].argmax(-1), drawn)
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_seed_fixes_the_draws_and_the_model_keeps_its_mode(cached: bool) -> None:
+def test_a_seed_fixes_the_draws_and_the_model_keeps_its_mode() -> None:
     made = model(dropout=0.5).train()
     first, again, other = (
-        generate(made, PROMPT, 25, cached=cached, generator=torch.Generator().manual_seed(seed))
+        generate(made, PROMPT, 25, generator=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)

@@ -9,13 +9,13 @@ import torch
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 pytest.importorskip("huggingface_hub")
 from spaudio.model.saved import SavedClassifier
 
-SHAPE = EncoderConfig(dim=16, layers=2, heads=2, filter_layers=(1,))
+SHAPE = EncoderConfig(dim=16, layers=2, heads=2, filter_layers=[1])
 LABELS = ["dog", "cat", "owl"]
 
 
@@ -33,8 +33,11 @@ def test_a_model_comes_back_to_the_bit(options: dict[str, object], tmp_path: Pat
 
 
 def test_a_learned_front_end_comes_back_with_its_model(tmp_path: Path) -> None:
-    config = WaveformConfig(1000, num_filters=4, kernel=0.02, pooling="max", init="random")
-    front_end = WaveformFrontEnd(config, stack=2, normalise="clip_std")
+    bank = WaveformConfig(num_filters=4, kernel=0.02, pooling="max", init="random")
+    config = TokenConfig(
+        sample_rate=1000, front_end="waveform", stack=2, normalise="clip_std", waveform=bank
+    )
+    front_end = WaveformFrontEnd(config)
     x = torch.randn(2, 7, 20)
     front_end.fit_normaliser([(x, torch.zeros(2, 7, dtype=torch.bool))])
     model = Classifier(8, 3, SHAPE, {"name": "none"}, front_end=front_end).eval()
@@ -50,7 +53,7 @@ def test_a_learned_front_end_comes_back_with_its_model(tmp_path: Path) -> None:
     [
         ({"filter_options": {"name": "os.system"}}, "os.system"),
         ({"encoder": {"_target_": "os.system"}}, "_target_"),
-        ({"tokens": {"name": "os.system", "sample_rate": 8000}}, "os.system"),
+        ({"tokens": {"front_end": "os.system", "sample_rate": 8000}}, "os.system"),
     ],
 )
 def test_a_config_names_settings_and_never_code(

@@ -1,4 +1,4 @@
-"""An encoder fed in pieces equals the full pass."""
+"""A streamed encoder equals the full pass."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.stream import EncoderStream
-from tests.filters.cases import CASES
+from tests.filters.cases import CASES, spread
 
 TOKENS = 17
-# Rounding: products of other shapes add in another order. EncoderStream's docstring states these.
+# Products of other shapes sum in another order. The docstring of EncoderStream states these.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -27,23 +27,21 @@ def in_pieces(stream: EncoderStream, x: Tensor, pieces: list[int]) -> Tensor:
     return torch.cat([stream.step(piece) for piece in torch.split(x, pieces, dim=1)], dim=1)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
-@pytest.mark.parametrize("place", ["after", "attention"])
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("case", "positions", "place"),
+    spread(CASES, ["rotary", "learned", "none"], ["after", "attention"]),
+)
 @torch.no_grad()
-def test_pieces_of_any_size_equal_the_full_pass(
-    case: str, positions: str, place: str, dtype: torch.dtype
-) -> None:
-    model = encoder(case, positions=positions, filter_place=place).to(dtype)
-    x = torch.randn(3, TOKENS, 12, dtype=dtype)
-    whole, tolerance = model(x), TOLERANCE[dtype]
-    stream = EncoderStream(model)
-    for pieces in ([1] * TOKENS, [5, 1, 1, 7, 3], [1, 16], [TOKENS]):
-        y = in_pieces(stream, x, pieces)
-        torch.testing.assert_close(y, whole, rtol=tolerance, atol=tolerance)
-        assert stream.tokens == TOKENS
-        stream.reset()
+def test_pieces_of_any_size_equal_the_full_pass(case: str, positions: str, place: str) -> None:
+    for dtype, tolerance in TOLERANCE.items():
+        model = encoder(case, positions=positions, filter_place=place).to(dtype)
+        x = torch.randn(3, TOKENS, 12, dtype=dtype)
+        whole, stream = model(x), EncoderStream(model)
+        for pieces in ([1] * TOKENS, [5, 1, 1, 7, 3], [1, 16], [TOKENS]):
+            y = in_pieces(stream, x, pieces)
+            torch.testing.assert_close(y, whole, rtol=tolerance, atol=tolerance)
+            assert stream.tokens == TOKENS
+            stream.reset()
 
 
 @torch.no_grad()
@@ -62,7 +60,7 @@ def test_rotary_positions_go_on_and_learned_ones_end() -> None:
 
 @torch.no_grad()
 def test_streams_are_independent() -> None:
-    model = encoder("adaptive", filter_layers=(1,))
+    model = encoder("adaptive", filter_layers=[1])
     x = torch.randn(2, 9, 12)
     first, second = EncoderStream(model), EncoderStream(model)
     both = [
