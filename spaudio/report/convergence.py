@@ -7,10 +7,10 @@ validation loss in its log. Between two measurements the loss is interpolated li
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rich.table import Table
 
@@ -44,19 +44,18 @@ class Curve:
         """The lowest loss."""
         return min(self.losses)
 
-    def reached(self, loss: float) -> dict[str, float] | None:
-        """Returns what it took to reach a loss, by quantity, or None if it was not reached."""
+    def per_step(self, quantity: str) -> float:
+        """Returns what a step takes."""
+        return self.spent[quantity][-1] / self.spent["steps"][-1]
+
+    def until(self, loss: float, quantity: str) -> float | None:
+        """Returns what it took to reach a loss, or None if it was not reached."""
+        spent = self.spent[quantity]
         i = next((i for i, here in enumerate(self.losses) if here <= loss), None)
-        if i is None:
-            return None
-        if i == 0:
-            return {name: values[0] for name, values in self.spent.items()}
+        if i is None or i == 0:
+            return None if i is None else spent[0]
         before, here = self.losses[i - 1], self.losses[i]
-        share = (before - loss) / (before - here)
-        return {
-            name: values[i - 1] + share * (values[i] - values[i - 1])
-            for name, values in self.spent.items()
-        }
+        return spent[i - 1] + (before - loss) / (before - here) * (spent[i] - spent[i - 1])
 
 
 @dataclass
@@ -68,25 +67,44 @@ class Convergence:
         baseline: Name of its baseline.
         parameters: Number of parameters of the model.
         curves: Its runs, by seed.
-        paired: Number of seeds that both have.
-        differences: Lowest loss minus that of the baseline, one per paired seed.
-        test_differences: Loss of the test split minus that of the baseline, one per paired seed
-            for which both were measured.
-        step_ratio: What a step takes relative to one of the baseline, by quantity; mean over
-            paired seeds.
-        ratios: What it took to reach the baseline's best loss, relative to the baseline, by
-            quantity; one per paired seed that reached it.
+        pairs: Its run and that of the baseline, for each seed that both have.
     """
 
     name: str
     baseline: str
     parameters: int
     curves: dict[int, Curve]
-    paired: int = 0
-    differences: list[float] = field(default_factory=list)
-    test_differences: list[float] = field(default_factory=list)
-    step_ratio: dict[str, float] = field(default_factory=dict)
-    ratios: dict[str, list[float]] = field(default_factory=dict)
+    pairs: list[tuple[Curve, Curve]]
+
+    @property
+    def differences(self) -> list[float]:
+        """Lowest loss minus that of the baseline, one per pair."""
+        return [curve.best - base.best for curve, base in self.pairs]
+
+    @property
+    def test_differences(self) -> list[float]:
+        """Test loss minus that of the baseline, one per pair for which both were measured."""
+        return [
+            curve.test_loss - base.test_loss
+            for curve, base in self.pairs
+            if curve.test_loss is not None and base.test_loss is not None
+        ]
+
+    def knows(self, quantity: str) -> bool:
+        """Returns whether all runs have recorded a quantity."""
+        return all(quantity in curve.spent for pair in self.pairs for curve in pair)
+
+    def step_ratio(self, quantity: str) -> float:
+        """Returns what a step takes relative to one of the baseline, the mean over pairs."""
+        return fmean(c.per_step(quantity) / base.per_step(quantity) for c, base in self.pairs)
+
+    def ratios(self, quantity: str) -> list[float]:
+        """Returns what it took to reach the baseline's best loss, relative to the baseline.
+
+        There is one value per pair that reached it.
+        """
+        found = [(c.until(b.best, quantity), b.until(b.best, quantity)) for c, b in self.pairs]
+        return [took / its for took, its in found if took is not None and its is not None]
 
 
 def read_step_costs(file: Path) -> dict[str, float]:
@@ -131,42 +149,21 @@ def measure_convergence(
             lacks a setting.
     """
     baselines = {_shared(group): group for group in groups if _filter(group) == _plain(baseline)}
-    return [_measure(group, baselines, step_costs, baseline) for group in groups]
-
-
-def _measure(
-    group: Group,
-    baselines: Mapping[str, Group],
-    step_costs: Mapping[str, float] | None,
-    baseline: str,
-) -> Convergence:
-    base = baselines.get(_shared(group))
-    if base is None:
-        raise DataError(
-            f"{group.name} has no baseline: add runs that differ in filter={baseline} alone"
-        )
-    curves, others = _curves(group, step_costs), _curves(base, step_costs)
-    pairs = [(curves[seed], others[seed]) for seed in sorted(set(curves) & set(others))]
-    if not pairs:
-        raise DataError(
-            f"{group.name} shares no seed with its baseline; run both on the same seeds"
-        )
-    found = Convergence(
-        group.name, base.name, group.records[0].facts["num_params"], curves, len(pairs)
-    )
-    for curve, other in pairs:
-        found.differences.append(curve.best - other.best)
-        if curve.test_loss is not None and other.test_loss is not None:
-            found.test_differences.append(curve.test_loss - other.test_loss)
-        took, its = curve.reached(other.best), other.reached(other.best)
-        for quantity in took or {}:
-            if took and its and quantity in its:
-                found.ratios.setdefault(quantity, []).append(took[quantity] / its[quantity])
-    for quantity in QUANTITIES[1:]:
-        if all(quantity in curve.spent for pair in pairs for curve in pair):
-            found.step_ratio[quantity] = statistics.fmean(
-                _per_step(curve, quantity) / _per_step(other, quantity) for curve, other in pairs
+    found = []
+    for group in groups:
+        base = baselines.get(_shared(group))
+        if base is None:
+            raise DataError(
+                f"{group.name} has no baseline: add runs that differ in filter={baseline} alone"
             )
+        curves, others = _curves(group, step_costs), _curves(base, step_costs)
+        pairs = [(curves[seed], others[seed]) for seed in sorted(set(curves) & set(others))]
+        if not pairs:
+            raise DataError(
+                f"{group.name} shares no seed with its baseline; run both on the same seeds"
+            )
+        parameters = group.records[0].facts["num_params"]
+        found.append(Convergence(group.name, base.name, parameters, curves, pairs))
     return found
 
 
@@ -179,8 +176,7 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
     Returns:
         The table for the terminal, and the same as Markdown. Columns without values are left out.
     """
-    known = {name for one in found for curve in one.curves.values() for name in curve.spent}
-    quantities = [quantity for quantity in QUANTITIES if quantity in known]
+    quantities = [q for q in QUANTITIES if any(one.knows(q) for one in found)]
     tested = any(one.test_differences for one in found)
     header = [
         "setting",
@@ -200,7 +196,7 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
             one.name,
             str(len(one.curves)),
             f"{one.parameters:,}",
-            *(f"{one.step_ratio[q]:.2f}" if q in one.step_ratio else "-" for q in quantities[1:]),
+            *(f"{one.step_ratio(q):.2f}" if one.knows(q) else "-" for q in quantities[1:]),
             plus_minus([curve.best for curve in one.curves.values()]),
             *(
                 "baseline" if itself else plus_minus(values, sign=True) if values else "-"
@@ -213,25 +209,29 @@ def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
     )
 
 
+def _ratio(one: Convergence, quantity: str) -> str:
+    """Formats a ratio. If some seeds did not reach the loss, their number is given instead."""
+    if not one.knows(quantity):
+        return "-"
+    ratios = one.ratios(quantity)
+    missed = len(one.pairs) - len(ratios)
+    return f"not reached ({missed} of {len(one.pairs)})" if missed else plus_minus(ratios, digits=2)
+
+
 def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, Curve]:
     """Returns the curves of a group by seed."""
-    step_seconds = None
-    if step_costs is not None:
-        setting = _plain(group.name).removeprefix("filter=")
-        if setting not in step_costs:
-            raise DataError(
-                f"the step costs lack {group.name}; time it too: "
-                f'python -m spaudio.bench step RECIPE --filter "{setting}"'
-            )
-        step_seconds = step_costs[setting]
+    setting = _plain(group.name)
+    if step_costs is not None and setting not in step_costs:
+        raise DataError(
+            f"the step costs lack {group.name}; time it too: "
+            f'python -m spaudio.bench step RECIPE --filter "{setting}"'
+        )
     curves: dict[int, Curve] = {}
     for record in group.records:
-        if record.facts["seed"] in curves:
-            raise DataError(
-                f"{record.name} repeats seed {record.facts['seed']} of {group.name}; leave one "
-                "run out"
-            )
-        curves[record.facts["seed"]] = _curve(record, step_seconds)
+        seed = record.facts["seed"]
+        if seed in curves:
+            raise DataError(f"{record.name} repeats seed {seed} of {group.name}; leave one run out")
+        curves[seed] = _curve(record, None if step_costs is None else step_costs[setting])
     return curves
 
 
@@ -252,23 +252,10 @@ def _curve(record: Record, step_seconds: float | None) -> Curve:
     return Curve(losses, spent, record.facts.get("test.loss"))
 
 
-def _per_step(curve: Curve, quantity: str) -> float:
-    return curve.spent[quantity][-1] / curve.spent["steps"][-1]
-
-
-def _ratio(one: Convergence, quantity: str) -> str:
-    """Formats a ratio. If some seeds did not reach the loss, their number is given instead."""
-    missed = one.paired - len(one.ratios.get("steps", []))
-    if missed:
-        return f"not reached ({missed} of {one.paired})"
-    return plus_minus(one.ratios[quantity], digits=2) if quantity in one.ratios else "not counted"
-
-
 def _filter(group: Group) -> str:
     """Returns a group's filter and its options as the benchmark of steps takes them."""
     options = {key: value for key, value in group.settings.items() if key.startswith("filter.")}
-    options.pop("filter.name", None)
-    name = str(group.records[0].settings["filter.name"])
+    name = options.pop("filter.name", group.records[0].settings["filter.name"])
     return _plain(",".join([name, *(f"{key}={value}" for key, value in options.items())]))
 
 
@@ -279,5 +266,5 @@ def _shared(group: Group) -> str:
 
 
 def _plain(name: str) -> str:
-    """Removes spaces, which have no meaning in the name of a setting."""
+    """Removes spaces, and the key of the filter, from the name of a setting."""
     return name.removeprefix("filter=").replace(" ", "")

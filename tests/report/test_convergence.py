@@ -40,14 +40,14 @@ def test_steps_and_seconds_to_the_baseline_s_best_loss(tmp_path: Path) -> None:
         run("bank", [3.0, 0.5, 0.4, 0.4], seed=1, second=2.0),
     ]
     none, bank = measure_convergence(group_runs(runs))
-    assert none.ratios["steps"] == [1.0, 1.0]
+    assert none.ratios("steps") == [1.0, 1.0]
     assert bank.differences == pytest.approx([-0.6, -0.6])
     # Seed 0 reaches 1.5 halfway between steps 20 and 30; the baseline took 40.
     # Seed 1 reaches 1.0 after 4/5 of steps 10 to 20; the baseline took 30.
-    assert bank.ratios["steps"] == pytest.approx([25 / 40, 18 / 30])
-    assert bank.ratios["seconds"] == pytest.approx([50 / 40, 36 / 30])
-    assert bank.ratios["FLOPs"] == pytest.approx([25 / 40, 18 / 30])
-    assert bank.step_ratio["seconds"] == pytest.approx(2.0)
+    assert bank.ratios("steps") == pytest.approx([25 / 40, 18 / 30])
+    assert bank.ratios("seconds") == pytest.approx([50 / 40, 36 / 30])
+    assert bank.ratios("FLOPs") == pytest.approx([25 / 40, 18 / 30])
+    assert bank.step_ratio("seconds") == pytest.approx(2.0)
     # Test losses are 1.15 and 1.75, 0.65 and 1.45.
     assert bank.test_differences == pytest.approx([-0.6, -0.8])
     _, markdown = lay_out([none, bank])
@@ -71,8 +71,8 @@ def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
     assert found[2].name == "filter=bank, filter.layers=[0, 1]"
     # The baseline takes 30 steps of 0.2 s, the bank 20 of 0.3 s; the runs' seconds are not read.
     assert found[0].curves[0].spent["seconds"] == pytest.approx([2.0, 4.0, 6.0])
-    assert found[1].ratios["seconds"] == pytest.approx([20 * 0.3 / (30 * 0.2)])
-    assert found[2].step_ratio["seconds"] == pytest.approx(1.25)
+    assert found[1].ratios("seconds") == pytest.approx([20 * 0.3 / (30 * 0.2)])
+    assert found[2].step_ratio("seconds") == pytest.approx(1.25)
     assert "CPU" not in lay_out(found)[1]
     file.write_text(json.dumps({"rows": entries[:2]}))
     with pytest.raises(DataError, match=r'lack .*--filter "bank,filter.layers=\[0,1\]"'):
@@ -95,7 +95,7 @@ def test_the_baseline_can_be_another_filter() -> None:
     assert {one.baseline for one in found} == {"filter=depthwise"}
     differences = [one.differences[0] for one in found]
     assert differences == pytest.approx([1.0, 0.0, 0.5, -0.5])
-    assert found[3].ratios["steps"] == pytest.approx([20 / 30])
+    assert found[3].ratios("steps") == pytest.approx([20 / 30])
     assert lay_out(found)[1].count("not reached (1 of 1)") == 2 * 3
     found = measure_convergence(groups, baseline="depthwise, filter.kernel_size=32")
     assert {one.baseline for one in found} == {"filter=depthwise, filter.kernel_size=32"}
