@@ -15,10 +15,10 @@ from spaudio.audio.source import find_root
 
 WHERE = (
     "fetch https://github.com/soerenab/AudioMNIST/archive/refs/heads/master.zip (GitHub makes it "
-    "on demand and publishes no checksum, so it is not fetched unasked)"
+    "on demand and publishes no checksum, so it is not downloaded automatically)"
 )
-#: Speakers of the test split of each fold for the task "digit", in upstream's order:
-#: audiomnist/train/splits.py. As there, the fold before (of the first, the last) validates.
+#: Test speakers of each fold for the task "digit", in the order of upstream's
+#: audiomnist/train/splits.py. As there, the fold before (for the first, the last) is validation.
 FOLDS = (
     (26, 52, 60, 18, 32, 42, 5, 13, 22, 33, 45, 51),
     (28, 56, 7, 19, 35, 1, 6, 16, 23, 34, 46, 53),
@@ -39,7 +39,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
 
     Raises:
         ConfigError: If ``source`` is missing.
-        DataError: If the source is laid out otherwise.
+        DataError: If the source has another layout.
     """
     root = find_root(source, work, "data/audioMNIST_meta.txt", WHERE)
     clips = [

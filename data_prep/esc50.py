@@ -1,4 +1,4 @@
-"""ESC-50: 2,000 environmental sounds of 5 s in 50 classes and 5 official folds; and ESC-10 in it.
+"""ESC-50: 2,000 environmental sounds of 5 s in 50 classes and 5 official folds, and ESC-10.
 
 Source: https://github.com/karolpiczak/ESC-50 (CC BY-NC 3.0; the subset ESC-10: CC BY 3.0).
 
@@ -17,7 +17,7 @@ from spaudio.errors import ConfigError, DataError
 CLASSES = {"esc50": 50, "esc10": 10}
 WHERE = (
     "fetch https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip (600 MB; GitHub "
-    "makes it on demand and publishes no checksum, so it is not fetched unasked)"
+    "makes it on demand and publishes no checksum, so it is not downloaded automatically)"
 )
 
 
@@ -31,7 +31,7 @@ def prepare(work: Path, *, source: str | None = None, subset: str = "esc50") -> 
 
     Raises:
         ConfigError: If ``source`` is missing or ``subset`` unknown.
-        DataError: If the source is laid out otherwise, or lacks classes.
+        DataError: If the source has another layout, or lacks classes.
     """
     if subset not in CLASSES:
         raise ConfigError(f"subset={subset!r}; expected {' or '.join(CLASSES)}")

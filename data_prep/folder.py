@@ -1,9 +1,9 @@
-r"""Any folder of class sub-folders, in any format that `spaudio.audio` decodes.
+r"""Any folder with one sub-folder per class, in any format that `spaudio.audio` decodes.
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
 
-``DIR/<class>/**/<clip>`` is split by seed; ``DIR/{train,valid,test}/<class>/**/<clip>`` is split as
-it stands. Files that are not audio, and hidden ones, are passed over.
+``DIR/<class>/**/<clip>`` is split at random, by a seed;
+``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not audio are skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SPLITS = {
     "testing": "test",
 }
 _SHOWN = 5  # names in an error's message
-_FEWEST = 3  # clips of a class: one each to train, validate and test
+_FEWEST = 3  # clips per class: one each to train, validate and test
 
 
 def prepare(
@@ -49,16 +49,17 @@ def prepare(
     Args:
         work: Folder to unpack into, if ``source`` is an archive.
         source: The folder, or a zip or tar archive of it.
-        group_regex: Regular expression, searched for in a clip's path relative to ``source``; its
-            first capture group, or the whole match, names the clip's group (speaker, recording,
-            site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits by clip.
-        test_fraction: Share of the clips to test on; unused where folders give the split.
-        valid_fraction: Share of the clips to validate on; likewise.
+        group_regex: Regular expression that is searched for in a clip's path, relative to
+            ``source``. Its first capture group, or the whole match, is the clip's group (speaker,
+            recording, site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits
+            by clip.
+        test_fraction: Share of the clips to test on; unused if folders give the split.
+        valid_fraction: Share of the clips to validate on; unused if folders give the split.
         split_seed: Decides the split.
 
     Raises:
         ConfigError: If an option is missing or out of range.
-        DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip lies
+        DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip is
             outside the class folders or does not match ``group_regex``, or the groups cannot be
             split as asked.
     """
@@ -88,7 +89,7 @@ def prepare(
 
 
 def _top(folder: Path) -> Path:
-    """Steps into the one folder that an archive usually holds."""
+    """Returns the single top folder of an archive, where it has one."""
     visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
     if len(visible) == 1 and visible[0].is_dir():
         inner = [path for path in visible[0].iterdir() if not is_hidden(path.name)]
@@ -105,8 +106,8 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         return False
     if others := sorted(top for top in tops if top.lower() not in _SPLITS):
         raise DataError(
-            f"{root}: holds train and test, and beside them {_some(others)}; give either classes "
-            "or splits at the top"
+            f"{root}: holds train and test, and beside them {_some(others)}; the top folders must "
+            "be either classes or splits"
         )
     return True
 
@@ -116,7 +117,7 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
     level = 1 if by_folder else 0
     if len(parts) < level + 2:
         raise DataError(
-            f"{root / path}: lies outside the class folders; move it into one, or remove it"
+            f"{root / path}: is outside the class folders; move it into one, or remove it"
         )
     split = _SPLITS[parts[0].lower()] if by_folder else "train"
     return SourceClip(path=path, label=parts[level], split=split, group=path)
@@ -143,7 +144,7 @@ def _with_groups(clips: Sequence[SourceClip], group_regex: str | None) -> list[S
         pattern = re.compile(group_regex)
     except re.error as error:
         raise ConfigError(
-            f"group_regex={group_regex!r} is no regular expression ({error})"
+            f"group_regex={group_regex!r} is not a regular expression ({error})"
         ) from error
     groups: dict[str, str] = {}
     for clip in clips:

@@ -26,7 +26,7 @@ from spaudio.audio.source import Part, link_parts, open_parts, read_table
 from spaudio.errors import DataError
 
 HOST = "https://zenodo.org/records/4060432/files"
-# MD5 as Zenodo lists them.
+# MD5 as Zenodo publishes them.
 FILES = {
     "dev_audio": {
         "z01": "faa7cf4cc076fc34a44a479a5ed862a3",
@@ -52,7 +52,7 @@ _MOST = 0xFFFF_FFFF
 
 
 def prepare(work: Path, *, source: str | None = None) -> SourceClips:
-    """Lists the clips, split as published; each is a group of its own.
+    """Lists the clips, split as published; each clip is its own group.
 
     Args:
         work: Folder to download and unpack into.
@@ -60,7 +60,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
             None downloads.
 
     Raises:
-        DataError: If parts are missing, a table is damaged, or a download is not the one known.
+        DataError: If parts are missing, a table is damaged, or a download has another checksum.
     """
     parts = [
         Part(
@@ -90,7 +90,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
 
 
 def open_split_zip(archive: Path) -> IO[bytes]:
-    """Opens a zip, joined with its ``.z01``, ``.z02``, ... where they lie beside it.
+    """Opens a zip, joined with its ``.z01``, ``.z02``, ... if they are in the same folder.
 
     Raises:
         DataError: If the directory is damaged or a piece is missing.
@@ -102,7 +102,7 @@ def open_split_zip(archive: Path) -> IO[bytes]:
 
 
 class SplitZip(io.RawIOBase):
-    """A read-only file: the pieces of a split zip, with a directory that fits all of them.
+    """A read-only file that joins the pieces of a split zip, with one directory for all of them.
 
     Args:
         paths: The pieces in order, the one with the directory last.
@@ -140,11 +140,11 @@ class SplitZip(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """Position from the start of all pieces."""
+        """Returns the position from the start of all pieces."""
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Reads up to the end of a piece; 0 is the end of all."""
+        """Reads up to the end of a piece; returns 0 at the end of all."""
         for stream, start, end in zip(self._streams, self._starts, self._ends, strict=True):
             if start <= self._position < end:
                 stream.seek(self._position - start)
@@ -162,7 +162,7 @@ class SplitZip(io.RawIOBase):
 
 
 def _directory(paths: Sequence[Path], starts: Sequence[int]) -> tuple[int, bytes]:
-    """Where the directory began, counted from the start of all; and the one to put there."""
+    """Returns where the directory starts, counted over all pieces, and its replacement."""
     with paths[-1].open("rb") as file:
         # The end record is followed by a comment of at most 64 KiB.
         file.seek(max(0, starts[-1] - starts[-2] - (1 << 16) - _END.size))
@@ -187,7 +187,7 @@ def _directory(paths: Sequence[Path], starts: Sequence[int]) -> tuple[int, bytes
 
 
 def _moved(directory: bytes, starts: Sequence[int], path: Path) -> list[bytes]:
-    """The entries of a directory with offsets from the start of all pieces, as zip64 fields."""
+    """Returns a directory's entries with offsets over all pieces, as zip64 fields."""
     entries, place = [], 0
     while place < len(directory):
         fields = list(_ENTRY.unpack_from(directory, place))

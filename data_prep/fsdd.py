@@ -21,8 +21,8 @@ from spaudio.io.unpack import open_source
 
 VERSION = "v1.0.10"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/{VERSION}.zip"
-#: GitHub makes the archive on demand and does not promise its bytes, so the checksum is that of the
-#: 3,000 recordings, whatever the archive: SHA-256 over name and bytes of each, sorted by name.
+#: GitHub makes the archive on demand and does not promise its bytes, so the checksum is of the
+#: 3,000 recordings in it: SHA-256 over name and bytes of each, sorted by name.
 RECORDINGS_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"
 
 LABELS = tuple(str(digit) for digit in range(10))
@@ -50,8 +50,8 @@ def prepare(
 
     Raises:
         ConfigError: If ``split`` or ``test_speaker`` is unknown or they do not fit.
-        DataError: If the data are missing or laid out otherwise, or a download is not the one
-            known.
+        DataError: If the data are missing or have another layout, or a download has another
+            checksum.
     """
     if split not in ("official", "speaker"):
         raise ConfigError(f"split={split!r}; expected 'official' or 'speaker'")
@@ -84,7 +84,7 @@ def prepare(
 
 
 def _recordings(folder: Path) -> tuple[Path, list[str]]:
-    """The folder that holds recordings, at most two levels down, and their names."""
+    """Returns the folder that holds recordings, at most two levels down, and their names."""
     for root in (folder / "recordings", *sorted(folder.glob("*/recordings")), folder):
         names = sorted(p.name for p in root.glob("*") if p.suffix.lower() == ".wav")
         if names:

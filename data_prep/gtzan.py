@@ -1,6 +1,6 @@
 """GTZAN: 30 s tracks of 10 genres, in the fault-filtered, artist-aware split of 930 tracks.
 
-The music is under copyright and has no licence; the original host is gone.
+The music is under copyright and has no licence; the original host is offline.
 
     python data_prep/gtzan.py source=ARCHIVE_OR_FOLDER
 """
@@ -16,24 +16,24 @@ from spaudio.audio.decode import probe
 from spaudio.audio.source import find_root
 from spaudio.errors import AudioError
 
-WHERE = "give genres.tar.gz (blues/blues.00000.au, ...) or the copy as WAV that mirrors hold"
-#: Damaged in the copies as WAV that go round, whole in the original archive.
+WHERE = "give genres.tar.gz (blues/blues.00000.au, ...) or a mirror's copy as WAV"
+#: Damaged in the common copies as WAV, whole in the original archive.
 KNOWN_BAD = "jazz.00054"
 
 
 def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     """Lists the tracks of the split of Kereliuk, Sturm and Larsen (arXiv 1507.04761).
 
-    It leaves out repetitions, distorted and wrongly labelled tracks, and keeps each artist in one
-    split. The lists are those that torchaudio ships.
+    The split leaves out repetitions, distorted and wrongly labelled tracks, and keeps each artist
+    in one split. torchaudio ships its lists.
 
     Args:
         work: Folder to unpack into.
-        source: Archive, or folder that holds one folder a genre.
+        source: Archive, or folder that holds one folder per genre.
 
     Raises:
         ConfigError: If ``source`` is missing.
-        DataError: If the source is laid out otherwise.
+        DataError: If the source has another layout.
     """
     from torchaudio.datasets import gtzan as lists
 

@@ -57,14 +57,14 @@ def prepare(work: Path, *, source: str | None = None, task: str = "family") -> S
     if shared := sorted({clip.group for clip in clips if clip.split != "train"} & trained):
         raise DataError(
             f"{len(shared)} instruments of validation or test are in training too: "
-            f"{', '.join(shared[:5])}; this is not NSynth's own split, fetch it again"
+            f"{', '.join(shared[:5])}; this is not NSynth's split, fetch it again"
         )
     return SourceClips(link_parts(folders, work), clips, LABELS[task])
 
 
 def _notes(folder: Path, split: str, field: str) -> Iterator[SourceClip]:
     def reduce(entry: dict[str, Any]) -> Any:
-        """Keeps three values of a note as it is read; the whole file would fill gigabytes."""
+        """Keeps three values of each note while reading; the whole file would need gigabytes."""
         if "note_str" not in entry:
             return entry
         return entry["note_str"], str(entry[field]), entry["instrument_str"]

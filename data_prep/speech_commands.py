@@ -27,7 +27,7 @@ from spaudio.errors import ConfigError, DataError
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
-# SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) give them.
+# SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) have them.
 WORDS = Part(
     "words",
     {
@@ -50,11 +50,11 @@ COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0
-#: Share of each recording, from its start, that each split is cut from: no second is in two splits.
+#: Stretch of each recording, as shares of it, per split: no second is in two splits.
 STRETCHES = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
-QUIETEST = -40.0  # dB relative to the recording; the loudest cut is as loud as it
-_VERSION = 1  # of the cuts; to be raised with any change that alters them
-SHARE = 0.1  # of silence and of unknown words, each, to the commands of a split (arXiv 1804.03209)
+QUIETEST = -40.0  # dB relative to the recording; the loudest cut is at 0 dB
+_VERSION = 1  # of the cuts; raise it with any change that alters them
+SHARE = 0.1  # of silence, and of unknown words, per command of a split (arXiv 1804.03209)
 
 
 def prepare(
@@ -67,7 +67,7 @@ def prepare(
 ) -> SourceClips:
     """Lists the clips, split by the official lists; the group is the speaker.
 
-    A clip that a list names and ``source`` lacks is listed too, so that it is reported.
+    A clip that is in a list but not in ``source`` is listed too, so that it is reported.
 
     Args:
         work: Folder to download, unpack and cut noise into.
@@ -75,11 +75,11 @@ def prepare(
         task: ``"v2-35"``, all words; or ``"v2-12"``, ten commands, silence and unknown words.
         test: ``"lists"`` tests on ``testing_list.txt``; ``"archive"``, for v2-12 only, on the
             separate official archive of 4,890 clips.
-        split_seed: Decides which unknown words and which stretches of noise v2-12 takes.
+        split_seed: Decides which unknown words and which seconds of noise v2-12 takes.
 
     Raises:
-        ConfigError: If ``task`` or ``test`` is unknown or they do not fit.
-        DataError: If parts are missing, or a download is not the one known.
+        ConfigError: If ``task`` or ``test`` is unknown, or they do not fit each other.
+        DataError: If parts are missing, or a download has another checksum.
     """
     if task not in ("v2-35", "v2-12"):
         raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
@@ -116,7 +116,7 @@ def _clip(path: str, split: str) -> SourceClip:
 
 
 def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[str, int]]:
-    """Keeps the commands and a share of the other words; also counts silences by split."""
+    """Keeps the commands and a share of the other words; counts the silences of each split."""
     kept = [clip for clip in clips if clip.label in COMMANDS]
     silences: dict[str, int] = {}
     for split in ("train", "valid", "test"):
@@ -130,16 +130,16 @@ def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[
 def cut_noise(
     folder: Path, counts: Mapping[str, int], work: Path, seed: int
 ) -> tuple[Path, list[tuple[str, str, str]]]:
-    """Cuts seconds out of a folder's recordings, at random places and levels.
+    """Cuts one-second clips out of a folder's recordings, at random places and levels.
 
     Args:
-        folder: Holds WAV files of ten seconds or more.
-        counts: Number of cuts for each split.
-        work: The cuts go to a folder in it, which appears whole or not at all.
+        folder: Holds WAV files of at least ten seconds.
+        counts: Number of cuts per split.
+        work: The cuts are written to a folder in it, which appears whole or not at all.
         seed: Decides places and levels.
 
     Returns:
-        Folder of the cuts; and of each cut its name, its split and its recording's name.
+        Folder of the cuts; and the name, split and recording of each cut.
 
     Raises:
         DataError: If there is no recording, or one is too short for its stretches.

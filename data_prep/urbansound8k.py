@@ -26,16 +26,16 @@ def prepare(work: Path, *, source: str | None = None, split: str = "official") -
     Args:
         work: Folder to download and unpack into.
         source: Upstream's archive or the folder it unpacks to; None downloads.
-        split: ``"official"``, the ten folds. Nothing else is accepted.
+        split: Only ``"official"``, the ten folds, is accepted.
 
     Raises:
         ConfigError: If another split is asked for.
-        DataError: If the source is laid out otherwise, or a download fails or is not the one known.
+        DataError: If the source has another layout, or a download fails or has another checksum.
     """
     if split != "official":
         raise ConfigError(
             f"split={split!r} is refused: many slices come from one recording, and a random split "
-            "puts them on both sides, so that it measures memory; use fold=1..10 or folds=all"
+            "puts them in both training and test; use fold=1..10 or folds=all"
         )
     archive = source or download(URL, work / "UrbanSound8K.tar.gz", MD5)
     root = find_root(archive, work, CSV, f"fetch {URL} (6 GB)")

@@ -1,9 +1,9 @@
 """Notes of General-MIDI instruments, rendered from the SoundFont that pretty_midi ships.
 
-These are sampled instruments played by a synthesiser, one note a second, without reverberation:
-not recordings of players. Several programs of the SoundFont are made of the same samples (acoustic,
-bright and honky-tonk piano; violin and viola; even across families, as dulcimer and steel guitar),
-so programs that share a sample stay together: test and validation are samples never heard.
+These are sampled instruments played by a synthesizer, one note per second, without reverberation:
+not recordings of players. Several programs of the SoundFont consist of the same samples (acoustic,
+bright and honky-tonk piano; violin and viola; even across families, dulcimer and steel guitar), so
+programs that share a sample are in the same split: test and validation have unheard samples.
 
     python -m data_prep.notes [task=family|program|pitch] [split_seed=0]
 """
@@ -33,7 +33,7 @@ TASKS = ("family", "program", "pitch")
 VELOCITIES = (48, 120)  # softest and loudest
 _ONSET = (0.0, 0.1)  # s, range of the seeded jitter
 _LENGTH = (0.5, 0.8)  # s
-_ATTEMPTS = 300  # of drawing a split; the default takes a handful
+_ATTEMPTS = 300  # to draw a split; the default needs a few
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
@@ -52,26 +52,26 @@ def prepare(
     split_seed: int = 0,
     workers: int | None = None,
 ) -> SourceClips:
-    """Renders the notes, if they are not there yet, and lists them; the group is the program.
+    """Renders the notes, unless they are there, and lists them; the group is the program.
 
-    The default pitches, every second from 39 (D#2) to 77 (F5), avoid the silent one of this
-    SoundFont within their range: its alto saxophone has no sample for 64 (E4).
+    The default pitches, every second one from 39 (D#2) to 77 (F5), avoid a gap of this SoundFont:
+    its alto saxophone has no sample for 64 (E4).
 
     Args:
         work: Folder to render into.
-        source: Must be None; there is nothing to fetch.
+        source: Must be None; nothing is read.
         task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (note
             name; same split) or ``"program"`` (validation and test are pitches never trained on).
         families: Names of the families (see `FAMILIES`).
-        programs_per_family: 3 to 8; of 8, 2 or 3 are for test and 1 or 2 for validation.
+        programs_per_family: 3 to 8; of 8, 2 or 3 are for the test and 1 or 2 for validation.
         num_pitches: Pitches of each program.
         lowest_pitch: MIDI number.
         pitch_step: Semitones between pitches.
         num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
         note_rate: Sample rate of the rendered clips, in Hz.
         split_seed: Decides the split and the jitter of onsets and lengths.
-        workers: Processes that render; None takes one per core that this process may use. It
-            decides nothing of the result.
+        workers: Processes that render; None takes one per core that this process may use. The
+            result does not depend on it.
 
     Raises:
         ConfigError: If an option is unknown or out of range.
@@ -119,12 +119,12 @@ def prepare(
 
 
 def pitch_name(pitch: int) -> str:
-    """Scientific name of a MIDI pitch: 60 is C4, 69 is A4 (440 Hz)."""
+    """Returns the scientific name of a MIDI pitch: 60 is C4, 69 is A4 (440 Hz)."""
     return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
 def _units(samples: Mapping[int, frozenset[int]]) -> dict[int, int]:
-    """For each program the lowest one that it shares samples with, be it over others in between."""
+    """Returns, for each program, the lowest one that it shares samples with, also via others."""
     units: dict[int, int] = {}
     heard: dict[int, frozenset[int]] = {}  # samples of each unit
     for program in range(len(FAMILIES) * PROGRAMS_PER_FAMILY):
@@ -136,7 +136,7 @@ def _units(samples: Mapping[int, frozenset[int]]) -> dict[int, int]:
 
 
 def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]) -> list[int]:
-    """``per_family`` programs of each family, those that share no samples before others."""
+    """Chooses ``per_family`` programs of each family, those that share no samples first."""
     if unknown := [family for family in families if family not in FAMILIES]:
         raise ConfigError(f"families has {unknown[0]!r}; expected some of {', '.join(FAMILIES)}")
     if len(set(families)) < 2:
@@ -200,7 +200,7 @@ def _draw(random: np.random.Generator, bounds: tuple[float, float]) -> float:
 def _split_programs(
     programs: Sequence[int], units: Mapping[int, int], per_family: int, seed: int
 ) -> dict[int, str]:
-    """Split of each program. Whole units are drawn, until each family has its share."""
+    """Draws whole units until each family has its share; returns the split of each program."""
     least = {"test": max(1, per_family // 4), "valid": max(1, per_family // 8)}
     for attempt in range(_ATTEMPTS):
         slack = 1 + 3 * attempt // _ATTEMPTS  # programs that a split may take beyond its share
@@ -262,7 +262,7 @@ def _cores() -> int:
 
 
 def _key(programs: Sequence[Program], sample_rate: int) -> str:
-    """Names a rendering by all that decides its bytes."""
+    """Hashes everything that determines the rendered bytes."""
     recipe = {
         "programs": [asdict(program) for program in programs],
         "sample_rate": sample_rate,

@@ -1,7 +1,7 @@
 """Renders notes of General-MIDI programs to one-second clips, several programs at a time.
 
-One MIDI per program holds all its notes at a fixed spacing; its rendering is cut afterwards. The
-renderer (midirenderer, which is rustysynth) gives the same bytes each time, and holds Python's
+One MIDI file per program holds all its notes at a fixed spacing; its rendering is cut afterwards.
+The renderer (midirenderer, based on rustysynth) gives the same bytes each time. It holds Python's
 global lock, hence processes. They are not started by `multiprocessing`, which would import the
 caller's main module in each of them.
 """
@@ -31,11 +31,11 @@ from spaudio.io.progress import progress_bar
 from .soundfont import load_soundfont, without_effects
 
 CLIP_SECONDS = 1.0
-#: To be raised with any change that alters the rendered bytes.
+#: Raise this with any change that alters the rendered bytes.
 VERSION = 2
 _SPACING = 1.05  # s; the sound is cut between two clips
 _CUT = 1.02  # s after the clip's start; the last one ends the rendering
-# MIDI controllers; a note must reach neither the next clip nor reverberation, which would.
+# MIDI controllers that keep a note and its reverberation out of the next clip.
 _VOLUME, _EXPRESSION, _REVERB, _CHORUS, _ALL_SOUND_OFF = 7, 11, 91, 93, 120
 _SETUP = ((_VOLUME, 127), (_EXPRESSION, 127), (_REVERB, 0), (_CHORUS, 0))
 _SUFFIX = ".flac"
@@ -102,11 +102,11 @@ def render_programs(
 ) -> None:
     """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
 
-    A program's folder appears whole or not at all; those that exist are left alone.
+    A program's folder appears whole or not at all; existing ones are kept.
 
     Args:
         programs: What to render.
-        folder: Where to.
+        folder: Output folder.
         sample_rate: Rate of the clips in Hz.
         workers: Processes; 1 renders in this one.
         progress: Show a bar.

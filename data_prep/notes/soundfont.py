@@ -1,4 +1,4 @@
-"""The General-MIDI SoundFont that ``pretty_midi`` ships, made dry.
+"""The General-MIDI SoundFont that ``pretty_midi`` ships: reading it, removing its effects.
 
 Source of the layout: SoundFont Technical Specification 2.04, sections 7.5, 7.9 and 8.1.3.
 """
@@ -32,10 +32,10 @@ _CHORUS_SEND, _REVERB_SEND, _INSTRUMENT, _SAMPLE = 15, 16, 41, 53  # generator o
 
 
 def load_soundfont() -> bytes:
-    """The bytes of ``TimGM6mb.sf2``.
+    """Returns the bytes of ``TimGM6mb.sf2``.
 
     Raises:
-        DataError: If what renders notes is not installed.
+        DataError: If pretty_midi or midirenderer is not installed.
     """
     for package in ("pretty_midi", "midirenderer"):
         if importlib.util.find_spec(package) is None:
@@ -55,10 +55,10 @@ def load_soundfont() -> bytes:
 
 
 def without_effects(soundfont: bytes) -> bytes:
-    """A copy whose instruments send nothing to reverb and chorus.
+    """Returns a copy whose instruments send nothing to reverb and chorus.
 
-    MIDI controllers only add to an instrument's own sends, and a tail of reverberation would carry
-    one note into the next.
+    MIDI controllers can only add to an instrument's own sends, and reverberation would reach the
+    next note.
 
     Raises:
         DataError: If ``soundfont`` is not in SoundFont 2 format.
@@ -80,13 +80,13 @@ def without_effects(soundfont: bytes) -> bytes:
 
 
 def program_samples(soundfont: bytes) -> dict[int, frozenset[int]]:
-    """The samples that each program of bank 0 is made of.
+    """Returns the samples that each program of bank 0 consists of.
 
     Args:
         soundfont: A SoundFont 2 file.
 
     Returns:
-        For each program number the indices of its samples, over all pitches and velocities.
+        The indices of its samples over all pitches and velocities, by program number.
 
     Raises:
         DataError: If ``soundfont`` is not in SoundFont 2 format.
@@ -127,7 +127,7 @@ def program_samples(soundfont: bytes) -> dict[int, frozenset[int]]:
 
 
 def _lists(soundfont: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first and last offset of the LIST chunks of a SoundFont."""
+    """Yields kind, first and last offset of the LIST chunks of a SoundFont."""
     if soundfont[:4] != b"RIFF" or soundfont[8:12] != b"sfbk":
         raise DataError("not a SoundFont 2 file (no RIFF sfbk header); give an .sf2 file")
     for name, start, end in _chunks(soundfont, 12, len(soundfont)):
@@ -136,7 +136,7 @@ def _lists(soundfont: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first and last offset of the RIFF chunks between two offsets."""
+    """Yields name, first and last offset of the RIFF chunks between two offsets."""
     while start + 8 <= end:
         name = content[start : start + 4]
         (size,) = struct.unpack_from("<I", content, start + 4)

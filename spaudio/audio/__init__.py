@@ -1,6 +1,6 @@
-"""From audio file to manifest to waveform: decoding, checking, splitting, downloading.
+"""Audio files: finding, decoding, checking, listing in a manifest, splitting.
 
-Needs numpy, soundfile, soxr and rich, and never torch.
+Needs numpy, soundfile, soxr, filelock and rich, but not torch.
 """
 
 from spaudio.audio.decode import AudioInfo, decode, load_audio, probe, stream_audio

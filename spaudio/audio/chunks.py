@@ -1,4 +1,4 @@
-"""From a stream of samples to windows of one length, so that a file of any length can be used."""
+"""Cuts a stream of samples into windows of one length, so that files may have any length."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ def cut_windows(
 ) -> Iterator[NDArray[np.float32]]:
     """Cuts a stream into windows, one after the other; the last one ends with the stream.
 
-    The last window reaches back into the one before it, so that none is shorter than ``length``; a
-    stream of no more than ``length`` samples is one window, as long as it is. Memory holds a piece
-    and two windows.
+    The last window overlaps the one before it, so that none is shorter than ``length``. A stream of
+    at most ``length`` samples is one window. Memory holds one piece and two windows.
 
     Args:
         pieces: Waveforms (samples,), of any lengths.
-        length: Samples a window, at least 1.
+        length: Samples per window, at least 1.
 
     Yields:
         Windows, (length,) or, for a short stream, (samples,).
@@ -31,7 +30,7 @@ def cut_windows(
         count += len(piece)
         if count > length:
             joined = np.concatenate(kept)
-            # One sample at least is held back: it may be the last of the stream.
+            # At least one sample is held back: it may be the last of the stream.
             end = (count - 1) // length * length
             for start in range(0, end, length):
                 before = joined[start : start + length]

@@ -1,4 +1,4 @@
-"""Command line of the scripts in ``data_prep/``: ``key=value`` arguments, one summary."""
+"""Command line of the scripts in ``data_prep/``: takes ``key=value``, prints a summary."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _COMMON: dict[str, Any] = {"folder": "data", "skip_bad": False, "min_seconds": 0
 def main(
     name: str, listing: Callable[..., SourceClips], arguments: Sequence[str] | None = None
 ) -> None:
-    """Prepares a data set from ``key=value`` arguments and prints what came of it.
+    """Prepares a data set from ``key=value`` arguments and prints a summary.
 
-    Exits with code 1 and one message on an error that the user can mend, with 130 on Ctrl-C.
+    Exits with code 1 and one message on an error that the user can correct, with 130 on Ctrl-C.
 
     Args:
         name: Name of the data set.
         listing: Its script's ``prepare`` function; its keyword arguments are the options.
-        arguments: None takes those of the command line.
+        arguments: None takes those of the process.
     """
     try:
         prepared = run(name, listing, sys.argv[1:] if arguments is None else arguments)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to go on\n")
+        sys.stderr.write("interrupted; run the same command again to continue\n")
         sys.exit(130)
     counts = Counter(clip.split for clip in prepared.clips)
     sys.stdout.write(
@@ -49,11 +49,11 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
 
     Raises:
         ConfigError: If an argument is not ``key=value`` or its key is unknown.
-        DataError: As `spaudio.audio.prepare`.
+        DataError: For the reasons of `spaudio.audio.prepare`.
     """
     parameters = inspect.signature(listing).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    # How many work at it decides nothing of the result, so it is no option of the data set.
+    # The number of workers does not change the result, so it is not an option of the data set.
     takes_workers = "workers" in options
     options.pop("workers", None)
     common = dict(_COMMON)
@@ -80,7 +80,7 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
 
 
 def _value(text: str) -> Any:
-    """A JSON number, true, false, null or list; any other text is itself."""
+    """Parses JSON (a number, true, false, null or a list); other text is a string."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

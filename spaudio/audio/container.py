@@ -1,7 +1,7 @@
-"""Whether an audio file is as its container says: what the decoder does not tell.
+"""Checks audio files against what their container declares, where the decoder does not.
 
-libsndfile reads a truncated Ogg, W64, RF64, CAF or SPHERE file as a shorter one that is whole, and
-passes over damaged pages of Ogg.
+libsndfile reads a truncated Ogg, W64, RF64, CAF or SPHERE file as a shorter whole one, and skips
+damaged Ogg pages.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-#: Containers that tell where they end, as libsndfile names them: here, or (`None`) by a length
-#: that libsndfile itself compares with the file's. A file in another one is not taken, for nobody
-#: could tell whether it is whole.
+#: Containers whose end can be checked, by libsndfile's names: by a function here, or (`None`) by a
+#: length that libsndfile compares with the file's. Files in other containers are refused, because a
+#: truncated one could not be told from a whole one.
 CONTAINERS: dict[str, Callable[[BinaryIO, int], str | None] | None] = {}
 
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -31,7 +31,7 @@ def truncation(path: Path, container: str) -> str | None:
         container: A key of `CONTAINERS`.
 
     Returns:
-        What is missing, in words, or None where nothing is or the container does not tell.
+        What is missing, in words; None if nothing is, or if the file declares no length.
 
     Raises:
         OSError: If the file cannot be read.
@@ -44,7 +44,7 @@ def truncation(path: Path, container: str) -> str | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:
-    """Every page must be whole, and the last one be marked as the end of its stream (RFC 3533)."""
+    """Every page must be whole, and the last one marked as the end of its stream (RFC 3533)."""
     pages: dict[bytes, int] = {}  # number of the last page, by stream
     ended = False
     while (header := file.read(27)).startswith(b"OggS"):
@@ -64,7 +64,7 @@ def _ogg(file: BinaryIO, size: int) -> str | None:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """CRC-32 by zlib's polynomial, from the other end: most significant bit first, from zero."""
+    """CRC-32 with zlib's polynomial, but most significant bit first and starting from zero."""
     mirrored = zlib.crc32(page.translate(_MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
@@ -75,7 +75,7 @@ def _wave64(file: BinaryIO, size: int) -> str | None:
 
 
 def _rf64(file: BinaryIO, size: int) -> str | None:
-    """The chunk ds64, which comes first, holds the size that RIFF has no room for (EBU 3306)."""
+    """The first chunk, ds64, holds the 64-bit size (EBU 3306)."""
     header = file.read(28)
     if len(header) < 28 or header[12:16] != b"ds64":
         return None
@@ -100,20 +100,20 @@ def _sphere(file: BinaryIO, size: int) -> str | None:
     offset = header[8:16].strip()
     if b"sample_count" not in fields or not offset.isdigit():
         return None
-    # A-law and mu-law have one byte a sample, of which not every header tells.
+    # A-law and mu-law have one byte per sample, which not every header declares.
     width = fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 1)
     return _shorter(int(offset) + fields[b"sample_count"] * width, size)
 
 
 def _mpeg(file: BinaryIO, size: int) -> str | None:
-    """The first frame of most encoders holds no sound but the number of bytes (Xing's header).
+    """Most encoders write a first frame without sound that holds the number of bytes (Xing header).
 
-    Encoders count one frame more or less, and tags at the end or not: hence a hundredth of slack.
+    Encoders differ by a frame, and in whether they count tags at the end: hence 1 % of slack.
     """
     head = file.read(10)
     start = 0
     if head.startswith(b"ID3") and len(head) == 10:
-        # The size of an ID3v2 tag has 7 bits a byte.
+        # The size of an ID3v2 tag has 7 bits per byte.
         start = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
     file.seek(start)
     frame = file.read(64)

@@ -1,4 +1,4 @@
-"""From an audio file to a mono float32 waveform, or to an error that names file and reason."""
+"""Decodes audio files to mono float32 waveforms; errors name the file and the reason."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from spaudio.audio.container import CONTAINERS, truncation
 from spaudio.errors import AudioError, ConfigError
 
-#: A clip whose samples vary (peak to peak) by less than this is silent. It lies just above one
-#: step of 16-bit audio, so that dither alone is silent; a constant offset does not hide silence.
+#: A clip whose samples vary (peak to peak) by less than this is silent. The limit is just above one
+#: step of 16-bit audio, so that mere dither is silent. A constant offset does not matter.
 SILENCE_DBFS = -90.0
-#: Rates outside this range are errors of the header: 1 kHz holds no audible band, and no format
-#: in use goes beyond 768 kHz.
+#: Rates outside this range are errors in the header: 1 kHz holds no audible band, and no format in
+#: use exceeds 768 kHz.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
-#: A longer file is no clip; it would be decoded into memory whole. An hour at 48 kHz is the most:
-#: a few hundred kilobytes of FLAC can hold hours of one value at a rate that nobody uses.
+#: Limits of a clip, which is decoded into memory whole: an hour, and an hour's samples at 48 kHz,
+#: because a few hundred kilobytes of FLAC can hold hours of one value at an unusual rate.
 MAX_SECONDS = 3600.0
 MAX_SAMPLES = 3600 * 48_000
-#: Channels are averaged, which makes sense for loudspeakers (7.1 at most), not for an array of
-#: microphones.
+#: Channels are averaged, which makes sense for loudspeakers (7.1 at most) but not for microphone
+#: arrays.
 MAX_CHANNELS = 8
-#: Finite samples beyond 32-bit integers are garbage; their power would overflow float32.
+#: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
 
-_BLOCK = 1 << 16  # frames per read: memory follows what the file holds, never what its header says
-# Writers to a pipe cannot know the length and declare one near 2^31 or 2^32 bytes.
+_BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
+# Writers to a pipe do not know the length and declare one near 2^31 or 2^32 bytes.
 _UNKNOWN_BYTES = 0x7F00_0000
 _DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
 
@@ -52,7 +52,7 @@ class AudioInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Reads the header alone; `decode` is the one to trust.
+    """Reads only the header, which `decode` would check against the content.
 
     Raises:
         AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
@@ -74,7 +74,7 @@ def decode(
 
     Args:
         path: Audio file, in any format that libsndfile reads.
-        silent_ok: Take a silent file too.
+        silent_ok: Accept silent files.
 
     Returns:
         The waveform, shape (samples,), channels averaged, full scale at 1.0; and its rate in Hz.
@@ -83,8 +83,8 @@ def decode(
         AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
             `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), holds
             samples that are not finite or beyond `MAX_AMPLITUDE`, declares an absurd sample rate
-            or more than `MAX_CHANNELS`, or is of a container that does not tell where it ends
-            (`spaudio.audio.container.CONTAINERS`).
+            or more than `MAX_CHANNELS`, or is in a container whose end cannot be checked
+            (see `spaudio.audio.container.CONTAINERS`).
     """
     path = Path(path)
     with _open(path) as file:
@@ -100,13 +100,13 @@ def load_audio(
     Args:
         path: Audio file, in any format that libsndfile reads.
         sample_rate: Rate wanted in Hz; None keeps the file's own.
-        silent_ok: Take a silent file too.
+        silent_ok: Accept silent files.
 
     Returns:
         Waveform, shape (samples,), float32, full scale at 1.0.
 
     Raises:
-        AudioError: As `decode`; also if nothing is left after resampling.
+        AudioError: For the reasons of `decode`, or if no sample is left after resampling.
         ConfigError: If ``sample_rate`` is out of range.
     """
     _check_rate(sample_rate)
@@ -151,8 +151,8 @@ def _check_rate(sample_rate: int | None) -> None:
 def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:
     """Decodes and resamples a file of any length piece by piece.
 
-    Joined, the pieces are what `load_audio` returns, to the bit. A file is only known to be good
-    when its last piece has come: what was made of the pieces before an error is to be dropped.
+    Joined, the pieces equal what `load_audio` returns, to the bit. Only after the last piece is the
+    file known to be good: discard what was computed from earlier pieces if an error follows.
 
     Args:
         path: Audio file, in any format that libsndfile reads.
@@ -162,7 +162,7 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
         Mono waveforms, shape (samples,), float32, full scale at 1.0.
 
     Raises:
-        AudioError: As `load_audio`, but no file is too long.
+        AudioError: For the reasons of `load_audio`, except that no file is too long.
     """
     path = Path(path)
     with _open(path) as file:
@@ -195,10 +195,10 @@ def _open(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     name = os.fspath(path)
     try:
-        # The decoder takes names in UTF-8 alone, and so do tables and reports.
+        # The decoder, tables and reports need names in UTF-8.
         name.encode("utf-8")
         size = path.stat().st_size
-        if not path.is_file():  # opening a FIFO would wait for a writer, for ever
+        if not path.is_file():  # opening a FIFO would wait for a writer
             raise AudioError(f"{path}: not a file; remove it or leave it out")
         if size == 0:
             raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
@@ -209,10 +209,12 @@ def _open(path: str | os.PathLike[str]) -> Any:
         raise AudioError(f"{path}: no such file; check the path or prepare again") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise AudioError(f"{path}: cannot be read ({reason}); mend it or leave it out") from error
+        raise AudioError(
+            f"{path}: cannot be read ({reason}); make it readable or leave it out"
+        ) from error
     except UnicodeEncodeError as error:
         raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
-    # soundfile raises TypeError for `.raw`, which has no header to tell rate and channels.
+    # soundfile raises TypeError for `.raw`, which has no header with rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
     if refusal := _refusal(file):
@@ -222,7 +224,7 @@ def _open(path: str | os.PathLike[str]) -> Any:
 
 
 def _refusal(file: Any) -> str | None:
-    """Why an open file is not taken, from its header alone."""
+    """Returns why an open file is refused, judged by its header, or None."""
     if file.format not in CONTAINERS:
         return (
             f"a container that does not tell where it ends ({file.format}); convert it to WAV or "
@@ -241,7 +243,7 @@ def _refusal(file: Any) -> str | None:
 def _checked_blocks(
     path: Path, file: Any, *, any_length: bool = False, silent_ok: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """Yields the file as mono blocks; what only the whole file tells is raised after the last."""
+    """Yields the file as mono blocks; errors that only the whole file shows come after the last."""
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
     for block in _read_blocks(path, file, any_length):
         frames += len(block)
@@ -282,7 +284,7 @@ def _read_blocks(path: Path, file: Any, any_length: bool) -> Iterator[NDArray[np
             raise AudioError(
                 f"{path}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into clips"
             )
-        # A sum of two finite channels can overflow: such samples are beyond any scale.
+        # The sum of two finite channels can overflow; such samples are refused later.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
 
@@ -295,7 +297,7 @@ def _check_complete(path: Path, file: Any, frames: int) -> None:
                 f"{path}: truncated (header declares {declared} bytes of samples, file holds "
                 f"{held}); fetch it again"
             )
-    # MPEG headers tell a number of frames that is only nearly right.
+    # The number of frames in MPEG headers is only approximate.
     slack = 4608 + file.frames // 20 if file.format in ("MP3", "MPEG") else 0
     if frames + slack < file.frames < np.iinfo(np.int64).max:
         raise AudioError(
@@ -307,7 +309,7 @@ def _check_complete(path: Path, file: Any, frames: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The decoder's own words, without the path that the message names already."""
+    """Returns the decoder's message without the path, which ours names already."""
     words = str(getattr(error, "error_string", error)).rstrip(".")
-    # Said of an MP3 without a single frame; that there is a file is known by now.
+    # libsndfile's message for an MP3 without a single frame.
     return "no frame of audio found" if words.startswith("File does not exist") else words

@@ -10,8 +10,8 @@ import soundfile
 
 from spaudio.errors import DataError
 
-# Extensions by other names, and formats that soundfile may not read: such clips are to be named
-# as bad, not passed over in silence. Headerless `.raw` cannot be read at all.
+# Includes other extensions of formats, and formats that soundfile may not read: such clips are
+# reported as bad rather than skipped silently. Headerless `.raw` cannot be read at all.
 EXTENSIONS = {name.lower() for name in soundfile.available_formats()} - {"raw"} | {
     *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "mp4", "m4a"),
     *("aac", "wma", "amr", "ape", "wv", "webm", "sph", "3gp"),
@@ -25,8 +25,8 @@ def audio_files(root: Path) -> Iterator[str]:
         root: The folder.
 
     Yields:
-        POSIX paths, relative to ``root``. Hidden files and folders are passed over; an empty folder
-        by the name of a clip is listed too, to be named as bad.
+        POSIX paths, relative to ``root``. Hidden files and folders are skipped. An empty folder
+        that is named like a clip is listed, so that it is reported as bad.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -47,7 +47,7 @@ def audio_files(root: Path) -> Iterator[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Tells names that stand for no data: those with a dot first, and what macOS puts into zips."""
+    """Whether a name stands for no data: a leading dot, or what macOS adds to zip files."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -56,4 +56,6 @@ def _is_audio(name: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its permissions")
+    raise DataError(
+        f"{error.filename}: cannot be listed ({error.strerror}); correct its permissions"
+    )

@@ -14,9 +14,9 @@ from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 
 SPLITS = ("train", "valid", "test")
-#: Between the class names of a clip that has several; no class of such a data set may hold it.
+#: Separates the class names of a clip with several; class names of such a data set lack it.
 LABEL_SEPARATOR = ","
-_MOST = 1e9  # JSON has numbers of any length, whoever reads a manifest has not
+_MOST = 1e9  # JSON numbers have any length; readers of a manifest may be limited
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,13 @@ class Clip:
 
     Attributes:
         path: POSIX path relative to the data set's audio root, so that a manifest does not depend
-            on where the data lie.
-        label: Class name; in a multi-label data set all of the clip's, joined by
-            `LABEL_SEPARATOR`.
+            on where the data are.
+        label: Class name; in a multi-label data set all names, joined by `LABEL_SEPARATOR`.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        group: What must not be torn apart by a split: speaker, instrument, recording.
+        group: Speaker, instrument or recording; no group may be in two splits.
         seconds: Duration of the decoded audio.
         sample_rate: Rate of the file in Hz.
-        fold: Official cross-validation fold, where the data set has one.
+        fold: Official cross-validation fold, or None.
 
     Raises:
         DataError: If a field has the wrong type or a value out of range.
@@ -90,7 +89,7 @@ class Clip:
 
 
 def class_names(label: str, multi_label: bool) -> list[str]:
-    """The classes that a clip's label names."""
+    """Returns the classes that a clip's label names."""
     return label.split(LABEL_SEPARATOR) if multi_label else [label]
 
 
@@ -104,7 +103,7 @@ def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
 
 
 def manifest_hash(clips: Iterable[Clip]) -> str:
-    """SHA-256 (hex) of the manifest's bytes: what ``sha256sum`` says of the written file."""
+    """Returns the SHA-256 (hex) of the manifest file that `write_manifest` writes."""
     return hashlib.sha256(_encode(clips)).hexdigest()
 
 
@@ -135,7 +134,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
                 )
         except DataError as error:
             raise DataError(
-                f"{path}, line {number}: {error}; mend the line or prepare the data set again"
+                f"{path}, line {number}: {error}; correct the line or prepare the data set again"
             ) from error
         first_line[clip.path] = number
         clips.append(clip)
@@ -150,7 +149,7 @@ def _encode(clips: Iterable[Clip]) -> bytes:
 def _decode(line: str) -> Clip:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also numbers and nesting without end
+    except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         raise DataError(f"not JSON ({error})") from error
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}")
@@ -162,7 +161,7 @@ def _decode(line: str) -> Clip:
 
 
 def _is_filename(path: str) -> bool:
-    """Whether the system could have a file of that name."""
+    """Whether the system allows a file of that name."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

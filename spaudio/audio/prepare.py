@@ -1,10 +1,10 @@
 """Prepares a data set: checks every clip, then writes a manifest and the marker of completion.
 
-A preparation lives in ``<folder>/<name>/<key>/``, the key being a hash of name and options:
-``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there are
-any, and, written last, ``prepared.json``. Without that marker nothing is finished.
-The folder ``work`` beside ``<key>`` is where downloads, unpacked archives and renderings lie; all
-options share it.
+A preparation is kept in ``<folder>/<name>/<key>/``, where the key is a hash of name and options. It
+holds ``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there
+are any, and ``prepared.json``, which is written last: without it the preparation is not finished.
+Downloads, unpacked archives and renderings are in the folder ``work`` beside ``<key>``, which all
+options share.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import locked
 
-_LISTED = 20  # bad clips named in an error's message; the file beside it names all
+_LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
 
 @dataclass(frozen=True)
 class SourceClips:
-    """What a data set's own script finds.
+    """What a data set's script finds.
 
     Attributes:
         root: Folder to which the clips' paths are relative.
         clips: The files, in any order.
-        labels: Known labels in their natural order; a clip with another one is bad. None takes
-            the labels as they come, sorted.
+        labels: Known labels in their natural order; a clip with another label is bad. None takes
+            the labels that occur, sorted.
         multi_label: A clip may have several classes; its label joins them (see `Clip`).
-        silent_ok: Silence is a sound of this data set, so that a silent clip is not a bad one.
+        silent_ok: Silent clips are not bad.
     """
 
     root: Path
@@ -65,10 +65,10 @@ class Prepared:
         root: Audio root of the clips' paths.
         manifest: Path of the JSON-lines manifest.
         clips: The checked clips, sorted by path.
-        labels: Labels that occur, in natural order if the data set has one, else sorted.
+        labels: Labels that occur, in their natural order if there is one, else sorted.
         hash: SHA-256 of the manifest.
         skipped: Clips left out with ``skip_bad``, each with its reason.
-        seconds: Duration of this call.
+        seconds: Duration of the call.
         multi_label: A clip may have several classes.
     """
 
@@ -94,27 +94,29 @@ def prepare(
     stores: Sequence[ClipStore] = (),
     progress: bool = True,
 ) -> Prepared:
-    """Lists a data set's clips, checks every one by decoding it, and writes the manifest.
+    """Lists a data set's clips, decodes each once to check it, and writes the manifest.
 
-    Called again with the same options it lists the clips anew but decodes only those that are new
-    or whose size or modification time has changed; after an interruption, only the rest.
+    Called again with the same options it lists the clips again but decodes only those that are new,
+    that a store lacks, or whose size or modification time has changed. After an interruption it
+    decodes the rest.
 
     Args:
         name: Name of the data set.
         source_clips: Lists the clips, given a folder to download, unpack or render into. It is
-            called each time, so it must be quick once its work is done.
+            called each time, so it must be fast once that is done.
         folder: Where preparations are kept.
-        options: Whatever decides which clips are listed; must be JSON-serialisable.
+        options: Everything that changes which clips are listed; must be JSON-serialisable.
         min_seconds: Shorter clips are bad.
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         workers: Threads that decode.
-        stores: What is kept of each clip, such as features; clips that they lack are decoded, too.
+        stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
+            decoded again.
         progress: Show a bar.
 
     Raises:
-        DataError: If clips are bad (all are named with their reasons in ``bad_clips.txt``), none
-            are left, a label has no clip to train on, or the manifest was changed after it was
-            written.
+        AudioError: If a clip is too short to be resampled for a store.
+        DataError: If clips are bad (``bad_clips.txt`` lists all with their reasons), none are left,
+            a label has no clip to train on, or the manifest was changed after it was written.
     """
     start = time.perf_counter()
     home = Path(folder) / name
@@ -217,8 +219,8 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_b
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     raise DataError(
-        f"{len(bad)} of {total} clips cannot be used (all are listed in {file}); mend or remove "
-        f"them, or leave them out with skip_bad=true:\n  {shown}{more}"
+        f"{len(bad)} of {total} clips cannot be used (all are listed in {file}); repair or "
+        f"remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
     )
 
 
@@ -247,7 +249,7 @@ def _describe(
     bad: Sequence[tuple[str, str]],
     multi_label: bool = False,
 ) -> dict[str, Any]:
-    """Content of ``prepared.json``."""
+    """Returns the content of ``prepared.json``."""
     counts: dict[str, dict[str, int]] = {}
     named = ((c.split, name) for c in clips for name in class_names(c.label, multi_label))
     for (split, label), number in sorted(Counter(named).items()):
@@ -263,13 +265,13 @@ def _describe(
     }
     if multi_label:
         record["multi_label"] = True
-    # As it will be read back, so that the two can be compared.
+    # As it is read back, so that the two can be compared.
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
 
 def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> None:
-    """Writes manifest, then marker, unless both stand already."""
+    """Writes the manifest and then the marker, unless both are there already."""
     marker, manifest = target / MARKER, target / MANIFEST
     try:
         standing = json.loads(marker.read_text(encoding="utf-8"))
@@ -279,8 +281,8 @@ def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> N
         "manifest_sha256"
     ):
         raise DataError(
-            f"{manifest} is not the one that {marker.name} tells of: it was changed after the "
-            f"preparation; delete {target} to prepare again"
+            f"{manifest} does not match {marker.name}: it was changed after the preparation; "
+            f"delete {target} to prepare again"
         )
     if standing == record:
         return

@@ -1,7 +1,7 @@
 """Decodes every clip of a data set once: to check it, and to fill the stores that lack it.
 
-What checking found is appended to a journal. An interrupted preparation reads its journal back and
-checks only the rest. A finding counts as long as its file keeps size and modification time.
+Findings are appended to a journal. An interrupted preparation reads its journal and checks only the
+rest. A finding is valid as long as its file keeps its size and modification time.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ def find_root(source: str | Path | None, work: Path, inside: str, where: str) ->
         source: Archive or folder; None is an error, for data sets that cannot be downloaded.
         work: Folder to unpack an archive into.
         inside: File or folder that upstream's layout has at its top.
-        where: Where the data set is to be had, for the error's message.
+        where: Where to get the data set, for the error's message.
 
     Raises:
         ConfigError: If ``source`` is None.
-        DataError: If nothing in it holds ``inside``, or as `spaudio.io.unpack.open_source`.
+        DataError: If nothing in it holds ``inside``, or for the reasons of `open_source`.
     """
     if source is None:
         raise ConfigError(f"source= is required, an archive or folder: {where}")
@@ -88,12 +88,12 @@ def folds_of_table(
 
 @dataclass(frozen=True)
 class Part:
-    """One of the parts that a data set is published in.
+    """One of the archives that a data set is published in.
 
     Attributes:
-        name: What the part is called in the paths of its clips.
-        files: Address of each file to fetch, and its SHA-256 or MD5 in hex (None where none is
-            known for certain). The last one is the archive; others are pieces that belong to it.
+        name: Name of the part in the paths of its clips.
+        files: URL of each file, and its SHA-256 or MD5 in hex (None where none is published). The
+            last one is the archive; others are pieces that belong to it.
         folder: Folder that the archive unpacks to; empty where it has none.
         marker: A file or folder in it that no other part has; empty where ``folder`` is unique.
         open_zip: Opens the archive where it is not a plain file; see `unpack`.
@@ -112,28 +112,28 @@ class Part:
 
 
 def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[str, Path]:
-    """Fetches the parts of a data set, or finds them in what the user has.
+    """Downloads the parts of a data set, or finds them in ``source``.
 
     Args:
         parts: What is needed.
         work: Folder to download and unpack into.
-        source: None downloads. An archive, or a folder that holds the parts' folders, or their
-            archives as they were published, at its top or one level below.
+        source: An archive, or a folder that holds the parts' folders or published archives, at its
+            top or one level below. None downloads.
 
     Returns:
         Folder of each part, by its name.
 
     Raises:
-        ConfigError: If ``source`` is None and a part has no checksum to be downloaded by.
-        DataError: If parts are missing in ``source`` (all are named), or as `download` and
-            `unpack`.
+        ConfigError: If ``source`` is None and a part has no checksum.
+        DataError: If parts are missing in ``source`` (all are named), or for the reasons of
+            `download` and `unpack`.
     """
     if source is None:
         unsure = [url for part in parts for url, checksum in part.files.items() if not checksum]
         if unsure:
             raise ConfigError(
                 "source= is required: no checksum of the data set is published, so it is not "
-                "downloaded unseen; fetch these into one folder and give source=FOLDER: "
+                "downloaded unchecked; fetch these into one folder and give source=FOLDER: "
                 + " ".join(unsure)
             )
         for part in parts:
@@ -155,7 +155,7 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
 
 
 def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
-    """Joins folders under one root, so that paths do not depend on where each of them lies.
+    """Joins folders under one root, so that paths do not depend on where each of them is.
 
     Args:
         parts: Folder of each part, by its name.

@@ -1,7 +1,8 @@
-"""Splits into training, validation and test, by clip or by whole groups, seeded.
+"""Splits clips into training, validation and test, by clip or by group, from a seed.
 
-Order comes from a hash of seed and name, so that a split does not depend on the order of its input
-nor on any library's random numbers.
+The order comes from a hash of seed and name, so that a split depends neither on the order of the
+input nor on a library's random numbers. scikit-learn's grouped stratified splits are not used: they
+may change with its release, and they do not guarantee that every label is trained on.
 """
 
 from __future__ import annotations
@@ -21,29 +22,28 @@ _Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
-    """``names`` in an order that the seed decides, each name's place by its own hash."""
+    """Sorts names by a hash of the seed and each name."""
     return sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
 
 
 def carve_validation(
     clips: Sequence[Clip], fraction: float, seed: int, by: str = "clip"
 ) -> list[Clip]:
-    """Moves a share of the training split to validation; the test split is left as it is.
+    """Moves a share of the training split to validation; the test split is unchanged.
 
     Args:
-        clips: A manifest without validation split.
+        clips: Clips without a validation split.
         fraction: Share of the training clips, between 0 and 1.
-        seed: Decides which.
+        seed: Decides which clips.
         by: ``"clip"`` takes the share of each label, spread over its groups; ``"group"`` takes
-            whole groups, so that validation is as unheard as a test on new groups.
+            whole groups, so that validation is on new groups, too.
 
     Returns:
-        The clips in the order given.
+        The clips, in the same order.
 
     Raises:
         ConfigError: If ``fraction`` or ``by`` is out of range.
-        DataError: If there is a validation split already, or a label would lose its last training
-            clip.
+        DataError: If there is a validation split already, or a label would have no training clip.
     """
     if by not in ("clip", "group"):
         raise ConfigError(f"by={by!r}; expected 'clip' or 'group'")
@@ -61,15 +61,15 @@ def carve_validation(
 def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
     """Makes one official fold the test split, the fold before it validation, the rest training.
 
-    The fold before the first one is the last one, so every fold validates once and tests once, and
-    the test fold never selects a model.
+    The fold before the first one is the last one, so every fold is validated on once and tested on
+    once, and the test fold never selects a model.
 
     Args:
-        clips: A manifest whose clips all have a fold.
+        clips: Clips that all have a fold.
         test_fold: The fold to test on.
 
     Returns:
-        The clips in the order given.
+        The clips, in the same order.
 
     Raises:
         ConfigError: If no clip has that fold.
@@ -91,7 +91,7 @@ def split_by_clip(
 ) -> list[_Clip]:
     """Splits each label's clips by the same shares, spread over the label's groups.
 
-    A share above zero takes one clip at least.
+    A share above zero takes at least one clip.
 
     Raises:
         ConfigError: If the fractions are out of range.
@@ -117,9 +117,9 @@ def split_by_clip(
 def split_by_group(
     clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
 ) -> list[_Clip]:
-    """Splits by whole groups, each label's share as near to the fractions as groups allow.
+    """Splits by whole groups; each label's shares are as close to the fractions as they allow.
 
-    Every label is trained on; validation and test cover every label that has groups to spare.
+    Every label is trained on. Validation and test cover every label with enough groups.
 
     Raises:
         ConfigError: If the fractions are out of range.
@@ -140,7 +140,7 @@ def split_by_group(
 
 
 class _Division:
-    """Greedy assignment of groups to splits, largest first, then mended to cover the labels."""
+    """Assigns groups to splits greedily, largest first, then moves some to cover the labels."""
 
     def __init__(
         self, groups: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
@@ -168,7 +168,7 @@ class _Division:
         self.counts[split].update(self.groups[group])
 
     def _loss_with(self, group: str, split: str) -> float:
-        """Change of the squared deviation from the shares, summed over the group's labels."""
+        """Returns the change of the squared deviation from the shares, over the group's labels."""
         loss = 0.0
         for label, number in self.groups[group].items():
             gap = self.counts[split][label] / self.totals[label] - self.fractions[split]
@@ -182,7 +182,7 @@ class _Division:
                 self._put(min(holders, key=lambda group: self.groups[group].total()), "train")
 
     def _cover(self, split: str) -> None:
-        """Moves training groups into ``split`` for the labels it lacks, where training can."""
+        """Moves training groups into ``split`` for the labels it lacks, if training has more."""
         for label in sorted(self.totals):
             if self.counts[split][label] > 0:
                 continue
@@ -195,7 +195,7 @@ class _Division:
                 self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
         if self.counts[split].total() == 0:
             raise DataError(
-                f"no group can be spared for split {split!r}: some label would lose its last "
+                f"no group can be moved to split {split!r}: some label would lose its last "
                 "training clip; add groups, set the fraction to 0, or split by clip"
             )
 
@@ -213,7 +213,7 @@ def _gather(clips: Sequence[_Clip], key: Callable[[_Clip], str]) -> dict[str, li
 
 
 def _spread(clips: Sequence[_Clip], seed: int) -> list[str]:
-    """Paths in seeded order, taking turns between groups."""
+    """Returns paths in seeded order, alternating between groups."""
     gathered = _gather(clips, lambda clip: clip.group)
     queues = [
         seeded_order((clip.path for clip in gathered[group]), seed)

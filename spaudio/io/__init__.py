@@ -1,1 +1,1 @@
-"""Files on disk, for every room: atomic writes, locks, downloads, archives, progress bars."""
+"""Files on disk, for all rooms: atomic writes, journals, locks, downloads, archives, progress."""

@@ -1,4 +1,8 @@
-"""Downloads a file: resumed, checked against its checksum, renamed into place last."""
+"""Downloads a file: resumed, checked against its checksum, renamed into place last.
+
+This is our own because no common library resumes, checks before it renames, and says what to do
+without the network.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,15 @@ def download(
 ) -> Path:
     """Downloads ``url`` to ``target``, unless that exists already.
 
-    What an interruption leaves in ``<target>.part`` is resumed by an HTTP range request, but only
-    with a checksum: nothing else would notice that the file has changed in between.
+    An interrupted download leaves ``<target>.part``, which is resumed by an HTTP range request, but
+    only with a checksum: nothing else would show that the file has changed in between.
 
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
-        checksum: SHA-256 in hex, or, from a host that publishes no other, MD5 (32 digits); None
-            checks the length alone, if the server tells it.
-        timeout: Seconds without an answer after which to give up.
+        checksum: SHA-256 in hex, or MD5 (32 digits) where the host publishes no other. None checks
+            only the length, if the server declares it.
+        timeout: Seconds to wait for an answer.
         progress: Show a bar.
 
     Returns:
@@ -42,7 +46,7 @@ def download(
 
     Raises:
         DataError: If the file cannot be reached, breaks off, or does not match its checksum; the
-            message tells how to go on without the network.
+            message says what to do without the network.
     """
     target = Path(target)
     if target.is_file():
@@ -57,7 +61,7 @@ def download(
         kind = "md5" if len(checksum) == 32 else "sha256"
         found = _digest(part, kind)
         if found != checksum.lower() and resumed:
-            # The remains of another version: start afresh once.
+            # The part may be of another version of the file: start again, once.
             part.unlink()
             _fetch(url, part, timeout, progress)
             found = _digest(part, kind)
@@ -65,7 +69,7 @@ def download(
             part.unlink()
             raise DataError(
                 f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed "
-                "or was damaged on its way. Try again, or fetch it another way and give "
+                "or was damaged in transit. Try again, or fetch it another way and give "
                 f"{_remedy()}"
             )
     os.replace(part, target)
@@ -99,7 +103,7 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
                 os.fsync(file.fileno())
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
-            # Nothing lies beyond what is here: the checksum will tell whether that is all of it.
+            # The part is complete, or too long; the checksum decides.
             return
         raise DataError(
             f"{url}: the server answers {error.code} {error.reason}; fetch the file another way "
@@ -119,7 +123,7 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
 
 
 def _continues(response: http.client.HTTPResponse, have: int) -> bool:
-    """Whether the answer goes on where ``part`` ends, rather than starting afresh."""
+    """Whether the answer continues where ``part`` ends, rather than from the start."""
     span = response.headers.get("Content-Range", "")
     return response.status == 206 and span.startswith(f"bytes {have}-")
 

@@ -1,4 +1,8 @@
-"""Unpacks zip and tar archives that nobody vouches for."""
+"""Unpacks untrusted zip and tar archives.
+
+This is our own because `shutil.unpack_archive` has no limits: bombs, links and paths that leave the
+folder must be refused before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +28,20 @@ from spaudio.io.progress import progress_bar
 
 MAX_BYTES = 50 << 30
 MAX_FILES = 1_000_000
-#: Uncompressed over compressed size; audio reaches 2 to 10, a bomb 1,000. Counts from
-#: `RATIO_FLOOR` bytes on, for small archives of silence are harmless.
+#: Uncompressed over compressed size; audio reaches 2 to 10, a bomb 1,000. Archives that unpack to
+#: less than `MIN_BOMB` bytes are not checked: a small archive of silence is harmless.
 MAX_RATIO = 200
-RATIO_FLOOR = 64 << 20
+MIN_BOMB = 64 << 20
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 24  # bytes of one header of a tar archive, which tarfile reads at once
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = True) -> Path:
-    """The folder behind ``source=``: itself, or an archive's contents, unpacked into ``work``.
+    """Returns the folder that ``source=`` names; an archive is unpacked into ``work``.
 
     Raises:
-        DataError: If ``source`` does not exist, or as `unpack`.
+        DataError: If ``source`` does not exist, or for the reasons of `unpack`.
     """
     path = Path(source).expanduser().resolve()
     if path.is_dir():
@@ -62,12 +66,12 @@ def unpack(
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
 
-    A ``folder`` that exists is taken as unpacked before.
+    A ``folder`` that exists is returned as it is.
 
     Args:
         archive: Zip, or tar, plain or compressed by gzip, bzip2 or xz.
         folder: Where its contents go.
-        max_bytes: Limit on the bytes that the members declare; more is never read of them.
+        max_bytes: Limit on the bytes that the members declare; no more is read.
         max_files: Limit on the number of members.
         max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
         open_zip: Opens a zip archive as one seekable stream, where it is not a plain file.
@@ -78,7 +82,7 @@ def unpack(
 
     Raises:
         DataError: If the archive is missing, damaged, encrypted or of another kind; if a member is
-            a link or device, or its path is absolute, leaves the folder or comes twice; or if a
+            a link or device, or its path is absolute, leaves the folder or occurs twice; or if a
             limit is reached.
     """
     archive, folder = Path(archive), Path(folder)
@@ -88,7 +92,7 @@ def unpack(
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         size = archive.stat().st_size
-        limit = min(max_bytes, max(RATIO_FLOOR, int(max_ratio * size)))
+        limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
         _extract(archive, staging, limit, max_files, open_zip, progress)
         staging.chmod(0o755)
         staging.rename(folder)
@@ -100,7 +104,7 @@ def unpack(
         EOFError,
         NotImplementedError,
         OSError,
-        ValueError,  # this one and the next: headers that zipfile and tarfile stumble over
+        ValueError,  # zipfile and tarfile raise this and the next on damaged headers
         struct.error,
     ) as error:
         raise DataError(
@@ -115,7 +119,7 @@ def unpack(
 @dataclass(frozen=True)
 class _Member:
     name: str
-    kind: str  # "file", "folder", or what it is otherwise
+    kind: str  # "file", "folder", "link" or "device"
     size: int
 
 
@@ -172,7 +176,7 @@ def _decompressed(archive: Path) -> IO[bytes]:
 
 
 class _Bounded:
-    """A tar archive's bytes, in portions of bounded size: a header can declare any length."""
+    """A tar archive's bytes, read in portions of bounded size: a header can declare any length."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -200,7 +204,7 @@ def _tar_entries(tar: tarfile.TarFile, limit: int, max_files: int) -> list[tarfi
     for entry in tar:
         entries.append(entry)
         declared += entry.size
-        # Checked here already: to come to the next header, all that lies before is decompressed.
+        # Checked here too: reaching the next header decompresses everything before it.
         if len(entries) > max_files or declared > limit:
             break
     return entries

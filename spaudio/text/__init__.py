@@ -1,1 +1,1 @@
-"""Text to windows of symbols: the corpus on disk, and the windows that a model reads."""
+"""Text: the corpus on disk, and the windows of it that a model reads."""

@@ -1,8 +1,8 @@
-"""From a text in text8's format to a memory-mapped array of symbols, split as text8 is.
+"""Encodes a text in text8's format as a memory-mapped array of symbols, split as text8 is.
 
-The format: lower-case letters and single spaces, nothing else. The split: the first 90 per cent for
-training, the next 5 for validation, the last 5 for the test, without shuffling; of text8's 100
-million characters that is its standard split.
+The format is lower-case letters and single spaces, nothing else. The first 90 % are for training,
+the next 5 % for validation and the last 5 % for the test, without shuffling: text8's standard
+split.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _CODES[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(len(ALPHABE
 
 @dataclass(frozen=True)
 class SourceText:
-    """What a text data set's own script finds.
+    """What the script of a text data set finds.
 
     Attributes:
-        name: What reports call it.
-        choice: The setting that leads to this very text again.
-        stand_in: Whether it stands in for text8, so that no loss on it compares with text8's.
+        name: Its name in reports.
+        choice: The value of ``corpus=`` that selects this text.
+        stand_in: Whether it replaces text8, so that losses on it do not compare with text8's.
         key: Changes when the text does.
         read: Opens the text, in pieces.
     """
@@ -55,8 +55,8 @@ class Corpus:
     """A prepared text.
 
     Attributes:
-        name: What reports call it.
-        stand_in: Whether it stands in for text8.
+        name: Its name in reports.
+        stand_in: Whether it replaces text8.
         symbols: (characters,) memory-mapped, indices into ``ALPHABET``.
         sha256: Of the text.
     """
@@ -75,7 +75,7 @@ class Corpus:
 
 
 def encode(text: bytes) -> Symbols:
-    """Turns text into indices into ``ALPHABET``.
+    """Encodes text as indices into ``ALPHABET``.
 
     Raises:
         DataError: If a character is not in it.
@@ -84,26 +84,26 @@ def encode(text: bytes) -> Symbols:
     if (symbols == _UNKNOWN).any():
         wrong = text[int((symbols == _UNKNOWN).argmax())]
         raise DataError(
-            f"the text holds {bytes([wrong])!r}; text8's format has lower-case letters and spaces "
-            "alone, so clean it first"
+            f"the text holds {bytes([wrong])!r}; text8's format has only lower-case letters and "
+            "spaces, so clean it first"
         )
     return symbols
 
 
 def decode(symbols: Iterable[int]) -> str:
-    """Turns indices into ``ALPHABET`` into text; undoes :func:`encode`."""
+    """Decodes indices into ``ALPHABET`` to text; the inverse of :func:`encode`."""
     return "".join(ALPHABET[symbol] for symbol in symbols)
 
 
 def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
-    """Encodes a text once, and opens it.
+    """Encodes a text, unless that was done before, and opens it.
 
     Args:
         source: The text.
-        folder: Where prepared texts are kept, each in a folder of its own.
+        folder: Where encoded texts are kept, each in its own folder.
 
     Returns:
-        The text as symbols; three splits of it.
+        The text as symbols, with its three splits.
 
     Raises:
         DataError: If the text is not in text8's format or empty.
@@ -125,7 +125,7 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
 
 
 def _write(source: SourceText, file: Path) -> tuple[int, str]:
-    """Writes the symbols of a text, whole or not at all; returns their number and a checksum."""
+    """Writes the symbols of a text, whole or not at all; returns their number and SHA-256."""
     part = file.with_suffix(".part")
     digest, count, ended = hashlib.sha256(), 0, False
     try:
@@ -133,7 +133,7 @@ def _write(source: SourceText, file: Path) -> tuple[int, str]:
             for piece in source.read():
                 if ended and piece:
                     raise DataError("the text has more than one line; join its lines by spaces")
-                # An editor or a shell ends a file's one line; that is no character of the text.
+                # A newline at the end is not part of the text: editors add it.
                 ended = piece.endswith(b"\n")
                 text = piece.removesuffix(b"\n")
                 opened.write(encode(text).tobytes())

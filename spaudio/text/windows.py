@@ -1,4 +1,4 @@
-"""Batches of windows of a text: random ones to train on, sliding ones to measure by."""
+"""Batches of windows of a text: random ones for training, sliding ones for evaluation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from spaudio.text.corpus import Symbols
 
 
 class Window(NamedTuple):
-    """A place in a text.
+    """A window of a text.
 
     Args:
-        start: Of the first character that is read.
-        skip: Predictions at its beginning that do not count, another window having made them.
+        start: Index of the first character that is read.
+        skip: Number of predictions at its start that another window has counted.
     """
 
     start: int
@@ -31,7 +31,7 @@ class TextBatch(NamedTuple):
 
     Args:
         symbols: (batch, context + 1), long: each window and the character that follows it.
-        skip: (batch,): predictions at the beginning of a window that do not count.
+        skip: (batch,): predictions at the start of each window that do not count.
     """
 
     symbols: Tensor
@@ -39,7 +39,7 @@ class TextBatch(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Characters that are read."""
+        """Number of characters that are read."""
         return self.symbols.shape[0] * (self.symbols.shape[1] - 1)
 
 
@@ -48,9 +48,8 @@ class TextWindows(Dataset[tuple[Symbols, int]]):
 
     Args:
         symbols: (characters,), the text.
-        context: Characters a window.
-        windows: From :func:`sliding_windows` or :func:`spread_windows`; None for every window that
-            there is, by its start.
+        context: Characters per window.
+        windows: From :func:`sliding_windows` or :func:`spread_windows`; None takes every start.
 
     Raises:
         ConfigError: If the text is not longer than the context.
@@ -84,19 +83,19 @@ def collate_windows(items: Sequence[tuple[Symbols, int]]) -> TextBatch:
 
 
 class RandomWindows(Sampler[list[int]]):
-    """Batches of windows drawn anywhere in a text, by seed and epoch alone.
+    """Batches of windows drawn at random from a text.
 
-    So a resumed run goes on with the same ones, and runs of one seed read the same text in the same
-    order, whatever their model.
+    They depend only on seed and epoch, so a resumed run continues with the same windows, and runs
+    with the same seed read the same text in the same order, whatever their model.
 
     Args:
-        windows: Number of windows that there are.
-        batch_size: Windows a batch.
-        batches: Batches an epoch.
+        windows: Number of windows in the text.
+        batch_size: Windows per batch.
+        batches: Batches per epoch.
         seed: The run's seed.
     """
 
-    # Accelerate reads both when it shares batches out to several processes.
+    # Accelerate reads this and `batch_size` when it distributes batches over processes.
     drop_last = False
 
     def __init__(self, windows: int, batch_size: int, batches: int, *, seed: int) -> None:
@@ -110,7 +109,7 @@ class RandomWindows(Sampler[list[int]]):
         return self.batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, counted from 0."""
+        """Sets the epoch, counted from 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -119,11 +118,11 @@ class RandomWindows(Sampler[list[int]]):
 
 
 class EveryWindow(Sampler[list[int]]):
-    """Batches of all windows, in order, each time.
+    """Batches of all windows in order, the same in every epoch.
 
     Args:
-        windows: Their number.
-        batch_size: Windows a batch.
+        windows: Number of windows.
+        batch_size: Windows per batch.
     """
 
     drop_last = False
@@ -136,7 +135,7 @@ class EveryWindow(Sampler[list[int]]):
         return -(-self.windows // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Does nothing: an epoch is like any other."""
+        """Does nothing: all epochs are equal."""
 
     def __iter__(self) -> Iterator[list[int]]:
         for i in range(0, self.windows, self.batch_size):
@@ -146,13 +145,13 @@ class EveryWindow(Sampler[list[int]]):
 def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
     """Covers a text so that each character but the first is predicted once.
 
-    Each window starts ``stride`` characters after the one before, and only what that one has not
-    predicted counts: every prediction outside the first window reads at least
+    Each window starts ``stride`` characters after the previous one, and only predictions that the
+    previous one has not made count: each of them, except in the first window, reads at least
     ``context - stride + 1`` characters.
 
     Args:
         characters: Length of the text, above ``context``.
-        context: Characters a window.
+        context: Characters per window.
         stride: From 1 to ``context``.
 
     Raises:
@@ -169,6 +168,6 @@ def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
 
 
 def spread_windows(characters: int, context: int, count: int) -> list[Window]:
-    """Returns at most ``count`` windows, spread evenly over a text, in which all counts."""
+    """Returns at most ``count`` windows, spread evenly over a text; all predictions count."""
     starts = np.linspace(0, characters - 1 - context, num=max(1, count)).astype(int)
     return [Window(int(start), 0) for start in sorted(set(starts.tolist()))]

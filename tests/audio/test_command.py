@@ -76,4 +76,4 @@ def test_an_interruption_tells_how_to_go_on(
     with pytest.raises(SystemExit) as caught:
         main("tiny", interrupted, arguments)
     assert caught.value.code == 130
-    assert "again to go on" in capsys.readouterr().err
+    assert "again to continue" in capsys.readouterr().err

@@ -157,12 +157,12 @@ def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="fewer than 3 clips: rare"):
         listed(source)
     add(source / "loose.wav")
-    with pytest.raises(DataError, match=r"loose\.wav: lies outside the class folders"):
+    with pytest.raises(DataError, match=r"loose\.wav: is outside the class folders"):
         listed(source)
 
 
 def test_bad_group_expressions(source: Path) -> None:
-    with pytest.raises(ConfigError, match="is no regular expression"):
+    with pytest.raises(ConfigError, match="is not a regular expression"):
         listed(source, group_regex="(")
     with pytest.raises(DataError, match=r"finds no group in 48 of 60 paths: .* and 43 more"):
         listed(source, group_regex="(g0)_")
