@@ -15,7 +15,7 @@ from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS, FilterBank, TokenFilter, make_filter
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.report.drawing import LOWEST_DB
+from spaudio.report.drawing import LOWEST_DB, save_figure
 from spaudio.report.filter_plots import aligned_taps, draw_filters, plot_filters
 from spaudio.report.mask_plot import draw_mask, plot_mask
 
@@ -36,7 +36,6 @@ def test_kernels_and_responses_are_sorted_by_frequency(
 ) -> None:
     bank = tuned([0.4, 0.1, 0.25])
     plot_filters({"layers.0": bank}, tmp_path / "filters.png", hop_seconds=0.01, n_fft=200)
-    assert imread(tmp_path / "filters.png").ndim == 3
     kernels, response = figures[0].axes[:2]
     drawn = torch.as_tensor(kernels.images[0].get_array())
     torch.testing.assert_close(drawn.float(), bank.kernels.detach()[[1, 2, 0]])
@@ -71,15 +70,14 @@ def test_layers_are_rows_and_stages_are_columns(tmp_path: Path, figures: list[Fi
     torch.testing.assert_close(then, -now)
 
 
-def test_every_filter_can_be_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+def test_every_filter_can_be_drawn(tmp_path: Path) -> None:
     filters = {
         f"{name}, causal={causal}": make_filter(name, 8, causal=causal)
         for name, causal in zip(FILTERS, [True, False] * len(FILTERS), strict=False)
     }
     filters["half precision"] = FilterBank(4, 4, dtype=torch.bfloat16)  # NumPy has no bfloat16
     plot_filters(filters, tmp_path / "filters.png")
-    drawn = [a for a in figures[0].axes if a.get_title().endswith("taps")]
-    assert len(drawn) == len(filters) - 1  # all but `none`
+    assert imread(tmp_path / "filters.png").std() > 0
     assert [p.name for p in tmp_path.iterdir()] == ["filters.png"]
 
 
@@ -124,7 +122,9 @@ def test_filters_and_mask_of_a_model(tmp_path: Path, figures: list[Figure]) -> N
         draw_mask(model, tokens, None, path, title="", **seconds)
 
 
-def test_mask_lies_under_its_spectrogram(tmp_path: Path, figures: list[Figure]) -> None:
+def test_mask_lies_under_its_spectrogram(
+    tmp_path: Path, figures: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mask, spectrogram = torch.rand(20, 2), torch.randn(64, 38, requires_grad=True)
     plot_mask(
         mask,
@@ -134,7 +134,6 @@ def test_mask_lies_under_its_spectrogram(tmp_path: Path, figures: list[Figure]) 
         frame_seconds=0.01,
         filter=tuned([0.4, 0.1]),
     )
-    assert imread(tmp_path / "mask.png").ndim == 3
     upper, lower = figures[0].axes[:2]
     energies = torch.as_tensor(upper.collections[0].get_array()).float()
     torch.testing.assert_close(energies.reshape(64, 38), spectrogram.detach())
@@ -142,5 +141,8 @@ def test_mask_lies_under_its_spectrogram(tmp_path: Path, figures: list[Figure]) 
     assert lower.images[0].get_extent()[1] == pytest.approx(0.4)
     drawn = torch.as_tensor(lower.images[0].get_array()).float()
     torch.testing.assert_close(drawn, mask.T.flip(0))
+    monkeypatch.undo()
+    save_figure(figures[0], tmp_path / "mask.png")
+    assert imread(tmp_path / "mask.png").ndim == 3
     with pytest.raises(ConfigError, match=r"hop_seconds=0"):
         plot_mask(mask, spectrogram, tmp_path / "x.png", hop_seconds=0, frame_seconds=1)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.tokens.config import TokenConfig, WaveformConfig
@@ -23,7 +22,6 @@ def test_filters_are_sorted_and_stand_against_the_mel_scale(
     with torch.no_grad():
         after.filters.weight.copy_(before.filters.weight[order])
     plot_front_end(after, tmp_path / "frontend.png", before=before)
-    assert imread(tmp_path / "frontend.png").std() > 0
     first, second, centres = figures[0].axes[:3]
     drawn = [torch.as_tensor(axes.images[0].get_array()) for axes in (first, second)]
     torch.testing.assert_close(*drawn)  # the order of the filters in the bank is not shown

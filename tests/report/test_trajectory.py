@@ -81,7 +81,6 @@ def test_the_figure_reaches_the_disk(tmp_path: Path) -> None:
         before, after, tmp_path / "trajectory.png", labels="a$_\\ {}^" * 8 + "abcdef", title="t$"
     )
     assert imread(tmp_path / "trajectory.png").ndim == 3
-    plot_trajectory(before, torch.zeros(70, 6), tmp_path / "trajectory.png")
     for wrong, named in ((after[:3], r"\(3, 6\)"), (after.clone().fill_(math.nan), "finite")):
         with pytest.raises(ConfigError, match=named):
             plot_trajectory(before, wrong, tmp_path / "other.png")
