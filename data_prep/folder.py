@@ -3,7 +3,8 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
-``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not audio are skipped.
+``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not
+audio are skipped.
 """
 
 from __future__ import annotations

@@ -59,9 +59,7 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
         try:
             return _text8(work, None)
         except DataError as error:
-            sys.stderr.write(
-                f"{error}\ncontinuing with the stand-in corpus=sotu, not text8\n"
-            )
+            sys.stderr.write(f"{error}\ncontinuing with the stand-in corpus=sotu, not text8\n")
             return _sotu()
     return _file(corpus)
 

@@ -23,7 +23,7 @@ from spaudio.errors import AudioError
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
 
-# A journal written under other rules is not read.
+# A journal that was written with other rules is not read.
 _RULES = {"version": 2, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
 _QUEUED = 4096  # clips per batch for the threads, so that memory stays small on large data sets
 
@@ -38,13 +38,13 @@ class ClipStore(Protocol):
     sample_rate: int
 
     def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
-        """Returns those of a data set's clips that the store is to hold."""
+        """Returns which of a data set's clips the store should hold."""
 
     def writing(self) -> AbstractContextManager[object]:
-        """Opens the store for `lacks` and `add`; other processes wait for its end."""
+        """Opens the store for `lacks` and `add`; other processes wait until it is closed."""
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
-        """Whether the store has nothing for this state of the file."""
+        """Whether the store has no entry for the file as it is now."""
 
     def add(self, file: Path, status: os.stat_result, waveform: NDArray[np.float32]) -> None:
         """Adds a clip; several threads may call this at the same time, in any order."""
@@ -77,13 +77,13 @@ def scan_clips(
 
     Args:
         clips: What to check.
-        root: Folder that their paths are relative to; a journal of another root starts afresh.
+        root: Folder that their paths are relative to; a journal of another root is not read.
         journal: The journal's file.
         stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
         silent_ok: Silent clips are not bad.
         workers: Threads that decode and compute what the stores keep.
         progress: Show a bar.
-        on_new: Called before the first clip is checked that the journal does not know.
+        on_new: Called before checking, if the journal lacks a clip.
 
     Returns:
         The findings by path.
@@ -145,7 +145,7 @@ def scan_clips(
 
 
 def _read(lines: JsonLines) -> tuple[dict[str, Finding], int]:
-    """Returns the findings of a journal and how many of its bytes are whole."""
+    """Returns the findings of a journal and the end of its last whole line, in bytes."""
     known: dict[str, Finding] = {}
     end = 0
     for record, after in lines.read():

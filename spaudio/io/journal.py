@@ -13,7 +13,7 @@ class JsonLines:
 
     Args:
         file: The file.
-        header: Its first line. A file with another header is started afresh.
+        header: Its first line. A file with another header is overwritten.
     """
 
     def __init__(self, file: Path, header: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ class JsonLines:
             return
 
     def open(self, end: int) -> None:
-        """Opens the file for `append` after its first ``end`` bytes; 0 starts it afresh."""
+        """Opens the file for `append` after its first ``end`` bytes; 0 overwrites it."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a record survives the process as soon as it is appended.
         self._stream = self.file.open("r+b" if end else "wb", buffering=0)

@@ -1,7 +1,7 @@
-"""What a transformer has to beat: the majority class, and a classical classifier.
+"""The references of a report: the majority class, and a classical classifier, the floor.
 
 The classical floor takes seconds: summary statistics of log-mel and MFCC frames, standardised, and
-a support vector machine with an RBF kernel. Small data is where it is strong.
+a support vector machine with an RBF kernel. It is strong on small data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from spaudio.train.multilabel import average_precisions
 MFCC = 20
 SEGMENTS = 8
 LARGEST = 10_000  # clips to learn from
-COMPONENTS = 2_000  # of the approximated kernel: clips to compare with
+COMPONENTS = 2_000  # clips that approximate the kernel of several labels
 Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
 _Clip = TypeVar("_Clip", Clip, SourceClip)
@@ -65,8 +65,8 @@ class FloorFeatures(FrameCache):
 
     @override
     def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
-        # Every fold is tested on in its turn. What a choice by these splits misses, such as a clip
-        # that takes the place of a bad one, is added by `measure_floor`.
+        # With folds, every clip is in some test split. `measure_floor` adds the clips that this
+        # choice misses, such as one that replaces a bad clip.
         return clips if any(clip.fold is not None for clip in clips) else _choose(clips)
 
 
@@ -103,23 +103,23 @@ def measure_floor(
     *,
     multi_label: bool = False,
 ) -> dict[str, Any]:
-    """Scores both references on the test split, once; the result is kept beside the features.
+    """Scores both references on the test split; the result is kept beside the features.
 
-    Both learn from the training and the validation split together: neither selects anything, so
-    holding clips back would only weaken them. The time of a support vector machine grows faster
-    than with the square of the clips, so of a large data set it learns from `LARGEST` clips.
+    Both learn from the training and the validation split together, because neither selects a model.
+    The time of a support vector machine grows faster than the square of the number of clips, so
+    with a large data set it learns from `LARGEST` clips.
 
     Args:
         clips: The manifest's clips.
         classes: Class names.
         root: Folder that the clips' paths are relative to.
         features: Summaries of the clips; clips that no preparation has added are decoded here.
-        multi_label: A clip may have several classes. Then the figures are mean average precisions:
-            of the class frequencies, and of a kernel ridge regression of each class.
+        multi_label: A clip may have several classes. Then the scores are mean average precisions
+            of the class frequencies, and of a kernel ridge regression per class.
 
     Returns:
-        ``majority`` and ``svm`` (accuracies), and ``seconds``; ``trained_on``, a number of clips,
-        where that is not all of them.
+        ``majority`` and ``svm`` (accuracies), and ``seconds``; ``trained_on``, the number of clips,
+        if it is not all of them.
     """
     start = time.perf_counter()
     available = sum(clip.split != "test" for clip in clips)
@@ -153,7 +153,7 @@ def measure_floor(
 
 
 def _choose(clips: Sequence[_Clip]) -> list[_Clip]:
-    """Returns the clips to test on and at most `LARGEST` of the others, the same ones each time."""
+    """Returns the test clips and at most `LARGEST` of the others, the same ones each time."""
     train = [clip.path for clip in clips if clip.split != "test"]
     kept = set(seeded_order(train, 0)[:LARGEST] if len(train) > LARGEST else train)
     return [clip for clip in clips if clip.split == "test" or clip.path in kept]
@@ -181,10 +181,10 @@ def _multi_label_floor(
     x_train: Summaries,
     x_test: Summaries,
 ) -> tuple[float, float]:
-    """Returns the mAP of the class frequencies, and of regressing each class against the rest.
+    """Returns the mAP of the class frequencies, and of one regression per class.
 
-    The kernel is the support vector machine's, in Nyström's approximation, with which hundreds of
-    classes are one linear solve.
+    The kernel is that of the support vector machine, in Nyström's approximation, so that hundreds
+    of classes need one linear solve.
     """
     index = {name: i for i, name in enumerate(classes)}
     y_train, y_test = (
@@ -195,6 +195,6 @@ def _multi_label_floor(
     )
     model = make_pipeline(StandardScaler(), kernel, Ridge(alpha=1.0)).fit(x_train, y_train)
     truth, found = torch.from_numpy(y_test), torch.from_numpy(model.predict(x_test))
-    constant = torch.zeros_like(found)  # whatever it is, each class has one score for all clips
+    constant = torch.zeros_like(found)  # one score of each class for all clips
     majority, ridge = (np.nanmean(average_precisions(p, truth)) for p in (constant, found))
     return float(majority), float(ridge)

@@ -23,6 +23,7 @@ from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
 
 Frames = npt.NDArray[np.float32]
+_SYNCED = 64  # clips after which data and index are written to the disk
 
 
 class _Entry(NamedTuple):
@@ -46,15 +47,15 @@ class FrameCache:
         frames = cache.below(prepared.root)  # frames.frames(clip.path), frames.length(clip.path)
         measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
 
-    An entry belongs to an absolute path, size and modification time, so clips that were added or
-    changed are computed and others are not. The index is written after the data, so that a crash
-    never leaves an entry without its frames. The next `writing` overwrites what it does leave.
-    Entries are in the order in which threads finished, which nothing depends on. A cache can be
+    An entry belongs to an absolute path, size and modification time, so only clips that were added
+    or changed are computed. The index is written after the data, so that a crash never leaves an
+    entry without its frames; the next `writing` overwrites what it does leave.
+    Entries are stored in the order in which threads finish; nothing depends on it. A cache can be
     pickled for processes that read it.
 
     Args:
         folder: Where caches are kept, each in a sub-folder named by a hash of its settings.
-        settings: Everything that shapes the frames; must be JSON-serialisable.
+        settings: Everything that changes the frames; must be JSON-serialisable.
         sample_rate: Of the waveforms that ``extract`` takes, in Hz.
         extract: From a float32 waveform (samples,) to frames (frames, width) as they are stored,
             of one type and width. Several threads call it, each with torch on one thread.
@@ -81,6 +82,7 @@ class FrameCache:
         self._mutex = threading.Lock()
         self._data: IO[bytes] | None = None
         self._map: npt.NDArray[Any] | None = None
+        self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
         self._entries: dict[str, _Entry] = {}
         self._kind: tuple[str, int] | None = None  # type and width of all frames
         self._count = self._whole = 0  # frames, and bytes of the index, that are whole
@@ -91,7 +93,7 @@ class FrameCache:
         return clips
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
-        """Whether there are no frames of this state of the file."""
+        """Whether there are no frames of the file as it is now."""
         entry = self._entries.get(_name(file))
         return entry is None or entry[2:] != (status.st_size, status.st_mtime_ns)
 
@@ -106,13 +108,15 @@ class FrameCache:
                 raise ValueError(f"frames of {kind} in a cache of {self._kind}")
             self._kind = kind
             entry = _Entry(self._count, len(frames), status.st_size, status.st_mtime_ns)
-            # At the place that the index says, whatever a write that failed has left there.
+            # The place is given by the index: a failed write may have left more data.
             self._data.seek(entry.start * frames[:1].nbytes)
             write_all(self._data, frames.data)
             path = _name(file)
-            self._index.append({"path": path, "kind": kind, **entry._asdict()})
             self._entries[path] = entry
             self._count += len(frames)
+            self._pending.append({"path": path, "kind": kind, **entry._asdict()})
+            if len(self._pending) >= _SYNCED:
+                self._sync()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -124,8 +128,10 @@ class FrameCache:
                 data = self.folder / "frames.bin"
                 data.touch()
                 with data.open("r+b", buffering=0) as self._data:
-                    yield
-                    os.fsync(self._data.fileno())
+                    try:
+                        yield
+                    finally:
+                        self._sync()
             finally:
                 self._data = self._map = None
                 self._index.close()
@@ -139,10 +145,12 @@ class FrameCache:
             AudioError: If a clip cannot be decoded.
             FileNotFoundError: If a file is missing.
         """
+        states = [(file, file.stat()) for file in files]
+        if not any(self.lacks(*state) for state in states):
+            return
         with self.writing():
-            for file in files:
-                status = file.stat()
-                if self.lacks(file, status):
+            for file, status in states:
+                if self.lacks(file, status):  # another process may have added it meanwhile
                     self.add(file, status, load_audio(file, self.sample_rate, silent_ok=True))
 
     def frames(self, file: Path) -> npt.NDArray[Any]:
@@ -187,6 +195,14 @@ class FrameCache:
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what only writing needs; a memory map is opened again where it is read."""
         return vars(self) | {"_extract": None, "_mutex": None, "_map": None}
+
+    def _sync(self) -> None:
+        """Writes the index of what is on the disk, so that it holds even after a power failure."""
+        assert self._data is not None
+        os.fsync(self._data.fileno())
+        for record in self._pending:
+            self._index.append(record)
+        self._pending.clear()
 
     def _read(self) -> None:
         """Reads the index, up to the first entry whose line or frames are not whole."""
