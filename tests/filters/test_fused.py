@@ -145,12 +145,11 @@ def test_empty(backend: str) -> None:
 
 @backends
 def test_any_memory_layout(backend: str) -> None:
-    x, (kernel,), gains, grad = draw((2, 21, DIM), [(5, 4)], 1)
+    x, (kernel,), gains, grad = draw((2, 13, DIM), [(5, 4)], 1)
     exact = run((x, [kernel], gains, grad), "reference", torch.float64)
     layouts: list[Callable[[Tensor], Tensor]] = [
         lambda v: v.transpose(-1, -2).contiguous().transpose(-1, -2),
-        lambda v: torch.stack([v, v + 1], dim=-1)[..., 0],
-        lambda v: torch.cat([v + 1, v], dim=0)[len(v) :],
+        lambda v: torch.cat([torch.stack([v, v + 1], dim=-1)] * 2)[len(v) :, ..., 0],
     ]
     for layout in layouts:
         laid = [layout(v).float() for v in (x, kernel, gains, grad)]
@@ -167,9 +166,9 @@ def test_any_memory_layout(backend: str) -> None:
 
 @backends
 def test_only_the_gradients_asked_for(backend: str) -> None:
-    x, kernels, gains, grad = draw((2, 30, DIM), [(5, 4)], 2)
+    x, kernels, gains, grad = draw((2, 12, DIM), [(5, 4)], 2)
     exact = run((x, kernels, gains, grad), "reference", torch.float64)[1:]
-    for asked in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]):
+    for asked in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]):
         leaves = [
             value.float().requires_grad_(bool(want))
             for value, want in zip((x, gains, kernels[0]), asked, strict=True)

@@ -78,7 +78,7 @@ def test_under_the_interpreter() -> None:
     [("tails", True, 0), ("tails", False, 1), ("blocks", True, 1), ("blocks", False, 2)],
 )
 def test_result_and_gradients(bank: str, causal: bool, gains: int) -> None:
-    size = (2, 11, 2)
+    size = (2, 11, 2) if bank == "tails" else (1, 9, 2)
     tensors = moved(draw(size, BANKS[bank], gains))
     mask = torch.rand(size[:2], generator=torch.Generator().manual_seed(1)) < 0.3
     options = {
@@ -126,14 +126,14 @@ class Largest(TorchDispatchMode):
 
 
 @on_kernels
-@pytest.mark.parametrize("shape", [(40,), (1, 150, 40)], ids=str)
+@pytest.mark.parametrize("shape", [(40,), (1, 90, 40)], ids=str)
 def test_no_time_frequency_representation(shape: tuple[int, ...]) -> None:
-    x, kernels, gains = (torch.randn(s, device=DEVICE) for s in ((1, 150, 3), (200,), shape))
+    x, kernels, gains = (torch.randn(s, device=DEVICE) for s in ((1, 90, 3), (200,), shape))
     problem = Problem(x, kernels, [40, 5], gains, None, True, "relu")
     with Largest() as largest:
         triton_launch.forward(problem)
         triton_launch.backward(torch.ones_like(x), problem, [True] * 3)
-    # Two programs sum the gains; the representation has 18000 numbers.
+    # Two programs sum the gains; the representation has 10800 numbers.
     allowed = triton_launch.PROGRAMS * kernels.numel() + max(x.numel(), 2 * gains.numel())
     assert largest.bytes <= 4 * allowed < 4 * x.numel() * 40
 
@@ -158,11 +158,13 @@ def test_compiles_for_a_gpu_that_is_not_here(
     problem = Problem(x, taps.flatten(), kernel, torch.empty(shape), None, True, activation)
     options = triton_launch._options(problem, taps)
     warps = {"num_stages": options.pop("num_stages")}
-    for function, constants in (
+    functions = [
         (module.forward, {"add": True}),
         (module.backward_signal, {"add": True}),
         (module.backward_bank, {"want_kernels": True, "want_gains": True}),
-    ):
+    ]
+    # The kernel with most registers in both types, each other one in one of them.
+    for function, constants in functions[1:] if dtype == "bf16" else functions[::2]:
         known = {**options, **constants}
         kinds = dict.fromkeys(function.arg_names, "i32")
         kinds |= dict.fromkeys(("gains", "y", "grad_x", "grad_kernels", "grad_gains"), "*fp32")

@@ -1,0 +1,116 @@
+"""A convolutional stem: frames to the features of tokens, before the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvStem(nn.Module):
+    """3×3 convolutions over the plane of frames and bands, each with batch norm and GELU.
+
+    Every convolution halves the bands. The first ones halve the frames too, until one frame per
+    token is left. Small transformers learn better from such features than from the frames
+    themselves (arXiv 2106.14881; for audio EAT, arXiv 2204.11479).
+
+    Padding is exact: a clip gives the same features alone and in a padded batch. Frames beyond a
+    clip's end are zero at the input of every convolution, as its own zero padding is, and batch
+    statistics are taken over the frames of clips alone.
+
+    Args:
+        bands: Bands per frame.
+        stack: Frames per token; a power of two, at most 2 to the number of convolutions.
+        channels: Output channels of each convolution.
+
+    Raises:
+        ValueError: If ``stack`` does not fit the number of convolutions.
+    """
+
+    def __init__(self, bands: int, stack: int, channels: Sequence[int] = (24, 48, 96)) -> None:
+        super().__init__()
+        halvings = stack.bit_length() - 1
+        if stack != 1 << halvings or halvings > len(channels):
+            raise ValueError(
+                f"stack must be a power of two up to {1 << len(channels)}, one halving per "
+                f"convolution; got {stack}"
+            )
+        self.bands, self.stack = bands, stack
+        self.time_strides = [2] * halvings + [1] * (len(channels) - halvings)
+        widths = [1, *channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=(stride, 2), padding=1, bias=False)
+            for before, after, stride in zip(widths, channels, self.time_strides, strict=False)
+        )
+        self.norms = nn.ModuleList(MaskedBatchNorm(width) for width in channels)
+        for _ in channels:
+            bands = -(-bands // 2)
+        self.features = bands * channels[-1]
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames that one token sees."""
+        field, step = 1, 1
+        for stride in self.time_strides:
+            field += 2 * step
+            step *= stride
+        return field
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Turns stacked frames into features.
+
+        Args:
+            tokens: (batch, tokens, stack * bands), zero at padding.
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+        Returns:
+            (batch, tokens, features).
+        """
+        batch = tokens.shape[0]
+        x = tokens.reshape(batch, -1, 1, self.bands).transpose(1, 2)  # (batch, 1, frames, bands)
+        x = x.contiguous(memory_format=torch.channels_last)
+        kept = None if padding_mask is None else ~padding_mask.repeat_interleave(self.stack, dim=1)
+        for convolution, norm, stride in zip(
+            self.convolutions, self.norms, self.time_strides, strict=True
+        ):
+            x = convolution(x)
+            if kept is not None:
+                kept = kept[:, ::stride]  # output i is centred on frame i * stride
+            x = norm(x.permute(0, 2, 3, 1), kept).permute(0, 3, 1, 2)
+        return x.permute(0, 2, 3, 1).flatten(2)
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch norm and GELU over (batch, frames, bands, channels), without the padded frames."""
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Normalises, activates, and sets padded frames to zero.
+
+        Args:
+            x: (batch, frames, bands, channels).
+            kept: Boolean (batch, frames), False where a frame is padding; None keeps all.
+        """
+        if not self.training:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            scale = self.weight * (self.running_var + self.eps).rsqrt()
+            y = F.gelu(x * scale + (self.bias - self.running_mean * scale))
+            return y if kept is None else y * kept[..., None, None]
+        rows = x.flatten(0, 1)
+        where = None if kept is None else kept.flatten().nonzero().flatten()
+        if where is not None:
+            rows = rows.index_select(0, where)
+        # As a channels-last image of one row, for which the fast kernel is made.
+        image = rows.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        image = F.batch_norm(
+            image, self.running_mean, self.running_var, self.weight, self.bias, True,
+            self.momentum or 0.1, self.eps,
+        )  # fmt: skip
+        y = F.gelu(image.permute(0, 2, 3, 1).reshape(rows.shape))
+        if where is not None:
+            y = y.new_zeros(x.shape[0] * x.shape[1], *y.shape[1:]).index_copy(0, where, y)
+        return y.reshape(x.shape)
