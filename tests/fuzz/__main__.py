@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of the package's doors, by Atheris (Linux); ``make fuzz`` brings it.
+"""Coverage-guided fuzzing of what reads input, with Atheris (Linux), which ``make fuzz`` installs.
 
     python -m tests.fuzz                       every target, 20,000 inputs each
     python -m tests.fuzz audio -runs=1000000   one of them, with libFuzzer's options
-    python -m tests.fuzz audio crash-0123      once more what was found
+    python -m tests.fuzz audio crash-0123      run a saved input again
 
-Ends with code 0 where all held; else libFuzzer names the input and keeps it as ``crash-...``.
+Exits with code 0 if nothing was found; otherwise libFuzzer saves the input as ``crash-...``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import tempfile
 from pathlib import Path
 
 RUNS = {"audio": 20_000, "manifest": 20_000, "archive": 20_000, "settings": 2_000}
-#: A leak of memory, an input of more than ten seconds, or one of a gigabyte is a finding too.
+#: Memory leaks, and inputs that need over ten seconds or a gigabyte, are findings too.
 LIMITS = ("-timeout=10", "-rss_limit_mb=1500", "-max_len=20000", "-print_final_stats=1", "-seed=1")
 
 
 def fuzz(target: str, arguments: list[str]) -> None:
-    """Runs one target in this process, which ends with it."""
+    """Runs one target in this process, then exits."""
     try:
         import atheris
     except ImportError:
@@ -29,7 +29,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
         from tests.fuzz.targets import TARGETS, seeds
 
         if target == "settings":
-            import spaudio.experiment.main  # noqa: F401
+            import spaudio.experiment.compose  # noqa: F401
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     if not any(Path(argument).is_file() for argument in arguments):
         corpus = scratch / "corpus"
@@ -43,7 +43,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the target that is named, or all, each in a process of its own."""
+    """Runs the named target, or all, each in its own process."""
     if arguments and arguments[0] in RUNS:
         fuzz(arguments[0], arguments[1:])
     for target in RUNS:

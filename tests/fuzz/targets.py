@@ -1,7 +1,7 @@
-"""What must hold of any bytes at all at the doors of the package: refused by name, or sound.
+"""What must hold for any input of the package: it is refused with a named error, or valid.
 
-Each target takes bytes and a scratch folder. It raises nothing where the package refuses them by
-an error of its own, and AssertionError, or whatever else escaped, where it does not.
+Each target takes bytes and a scratch folder. It returns if the package refuses them with an error of
+its own, and raises AssertionError, or what the package raised, if not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "folder"
 
 
 def audio(content: bytes, scratch: Path) -> None:
-    """A file that is decoded has finite samples that differ, at a rate that makes sense."""
+    """A file that is decoded has finite samples that differ, at a plausible rate."""
     path = scratch / "clip"
     path.write_bytes(content)
     refusal, found = _try(lambda: decode(path), AudioError)
@@ -64,7 +64,7 @@ def manifest(content: bytes, scratch: Path) -> None:
 
 
 def archive(content: bytes, scratch: Path) -> None:
-    """An archive that is unpacked has written below its folder alone, and no more than allowed."""
+    """An archive that is unpacked writes only below its folder, and no more than allowed."""
     home = scratch / "home"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
@@ -88,16 +88,16 @@ def archive(content: bytes, scratch: Path) -> None:
 
 def settings(content: bytes, scratch: Path) -> None:
     """Words of a command line are either settings of the recipe or refused."""
-    from spaudio.experiment.main import _check_overrides  # brings torch, which the others spare
+    from spaudio.experiment.compose import compose  # imports torch, which the others do not need
 
     words = content.decode("utf-8", "replace").split("\n")[:4]
     given = [word for word in words if not word.startswith("-")]
-    refusal, _ = _try(lambda: _check_overrides(FOLDER, given), ConfigError)
+    refusal, _ = _try(lambda: compose(FOLDER, given), ConfigError)
     assert "\n" not in refusal
 
 
 def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | None]:
-    """The words of the package's own error, or what came of the call."""
+    """Returns the message of the package's error, or the result of the call."""
     try:
         return "", call()
     except refusal as error:
@@ -113,7 +113,7 @@ TARGETS: dict[str, Callable[[bytes, Path], None]] = {
 
 
 def seeds(target: str, scratch: Path) -> Iterable[bytes]:
-    """Good inputs to begin from."""
+    """Yields good inputs to start from."""
     path = scratch / "seed"
     if target == "audio":
         wave = tone(1, np.random.default_rng(0), 0.1)
