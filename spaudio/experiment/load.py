@@ -93,7 +93,8 @@ def draw_run(run: Path) -> list[Path]:
     drawn = []
     if draw_filters(before.encoder, after.encoder, run / "filters.png", hop_seconds=seconds):
         drawn.append(run / "filters.png")
-    if isinstance(before, Classifier) and isinstance(after, Classifier) and after.front_end:
-        plot_front_end(after.front_end, run / "frontend.png", before=before.front_end)
+    front_ends = [m.front_end for m in (before, after) if isinstance(m, Classifier) and m.front_end]
+    if front_ends:
+        plot_front_end(front_ends[1], run / "frontend.png", before=front_ends[0])
         drawn.append(run / "frontend.png")
     return drawn

@@ -14,10 +14,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
-from omegaconf import DictConfig
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.run_folder import create_run_folder
+from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.train.config import TrainerConfig
 
 # The others wait while the first prepares a data set; by default they would give up after minutes.
@@ -81,11 +81,11 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     return accelerator
 
 
-def share_run_folder(config: DictConfig, accelerator: Accelerator) -> Path:
+def share_run_folder(settings: AudioSettings | TextSettings, accelerator: Accelerator) -> Path:
     """Makes the run's folder in the first process and tells all, whatever their clocks say.
 
     Raises:
         ConfigError: If it cannot be made.
     """
-    made = [str(create_run_folder(config)) if accelerator.is_main_process else ""]
+    made = [str(create_run_folder(settings)) if accelerator.is_main_process else ""]
     return Path(broadcast_object_list(made)[0])

@@ -103,7 +103,7 @@ def export_run(
 
 def trace(module: WaveformClassifier) -> ExportedProgram:
     """Traces the model with free batch and samples, and without operators of ours."""
-    hop = module.tokens.token_samples
+    hop = module.front_end.config.token_samples
     example = pad(synthetic_clips(hop, 3.0)[:3])  # three clips of up to three tokens
     shapes = {
         "waveform": {0: Dim("batch"), 1: Dim("samples", max=module.max_samples)},

@@ -89,10 +89,9 @@ class ClassificationTask(Task):
         self.floor = measure_floor(
             data.clips, data.classes, data.root, data.floor, multi_label=data.multi_label
         )
-        inputs = Inputs(
-            data.classes, data.front_end.normaliser, data.longest_seconds, data.multi_label
-        )
-        inputs.save(run)
+        normaliser = data.front_end.normaliser
+        assert normaliser is not None  # fitted by load_data
+        Inputs(data.classes, normaliser, data.longest_seconds, data.multi_label).save(run)
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``report.json`` says about a run on audio."""
@@ -150,7 +149,7 @@ class ClassificationTask(Task):
         draw_filters(
             before.encoder, after.encoder, run / "filters.png", hop_seconds=tokens.token_seconds
         )
-        if after.front_end is not None:
+        if before.front_end is not None and after.front_end is not None:
             plot_front_end(after.front_end, run / "frontend.png", before=before.front_end)
         draw_mask(
             after, features, frames, run / "mask.png",
