@@ -1,7 +1,7 @@
 """What must hold for any input of the package: it is refused with a named error, or valid.
 
-Each target takes bytes and a scratch folder. It returns if the package refuses them with an error of
-its own, and raises AssertionError, or what the package raised, if not.
+Each target takes bytes and a scratch folder. It returns if the package refuses them with an error
+of its own, and raises AssertionError, or what the package raised, if not.
 """
 
 from __future__ import annotations
