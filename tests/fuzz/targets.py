@@ -129,7 +129,7 @@ def seeds(target: str, scratch: Path) -> Iterable[bytes]:
         yield b'{"path": "a", "label": ["b"], "seconds": 1e400, "fold": null}\n'
     elif target == "archive":
         for mode in ("w", "w:gz", "w:bz2", "w:xz"):
-            with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+            with tarfile.open(path, mode) as tar:
                 tar.add(__file__, "top/a.wav")
             yield path.read_bytes()
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
