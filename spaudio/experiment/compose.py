@@ -37,6 +37,7 @@ from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 _EXPECTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+MOST_RUNS = 10_000  # of a sweep
 _FEW = 12  # names that a message lists even where one is near
 
 
@@ -83,14 +84,17 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
             choices.append([override.input_line or ""])
             continue
         try:
-            values = list(override.sweep_string_iterator())
+            values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS))
         except HydraException as error:
             raise ConfigError(
                 f"{override.input_line}: {_first_line(error)}; list the values, "
                 f"{override.key_or_group}=a,b,c"
             ) from error
         choices.append([f"{override.key_or_group}={value}" for value in values])
-    return [list(run) for run in itertools.product(*choices)]
+    runs = [list(run) for run in itertools.islice(itertools.product(*choices), MOST_RUNS)]
+    if len(runs) == MOST_RUNS:
+        raise ConfigError(f"the sweep has {MOST_RUNS} runs or more; list fewer values")
+    return runs
 
 
 def parse(override: str) -> Override:
