@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from torch import Tensor
 
 from spaudio.errors import ConfigError
@@ -101,9 +102,13 @@ def plot_mask(
     energies = spectrogram.detach().float().cpu().numpy()
     bands, frames = energies.shape
     times = np.arange(frames + 1) * frame_seconds
-    image = specshow(energies, x_coords=times, y_coords=np.arange(bands + 1), ax=upper)
+    image = specshow(
+        energies, x_coords=times, y_coords=np.arange(bands + 1), x_axis="s", cmap="magma", ax=upper
+    )
+    upper.yaxis.set_major_locator(MaxNLocator(integer=True))  # specshow leaves bands unlabeled
+    upper.yaxis.set_major_formatter(ScalarFormatter())
     figure.colorbar(image, ax=upper, label="log energy")
-    upper.set(ylabel="band", title=title)
+    upper.set(ylabel="band", xlabel="", title=title)
     if filter is not None:
         mask = mask[:, centre_frequency(filter.frequency_response()).argsort()]
     tokens, filters = mask.shape

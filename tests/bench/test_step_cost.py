@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spaudio.bench.__main__ import main
-from tests.fixtures.tiny_audio import make_fsdd_zip
+from tests.fixtures.tiny_audio import make_fsdd
 from tests.fixtures.tiny_run import RECIPES
 from tests.fixtures.tiny_text import write_text
 
@@ -24,7 +24,7 @@ def test_rows_hold_each_filter_beside_the_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if recipe == "fsdd":
-        data = [f"source={make_fsdd_zip(tmp_path / 'fsdd.zip')}"]
+        data = [f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"]
         filter = "bank,filter.num_filters=7"
         parameters = 2 * 7 * 17  # two layers, seven filters of 16 taps and a gain
     else:
