@@ -84,7 +84,9 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                 resume=resume,
             )
     except KeyboardInterrupt:
-        console.print(f"stopped; the last finished epoch is kept. Go on with resume={run}")
+        console.print(
+            f"stopped; the last finished epoch is kept. Go on with resume={run}", soft_wrap=True
+        )
         raise
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     start = time.perf_counter()
@@ -100,7 +102,8 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     if accelerator.is_main_process:
         facts = _facts(settings, model, result, task.token_seconds) | {"seconds": seconds}
         facts |= task.facts(model, measured)
-        console.print(task.write(run, untrained, model.eval(), facts, measured))
+        summary = task.write(run, untrained, model.eval(), facts, measured)
+        console.print(summary, soft_wrap=True)
         console.print(f"report: {run / 'report.md'}", soft_wrap=True)
     return run
 

@@ -68,7 +68,8 @@ def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
         if there.get(key) != wanted.get(key) and not resolved:
             raise ConfigError(
                 f"{folder} was run with {key}={there.get(key)}, not {wanted.get(key)}; take "
-                f"another run_id, keep these runs elsewhere by runs=FOLDER, or go on by resume={folder}"
+                "another run_id, keep these runs elsewhere by runs=FOLDER, or go on by "
+                f"resume={folder}"
             )
     return folder
 

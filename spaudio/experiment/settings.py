@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from typing import Any
 
@@ -354,23 +354,30 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     """
     kind = TextSettings if "context" in content else AudioSettings
     known = {f.name for f in fields(kind)}
-    own = [(str(key), Any, _default(value)) for key, value in content.items() if key not in known]
+    # OmegaConf resolves `${`. A null character keeps it from that, and is in no YAML.
+    literal = _replace(dict(content), "${", "$\0{")
+    own = [(str(key), Any, _default(value)) for key, value in literal.items() if key not in known]
     schema = make_dataclass(kind.__name__, own, bases=(kind,))
     name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
     if name not in FILTERS:
         raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
     config = OmegaConf.structured(schema)
     config.filter = OmegaConf.structured(filter_schemas()[name])
-    merged = OmegaConf.merge(config, OmegaConf.create(_literal(dict(content))))
-    settings = OmegaConf.to_object(merged)
+    settings = OmegaConf.to_object(OmegaConf.merge(config, OmegaConf.create(literal)))
+    settings = _replace(settings, "$\0{", "${")
     assert isinstance(settings, AudioSettings | TextSettings)
     return settings
 
 
-def _literal(value: Any) -> Any:
-    """Escapes ``${`` in all strings, so that OmegaConf resolves nothing."""
-    if isinstance(value, dict):
-        return {key: _literal(item) for key, item in value.items()}
+def _replace(value: Any, old: str, new: str) -> Any:
+    """Replaces text in all strings of a tree of dataclasses, dictionaries and lists."""
+    if isinstance(value, str):
+        return value.replace(old, new)
     if isinstance(value, list):
-        return [_literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+        return [_replace(item, old, new) for item in value]
+    if isinstance(value, dict):
+        return {key: _replace(item, old, new) for key, item in value.items()}
+    if is_dataclass(value):
+        for name, item in vars(value).items():
+            setattr(value, name, _replace(item, old, new))
+    return value
