@@ -1,0 +1,57 @@
+"""What tests of several rooms share: a recipe's command line, run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from matplotlib.figure import Figure
+
+from spaudio.experiment.entry import main
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunRecipe = Callable[..., Done]
+
+
+@pytest.fixture
+def run_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunRecipe:
+    """Runs ``recipes/<name>/run.py`` in ``tmp_path``; the caller checks the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(name: str, *arguments: str) -> Done:
+        capsys.readouterr()
+        code = 0
+        try:
+            main(str(RECIPES / name / "run.py"), arguments)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def _write_blank(self: Figure, file: BinaryIO, **options: Any) -> None:
+    file.write(b"blank")
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves every figure without drawing it, which is most of the time of a tiny run."""
+    monkeypatch.setattr(Figure, "savefig", _write_blank)

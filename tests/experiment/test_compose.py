@@ -1,0 +1,112 @@
+"""From a recipe's YAML and a command line to checked settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import spaudio.conf
+from spaudio.errors import ConfigError
+from spaudio.experiment.compose import compose, expand
+from spaudio.experiment.settings import AudioSettings, TextSettings, read_settings
+from spaudio.experiment.tasks.classification import build_classifier
+from spaudio.experiment.tasks.text import build_language_model
+from spaudio.filters import FILTERS
+from tests.conftest import RECIPES
+from tests.fixtures.tiny_recipes import TINY
+
+NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.py"))
+CONF = Path(spaudio.conf.__file__).parent
+
+
+def test_every_recipe_has_a_readme_and_a_tiny_data_set() -> None:
+    assert sorted(TINY) == NAMES
+    for name in NAMES:
+        assert (RECIPES / name / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_composes(name: str) -> None:
+    settings = compose(RECIPES / name, ["preset=debug"])
+    assert settings.recipe == name
+    assert settings.model.dim == 16
+    assert settings.trainer.epochs == 2
+    assert read_settings(settings.as_dict()).as_dict() == settings.as_dict()
+    if isinstance(settings, TextSettings):
+        build_language_model(settings)
+        return
+    build_classifier(settings, 10)
+    # A learned front-end by one override has the frames of the recipe.
+    learned = compose(RECIPES / name, ["tokens=waveform"])
+    assert isinstance(learned, AudioSettings)
+    assert learned.tokens.learned
+    assert learned.tokens.token_seconds == settings.tokens.token_seconds
+    assert learned.tokens.sample_rate == settings.tokens.sample_rate
+
+
+def test_every_choice_of_every_group_composes() -> None:
+    choices = [
+        f"{group}={file.stem}"
+        for group in ("model", "tokens", "augment")
+        for file in sorted((CONF / group).glob("*.yaml"))
+    ]
+    assert len(choices) > 6
+    for choice in (*choices, "augment=none"):
+        compose(RECIPES / "folder", [choice])
+    for name in FILTERS:
+        assert compose(RECIPES / "folder", [f"filter={name}"]).filter.name == name
+    for preset in ("tiny", "paper", "base"):
+        settings = compose(RECIPES / "text8", [f"preset={preset}"])
+        assert settings.model.causal
+        assert settings.model.max_tokens == settings.context
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["model.widht=3"], r"unknown setting 'model\.widht'"),
+        (["epochs=3"], r"did you mean trainer\.epochs"),
+        (["sede=1"], "did you mean seed"),
+        (["filtre=bank"], "did you mean filter"),
+        # What the chosen filter has not: its options are those of its class.
+        (["filter=none", "filter.kernel_size=8"], r"unknown setting 'filter\.kernel_size'"),
+        (["filter=bank", "filter.kernel=8"], r"did you mean filter\.kernel_size"),
+        (["+seed=1"], "cannot be added"),
+        (["seed=0,1"], "add -m to run them all"),
+        (["hydra/launcher=joblib"], "jobs=N"),
+    ],
+)
+def test_an_unknown_setting_is_named_with_the_nearest(overrides: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        compose(RECIPES / "fsdd", overrides)
+
+
+def test_a_sweep_expands_in_the_order_of_its_values() -> None:
+    runs = expand(["filter=none,bank", "source='a,b'", "model.filter_layers=[0,1]", "seed=0,1"])
+    assert [(run[0], run[3]) for run in runs] == [
+        ("filter=none", "seed=0"), ("filter=none", "seed=1"),
+        ("filter=bank", "seed=0"), ("filter=bank", "seed=1"),
+    ]  # fmt: skip
+    assert {run[1] for run in runs} == {"source='a,b'"}
+    assert {run[2] for run in runs} == {"model.filter_layers=[0,1]"}
+
+
+def test_a_data_set_brings_its_own_settings() -> None:
+    settings = compose(RECIPES / "folder", ["source=12", "group_regex='(a\\d+),b'"])
+    assert settings.prep_options["source"] == "12"
+    assert settings.prep_options["group_regex"] == "(a\\d+),b"
+    other = compose(RECIPES / "folder", ["prep=fsdd", "split=speaker"])
+    assert other.prep_options == {"source": None, "split": "speaker", "test_speaker": None}
+    with pytest.raises(ConfigError, match="unknown setting 'split'"):
+        compose(RECIPES / "folder", ["split=speaker"])
+
+
+def test_settings_of_a_run_are_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in them is resolved, whatever they look like."""
+    monkeypatch.setenv("SECRET", "told")
+    settings = compose(RECIPES / "folder", ["source=x"]).as_dict()
+    for text in ("${oc.env:SECRET}", "${seed}", "\\${a}", "${", "a'b"):
+        settings["source"] = settings["data"] = text
+        read = read_settings(settings)
+        assert read.prep_options["source"] == read.data == text

@@ -1,0 +1,167 @@
+"""One run end to end per task, and what can be done with a finished run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from spaudio.cli import main
+from spaudio.experiment.load import load_best, load_untrained
+from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.model.classifier import Classifier
+from spaudio.report.classification_report import FILES
+from spaudio.report.text_report import TEXT_FILES
+from tests.conftest import RunRecipe
+from tests.fixtures.tiny_audio import make_class_folders
+from tests.fixtures.tiny_corpora import spoil
+from tests.fixtures.tiny_recipes import TINY, tiny_folder
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def check_report(run: Path, figures: tuple[str, ...]) -> dict[str, Any]:
+    """What every report on audio holds; returns it."""
+    report: dict[str, Any] = read(run / "report.json")
+    text = (run / "report.md").read_text()
+    for name in (*FILES, *figures):
+        assert (run / name).stat().st_size > 0, name
+    for name in figures:
+        assert name in text
+    assert 0 < report["floor"]["majority"] <= report["floor"]["svm"] <= 1
+    assert f"{report['floor']['svm']:.4f}" in text
+    assert f"{report['test'][report['metric']]:.4f}" in text
+    assert 1 <= report["best_epoch"] <= report["epochs"]
+    assert 0 < report["filter_params"] < report["num_params"]
+    assert min(report["seconds"][part] for part in ("prepare", "train", "test")) > 0
+    assert report["tokens_per_second"] > 0
+    assert 0 < report["data_wait"] < 1
+    assert report["versions"]["torch"]
+    assert report["git_commit"]
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == report["clips"]["test"]
+    several = report["metric"] == "mAP"
+    support = sum(row["support"] for row in report["test"]["per_class"].values())
+    assert sum(len(row["true"].split(",")) if several else 1 for row in rows) == support
+    return report
+
+
+def test_one_label(
+    tmp_path: Path, run_recipe: RunRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds = make_class_folders(tmp_path / "sounds")
+    spoil(next(sounds.rglob("*.wav")))
+    done = run_recipe(
+        "folder", "preset=debug", "filter=bank", "tokens.stack=3", "tokens.normalise=clip",
+        "run_id=one", f"source={sounds}", "skip_bad=true", r"group_regex='(g\d+)_'",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "folder" / "one"
+    report = check_report(run, ("confusion.png", "curves.png", "filters.png", "trajectory.png"))
+    assert report["recipe"] == "folder"
+    assert report["filter"]["name"] == "bank"
+    low, high = report["test"]["interval"]
+    assert 0 <= low <= report["test"]["accuracy"] <= high <= 1
+    assert report["skipped"] == 1
+    assert "left out" in (run / "report.md").read_text()
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["filter"]["name"] == "bank"
+    assert settings["model"]["dim"] == 16  # what debug makes small is what was run
+
+    # `predict` on the test clips gives what the run gave.
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictor = Predictor(run)
+    predictions, bad = predict_files(predictor, [sounds / row["clip"] for row in rows])
+    assert not bad
+    assert len({row["probability"] for row in rows}) > 1
+    for row, one in zip(rows, predictions, strict=True):
+        assert one.windows == 1
+        [(label, probability)] = one.top(predictor.inputs.classes, 1)
+        assert label == row["predicted"]
+        assert probability == pytest.approx(float(row["probability"]), abs=2e-5)
+
+    # `filters` draws the figure again, `compare` lists the run.
+    (run / "filters.png").unlink()
+    main(["filters", str(run)])
+    assert (run / "filters.png").stat().st_size > 0
+    main(["compare", str(run), "--output", str(tmp_path / "table.md")])
+    assert "| folder | 1 |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_learned_front_end_and_a_mask(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    done = run_recipe(
+        "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6", "filter.width=8",
+        "filter.heads=2", "model.filter_place=attention", "model.filter_layers=[1]",
+        "preset=debug", "augment.mixup=0.4", "augment.warp=0.1", "run_id=first",
+        *tiny_folder(tmp_path),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "tokens=waveform ignores augment.warp" in done.err
+    run = tmp_path / "runs" / "folder" / "first"
+    report = check_report(run, ("frontend.png", "filters.png", "mask.png"))
+    assert len(report["filters"]) == 1  # one of two layers has a filter
+    assert report["tokens"]["front_end"] == "waveform"
+    assert report["front_end_params"] == 40 * 400
+    assert report["token_seconds"] == 0.01
+    before, after = load_untrained(run), load_best(run)
+    assert isinstance(before, Classifier)
+    assert isinstance(after, Classifier)
+    assert before.front_end is not None
+    assert after.front_end is not None
+    assert not torch.equal(before.front_end.filters.weight, after.front_end.filters.weight)
+    assert after.front_end.mean.abs().sum() > 0  # measured, and kept with the weights
+    (run / "frontend.png").unlink()
+    main(["filters", str(run)])
+    assert (run / "frontend.png").stat().st_size > 0
+    # Stopped before its first checkpoint, a run begins anew, and measures its front-end as well.
+    again = run.with_name("again")
+    again.mkdir()
+    shutil.copy(run / "config.yaml", again)
+    done = run_recipe("folder", f"resume={again}")
+    assert done.code == 0, done.err
+    assert (again / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+def test_several_labels(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    tiny = TINY["fsd50k"](tmp_path)
+    done = run_recipe("fsd50k", "preset=debug", "filter=depthwise", "run_id=first", *tiny)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "fsd50k" / "first"
+    report = check_report(run, ("per_class.png", "trajectory.png"))
+    assert report["metric"] == "mAP"
+    assert 0 < report["test"]["auc"] <= 1
+
+
+def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    tiny = TINY["text8"](tmp_path)
+    done = run_recipe("text8", "preset=debug", "filter=bank", "run_id=first", *tiny)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "text8" / "first"
+    for name in (*TEXT_FILES, "filters.png", "trajectory.png"):
+        assert (run / name).stat().st_size > 0, name
+    report = read(run / "report.json")
+    assert report["filter"]["name"] == "bank"
+    assert report["corpus"]["stand_in"]
+    assert report["corpus"]["characters"] == {"train": 18_000, "valid": 1_000, "test": 1_000}
+    for split in ("valid", "test"):
+        assert report[split]["characters"] == 999  # all but the first
+        assert 0 < report[split]["loss"] < 4
+        assert report[split]["bits"] == pytest.approx(report[split]["loss"] / math.log(2))
+    assert report["steps"] == 10
+    assert report["step_flops"] > 0
+    assert 0 < report["filter_params"] < report["num_params"]
+    text = (run / "report.md").read_text()
+    assert "**not text8**" in text
+    assert "stride 16" in text
+    assert f"{report['test']['bits']:.4f}" in text
