@@ -82,7 +82,7 @@ def both(folder: Path) -> None:
     model = make_model()
     load_model(model, find_checkpoint(folder / "alone" / "checkpoints", "best"))
     for clips in (1, 33):  # of one, the second process has none
-        feed = make_feed(dataset(range(clips)), TrainerConfig(), shuffle=False, seed=0)
+        feed = make_feed(dataset(range(clips)), TrainerConfig(workers=0), shuffle=False, seed=0)
         found = predict(model, share_out(feed.loader, accelerator), accelerator)
         torch.save(found.probabilities, folder / f"clips-{clips}-{accelerator.process_index}.pt")
     # With dropout and mixup, stopped and resumed.
@@ -113,7 +113,7 @@ def test_two_processes_train_as_one(tmp_path: Path, alone: Path) -> None:
     model = make_model()
     load_model(model, find_checkpoint(alone / "checkpoints", "best"))
     for clips in (1, 33):
-        feed = make_feed(dataset(range(clips)), TrainerConfig(), shuffle=False, seed=0)
+        feed = make_feed(dataset(range(clips)), TrainerConfig(workers=0), shuffle=False, seed=0)
         accelerator = Accelerator(cpu=True)
         expected = predict(model, share_out(feed.loader, accelerator), accelerator).probabilities
         for rank in range(2):
