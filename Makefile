@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up all they need in .venv.
+# `make demo` and `make test` are all that a newcomer needs. Both set up .venv first.
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) python3)
 BIN := .venv/bin
 READY := .venv/.ready
@@ -10,7 +10,7 @@ NATIVE := $(wildcard spaudio/filters/fused/native/*)
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# uv resolves nothing here: it installs exactly what the lock names, and many times faster than pip.
+# uv resolves nothing here: it installs exactly what requirements.lock names, faster than pip.
 $(READY): requirements.lock pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
@@ -18,10 +18,12 @@ $(READY): requirements.lock pyproject.toml $(NATIVE)
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e .
 	@touch $@
 
-demo: $(READY)  ## Render a data set of notes, train without and with a filterbank, compare
+demo: $(READY)  ## Render a dataset of notes, train without and with a filterbank, compare
 	$(BIN)/python recipes/notes/run.py -m filter=none,bank
 
-test: lint types unit  ## Lint, types and tests
+# mypy keeps only one core busy, so pytest runs beside it.
+test: lint  ## Lint, types and tests
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
@@ -30,20 +32,20 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-# A process a core, each with one thread: more would wait for each other.
+# One process per core with one thread each; more threads would only compete.
 unit: $(READY)  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-fuzz: $(READY)  ## Fuzz what reads audio, manifests, archives, settings (Linux)
+fuzz: $(READY)  ## Fuzz the readers of audio, manifests, archives and settings (Linux)
 	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz
 
-# Strict: a package that the index knows nothing of fails the audit rather than pass it unseen.
-audit: $(READY)  ## Ask the index for known vulnerabilities of the lock (needs network)
+# Strict: a package that is unknown to the index fails the audit.
+audit: $(READY)  ## Look up known vulnerabilities of requirements.lock (needs network)
 	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
-lock:  ## Resolve requirements.lock anew from pyproject.toml
+lock:  ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --no-header --no-emit-index-url --upgrade -q -o requirements.lock
 
-clean:  ## Remove the environment and caches, but no data and no runs
+clean:  ## Remove the environment and caches, but not data and runs
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
