@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -50,7 +48,6 @@ def prepare(
     num_velocities: int = 4,
     note_rate: int = 16_000,
     split_seed: int = 0,
-    workers: int | None = None,
 ) -> SourceClips:
     """Renders the notes, unless they are there, and lists them; the group is the program.
 
@@ -70,8 +67,6 @@ def prepare(
         num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
         note_rate: Sample rate of the rendered clips, in Hz.
         split_seed: Decides the split and the jitter of onsets and lengths.
-        workers: Processes that render; None takes one per core that this process may use. The
-            result does not depend on it.
 
     Raises:
         ConfigError: If an option is unknown or out of range.
@@ -81,41 +76,38 @@ def prepare(
         raise ConfigError(f"source={source!r}; notes are rendered, not read: leave source out")
     if task not in TASKS:
         raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")
-    units = _units(program_samples(load_soundfont()))
+    soundfont = load_soundfont()
+    import pretty_midi
+
+    units = _units(program_samples(soundfont))
     numbers = _programs(families, programs_per_family, units)
     pitches = _pitches(num_pitches, lowest_pitch, pitch_step, task)
     velocities = _velocities(num_velocities)
-    programs = [
-        Program(number, _notes(number, pitches, velocities, split_seed)) for number in numbers
-    ]
+    programs = [_program(number, pitches, velocities, split_seed) for number in numbers]
     root = work / f"rendered-{_key(programs, note_rate)}"
-    render_programs(programs, root, sample_rate=note_rate, workers=workers or _cores())
+    render_programs(programs, root, sample_rate=note_rate)
     splits = (
         _split_pitches(pitches, split_seed)
         if task == "program"
         else _split_programs(numbers, units, programs_per_family, split_seed)
     )
-    names = {number: _program_name(number) for number in numbers}
-    labels = {
-        "family": [FAMILIES[number // PROGRAMS_PER_FAMILY] for number in numbers],
-        "program": list(names.values()),
-        "pitch": [pitch_name(pitch) for pitch in pitches],
-    }[task]
+    names = {number: pretty_midi.program_to_instrument_name(number) for number in numbers}
+
+    def label(program: int, pitch: int) -> str:
+        of_program = {"family": FAMILIES[_family(program)], "program": names[program]}
+        return of_program.get(task) or pitch_name(pitch)
+
     clips = [
         SourceClip(
             path=f"{program.folder_name}/{note.file_name}",
-            label={
-                "family": FAMILIES[program.number // PROGRAMS_PER_FAMILY],
-                "program": names[program.number],
-                "pitch": pitch_name(note.pitch),
-            }[task],
+            label=label(program.number, note.pitch),
             split=splits[note.pitch if task == "program" else program.number],
             group=names[program.number],
         )
         for program in programs
         for note in program.notes
     ]
-    return SourceClips(root=root, clips=clips, labels=tuple(dict.fromkeys(labels)))
+    return SourceClips(root, clips, labels=tuple(dict.fromkeys(clip.label for clip in clips)))
 
 
 def pitch_name(pitch: int) -> str:
@@ -147,18 +139,15 @@ def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]
             "training, validation and test have one each"
         )
     chosen: list[int] = []
-    for place, family in enumerate(FAMILIES):
-        if family not in families:
-            continue
-        first = place * PROGRAMS_PER_FAMILY
+    for first in range(0, len(FAMILIES) * PROGRAMS_PER_FAMILY, PROGRAMS_PER_FAMILY):
         members = range(first, first + PROGRAMS_PER_FAMILY)
         seen = Counter[int]()
-        rank: dict[int, int] = {}
+        rank: dict[int, tuple[int, int]] = {}
         for member in members:
-            rank[member] = seen[units[member]]
+            rank[member] = seen[units[member]], member
             seen[units[member]] += 1
-        chosen += sorted(sorted(members, key=lambda p: (rank[p], p))[:per_family])
-    return chosen
+        chosen += sorted(sorted(members, key=rank.__getitem__)[:per_family])
+    return [program for program in chosen if FAMILIES[_family(program)] in families]
 
 
 def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:
@@ -173,55 +162,50 @@ def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:
 
 def _velocities(number: int) -> list[int]:
     softest, loudest = VELOCITIES
-    if not 1 <= number <= loudest - softest + 1:
-        raise ConfigError(
-            f"num_velocities={number!r}; expected 1 to {loudest - softest + 1} of them"
-        )
+    most = loudest - softest + 1
+    if not 1 <= number <= most:
+        raise ConfigError(f"num_velocities={number!r}; expected 1 to {most} of them")
     if number == 1:
         return [loudest]
     return [softest + (loudest - softest) * place // (number - 1) for place in range(number)]
 
 
-def _notes(
-    program: int, pitches: Sequence[int], velocities: Sequence[int], seed: int
-) -> tuple[Note, ...]:
-    random = np.random.default_rng([seed, program])
-    return tuple(
-        Note(pitch, velocity, onset=_draw(random, _ONSET), length=_draw(random, _LENGTH))
+def _program(number: int, pitches: Sequence[int], velocities: Sequence[int], seed: int) -> Program:
+    random = np.random.default_rng([seed, number])
+
+    def draw(lowest: float, highest: float) -> float:
+        return round(float(random.uniform(lowest, highest)), 4)
+
+    notes = (
+        Note(pitch, velocity, onset=draw(*_ONSET), length=draw(*_LENGTH))
         for pitch in pitches
         for velocity in velocities
     )
-
-
-def _draw(random: np.random.Generator, bounds: tuple[float, float]) -> float:
-    return round(float(random.uniform(*bounds)), 4)
+    return Program(number, tuple(notes))
 
 
 def _split_programs(
     programs: Sequence[int], units: Mapping[int, int], per_family: int, seed: int
 ) -> dict[int, str]:
     """Draws whole units until each family has its share; returns the split of each program."""
-    least = {"test": max(1, per_family // 4), "valid": max(1, per_family // 8)}
+    least = {"test": max(1, per_family // 4), "valid": max(1, per_family // 8), "train": 1}
+    families = set(map(_family, programs))
     for attempt in range(_ATTEMPTS):
         slack = 1 + 3 * attempt // _ATTEMPTS  # programs that a split may take beyond its share
         names = {f"{attempt}:{unit}": unit for unit in {units[p] for p in programs}}
-        order = [names[name] for name in seeded_order(names, seed)]
         splits = dict.fromkeys(programs, "train")
-        for split, least_programs in least.items():
-            for unit in order:
-                members = [p for p in programs if units[p] == unit]
-                if splits[members[0]] != "train":
-                    continue
-                have, more = _per_family(splits, split), Counter(map(_family, members))
-                wanted = any(have[family] < least_programs for family in more)
-                if wanted and all(have[f] + n <= least_programs + slack for f, n in more.items()):
+        shares = {split: Counter[int]() for split in least}
+        for split in ("test", "valid"):
+            have, most = shares[split], least[split] + slack
+            for unit in (names[name] for name in seeded_order(names, seed)):
+                members = [p for p in programs if units[p] == unit and splits[p] == "train"]
+                more = Counter(map(_family, members))
+                wanted = any(have[family] < least[split] for family in more)
+                if wanted and all(have[family] + n <= most for family, n in more.items()):
                     splits |= dict.fromkeys(members, split)
-        shares = {split: _per_family(splits, split) for split in (*least, "train")}
-        if all(
-            shares[split][family] >= least.get(split, 1)
-            for split in shares
-            for family in set(map(_family, programs))
-        ):
+                    have.update(more)
+        shares["train"].update(_family(p) for p, split in splits.items() if split == "train")
+        if all(shares[split][f] >= number for split, number in least.items() for f in families):
             return splits
     raise ConfigError(
         f"programs_per_family={per_family!r}: no split keeps shared samples apart; give another "
@@ -233,32 +217,10 @@ def _family(program: int) -> int:
     return program // PROGRAMS_PER_FAMILY
 
 
-def _per_family(splits: Mapping[int, str], split: str) -> Counter[int]:
-    return Counter(_family(program) for program, found in splits.items() if found == split)
-
-
 def _split_pitches(pitches: Sequence[int], seed: int) -> dict[int, str]:
-    return _hold_out(pitches, max(1, len(pitches) // 5), max(1, len(pitches) // 10), seed)
-
-
-def _hold_out(numbers: Sequence[int], num_test: int, num_valid: int, seed: int) -> dict[int, str]:
-    order = [int(name) for name in seeded_order(map(str, numbers), seed)]
-    splits = ["test"] * num_test + ["valid"] * num_valid
-    splits += ["train"] * (len(order) - len(splits))
-    return dict(zip(order, splits, strict=True))
-
-
-def _program_name(number: int) -> str:
-    import pretty_midi
-
-    name: str = pretty_midi.program_to_instrument_name(number)
-    return name
-
-
-def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    number, order = len(pitches), seeded_order(map(str, pitches), seed)
+    splits = ["test"] * max(1, number // 5) + ["valid"] * max(1, number // 10) + ["train"] * number
+    return {int(pitch): split for pitch, split in zip(order, splits, strict=False)}
 
 
 def _key(programs: Sequence[Program], sample_rate: int) -> str:

@@ -15,9 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,10 @@ CLIP_SECONDS = 1.0
 VERSION = 2
 _SPACING = 1.05  # s; the sound is cut between two clips
 _CUT = 1.02  # s after the clip's start; the last one ends the rendering
+_BATCH = 4  # programs per process
 # MIDI controllers that keep a note and its reverberation out of the next clip.
 _VOLUME, _EXPRESSION, _REVERB, _CHORUS, _ALL_SOUND_OFF = 7, 11, 91, 93, 120
 _SETUP = ((_VOLUME, 127), (_EXPRESSION, 127), (_REVERB, 0), (_CHORUS, 0))
-_SUFFIX = ".flac"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Note:
     @property
     def file_name(self) -> str:
         """Name of its clip in the program's folder."""
-        return f"{self.pitch:03d}_{self.velocity:03d}{_SUFFIX}"
+        return f"{self.pitch:03d}_{self.velocity:03d}.flac"
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,12 @@ class Program:
 def render_program(
     soundfont: bytes, program: Program, sample_rate: int
 ) -> list[NDArray[np.float32]]:
-    """Renders a program's notes.
+    """Renders one waveform of `CLIP_SECONDS` per note.
 
     Args:
         soundfont: SoundFont 2 file without effects (see `without_effects`).
         program: Program and notes.
         sample_rate: Rate of the clips in Hz.
-
-    Returns:
-        One waveform per note, each of `CLIP_SECONDS`.
     """
     import midirenderer
 
@@ -88,7 +85,7 @@ def render_program(
     stereo, rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mono = soxr.resample(stereo.mean(axis=1, dtype=np.float32), rate, sample_rate, quality="HQ")
     length = round(CLIP_SECONDS * sample_rate)
-    starts = [round(place * _SPACING * sample_rate) for place in range(len(program.notes))]
+    starts = (round(place * _SPACING * sample_rate) for place in range(len(program.notes)))
     return [mono[start : start + length] for start in starts]
 
 
@@ -97,19 +94,13 @@ def render_programs(
     folder: Path,
     *,
     sample_rate: int,
-    workers: int = 1,
+    workers: int | None = None,
     progress: bool = True,
 ) -> None:
     """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
 
-    A program's folder appears whole or not at all; existing ones are kept.
-
-    Args:
-        programs: What to render.
-        folder: Output folder.
-        sample_rate: Rate of the clips in Hz.
-        workers: Processes; 1 renders in this one.
-        progress: Show a bar.
+    A program's folder appears whole or not at all; existing ones are kept. ``workers`` is the
+    number of processes: 1 renders in this one, None takes one per core.
 
     Raises:
         DataError: If pretty_midi or midirenderer is missing, or a process fails.
@@ -121,13 +112,17 @@ def render_programs(
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.tmp"):
         shutil.rmtree(stale)
+    workers = workers or os.cpu_count() or 1
+    render = _render_here if workers == 1 else _render_apart
+    batches = [rest[i : i + _BATCH] for i in range(0, len(rest), _BATCH)]
     done = len(programs) - len(rest)
-    with progress_bar("Rendering programs", len(programs), done=done, show=progress) as advance:
-        if workers <= 1:
-            _render_share(rest, folder, sample_rate, lambda: advance(1))
-        else:
-            shares = [share for i in range(workers) if (share := rest[i::workers])]
-            _render_in_processes(shares, folder, sample_rate, lambda: advance(1))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with progress_bar("Rendering programs", len(programs), done=done, show=progress) as advance:
+            for number in pool.map(lambda batch: render(batch, folder, sample_rate), batches):
+                advance(number)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _midi(program: Program) -> bytes:
@@ -150,9 +145,7 @@ def _midi(program: Program) -> bytes:
     return file.getvalue()
 
 
-def _render_share(
-    programs: Sequence[Program], folder: Path, sample_rate: int, advance: Callable[[], None]
-) -> None:
+def _render_here(programs: Sequence[Program], folder: Path, sample_rate: int) -> int:
     soundfont = without_effects(load_soundfont())
     for program in programs:
         clips = render_program(soundfont, program, sample_rate)
@@ -164,76 +157,27 @@ def _render_share(
             staging.rename(folder / program.folder_name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        advance()
+    return len(programs)
 
 
-def _render_in_processes(
-    shares: Sequence[Sequence[Program]],
-    folder: Path,
-    sample_rate: int,
-    advance: Callable[[], None],
-) -> None:
+def _render_apart(programs: Sequence[Program], folder: Path, sample_rate: int) -> int:
     checkout = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
-    processes: list[subprocess.Popen[str]] = []
-
-    def follow(process: subprocess.Popen[str], share: Sequence[Program]) -> None:
-        job = {
-            "programs": [asdict(program) for program in share],
-            "folder": os.fspath(folder),
-            "sample_rate": sample_rate,
-        }
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = []
-        with process.stdin as stdin:
-            stdin.write(json.dumps(job))
-        for line in process.stdout:
-            if line.startswith("rendered "):
-                advance()
-            else:
-                lines.append(line)
-        if process.wait() != 0:
-            reason = lines[-1].strip() if lines else f"exit code {process.returncode}"
-            raise DataError(f"rendering notes failed in a process ({reason}); try workers=1")
-
-    pool = ThreadPoolExecutor(len(shares))
-    try:
-        for _ in shares:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", "from data_prep.notes.render import serve; serve()"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    env={**os.environ, "PYTHONPATH": path},
-                )
-            )
-        for _ in pool.map(follow, processes, shares):
-            pass
-    finally:
-        _stop(processes)
-        pool.shutdown()
-
-
-def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+    done = subprocess.run(
+        [sys.executable, "-c", "from data_prep.notes.render import serve; serve()"],
+        input=json.dumps([[astuple(p) for p in programs], str(folder), sample_rate]),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise DataError(f"rendering notes failed in a process ({reason}); prepare again")
+    return len(programs)
 
 
 def serve() -> None:
-    """Renders a job read from standard input; prints one line per program."""
-    job = json.load(sys.stdin)
-    programs = [
-        Program(item["number"], tuple(Note(**note) for note in item["notes"]))
-        for item in job["programs"]
-    ]
-
-    def report() -> None:
-        sys.stdout.write("rendered one\n")
-        sys.stdout.flush()
-
-    _render_share(programs, Path(job["folder"]), job["sample_rate"], report)
+    """Renders a job read from standard input."""
+    items, folder, sample_rate = json.load(sys.stdin)
+    programs = [Program(n, tuple(Note(*note) for note in notes)) for n, notes in items]
+    _render_here(programs, Path(folder), sample_rate)

@@ -59,12 +59,8 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
             is absurd.
     """
     with _open(path) as file:
-        return AudioInfo(
-            seconds=file.frames / file.samplerate,
-            sample_rate=file.samplerate,
-            channels=file.channels,
-            format=file.format,
-        )
+        seconds = file.frames / file.samplerate
+        return AudioInfo(seconds, file.samplerate, file.channels, file.format)
 
 
 def decode(
@@ -86,9 +82,8 @@ def decode(
             or more than `MAX_CHANNELS`, or is in a container whose end cannot be checked
             (see `spaudio.audio.container.CONTAINERS`).
     """
-    path = Path(path)
     with _open(path) as file:
-        blocks = list(_checked_blocks(path, file, silent_ok=silent_ok))
+        blocks = list(_checked_blocks(file, silent_ok=silent_ok))
         return np.concatenate(blocks), int(file.samplerate)
 
 
@@ -109,7 +104,6 @@ def load_audio(
         AudioError: For the reasons of `decode`, or if no sample is left after resampling.
         ConfigError: If ``sample_rate`` is out of range.
     """
-    _check_rate(sample_rate)
     waveform, rate = decode(path, silent_ok=silent_ok)
     return waveform if sample_rate is None else resample(waveform, rate, sample_rate, path)
 
@@ -125,27 +119,20 @@ def resample(
         sample_rate: Rate wanted in Hz.
         path: Its file, for the error's message.
 
-    Returns:
-        Waveform, shape (samples,), float32.
-
     Raises:
         AudioError: If no sample is left.
         ConfigError: If ``sample_rate`` is out of range.
     """
-    _check_rate(sample_rate)
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise ConfigError(
+            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
     if sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     if not len(resampled):
         raise _too_short(path, rate, sample_rate)
     return resampled
-
-
-def _check_rate(sample_rate: int | None) -> None:
-    if sample_rate is not None and not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise ConfigError(
-            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-        )
 
 
 def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:
@@ -164,9 +151,8 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
     Raises:
         AudioError: For the reasons of `load_audio`, except that no file is too long.
     """
-    path = Path(path)
     with _open(path) as file:
-        blocks = _checked_blocks(path, file, any_length=True)
+        blocks = _checked_blocks(file, any_length=True)
         rate = int(file.samplerate)
         if rate == sample_rate:
             yield from blocks
@@ -226,33 +212,30 @@ def _open(path: str | os.PathLike[str]) -> Any:
 def _refusal(file: Any) -> str | None:
     """Returns why an open file is refused, judged by its header, or None."""
     if file.format not in CONTAINERS:
-        return (
-            f"a container that does not tell where it ends ({file.format}); convert it to WAV or "
-            "FLAC"
-        )
-    if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
-        return (
-            f"absurd sample rate of {file.samplerate} Hz; expected {MIN_SAMPLE_RATE} to "
-            f"{MAX_SAMPLE_RATE}"
-        )
+        return f"a container that does not tell where it ends ({file.format}); convert it to FLAC"
+    lowest, highest = MIN_SAMPLE_RATE, MAX_SAMPLE_RATE
+    if not lowest <= file.samplerate <= highest:
+        return f"absurd sample rate of {file.samplerate} Hz; expected {lowest} to {highest}"
     if not 1 <= file.channels <= MAX_CHANNELS:
         return f"{file.channels} channels, at most {MAX_CHANNELS} are averaged; export fewer"
     return None
 
 
 def _checked_blocks(
-    path: Path, file: Any, *, any_length: bool = False, silent_ok: bool = False
+    file: Any, *, any_length: bool = False, silent_ok: bool = False
 ) -> Iterator[NDArray[np.float32]]:
     """Yields the file as mono blocks; errors that only the whole file shows come after the last."""
+    path = file.name
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
-    for block in _read_blocks(path, file, any_length):
+    for block in _read_blocks(file, any_length):
         frames += len(block)
         bad += int(np.count_nonzero(~np.isfinite(block)))
         lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
         yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
-    _check_complete(path, file, frames)
+    if missing := _missing(file, frames):
+        raise AudioError(f"{path}: truncated{missing}; fetch it again")
     if frames == 1:
         raise AudioError(f"{path}: a single sample; leave the clip out")
     if bad:
@@ -267,7 +250,7 @@ def _checked_blocks(
         )
 
 
-def _read_blocks(path: Path, file: Any, any_length: bool) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(file: Any, any_length: bool) -> Iterator[NDArray[np.float32]]:
     frames = 0
     most = math.inf if any_length else min(MAX_SECONDS * file.samplerate, MAX_SAMPLES)
     while True:
@@ -275,37 +258,32 @@ def _read_blocks(path: Path, file: Any, any_length: bool) -> Iterator[NDArray[np
             block = file.read(_BLOCK, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise AudioError(
-                f"{path}: damaged after {frames} frames ({_reason(error)}); fetch it again"
+                f"{file.name}: damaged after {frames} frames ({_reason(error)}); fetch it again"
             ) from error
         if not len(block):
             return
         frames += len(block)
         if frames > most:
             raise AudioError(
-                f"{path}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into clips"
+                f"{file.name}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into "
+                "clips"
             )
         # The sum of two finite channels can overflow; such samples are refused later.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
 
 
-def _check_complete(path: Path, file: Any, frames: int) -> None:
-    """Refuses a file that holds less than its header declares."""
+def _missing(file: Any, frames: int) -> str | None:
+    """Returns what a file lacks of what its header declares."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
         if int(held) < int(declared) < _UNKNOWN_BYTES:
-            raise AudioError(
-                f"{path}: truncated (header declares {declared} bytes of samples, file holds "
-                f"{held}); fetch it again"
-            )
+            return f" (header declares {declared} bytes of samples, file holds {held})"
     # The number of frames in MPEG headers is only approximate.
     slack = 4608 + file.frames // 20 if file.format in ("MP3", "MPEG") else 0
     if frames + slack < file.frames < np.iinfo(np.int64).max:
-        raise AudioError(
-            f"{path}: truncated (header declares {file.frames} frames, file holds {frames}); "
-            "fetch it again"
-        )
-    if missing := truncation(path, file.format):
-        raise AudioError(f"{path}: truncated or damaged ({missing}); fetch it again")
+        return f" (header declares {file.frames} frames, file holds {frames})"
+    missing = truncation(Path(file.name), file.format)
+    return missing and f" or damaged ({missing})"
 
 
 def _reason(error: Exception) -> str:

@@ -62,29 +62,20 @@ class Clip:
             if not isinstance(value, str) or not value:
                 raise DataError(f"field {field!r} is {value!r}; expected a non-empty string")
         parts = PurePosixPath(self.path)
-        if (
-            parts.is_absolute()
-            or ".." in parts.parts
-            or "\\" in self.path
-            or not _is_filename(self.path)
-        ):
+        if parts.is_absolute() or ".." in parts.parts or not _is_filename(self.path):
             raise DataError(
                 f"field 'path' is {self.path!r}; expected a path relative to the audio root, "
                 "with forward slashes and without '..'"
             )
         if self.split not in SPLITS:
             raise DataError(f"field 'split' is {self.split!r}; expected one of {', '.join(SPLITS)}")
-        if (
-            isinstance(self.seconds, bool)
-            or not isinstance(self.seconds, (int, float))
-            or not 0 < self.seconds < _MOST
-        ):
+        if not _is_number(self.seconds, int, float) or not 0 < self.seconds < _MOST:
             raise DataError(f"field 'seconds' is {self.seconds!r}; expected a positive number")
-        if not _is_int(self.sample_rate) or not 0 < self.sample_rate < _MOST:
+        if not _is_number(self.sample_rate, int) or not 0 < self.sample_rate < _MOST:
             raise DataError(
                 f"field 'sample_rate' is {self.sample_rate!r}; expected a positive integer (Hz)"
             )
-        if self.fold is not None and not (_is_int(self.fold) and abs(self.fold) < _MOST):
+        if self.fold is not None and not (_is_number(self.fold, int) and abs(self.fold) < _MOST):
             raise DataError(f"field 'fold' is {self.fold!r}; expected an integer or null")
 
 
@@ -128,10 +119,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
             continue
         try:
             clip = _decode(line)
-            if clip.path in first_line:
-                raise DataError(
-                    f"field 'path' repeats {clip.path!r} of line {first_line[clip.path]}"
-                )
+            if before := first_line.get(clip.path):
+                raise DataError(f"field 'path' repeats {clip.path!r} of line {before}")
         except DataError as error:
             raise DataError(
                 f"{path}, line {number}: {error}; correct the line or prepare the data set again"
@@ -161,12 +150,12 @@ def _decode(line: str) -> Clip:
 
 
 def _is_filename(path: str) -> bool:
-    """Whether the system allows a file of that name."""
+    """Whether every system allows a file of that name."""
     try:
-        return b"\0" not in os.fsencode(path)
+        return not set(b"\0\\") & set(os.fsencode(path))
     except UnicodeEncodeError:
         return False
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: object, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)

@@ -18,6 +18,7 @@ from spaudio.io.progress import progress_bar
 
 _CHUNK = 1 << 18
 _NAMES = {"sha256": "SHA-256", "md5": "MD5"}
+_REMEDY = "give source=PATH (the archive, or the folder it unpacks to)"
 
 
 def download(
@@ -68,9 +69,8 @@ def download(
         if found != checksum.lower():
             part.unlink()
             raise DataError(
-                f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed "
-                "or was damaged in transit. Try again, or fetch it another way and give "
-                f"{_remedy()}"
+                f"{url}: {_NAMES[kind]} is {found}, expected {checksum}; the file has changed or "
+                f"was damaged in transit. Try again, or fetch it another way and {_REMEDY}"
             )
     os.replace(part, target)
     return target
@@ -84,17 +84,14 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
         request.add_header("Range", f"bytes={have}-")
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            if have and not _continues(response, have):
-                have = 0
+            span = response.headers.get("Content-Range", "")
+            if have and not (response.status == 206 and span.startswith(f"bytes {have}-")):
+                have = 0  # the answer is the file from its start
             length = response.headers.get("Content-Length")
             total = have + int(length) if length is not None else None
-            name = part.name.removesuffix(".part")
-            with (
-                part.open("ab" if have else "wb") as file,
-                progress_bar(
-                    f"Downloading {name}", total, done=have, in_bytes=True, show=progress
-                ) as advance,
-            ):
+            title = f"Downloading {part.stem}"
+            bar = progress_bar(title, total, done=have, in_bytes=True, show=progress)
+            with part.open("ab" if have else "wb") as file, bar as advance:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     have += len(chunk)
@@ -103,35 +100,24 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
                 os.fsync(file.fileno())
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
-            # The part is complete, or too long; the checksum decides.
-            return
+            return  # the part is complete, or too long; the checksum decides
         raise DataError(
             f"{url}: the server answers {error.code} {error.reason}; fetch the file another way "
-            f"and give {_remedy()}"
+            f"and {_REMEDY}"
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{url}: cannot be downloaded ({reason}); check the network and try again, or fetch "
-            f"the file on another machine and give {_remedy()}"
+            f"the file on another machine and {_REMEDY}"
         ) from error
     if total is not None and have < total:
         raise DataError(
             f"{url}: broke off after {have} of {total} bytes; try again, or fetch the file "
-            f"another way and give {_remedy()}"
+            f"another way and {_REMEDY}"
         )
-
-
-def _continues(response: http.client.HTTPResponse, have: int) -> bool:
-    """Whether the answer continues where ``part`` ends, rather than from the start."""
-    span = response.headers.get("Content-Range", "")
-    return response.status == 206 and span.startswith(f"bytes {have}-")
 
 
 def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
-
-
-def _remedy() -> str:
-    return "source=PATH (the archive, or the folder it unpacks to)"

@@ -18,10 +18,11 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from spaudio.errors import DataError
 from spaudio.io.progress import progress_bar
@@ -34,6 +35,11 @@ MAX_RATIO = 200
 MIN_BOMB = 64 << 20
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 24  # bytes of one header of a tar archive, which tarfile reads at once
+# zipfile and tarfile raise the last three on damaged headers.
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(NotImplementedError, ValueError, struct.error),
+)
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -96,17 +102,9 @@ def unpack(
         _extract(archive, staging, limit, max_files, open_zip, progress)
         staging.chmod(0o755)
         staging.rename(folder)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        OSError,
-        ValueError,  # zipfile and tarfile raise this and the next on damaged headers
-        struct.error,
-    ) as error:
+    except DataError as error:
+        raise DataError(f"{archive}: {error}") from error
+    except _DAMAGE as error:
         raise DataError(
             f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
             "give the folder as source="
@@ -116,11 +114,11 @@ def unpack(
     return folder
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     name: str
     kind: str  # "file", "folder", "link" or "device"
     size: int
+    open: Callable[[], IO[bytes] | None]
 
 
 def _extract(
@@ -131,32 +129,36 @@ def _extract(
     open_zip: Callable[[Path], IO[bytes]] | None,
     progress: bool,
 ) -> None:
-    if zipfile.is_zipfile(archive):
-        file = archive.open("rb") if open_zip is None else open_zip(archive)
-        with file, zipfile.ZipFile(file) as opened:
-            infos = opened.infolist()
-            members = [_zip_member(archive, info) for info in infos]
-            _check_members(archive, members, limit, max_files)
-            streams = (opened.open(i) for i, m in zip(infos, members, strict=True) if _file(m))
-            _write(archive, staging, members, streams, progress)
-    else:
-        with _decompressed(archive) as stream, _open_tar(archive, stream) as tar:
-            entries = _tar_entries(tar, limit, max_files)
-            members = [_tar_member(entry) for entry in entries]
-            _check_members(archive, members, limit, max_files)
-            files = (tar.extractfile(e) for e, m in zip(entries, members, strict=True) if _file(m))
-            _write(archive, staging, members, (f for f in files if f is not None), progress)
+    with ExitStack() as stack:
+        if zipfile.is_zipfile(archive):
+            file = stack.enter_context(open_zip(archive) if open_zip else archive.open("rb"))
+            opened = stack.enter_context(zipfile.ZipFile(file))
+            found = (_zip_member(opened, info) for info in opened.infolist())
+        else:
+            tar = stack.enter_context(_open_tar(stack.enter_context(_decompressed(archive))))
+            found = (_tar_member(tar, entry) for entry in tar)
+        members: list[_Member] = []
+        declared = 0
+        # Before the next member: to reach the next header of a tar decompresses all before it.
+        for member in found:
+            members.append(member)
+            declared += member.size
+            _check(member)
+            if len(members) > max_files:
+                raise DataError(f"more than {max_files} members; not unpacked")
+            if declared > limit:
+                raise DataError(
+                    f"unpacks to {declared} bytes or more, above the limit of {limit}; if you "
+                    "trust it, unpack it yourself and give the folder as source="
+                )
+        _write(archive.name, staging, members, declared, progress)
 
 
-def _file(member: _Member) -> bool:
-    return member.kind == "file"
-
-
-def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
+def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
-        raise DataError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
+        raise DataError(f"{info.filename!r} is encrypted; unpack it yourself")
     if not info.filename:
-        raise DataError(f"{archive}: a member has no name; not unpacked")
+        raise DataError("a member has no name; not unpacked")
     mode = info.external_attr >> 16
     if info.is_dir():
         kind = "folder"
@@ -164,7 +166,17 @@ def _zip_member(archive: Path, info: zipfile.ZipInfo) -> _Member:
         kind = "file"
     else:
         kind = "link" if stat.S_ISLNK(mode) else "device"
-    return _Member(info.filename, kind, info.file_size)
+    return _Member(info.filename, kind, info.file_size, partial(opened.open, info))
+
+
+def _tar_member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> _Member:
+    if entry.isdir():
+        kind = "folder"
+    elif entry.isreg():
+        kind = "file"
+    else:
+        kind = "link" if entry.issym() or entry.islnk() else "device"
+    return _Member(entry.name, kind, entry.size, partial(tar.extractfile, entry))
 
 
 def _decompressed(archive: Path) -> IO[bytes]:
@@ -188,77 +200,35 @@ class _Bounded:
         return self._stream.read(size)
 
 
-def _open_tar(archive: Path, stream: IO[bytes]) -> tarfile.TarFile:
+def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     bounded: Any = _Bounded(stream)
     try:
         return tarfile.open(fileobj=bounded, mode="r:")
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+    except _DAMAGE as error:
         raise DataError(
-            f"{archive}: neither a zip nor a tar archive ({error}); give one, or a folder"
+            f"neither a zip nor a tar archive ({error}); give one, or a folder"
         ) from error
 
 
-def _tar_entries(tar: tarfile.TarFile, limit: int, max_files: int) -> list[tarfile.TarInfo]:
-    entries: list[tarfile.TarInfo] = []
-    declared = 0
-    for entry in tar:
-        entries.append(entry)
-        declared += entry.size
-        # Checked here too: reaching the next header decompresses everything before it.
-        if len(entries) > max_files or declared > limit:
-            break
-    return entries
+def _check(member: _Member) -> None:
+    if member.kind not in ("file", "folder"):
+        raise DataError(f"{member.name!r} is a {member.kind}; not unpacked")
+    path = PureWindowsPath(member.name)  # which knows every kind of path
+    if path.drive or path.root or ".." in path.parts or "\0" in member.name:
+        raise DataError(f"{member.name!r} leaves the folder; not unpacked")
 
 
-def _tar_member(entry: tarfile.TarInfo) -> _Member:
-    if entry.isdir():
-        kind = "folder"
-    elif entry.isreg():
-        kind = "file"
-    else:
-        kind = "link" if entry.issym() or entry.islnk() else "device"
-    return _Member(entry.name, kind, entry.size)
-
-
-def _check_members(archive: Path, members: list[_Member], limit: int, max_files: int) -> None:
-    if len(members) > max_files:
-        raise DataError(f"{archive}: more than {max_files} members; not unpacked")
-    for member in members:
-        if member.kind not in ("file", "folder"):
-            raise DataError(f"{archive}: {member.name!r} is a {member.kind}; not unpacked")
-        windows = PureWindowsPath(member.name)
-        if (
-            windows.is_absolute()
-            or windows.drive
-            or windows.root
-            or ".." in windows.parts
-            or "\0" in member.name
-        ):
-            raise DataError(f"{archive}: {member.name!r} leaves the folder; not unpacked")
-    declared = sum(member.size for member in members)
-    if declared > limit:
-        raise DataError(
-            f"{archive}: unpacks to {declared} bytes, above the limit of {limit}; if you trust "
-            "it, unpack it yourself and give the folder as source="
-        )
-
-
-def _write(
-    archive: Path,
-    staging: Path,
-    members: list[_Member],
-    streams: Iterator[IO[bytes]],
-    progress: bool,
-) -> None:
-    total = sum(member.size for member in members)
-    with progress_bar(f"Unpacking {archive.name}", total, in_bytes=True, show=progress) as advance:
+def _write(name: str, staging: Path, members: list[_Member], total: int, progress: bool) -> None:
+    with progress_bar(f"Unpacking {name}", total, in_bytes=True, show=progress) as advance:
         for member in members:
             target = staging / PurePosixPath(member.name)
             if member.kind == "folder":
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            with next(streams) as stream, target.open("xb") as file:
+            stream = member.open()
+            assert stream is not None  # a regular file has one
+            with stream, target.open("xb") as file:
                 while chunk := stream.read(_CHUNK):
                     file.write(chunk)
                     advance(len(chunk))
