@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from matplotlib.figure import Figure
-
-from spaudio.experiment.entry import main
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -32,6 +29,8 @@ def run_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> RunRecipe:
     """Runs ``recipes/<name>/run.py`` in ``tmp_path``; the caller checks the exit code."""
+    from spaudio.experiment.entry import main  # seconds, which tests of the filters are spared
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -47,11 +46,11 @@ def run_recipe(
     return run
 
 
-def _write_blank(self: Figure, file: BinaryIO, **options: Any) -> None:
+def _write_blank(self: Any, file: BinaryIO, **options: Any) -> None:
     file.write(b"blank")
 
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves every figure without drawing it, which is most of the time of a tiny run."""
-    monkeypatch.setattr(Figure, "savefig", _write_blank)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", _write_blank)

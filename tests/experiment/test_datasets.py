@@ -7,10 +7,11 @@ import pytest
 
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.experiment.datasets import About, data_at_hand, find_recipes, read_about
-from tests.experiment.conftest import ROOT
+from spaudio.experiment.datasets import data_at_hand, find_recipes, read_about
+from spaudio.experiment.settings import About
+from tests import conftest
 
-RECIPES = find_recipes(ROOT / "recipes")
+RECIPES = find_recipes(conftest.RECIPES)
 FACTS = {
     "title": "t",
     "licence": "l",
@@ -21,10 +22,10 @@ FACTS = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_says_what_it_is(recipe: Path) -> None:
-    about = read_about(recipe)
-    assert about.url is None or about.url.startswith("https://")
+def test_every_recipe_says_what_it_is() -> None:
+    for recipe in RECIPES:
+        about = read_about(recipe)
+        assert about.url is None or about.url.startswith("https://")
 
 
 @pytest.mark.parametrize(

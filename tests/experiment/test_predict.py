@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import FILE
 from spaudio.experiment.predict import Predictor, predict_files
-from tests.experiment.conftest import Run
-from tests.experiment.test_recipes import tiny_folder
+from tests.fixtures.bad_audio import make_bad_audio, wav
 from tests.fixtures.tiny_audio import make_bad_clips, tone
 from tests.fixtures.tiny_run import make_untrained_run
 
@@ -31,27 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def noise(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return (0.2 * rng.standard_normal(round(seconds * rate))).astype(np.float32)
-
-
-def test_a_test_clip_is_predicted_as_the_run_did(tmp_path: Path, run_recipe: Run) -> None:
-    done = run_recipe(
-        "folder", "preset=debug", "filter=bank", "tokens.stack=3", "tokens.normalise=clip",
-        "run_id=one", "trainer.epochs=3", *tiny_folder(tmp_path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    made = tmp_path / "runs" / "folder" / "one"
-    with (made / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    predictions, bad = predict_files(
-        Predictor(made), [tmp_path / "sounds" / row["clip"] for row in rows]
-    )
-    assert not bad
-    assert len({row["probability"] for row in rows}) > 1
-    for row, one in zip(rows, predictions, strict=True):
-        assert one.windows == 1
-        [(label, probability)] = one.top(Predictor(made).inputs.classes, 1)
-        assert label == row["predicted"]
-        assert probability == pytest.approx(float(row["probability"]), abs=2e-5)
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(8000, 1, "wav"), (44100, 2, "flac")])
@@ -141,14 +120,14 @@ def test_the_command_writes_every_format(
 def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a run's folder"):
         Predictor(tmp_path)
-    old = make_untrained_run(tmp_path)
-    content = json.loads((old / FILE).read_text())
-    (old / FILE).write_text(json.dumps({**content, "classes": ["one"]}))
+    other = make_untrained_run(tmp_path)
+    content = json.loads((other / FILE).read_text())
+    (other / FILE).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):
-        Predictor(old)
-    (old / FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"before they were kept"):
-        Predictor(old)
+        Predictor(other)
+    (other / FILE).unlink()
+    with pytest.raises(CheckpointError, match=r"holds no inputs\.json"):
+        Predictor(other)
 
 
 def test_what_came_before_an_error_is_dropped(run: Path, tmp_path: Path) -> None:
@@ -157,3 +136,17 @@ def test_what_came_before_an_error_is_dropped(run: Path, tmp_path: Path) -> None
     soundfile.write(tmp_path / "late.wav", wave, RATE, subtype="FLOAT")
     with pytest.raises(AudioError, match="not finite"):
         Predictor(run, 0.1)(tmp_path / "late.wav")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFO, no links there")
+def test_every_bad_file_is_named_and_the_good_one_predicted(run: Path, tmp_path: Path) -> None:
+    """No bad file stops a prediction, hangs it, or gets a class."""
+    reasons = make_bad_audio(tmp_path)
+    good = tmp_path / "good.wav"
+    good.write_bytes(wav(b"\0\x10\0\xf0" * 800))
+    predictions, bad = predict_files(Predictor(run), [*(tmp_path / name for name in reasons), good])
+    assert [prediction.path for prediction in predictions] == [good]
+    said = dict(bad)
+    wrong = {name: said.get(tmp_path / name) for name, reason in reasons.items()
+             if reason not in (said.get(tmp_path / name) or "")}  # fmt: skip
+    assert not wrong

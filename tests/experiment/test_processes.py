@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spaudio.experiment.main import main
 from spaudio.train.log import read_log
-from tests.experiment.conftest import ROOT, Run
-from tests.experiment.test_recipes import tiny_fsdd
+from tests.conftest import RECIPES, RunRecipe
+from tests.fixtures.tiny_recipes import tiny_folder
 
 SAME = ["preset=debug", "trainer.epochs=2", "augment.mixup=0", "model.dropout=0"]
 
@@ -25,7 +24,7 @@ def torchrun(folder: Path, recipe: str, *overrides: str) -> subprocess.Completed
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = str(ROOT / "recipes" / recipe / "run.py")
+    script = str(RECIPES / recipe / "run.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
@@ -34,14 +33,16 @@ def torchrun(folder: Path, recipe: str, *overrides: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-def test_two_processes_write_one_run_which_is_that_of_one(tmp_path: Path, run_recipe: Run) -> None:
-    tiny = tiny_fsdd(tmp_path)
-    done = torchrun(tmp_path, "fsdd", *SAME, *tiny)  # prepares the data too
+def test_two_processes_write_one_run_which_is_that_of_one(
+    tmp_path: Path, run_recipe: RunRecipe
+) -> None:
+    tiny = tiny_folder(tmp_path)
+    done = torchrun(tmp_path, "folder", *SAME, *tiny)  # prepares the data too
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("report: ") == 1
-    (run,) = [path.parent for path in (tmp_path / "runs" / "fsdd").glob("*/config.yaml")]
-    alone = run_recipe("fsdd", *SAME, "run_id=alone", *tiny)
-    assert alone.returncode == 0, alone.stderr
+    (run,) = [path.parent for path in (tmp_path / "runs" / "folder").glob("*/config.yaml")]
+    alone = run_recipe("folder", *SAME, "run_id=alone", *tiny)
+    assert alone.code == 0, alone.err
     reports = [
         json.loads((folder / "report.json").read_text()) for folder in (run, run.parent / "alone")
     ]
@@ -63,15 +64,13 @@ def test_two_processes_write_one_run_which_is_that_of_one(tmp_path: Path, run_re
 )
 def test_what_starts_runs_of_its_own_is_not_for_torchrun(
     arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    run_recipe: RunRecipe, tmp_path: Path,
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    with pytest.raises(SystemExit, match="1"):
-        main(str(ROOT / "recipes" / "esc50" / "run.py"))
-    assert named in capsys.readouterr().err
+    done = run_recipe("esc50", *arguments)
+    assert done.code == 1
+    assert named in done.err
     assert not list(tmp_path.iterdir())
 
 

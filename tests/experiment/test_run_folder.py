@@ -1,28 +1,32 @@
-"""A run's folder: of runs that are started at the same instant, one gets a name."""
+"""A run's folder: never shared, never overwritten, opened again by the same settings alone."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from spaudio.errors import ConfigError
-from spaudio.experiment.run_folder import create_run_folder, read_run_config
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.run_folder import create_run_folder, open_run_folder, read_run_settings
+from tests.fixtures.tiny_run import compose
 
 
-def race(folder: Path, run_id: str | None, number: int = 16) -> tuple[list[Path], list[str]]:
+def race(folder: Path, run_id: str | None, number: int = 8) -> tuple[list[Path], list[str]]:
     made: list[Path] = []
     refused: list[str] = []
     barrier = threading.Barrier(number)
+    composed = compose("folder", "source=x", f"runs={folder}")
+    composed.run_id = run_id
 
     def start(seed: int) -> None:
-        values = {"runs": str(folder), "recipe": "toy", "run_id": run_id, "seed": seed}
+        settings = copy.copy(composed)
+        settings.seed = seed
         barrier.wait()
         try:
-            run = create_run_folder(OmegaConf.create(values))
-            assert read_run_config(run).seed == seed
+            run = create_run_folder(settings)
+            assert read_run_settings(run).seed == seed
             made.append(run)
         except ConfigError as error:
             refused.append(str(error))
@@ -35,22 +39,30 @@ def race(folder: Path, run_id: str | None, number: int = 16) -> tuple[list[Path]
     return made, refused
 
 
-def test_one_of_many_gets_a_name(tmp_path: Path) -> None:
-    for trial in range(10):
-        made, refused = race(tmp_path, f"same-{trial}")
-        assert len(made) == 1
-        assert len(refused) == 15
-        assert all("take another name" in message for message in refused)
-
-
-def test_without_a_name_each_gets_its_own(tmp_path: Path) -> None:
-    made, refused = race(tmp_path, None)
-    assert len(set(made)) == 16
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    made, refused = race(tmp_path, "same")
+    assert len(made) == 1
+    assert len(refused) == 7
+    assert all("take another name" in message for message in refused)
+    made, refused = race(tmp_path, None)  # without a name each gets its own
+    assert len(set(made)) == 8
     assert not refused
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
+    same = ("folder", "source=x", f"runs={tmp_path}", "run_id=a")
+    made = create_run_folder(compose(*same))
+    assert open_run_folder(compose(*same, "jobs=3")) == made
+    with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
+        create_run_folder(compose(*same))
+    for other in ("filter=bank", "source=y", "trainer.epochs=3"):
+        with pytest.raises(ConfigError, match=r"was run with .* take another run_id"):
+            open_run_folder(compose(*same, other))
+
+
+def test_a_folder_that_cannot_be_made_or_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    values = {"runs": str(tmp_path / "file"), "recipe": "toy", "run_id": "a"}
     with pytest.raises(ConfigError, match=r"runs=.*/file: cannot make .*Not a directory"):
-        create_run_folder(OmegaConf.create(values))
+        create_run_folder(compose("folder", f"runs={tmp_path / 'file'}", "run_id=a"))
+    with pytest.raises(CheckpointError, match=r"is not a run's folder"):
+        read_run_settings(tmp_path)

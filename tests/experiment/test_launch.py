@@ -1,0 +1,302 @@
+"""Sweeps, folds and studies: many runs as one, resumed, side by side, compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import statistics
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spaudio.experiment.run
+from spaudio.cli import main
+from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.compose import compose
+from spaudio.experiment.data import load_data
+from spaudio.experiment.launch import Launcher, plan_study, run_folds
+from spaudio.experiment.settings import AudioSettings
+from spaudio.report.classification_report import FILES
+from spaudio.report.comparison import compare, group_runs
+from spaudio.report.fold_report import FOLD_FILES
+from spaudio.report.records import read_records
+from spaudio.train.log import read_log
+from tests.conftest import RECIPES, RunRecipe
+from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
+from tests.fixtures.tiny_recipes import TINY, tiny_esc50, tiny_folder
+
+SCRIPT = RECIPES / "fsdd" / "run.py"
+STUDY = RECIPES / "text8" / "study.yaml"
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def rows(table: Path) -> list[str]:
+    """First cells of a Markdown table."""
+    return [line.split(" |")[0][2:] for line in table.read_text().splitlines()[2:]]
+
+
+def test_a_sweep_goes_on_and_compares_what_has_finished(
+    tmp_path: Path, run_recipe: RunRecipe
+) -> None:
+    [source] = tiny_folder(tmp_path)
+    sounds = source.removeprefix("source=")
+    sweep = ["preset=debug", "trainer.epochs=1", f"source={sounds},{tmp_path}/late", "run_id=s",
+             "-m", "filter=adaptive,none"]  # fmt: skip
+    done = run_recipe("folder", *sweep)
+    assert done.code == 0, done.err
+    assert "2 of 4 runs failed" in done.err
+    assert "late" in done.err
+    home = tmp_path / "runs" / "folder"
+    table = home / "compare-s-1.md"
+    assert "parameters" in table.read_text().splitlines()[0]
+    assert rows(table) == ["filter=adaptive", "filter=none"]
+    for number in (0, 1):
+        assert f"runs/folder/s-{number}/report.md" in done.out
+    before = (home / "s-0" / "log.jsonl").stat().st_mtime_ns
+    shutil.copytree(sounds, tmp_path / "late")
+    done = run_recipe("folder", *sweep)
+    assert done.code == 0, done.err
+    assert "4 runs, of which 2 are finished" in done.err
+    assert len(rows(home / "compare-s-3.md")) == 4
+    assert (home / "s-0" / "log.jsonl").stat().st_mtime_ns == before
+    refused = run_recipe("folder", *sweep, "seed=1")
+    assert refused.code == 1
+    assert "was run with seed=0, not 1" in refused.err
+
+
+def test_a_sweep_of_which_no_run_finishes_is_an_error(run_recipe: RunRecipe) -> None:
+    done = run_recipe("folder", "-m", "source=nowhere", "seed=0,1")
+    assert done.code == 1
+    assert "2 of 2 runs failed" in done.err
+    assert "go on with run_id=" in done.err
+
+
+def test_a_sweep_runs_jobs_beside_each_other(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    done = run_recipe(
+        "folder", "filter=haar,none", "-m", "jobs=2", "preset=debug", "trainer.epochs=1",
+        "run_id=s", *tiny_folder(tmp_path),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    home = tmp_path / "runs" / "folder"
+    for number in (0, 1):
+        assert "report:" in (home / f"s-{number}" / "output.txt").read_text()
+    # Whichever ends first, the table has the order of the command.
+    assert rows(home / "compare-s-1.md") == ["filter=haar", "filter=none"]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A recipe's script that fails where the run is called "bad"."""
+    file = tmp_path / "run.py"
+    file.write_text(
+        "import pathlib, sys\n"
+        "run = pathlib.Path(sys.argv[1].removeprefix('resume=').strip(\"'\"))\n"
+        "if run.name == 'bad': sys.exit('error: no such luck')\n"
+        "(run / 'report.json').write_text('{}')\n"
+    )
+    for name in ("good", "bad", "it's"):
+        (tmp_path / name).mkdir()
+    return file
+
+
+def test_a_run_that_fails_is_named_and_stops_no_other(
+    script: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [script.with_name(name) for name in ("bad", "good", "good")]
+    assert Launcher(script, jobs=2)(runs) == runs[:1]
+    assert "FAILED" in capsys.readouterr().err
+    assert "no such luck" in (runs[0] / "output.txt").read_text()
+
+
+def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
+    pytest.importorskip("submitit")
+    runs = [script.with_name(name) for name in ("good", "bad")]
+    options = {"timeout_min": 1}
+    assert Launcher(script, cluster="local", cluster_options=options)(runs) == runs[1:]
+
+
+@pytest.fixture(scope="module")
+def fsdd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a tiny run that leaves each of three speakers out."""
+    source = make_fsdd(tmp_path_factory.mktemp("fsdd"), digits=range(3), clips=5)
+    data = tmp_path_factory.mktemp("data")
+    return [
+        "preset=debug", f"source={source}", f"data={data}", "split=speaker", "folds=all",
+        "filter=none", f"fold_by.values=[{','.join(SPEAKERS)}]",
+    ]  # fmt: skip
+
+
+def settings(*overrides: str, recipe: str = "fsdd") -> AudioSettings:
+    composed = compose(RECIPES / recipe, overrides)
+    assert isinstance(composed, AudioSettings)
+    return composed
+
+
+def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path: Path) -> None:
+    folder = run_folds(settings(*fsdd, f"runs={tmp_path}"), SCRIPT)
+    report = read(folder / "report.json")
+    accuracies, floors, pairs = [], [], Counter[tuple[str, str]]()
+    for speaker in SPEAKERS:
+        run = folder / f"fold-{speaker}"
+        assert all((run / name).stat().st_size > 0 for name in FILES)
+        with (run / "predictions.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        assert len(found) == 15
+        assert all(f"_{speaker}_" in row["clip"] for row in found)
+        accuracies.append(sum(row["true"] == row["predicted"] for row in found) / len(found))
+        pairs.update((row["true"], row["predicted"]) for row in found)
+        floors.append(read(run / "report.json")["floor"]["svm"])
+    assert report["test"]["accuracy"] == pytest.approx(statistics.fmean(accuracies))
+    assert report["test"]["std"] == pytest.approx(statistics.stdev(accuracies))
+    assert report["floor"]["svm"] == pytest.approx(statistics.fmean(floors))
+    assert report["floor"]["svm_std"] == pytest.approx(statistics.stdev(floors))
+    assert report["test"]["pooled_accuracy"] == pytest.approx(statistics.fmean(accuracies))
+    assert report["confusion"] == [[pairs[a, b] for b in "012"] for a in "012"]
+    assert [row["fold"] for row in report["folds"]] == list(SPEAKERS)
+    assert [row["accuracy"] for row in report["folds"]] == pytest.approx(accuracies)
+    assert all((folder / name).stat().st_size > 0 for name in FOLD_FILES)
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 45
+    text = (folder / "report.md").read_text()
+    assert f"{report['test']['accuracy']:.4f} ± {report['test']['std']:.4f}" in text
+    assert "[theo](fold-theo/report.md)" in text
+    # Runs over folds are compared as any others.
+    table = compare(group_runs(read_records([folder])))[1].splitlines()
+    assert table[2].startswith(f"| fsdd | 1 | {report['test']['accuracy']:.4f} |")
+
+
+def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
+    fsdd: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_recipe: RunRecipe
+) -> None:
+    fit, calls = spaudio.experiment.run.fit, []
+
+    def interrupted(model: Any, train: Any, valid: Any, **options: Any) -> Any:
+        # Selection is by other voices than the tested one.
+        calls.append({clip.group for part in (train, valid) for clip in part.loader.dataset.clips})
+        if len(calls) == 2:  # stopped after one of two epochs
+            options["trainer"] = replace(options["trainer"], epochs=1)
+            fit(model, train, valid, **options)
+            raise KeyboardInterrupt
+        return fit(model, train, valid, **options)
+
+    monkeypatch.setattr(spaudio.experiment.run, "fit", interrupted)
+    stopped = run_recipe("fsdd", *fsdd, "run_id=x")
+    assert stopped.code == 130
+    assert "resume=runs/fsdd/x" in stopped.err
+    folder = tmp_path / "runs" / "fsdd" / "x"
+    assert not (folder / "report.json").exists()
+    first = folder / "fold-george"
+    before = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.is_file()}
+    broken = (folder / "fold-jackson" / "log.jsonl").read_text()
+    assert len(broken.splitlines()) == 1
+
+    done = run_recipe("fsdd", "resume=runs/fsdd/x", "jobs=1")
+    assert done.code == 0, done.err
+    assert "over 3 folds" in done.err
+    after = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.is_file()}
+    assert after == before
+    finished = (folder / "fold-jackson" / "log.jsonl").read_text()
+    assert finished.startswith(broken)
+    assert len(finished.splitlines()) == 2
+    left_out = ["george", "jackson", "jackson", "theo"]
+    assert calls == [set(SPEAKERS) - {speaker} for speaker in left_out]
+
+    # The same command once more finds all done; with other settings it is refused.
+    assert run_recipe("fsdd", *fsdd, "run_id=x").code == 0
+    assert len(calls) == 4
+    assert "seed=0, not 1" in run_recipe("fsdd", *fsdd, "run_id=x", "seed=1").err
+
+
+def test_the_fold_before_validates_and_the_test_fold_selects_nothing(tmp_path: Path) -> None:
+    options = [*tiny_esc50(tmp_path), f"data={tmp_path / 'data'}"]
+    scripts = RECIPES.parent / "data_prep"
+    for fold, before in zip((1, 2, 3, 4, 5), (5, 1, 2, 3, 4), strict=True):
+        data = load_data(settings(*options, f"fold={fold}", recipe="esc50"), scripts)
+        assert {clip.fold for clip in data.test.clips} == {fold}
+        assert {clip.fold for clip in data.valid.clips} == {before}
+        assert {clip.fold for clip in data.train.clips} == {1, 2, 3, 4, 5} - {fold, before}
+    with pytest.raises(ConfigError, match="fold=6; expected one of 1, 2, 3, 4, 5"):
+        load_data(settings(*options, "fold=6", recipe="esc50"), scripts)
+    with pytest.raises(ConfigError, match="test split of esc50 is empty; see fold"):
+        load_data(settings(*options, "fold=null", recipe="esc50"), scripts)
+
+
+def test_what_has_no_folds_is_said() -> None:
+    with pytest.raises(ConfigError, match="folds=5; expected all or null"):
+        settings("folds=5")
+    with pytest.raises(ConfigError, match="notes has no folds"):
+        settings("folds=all", recipe="notes")
+    with pytest.raises(ConfigError, match="jobs must be at least 1"):
+        settings("jobs=0")
+
+
+def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first() -> None:
+    runs = plan_study(STUDY, ["corpus=books.txt"], only=["bank-2-layers", "none", "none-sotu"])
+    assert [run.run_id for run in runs] == [
+        "study-bank-2-layers-0", "study-none-0", "study-none-sotu-0", "study-bank-2-layers-1",
+        "study-none-1", "study-bank-2-layers-2", "study-none-2",
+    ]  # fmt: skip
+    for run in runs:
+        wanted = "sotu" if "sotu" in str(run.run_id) else "books.txt"
+        assert run.prep_options["corpus"] == wanted
+        assert str(run.seed) == str(run.run_id)[-1]
+    assert runs[0].model.filter_layers == [0, 1]
+    assert [run.seed for run in plan_study(STUDY, only=["bank"], seeds=[0, 2])] == [0, 2]
+    with pytest.raises(ConfigError, match="no setting 'bnak'"):
+        plan_study(STUDY, only=["bnak"])
+    with pytest.raises(ConfigError, match="setting none"):
+        plan_study(STUDY, ["modle.dim=3"], only=["none"])
+
+
+def test_a_second_call_resumes_the_broken_and_skips_the_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "recipes" / "text8"
+    shutil.copytree(RECIPES / "text8", folder)
+    (tmp_path / "data_prep").symlink_to(RECIPES.parent / "data_prep")
+    study = folder / "small.yaml"
+    study.write_text(
+        "seeds: [0]\noverrides: [preset=debug]\n"
+        "settings:\n  none: [filter=none]\n  haar: [filter=haar]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    tiny = TINY["text8"](tmp_path)
+    main(["study", str(study), *tiny, "--only", "none"])
+    run = tmp_path / "runs" / "text8" / "small-none-0"
+    first = read_log(run)
+    (run / "report.json").unlink()  # as if it had been stopped before its end
+    states = {file: file.read_bytes() for file in run.glob("checkpoints/last-*/trainer.pt")}
+    for file in states:
+        file.write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match="1 of 1 runs failed"):
+        main(["study", str(study), *tiny, "--only", "none"])
+    assert read_log(run) == first  # what was trained is not thrown away
+    for file, content in states.items():
+        file.write_bytes(content)
+    table = tmp_path / "table.md"
+    main(["study", str(study), *tiny, "--output", str(table)])
+    assert read_log(run) == first  # nothing was trained again
+    assert rows(table)[:2] == ["filter=none", "filter=haar"]
+    assert (tmp_path / "table-curves.png").is_file()
+    capsys.readouterr()
+    main(["study", str(study), *tiny, "--only", "haar"])
+    assert "not compared: text8 has no baseline" in capsys.readouterr().err
+    main(["study", str(study), *tiny])
+    assert "2 runs, of which 2 are finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="eval"):
+        main(["study", str(study), *tiny, "eval.windows=4"])
+
+
+def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seeds: [0]\n")
+    with pytest.raises(SpaudioError, match="needs seeds and settings"):
+        plan_study(tmp_path / "a.yaml")
+    with pytest.raises(SpaudioError, match="check the path"):
+        plan_study(tmp_path / "b.yaml")
