@@ -16,9 +16,10 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_all_zero_settings_change_nothing() -> None:
-    augment = Augment(AugmentConfig())
     x = frames()
-    assert np.array_equal(augment.mask(augment.vary(x, rng()), rng()), x)
+    for settings in ({}, {"noise": 0.1}):  # noise acts on waveforms alone
+        augment = Augment(AugmentConfig(**settings))  # type: ignore[arg-type]
+        assert np.array_equal(augment.mask(augment.vary(x, rng()), rng()), x)
 
 
 def test_gain_adds_one_level_and_tilt_a_smooth_curve() -> None:

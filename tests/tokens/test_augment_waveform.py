@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spaudio.tokens.augment import AugmentConfig, unused_settings
+from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
-from spaudio.tokens.samples import WaveformConfig, cut
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import cut
 from spaudio.tokens.scales import mel_to_hz
 
-CONFIG = WaveformConfig(8000)
+CONFIG = TokenConfig(8000, "waveform")
 
 
 def clip(samples: int = 4010, seed: int = 1) -> np.ndarray:
@@ -30,17 +31,18 @@ def spectrum(frames: np.ndarray) -> np.ndarray:
 
 def test_all_zero_settings_change_nothing() -> None:
     x = clip()
-    assert np.array_equal(augment().mask(augment().vary(x, rng()), rng()), x)
+    for none in (augment(), augment(warp=0.3)):  # warp acts on log-mel frames alone
+        assert np.array_equal(none.mask(none.vary(x, rng()), rng()), x)
 
 
 def test_gain_is_a_factor_in_nats_of_power() -> None:
     ratios = []
-    for seed in range(200):
+    for seed in range(100):
         y = augment(gain=0.5).vary(clip(), rng(seed))
         ratio = y[:10] / clip()[:10]
         assert np.ptp(ratio) < 1e-4
         ratios.append(2 * np.log(ratio.mean()))
-    assert np.std(ratios) == pytest.approx(0.5, abs=0.08)
+    assert np.std(ratios) == pytest.approx(0.5, abs=0.1)
 
 
 def test_tilt_is_a_smooth_equaliser_of_the_same_length() -> None:
@@ -119,12 +121,3 @@ def test_time_masks_silence_and_mel_masks_filter_out() -> None:
 def test_a_variation_is_its_seeds() -> None:
     every = augment(gain=0.5, tilt=0.5, tempo=0.1, time_shift=0.1, noise=0.1)
     assert np.array_equal(every.vary(clip(), rng(4)), every.vary(clip(), rng(4)))
-
-
-def test_what_cannot_act_is_named() -> None:
-    config = AugmentConfig(warp=0.1, noise=0.1, gain=1.0)
-    assert unused_settings(config, "waveform") == ["warp"]
-    assert unused_settings(config, "spectrogram") == ["noise"]
-    assert unused_settings(AugmentConfig(), "waveform") == []
-    with_warp = augment(warp=0.3)
-    assert np.array_equal(with_warp.vary(clip(), rng()), clip())

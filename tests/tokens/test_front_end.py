@@ -1,60 +1,136 @@
+"""The front-end: settings, and that a padded batch gives the tokens of each clip alone."""
+
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.front_end import own_settings, read_tokens
-from spaudio.tokens.logmel import LogMelConfig
-from spaudio.tokens.samples import WaveformConfig
+from spaudio.tokens.config import NORMALISATIONS, SpectrogramConfig, TokenConfig, WaveformConfig
+from spaudio.tokens.front_end import cut, make_front_end, stack_frames
+from spaudio.tokens.normalise import BandNormaliser
 
-MIXED = {
-    "sample_rate": 8000,
-    "stack": 2,
-    "normalise": "clip",
-    "n_mels": 30,
-    "floor": 1e-9,
-    "num_filters": 20,
-}
+Array = npt.NDArray[np.float32]
 
 
-def test_each_front_end_takes_what_is_its_own() -> None:
-    spectrogram = read_tokens({"name": "spectrogram", **MIXED})
-    assert spectrogram.front_end == LogMelConfig(8000, n_mels=30, floor=1e-9)
-    assert (spectrogram.features, spectrogram.module()) == (60, None)
-    waveform = read_tokens({"name": "waveform", **MIXED})
-    assert waveform.front_end == WaveformConfig(8000, num_filters=20)
-    module = waveform.module()
-    assert module is not None
-    assert (module.features, waveform.features) == (40, 40)
-    assert (module.stack, module.normalise) == (2, "clip")
-    assert set(own_settings({"name": "waveform", **MIXED})) == {
-        "name", "sample_rate", "stack", "normalise", "num_filters",
-    }  # fmt: skip
+def chirp(samples: int) -> Array:
+    """A rising tone in noise, at 8 kHz."""
+    time = np.arange(samples) / 8000
+    noise = np.random.default_rng(samples).standard_normal(samples)
+    return (0.3 * np.sin(5000 * time * (1 + time)) + 0.02 * noise).astype(np.float32)
 
 
-def test_settings_from_before_there_was_a_choice_are_the_spectrograms() -> None:
-    assert read_tokens({"sample_rate": 8000}).front_end == LogMelConfig(8000)
-
-
-def test_only_samples_shape_the_cached_waveform() -> None:
-    base, other = (
-        read_tokens({"name": "waveform", "sample_rate": 8000, **more})
-        for more in ({}, {"num_filters": 8, "init": "mel", "stack": 2})
+@pytest.mark.parametrize("kind", ["spectrogram", "waveform"])
+@pytest.mark.parametrize(("normalise", "stack"), [("global", 1), ("clip", 3), ("clip_std", 2)])
+def test_a_padded_batch_gives_the_tokens_of_each_clip(
+    kind: str, normalise: str, stack: int
+) -> None:
+    config = TokenConfig(
+        8000, kind, stack=stack, normalise=normalise, spectrogram=SpectrogramConfig(n_mels=20)
     )
-    assert base.cached == other.cached
+    token = config.token_samples
+    # Two samples, the edges of a hop and of a token, and louder than full scale.
+    lengths = (3000, 1300, 700, 2, 79, 80, 81, token - 1, token, token + 1)
+    clips = [chirp(n) for n in lengths] + [10 * chirp(900)]
+    frames_only = make_front_end(config)
+    stored = [frames_only.restore(frames_only.extract(clip)) for clip in clips]
+    front_end = make_front_end(config, frames_only.fit(stored[:4]))
+    batch = torch.full((len(clips), 3000), 0.7)  # loud padding, which must not be read
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    tokens, padding = front_end(batch, torch.tensor([len(clip) for clip in clips]))
+    for frames, found, mask in zip(stored, tokens, padding, strict=True):
+        expected = front_end.tokens(frames)
+        assert int((~mask).sum()) == len(expected)
+        assert not found[mask].any()
+        # A log-mel frame between two float16 values may be rounded either way.
+        np.testing.assert_allclose(found[~mask], expected, atol=2e-2 if kind[0] == "s" else 1e-5)
+        assert np.abs(found[~mask].numpy() - expected).mean() < 1e-4
+
+
+def test_samples_are_kept_to_the_bit() -> None:
+    front_end = make_front_end(TokenConfig(8000, "waveform"))
+    steps = np.random.default_rng(0).integers(-32768, 32768, 1003)
+    wave = (steps / 32768).astype(np.float32)
+    frames = front_end.restore(front_end.extract(wave))
+    np.testing.assert_array_equal(frames, cut(wave, 80))
+    np.testing.assert_array_equal(frames.reshape(-1), np.pad(wave, (0, 13 * 80 - 1003)))
+
+
+def test_frames_are_those_of_the_log_mel_front_end() -> None:
+    front_end = make_front_end(TokenConfig(8000))
+    wave = chirp(2400)
+    stored = front_end.extract(wave)
+    expected = front_end.log_mel(torch.from_numpy(wave))  # type: ignore[operator]
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(front_end.restore(stored), expected, atol=0.01)
+
+
+def test_stacking_keeps_the_order_and_fills_with_zeros() -> None:
+    frames = np.arange(10, dtype=np.float32).reshape(5, 2)
+    assert stack_frames(frames, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0]]
+    assert stack_frames(frames, 1) is frames
+
+
+def test_each_front_end_has_its_own_sizes_and_learned_part() -> None:
+    spectrogram = TokenConfig(8000, stack=2, spectrogram=SpectrogramConfig(n_mels=30))
+    waveform = TokenConfig(8000, "waveform", stack=2, waveform=WaveformConfig(num_filters=20))
+    assert (spectrogram.features, waveform.features) == (60, 40)
+    assert make_front_end(spectrogram).learned_part() is None
+    learned = make_front_end(waveform).learned_part()
+    assert learned is not None
+    assert learned.filters.weight.shape == (20, 1, 200)
+    assert TokenConfig.from_dict(asdict(waveform)) == waveform
+    with pytest.raises(ConfigError, match="n_mel"):
+        TokenConfig.from_dict({"n_mel": 3})
+
+
+def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
+    def key(kind: str, **settings: object) -> object:
+        return make_front_end(TokenConfig(8000, kind, **settings)).cache_key  # type: ignore[arg-type]
+
+    free = {"stack": 2, "normalise": "clip"}
+    assert key("waveform") == key("waveform", waveform=WaveformConfig(8, init="mel"), **free)
+    assert key("waveform") != key("waveform", hop=0.02)
+    assert key("spectrogram") == key("spectrogram", waveform=WaveformConfig(8), **free)
+    for changed in ({"f_min": 20.0}, {"window": 0.03}, {"spectrogram": SpectrogramConfig(30)}):
+        assert key("spectrogram") != key("spectrogram", **changed)
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"name": "cochlea"}, "'cochlea'"),
-        ({"name": "waveform", "n_mel": 3}, r"tokens\.n_mel is unknown; waveform has"),
-        ({"stack": 0}, "stack must be at least 1"),
-        ({"normalise": "speaker"}, "'speaker'"),
+        ({"front_end": "cochlea"}, "tokens.front_end .*'cochlea'"),
+        ({"normalise": "speaker"}, f"tokens.normalise must be one of .*{NORMALISATIONS[2]}"),
+        ({"stack": 0}, "tokens.stack"),
+        ({"hop": 0.0}, "tokens.hop"),
+        ({"hop": 1e-5}, "tokens.hop=1e-05 s is less than one sample"),
+        ({"window": 1e-5}, "tokens.window=1e-05 s is less than one sample"),
+        ({"f_max": 9000.0}, "9000"),
+        ({"f_min": 5000.0}, "5000"),
+        ({"spectrogram": {"n_mels": -1}}, "tokens.spectrogram.n_mels"),
+        ({"waveform": {"num_filters": 0}}, "tokens.waveform.num_filters"),
+        ({"waveform": {"kernel": 1e-5}}, "tokens.waveform.kernel=1e-05 s is less than one"),
+        ({"waveform": {"stride": 3}}, "stride must divide the hop of 80 samples; got 3"),
+        ({"waveform": {"stride": 0}}, "tokens.waveform.stride"),
+        ({"waveform": {"pooling": "sum"}}, "'sum'"),
+        ({"waveform": {"init": "bark"}}, "'bark'"),
+        ({"waveform": {"log_offset": 0.0}}, "tokens.waveform.log_offset"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        read_tokens({"sample_rate": 8000, **settings})
-    with pytest.raises(ConfigError, match="sample_rate is missing"):
-        read_tokens({"name": "waveform"})
+        TokenConfig.from_dict({"sample_rate": 8000, "front_end": "waveform", **settings})
+
+
+def test_a_normaliser_needs_training_clips() -> None:
+    for kind in ("spectrogram", "waveform"):
+        with pytest.raises(ConfigError, match="at least one"):
+            make_front_end(TokenConfig(8000, kind)).fit([])
+    assert isinstance(
+        make_front_end(TokenConfig(8000)).fit([np.zeros((3, 64), np.float32)]), BandNormaliser
+    )

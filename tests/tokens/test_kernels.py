@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from spaudio.tokens.kernels import INITS, gammatone, initial_kernels, mel_triangles
+from spaudio.tokens.kernels import gammatone, initial_kernels, mel_triangles
 from spaudio.tokens.scales import hz_to_erb_rate, mel_edges
 
 RATE, TAPS, FILTERS = 16000, 400, 40
@@ -36,7 +36,7 @@ def test_gammatone_has_the_bandwidth_of_its_ear() -> None:
 
 
 def test_gammatone_starts_with_the_sound() -> None:
-    # `conv1d` does not flip its kernels: what a filter hears first stands last.
+    # `conv1d` does not flip its kernels, so a causal response is reversed in time.
     energy = gammatone(FILTERS, TAPS, RATE, 50, 8000)[30] ** 2
     assert energy[-80:].sum() > 0.99 * energy.sum()
 
@@ -56,8 +56,9 @@ def test_mel_centres() -> None:
     assert (np.abs(found - edges[1:-1]) < 0.2 * np.diff(edges)[:-1]).all()
 
 
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("taps", [1, 7, 200])
+@pytest.mark.parametrize(
+    ("init", "taps"), [("random", 200), ("gammatone", 1), ("gammatone", 7), ("mel", 1), ("mel", 7)]
+)
 def test_kernels_are_finite_and_of_unit_energy(init: str, taps: int) -> None:
     kernels = initial_kernels(init, 5, taps, RATE, 0.0, 8000.0)
     assert kernels.shape == (5, taps)

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spaudio.errors import ConfigError
-from spaudio.tokens.normalise import LevelNormaliser, Normaliser
+from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 
 RNG = np.random.default_rng(0)
 CLIPS = [
@@ -14,14 +13,14 @@ CLIPS = [
 
 
 def test_global_gives_zero_mean_and_unit_variance_over_training_frames() -> None:
-    normaliser = Normaliser.fit("global", CLIPS)
+    normaliser = BandNormaliser.fit("global", CLIPS)
     frames = np.concatenate([normaliser(clip) for clip in CLIPS])
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-5)
 
 
 def test_clip_removes_whatever_is_constant_over_a_clip() -> None:
-    normaliser = Normaliser.fit("clip", CLIPS)
+    normaliser = BandNormaliser.fit("clip", CLIPS)
     channel = RNG.normal(0, 10, size=5).astype(np.float32)
     for clip in CLIPS:
         np.testing.assert_allclose(normaliser(clip + channel), normaliser(clip), atol=1e-4)
@@ -29,7 +28,7 @@ def test_clip_removes_whatever_is_constant_over_a_clip() -> None:
 
 
 def test_clip_std_removes_the_range_of_each_band_too() -> None:
-    normaliser = Normaliser.fit("clip_std", CLIPS)
+    normaliser = BandNormaliser.fit("clip_std", CLIPS)
     scale = np.array([0.1, 1, 3, 7, 0.5], dtype=np.float32)
     for clip in CLIPS:
         np.testing.assert_allclose(normaliser(clip * scale), normaliser(clip), atol=1e-4)
@@ -39,15 +38,8 @@ def test_clip_std_removes_the_range_of_each_band_too() -> None:
 @pytest.mark.parametrize("mode", ["global", "clip", "clip_std"])
 def test_a_band_that_never_moves_stays_finite_and_small(mode: str) -> None:
     constant = [np.full((10, 3), -13.8, dtype=np.float32)] * 2
-    normaliser = Normaliser.fit(mode, constant)
+    normaliser = BandNormaliser.fit(mode, constant)
     assert np.abs(normaliser(constant[0])).max() < 0.01
-
-
-def test_unknown_mode_and_no_clips_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'speaker'"):
-        Normaliser.fit("speaker", CLIPS)
-    with pytest.raises(ConfigError, match="at least one"):
-        Normaliser.fit("clip", [])
 
 
 def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
@@ -58,7 +50,3 @@ def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
         assert np.square(each(clip)).mean() == pytest.approx(1, rel=1e-5)
         np.testing.assert_allclose(each(3 * clip), each(clip), rtol=1e-5)
     assert np.abs(each(np.zeros((4, 5), np.float32))).max() == 0
-    with pytest.raises(ConfigError, match="'speaker'"):
-        LevelNormaliser.fit("speaker", CLIPS)
-    with pytest.raises(ConfigError, match="at least one"):
-        LevelNormaliser.fit("global", [])

@@ -1,4 +1,4 @@
-"""What a machine does to a run: each ends in one line, and the run goes on to the same bits."""
+"""Failures of the machine: each gives a one-line error, and the run resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from torch.utils.data import get_worker_info
 from spaudio.errors import SpaudioError
 from spaudio.train import loop
 from spaudio.train.checkpoint import find_checkpoint, load_state
-from tests.fixtures.toy import ToyCache, dataset, last, train
+from tests.fixtures.toy import TRAINING, ToyCache, last, train
 
-EPOCHS = 3
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,13 @@ def one_line(run: Path, cause: str, **settings: object) -> None:
     assert f"resume={run}" in str(caught.value)
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(("code", "calls"), [(errno.EROFS, 0), (errno.ENOSPC, 2)])
 def test_a_folder_that_takes_no_checkpoint(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, code: int, calls: int
 ) -> None:
     save, left = torch.save, calls
 
-    def full(*arguments: object) -> None:
+    def full(*arguments: Any) -> None:
         nonlocal left
         left -= 1
         if left < 0:
@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(
     start = second.index(items[0])
     assert second[start : start + len(items)] == items
     assert len(second) <= start + 2 * 8  # stopped at the latest one batch later
-    assert len(dataset(range(65))) == 65 > len(second)
+    assert len(second) < len(TRAINING)
     assert load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["so_far"]["epochs"] == 1
     assert all(w.isfinite().all() for w in last(tmp_path).values())
     goes_on(tmp_path, whole)

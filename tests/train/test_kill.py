@@ -1,4 +1,4 @@
-"""Kill -9 at any moment: the run goes on and ends with the bits of one that was not killed."""
+"""Kill -9 at any moment: the resumed run ends with the bits of one that was not killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
 from tests.fixtures.toy import PLACES, PROCESSES, last, train, train_and_die
 
-EPOCHS = 5
+EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,9 @@ def check_same(run: Path, whole: Path) -> None:
     assert [record["epoch"] for record in logs[0]] == list(range(1, EPOCHS + 1))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_steps(tmp_path: Path, whole: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    kills = [go_on(tmp_path / "run", "item", int(rng.integers(1, 150))) for _ in range(6)]
+def test_killed_at_random_steps(tmp_path: Path, whole: Path) -> None:
+    rng = np.random.default_rng(0)
+    kills = [go_on(tmp_path / "run", "item", int(rng.integers(1, 50))) for _ in range(5)]
     assert kills.count(-9) >= 3
     assert go_on(tmp_path / "run", "item", 10**9) == 0
     check_same(tmp_path / "run", whole)
@@ -56,7 +55,7 @@ def test_killed_at_random_steps(tmp_path: Path, whole: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("place", list(PLACES))
 def test_killed_while_it_writes(tmp_path: Path, whole: Path, place: str) -> None:
-    """The first times it passes each call that writes, renames or removes."""
+    """Killed at the first few calls that write, rename or remove."""
     # Only the log is replaced, once at each start.
     counts = (0, 0, 0) if place == "replace" else (0, 1, 2, 5)
     kills = [go_on(tmp_path / "run", place, count) for count in counts]
@@ -70,7 +69,7 @@ def test_killed_while_it_writes(tmp_path: Path, whole: Path, place: str) -> None
 def test_killed_from_outside(tmp_path: Path, whole: Path) -> None:
     rng = np.random.default_rng(2)
     run, killed = tmp_path / "run", 0
-    for _ in range(5):
+    for _ in range(4):
         process = PROCESSES.Process(target=train_and_die, args=(run, EPOCHS, "item", 10**9))
         process.start()
         known = len(read_log(run))
@@ -78,7 +77,7 @@ def test_killed_from_outside(tmp_path: Path, whole: Path) -> None:
         while process.is_alive() and len(read_log(run)) <= known < EPOCHS - 1:
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        time.sleep(float(rng.uniform(0, 0.05)))
+        time.sleep(float(rng.uniform(0, 0.02)))
         process.kill()
         process.join()
         killed += process.exitcode == -9

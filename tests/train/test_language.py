@@ -1,4 +1,4 @@
-"""Next-character loss: against its definition, and whatever the windows it is measured by."""
+"""The next-character loss equals its definition, whatever windows measure it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_loss_is_minus_the_log_of_the_next_character_s_probability() -> None
     torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize(("context", "stride", "batch"), [(16, 16, 4), (16, 5, 7), (31, 1, 64)])
+@pytest.mark.parametrize(("context", "stride", "batch"), [(16, 5, 7), (31, 1, 64)])
 def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
     context: int, stride: int, batch: int
 ) -> None:

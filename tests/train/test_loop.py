@@ -13,7 +13,7 @@ from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.train.checkpoint import find_checkpoint, load_state
 from spaudio.train.config import TrainerConfig
 from spaudio.train.log import read_log
-from tests.fixtures.toy import last, train
+from tests.fixtures.toy import TRAINING, last, train
 
 
 def stop_in(epoch: int) -> Callable[[tuple[int, int]], None]:
@@ -25,7 +25,7 @@ def stop_in(epoch: int) -> Callable[[tuple[int, int]], None]:
 
 
 def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
-    result = train(tmp_path, 6)
+    result = train(tmp_path, 6, lr=1e-2)
     records = read_log(tmp_path)
     assert [r["epoch"] for r in records] == list(range(1, 7))
     assert records[-1]["train_loss"] < records[0]["train_loss"]
@@ -35,6 +35,9 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     found = find_checkpoint(tmp_path / "checkpoints", "best")
     assert found.name == f"best-{result.best_epoch:04d}"
     assert result.tokens_per_second > 0
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 7, "tra')  # cut short by a crash
+    assert read_log(tmp_path) == records
 
 
 def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
@@ -44,25 +47,19 @@ def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
     waited = slow.data_wait * slow.seconds
     state = load_state(find_checkpoint(tmp_path / "slow" / "checkpoints", "last"))
     assert state["so_far"]["waited"] == pytest.approx(waited)
-    assert waited >= 0.02 * 65  # clips
+    assert waited >= 0.02 * len(TRAINING)  # clips
     assert read_log(tmp_path / "slow")[-1]["wait_seconds"] == pytest.approx(waited)
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    train(tmp_path / "a", 2)
-    train(tmp_path / "b", 2)
-    torch.testing.assert_close(last(tmp_path / "a"), last(tmp_path / "b"), atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("stop_after", [0, 2])
+@pytest.mark.parametrize("stop_after", [0, 1])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int) -> None:
-    train(tmp_path / "whole", 4)
+    train(tmp_path / "whole", 2)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", 4, before=stop_in(stop_after))
+        train(tmp_path / "stopped", 2, before=stop_in(stop_after))
     state = load_state(find_checkpoint(tmp_path / "stopped" / "checkpoints", "last"))
     assert state["so_far"]["epochs"] == stop_after
     torch.manual_seed(99)  # whatever the new process did before must not matter
-    result = train(tmp_path / "stopped", 4, resume=True)
+    result = train(tmp_path / "stopped", 2, resume=True)
     torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)
     keys = ("epoch", "train_loss", "valid_loss")
     whole, stopped = (
@@ -70,13 +67,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int)
     )
     assert stopped == whole
     assert result.best_epoch > 0
-
-
-def test_a_log_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
-    train(tmp_path, 2)
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "tra')
-    assert [r["epoch"] for r in read_log(tmp_path)] == [1, 2]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:

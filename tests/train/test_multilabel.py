@@ -8,20 +8,10 @@ import torch
 from accelerate import Accelerator
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from spaudio.tokens.dataset import Batch
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions, average_precisions
-from tests.train.test_objective import MeanModel
+from tests.train.test_objective import MeanModel, batch
 
 LABELS = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]).float()
-
-
-def batch(order: list[int]) -> Batch:
-    torch.manual_seed(0)
-    tokens, padding = torch.randn(6, 5, 3), torch.zeros(6, 5, dtype=torch.bool)
-    padding[1, 2:] = True
-    tokens[padding] = 0
-    i = torch.tensor(order)
-    return Batch(tokens[i], padding[i], LABELS[i], i)
 
 
 def test_average_precision_is_torchmetrics_and_undefined_without_a_clip() -> None:
@@ -40,7 +30,7 @@ def test_average_precision_is_torchmetrics_and_undefined_without_a_clip() -> Non
 
 
 def test_the_loss_is_the_binary_cross_entropy_of_each_class() -> None:
-    one = batch([0, 1, 2, 3, 4, 5])
+    one = batch([0, 1, 2, 3, 4, 5], LABELS)
     chance = MeanModel()(one.tokens, one.padding_mask).sigmoid()
     for smoothing in (0.0, 0.2):
         target = LABELS * (1 - smoothing) + smoothing / 2
@@ -50,7 +40,8 @@ def test_the_loss_is_the_binary_cross_entropy_of_each_class() -> None:
 
 
 def test_mixup_mixes_all_targets_by_the_share_of_the_tokens() -> None:
-    one = batch([0, 1, 2, 3, 4, 5])._replace(padding_mask=torch.zeros(6, 5, dtype=torch.bool))
+    one = batch([0, 1, 2, 3, 4, 5], LABELS)
+    one = one._replace(padding_mask=torch.zeros_like(one.padding_mask))
     loss = MultiLabel(mixup=0.4).loss(MeanModel(), one, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     share, other = rng.beta(0.4, 0.4), rng.permutation(6)
@@ -62,12 +53,13 @@ def test_mixup_mixes_all_targets_by_the_share_of_the_tokens() -> None:
 
 def test_predictions_come_in_the_order_of_the_clips_and_parts_are_averaged() -> None:
     objective, cpu = MultiLabel(), Accelerator(cpu=True)
-    whole = objective.measure(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], cpu)
-    mixed = objective.measure(MeanModel(), [batch([4, 0, 5]), batch([1, 3, 2])], cpu)
+    whole = objective.measure(MeanModel(), [batch([0, 1, 2, 3, 4, 5], LABELS)], cpu)
+    parts = [batch([4, 0, 5], LABELS), batch([1, 3, 2], LABELS)]
+    mixed = objective.measure(MeanModel(), parts, cpu)
     torch.testing.assert_close(mixed.probabilities, whole.probabilities)
     torch.testing.assert_close(mixed.labels, LABELS)
     assert mixed.loss == pytest.approx(whole.loss)
-    parts = batch([0, 2])._replace(clips=torch.tensor([7, 7]), labels=LABELS[[0, 0]])
-    voted = objective.measure(MeanModel(), [parts], cpu)
+    split = batch([0, 2], LABELS)._replace(clips=torch.tensor([7, 7]), labels=LABELS[[0, 0]])
+    voted = objective.measure(MeanModel(), [split], cpu)
     torch.testing.assert_close(voted.probabilities[0], whole.probabilities[[0, 2]].mean(dim=0))
     assert voted.labels.tolist() == [[1, 0, 1]]

@@ -14,13 +14,12 @@ from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
 from spaudio.train.objective import predict
 from spaudio.train.shards import SplitBatches, WholeBatches, share_out
-from tests.fixtures.toy import dataset, in_processes, last, make_model, train
+from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
 
 BATCHES = [list(range(8)), [8], list(range(9, 14)), [14, 15, 16]]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 5])
-@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize(("processes", "parts"), [(1, 3), (2, 1), (3, 2), (5, 3)])
 def test_each_clip_of_a_batch_goes_to_one_process(processes: int, parts: int) -> None:
     shares = [SplitBatches(BATCHES, rank, processes, parts) for rank in range(processes)]
     for batch in BATCHES:
@@ -32,7 +31,7 @@ def test_each_clip_of_a_batch_goes_to_one_process(processes: int, parts: int) ->
         assert all(share)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+@pytest.mark.parametrize("processes", [2, 7])
 def test_each_batch_to_measure_goes_to_one_process(processes: int) -> None:
     shares = [WholeBatches(BATCHES, rank, processes) for rank in range(processes)]
     assert sorted(b for share in shares for b in share) == sorted(BATCHES)
@@ -47,26 +46,25 @@ def curve(run: Path) -> torch.Tensor:
 
 
 def exactly(**settings: object) -> dict[str, object]:
-    """Mixup and dropout are drawn for a process's share, so they are left out."""
+    """Without mixup and dropout, which are drawn per process."""
     return {"mixup": 0.0, "dropout": 0.0, **settings}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("shards") / "alone"
-    train(run, 3, **exactly())  # type: ignore[arg-type]
+    train(run, 2, **exactly())  # type: ignore[arg-type]
     return run
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 16])
+@pytest.mark.parametrize("accumulate", [2, 16])
 def test_accumulation_is_the_same_step(tmp_path: Path, alone: Path, accumulate: int) -> None:
-    train(tmp_path, 3, **exactly(accumulate=accumulate))  # type: ignore[arg-type]
+    train(tmp_path, 2, **exactly(accumulate=accumulate))  # type: ignore[arg-type]
     torch.testing.assert_close(curve(tmp_path), curve(alone), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_bfloat16_learns_alike(tmp_path: Path, alone: Path, accumulate: int) -> None:
-    train(tmp_path, 3, **exactly(precision="bf16", accumulate=accumulate))  # type: ignore[arg-type]
+def test_bfloat16_learns_alike(tmp_path: Path, alone: Path) -> None:
+    train(tmp_path, 2, **exactly(precision="bf16", accumulate=2))  # type: ignore[arg-type]
     losses = curve(tmp_path)[:, :2]
     torch.testing.assert_close(losses, curve(alone)[:, :2], rtol=0.03, atol=0.01)
     assert (losses != curve(alone)[:, :2]).any()
@@ -76,12 +74,12 @@ def both(folder: Path) -> None:
     """What each of two processes does."""
     accelerator = Accelerator(cpu=True)
     seen: set[int] = set()
-    train(folder / "two", 3, before=lambda item: seen.add(item[1] + 1000 * item[0]), **exactly())  # type: ignore[arg-type]
+    train(folder / "two", 2, before=lambda item: seen.add(item[1] + 1000 * item[0]), **exactly())  # type: ignore[arg-type]
     torch.save(sorted(seen), folder / f"seen-{accelerator.process_index}.pt")
-    train(folder / "parts", 3, **exactly(accumulate=2))  # type: ignore[arg-type]
+    train(folder / "parts", 2, **exactly(accumulate=2))  # type: ignore[arg-type]
     model = make_model()
     load_model(model, find_checkpoint(folder / "alone" / "checkpoints", "best"))
-    for clips in (1, 33):  # of one, the second process has none
+    for clips in (1, 17):  # of one, the second process has none
         feed = make_feed(dataset(range(clips)), TrainerConfig(workers=0), shuffle=False, seed=0)
         found = predict(model, share_out(feed.loader, accelerator), accelerator)
         torch.save(found.probabilities, folder / f"clips-{clips}-{accelerator.process_index}.pt")
@@ -106,13 +104,13 @@ def test_two_processes_train_as_one(tmp_path: Path, alone: Path) -> None:
     for run in ("two", "parts"):
         torch.testing.assert_close(curve(tmp_path / run), curve(alone), rtol=1e-4, atol=1e-5)
     first, second = (set(torch.load(tmp_path / f"seen-{i}.pt")) for i in range(2))
-    assert len(first | second) == 3 * 65
-    # Of an epoch's last batch, of one clip, the second process runs a copy that does not count.
-    assert len(first & second) == 3
+    assert len(first | second) == 2 * len(TRAINING)
+    # The last batch of an epoch holds one clip; the second process runs a copy that does not count.
+    assert len(first & second) == 2
     torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)
     model = make_model()
     load_model(model, find_checkpoint(alone / "checkpoints", "best"))
-    for clips in (1, 33):
+    for clips in (1, 17):
         feed = make_feed(dataset(range(clips)), TrainerConfig(workers=0), shuffle=False, seed=0)
         accelerator = Accelerator(cpu=True)
         expected = predict(model, share_out(feed.loader, accelerator), accelerator).probabilities
