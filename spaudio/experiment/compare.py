@@ -10,14 +10,14 @@ from rich.console import Console
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.report.comparison import Group, compare, group_runs
 from spaudio.report.convergence import (
-    lay_out,
+    convergence_rows,
     measure_convergence,
+    plot_convergence,
     read_step_costs,
 )
-from spaudio.report.convergence_plot import plot_convergence
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.records import read_records, write_records
-from spaudio.report.tables import show
+from spaudio.report.tables import markdown_table, show_rows
 
 
 def compare_runs(
@@ -59,20 +59,21 @@ def compare_runs(
     markdown = []
     is_text = records[0].facts["metric"] == "loss"
     if not is_text:
-        printed, text = compare(groups)
-        show(printed)
-        markdown.append(text)
+        rows = compare(groups)
+        show_rows(rows, "Test split; model selected on validation")
+        markdown.append(markdown_table(rows) + "\n")
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)
-        printed, text = lay_out(found)
-        show(printed)
-        markdown.append(text)
+        rows = convergence_rows(found)
+        show_rows(rows, "Validation loss in nats; ratios to the baseline of the same seed")
+        markdown.append(markdown_table(rows) + "\n")
         if output is not None:
-            curves = output.with_name(f"{output.stem}-curves.png")
+            curves, kernels = (
+                output.with_name(f"{output.stem}-{name}.png") for name in ("curves", "kernels")
+            )
             plot_convergence(found, curves)
             markdown.append(f"![Validation loss]({curves.name})\n")
-            kernels = output.with_name(f"{output.stem}-kernels.png")
             if _draw_kernels(groups, kernels):
                 markdown[-1] += f"![Kernels of the first layer]({kernels.name})\n"
     if output is not None:
@@ -97,6 +98,4 @@ def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
         for name, token_filter in list(trained.items())[:1]:
             title = f"{group.name}\n{name}"
             before[title], after[title] = untrained[name], token_filter
-    if after:
-        plot_filters(after, path, before=before)
-    return bool(after)
+    return plot_filters(before, after, path)

@@ -14,7 +14,7 @@ from spaudio.experiment.settings import AudioSettings
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
-from spaudio.tokens.cache import ClipFrames, FrameCache
+from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 
@@ -45,7 +45,7 @@ class AudioData:
     skipped: int
     classes: tuple[str, ...]
     root: Path
-    frames: ClipFrames
+    frames: FrameCache
     front_end: FrontEnd
     floor: FloorFeatures
     multi_label: bool
@@ -79,7 +79,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         workers=2,
         stores=[cache, floor],
     )
-    frames = cache.below(prepared.root)
+    cache.root = prepared.root
     clips = _split(settings, list(prepared.clips), prepared.multi_label)
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
@@ -89,7 +89,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
                 "the data set's own settings"
             )
     front_end = make_front_end(
-        settings.tokens, front_end.fit(frames.frames(clip.path) for clip in splits["train"])
+        settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
     )
     augment = (
         WaveformAugment(settings.augment, settings.tokens)
@@ -101,7 +101,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         return TokenDataset(
             splits[split],
             prepared.labels,
-            frames,
+            cache,
             front_end,
             augment=augment if split == "train" else None,
             seed=settings.seed,
@@ -118,7 +118,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         skipped=len(prepared.skipped),
         classes=prepared.labels,
         root=prepared.root,
-        frames=frames,
+        frames=cache,
         front_end=front_end,
         floor=floor,
         multi_label=prepared.multi_label,

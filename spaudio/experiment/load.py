@@ -11,7 +11,7 @@ from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.text import build_language_model
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.report.filter_plots import draw_filters
+from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
 
@@ -91,10 +91,11 @@ def draw_run(run: Path) -> list[Path]:
     before, after = load_untrained(run), load_best(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
     drawn = []
-    if draw_filters(before.encoder, after.encoder, run / "filters.png", hop_seconds=seconds):
+    filters = filters_of(before.encoder), filters_of(after.encoder)
+    if plot_filters(*filters, run / "filters.png", hop_seconds=seconds):
         drawn.append(run / "filters.png")
-    front_ends = [m.front_end for m in (before, after) if isinstance(m, Classifier) and m.front_end]
-    if front_ends:
-        plot_front_end(front_ends[1], run / "frontend.png", before=front_ends[0])
+    first, last = (getattr(model, "front_end", None) for model in (before, after))
+    if first is not None and last is not None:
+        plot_front_end(first, last, run / "frontend.png")
         drawn.append(run / "frontend.png")
     return drawn

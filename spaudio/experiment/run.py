@@ -131,7 +131,7 @@ def _facts(
         "filters": [describe(f, token_seconds) for f in model.encoder.token_filters()],
         "seed": settings.seed,
         "best_epoch": result.best_epoch,
-        "epochs": settings.trainer.epochs,
+        "epochs": result.epochs,
         "processes": processes(),
         "num_params": num_params,
         "filter_params": filter_params,

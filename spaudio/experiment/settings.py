@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS
@@ -361,9 +362,12 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
     if name not in FILTERS:
         raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
-    config = OmegaConf.structured(schema)
-    config.filter = OmegaConf.structured(filter_schemas()[name])
-    settings = OmegaConf.to_object(OmegaConf.merge(config, OmegaConf.create(literal)))
+    try:
+        config = OmegaConf.structured(schema)
+        config.filter = OmegaConf.structured(filter_schemas()[name])
+        settings = OmegaConf.to_object(OmegaConf.merge(config, OmegaConf.create(literal)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     settings = _replace(settings, "$\0{", "${")
     assert isinstance(settings, AudioSettings | TextSettings)
     return settings

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
+from spaudio.model.stem import ConvStem
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 
@@ -24,6 +25,7 @@ class Classifier(nn.Module):
             :func:`spaudio.filters.make_filter`.
         pooling: ``"mean"`` or ``"attention"``.
         front_end: Learned front-end, from samples to ``features``; None if the input are features.
+        stem: Convolutions between the frames of tokens and their projection, or None.
 
     Raises:
         ConfigError: If a setting is unknown or out of range, or ``features`` is not the width of
@@ -38,6 +40,7 @@ class Classifier(nn.Module):
         filter_options: Mapping[str, Any],
         pooling: str = "mean",
         front_end: WaveformFrontEnd | None = None,
+        stem: ConvStem | None = None,
     ) -> None:
         super().__init__()
         if front_end is not None and front_end.config.features != features:
@@ -50,7 +53,8 @@ class Classifier(nn.Module):
         self.filter_options = dict(filter_options)
         self.pooling_kind = pooling
         self.front_end = front_end
-        self.project = nn.Linear(features, encoder.dim)
+        self.stem = stem
+        self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
         self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.pooling = make_pooling(pooling, encoder.dim)
         self.head = nn.Sequential(nn.Dropout(encoder.dropout), nn.Linear(encoder.dim, classes))
@@ -67,6 +71,8 @@ class Classifier(nn.Module):
         """
         if self.front_end is not None:
             tokens = self.front_end(tokens, padding_mask)
+        if self.stem is not None:
+            tokens = self.stem(tokens, padding_mask)
         x = self.encoder(self.project(tokens), padding_mask)
         logits: Tensor = self.head(self.pooling(x, padding_mask))
         return logits

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -29,6 +30,8 @@ class EncoderConfig:
         ff_mult: Width of the feed-forward part, in multiples of ``dim``.
         dropout: Dropout probability, in [0, 1): of the incoming tokens, of the attention weights,
             and of what attention and the feed-forward part add.
+        drop_path: Probability, in [0, 1), with which a clip skips the last layer in training
+            (stochastic depth, arXiv 1603.09382); it grows linearly over the layers.
         positions: ``"rotary"``, ``"learned"`` or ``"none"``.
         max_tokens: Longest sequence, for learned positions.
         causal: Whether a token may attend only to itself and the past.
@@ -45,6 +48,7 @@ class EncoderConfig:
     heads: int = 4
     ff_mult: int = 4
     dropout: float = 0.1
+    drop_path: float = 0.0
     positions: str = "rotary"
     max_tokens: int = 1024
     causal: bool = False
@@ -57,8 +61,9 @@ class EncoderConfig:
                 raise ConfigError(f"model.{name} must be at least 1; got {getattr(self, name)}")
         if self.dim % self.heads:
             raise ConfigError(f"model.heads={self.heads} must divide model.dim={self.dim}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout must lie in [0, 1); got {self.dropout}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} must lie in [0, 1); got {getattr(self, name)}")
         if self.positions not in POSITIONS:
             raise ConfigError(f"model.positions must be one of {POSITIONS}; got {self.positions!r}")
         if self.positions == "rotary" and self.dim // self.heads % 2:
@@ -187,7 +192,9 @@ class Encoder(nn.Module):
         before = self.config.filter_place == "attention"
         for i, (layer, token_filter) in enumerate(zip(self.layers, filters, strict=True)):
             past = None if extend is None else extend[i]
-            x = layer(x, attend, rotation, token_filter if before else None, past)
+            y = layer(x, attend, rotation, token_filter if before else None, past)
+            rate = self.config.drop_path * (i + 1) / len(self.layers)
+            x = _skip(x, y, rate) if rate and self.training else y
             if not before:
                 x = token_filter(x)
         out: Tensor = self.norm(x)
@@ -206,3 +213,9 @@ class Encoder(nn.Module):
         if self.config.causal:
             attend = attend & causal_mask(x.shape[1], device=x.device)
         return attend
+
+
+def _skip(x: Tensor, y: Tensor, rate: float) -> Tensor:
+    """Replaces ``y`` by ``x`` in a share of the clips, and scales the others to the same mean."""
+    kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
+    return x + (y - x) * (kept / (1 - rate))

@@ -16,6 +16,7 @@ from typing_extensions import override
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.model.stem import ConvStem
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -51,6 +52,7 @@ class SavedClassifier(
         pooling: ``"mean"`` or ``"attention"``.
         tokens: Of a model that takes waveforms, the fields of its
             :class:`spaudio.tokens.config.TokenConfig`.
+        stem: Arguments of its :class:`spaudio.model.stem.ConvStem`, or None.
 
     Raises:
         ConfigError: If a setting is unknown or out of range.
@@ -64,6 +66,7 @@ class SavedClassifier(
         filter_options: Mapping[str, Any],
         pooling: str = "mean",
         tokens: Mapping[str, Any] | None = None,
+        stem: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         try:
@@ -72,7 +75,15 @@ class SavedClassifier(
             raise ConfigError(f"model: {error}") from error
         front_end = None if tokens is None else WaveformFrontEnd(TokenConfig.from_dict(tokens))
         self.labels = list(labels)
-        self.model = Classifier(features, len(labels), shape, filter_options, pooling, front_end)
+        self.model = Classifier(
+            features,
+            len(labels),
+            shape,
+            filter_options,
+            pooling,
+            front_end,
+            None if stem is None else ConvStem(**stem),
+        )
 
     @classmethod
     @override
@@ -110,6 +121,7 @@ class SavedClassifier(
             options,
             model.pooling_kind,
             None if model.front_end is None else asdict(model.front_end.config),
+            None if model.stem is None else model.stem.config,
         )
         saved.model.load_state_dict(model.state_dict())
         return saved

@@ -24,14 +24,19 @@ class AugmentConfig:
         warp: Largest relative stretch of the mel axis, which imitates another vocal-tract length
             (Jaitly & Hinton 2013, vocal tract length perturbation).
         tempo: Largest relative change of duration, by interpolating frames.
-        time_shift: Largest shift, as a share of the clip; the edge frame fills what opens.
+        time_shift: Largest shift, as a share of the clip; the edge frame fills the gap.
+        roll: Largest circular shift, as a share of the clip; 1 starts anywhere.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
         time_mask: Largest width of one, as a share of the clip.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of one, in bands.
         noise: Largest level of added white noise, as a share of the clip's root mean square; of
             waveforms alone.
-        mixup: Parameter of the Beta distribution (arXiv 1710.09412), applied to whole batches.
+        mixup: Share of the training batches in which clips are added in pairs; see
+            :class:`spaudio.train.mixing.Mixing`.
+        cutmix: Share of the training batches in which clips exchange a span.
+        crop: Length in seconds of the random excerpt that training sees of a longer clip; 0 takes
+            clips whole.
     """
 
     gain: float = 0.0
@@ -39,12 +44,15 @@ class AugmentConfig:
     warp: float = 0.0
     tempo: float = 0.0
     time_shift: float = 0.0
+    roll: float = 0.0
     time_masks: int = 0
     time_mask: float = 0.0
     mel_masks: int = 0
     mel_mask: int = 0
     noise: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
+    crop: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -53,6 +61,11 @@ class AugmentConfig:
         for name in ("warp", "tempo", "time_shift", "time_mask"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
+        if max(self.roll, self.mixup + self.cutmix) > 1:
+            raise ConfigError(
+                "augment.roll, and augment.mixup and augment.cutmix together, are shares "
+                f"of at most 1; got {self.roll}, {self.mixup} and {self.cutmix}"
+            )
 
 
 class Augment:
@@ -90,6 +103,8 @@ class Augment:
             most = config.time_shift * len(frames)
             shift = round(rng.uniform(-most, most))
             frames = frames[np.clip(np.arange(len(frames)) - shift, 0, len(frames) - 1)]
+        if config.roll:
+            frames = np.roll(frames, round(rng.uniform(0, config.roll) * len(frames)), axis=0)
         return frames.astype(np.float32, copy=False)
 
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:

@@ -60,6 +60,8 @@ class WaveformAugment(Augment):
                 max(-shift, 0) : len(wave) - max(shift, 0)
             ]
             wave = moved
+        if config.roll:
+            wave = np.roll(wave, round(rng.uniform(0, config.roll) * len(wave)))
         if config.noise:
             level = rng.uniform(0, config.noise) * math.sqrt(float(np.square(wave).mean()))
             wave = wave + level * rng.standard_normal(len(wave), dtype=np.float32)

@@ -12,6 +12,7 @@ from spaudio.tokens.kernels import INITS
 FRONT_ENDS = ("spectrogram", "waveform")
 NORMALISATIONS = ("global", "clip", "clip_std")
 POOLINGS = ("mean", "max")
+STEMS = ("none", "conv")
 
 
 @dataclass
@@ -82,6 +83,9 @@ class TokenConfig:
         f_min: Lower edge of the lowest band, in Hz. Of a learned filterbank: before training.
         f_max: Upper edge of the highest band, in Hz; None is half of the sample rate.
         stack: Frames per token.
+        stem: ``"none"`` concatenates the frames of a token, ``"conv"`` sends them through
+            :class:`spaudio.model.stem.ConvStem`; ``stack`` is then a power of two.
+        stem_channels: Output channels of each convolution of the stem.
         normalise: ``"global"`` subtracts the training split's mean of each band, ``"clip"`` each
             clip's own mean; both divide by the training split's standard deviation.
             ``"clip_std"`` divides by the clip's own standard deviation instead.
@@ -100,11 +104,14 @@ class TokenConfig:
     f_max: float | None = None
     stack: int = 1
     normalise: str = "global"
+    stem: str = "none"
+    stem_channels: list[int] = field(default_factory=lambda: [24, 48, 96])
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     waveform: WaveformConfig = field(default_factory=WaveformConfig)
 
     def __post_init__(self) -> None:
-        for name, choices in (("front_end", FRONT_ENDS), ("normalise", NORMALISATIONS)):
+        for name, choices in (("front_end", FRONT_ENDS), ("normalise", NORMALISATIONS),
+                              ("stem", STEMS)):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"tokens.{name} must be one of {choices}; got {getattr(self, name)!r}"
@@ -125,6 +132,15 @@ class TokenConfig:
                 "tokens.f_min and tokens.f_max must satisfy 0 <= f_min < f_max <= sample_rate/2 = "
                 f"{self.sample_rate / 2} Hz; got {self.f_min} and {self.f_max}"
             )
+        most = 1 << len(self.stem_channels)
+        if self.stem == "conv" and (self.stack & (self.stack - 1) or self.stack > most):
+            raise ConfigError(
+                f"tokens.stem=conv needs tokens.stack to be a power of two up to {most}, as each "
+                f"of its {len(self.stem_channels)} convolutions can halve the frames once; got "
+                f"{self.stack}"
+            )
+        if min(self.stem_channels, default=0) < 1:
+            raise ConfigError(f"tokens.stem_channels must be positive; got {self.stem_channels}")
         stride = self.waveform.stride
         if self.learned and stride is not None and (stride < 1 or self.hop_samples % stride):
             raise ConfigError(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from spaudio.audio.manifest import Clip, class_names
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
-from spaudio.tokens.cache import ClipFrames
+from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.front_end import FrontEnd, stack_frames
 
 Frames = npt.NDArray[np.float32]
@@ -122,7 +122,7 @@ class TokenDataset(Dataset[Example]):
         self,
         clips: Sequence[Clip],
         classes: Sequence[str],
-        cache: ClipFrames,
+        cache: FrameCache,
         front_end: FrontEnd,
         *,
         augment: Augment | None = None,
@@ -143,16 +143,17 @@ class TokenDataset(Dataset[Example]):
         self._front_end = front_end
         self.augment = augment
         self._seed = seed
+        crop = augment.config.crop if augment is not None else 0.0
+        self._most = round(crop / front_end.config.frame_seconds)  # frames that training sees
 
     def __len__(self) -> int:
         return len(self._items)
 
     def lengths(self) -> list[int]:
         """Returns the number of tokens of each item, before augmentation."""
-        return [
-            math.ceil((stop - start) / self._front_end.config.stack)
-            for _, start, stop in self._items
-        ]
+        stack = self._front_end.config.stack
+        most = self._most or math.inf
+        return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
     def frames(self, item: int) -> Frames:
         """Returns the frames (frames, n_mels) of an item as the cache has them."""
@@ -167,6 +168,9 @@ class TokenDataset(Dataset[Example]):
             tokens = self._front_end.tokens(frames)
         else:
             rng = np.random.default_rng([self._seed, epoch, index])
+            if self._most and len(frames) > self._most:
+                start = int(rng.integers(len(frames) - self._most + 1))
+                frames = frames[start : start + self._most]
             frames = self._front_end.normalise(self.augment.vary(frames, rng))
             frames = self.augment.mask(frames, rng)
             tokens = stack_frames(frames, self._front_end.config.stack)

@@ -1,1 +1,1 @@
-"""Training: optimiser and schedule, objective, checkpoints, log, and the loop that joins them."""
+"""Training: optimizer and schedule, objective, checkpoints, log, and the training loop."""

@@ -1,8 +1,8 @@
-"""Checkpoints: weights as safetensors, the trainer's state apart, never half-written.
+"""Checkpoints: weights as safetensors, the trainer's state in a separate file, never half-written.
 
 A checkpoint is a folder ``<name>-<epoch>`` that is filled under a temporary name and renamed at
-the end; the one before it stays, and the one before that goes. Each holds the SHA-256 of its files:
-of one that was damaged on the disk, the one before it is taken.
+the end. The newest two of each name are kept. Each holds the SHA-256 of its files; if the newest
+is damaged on the disk, the previous one is used.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ def save_checkpoint(
     state: dict[str, Any] | None = None,
     config: str | None = None,
 ) -> Path:
-    """Writes a checkpoint and then removes the older ones of the same name but one.
+    """Writes a checkpoint, then removes all but the newest two of the same name.
 
     Args:
         folder: The run's checkpoint folder.
         name: ``"last"`` or ``"best"``.
         epoch: Epochs finished.
         weights: The model's state dict.
-        state: What else is needed to go on: tensors, numbers, strings and containers of them.
-        config: The composed configuration, as YAML, so that the checkpoint explains itself.
+        state: What else is needed to resume: tensors, numbers, strings and containers of these.
+        config: The settings of the run as YAML, kept with the weights.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: If it cannot be written; those before it are kept.
+        CheckpointError: If it cannot be written; earlier checkpoints are kept.
     """
     target = folder / f"{name}-{epoch:04d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     try:
-        for left in folder.glob(f".{name}-*"):  # by a process that was killed
+        for left in folder.glob(f".{name}-*"):  # of a process that was killed
             shutil.rmtree(left)
         temporary.mkdir(parents=True)
         save_file(tensors, temporary / WEIGHTS, metadata={"epoch": str(epoch)})
@@ -69,14 +69,15 @@ def save_checkpoint(
         for file in temporary.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        if target.exists():  # the same epoch once more, after a resume
+        if target.exists():  # the epoch is repeated after a resume
             _remove(target)
         temporary.rename(target)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last one
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"cannot write {target}: {str(error).splitlines()[0]}. Those before it are kept; make "
-            f"room or have the folder writable, then go on with resume={folder.parent}"
+            f"cannot write {target}: {str(error).splitlines()[0]}. Earlier checkpoints "
+            "are kept. Free space or make the folder writable, then continue with "
+            f"resume={folder.parent}"
         ) from error
     for older in _existing(folder, name)[:-KEPT]:
         _remove(older)
@@ -84,7 +85,7 @@ def save_checkpoint(
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """Returns the newest checkpoint of a name that is whole; warns of newer ones that are not.
+    """Returns the newest undamaged checkpoint of a name; warns of newer ones that are damaged.
 
     Raises:
         CheckpointError: If there is none.
@@ -95,18 +96,18 @@ def find_checkpoint(folder: Path, name: str) -> Path:
         if damaged is None:
             return checkpoint
         warnings.warn(
-            f"{checkpoint / damaged} is damaged; the checkpoint before it is taken", stacklevel=2
+            f"{checkpoint / damaged} is damaged; using the previous checkpoint", stacklevel=2
         )
     if existing:
         raise CheckpointError(f"every checkpoint {name!r} in {folder} is damaged; start a new run")
     raise CheckpointError(
-        f"no checkpoint {name!r} in {folder}; the run was stopped before its first one or the "
-        "folder is not a run's"
+        f"no checkpoint {name!r} in {folder}; the run was stopped before it wrote one, or this "
+        "is not the folder of a run"
     )
 
 
 def drop_later(folder: Path, name: str, epoch: int) -> None:
-    """Removes checkpoints after an epoch, of what a resumed run does again; keeps that epoch's."""
+    """Removes checkpoints later than ``epoch``, if that one exists: a resumed run repeats them."""
     existing = _existing(folder, name)
     if epoch in map(_epoch, existing):
         for checkpoint in existing:
@@ -127,10 +128,10 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def load_model(model: nn.Module, checkpoint: Path) -> None:
-    """Puts a checkpoint's weights into a model of the same architecture.
+    """Loads a checkpoint's weights into a model of the same architecture.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, or belongs to another architecture.
+        CheckpointError: If the file is missing or damaged, or is of another architecture.
     """
     weights = load_weights(checkpoint)
     saved = {name: tuple(value.shape) for name, value in weights.items()}
@@ -139,16 +140,16 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
     if differing:
         name = differing[0]
         raise CheckpointError(
-            f"{checkpoint} holds another architecture than its config.yaml tells: {name} is "
-            f"{saved.get(name, 'absent')} where {wanted.get(name, 'none')} is expected, and so on "
-            f"for {len(set(differing))} of {len(saved.keys() | wanted.keys())} names. Put back the "
-            "config.yaml that the run began with, or start a new run"
+            f"{checkpoint} is of another architecture than its config.yaml: {name} is "
+            f"{saved.get(name, 'absent')} where {wanted.get(name, 'none')} is expected, in all "
+            f"{len(set(differing))} of {len(saved.keys() | wanted.keys())} names differ. Restore "
+            "the config.yaml that the run started with, or start a new run"
         )
     model.load_state_dict(weights)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Reads a checkpoint's trainer state; nothing in it can run code.
+    """Reads a checkpoint's trainer state. No code in the file can run.
 
     Raises:
         CheckpointError: If the file is missing or damaged.
@@ -178,9 +179,9 @@ def _hash(file: Path) -> str:
 
 
 def _damaged(checkpoint: Path) -> str | None:
-    """Returns the name of a file that is not as it was written; None where all are."""
+    """Returns the name of a missing or changed file, or None."""
     if not (checkpoint / HASHES).is_file():
-        return None  # of a version that kept no hashes: reading it will tell
+        return None  # written by hand; loading it reports any damage
     try:
         hashes: dict[str, str] = json.loads((checkpoint / HASHES).read_text(encoding="utf-8"))
     except ValueError:
@@ -193,7 +194,7 @@ def _damaged(checkpoint: Path) -> str | None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Removes a checkpoint; a kill in between leaves none that looks like a whole one."""
+    """Removes a checkpoint, renaming it first so that a kill never leaves part of one."""
     hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     checkpoint.rename(hidden)

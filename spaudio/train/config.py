@@ -13,13 +13,16 @@ class TrainerConfig:
 
     Args:
         epochs: Passes over the training split.
-        batch_size: Clips an optimiser step, over all processes.
-        accumulate: Parts that each process computes its share of a batch in, one after another: the
-            same step in less memory.
+        batch_size: Clips per optimizer step, over all processes.
+        accumulate: Parts into which each process splits its share of a batch. They are computed one
+            after another, which gives the same step in less memory.
         precision: ``"no"`` (float32) or ``"bf16"``.
-        clip_norm: Largest norm of the gradient.
-        label_smoothing: Share of the target that is spread over all classes.
+        clip_norm: The gradient's norm is clipped to this.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         workers: Processes that load batches; 0 loads in the training process.
+        ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
+            weights themselves.
+        min_steps: Fewest optimizer steps: a small dataset gets more epochs.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -32,6 +35,8 @@ class TrainerConfig:
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
     workers: int = 1
+    ema: float = 0.0
+    min_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "clip_norm"):
@@ -43,22 +48,25 @@ class TrainerConfig:
             raise ConfigError(
                 f"trainer.label_smoothing must lie in [0, 1); got {self.label_smoothing}"
             )
-        if self.workers < 0:
-            raise ConfigError(f"trainer.workers must not be negative; got {self.workers}")
+        for name in ("workers", "min_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"trainer.ema must lie in [0, 1); got {self.ema}")
 
 
 @dataclass
 class OptimConfig:
-    """Optimiser and schedule.
+    """Optimizer and schedule.
 
     Args:
         lr: Peak learning rate.
-        weight_decay: Decoupled weight decay (arXiv 1711.05101) of matrices; vectors (biases, norms,
-            gains) and everything inside a filter go without.
+        weight_decay: Decoupled weight decay (arXiv 1711.05101) of matrices. Vectors (biases, norms,
+            gains) and the parameters of filters are not decayed.
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of their squares.
-        warmup: Share of all steps in which the rate rises linearly from zero.
-        final: What the cosine ends at, as a share of the peak.
+        warmup: Share of all steps, in [0, 1), over which the rate rises linearly from zero.
+        final: Rate at the end of the cosine, as a share of the peak.
 
     Raises:
         ConfigError: If a value is out of range.

@@ -1,4 +1,4 @@
-"""What goes wrong while a run trains, in one line that says how to go on."""
+"""Failures of the machine during training, as one-line errors that say how to continue."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from spaudio.errors import SpaudioError
 
 @contextmanager
 def named_failures(run: Path) -> Iterator[None]:
-    """Turns what the machine does to a run into an error that names cause and remedy.
+    """Turns failures of memory, disk and loader processes into errors with cause and remedy.
 
     Raises:
-        SpaudioError: Where memory or disk is used up, the folder cannot be written to, or a process
-            that loads batches has died.
+        SpaudioError: If memory or disk space runs out, the folder cannot be written to, or a
+            process that loads batches dies.
     """
-    go_on = f"the last checkpoint is whole; go on with resume={run}"
+    go_on = f"the last checkpoint is intact; continue with resume={run}"
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
-        # NumPy's MemoryError comes out of a worker as a RuntimeError that tells of it.
+        # A worker's MemoryError arrives as a RuntimeError with the original in its text.
         said, line = str(error), _line(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
             said.startswith(("Caught MemoryError", "Caught OutOfMemoryError"))
         ):
             raise SpaudioError(
-                f"out of memory: {line}. Free some, or start a run with a larger "
+                f"out of memory: {line}. Free memory, or start a run with a larger "
                 f"trainer.accumulate or fewer trainer.workers; {go_on}"
             ) from error
         if said.startswith("DataLoader worker"):
             raise SpaudioError(
-                f"a process that loads batches has died: {line}. Where it was killed for memory, "
-                f"free some, or take fewer trainer.workers in a new run; {go_on}"
+                f"a process that loads batches has died: {line}. If memory ran out, "
+                f"free some or start a new run with fewer trainer.workers; {go_on}"
             ) from error
         if isinstance(error, OSError):
-            raise SpaudioError(f"{line}. Mend that; {go_on}") from error
+            raise SpaudioError(f"{line}. Correct this; {go_on}") from error
         raise
 
 
 def _line(error: BaseException) -> str:
-    """Returns the last line of what an error says: of one from a worker, the error itself."""
+    """Returns the last line of an error's text, which for a worker's is the error itself."""
     lines = str(error).strip().splitlines()
     return lines[-1].rstrip(".") if lines else type(error).__name__

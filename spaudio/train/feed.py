@@ -1,4 +1,4 @@
-"""Splits on their way to the model, in batches."""
+"""Loaders of the batches of a split."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class EpochSampler(Protocol):
 
 
 class Feed(NamedTuple):
-    """A split on its way to the model.
+    """The batches of a split.
 
     Args:
-        loader: Batches; each has ``num_tokens``, the tokens in it that are not padding.
-        sampler: What the loader asks for the order of its batches.
+        loader: Yields batches; each has ``num_tokens``, its number of tokens without padding.
+        sampler: Decides the order of the loader's batches.
     """
 
     loader: DataLoader[Any]

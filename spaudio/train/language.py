@@ -1,4 +1,4 @@
-"""Next-character prediction as an objective: cross-entropy in nats, selected by it."""
+"""Next-character prediction as an objective: cross-entropy in nats, also for selection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Likelihood:
 
     @property
     def bits(self) -> float:
-        """Bits a character."""
+        """Bits per character."""
         return self.loss / math.log(2)
 
     @property
@@ -40,27 +40,30 @@ class Likelihood:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """The lower loss is better."""
+        """Ranks a lower loss higher."""
         return (-self.loss,)
 
     @property
     def text(self) -> str:
-        """The loss, short."""
+        """The loss, for the progress bar."""
         return f"valid {self.loss:.3f} nats"
 
 
 class NextCharacter:
-    """Each character of a window is predicted from those before it."""
+    """Predicts each character of a window from the characters before it."""
 
     def loss(self, model: nn.Module, batch: TextBatch, rng: np.random.Generator) -> Tensor:
-        """Mean loss in nats; ``rng`` is not needed."""
+        """Returns the mean loss in nats; ``rng`` is not used."""
         return _nats(model, batch).mean()
 
     @torch.inference_mode()
     def measure(
         self, model: nn.Module, batches: Iterable[TextBatch], accelerator: Accelerator
     ) -> Likelihood:
-        """Runs a model over its process's share; only the predictions that count are counted."""
+        """Runs a model over this process's share of a split; returns the results of all shares.
+
+        The first ``skip`` predictions of a window are not counted.
+        """
         model.eval()
         nats, count = 0.0, 0
         for batch in batches:
@@ -76,6 +79,6 @@ class NextCharacter:
 
 
 def _nats(model: nn.Module, batch: TextBatch) -> Tensor:
-    """-log p of each next character, (batch, context)."""
+    """Returns -log p of each next character, (batch, context)."""
     logits = model(batch.symbols[:, :-1])
     return F.cross_entropy(logits.float().transpose(1, 2), batch.symbols[:, 1:], reduction="none")

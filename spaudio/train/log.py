@@ -1,4 +1,4 @@
-"""The training log: JSON lines always, TensorBoard where it is installed."""
+"""The training log: JSON lines, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from spaudio.io.atomic import write_atomic
 
 
 class TrainingLog:
-    """Appends one record an epoch to ``log.jsonl``.
+    """Appends one record per epoch to ``log.jsonl``.
 
     Args:
         folder: The run's folder.
-        keep: Epochs of an earlier part of the same run to keep; later records, of an epoch that was
-            not checkpointed, are dropped.
+        keep: Records up to this epoch are kept when a run resumes. Later ones are dropped, as the
+            checkpoint does not include their epochs.
     """
 
     def __init__(self, folder: Path, keep: int = 0) -> None:
         self.path = folder / "log.jsonl"
         self.records = [r for r in read_log(folder) if r["epoch"] <= keep]
-        # A run that is killed here must not lose its log.
+        # Atomic: a run that is killed here must not lose its log.
         write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in self.records).encode())
         self._board = _tensorboard(folder)
 
@@ -38,7 +38,7 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Reads a run's records; a last line that was cut short by a crash is left out."""
+    """Reads a run's records; a last line that a crash cut short is ignored."""
     path = folder / "log.jsonl"
     if not path.is_file():
         return []
@@ -52,7 +52,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _tensorboard(folder: Path) -> Any:
-    """Returns a writer, or None where TensorBoard is not installed (extra ``tensorboard``)."""
+    """Returns a writer, or None if TensorBoard is not installed (extra ``tensorboard``)."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""The training loop. It reads top to bottom: epoch, batch, loss, step, validation, checkpoint."""
+"""The training loop: epoch, batch, loss, step, validation, checkpoint."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from spaudio.train.checkpoint import (
     save_checkpoint,
 )
 from spaudio.train.config import OptimConfig, TrainerConfig
+from spaudio.train.ema import WeightAverage
 from spaudio.train.failures import named_failures
 from spaudio.train.feed import Feed
 from spaudio.train.log import TrainingLog
@@ -35,22 +36,24 @@ from spaudio.train.optim import make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
 
-CHECK = 50  # steps from one look at the losses to the next, for which a GPU has to be waited
+CHECK = 50  # steps between checks of the losses, each of which waits for the GPU
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training leaves behind; seconds do not count validation.
+    """The result of training; seconds exclude validation.
 
     Args:
         best_epoch: Counted from 1.
+        epochs: Epochs in all.
         seconds: Of training.
-        tokens_per_second: Tokens that are not padding.
-        step_seconds: Of one optimiser step, loading of its batch included.
-        data_wait: Share of ``seconds`` that was spent waiting for the next batch, 0 to 1.
+        tokens_per_second: Tokens per second, without padding.
+        step_seconds: Seconds per optimizer step, including the loading of its batch.
+        data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
     """
 
     best_epoch: int
+    epochs: int
     seconds: float
     tokens_per_second: float
     step_seconds: float
@@ -59,16 +62,16 @@ class FitResult:
 
 @dataclass
 class SoFar:
-    """What a run has come to, as its checkpoints keep it.
+    """Progress of a run, as stored in its checkpoints.
 
     Args:
-        epochs: That are finished.
-        best_epoch: Counted from 1; 0 is none.
-        best_rank: Of that epoch; an empty one comes before any other.
-        seconds: Of training, validation not among them.
-        cpu_seconds: Of all threads: unlike ``seconds``, not what else the machine was doing.
-        waited: Seconds, for batches.
-        tokens: That were trained on and are not padding; of this process.
+        epochs: Finished epochs.
+        best_epoch: Counted from 1; 0 if there is none.
+        best_rank: Rank of that epoch; the empty tuple is below every rank.
+        seconds: Of training, without validation.
+        cpu_seconds: CPU time of all threads, which other load on the machine does not change.
+        waited: Seconds spent waiting for batches.
+        tokens: Tokens that this process trained on, without padding.
     """
 
     epochs: int = 0
@@ -82,11 +85,11 @@ class SoFar:
 
 @contextmanager
 def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lets no other process train a run meanwhile, and names what the machine does to it.
+    """Prevents other processes from training the run, and gives failures a one-line error.
 
     Raises:
-        SpaudioError: If another process trains the run, or the machine fails
-            (`spaudio.train.failures`).
+        SpaudioError: If another process trains the run, or as
+            :func:`spaudio.train.failures.named_failures`.
     """
     claim = claimed(run) if accelerator.is_main_process else nullcontext()
     with named_failures(run), claim:
@@ -109,8 +112,8 @@ def fit(
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
-    The best epoch is the one that the objective ranks highest on ``valid``, which must be carved
-    from the training data. No test data is seen here. Call it within :func:`exclusive`.
+    The best epoch is the one that the objective ranks highest on ``valid``. No test data is used.
+    Call it within :func:`exclusive`.
 
     Args:
         model: On any device; Accelerate places it.
@@ -118,19 +121,19 @@ def fit(
         valid: Validation split.
         objective: What is trained, and what is measured on ``valid``.
         trainer: Epochs, batches, precision.
-        optim: Optimiser and schedule.
-        seed: Seeds dropout, order and variations.
+        optim: Optimizer and schedule.
+        seed: Seeds dropout, order and augmentation.
         run: The run's folder; checkpoints go to ``checkpoints/``, the log to ``log.jsonl``.
-        config: The composed configuration, kept with each checkpoint.
+        config: The settings as YAML, kept with each checkpoint.
         accelerator: Device, precision and processes.
-        resume: Go on from the run's last checkpoint.
+        resume: Continue from the run's last checkpoint.
 
     Returns:
-        Best epoch, seconds and tokens a second.
+        Best epoch, seconds and tokens per second.
 
     Raises:
         CheckpointError: If there is nothing to resume from, or a checkpoint cannot be written.
-        SpaudioError: If the loss is no longer finite, at most ``CHECK`` steps later.
+        SpaudioError: If the loss is not finite; raised at most ``CHECK`` steps later.
     """
     checkpoints = run / "checkpoints"
     optimizer = make_optimizer(model, optim)
@@ -143,18 +146,24 @@ def fit(
         restore_random_state(state["rng"], seed, accelerator)
         so_far = SoFar(**state["so_far"])
         if accelerator.process_index:
-            so_far.tokens = 0  # the first process counts on
-        accelerator.wait_for_everyone()  # until all have read
+            so_far.tokens = 0  # the total is kept by the first process
+        accelerator.wait_for_everyone()  # before a checkpoint is removed, all must have read it
         if accelerator.is_main_process:
             drop_later(checkpoints, "best", so_far.best_epoch)
     else:
         seed_process(seed, accelerator)
+    average = WeightAverage(model, trainer.ema) if trainer.ema else None
+    if average is not None:
+        average.model.to(accelerator.device)
+        if resume:
+            average.model.load_state_dict(state["average"])
     model, optimizer = accelerator.prepare(model, optimizer)
     train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
     valid_loader = share_out(valid.loader, accelerator)
     log = TrainingLog(run, keep=so_far.epochs) if accelerator.is_main_process else None
-    steps = len(train.sampler)  # an epoch
-    total = trainer.epochs * steps
+    steps = len(train.sampler)  # per epoch
+    epochs = max(trainer.epochs, math.ceil(trainer.min_steps / steps))
+    total = epochs * steps
 
     def checkpoint_last() -> None:
         rng, tokens = random_states(accelerator), sum(gather([so_far.tokens], accelerator))
@@ -164,16 +173,17 @@ def fit(
             "so_far": {**asdict(so_far), "tokens": tokens},
             "optimizer": optimizer.state_dict(),
             "rng": rng,
+            **({} if average is None else {"average": average.model.state_dict()}),
         }
         weights = _weights(model, accelerator)
         save_checkpoint(checkpoints, "last", so_far.epochs, weights, state, config)
 
     if not resume:
-        checkpoint_last()  # so that a run that is stopped in its first epoch can be resumed too
+        checkpoint_last()  # a run that is stopped in its first epoch can be resumed too
 
     with _progress(accelerator) as progress:
         bar = progress.add_task("train", total=total, completed=so_far.epochs * steps, text="")
-        for epoch in range(so_far.epochs, trainer.epochs):
+        for epoch in range(so_far.epochs, epochs):
             start, cpu_start = time.perf_counter(), time.process_time()
             train.sampler.set_epoch(epoch)
             model.train()
@@ -190,7 +200,7 @@ def fit(
                     asked = time.perf_counter()
                     batch = next(batches)
                     so_far.waited += time.perf_counter() - asked
-                    # So that the mean over processes, summed over parts, is the mean over clips.
+                    # Makes the mean over processes, summed over parts, the mean over clips.
                     own = len(share.own(items, part))
                     weight = own * accelerator.num_processes / len(items)
                     whole = part + 1 == trainer.accumulate
@@ -203,16 +213,19 @@ def fit(
                 accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update(accelerator.unwrap_model(model), step)
                 losses.append(loss)
                 if len(losses) == CHECK or i + 1 == steps:
                     checked += _finite(losses, i, epoch, train, run, optim, accelerator)
                     losses.clear()
-                progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{trainer.epochs}")
+                progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{epochs}")
             train_loss = float(np.mean(checked))
             so_far.seconds += time.perf_counter() - start
             so_far.cpu_seconds += time.process_time() - cpu_start
             so_far.epochs += 1
-            measured = objective.measure(accelerator.unwrap_model(model), valid_loader, accelerator)
+            scored = accelerator.unwrap_model(model) if average is None else average.model
+            measured = objective.measure(scored, valid_loader, accelerator)
             record: dict[str, Any] = {
                 "epoch": so_far.epochs,
                 "step": so_far.epochs * steps,
@@ -224,18 +237,19 @@ def fit(
                 "wait_seconds": so_far.waited,
             }
             if log is not None:
-                log.add(record)  # before the checkpoint: what it does not hold is dropped again
+                log.add(record)  # before the checkpoint: a resumed run drops records without one
             if measured.rank > so_far.best_rank:
                 so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
                 if accelerator.is_main_process:
-                    weights = _weights(model, accelerator)
+                    weights = _weights(scored, accelerator)
                     save_checkpoint(checkpoints, "best", so_far.epochs, weights, None, config)
             checkpoint_last()
-            progress.update(bar, text=f"epoch {so_far.epochs}/{trainer.epochs}  {measured.text}")
-    accelerator.wait_for_everyone()  # until the first has written what all read next
+            progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {measured.text}")
+    accelerator.wait_for_everyone()  # all read what the first process has written
     seconds = max(so_far.seconds, 1e-9)
     return FitResult(
         best_epoch=so_far.best_epoch,
+        epochs=epochs,
         seconds=so_far.seconds,
         tokens_per_second=sum(gather([so_far.tokens], accelerator)) / seconds,
         step_seconds=so_far.seconds / total,
@@ -255,7 +269,7 @@ def _finite(
     """Returns the losses of the steps of an epoch up to ``last``, over all processes.
 
     Raises:
-        SpaudioError: If one is not finite, with its batch.
+        SpaudioError: If one is not finite; names its batch.
     """
     values: list[float] = accelerator.reduce(torch.stack(losses), "mean").tolist()
     for step, value in enumerate(values, last + 1 - len(values)):
@@ -264,20 +278,20 @@ def _finite(
             named = [i[-1] if isinstance(i, tuple) else i for i in items]  # (epoch, clip) or window
             raise SpaudioError(
                 f"the training loss of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
-                f"training items {named}. Lower optim.lr={optim.lr} in a new run, or mend these "
-                f"items; the last checkpoint is whole (resume={run} goes on from it)"
+                f"training items {named}. Lower optim.lr={optim.lr} in a new run, or check these "
+                f"items; the last checkpoint is intact (continue from it with resume={run})"
             )
     return values
 
 
 def _weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor]:
-    """Returns the state dict without what Accelerate has wrapped around the model."""
+    """Returns the state dict of the model without Accelerate's wrapper."""
     weights: dict[str, Tensor] = accelerator.unwrap_model(model).state_dict()
     return weights
 
 
 def _progress(accelerator: Accelerator) -> Progress:
-    """Returns a bar over all steps, on one process only."""
+    """Returns a progress bar over all steps, shown by one process."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,10 +1,10 @@
-"""Several classes a clip: each class is decided by itself; selected by mean average precision."""
+"""Multi-label classification: binary cross-entropy, selected by mean average precision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,16 +15,16 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
-from spaudio.train.objective import mix
+from spaudio.train.mixing import Mixing
 from spaudio.train.shards import gather
 
 
 @dataclass(frozen=True)
 class MultiLabelPredictions:
-    """What a model says of a split, in the order of the split's clips.
+    """Predictions for a split, in the order of its clips.
 
     Args:
-        probabilities: (clips, classes), each by itself in [0, 1], on the CPU.
+        probabilities: (clips, classes), each in [0, 1], on the CPU.
         labels: (clips, classes), 1 where the clip has the class, else 0.
         loss: Mean binary cross-entropy over clips and classes, in nats.
     """
@@ -35,7 +35,7 @@ class MultiLabelPredictions:
 
     @cached_property
     def mean_average_precision(self) -> float:
-        """Mean of the average precision over the classes that the split has."""
+        """Mean of the average precision over the classes that occur in the split."""
         return float(np.nanmean(average_precisions(self.probabilities, self.labels)))
 
     @property
@@ -45,45 +45,46 @@ class MultiLabelPredictions:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """The higher mean average precision is better; of equal ones the lower loss."""
+        """Ranks by mean average precision, then by lower loss."""
         return (self.mean_average_precision, -self.loss)
 
     @property
     def text(self) -> str:
-        """Mean average precision, short."""
+        """Mean average precision, for the progress bar."""
         return f"valid mAP {self.mean_average_precision:.3f}"
 
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """Several classes a clip: binary cross-entropy, selected by mean average precision.
+    """Several classes per clip: binary cross-entropy, selected by mean average precision.
 
     Args:
-        label_smoothing: Share of each target that is drawn towards one half.
-        mixup: Parameter of mixup's Beta distribution; 0 for none.
+        label_smoothing: Share by which each target moves to one half.
+        mixing: How training batches are mixed.
     """
 
     label_smoothing: float = 0.0
-    mixup: float = 0.0
+    mixing: Mixing = field(default_factory=Mixing)
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
-        """Mean binary cross-entropy over clips and classes of a batch, with targets mixed too."""
+        """Returns the mean binary cross-entropy over clips and classes; mixup mixes targets too."""
         targets = batch.labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-        if not self.mixup:
+        mixed = self.mixing(batch, rng)
+        if mixed is None:
             logits = model(batch.tokens, batch.padding_mask)
-            return F.binary_cross_entropy_with_logits(logits, targets)
-        mixed = mix(batch, self.mixup, rng)
-        logits = model(mixed.tokens, mixed.padding_mask)
-        targets = mixed.share * targets + (1 - mixed.share) * targets[mixed.other]
+        else:
+            logits = model(mixed.tokens, mixed.padding_mask)
+            share = mixed.share.unsqueeze(1)
+            targets = share * targets + (1 - share) * targets[mixed.other]
         return F.binary_cross_entropy_with_logits(logits, targets)
 
     @torch.inference_mode()
     def measure(
         self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     ) -> MultiLabelPredictions:
-        """Runs a model over this process's share of a split; returns what all shares come to.
+        """Runs a model over this process's share of a split; returns the results of all.
 
-        Where several items are parts of one clip, its probabilities are the mean of theirs.
+        The probabilities of a clip with several segments are the mean over its segments.
         """
         model.eval()
         found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -99,21 +100,21 @@ class MultiLabel:
             torch.zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
             for values in (chances, labels)
         )
-        chances = chances.clamp(0, 1)  # a mean may round beyond
+        chances = chances.clamp(0, 1)  # a mean may be rounded to just above 1
         return MultiLabelPredictions(
             chances, labels, F.binary_cross_entropy(chances, labels).item()
         )
 
 
 def average_precisions(scores: Tensor, labels: Tensor) -> list[float]:
-    """Average precision of each class: the precision at each of its clips' ranks, averaged.
+    """Returns the average precision of each class.
 
     Args:
         scores: (clips, classes).
         labels: (clips, classes), 1 where the clip has the class, else 0.
 
     Returns:
-        One value a class, NaN for a class that no clip has.
+        One value per class, NaN for a class without clips.
     """
     return [
         float(average_precision_score(truth, score)) if truth.any() else math.nan

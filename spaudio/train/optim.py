@@ -1,4 +1,4 @@
-"""AdamW with decay groups, and a warm-up + cosine schedule."""
+"""AdamW with and without weight decay, and a schedule of warm-up and cosine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spaudio.train.config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Builds AdamW with two groups: with and without weight decay."""
+    """Builds AdamW with two parameter groups: with and without weight decay."""
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""The random states of all processes, kept in a checkpoint and put back."""
+"""Random states of all processes, saved in checkpoints and restored from them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from spaudio.train.shards import gather
 
 
 def seed_process(seed: int, accelerator: Accelerator) -> None:
-    """Gives every process but the first its own dropout; the first is seeded by the run."""
+    """Seeds every process but the first, so that each has its own dropout."""
     if rank := accelerator.process_index:
         torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
 
 
 def random_states(accelerator: Accelerator) -> list[dict[str, Any]]:
-    """Returns the states of all processes; to be called on all of them."""
+    """Returns the states of all processes; every process must call it."""
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
@@ -27,9 +26,7 @@ def random_states(accelerator: Accelerator) -> list[dict[str, Any]]:
 
 
 def restore_random_state(states: Any, seed: int, accelerator: Accelerator) -> None:
-    """Puts this process's state back; one that was not there before is seeded anew."""
-    if isinstance(states, Tensor):  # as runs kept it before there were several processes
-        states = [{"cpu": states}]
+    """Restores this process's state; a process that the saved run did not have is seeded."""
     if accelerator.process_index >= len(states):
         seed_process(seed, accelerator)
         return

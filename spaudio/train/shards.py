@@ -1,7 +1,7 @@
-"""Batches shared out to processes: exactly, so that neither loss nor metric depends on how many.
+"""Distribution of batches to processes; losses and metrics do not depend on their number.
 
-Accelerate's own shards complete the last batch with clips of the first one, and need each batch but
-the last to be full, which those of a bucket sampler are not.
+Accelerate's own sharding fills the last batch with clips of the first and requires full batches,
+which a bucket sampler does not give.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class SplitBatches(Sampler[list[Any]]):
-    """The parts of each batch that are one process's, one after another.
+    """One process's parts of each batch, one after another.
 
     Args:
         batches: Batches of all processes.
         process: Which process this is, from 0.
         processes: How many there are.
-        parts: Parts that a process takes one after another.
+        parts: Parts per process.
     """
 
     def __init__(self, batches: Any, process: int, processes: int, parts: int = 1) -> None:
@@ -35,17 +35,17 @@ class SplitBatches(Sampler[list[Any]]):
     def __iter__(self) -> Iterator[list[Any]]:
         for batch in self.batches:
             for part in range(self.parts):
-                # Every process must run as many parts as the others. One that has nothing left runs
-                # the first item, which the loop weights with zero.
+                # All processes must run equally many parts. One without items runs the first item,
+                # which the loop weights with zero.
                 yield self.own(batch, part) or batch[:1]
 
     def own(self, batch: list[Any], part: int) -> list[Any]:
-        """Returns the items of a batch that this process counts in one part."""
+        """Returns the items of a batch that belong to one part of this process."""
         return batch[self.process + part * self.processes :: self.processes * self.parts]
 
 
 class WholeBatches(Sampler[list[Any]]):
-    """Every batch that is one process's: each goes to one process, so that all count once."""
+    """One process's batches: each batch goes to one process, so that all count once."""
 
     def __init__(self, batches: Any, process: int, processes: int) -> None:
         self.batches, self.process, self.processes = batches, process, processes
@@ -60,7 +60,7 @@ class WholeBatches(Sampler[list[Any]]):
 
 
 class OnDevice:
-    """A loader whose batches come on a device."""
+    """A loader that moves its batches to a device."""
 
     def __init__(self, loader: DataLoader[Any], device: Any) -> None:
         self.loader, self.device = loader, device
@@ -74,9 +74,9 @@ class OnDevice:
 
 
 def share_out(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
-    """Returns this process's share of a loader that is run once over a split, to measure.
+    """Returns this process's share of a loader, for measuring a split.
 
-    Results of all processes are put together by :func:`gather`.
+    :func:`gather` joins the results of all processes.
     """
     mine = WholeBatches(loader.batch_sampler, accelerator.process_index, accelerator.num_processes)
     return OnDevice(_with_batches(loader, mine), accelerator.device)
@@ -85,7 +85,7 @@ def share_out(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
 def split_up(
     loader: DataLoader[Any], accelerator: Accelerator, parts: int
 ) -> tuple[OnDevice, SplitBatches]:
-    """Returns this process's parts of each batch of a loader, to train on."""
+    """Returns this process's parts of each batch of a loader, for training."""
     mine = SplitBatches(
         loader.batch_sampler, accelerator.process_index, accelerator.num_processes, parts
     )
@@ -93,7 +93,7 @@ def split_up(
 
 
 def gather(found: list[T], accelerator: Accelerator) -> list[T]:
-    """Joins the lists of all processes, on each of them; they may differ in length."""
+    """Returns the joined lists of all processes, on each process; lengths may differ."""
     if accelerator.num_processes == 1:
         return found
     joined: list[T] = gather_object(found)
@@ -101,7 +101,7 @@ def gather(found: list[T], accelerator: Accelerator) -> list[T]:
 
 
 def _with_batches(loader: DataLoader[Any], batches: Sampler[list[Any]]) -> DataLoader[Any]:
-    """Returns the same loader of other batches."""
+    """Returns a copy of a loader with other batches."""
     return DataLoader(
         loader.dataset,
         batch_sampler=batches,

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torchmetrics.functional.classification import multilabel_average_precision
 
+from spaudio.train.mixing import Mixing
 from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions, average_precisions
 from tests.train.test_objective import MeanModel, batch
 
@@ -42,11 +43,13 @@ def test_the_loss_is_the_binary_cross_entropy_of_each_class() -> None:
 def test_mixup_mixes_all_targets_by_the_share_of_the_tokens() -> None:
     one = batch([0, 1, 2, 3, 4, 5], LABELS)
     one = one._replace(padding_mask=torch.zeros_like(one.padding_mask))
-    loss = MultiLabel(mixup=0.4).loss(MeanModel(), one, np.random.default_rng(3))
-    rng = np.random.default_rng(3)
-    share, other = rng.beta(0.4, 0.4), rng.permutation(6)
-    target = share * LABELS + (1 - share) * LABELS[other]
-    logits = (share * one.tokens + (1 - share) * one.tokens[other]).mean(dim=1)
+    mixing = Mixing(mixup=1.0)
+    loss = MultiLabel(mixing=mixing).loss(MeanModel(), one, np.random.default_rng(3))
+    mixed = mixing(one, np.random.default_rng(3))
+    assert mixed is not None
+    share = mixed.share[:, None]
+    target = share * LABELS + (1 - share) * LABELS[mixed.other]
+    logits = mixed.tokens.mean(dim=1)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
     torch.testing.assert_close(loss, expected)
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,8 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
-from spaudio.train.objective import classification_loss, predict
+from spaudio.train.mixing import Mixing
+from spaudio.train.objective import Classification, predict
 
 
 class MeanModel(nn.Module):
@@ -62,11 +61,9 @@ def test_the_segments_of_a_clip_vote_by_their_mean_probability() -> None:
     assert voted.loss == pytest.approx(F.nll_loss(expected.log(), voted.labels).item(), rel=1e-5)
 
 
-def test_without_mixup_it_is_the_smoothed_cross_entropy() -> None:
+def test_without_mixing_it_is_the_smoothed_cross_entropy() -> None:
     one = batch([0, 1, 2, 3, 4, 5])
-    loss = classification_loss(
-        MeanModel(), one, label_smoothing=0.1, mixup=0.0, rng=np.random.default_rng(0)
-    )
+    loss = Classification(0.1).loss(MeanModel(), one, np.random.default_rng(0))
     logits = MeanModel()(one.tokens, one.padding_mask)
     target = F.one_hot(one.labels, 3) * 0.9 + 0.1 / 3
     torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
@@ -82,14 +79,29 @@ def test_mixup_of_waveforms_mixes_their_samples() -> None:
     torch.manual_seed(0)
     one = batch([0, 1, 2])._replace(tokens=torch.randn(3, 5, 10))
     one.tokens[one.padding_mask] = 0
-    options: dict[str, Any] = {"label_smoothing": 0.0, "mixup": 0.4}
-    loss = classification_loss(model, one, **options, rng=np.random.default_rng(2))
-    rng = np.random.default_rng(2)
-    share, other = float(rng.beta(0.4, 0.4)), rng.permutation(3)
-    expected = 0.0
-    for i, j in enumerate(other):
-        long = 5 if 1 not in (i, j) or i != j else 2
-        mixed = (share * one.tokens[i] + (1 - share) * one.tokens[j])[None, :long]
-        scores = model(mixed).log_softmax(dim=1)[0]
+    mixing = Mixing(mixup=1.0)
+    loss = Classification(mixing=mixing).loss(model, one, np.random.default_rng(2))
+    mixed = mixing(one, np.random.default_rng(2))
+    assert mixed is not None
+    expected = torch.zeros(())
+    for i, j in enumerate(mixed.other.tolist()):
+        share, long = mixed.share[i], 5 if 1 not in (i, j) or i != j else 2
+        tokens = (share * one.tokens[i] + (1 - share) * one.tokens[j])[None, :long]
+        scores = model(tokens).log_softmax(dim=1)[0]
         expected -= share * scores[one.labels[i]] + (1 - share) * scores[one.labels[j]]
     torch.testing.assert_close(loss, expected / 3)
+
+
+def test_cutmix_exchanges_one_span_and_counts_it() -> None:
+    torch.manual_seed(0)
+    one = batch([0, 1, 2, 3, 4, 5])
+    mixed = Mixing(cutmix=1.0)(one, np.random.default_rng(1))
+    assert mixed is not None
+    assert (mixed.share < 1).any()
+    for i, j in enumerate(mixed.other.tolist()):
+        length = int((~one.padding_mask[i]).sum())
+        own = (mixed.tokens[i] == one.tokens[i]).all(dim=1)
+        taken = (mixed.tokens[i] == one.tokens[j]).all(dim=1)
+        assert (own | taken).all()
+        assert int((~own)[:length].sum()) <= round(float(1 - mixed.share[i]) * length)
+        assert mixed.tokens[i, length:].eq(one.tokens[i, length:]).all()  # padding stays

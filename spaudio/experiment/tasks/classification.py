@@ -17,18 +17,19 @@ from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.model.stem import ConvStem
 from spaudio.report.classification_report import write_report
-from spaudio.report.filter_plots import draw_filters
+from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.mask_plot import draw_mask
-from spaudio.report.multilabel_scores import MultiLabelScores, score_multilabel
-from spaudio.report.scores import Scores, score
+from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
+from spaudio.train.mixing import Mixing
 from spaudio.train.multilabel import MultiLabel
 from spaudio.train.objective import Classification
 
@@ -49,7 +50,9 @@ class ClassificationTask(Task):
         self.settings, self.data = settings, data
         trainer = settings.trainer
         self.token_seconds = settings.tokens.token_seconds
-        self.objective = self.objective_class(trainer.label_smoothing, settings.augment.mixup)
+        augment = settings.augment
+        mixing = Mixing(augment.mixup, augment.cutmix)
+        self.objective = self.objective_class(trainer.label_smoothing, mixing)
         self.train = make_feed(data.train, trainer, shuffle=True, seed=settings.seed)
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
@@ -95,12 +98,14 @@ class ClassificationTask(Task):
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``report.json`` says about a run on audio."""
-        front_end = model.front_end
+        front_end, stem = model.front_end, model.stem
         return {
             "tokens": self.settings.as_dict()["tokens"],
             "floor": self.floor,
             "valid": measured["valid"].metrics,
             "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
+            "stem_params": 0 if stem is None else count_parameters(stem)[0],
+            "stem_frames": 0 if stem is None else stem.receptive_field,
             "clips": {
                 split: sum(clip.split == split for clip in self.data.clips)
                 for split in ("train", "valid", "test")
@@ -115,29 +120,18 @@ class ClassificationTask(Task):
     ) -> str:  # fmt: skip
         """Draws filters, front-end, mask and trajectory, and writes the report."""
         data, test = self.data, measured["test"]
-        scores = self._score(test.probabilities, test.labels)
         self._draw(run, before, after)
-        write_report(
+        return write_report(
             run,
             facts=facts,
-            scores=scores,
+            scores=self._score(test.probabilities, test.labels),
             records=read_log(run),
             clips=data.test.clips,
             classes=data.classes,
             probabilities=test.probabilities,
         )
-        if isinstance(scores, MultiLabelScores):
-            value, spread = scores.mean_average_precision, f"d' {scores.d_prime:.3f}"
-            trivial = "class frequencies"
-        else:
-            value, trivial = scores.accuracy, "majority class"
-            spread = "95 % interval {:.4f}-{:.4f}".format(*scores.interval)
-        return (
-            f"test {scores.metric} {value:.4f} ({spread}); classical floor "
-            f"{self.floor['svm']:.4f}; {trivial} {self.floor['majority']:.4f}"
-        )
 
-    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores | MultiLabelScores:
+    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score(probabilities, labels, self.data.classes)
 
     def _draw(self, run: Path, before: Classifier, after: Classifier) -> None:
@@ -146,11 +140,14 @@ class ClassificationTask(Task):
         title = f"{clip.path} ({clip.label})"
         features = torch.from_numpy(data.test[0, 0].tokens)
         frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
-        draw_filters(
-            before.encoder, after.encoder, run / "filters.png", hop_seconds=tokens.token_seconds
+        plot_filters(
+            filters_of(before.encoder),
+            filters_of(after.encoder),
+            run / "filters.png",
+            hop_seconds=tokens.token_seconds,
         )
         if before.front_end is not None and after.front_end is not None:
-            plot_front_end(after.front_end, run / "frontend.png", before=before.front_end)
+            plot_front_end(before.front_end, after.front_end, run / "frontend.png")
         draw_mask(
             after, features, frames, run / "mask.png",
             hop_seconds=tokens.token_seconds, frame_seconds=tokens.frame_seconds, title=title,
@@ -163,7 +160,7 @@ class MultiLabelTask(ClassificationTask):
 
     objective_class = MultiLabel
 
-    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores | MultiLabelScores:
+    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score_multilabel(probabilities, labels, self.data.classes)
 
 
@@ -178,13 +175,18 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
         ConfigError: If an option of the filter is unknown or out of range.
     """
     set_seed(settings.seed)
+    tokens = settings.tokens
+    stem = None
+    if tokens.stem == "conv":
+        stem = ConvStem(tokens.bands, tokens.stack, tokens.stem_channels)
     return Classifier(
-        settings.tokens.features,
+        tokens.features,
         classes,
         settings.model.encoder,
         settings.filter_options,
         settings.model.pooling,
-        make_front_end(settings.tokens).learned_part(),
+        make_front_end(tokens).learned_part(),
+        stem,
     )
 
 

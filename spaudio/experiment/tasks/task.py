@@ -17,6 +17,7 @@ class Task(ABC):
     """One kind of run.
 
     Attributes:
+        settings: Of the run.
         train: The training split.
         valid: The validation split, as it is measured after each epoch.
         final: The splits that are measured once, after training, by name.
@@ -24,6 +25,7 @@ class Task(ABC):
         token_seconds: Seconds per token, or None where tokens have no duration.
     """
 
+    settings: Any
     train: Feed
     valid: Feed
     final: dict[str, Feed]

@@ -15,7 +15,7 @@ from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
-from spaudio.report.filter_plots import draw_filters
+from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.text_report import write_text_report
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.text.corpus import (
@@ -97,7 +97,7 @@ class TextTask(Task):
     ) -> str:  # fmt: skip
         """Draws filters and trajectory, and writes the report."""
         symbols = self.corpus.split("valid")[: self.settings.context]
-        draw_filters(before.encoder, after.encoder, run / "filters.png", hop_seconds=None)
+        plot_filters(filters_of(before.encoder), filters_of(after.encoder), run / "filters.png")
         draw_trajectory(
             after,
             torch.from_numpy(symbols.astype("int64")),
