@@ -10,9 +10,8 @@ audio are skipped.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
@@ -23,14 +22,9 @@ from spaudio.errors import ConfigError, DataError
 from spaudio.io.unpack import open_source
 
 _SPLITS = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _SHOWN = 5  # names in an error's message
 _FEWEST = 3  # clips per class: one each to train, validate and test
@@ -76,12 +70,9 @@ def prepare(
             f"{', '.join(sorted(EXTENSIONS))}"
         )
     by_folder = _split_folders(root, paths)
-    clips = [_clip(root, path, by_folder) for path in paths]
-    _check_classes(root, clips)
-    clips = _with_groups(clips, group_regex)
-    if by_folder:
-        _check_split_folders(root, clips)
-    else:
+    clips = [_clip(root, path, by_folder, group_regex) for path in paths]
+    _check(root, clips, group_regex)
+    if not by_folder:
         divide = split_by_group if group_regex is not None else split_by_clip
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
@@ -113,18 +104,28 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     return True
 
 
-def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
-    parts = PurePosixPath(path).parts
-    level = 1 if by_folder else 0
-    if len(parts) < level + 2:
+def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> SourceClip:
+    """Returns a clip; its group is empty if the expression finds none."""
+    split, *parts = (
+        PurePosixPath(path).parts if by_folder else ("train", *PurePosixPath(path).parts)
+    )
+    if len(parts) < 2:
         raise DataError(
             f"{root / path}: is outside the class folders; move it into one, or remove it"
         )
-    split = _SPLITS[parts[0].lower()] if by_folder else "train"
-    return SourceClip(path=path, label=parts[level], split=split, group=path)
+    group = path
+    if group_regex is not None:
+        try:
+            found = re.search(group_regex, path)
+        except re.error as error:
+            raise ConfigError(
+                f"group_regex={group_regex!r} is not a regular expression ({error})"
+            ) from error
+        group = (found[min(1, found.re.groups)] or "") if found else ""
+    return SourceClip(path, parts[0], _SPLITS[split.lower()], group)
 
 
-def _check_classes(root: Path, clips: Sequence[SourceClip]) -> None:
+def _check(root: Path, clips: Sequence[SourceClip], group_regex: str | None) -> None:
     counts = Counter(clip.label for clip in clips)
     if len(counts) < 2:
         raise DataError(
@@ -136,34 +137,13 @@ def _check_classes(root: Path, clips: Sequence[SourceClip]) -> None:
             f"{root}: classes with fewer than {_FEWEST} clips: {_some(scarce)}; add clips, or "
             "remove the class"
         )
-
-
-def _with_groups(clips: Sequence[SourceClip], group_regex: str | None) -> list[SourceClip]:
-    if group_regex is None:
-        return list(clips)
-    try:
-        pattern = re.compile(group_regex)
-    except re.error as error:
-        raise ConfigError(
-            f"group_regex={group_regex!r} is not a regular expression ({error})"
-        ) from error
-    groups: dict[str, str] = {}
-    for clip in clips:
-        if match := pattern.search(clip.path):
-            groups[clip.path] = (match[1] if pattern.groups else match[0]) or ""
-    if unmatched := [clip.path for clip in clips if not groups.get(clip.path)]:
+    if unmatched := [clip.path for clip in clips if not clip.group]:
         raise DataError(
             f"group_regex={group_regex!r} finds no group in {len(unmatched)} of {len(clips)} "
             f"paths: {_some(unmatched)}"
         )
-    return [replace(clip, group=groups[clip.path]) for clip in clips]
-
-
-def _check_split_folders(root: Path, clips: Sequence[SourceClip]) -> None:
-    splits: defaultdict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        splits[clip.group].add(clip.split)
-    if torn := sorted(group for group, found in splits.items() if len(found) > 1):
+    splits = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips})
+    if torn := sorted(group for group, number in splits.items() if number > 1):
         raise DataError(
             f"{root}: groups in more than one of the split folders: {_some(torn)}; move their "
             "clips into one, or leave group_regex out"

@@ -20,6 +20,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO
 
+from typing_extensions import override
+
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.source import Part, link_parts, open_parts, read_table
@@ -106,45 +108,35 @@ class SplitZip(io.RawIOBase):
 
     Args:
         paths: The pieces in order, the one with the directory last.
-
-    Raises:
-        DataError: If the directory is damaged or a piece is missing.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__()
-        sizes = [path.stat().st_size for path in paths]
-        starts = [0, *accumulate(sizes)]
+        starts = [0, *accumulate(path.stat().st_size for path in paths)]
         start, directory = _directory(paths, starts)
-        self._streams: list[io.BufferedIOBase] = []
-        for path in paths:
-            self._streams.append(path.open("rb"))
+        self._streams: list[IO[bytes]] = [path.open("rb") for path in paths]
         self._streams.append(io.BytesIO(directory))
         # The last piece ends where its own directory began.
         self._ends = [*starts[1:-1], start, start + len(directory)]
         self._starts = [*starts[:-1], start]
         self._position = 0
 
+    @override
     def readable(self) -> bool:
-        """True."""
         return True
 
+    @override
     def seekable(self) -> bool:
-        """True."""
         return True
 
+    @override
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to ``offset`` from the start, the position or the end."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}[whence]
         self._position = max(0, base + offset)
         return self._position
 
-    def tell(self) -> int:
-        """Returns the position from the start of all pieces."""
-        return self._position
-
+    @override
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Reads up to the end of a piece; returns 0 at the end of all."""
         for stream, start, end in zip(self._streams, self._starts, self._ends, strict=True):
             if start <= self._position < end:
                 stream.seek(self._position - start)
@@ -154,8 +146,8 @@ class SplitZip(io.RawIOBase):
                 return len(data)
         return 0
 
+    @override
     def close(self) -> None:
-        """Closes every piece."""
         for stream in self._streams:
             stream.close()
         super().close()
@@ -169,24 +161,24 @@ def _directory(paths: Sequence[Path], starts: Sequence[int]) -> tuple[int, bytes
         tail = file.read()
         place = tail.rfind(b"PK\5\6")
         if place < 0 or place + _END.size > len(tail):
-            raise DataError(f"{paths[-1]}: no zip directory at its end; fetch it again")
+            raise DataError("no zip directory at its end; fetch it again")
         _, disk, first, _, entries, size, offset, _ = _END.unpack_from(tail, place)
         if disk + 1 != len(paths) or first != disk or _MOST in (size, offset):
             raise DataError(
-                f"{paths[-1]}: {disk + 1} pieces make up this zip, {len(paths)} are here; fetch "
-                "the others, or unpack it yourself and give the folder as source="
+                f"{disk + 1} pieces make up this zip, {len(paths)} are here; fetch the others, or "
+                "unpack it yourself and give the folder as source="
             )
         file.seek(offset)
         old = file.read(size)
     begin = starts[-2] + offset
-    new = b"".join(_moved(old, starts, paths[-1]))
+    new = b"".join(_moved(old, starts))
     end64 = _END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(new), begin)
     locator = _LOCATOR.pack(b"PK\6\7", 0, begin + len(new), 1)
     end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _MOST, _MOST, 0)
     return begin, new + end64 + locator + end
 
 
-def _moved(directory: bytes, starts: Sequence[int], path: Path) -> list[bytes]:
+def _moved(directory: bytes, starts: Sequence[int]) -> list[bytes]:
     """Returns a directory's entries with offsets over all pieces, as zip64 fields."""
     entries, place = [], 0
     while place < len(directory):
@@ -197,7 +189,7 @@ def _moved(directory: bytes, starts: Sequence[int], path: Path) -> list[bytes]:
         if fields[0] != b"PK\1\2" or end > len(directory) or disk >= len(starts) - 1 or (
             _MOST in (*fields[8:10], offset)
         ):  # fmt: skip
-            raise DataError(f"{path}: its directory cannot be read; unpack the zip yourself")
+            raise DataError("its directory cannot be read; unpack the zip yourself")
         wide = struct.pack("<HHQ", 1, 8, starts[disk] + offset)
         fields[11], fields[13], fields[16] = extra + len(wide), 0, _MOST
         body = directory[place + _ENTRY.size : end]

@@ -57,29 +57,20 @@ def prepare(
         raise ConfigError(f"split={split!r}; expected 'official' or 'speaker'")
     if split == "official" and test_speaker is not None:
         raise ConfigError(f"test_speaker={test_speaker!r} needs split=speaker")
+    archive = source or download(URL, work / f"fsdd-{VERSION}.zip", None)
+    root, names = _recordings(open_source(archive, work))
     if source is None:
-        archive = download(URL, work / f"fsdd-{VERSION}.zip", None)
-        root, names = _recordings(open_source(archive, work))
         _check_digest(root, names)
-    else:
-        root, names = _recordings(open_source(source, work))
-    recordings = [(name, _parse(root, name)) for name in names]
-    speakers = sorted({speaker for _, (_, speaker, _) in recordings})
+    recordings = [(name, *_parse(root, name)) for name in names]
+    speakers = sorted({speaker for _, _, speaker, _ in recordings})
     if split == "speaker" and test_speaker not in speakers:
         raise ConfigError(
             f"test_speaker={test_speaker!r} has no recordings; choose one of {', '.join(speakers)}"
         )
-    clips = [
-        SourceClip(
-            path=name,
-            label=digit,
-            split="test"
-            if (index in TEST_INDICES if split == "official" else speaker == test_speaker)
-            else "train",
-            group=speaker,
-        )
-        for name, (digit, speaker, index) in recordings
-    ]
+    clips = []
+    for name, digit, speaker, index in recordings:
+        tested = index in TEST_INDICES if split == "official" else speaker == test_speaker
+        clips.append(SourceClip(name, digit, "test" if tested else "train", group=speaker))
     return SourceClips(root=root, clips=clips, labels=LABELS)
 
 
@@ -106,8 +97,7 @@ def _parse(root: Path, name: str) -> tuple[str, str, int]:
 def _check_digest(root: Path, names: Sequence[str]) -> None:
     digest = hashlib.sha256()
     for name in names:
-        digest.update(name.encode())
-        digest.update((root / name).read_bytes())
+        digest.update(name.encode() + (root / name).read_bytes())
     if digest.hexdigest() != RECORDINGS_SHA256:
         raise DataError(
             f"{URL}: the {len(names)} recordings in {root} have SHA-256 {digest.hexdigest()}, "

@@ -10,41 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
-from spaudio.audio.source import Part, link_parts, open_parts
+from spaudio.audio.source import Part, link_parts, make_folder, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
 # SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) have them.
-WORDS = Part(
-    "words",
-    {
-        f"{HOST}/speech_commands_v0.02.tar.gz": (
-            "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
-        )
-    },
-    marker="testing_list.txt",
-)
-TEST_SET = Part(
-    "test_set",
-    {
-        f"{HOST}/speech_commands_test_set_v0.02.tar.gz": (
-            "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
-        )
-    },
-    marker="_silence_",
+WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
+TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
+WORDS, TEST_SET = (
+    Part(name, {f"{HOST}/speech_commands_{archive}.tar.gz": checksum}, marker=marker)
+    for name, archive, checksum, marker in (
+        ("words", "v0.02", WORDS_SHA256, "testing_list.txt"),
+        ("test_set", "test_set_v0.02", TEST_SHA256, "_silence_"),
+    )
 )
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
@@ -156,40 +146,36 @@ def cut_noise(
     key = hashlib.sha256(f"v{_VERSION} {seed} {[name for name, *_ in cuts]}".encode())
     for path in paths:
         key.update(path.read_bytes())
-    target = work / f"noise-{key.hexdigest()[:12]}"
-    if not target.is_dir():
-        work.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=work, prefix=".noise."))
-        try:
-            _write_cuts(staging, paths, cuts, seed)
-            staging.chmod(0o755)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+
+    def write(staging: Path) -> None:
+        waves = [load_audio(path, SAMPLE_RATE) for path in paths]
+        with progress_bar("Cutting noise", len(cuts)) as advance:
+            for name, split, number in cuts:
+                place = number % len(paths)
+                random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
+                path = staging / name
+                path.parent.mkdir(exist_ok=True)
+                cut = _cut(waves[place], *STRETCHES[split], paths[place], random)
+                soundfile.write(path, cut, SAMPLE_RATE, "PCM_16")
+                advance(1)
+
+    target = make_folder(work / f"noise-{key.hexdigest()[:12]}", write)
     return target, [(name, split, paths[n % len(paths)].stem) for name, split, n in cuts]
 
 
-def _write_cuts(
-    staging: Path, paths: list[Path], cuts: list[tuple[str, str, int]], seed: int
-) -> None:
-    waves = [load_audio(path, SAMPLE_RATE) for path in paths]
+def _cut(
+    wave: NDArray[np.float32], begin: float, end: float, path: Path, random: np.random.Generator
+) -> NDArray[np.float32]:
+    """Cuts a second out of a stretch of a recording, given as shares of it, at a random level."""
     length = round(SECONDS * SAMPLE_RATE)
-    with progress_bar("Cutting noise", len(cuts)) as advance:
-        for name, split, number in cuts:
-            wave = waves[number % len(paths)]
-            first, last = (round(share * len(wave)) for share in STRETCHES[split])
-            if last - first < length:
-                raise DataError(
-                    f"{paths[number % len(paths)]}: {len(wave) / SAMPLE_RATE:g} s long; "
-                    f"{SECONDS / (STRETCHES[split][1] - STRETCHES[split][0]):g} s are needed"
-                )
-            random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
-            start = int(random.integers(first, last - length + 1))
-            gain = 10 ** (random.uniform(QUIETEST, 0) / 20)
-            path = staging / name
-            path.parent.mkdir(exist_ok=True)
-            soundfile.write(path, gain * wave[start : start + length], SAMPLE_RATE, "PCM_16")
-            advance(1)
+    first, last = round(begin * len(wave)), round(end * len(wave))
+    if last - first < length:
+        raise DataError(
+            f"{path}: {len(wave) / SAMPLE_RATE:g} s long; {SECONDS / (end - begin):g} s are needed"
+        )
+    start = int(random.integers(first, last - length + 1))
+    gain = 10 ** (random.uniform(QUIETEST, 0) / 20)
+    return gain * wave[start : start + length]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.io.download import download
@@ -129,19 +130,17 @@ def _existing(name: str, setting: str) -> Path:
 def _pieces(path: Path) -> Iterator[bytes]:
     """Reads a text, a .xz of it, or text8's zip."""
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open("text8") as member:
-                yield from _chunks(member)
-        else:
-            with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
-                yield from _chunks(file)
+        with ExitStack() as stack:
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                file = stack.enter_context(archive.open("text8"))
+            else:
+                opener: Any = lzma.open if path.suffix == ".xz" else open
+                file = stack.enter_context(opener(path, "rb"))
+            while piece := file.read(_PIECE):
+                yield piece
     except (OSError, EOFError, KeyError, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_PIECE):
-        yield chunk
 
 
 if __name__ == "__main__":

@@ -36,11 +36,10 @@ def main(
         sys.stderr.write("interrupted; run the same command again to continue\n")
         sys.exit(130)
     counts = Counter(clip.split for clip in prepared.clips)
+    splits = ", ".join(f"{split} {number}" for split, number in sorted(counts.items()))
     sys.stdout.write(
-        f"{len(prepared.clips)} clips "
-        f"({', '.join(f'{split} {number}' for split, number in sorted(counts.items()))}), "
-        f"{len(prepared.labels)} labels, {len(prepared.skipped)} skipped\n"
-        f"manifest {prepared.manifest}\nsha256 {prepared.hash}\n"
+        f"{len(prepared.clips)} clips ({splits}), {len(prepared.labels)} labels, "
+        f"{len(prepared.skipped)} skipped\nmanifest {prepared.manifest}\nsha256 {prepared.hash}\n"
     )
 
 
@@ -53,9 +52,6 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
     """
     parameters = inspect.signature(listing).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    # The number of workers does not change the result, so it is not an option of the data set.
-    takes_workers = "workers" in options
-    options.pop("workers", None)
     common = dict(_COMMON)
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -67,15 +63,11 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
         owner[key] = _value(text)
     if missing := [key for key, value in options.items() if value is inspect.Parameter.empty]:
         raise ConfigError(f"{missing[0]}= is required")
-    own = {"workers": common["workers"]} if takes_workers else {}
     return prepare(
         name,
-        lambda work: listing(work, **options, **own),
-        folder=Path(common["folder"]),
+        lambda work: listing(work, **options),
         options=options,
-        min_seconds=common["min_seconds"],
-        skip_bad=common["skip_bad"],
-        workers=common["workers"],
+        **common | {"folder": Path(common["folder"])},
     )
 
 

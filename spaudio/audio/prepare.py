@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -136,30 +136,25 @@ def prepare(
         )
         clips, bad = _judge(listed, findings, source, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
-        labels = _labels(name, clips, source)
-        record = _describe(
-            name, options, source.root, labels, clips, bad, multi_label=source.multi_label
+        prepared = Prepared(
+            root=source.root,
+            manifest=target / MANIFEST,
+            clips=tuple(clips),
+            labels=_labels(name, clips, source),
+            hash=manifest_hash(clips),
+            skipped=tuple(bad),
+            seconds=time.perf_counter() - start,
+            multi_label=source.multi_label,
         )
-        _finish(target, clips, record)
-    return Prepared(
-        root=source.root,
-        manifest=target / MANIFEST,
-        clips=tuple(clips),
-        labels=labels,
-        hash=manifest_hash(clips),
-        skipped=tuple(bad),
-        seconds=time.perf_counter() - start,
-        multi_label=source.multi_label,
-    )
+        _finish(prepared, name, options)
+    return prepared
 
 
 def _key(name: str, options: Mapping[str, Any]) -> str:
     try:
         text = json.dumps([name, dict(options)], sort_keys=True)
     except TypeError as error:
-        raise DataError(
-            f"{name}: options {dict(options)!r} cannot be written as JSON ({error})"
-        ) from error
+        raise DataError(f"{name}: options cannot be written as JSON ({error})") from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -167,8 +162,7 @@ def _listing(name: str, source: SourceClips) -> list[SourceClip]:
     listed = sorted(source.clips, key=lambda clip: clip.path)
     if not listed:
         raise DataError(f"{name}: no clips found in {source.root}; check source=")
-    repeated = [a.path for a, b in pairwise(listed) if a.path == b.path]
-    if repeated:
+    if repeated := [a.path for a, b in pairwise(listed) if a.path == b.path]:
         raise DataError(f"{name}: clip {repeated[0]!r} is listed twice")
     return listed
 
@@ -192,16 +186,9 @@ def _judge(
         elif found.seconds < min_seconds:
             bad.append((clip.path, f"{found.seconds:g} s long; at least {min_seconds:g} s needed"))
         else:
+            seconds, rate = found.seconds, found.sample_rate
             clips.append(
-                Clip(
-                    path=clip.path,
-                    label=clip.label,
-                    split=clip.split,
-                    group=clip.group,
-                    seconds=found.seconds,
-                    sample_rate=found.sample_rate,
-                    fold=clip.fold,
-                )
+                Clip(clip.path, clip.label, clip.split, clip.group, seconds, rate, clip.fold)
             )
     return clips, bad
 
@@ -227,10 +214,11 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_b
 def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str, ...]:
     if not clips:
         raise DataError(f"{name}: every clip is bad; nothing is left to train on")
-    multi = source.multi_label
-    named = {(c.split, label) for c in clips for label in class_names(c.label, multi)}
-    present = {label for _, label in named}
-    trained = {label for split, label in named if split == "train"}
+    present, trained = set[str](), set[str]()
+    for clip in clips:
+        names = class_names(clip.label, source.multi_label)
+        present.update(names)
+        trained.update(names if clip.split == "train" else ())
     if lacking := sorted(present - trained):
         raise DataError(
             f"{name}: label {lacking[0]!r} has no clip in the training split; add some, or "
@@ -240,52 +228,33 @@ def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str,
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
 
 
-def _describe(
-    name: str,
-    options: Mapping[str, Any],
-    root: Path,
-    labels: Sequence[str],
-    clips: Sequence[Clip],
-    bad: Sequence[tuple[str, str]],
-    multi_label: bool = False,
-) -> dict[str, Any]:
-    """Returns the content of ``prepared.json``."""
-    counts: dict[str, dict[str, int]] = {}
-    named = ((c.split, name) for c in clips for name in class_names(c.label, multi_label))
-    for (split, label), number in sorted(Counter(named).items()):
-        counts.setdefault(split, {})[label] = number
+def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
+    """Writes the manifest and then the marker, unless both are there already."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for clip in prepared.clips:
+        counts[clip.split].update(class_names(clip.label, prepared.multi_label))
     record: dict[str, Any] = {
         "name": name,
         "options": dict(options),
-        "root": os.fspath(root),
-        "labels": list(labels),
-        "manifest_sha256": manifest_hash(clips),
+        "root": os.fspath(prepared.root),
+        "labels": prepared.labels,
+        "manifest_sha256": prepared.hash,
         "counts": counts,
-        "skipped": [{"path": path, "reason": reason} for path, reason in bad],
+        "skipped": [{"path": path, "reason": reason} for path, reason in prepared.skipped],
+        "multi_label": prepared.multi_label,
     }
-    if multi_label:
-        record["multi_label"] = True
-    # As it is read back, so that the two can be compared.
-    plain: dict[str, Any] = json.loads(json.dumps(record))
-    return plain
-
-
-def _finish(target: Path, clips: Sequence[Clip], record: Mapping[str, Any]) -> None:
-    """Writes the manifest and then the marker, unless both are there already."""
-    marker, manifest = target / MARKER, target / MANIFEST
-    try:
-        standing = json.loads(marker.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        standing = None
-    if standing is not None and manifest_hash(read_manifest(manifest)) != standing.get(
-        "manifest_sha256"
-    ):
-        raise DataError(
-            f"{manifest} does not match {marker.name}: it was changed after the preparation; "
-            f"delete {target} to prepare again"
-        )
-    if standing == record:
-        return
-    marker.unlink(missing_ok=True)
-    write_manifest(manifest, clips)
-    write_atomic(marker, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    manifest = prepared.manifest
+    marker = manifest.with_name(MARKER)
+    standing = marker.read_text(encoding="utf-8") if marker.is_file() else None
+    if standing is not None:
+        known = json.loads(standing)["manifest_sha256"]
+        if manifest_hash(read_manifest(manifest)) != known:
+            raise DataError(
+                f"{manifest} does not match {marker.name}: it was changed after the preparation; "
+                f"delete {manifest.parent} to prepare again"
+            )
+    if standing != text:
+        marker.unlink(missing_ok=True)
+        write_manifest(manifest, prepared.clips)
+        write_atomic(marker, text.encode())

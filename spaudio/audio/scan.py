@@ -92,14 +92,16 @@ def scan_clips(
         AudioError: If a clip is too short to be resampled for a store.
     """
     lines = JsonLines(journal, {**_RULES, "root": os.fspath(root)})
-    known, end = _read(lines)
+    known: dict[str, Finding] = {}
+    end = 0
+    for record, after in lines.read():
+        known[record["path"]], end = Finding(**record), after
     findings: dict[str, Finding] = {}
     rest: list[tuple[str, os.stat_result, list[ClipStore]]] = []
     with ExitStack() as stack:
         for store in stores:
             stack.enter_context(store.writing())
         selected = [(store, {clip.path for clip in store.select(clips)}) for store in stores]
-        new = False
         for path in (clip.path for clip in clips):
             try:
                 status = (root / path).stat()
@@ -109,6 +111,7 @@ def scan_clips(
                 continue
             found = known.get(path)
             if found and (found.size, found.mtime_ns) != (status.st_size, status.st_mtime_ns):
+                del known[path]
                 found = None
             wanting = [
                 store
@@ -119,42 +122,25 @@ def scan_clips(
                 findings[path] = found
             else:
                 rest.append((path, status, wanting))
-                new = new or found is None
-        if new:
+        if any(path not in known for path, *_ in rest):
             on_new()
         lines.open(end)
         stack.callback(lines.close)
         if not rest:
             return findings
         done = len(clips) - len(rest)
-        advance = stack.enter_context(
-            progress_bar("Checking clips", len(clips), done=done, show=progress)
-        )
+        bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
+        advance = stack.enter_context(bar)
         pool = ThreadPoolExecutor(max(1, workers))
-        try:
-            for start in range(0, len(rest), _QUEUED):
-                queued = rest[start : start + _QUEUED]
-                for finding in pool.map(lambda job: _check_file(root, silent_ok, *job), queued):
-                    if known.get(finding.path) != finding:
-                        lines.append(asdict(finding))
-                    findings[finding.path] = finding
-                    advance(1)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for start in range(0, len(rest), _QUEUED):
+            queued = rest[start : start + _QUEUED]
+            for finding in pool.map(lambda job: _check_file(root, silent_ok, *job), queued):
+                if known.get(finding.path) != finding:
+                    lines.append(asdict(finding))
+                findings[finding.path] = finding
+                advance(1)
     return findings
-
-
-def _read(lines: JsonLines) -> tuple[dict[str, Finding], int]:
-    """Returns the findings of a journal and the end of its last whole line, in bytes."""
-    known: dict[str, Finding] = {}
-    end = 0
-    for record, after in lines.read():
-        try:
-            finding = Finding(**record)
-        except TypeError:
-            break
-        known[finding.path], end = finding, after
-    return known, end
 
 
 def _check_file(
@@ -170,11 +156,9 @@ def _check_file(
         waveform, rate = decode(file, silent_ok=silent_ok)
     except AudioError as error:
         return Finding(path, size, mtime_ns, reason=str(error).removeprefix(f"{file}: "))
-    waveforms: dict[int, NDArray[np.float32]] = {}
+    rates = {store.sample_rate for store in stores}
+    waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
     for store in stores:
-        wanted = store.sample_rate
-        if wanted not in waveforms:
-            waveforms[wanted] = resample(waveform, rate, wanted, file)
-        if status is not None:
-            store.add(file, status, waveforms[wanted])
+        assert status is not None  # a file that cannot be found goes to no store
+        store.add(file, status, waveforms[store.sample_rate])
     return Finding(path, size, mtime_ns, round(len(waveform) / rate, 6), rate)

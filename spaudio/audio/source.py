@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -140,8 +140,8 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
             for (url, checksum), name in zip(part.files.items(), part.archives, strict=True):
                 download(url, work / "archives" / name, checksum)
     base = open_source(work / "archives" if source is None else source, work)
-    found = {part.name: _find(part, base, work) for part in parts}
-    if missing := [part for part in parts if found[part.name] is None]:
+    found = {part.name: folder for part in parts if (folder := _find(part, base, work))}
+    if missing := [part for part in parts if part.name not in found]:
         lines = [
             f"{part.name}: no {'/'.join(filter(None, (part.folder, part.marker)))}, nor all of "
             f"its archives: {' '.join(part.files)}"
@@ -151,7 +151,7 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
             f"source={source}: {len(missing)} of {len(parts)} parts of the data set are missing; "
             "put them there:\n  " + "\n  ".join(lines)
         )
-    return {name: folder for name, folder in found.items() if folder is not None}
+    return found
 
 
 def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
@@ -166,38 +166,42 @@ def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
     """
     targets = {name: os.fspath(folder.resolve()) for name, folder in parts.items()}
     key = hashlib.sha256(os.fsencode(repr(sorted(targets.items())))).hexdigest()[:12]
-    root = work / f"parts-{key}"
-    if not root.is_dir():
-        work.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=work, prefix=".parts."))
+
+    def fill(root: Path) -> None:
+        for name, target in targets.items():
+            (root / name).symlink_to(target, target_is_directory=True)
+
+    return make_folder(work / f"parts-{key}", fill)
+
+
+def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Lets ``fill`` write a folder that appears whole or not at all, unless it is there."""
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            for name, target in targets.items():
-                (staging / name).symlink_to(target, target_is_directory=True)
+            fill(staging)
             staging.chmod(0o755)
-            staging.rename(root)
+            staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return root
+    return target
 
 
 def _find(part: Part, base: Path, work: Path) -> Path | None:
-    for folder in _candidates(part, base):
-        return folder
+    if found := _folder_of(part, base):
+        return found
     archives = [base / name for name in part.archives]
     if not all(path.is_file() for path in archives):
         return None
     status = [path.stat() for path in archives]
     identity = f"{base}\n{part.archives}\n{[(s.st_size, s.st_mtime_ns) for s in status]}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
-    unpacked = unpack(archives[-1], work / f"unpacked-{key}", open_zip=part.open_zip)
-    return next(_candidates(part, unpacked), None)
+    return _folder_of(part, unpack(archives[-1], work / f"unpacked-{key}", open_zip=part.open_zip))
 
 
-def _candidates(part: Part, base: Path) -> Iterator[Path]:
-    """Folders that are the part: ``base``, one in it, or one of a folder in it."""
-    if base.name == part.folder and (base / part.marker).exists():
-        yield base
+def _folder_of(part: Part, base: Path) -> Path | None:
+    """Returns the folder that is the part: ``base``, one in it, or one of a folder in it."""
     tops = [base, *sorted(path for path in base.iterdir() if path.is_dir())]
-    for folder in (top / part.folder for top in tops):
-        if folder.is_dir() and (folder / part.marker).exists():
-            yield folder
+    folders = [base] * (base.name == part.folder) + [top / part.folder for top in tops]
+    return next((f for f in folders if f.is_dir() and (f / part.marker).exists()), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -100,17 +100,19 @@ def split_by_clip(
     _check_fractions(valid_fraction, test_fraction)
     splits: dict[str, str] = {}
     for label, members in _gather(clips, lambda clip: clip.label).items():
-        num_test = _share(test_fraction, len(members))
-        num_valid = _share(valid_fraction, len(members))
-        if num_test + num_valid >= len(members):
+        num_test, num_valid = (
+            max(1, round(fraction * len(members))) if fraction else 0
+            for fraction in (test_fraction, valid_fraction)
+        )
+        num_train = len(members) - num_test - num_valid
+        if num_train <= 0:
             raise DataError(
                 f"label {label!r} has {len(members)} clips to split: {num_test} for test and "
                 f"{num_valid} for validation would leave none to train on; add clips or lower "
                 "the fractions"
             )
-        for place, path in enumerate(_spread(members, seed)):
-            held_out = num_test + num_valid
-            splits[path] = "test" if place < num_test else "valid" if place < held_out else "train"
+        roles = ["test"] * num_test + ["valid"] * num_valid + ["train"] * num_train
+        splits |= zip(_spread(members, seed), roles, strict=True)
     return [replace(clip, split=splits[clip.path]) for clip in clips]
 
 
@@ -126,11 +128,8 @@ def split_by_group(
         DataError: If there are too few groups for the splits asked for.
     """
     _check_fractions(valid_fraction, test_fraction)
-    fractions = {
-        "train": 1 - valid_fraction - test_fraction,
-        "valid": valid_fraction,
-        "test": test_fraction,
-    }
+    fractions = {"train": 1 - valid_fraction - test_fraction}
+    fractions |= {"valid": valid_fraction, "test": test_fraction}
     groups = {
         group: Counter(clip.label for clip in members)
         for group, members in _gather(clips, lambda clip: clip.group).items()
@@ -186,11 +185,8 @@ class _Division:
         for label in sorted(self.totals):
             if self.counts[split][label] > 0:
                 continue
-            spare = [
-                group
-                for group in self.order
-                if label in self.groups[group] and self._can_spare(group)
-            ]
+            holders = (group for group in self.order if label in self.groups[group])
+            spare = [group for group in holders if self._can_spare(group)]
             if spare:
                 self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
         if self.counts[split].total() == 0:
@@ -206,10 +202,10 @@ class _Division:
 
 
 def _gather(clips: Sequence[_Clip], key: Callable[[_Clip], str]) -> dict[str, list[_Clip]]:
-    gathered: defaultdict[str, list[_Clip]] = defaultdict(list)
+    gathered: dict[str, list[_Clip]] = {}
     for clip in clips:
-        gathered[key(clip)].append(clip)
-    return dict(gathered)
+        gathered.setdefault(key(clip), []).append(clip)
+    return gathered
 
 
 def _spread(clips: Sequence[_Clip], seed: int) -> list[str]:
@@ -222,16 +218,9 @@ def _spread(clips: Sequence[_Clip], seed: int) -> list[str]:
     return [path for turn in zip_longest(*queues) for path in turn if path is not None]
 
 
-def _share(fraction: float, number: int) -> int:
-    return max(1, round(fraction * number)) if fraction else 0
-
-
 def _check_fractions(valid_fraction: float, test_fraction: float) -> None:
-    for name, value in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= value < 1:
-            raise ConfigError(f"{name}={value!r}; expected a number from 0 to below 1")
-    if valid_fraction + test_fraction >= 1:
+    if not 0 <= min(valid_fraction, test_fraction) <= valid_fraction + test_fraction < 1:
         raise ConfigError(
-            f"valid_fraction={valid_fraction!r} and test_fraction={test_fraction!r} leave nothing "
-            "to train on; lower them"
+            f"valid_fraction={valid_fraction!r} and test_fraction={test_fraction!r}; expected "
+            "numbers from 0, with a sum below 1 so that clips are left to train on"
         )

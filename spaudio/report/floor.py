@@ -41,6 +41,7 @@ LARGEST = 10_000  # clips to learn from
 COMPONENTS = 2_000  # clips that approximate the kernel of several labels
 Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
+Targets = npt.NDArray[Any]
 _Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
@@ -126,10 +127,10 @@ def measure_floor(
     clips = _choose(clips)
     train = [clip for clip in clips if clip.split != "test"]
     test = [clip for clip in clips if clip.split == "test"]
-    files = {clip.path: root / clip.path for clip in clips}
-    features.fill(files.values())
+    features.root = root
+    features.fill(root / clip.path for clip in clips)
     used = sorted(
-        f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(files[clip.path])[2:]}"
+        f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(clip.path)[2:]}"
         for clip in clips
     )
     identity = json.dumps(["multi-label" if multi_label else "one label", *used])
@@ -139,12 +140,18 @@ def measure_floor(
         result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return result
     x_train, x_test = (
-        np.concatenate([features.frames(files[clip.path]) for clip in part])
+        np.concatenate([features.frames(clip.path) for clip in part]) for part in (train, test)
+    )
+    index = {name: i for i, name in enumerate(classes)}
+    y_train, y_test = (
+        np.stack([multi_hot(clip.label, index) for clip in part])
+        if multi_label
+        else np.array([index[clip.label] for clip in part])
         for part in (train, test)
     )
     measure = _multi_label_floor if multi_label else _single_label_floor
     with Console().status("classical floor"):
-        majority, svm = measure(classes, train, test, x_train, x_test)
+        majority, svm = measure(x_train, y_train, x_test, y_test)
     result = {"majority": majority, "svm": svm, "seconds": time.perf_counter() - start}
     if available > len(train):
         result["trained_on"] = len(train)
@@ -160,38 +167,24 @@ def _choose(clips: Sequence[_Clip]) -> list[_Clip]:
 
 
 def _single_label_floor(
-    classes: Sequence[str],
-    train: Sequence[Clip],
-    test: Sequence[Clip],
-    x_train: Summaries,
-    x_test: Summaries,
+    x_train: Summaries, y_train: Targets, x_test: Summaries, y_test: Targets
 ) -> tuple[float, float]:
     """Returns the accuracies of the majority class and of the support vector machine."""
-    index = {name: i for i, name in enumerate(classes)}
-    y_train, y_test = (np.array([index[clip.label] for clip in part]) for part in (train, test))
     majority = Counter(y_train.tolist()).most_common(1)[0][0]
     svm = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(x_train, y_train)
     return float((y_test == majority).mean()), float((svm.predict(x_test) == y_test).mean())
 
 
 def _multi_label_floor(
-    classes: Sequence[str],
-    train: Sequence[Clip],
-    test: Sequence[Clip],
-    x_train: Summaries,
-    x_test: Summaries,
+    x_train: Summaries, y_train: Targets, x_test: Summaries, y_test: Targets
 ) -> tuple[float, float]:
     """Returns the mAP of the class frequencies, and of one regression per class.
 
     The kernel is that of the support vector machine, in Nyström's approximation, so that hundreds
     of classes need one linear solve.
     """
-    index = {name: i for i, name in enumerate(classes)}
-    y_train, y_test = (
-        np.stack([multi_hot(clip.label, index) for clip in part]) for part in (train, test)
-    )
     kernel = Nystroem(
-        gamma=1 / x_train.shape[1], n_components=min(COMPONENTS, len(train)), random_state=0
+        gamma=1 / x_train.shape[1], n_components=min(COMPONENTS, len(x_train)), random_state=0
     )
     model = make_pipeline(StandardScaler(), kernel, Ridge(alpha=1.0)).fit(x_train, y_train)
     truth, found = torch.from_numpy(y_test), torch.from_numpy(model.predict(x_test))

@@ -67,9 +67,7 @@ class TextWindows(Dataset[tuple[Symbols, int]]):
         self.windows = windows
 
     def __len__(self) -> int:
-        if self.windows is not None:
-            return len(self.windows)
-        return len(self.symbols) - self.context
+        return len(self.symbols) - self.context if self.windows is None else len(self.windows)
 
     def __getitem__(self, index: int) -> tuple[Symbols, int]:
         start, skip = Window(index, 0) if self.windows is None else self.windows[index]

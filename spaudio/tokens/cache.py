@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -44,7 +43,8 @@ class FrameCache:
         cache = FrameCache(folder, front_end.cache_key, rate, front_end.extract, front_end.restore)
         floor = FloorFeatures(folder, rate)
         prepared = prepare(name, find, ..., stores=[cache, floor])
-        frames = cache.below(prepared.root)  # frames.frames(clip.path), frames.length(clip.path)
+        cache.root = prepared.root
+        cache.frames(clip.path), cache.length(clip.path)
         measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
 
     An entry belongs to an absolute path, size and modification time, so only clips that were added
@@ -61,6 +61,9 @@ class FrameCache:
             of one type and width. Several threads call it, each with torch on one thread.
         restore: From stored frames to those that `frames` returns, usually float32. It must be
             picklable where other processes read the cache.
+
+    Attributes:
+        root: Folder that `frames`, `length` and `entry` take relative paths to be below.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class FrameCache:
         text = json.dumps(header, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = Path(folder).absolute() / self.key
+        self.root = Path()
         self.sample_rate = sample_rate
         self._extract = extract
         self._restore = restore
@@ -94,7 +98,7 @@ class FrameCache:
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether there are no frames of the file as it is now."""
-        entry = self._entries.get(_name(file))
+        entry = self._entries.get(os.path.abspath(file))
         return entry is None or entry[2:] != (status.st_size, status.st_mtime_ns)
 
     def add(self, file: Path, status: os.stat_result, waveform: Frames) -> None:
@@ -111,7 +115,7 @@ class FrameCache:
             # The place is given by the index: a failed write may have left more data.
             self._data.seek(entry.start * frames[:1].nbytes)
             write_all(self._data, frames.data)
-            path = _name(file)
+            path = os.path.abspath(file)
             self._entries[path] = entry
             self._count += len(frames)
             self._pending.append({"path": path, "kind": kind, **entry._asdict()})
@@ -124,9 +128,9 @@ class FrameCache:
         with locked(self.folder.with_suffix(".lock")), one_thread():
             self._read()
             self._index.open(self._whole)
+            data = self.folder / "frames.bin"
+            data.touch()
             try:
-                data = self.folder / "frames.bin"
-                data.touch()
                 with data.open("r+b", buffering=0) as self._data:
                     try:
                         yield
@@ -153,7 +157,7 @@ class FrameCache:
                 if self.lacks(file, status):  # another process may have added it meanwhile
                     self.add(file, status, load_audio(file, self.sample_rate, silent_ok=True))
 
-    def frames(self, file: Path) -> npt.NDArray[Any]:
+    def frames(self, file: str | Path) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), as ``restore`` returns them.
 
         Raises:
@@ -162,35 +166,22 @@ class FrameCache:
         entry = self.entry(file)
         if self._map is None:
             assert self._kind is not None  # there is an entry
-            dtype, width = np.dtype(self._kind[0]), self._kind[1]
-            path, shape = self.folder / "frames.bin", (self._count, width)
-            self._map = np.memmap(path, dtype, "r", shape=shape)
+            path, (dtype, width) = self.folder / "frames.bin", self._kind
+            self._map = np.memmap(path, np.dtype(dtype), "r", shape=(self._count, width))
         return self._restore(self._map[entry.start : entry.start + entry.frames])
 
-    def length(self, file: Path) -> int:
-        """Returns the number of frames of a clip.
-
-        Raises:
-            DataError: If the clip is not in the cache.
-        """
+    def length(self, file: str | Path) -> int:
+        """Returns the number of frames of a clip; raises as `frames` does."""
         return self.entry(file).frames
 
-    def entry(self, file: Path) -> _Entry:
-        """Returns what the index holds about a clip.
-
-        Raises:
-            DataError: If the clip is not in the cache.
-        """
+    def entry(self, file: str | Path) -> _Entry:
+        """Returns what the index holds about a clip; raises as `frames` does."""
         try:
-            return self._entries[_name(file)]
+            return self._entries[os.path.abspath(self.root / file)]
         except KeyError:
             raise DataError(
                 f"no features of {file} in {self.folder}; prepare the data set again"
             ) from None
-
-    def below(self, root: Path) -> ClipFrames:
-        """Returns a view of the cache that is read by manifest paths, which are below ``root``."""
-        return ClipFrames(self, root)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what only writing needs; a memory map is opened again where it is read."""
@@ -217,31 +208,6 @@ class FrameCache:
                 return
             self._entries[path] = entry
             self._kind, self._count, self._whole = (dtype, width), stop, end
-
-
-@dataclass(frozen=True)
-class ClipFrames:
-    """Frames of a cache by the paths of a manifest.
-
-    Args:
-        cache: The cache, filled.
-        root: Folder that the paths are relative to.
-    """
-
-    cache: FrameCache
-    root: Path
-
-    def frames(self, path: str) -> Frames:
-        """Returns a clip's frames, (frames, width)."""
-        return self.cache.frames(self.root / path)
-
-    def length(self, path: str) -> int:
-        """Returns the number of frames of a clip."""
-        return self.cache.length(self.root / path)
-
-
-def _name(file: Path) -> str:
-    return os.path.abspath(file)
 
 
 @contextmanager

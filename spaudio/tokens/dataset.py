@@ -1,4 +1,4 @@
-"""From cached frames to batches of tokens: stacking, padding, and buckets of like length."""
+"""Datasets and batches of tokens: segments, padding, and buckets of similar length."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Batch(NamedTuple):
     """A padded batch of clips; a tuple, so that Accelerate can place it on a device.
 
     Args:
-        tokens: (batch, tokens, features), float; padding is zero. Of the waveform front-end the
-            features are samples, from one token to the next.
+        tokens: (batch, tokens, features), float; padding is zero. For the waveform front-end the
+            features are the samples of a token.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
-        labels: (batch,), class indices; of a multi-label set (batch, classes), float, 1 for each
-            class that the clip has, else 0.
+        labels: (batch,), class indices; for a multi-label set (batch, classes), float, 1 for
+            each class of the clip, else 0.
         clips: (batch,), index of each clip in its dataset.
     """
 
@@ -51,7 +51,7 @@ class Example:
 
     Args:
         tokens: (tokens, features).
-        label: Class index; of a multi-label set (classes,), see :func:`multi_hot`.
+        label: Class index; for a multi-label set (classes,), see :func:`multi_hot`.
         clip: Index of the clip in the dataset.
     """
 
@@ -69,11 +69,11 @@ def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
 
 @dataclass
 class SegmentConfig:
-    """How long clips are cut into segments, which are classified one by one.
+    """How long clips are cut into segments that are classified separately.
 
     Args:
-        seconds: Length of a segment; None takes clips whole.
-        hop: From one segment to the next, in seconds; None is the length.
+        seconds: Length of a segment; None keeps clips whole.
+        hop: Step between segments, in seconds; None is their length.
 
     Raises:
         ConfigError: If a value is not positive.
@@ -90,7 +90,7 @@ class SegmentConfig:
     def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
         """Returns start and stop, in frames, of each segment of a clip.
 
-        A rest is a segment of its own where at least half a hop of it is left, else it is dropped.
+        A remainder of at least half a hop is a segment of its own; a shorter one is dropped.
         """
         if self.seconds is None:
             return [(0, frames)]
@@ -103,18 +103,17 @@ class SegmentConfig:
 class TokenDataset(Dataset[Example]):
     """The clips of one split, whole or cut into segments, as tokens.
 
-    An item is asked for as ``(epoch, item)``: the random variation of an item is seeded by run
-    seed, epoch and item, so it does not depend on order, worker or process, and a resumed run draws
-    the same ones.
+    Items are indexed by ``(epoch, item)``. The augmentation of an item is seeded by run seed, epoch
+    and item, so that it does not depend on order, worker or process, and a resumed run repeats it.
 
     Args:
         clips: The split's clips.
         classes: Class names, in the order of the model's outputs.
         cache: Frames of the clips.
         front_end: Makes tokens from frames; its normaliser is fitted on the training split.
-        augment: Variations, for the training split; None elsewhere.
+        augment: Augmentation of the training split; None for other splits.
         seed: The run's seed.
-        segments: How clips are cut; by default they are not.
+        segments: How clips are cut; by default they are kept whole.
         multi_label: A clip may have several classes.
     """
 
@@ -156,7 +155,7 @@ class TokenDataset(Dataset[Example]):
         return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
     def frames(self, item: int) -> Frames:
-        """Returns the frames (frames, n_mels) of an item as the cache has them."""
+        """Returns the cached frames (frames, width) of an item."""
         index, start, stop = self._items[item]
         return self._cache.frames(self.clips[index].path)[start:stop]
 
@@ -177,14 +176,14 @@ class TokenDataset(Dataset[Example]):
         return Example(tokens, self.label(self.clips[clip]), clip)
 
     def label(self, clip: Clip) -> int | Frames:
-        """Returns the class index of a clip, or 0 and 1 for each class of a multi-label set."""
+        """Returns the label of a clip, as :class:`Example` has it."""
         if not self._multi_label:
             return self._class_index[clip.label]
         return multi_hot(clip.label, self._class_index)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Pads examples to the longest of them."""
+    """Pads examples to the length of the longest and joins them to a batch."""
     longest = max(len(example.tokens) for example in examples)
     features = examples[0].tokens.shape[1]
     tokens = np.zeros((len(examples), longest, features), dtype=np.float32)
@@ -201,21 +200,21 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 class BucketSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of clips of like length, so that little of a batch is padding.
+    """Batches of clips of similar length, to reduce padding.
 
-    Shuffled clips are cut into pools of many batches; each pool is sorted by length and cut into
-    batches, and all batches are shuffled again. The order depends on seed and epoch alone.
+    Shuffled clips are split into pools of many batches. Each pool is sorted by length and split into
+    batches, and all batches are shuffled. The order depends on seed and epoch only.
 
     Args:
         lengths: Tokens of each clip.
-        batch_size: Clips a batch.
-        shuffle: False for evaluation: all clips in order of length.
+        batch_size: Clips per batch.
+        shuffle: False, for evaluation, gives all clips in order of length.
         seed: The run's seed.
     """
 
-    POOL = 8  # batches; more leave less padding and make batches less random
+    POOL = 8  # batches per pool; more give less padding, but batches that are less random
 
-    # Accelerate reads both when it shares batches out to several processes.
+    # Accelerate reads this attribute.
     drop_last = False
 
     def __init__(
@@ -231,7 +230,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         return math.ceil(len(self.lengths) / self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order and variations come next."""
+        """Sets the epoch, which decides order and augmentation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

@@ -73,10 +73,10 @@ def test_a_preparation_decodes_each_clip_once_for_all_stores(
     prepared(tmp_path, stores)
     assert sorted(decoded) == [file.name for file in files]
     for store in stores:
-        frames = store.below(tmp_path)
+        store.root = tmp_path
         for file in files:
-            np.testing.assert_array_equal(frames.frames(file.name), expected(file))
-            assert frames.length(file.name) == len(expected(file))
+            np.testing.assert_array_equal(store.frames(file.name), expected(file))
+            assert store.length(file.name) == len(expected(file))
     # Only what was added or changed is decoded again, and all of it for other settings.
     decoded.clear()
     soundfile.write(files[0], 0.5 * np.sin(np.arange(900)), 8000)
