@@ -1,1 +1,1 @@
-"""Export: from a finished run to one file that needs nothing of ours to be run."""
+"""Export of a finished run to one file that runs without this package."""

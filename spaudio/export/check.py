@@ -1,4 +1,4 @@
-"""How far an exported model is from the original, on clips alone and in a padded batch."""
+"""Comparison of an exported model with the original, on single clips and padded batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spaudio.export.exported import Runner
 
 Waveform = NDArray[np.float32]
 
-_BATCH = 4  # clips; the exported filterbank holds its whole representation
+_BATCH = 4  # clips; the exported filterbank keeps all its outputs in memory
 
 
 def synthetic_clips(sample_rate: int, seconds: float, seed: int = 0) -> list[Waveform]:
-    """Chirps in noise, of many lengths: one sample, one hundredth, ... the whole of ``seconds``."""
+    """Returns chirps in noise, from one sample to ``seconds`` long."""
     rng = np.random.default_rng(seed)
     clips = []
     for share in (1.0, 0.0, 0.61, 0.01, 0.33, 0.17):
@@ -31,15 +31,15 @@ def synthetic_clips(sample_rate: int, seconds: float, seed: int = 0) -> list[Wav
 
 
 def measure_difference(predictor: Predictor, run: Runner, clips: Sequence[Waveform]) -> float:
-    """Runs clips through both, alone and in batches whose padding is not zero.
+    """Compares the outputs of both for single clips and for batches with non-zero padding.
 
     Args:
-        predictor: The original: the run's own front-end, normalisation and model, clip by clip.
+        predictor: The original model, which runs clip by clip.
         run: The exported model.
         clips: Waveforms (samples,) at the run's sample rate.
 
     Returns:
-        The largest absolute difference of a probability.
+        The largest absolute difference between probabilities.
     """
     worst = 0.0
     for start in range(0, len(clips), _BATCH):
@@ -52,9 +52,9 @@ def measure_difference(predictor: Predictor, run: Runner, clips: Sequence[Wavefo
 
 
 def pad(clips: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
-    """Joins waveforms to a batch (batch, samples) and their lengths.
+    """Pads waveforms to a batch (batch, samples) and returns it with their lengths.
 
-    What stands behind a clip is loud: a model that read it would not pass.
+    The padding is loud, so that a model that reads it fails the check.
     """
     lengths = torch.tensor([len(clip) for clip in clips])
     batch = torch.full((len(clips), int(lengths.max())), 0.7)

@@ -1,4 +1,4 @@
-"""An exported file, run as anyone would run it: ``torch.export`` or ONNX Runtime, on the CPU."""
+"""Runs an exported file by ``torch.export`` or ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_exported(path: Path) -> Runner:
         A function of waveforms (batch, samples) and lengths (batch,) that returns probabilities.
 
     Raises:
-        ConfigError: If the ending is another one, or ONNX Runtime is missing.
+        ConfigError: If the file has another suffix, or ONNX Runtime is missing.
     """
     if path.suffix == ".onnx":
         return _load_onnx(path)
@@ -41,7 +41,7 @@ def load_exported(path: Path) -> Runner:
             return probabilities
 
         return run
-    raise ConfigError(f"{path}: an exported model ends in .onnx or .pt2")
+    raise ConfigError(f"{path}: the name of an exported model ends in .onnx or .pt2")
 
 
 def _load_onnx(path: Path) -> Runner:
@@ -58,7 +58,7 @@ def _load_onnx(path: Path) -> Runner:
 
 
 def import_onnx(name: str) -> Any:
-    """Imports one of the packages of the extra ``export``.
+    """Imports a package of the extra ``export``.
 
     Raises:
         ConfigError: If it is not installed.
@@ -68,5 +68,5 @@ def import_onnx(name: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"format onnx needs {name}, which cannot be imported ({error}): "
-            "pip install 'spaudio[export]', or take --format pt2"
+            "pip install 'spaudio[export]', or use --format pt2"
         ) from error

@@ -1,6 +1,6 @@
 """A run's model with its front-end as one module: waveforms in, probabilities out.
 
-It is written for ``torch.export``: every shape follows from batch and samples without a branch.
+As ``torch.export`` requires, every shape follows from batch and samples without a branch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class WaveformClassifier(nn.Module):
     """Front-end, classifier and softmax of a run, on the CPU.
 
     Args:
-        predictor: Of the run; its modules are copied.
+        predictor: Predictor of the run; its modules are copied.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -26,18 +26,20 @@ class WaveformClassifier(nn.Module):
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
-            value.data = value.data.contiguous().clone()  # views of larger storage are saved badly
+            value.data = (
+                value.data.contiguous().clone()
+            )  # torch.export saves the whole storage of a view
 
     @property
     def max_samples(self) -> int | None:
-        """Most samples that the model's positions reach, or None where there is no limit."""
+        """Largest number of samples that the model's positions allow; None if unlimited."""
         learned = self.model.encoder.learned
         if learned is None:
             return None
         return (len(learned.weight) - 1) * self.front_end.config.token_samples - 1
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Classifies.
+        """Classifies a padded batch of waveforms.
 
         Args:
             waveform: (batch, samples), float, mono, at the run's sample rate, full scale at 1.0.

@@ -1,4 +1,4 @@
-"""Writes a finished run's model as ONNX or as a ``torch.export`` program, and checks it."""
+"""Exports a run's model as ONNX or as a ``torch.export`` program, and checks the file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
 
-#: An exported model that is further off than this is not kept. Sums in another order differ by
-#: about 1e-6; a frame that is rounded to float16 the other way for that adds a little.
+#: Largest accepted difference of a probability. Another order of summation gives about 1e-6, and
+#: more where it rounds a frame to the neighbouring float16 value.
 TOLERANCE = 1e-3
 
 _BACKEND = "SPAUDIO_FILTER_BACKEND"
@@ -31,12 +31,12 @@ _BACKEND = "SPAUDIO_FILTER_BACKEND"
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """Result of an export.
 
     Args:
         path: The file.
-        difference: Largest absolute difference of a probability between it and the original.
-        clips: Clips that it was measured on.
+        difference: Largest absolute difference of its probabilities from the original's.
+        clips: Number of clips that were compared.
     """
 
     path: Path
@@ -56,17 +56,18 @@ def export_run(
     """Exports the best model of a run with its front-end.
 
     The file takes ``waveform`` (batch, samples), float32, mono at the run's sample rate, and
-    ``lengths`` (batch,), int64, and gives ``probabilities`` (batch, classes); batch and samples are
-    free. Class names and sample rate go with it as JSON. It appears only once it has been checked.
+    ``lengths`` (batch,), int64, and returns ``probabilities`` (batch, classes); batch and samples
+    may be of any size. The file includes class names and sample rate as JSON. It appears only after
+    it has passed the check.
 
     Args:
         run: The run's folder.
         form: ``"onnx"`` or ``"pt2"``.
         output: None writes ``model.onnx`` or ``model.pt2`` into the run's folder.
-        clips: Audio files or folders on which it is checked, beside synthetic sounds.
+        clips: Audio files or folders to check it on, in addition to synthetic sounds.
 
     Returns:
-        Path and measured difference.
+        Path and largest difference.
 
     Raises:
         AudioError: If a clip of ``clips`` cannot be used.
@@ -102,7 +103,7 @@ def export_run(
 
 
 def trace(module: WaveformClassifier) -> ExportedProgram:
-    """Traces the model with free batch and samples, and without operators of ours."""
+    """Traces the model with dynamic batch and samples, and without custom operators."""
     hop = module.front_end.config.token_samples
     example = pad(synthetic_clips(hop, 3.0)[:3])  # three clips of up to three tokens
     shapes = {
@@ -114,7 +115,7 @@ def trace(module: WaveformClassifier) -> ExportedProgram:
 
 
 def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
-    """Writes the program in the format that the path's ending tells."""
+    """Writes the program in the format given by the path's suffix."""
     text = json.dumps(facts)
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={FACTS: text})
@@ -134,7 +135,7 @@ def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
 
 
 def _facts(predictor: Predictor, run: Path) -> dict[str, Any]:
-    """What a user of the file needs to know."""
+    """Returns what a user of the file needs to know."""
     return {
         "classes": list(predictor.inputs.classes),
         "sample_rate": predictor.sample_rate,
@@ -144,7 +145,7 @@ def _facts(predictor: Predictor, run: Path) -> dict[str, Any]:
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
-    """The audio files that the paths name.
+    """Returns the audio files that the paths name.
 
     Raises:
         AudioError: If a folder holds none or cannot be listed.
@@ -156,14 +157,14 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _windows(predictor: Predictor, path: Path) -> list[Any]:
-    """The windows of a file, as the predictor cuts them."""
+    """Returns the windows of a file, as the predictor cuts them."""
     pieces = stream_audio(path, predictor.sample_rate)
     return list(cut_windows(pieces, predictor.window_samples))
 
 
 @contextmanager
 def _reference_filters() -> Iterator[None]:
-    """Has filterbanks computed by their definition: plain convolutions, which any runtime knows."""
+    """Makes filterbanks use plain convolutions, which every runtime supports."""
     before = os.environ.get(_BACKEND)
     os.environ[_BACKEND] = "reference"
     try:
@@ -177,7 +178,7 @@ def _reference_filters() -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keeps a logger's warnings, of packages that are not needed here, off the terminal."""
+    """Suppresses a logger's warnings about optional packages."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Augmentation, and how it acts on log-mel frames. All draws are from the caller's generator."""
+"""Augmentation settings, and augmentation of log-mel frames; the caller passes the generator."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Frames = npt.NDArray[np.float32]
 
 @dataclass
 class AugmentConfig:
-    """How strongly training clips are varied; a zero turns a variation off.
+    """Strength of each random variation of training clips; zero turns it off.
 
     Args:
-        gain: Standard deviation of a level added to all bands, in nats of power.
-        tilt: Standard deviation of each of three smooth curves over the bands (half, one and one
-            and a half cosine periods), in nats of power: a random equaliser.
-        warp: Largest relative stretch of the mel axis, which imitates another vocal-tract length
+        gain: Standard deviation of the level change of a clip, in nats of power.
+        tilt: Standard deviation of each component of a random equalizer, in nats of power. Its
+            curve over the bands is the sum of half, one and one and a half cosine periods.
+        warp: Largest relative stretch of the mel axis, as by another vocal-tract length
             (Jaitly & Hinton 2013, vocal tract length perturbation).
         tempo: Largest relative change of duration, by interpolating frames.
         time_shift: Largest shift, as a share of the clip; the edge frame fills the gap.
         roll: Largest circular shift, as a share of the clip; 1 starts anywhere.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
-        time_mask: Largest width of one, as a share of the clip.
+        time_mask: Largest width of a time mask, as a share of the clip.
         mel_masks: SpecAugment: number of masks along the bands.
-        mel_mask: Largest width of one, in bands.
-        noise: Largest level of added white noise, as a share of the clip's root mean square; of
-            waveforms alone.
+        mel_mask: Largest width of a band mask, in bands.
+        noise: Largest level of added white noise, as a share of the clip's root mean square; for
+            waveforms only.
         mixup: Share of the training batches in which clips are added in pairs; see
             :class:`spaudio.train.mixing.Mixing`.
         cutmix: Share of the training batches in which clips exchange a span.
@@ -69,13 +69,12 @@ class AugmentConfig:
 
 
 class Augment:
-    """Applies the variations of a config to the frames of one clip.
+    """Augments the log-mel frames of one clip.
 
-    What imitates another recording acts on raw log-mel frames (``vary``); masks act after the
-    normalisation (``mask``), where zero is the mean.
+    :meth:`vary` acts before the normalisation. :meth:`mask` acts after it, where zero is the mean.
 
     Args:
-        config: The settings; those in ``ignored`` cannot act on log-mel frames.
+        config: The settings; those named in ``ignored`` do not apply to log-mel frames.
     """
 
     ignored: ClassVar[tuple[str, ...]] = ("noise",)
@@ -123,7 +122,7 @@ class Augment:
 
 
 def interpolate(frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:
-    """Reads rows at fractional positions, linearly; positions beyond the ends read the end rows."""
+    """Interpolates rows linearly at fractional positions; positions are clipped to the ends."""
     positions = np.clip(positions, 0, len(frames) - 1)
     lower = positions.astype(np.int64)
     upper = np.minimum(lower + 1, len(frames) - 1)
@@ -135,7 +134,7 @@ def interpolate(frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:
 def tilt_curve(
     positions: npt.NDArray[np.floating], spread: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Draws a smooth curve over positions from 0 to 1: half, one and one and a half cosines."""
+    """Draws a smooth curve: the sum of half, one and one and a half cosine periods over [0, 1]."""
     curve = np.zeros(len(positions))
     for order, weight in enumerate(rng.normal(0, spread, size=3), start=1):
         curve += weight * np.cos(np.pi * order * positions)
@@ -143,7 +142,7 @@ def tilt_curve(
 
 
 def stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Draws a stretch of up to ``widest`` positions inside ``length``."""
+    """Draws start and stop of a span of at most ``widest`` positions within ``length``."""
     width = int(rng.uniform(0, widest + 1))
     start = int(rng.integers(0, max(1, length - width + 1)))
     return start, start + width

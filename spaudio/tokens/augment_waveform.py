@@ -1,4 +1,4 @@
-"""Augmentation of waveforms: what the settings of :mod:`spaudio.tokens.augment` do to samples."""
+"""Augmentation of waveforms by the settings of :mod:`spaudio.tokens.augment`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from spaudio.tokens.scales import hz_to_mel
 
 
 class WaveformAugment(Augment):
-    """Applies the variations of a config to the samples of one clip, cut into hops.
+    """Augments the samples of one clip, cut into hops.
 
-    The settings mean what they mean for log-mel frames, and are drawn in the same way: ``gain``
-    and ``tilt`` are nats of power, here by a factor and by an equaliser over the clip's spectrum;
-    ``time_shift`` and the masks of ``time_masks`` are filled with silence; ``mel_masks`` are bands
-    that are filtered out, ``mel_mask`` counts their width in bands of the front-end's number of
-    filters. ``tempo`` resamples, so that pitch and formants move with the duration (Ko et al. 2015,
-    "Audio augmentation for speech recognition"); ``warp`` has no counterpart and is
-    ignored. ``noise`` is added white.
+    The settings have the units and distributions that they have for log-mel frames. ``gain`` is a
+    factor, ``tilt`` an equalizer over the clip's spectrum. ``time_shift`` and ``time_masks`` fill
+    with silence. ``mel_masks`` filters bands out; a band is one of ``bands`` equal parts of the mel
+    axis. ``tempo`` resamples, which changes pitch and formants with the duration (Ko et al. 2015,
+    "Audio augmentation for speech recognition"). ``noise`` adds white noise. ``warp`` is ignored.
 
     Args:
         config: The settings.
@@ -70,7 +68,7 @@ class WaveformAugment(Augment):
         return cut(wave, self._hop)
 
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Silences random stretches of time, and filters random bands out."""
+        """Sets random spans of time to zero, and filters random bands out."""
         config = self.config
         if not (config.time_masks or config.mel_masks):
             return frames
@@ -90,13 +88,13 @@ class WaveformAugment(Augment):
 
 @lru_cache(maxsize=256)
 def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
-    """Returns where each bin of a clip's spectrum lies on the mel scale, from 0 to 1."""
+    """Returns the position of each bin of a clip's spectrum on the mel scale, from 0 to 1."""
     mel = hz_to_mel(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
     return np.asarray(mel / hz_to_mel(sample_rate / 2))
 
 
 def _equalise(wave: Frames, gains: npt.NDArray[np.floating]) -> Frames:
-    """Weighs the bins of a waveform's spectrum."""
+    """Multiplies the spectrum of a waveform by gains."""
     size = _fast(len(wave))
     spectrum = scipy.fft.rfft(wave, size) * gains.astype(np.float32)
     weighed: Frames = scipy.fft.irfft(spectrum, size)[: len(wave)]
@@ -104,5 +102,5 @@ def _equalise(wave: Frames, gains: npt.NDArray[np.floating]) -> Frames:
 
 
 def _fast(samples: int) -> int:
-    """Returns the next length whose Fourier transform is fast: a prime one takes many times it."""
+    """Returns the next length with a fast Fourier transform; a prime one is many times slower."""
     return int(scipy.fft.next_fast_len(samples, real=True))

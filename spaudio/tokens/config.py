@@ -41,14 +41,13 @@ class WaveformConfig:
     Args:
         num_filters: Number of filters.
         kernel: Length of a filter, in seconds.
-        stride: Step between computed filter outputs, in samples; it divides the hop. None takes
-            the largest divisor up to 4, at a quarter of the cost. The pooled envelope needs no
-            sample-exact output, but a steady tone at a multiple of half of the strided rate
-            (at 16 kHz: of 2 kHz) is rectified at a few phases only.
+        stride: Step between computed filter outputs, in samples; must divide the hop. None takes
+            the largest divisor up to 4; a stride of 4 costs a quarter. A steady tone at a multiple
+            of half the strided rate (of 2 kHz at 16 kHz) is then sampled at few phases only.
         pooling: ``"mean"`` or, as in Sainath et al. 2015, ``"max"``.
         init: ``"random"``, ``"gammatone"`` or ``"mel"``: the kernels before training.
         log_offset: Added before the logarithm, so that silence and its gradient stay finite.
-            Waveforms come in at a root mean square of about 1.
+            Waveforms have a root mean square of about 1.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -80,7 +79,8 @@ class TokenConfig:
         front_end: ``"spectrogram"`` (log-mel frames) or ``"waveform"`` (a learned filterbank).
         window: Length of a frame's window, in seconds.
         hop: Step between frames, in seconds.
-        f_min: Lower edge of the lowest band, in Hz. Of a learned filterbank: before training.
+        f_min: Lower edge of the lowest band, in Hz. For a learned filterbank, the value before
+            training; the recipes set 50.
         f_max: Upper edge of the highest band, in Hz; None is half of the sample rate.
         stack: Frames per token.
         stem: ``"none"`` concatenates the frames of a token, ``"conv"`` sends them through

@@ -202,8 +202,8 @@ def collate(examples: Sequence[Example]) -> Batch:
 class BucketSampler(Sampler[list[tuple[int, int]]]):
     """Batches of clips of similar length, to reduce padding.
 
-    Shuffled clips are split into pools of many batches. Each pool is sorted by length and split into
-    batches, and all batches are shuffled. The order depends on seed and epoch only.
+    Shuffled clips are split into pools of many batches. Each pool is sorted by length and split
+    into batches, and all batches are shuffled. The order depends on seed and epoch only.
 
     Args:
         lengths: Tokens of each clip.

@@ -1,8 +1,8 @@
 """The front-end: waveforms to normalised, padded tokens.
 
-One object serves all who need it. The cache stores what :meth:`FrontEnd.extract` returns;
-training and prediction make tokens from it (:meth:`FrontEnd.restore`, the normaliser,
-:func:`stack_frames`); export runs :meth:`FrontEnd.forward`, which does the same on a padded batch.
+The cache stores the result of :meth:`FrontEnd.extract`. Training and prediction turn it into tokens
+by :meth:`FrontEnd.restore` and :meth:`FrontEnd.tokens`. Export uses :meth:`FrontEnd.forward`, which
+does all of this on a padded batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FrontEnd(nn.Module):
 
     Args:
         config: The settings.
-        normaliser: Fitted on a training split; needed for tokens, but not for frames.
+        normaliser: Fitted on the training split; needed for tokens, not for frames.
     """
 
     def __init__(self, config: TokenConfig, normaliser: Normaliser | None = None) -> None:
@@ -43,17 +43,17 @@ class FrontEnd(nn.Module):
 
     @property
     def title(self) -> str:
-        """What a progress bar calls the frames."""
+        """Name of the frames, for a progress bar."""
         raise NotImplementedError
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """Every setting that changes what :meth:`extract` returns."""
+        """The settings that change the result of :meth:`extract`."""
         raise NotImplementedError
 
     @abstractmethod
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
-        """Returns the frames (frames, width) of a waveform (samples,), as the cache stores them."""
+        """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
 
     @staticmethod
     @abstractmethod
@@ -65,7 +65,7 @@ class FrontEnd(nn.Module):
         """Returns a normaliser fitted on restored frames of the training split."""
 
     def learned_part(self) -> WaveformFrontEnd | None:
-        """Builds the part that is trained with the model, or None where there is none."""
+        """Builds the part that is trained with the model; None if there is none."""
         return WaveformFrontEnd(self.config) if self.config.learned else None
 
     def normalise(self, frames: Frames) -> Frames:
@@ -95,7 +95,7 @@ class FrontEnd(nn.Module):
         """
         hop, stack, token = self.config.hop_samples, self.config.stack, self.config.token_samples
         samples = waveform.shape[1]
-        # One token more than the longest clip has: export takes a length that may be 1 for fixed.
+        # One more token than needed: torch.export would treat a length that can be 1 as constant.
         tokens = samples // token + 2
         waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
         frames = self._frames(waveform, tokens * stack)
@@ -118,8 +118,8 @@ class FrontEnd(nn.Module):
 class SpectrogramFrontEnd(FrontEnd):
     """Log-mel frames.
 
-    They are stored as float16: their values lie within about ±20, where its step of at most 0.016
-    is far below the spread of any band.
+    They are stored as float16. Their values lie within about ±20, where a float16 step of at most
+    0.016 is far below the standard deviation of any band.
     """
 
     title = "log-mel frames"
@@ -170,9 +170,9 @@ class SpectrogramFrontEnd(FrontEnd):
 
 
 class SampleFrontEnd(FrontEnd):
-    """Samples, cut into hops, for a front-end that is learned with the model.
+    """Samples, cut into hops, for a front-end that is trained with the model.
 
-    They are stored with 16 bits, which loses nothing of 16-bit audio at the wanted rate.
+    They are stored as int16, which is lossless for 16-bit audio at the same sample rate.
     """
 
     title = "waveforms"
@@ -215,11 +215,11 @@ class SampleFrontEnd(FrontEnd):
 
 
 def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) -> FrontEnd:
-    """Builds the front-end that ``config.front_end`` names.
+    """Builds the front-end named by ``config.front_end``.
 
     Args:
         config: The settings.
-        normaliser: Of the front-end's kind, or None where only frames are needed.
+        normaliser: Of the matching class; None if only frames are needed.
     """
     if config.learned:
         return SampleFrontEnd(config, normaliser)
@@ -250,7 +250,7 @@ def cut(waveform: Frames, hop_samples: int) -> Frames:
 
     Returns:
         (frames, hop_samples), where frames = 1 + samples // hop_samples as for log-mel frames; the
-        rest of the last one is zero.
+        last one is filled with zeros.
     """
     frames = 1 + len(waveform) // hop_samples
     padded = np.zeros(frames * hop_samples, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the filters of the waveform front-end are before training: noise, gammatone or mel."""
+"""Initial filters of the waveform front-end: noise, gammatone or mel."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Kernels = npt.NDArray[np.float64]
 def initial_kernels(
     init: str, filters: int, taps: int, sample_rate: int, f_min: float, f_max: float
 ) -> Tensor:
-    """Makes the kernels of a bank, in order of frequency, each of unit energy.
+    """Returns the initial kernels of a bank in order of frequency, each of unit energy.
 
-    Unit energy lets white noise through each filter at its own level, and makes taps of the size
-    that a learning rate of about 1e-3 moves in small steps.
+    With unit energy, white noise keeps its level in each filter, and taps are large compared with
+    the steps of a learning rate of about 1e-3.
 
     Args:
         init: ``"random"`` (white Gaussian taps, drawn from torch's generator), ``"gammatone"``
@@ -44,12 +44,12 @@ def initial_kernels(
 
 
 def gammatone(filters: int, taps: int, sample_rate: int, f_min: float, f_max: float) -> Kernels:
-    """Impulse responses of fourth-order gammatone filters, reversed in time.
+    """Returns impulse responses of fourth-order gammatone filters, reversed in time.
 
     t^3 exp(-2 pi b t) cos(2 pi f t) with b = 1.019 ERB(f) (Patterson et al. 1992, "Complex sounds
     and auditory images"), cut off after ``taps`` samples; the centres are equally spaced in ERB
-    rate between the edges, which are not among them. A low filter rings longer than 25 ms: cut
-    off, it is wider than its ear-like model.
+    rate strictly between the edges. Low filters ring longer than 25 ms; truncation widens their
+    bandwidth.
     """
     lower, upper = hz_to_erb_rate([f_min, f_max]).tolist()
     edges = erb_rate_to_hz(np.linspace(lower, upper, filters + 2))
@@ -61,10 +61,10 @@ def gammatone(filters: int, taps: int, sample_rate: int, f_min: float, f_max: fl
 
 
 def mel_triangles(filters: int, taps: int, sample_rate: int, f_min: float, f_max: float) -> Kernels:
-    """Symmetric kernels whose power response is closest to the triangles of a mel spectrogram.
+    """Returns symmetric kernels whose power responses approximate mel triangles.
 
-    The middle ``taps`` samples of the inverse Fourier transform of each triangle's root: of all
-    kernels of that length they have the least squared error of the (zero-phase) response.
+    A kernel is the middle ``taps`` samples of the inverse Fourier transform of a triangle's square
+    root, which minimizes the squared error of the zero-phase response.
     """
     edges = mel_edges(filters, f_min, f_max)[:, None]
     size = 1 << (8 * taps).bit_length()

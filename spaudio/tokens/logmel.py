@@ -14,15 +14,15 @@ from spaudio.tokens.config import TokenConfig
 class LogMel(nn.Module):
     """Waveform to log-mel frames, with torchaudio's mel spectrogram.
 
-    Slaney-style mel scale and area normalisation with centred frames and zero padding, which are
-    librosa's defaults, so that ``log(librosa.feature.melspectrogram(...) + log_offset)`` is equal
-    to float tolerance (tested).
+    Slaney-style mel scale and area normalisation with centred frames and zero padding, as in
+    librosa: ``log(librosa.feature.melspectrogram(...) + log_offset)`` is equal
+    within float tolerance.
 
     Args:
         config: The settings; those of the learned front-end are not read.
 
     Raises:
-        ConfigError: If torchaudio cannot be imported beside this torch.
+        ConfigError: If torchaudio cannot be imported with this torch.
     """
 
     def __init__(self, config: TokenConfig) -> None:
@@ -30,7 +30,7 @@ class LogMel(nn.Module):
         self.config = config
         self.spectrogram = _torchaudio().transforms.MelSpectrogram(
             sample_rate=config.sample_rate,
-            n_fft=1 << (config.window_samples - 1).bit_length(),  # the next power of two,
+            n_fft=1 << (config.window_samples - 1).bit_length(),  # the next power of two
             win_length=config.window_samples,
             hop_length=config.hop_samples,
             f_min=config.f_min,
@@ -56,10 +56,10 @@ class LogMel(nn.Module):
 
 
 def _torchaudio() -> Any:
-    """Imports torchaudio, or says in one line why it cannot be and what to do.
+    """Imports torchaudio; a failure becomes a one-line error with a remedy.
 
-    torchaudio holds compiled code for one CUDA runtime; beside a torch that was built for another
-    one its import fails with an OSError or RuntimeError deep inside the loader.
+    torchaudio is compiled for one CUDA runtime. With a torch built for another, its import raises
+    an OSError or RuntimeError.
     """
     try:
         import torchaudio

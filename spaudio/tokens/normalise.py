@@ -1,7 +1,7 @@
-"""Normalisation by the training split or by each clip: of log-mel bands, or of a waveform's level.
+"""Normalisation of log-mel bands or of a waveform's level, by the training split or by clip.
 
-The formulas are written once, for a NumPy array of one clip and for a padded torch batch alike. The
-caller passes how a mean over a clip is taken, which is all that differs.
+The same code serves a NumPy array of one clip and a padded torch batch; they differ only in the
+function that takes the mean over a clip, which the caller passes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
-# A band that never moves (e.g. above the audio's band limit) must not be amplified to noise.
+# A constant band, such as one above the audio's bandwidth, must not be amplified to noise.
 LEAST_VARIANCE = 1e-4
-LEAST_RMS = 1e-4  # -80 dB relative to full scale: a clip of dither must not be amplified either
+LEAST_RMS = 1e-4  # -80 dB relative to full scale; dither must not be amplified either
 
 
 def frame_mean(frames: Frames) -> Frames:
@@ -40,8 +40,8 @@ class BandNormaliser:
     Args:
         mode: ``"global"``, ``"clip"`` or ``"clip_std"``; see
             :class:`spaudio.tokens.config.TokenConfig`.
-        mean: (n_mels,), the training split's; not used by ``clip``.
-        std: (n_mels,), the training split's standard deviation of what is left.
+        mean: (n_mels,), of the training split; used by ``global`` only.
+        std: (n_mels,), standard deviation of the training split after the mean is subtracted.
     """
 
     mode: str
@@ -50,7 +50,7 @@ class BandNormaliser:
 
     @classmethod
     def fit(cls, mode: str, training_clips: Iterable[Frames]) -> BandNormaliser:
-        """Measures mean and standard deviation on the training split.
+        """Computes mean and standard deviation of the training split.
 
         Args:
             mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
@@ -93,11 +93,11 @@ class LevelNormaliser:
     """Maps waveforms to a root mean square of about 1.
 
     ``global`` divides by the training split's root mean square, the other modes by each clip's own.
-    The learned front-end, which computes the bands, normalises these by itself.
+    The learned front-end normalises its own bands.
 
     Args:
         mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
-        rms: The training split's.
+        rms: Root mean square of the training split.
     """
 
     mode: str
@@ -105,7 +105,7 @@ class LevelNormaliser:
 
     @classmethod
     def fit(cls, mode: str, training_clips: Iterable[Frames]) -> LevelNormaliser:
-        """Measures the level of the training split.
+        """Computes the level of the training split.
 
         Args:
             mode: ``"global"``, ``"clip"`` or ``"clip_std"``.

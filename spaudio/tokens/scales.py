@@ -1,4 +1,4 @@
-"""Scales of pitch, in numpy: mel, and the ERB rate of auditory filters."""
+"""Frequency scales: mel, and the ERB rate of auditory filters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-# Slaney's Auditory Toolbox (1998): linear below 1 kHz, 27 steps to a factor of 6.4 above.
+# Slaney's Auditory Toolbox (1998): linear below 1 kHz, above it 27 steps per factor of 6.4.
 _HZ_PER_MEL = 200 / 3
 _KNEE_HZ = 1000.0
 _LOG_STEP = math.log(6.4) / 27
@@ -53,7 +53,7 @@ def mel_edges(bands: int, f_min: float, f_max: float) -> Numbers:
     """Returns the edges and centres in Hz of bands that are equally wide in mel.
 
     Args:
-        bands: Number of bands, each of which reaches from its left to its right neighbour's centre.
+        bands: Number of bands; each spans from the centre below to the centre above.
         f_min: Lower edge of the lowest band, in Hz.
         f_max: Upper edge of the highest band, in Hz.
 

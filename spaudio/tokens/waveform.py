@@ -1,4 +1,4 @@
-"""Tokens from raw samples, learned from scratch: the waveform front-end."""
+"""The waveform front-end: a filterbank on samples, trained with the model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from spaudio.tokens.normalise import LEAST_VARIANCE
 
 
 class WaveformFrontEnd(nn.Module):
-    """A bank of FIR filters over the waveform, rectified, pooled over a window, log-compressed.
+    """A bank of FIR filters, followed by rectification, pooling over a window and a logarithm.
 
     After Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw
-    Waveform CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254), whose time
-    convolution pools by the maximum; here the mean over a log-mel frame's window is the default.
-    The frames are then normalised, as log-mel frames are, and projected by the model.
+    Waveform CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254), which pools
+    by the maximum; here the default is the mean over the window of a log-mel frame. The frames are
+    then normalised like log-mel frames and projected by the model.
 
-    Frame i pools the filters' outputs at samples i * hop - window/2 up to i * hop + window/2; the
-    filters being centred, it sees half a kernel more on either side, and zeros beyond the clip.
-    A clip gives the same tokens alone and padded in a batch.
+    Frame i pools the filters' outputs at samples i * hop - window/2 up to i * hop + window/2.
+    As filters are centred, it depends on half a kernel more on either side; samples beyond the clip
+    are zero. A clip gives the same tokens alone and padded in a batch.
 
     Cost per second of audio: sample_rate / stride * taps * filters multiplications, and as many
-    again for the gradient: 0.06 G each at 16 kHz by default (0.26 G at stride 1), 16 M at 8 kHz.
+    for the gradient: 0.06 G each at 16 kHz by default (0.26 G at stride 1), 16 M at 8 kHz.
 
     Args:
-        config: The settings; those of the spectrogram are not read. ``normalise`` says what is
-            subtracted from each filter's log output, and what it is divided by.
+        config: The settings; those of the spectrogram are not read. ``normalise`` applies to the
+            log output of each filter.
     """
 
     def __init__(self, config: TokenConfig) -> None:
@@ -60,9 +60,8 @@ class WaveformFrontEnd(nn.Module):
             padding_mask: Boolean (batch, tokens), True where a token is padding.
 
         Returns:
-            (batch, tokens, stack * num_filters); padding is zero. The padding mask stays as it is.
-            Where the clip ends within its last token, the frames that fill the token are those
-            of the silence after it.
+            (batch, tokens, stack * num_filters); padding is zero. A last token that the clip
+            does not fill contains frames of silence.
 
         Raises:
             ConfigError: If the tokens are not ``stack`` hops wide.
@@ -97,7 +96,7 @@ class WaveformFrontEnd(nn.Module):
         pooled = config.pooled * stride
         left = pooled // 2 + taps // 2
         length = samples.shape[2] - hop + pooled - stride + taps
-        # Half precision would round the samples to 50 dB, and the logarithm shows what is soft.
+        # In half precision the rounding noise is at -50 dB, which the logarithm would amplify.
         with torch.autocast(device_type=tokens.device.type, enabled=False):
             padded = F.pad(samples, (left, max(0, length - left - samples.shape[2])))
             outputs = self.filters(padded[..., :length]).relu()
@@ -109,7 +108,7 @@ class WaveformFrontEnd(nn.Module):
 
     @torch.no_grad()
     def fit_normaliser(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Measures ``mean`` and ``std`` with the filters as they are, before training.
+        """Computes ``mean`` and ``std`` with the initial filters, before training.
 
         Args:
             batches: ``tokens, padding_mask`` of clips of the training split.
@@ -135,7 +134,7 @@ class WaveformFrontEnd(nn.Module):
 
     @torch.no_grad()
     def centre_frequencies(self, n_fft: int = 8192) -> Tensor:
-        """Returns where each filter's response is largest, in Hz, (num_filters,)."""
+        """Returns the frequency of each filter's largest response, in Hz, (num_filters,)."""
         size = max(n_fft, self.config.taps)
         response: Tensor = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
         return response.argmax(dim=1) * (self.config.sample_rate / size)
