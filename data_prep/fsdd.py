@@ -29,7 +29,7 @@ LABELS = tuple(str(digit) for digit in range(10))
 #: The README of the data set: recordings 0 to 4 of each speaker and digit are the test set.
 TEST_INDICES = range(5)
 
-_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z]\w*?)_(?P<index>[0-9]+)\.wav", re.I)
+_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z]\w*?)_(?P<index>[0-9]+)\.(wav|flac)", re.I)
 
 
 def prepare(
@@ -77,7 +77,7 @@ def prepare(
 def _recordings(folder: Path) -> tuple[Path, list[str]]:
     """Returns the folder that holds recordings, at most two levels down, and their names."""
     for root in (folder / "recordings", *sorted(folder.glob("*/recordings")), folder):
-        names = sorted(p.name for p in root.glob("*") if p.suffix.lower() == ".wav")
+        names = sorted(p.name for p in root.glob("*") if p.suffix.lower() in (".wav", ".flac"))
         if names:
             return root, names
     raise DataError(
