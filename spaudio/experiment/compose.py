@@ -23,7 +23,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.settings import (
@@ -36,7 +41,7 @@ from spaudio.experiment.settings import (
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
-_EXPECTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 MOST_RUNS = 10_000  # of a sweep
 _FEW = 12  # names that a message lists even where one is near
 
@@ -192,6 +197,8 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
 
 def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
     lines = [override.input_line or "" for override in overrides]
+    # The names in `cluster_options` are free, which Hydra takes for adding settings.
+    lines = [re.sub(r"^(?=cluster_options[.=])", "++", line) for line in lines]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
             return hydra.compose("config", [SEARCH_PATH, *lines])
@@ -213,12 +220,12 @@ def _unknown_choice(error: MissingConfigException) -> ConfigError:
 def _explained(recipe: Path, overrides: Sequence[Override], error: HydraException) -> ConfigError:
     """Says which override is wrong, and what is expected instead."""
     cause = error.__cause__
-    if isinstance(cause, ConfigAttributeError):
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in ("filter", "tokens", "model")]
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):
-        expected = re.search(r"converted to (\w+)", str(cause))
+        expected = re.search(r"(?:converted to|not a valid) (\w+)", str(cause))
         wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"
         key = str(cause.full_key)
         keys = {o.key_or_group: o.input_line for o in overrides}

@@ -360,7 +360,7 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     own = [(str(key), Any, _default(value)) for key, value in literal.items() if key not in known]
     schema = make_dataclass(kind.__name__, own, bases=(kind,))
     name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
-    if name not in FILTERS:
+    if not isinstance(name, str) or name not in FILTERS:
         raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
     try:
         config = OmegaConf.structured(schema)
