@@ -1,4 +1,4 @@
-"""The house: data flows one way, and each file stays readable."""
+"""The rooms: data flows one way, and the filters need torch alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room may import what stands before it; `errors` and `version` are the ground they stand on.
 ORDER = ["errors", "version", "io", "audio", "text", "tokens", "filters", "model", "train",
          "report", "experiment", "export"]  # fmt: skip
+# A file of the same name in two rooms: one idea, seen from each.
+SHARED = {"config.py", "generate.py", "language.py"}
 FREE = {"bench", "cli"}  # stand outside the flow: they may use any room, and no room uses them
 
 
@@ -41,14 +43,13 @@ def test_every_room_has_its_place_in_the_order() -> None:
     assert rooms <= set(ORDER) | FREE | {"conf"}
 
 
-def test_one_idea_one_file() -> None:
-    long = {
-        str(file.relative_to(ROOT)): count
-        for folder in ("spaudio", "data_prep", "recipes")
-        for file in (ROOT / folder).rglob("*.py")
-        if (count := len(file.read_text(encoding="utf-8").splitlines())) > 320
-    }
-    assert not long
+def test_a_file_name_occurs_in_one_room() -> None:
+    """So that it says by itself what is in the file."""
+    rooms: dict[str, list[str]] = {}
+    for file in (ROOT / "spaudio").rglob("*.py"):
+        if file.name not in ("__init__.py", "__main__.py"):
+            rooms.setdefault(file.name, []).append(str(file.parent.relative_to(ROOT)))
+    assert {name for name, found in rooms.items() if len(found) > 1} <= SHARED, rooms
 
 
 def test_recipes_hold_no_logic() -> None:

@@ -15,32 +15,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from omegaconf import OmegaConf
+import yaml
 
 from spaudio import cli
-from spaudio.experiment.main import main
+from spaudio.experiment.entry import main
+from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 
-ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., str]
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
+def command(tmp_path: Path, run_recipe: RunRecipe) -> Command:
     """Runs a recipe, which must end with code 1, and returns its one line of error."""
 
     def run(recipe: str, *overrides: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["run.py", *overrides])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(str(ROOT / "recipes" / recipe / "run.py"))
-        assert ended.value.code == 1
-        lines = capsys.readouterr().err.splitlines()
-        (error,) = [line for line in lines if line.startswith("error: ")]
-        assert not any("Traceback" in line for line in lines)
+        done = run_recipe(recipe, *overrides)
+        assert done.code == 1
+        (error,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in done.err
         assert not list(tmp_path.glob("runs/*/*"))
         return error
 
@@ -63,18 +56,17 @@ def says(message: str, *words: str) -> None:
     [
         ("filter=bnak", ["unknown filter 'bnak'", "did you mean bank?", "haar"]),
         ("tokens=mfcc", ["unknown tokens 'mfcc'", "known: spectrogram"]),
-        ("filter=glob(*)", ["name the choices, filter=a,b,c"]),
         ("model.widht=3", ["unknown setting 'model.widht'", "did you mean"]),
-        ("trainer.epochs=many", ["trainer.epochs='many'", "a whole number, such as 20"]),
+        ("trainer.epochs=many", ["trainer.epochs=many", "a whole number"]),
         ("trainer.epochs=2.5", ["trainer.epochs=2.5", "a whole number"]),
-        ("trainer.epochs=null", ["trainer.epochs=null", "a whole number"]),
+        ("trainer.epochs=null", ["trainer.epochs=null", "a value, not null"]),
         ("trainer.epochs=0", ["trainer.epochs must be positive; got 0"]),
         ("trainer.batch_size=0", ["trainer.batch_size must be positive; got 0"]),
         ("optim.lr=nan", ["optim.lr=nan", "a finite number"]),
-        ("skip_bad=perhaps", ["skip_bad='perhaps'", "true or false"]),
-        ("validation=0.1", ["validation=0.1", "a mapping"]),
+        ("skip_bad=perhaps", ["skip_bad=perhaps", "true or false"]),
+        ("validation=0.1", ["validation=0.1"]),
         ("seed=[1", ["cannot read 'seed=[1'", "expected key=value"]),
-        ("~seed", ["~seed: a setting cannot be removed"]),
+        ("~seed", ["~seed: settings cannot be added or removed"]),
         ("prep=speech", ["prep=speech: there is no such script", "folder", "fsdd", "notes"]),
         ("resume=runs/none", ["runs/none is not a run's folder", "config.yaml"]),
     ],
@@ -83,10 +75,14 @@ def test_what_stands_on_the_command_line(command: Command, override: str, words:
     says(command("folder", override), *words)
 
 
+def test_a_range_without_an_end(run_recipe: RunRecipe) -> None:
+    says(run_recipe("folder", "-m", "filter=glob(*)").err, "list the values, filter=a,b,c")
+
+
 def test_missing_data(command: Command) -> None:
     says(command("folder"), "source= is required")
     says(command("folder", "source=nowhere"), "source='nowhere'", "no such file or folder")
-    says(command("folder", "source=12"), "prep_options.source=12", "expected a word or null")
+    says(command("folder", "source=[a]"), "source=[a]", "expected")
 
 
 def test_unknown_classes(command: Command) -> None:
@@ -144,16 +140,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run with batches of one clip and kernels longer than any: its folder, and what it said."""
     folder = tmp_path_factory.mktemp("finished")
     sounds = make_class_folders(folder / "sounds", groups=3, clips=2)
-    with pytest.MonkeyPatch.context() as patch:
+    arguments = [
+        "preset=debug", "trainer.epochs=1", "trainer.batch_size=1", "run_id=a", "filter=bank",
+        "filter.num_filters=2", "filter.kernel_size=300", "augment.mixup=0.2", f"source={sounds}",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.chdir(folder)
-        patch.setattr(
-            sys, "argv",
-            ["run.py", "preset=debug", "trainer.epochs=1", "trainer.batch_size=1", "run_id=a",
-             "filter=bank", "filter.num_filters=2", "filter.kernel_size=300", "augment.mixup=0.2",
-             f"source={sounds}"],
-        )  # fmt: skip
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            main(str(ROOT / "recipes" / "folder" / "run.py"))
+        main(str(RECIPES / "folder" / "run.py"), arguments)
     return folder / "runs" / "folder" / "a", said.getvalue()
 
 
@@ -167,11 +160,11 @@ def test_a_batch_of_one_trains(finished: Path) -> None:
 
 
 def test_a_kernel_longer_than_the_clip_is_warned_of(trained: tuple[Path, str]) -> None:
-    says(trained[1], "warning: the kernels of filter=bank reach 150 tokens", "Give shorter kernels")
+    says(trained[1], "the kernels of filter=bank reach 150 tokens", "Give shorter kernels")
 
 
 def test_clips_of_another_sample_rate_are_warned_of(trained: tuple[Path, str]) -> None:
-    says(trained[1], "warning: 18 of 18 clips are sampled at less", "tokens.sample_rate=8000")
+    says(trained[1], "18 of 18 clips are sampled at less", "tokens.sample_rate=8000")
 
 
 @pytest.fixture
@@ -180,10 +173,10 @@ def altered(finished: Path, tmp_path: Path) -> Path:
     run = tmp_path / "elsewhere"
     shutil.copytree(finished, run)
     (run / "report.json").unlink()
-    config = OmegaConf.load(run / "config.yaml")
-    config.model.dim = 24
-    config.data = str(finished.parents[2] / "data")
-    OmegaConf.save(config, run / "config.yaml")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["model"]["dim"] = 24
+    settings["data"] = str(finished.parents[2] / "data")
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
     return run
 
 
@@ -223,7 +216,7 @@ def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("{", "cannot be read"), ("- 1", "not a mapping"), ("a: 1", "no setting")]
+    ("text", "word"), [("{", "cannot be read"), ("- 1", "not a mapping"), ("a: 1", "filter.name")]
 )
 def test_a_damaged_config_of_a_run(altered: Path, text: str, word: str) -> None:
     (altered / "config.yaml").write_text(text, encoding="utf-8")

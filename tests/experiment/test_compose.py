@@ -69,6 +69,7 @@ def test_every_choice_of_every_group_composes() -> None:
         (["epochs=3"], r"did you mean trainer\.epochs"),
         (["sede=1"], "did you mean seed"),
         (["filtre=bank"], "did you mean filter"),
+        (["traner.epochs=3"], "did you mean trainer"),
         # What the chosen filter has not: its options are those of its class.
         (["filter=none", "filter.kernel_size=8"], r"unknown setting 'filter\.kernel_size'"),
         (["filter=bank", "filter.kernel=8"], r"did you mean filter\.kernel_size"),
@@ -100,6 +101,12 @@ def test_a_data_set_brings_its_own_settings() -> None:
     assert other.prep_options == {"source": None, "split": "speaker", "test_speaker": None}
     with pytest.raises(ConfigError, match="unknown setting 'split'"):
         compose(RECIPES / "folder", ["split=speaker"])
+
+
+def test_the_names_of_cluster_options_are_free() -> None:
+    overrides = ["cluster_options={timeout_min: 60}", "cluster_options.gpus_per_node=1"]
+    options = compose(RECIPES / "folder", overrides).cluster_options
+    assert options == {"timeout_min": 60, "gpus_per_node": 1}
 
 
 def test_settings_of_a_run_are_data(monkeypatch: pytest.MonkeyPatch) -> None:

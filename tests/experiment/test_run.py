@@ -16,7 +16,9 @@ import yaml
 from spaudio.cli import main
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.experiment.tasks.classification import _long_kernels, _slow_clips
 from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
 from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RunRecipe
@@ -165,3 +167,21 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     assert "**not text8**" in text
     assert "stride 16" in text
     assert f"{report['test']['bits']:.4f}" in text
+
+
+def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
+    [said] = _slow_clips([8000, 44100, 11025], 16000, 8000)
+    for part in ("2 of 3 clips", "lowest rate 8000 Hz", "may tell them apart",
+                 "tokens.f_max=4000, or tokens.sample_rate=8000"):  # fmt: skip
+        assert part in said
+    assert "tell them apart" not in _slow_clips([8000, 8000], 16000, 8000)[0]
+    assert not _slow_clips([8000, 44100], 16000, 4000)
+    for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
+        shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
+        options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}
+        model = Classifier(3, 2, shape, options)
+        [said] = _long_kernels(model, 8)
+        assert "filter=bank reach 8 tokens" in said
+        assert "longest clip has 8" in said
+        assert not _long_kernels(model, 9)
+    assert not _long_kernels(Classifier(3, 2, shape, {"name": "none"}), 1)

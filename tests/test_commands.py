@@ -1,0 +1,139 @@
+"""Every command printed in README.md and recipes/*/README.md runs as printed, on tiny data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spaudio import cli
+from spaudio.experiment.compose import compose, expand
+from tests.conftest import RECIPES, RunRecipe
+from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
+from tests.fixtures.tiny_recipes import TINY
+
+ROOT = RECIPES.parent
+PAGES = [ROOT / "README.md", *sorted(RECIPES.glob("*/README.md"))]
+
+# What cannot run here, by a part of the command, and why. Settings of a run.py are composed.
+NOT_RUN = {
+    "make": "sets up an environment of its own, and `make test` runs this test",
+    "head=$(scontrol": "needs SLURM",
+    "torchrun": "several GPUs or machines; tests/experiment/test_processes.py has two processes",
+    "cluster=slurm": "needs SLURM; tests/experiment/test_launch.py submits with cluster=local",
+    "test=archive": "downloads the separate test set of Speech Commands",
+    "subset=dev-clean": "downloads another part of LibriSpeech",
+    "corpus=text8": "takes no other text than text8 itself",
+}
+# Added to what is printed, so that a run takes a second.
+SMALL = ["model.dim=16", "model.layers=1", "model.heads=2", "trainer.epochs=1",
+         "trainer.batch_size=16", "trainer.workers=0", "jobs=1"]  # fmt: skip
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each command in the ``sh`` blocks of a page; a backslash joins lines."""
+    for block in re.findall(
+        r"^ *```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+COMMANDS = [command for page in PAGES for command in commands(page)]
+
+
+def reason(words: list[str]) -> str | None:
+    """Why a command is not run, if so."""
+    return next((why for part, why in NOT_RUN.items() if part in words), None)
+
+
+def of_recipe(name: str) -> list[tuple[list[str], list[str]]]:
+    """The commands that run a recipe: what stands before its ``run.py``, and after it."""
+    script = f"recipes/{name}/run.py"
+    places = [(words, words.index(script)) for words in COMMANDS if script in words]
+    return [(words[:place], words[place + 1 :]) for words, place in places]
+
+
+def tiny(words: list[str], data: list[str]) -> list[str]:
+    """The same command on tiny data: its placeholders replaced, its seeds cut to two."""
+    if any(word.startswith("resume=") for word in words):
+        return words
+    given = [word for word in words if not re.match("(source|corpus)=", word)]
+    given = [re.sub(r"^seed=(\d),(\d),.*", r"seed=\1,\2", word) for word in given]
+    given = [word.replace("(speaker\\d+)", "(g\\d+)") for word in given]
+    return [*given, *data, *SMALL]
+
+
+def test_every_command_is_known() -> None:
+    assert len(COMMANDS) > 50
+    for words in COMMANDS:
+        assert (
+            reason(words)
+            or words[:3] == [".venv/bin/python", "-m", "spaudio.bench"]
+            or words[0] == ".venv/bin/spaudio"
+            or (words[0] == ".venv/bin/python" and re.match(r"recipes/\w+/run\.py", words[1]))
+        ), words
+    for part in NOT_RUN:
+        assert any(part in words for words in COMMANDS), f"{part} is printed no more"
+
+
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.parametrize("name", TINY)
+def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) -> None:
+    printed = of_recipe(name)
+    assert printed
+    data = TINY[name](tmp_path)
+    if any(f"resume=runs/{name}/ID" in words for _, words in printed):
+        assert run_recipe(name, *data, *SMALL, "run_id=ID").code == 0
+    for before, words in printed:
+        if reason([*before, *words]):
+            for run in expand([word.replace("$", "") for word in words if word != "-m"]):
+                compose(RECIPES / name, run)
+            continue
+        done = run_recipe(name, *(words if "--cfg" in words else tiny(words, data)))
+        assert done.code == 0, (words, done.err)
+        assert done.out or "report" in done.err
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_commands_on_finished_runs(
+    tmp_path: Path, run_recipe: RunRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from spaudio.bench.__main__ import main as bench
+
+    for name in ("fsdd", "text8"):
+        (tmp_path / name).mkdir()
+        done = run_recipe(name, *TINY[name](tmp_path / name), *SMALL, "run_id=ID")
+        assert done.code == 0, done.err
+    (tmp_path / "recipes").symlink_to(RECIPES)
+    soundfile.write(tmp_path / "clip.wav", tone(0, np.random.default_rng(0)), RATE)
+    make_class_folders(tmp_path / "DIR", groups=1, clips=1)
+    text = [*TINY["text8"](tmp_path), *(word for word in SMALL if word != "jobs=1")]
+    for words in COMMANDS:
+        if reason(words) or any(word.endswith("/run.py") for word in words):
+            continue
+        costs = "costs.json" if "--step-costs" in words or "bench" in words[2] else "clip.wav"
+        given = [costs if word == "FILE" else word for word in words if word != "corpus=FILE"]
+        if "study" in given:
+            place = given.index("study") + 2
+            given[place:place] = text
+            given += [] if "--only" in given else ["--only", "none,depthwise,bank", "--seeds", "0"]
+        if "step" in given:
+            place = given.index("--output")
+            given[place:place] = [*text, "--rounds", "1"]
+        runs = [str(run) for run in sorted(tmp_path.glob("runs/text8/study-*/"))]
+        if "runs/fsdd/*/" in given:
+            runs = ["runs/fsdd/ID"]
+        given = [part for word in given for part in (runs if word.endswith("/*/") else [word])]
+        if given[1] == "-m":
+            bench(given[3:])
+        else:
+            cli.main(given[1:])
+        assert capsys.readouterr().out, words
