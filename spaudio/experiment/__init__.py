@@ -1,1 +1,1 @@
-"""Recipes: from a YAML to a report, in one run folder."""
+"""Experiments: from the settings of a recipe to a trained model and a report in a run folder."""

@@ -1,4 +1,4 @@
-"""Compares finished runs: classifiers by their accuracy, text models by their convergence."""
+"""Compares finished runs: classifiers by accuracy, text models by convergence."""
 
 from __future__ import annotations
 
@@ -31,21 +31,20 @@ def compare_runs(
     step_costs: Path | None = None,
     baseline: str = "none",
 ) -> None:
-    """Prints a table of runs, and writes it.
+    """Prints a table of runs and optionally writes it.
 
     Args:
         runs: Folders of finished runs, and CSV files of their records.
-        only: Patterns of names of runs, such as ``study-bank-?``; others are left out.
-        over: A setting whose values are averaged over too.
+        only: Patterns of run names, such as ``study-bank-?``; other runs are left out.
+        over: A setting to average over, as over seeds.
         output: Markdown file to write. The figures of a convergence report are written beside it,
             as ``<name>-curves.png`` and ``<name>-kernels.png``.
-        table: CSV file to write the records of the runs to, which can be compared in their place.
-        convergence: Compare how soon the baseline's loss is reached. Text runs, which have no
+        table: CSV file for the records of the runs; it can replace the runs in later comparisons.
+        convergence: Compare the steps needed to reach the baseline's loss. Text runs, which have no
             accuracy, are always compared in this way.
         step_costs: JSON of ``python -m spaudio.bench step``. If given, a convergence report
             computes seconds as steps times the seconds per step in it.
-        baseline: Filter whose best loss is the goal of a convergence report, such as
-            ``depthwise``.
+        baseline: Filter whose best loss is the target of a convergence report.
 
     Raises:
         DataError: If a run is not finished or cannot be compared with the others, or a setting has
@@ -84,7 +83,7 @@ def compare_runs(
 def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
     """Draws the kernels of each setting's first filter; returns whether there are any.
 
-    They are those of the setting's first run that still has its weights.
+    They come from the setting's first run that still has its weights.
     """
     before, after = {}, {}
     for group in groups:

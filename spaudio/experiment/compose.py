@@ -1,7 +1,7 @@
-"""The door: a recipe's YAML and overrides in, checked settings out.
+"""Composes a recipe's YAML and overrides into checked settings.
 
 Hydra composes and checks names and types against the tree of :mod:`spaudio.experiment.settings`.
-This module adds the nearest name and the remedy to its errors.
+This module adds the nearest name and a remedy to its errors.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from spaudio.tokens.augment import AugmentConfig
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 _EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 MOST_RUNS = 10_000  # of a sweep
-_FEW = 12  # names that a message lists even where one is near
+_FEW = 12  # up to so many names are listed even if there is a near one
 
 
 def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | TextSettings:
     """Composes the settings of a run.
 
     Args:
-        recipe: Folder with a ``config.yaml``, beside a folder ``data_prep`` with its script.
+        recipe: Folder ``recipes/<name>`` of a checkout, with a ``config.yaml``.
         overrides: ``key=value`` in Hydra's grammar.
 
     Raises:
-        ConfigError: If the folder is not a recipe's, or a setting is unknown, of another type or
+        ConfigError: If the folder is not a recipe, or a setting is unknown, of the wrong type or
             out of range.
     """
     if not (recipe / "config.yaml").is_file():
@@ -126,13 +126,13 @@ def parse(override: str) -> Override:
 
 
 def quoted(value: object) -> str:
-    """Quotes a text as the value of an override."""
+    """Quotes a string as the value of an override."""
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
-    """Returns the error for a name that is not among those known; it names the nearest."""
+    """Returns the error for an unknown name, with the nearest known names."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if not near or len(known) <= _FEW:
@@ -168,19 +168,19 @@ def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     if package:
-        sys.modules[spec.name] = module  # so that its relative imports find it
+        sys.modules[spec.name] = module  # for its relative imports
     spec.loader.exec_module(module)
     find: Callable[..., Any] = module.prepare
     return find
 
 
 def data_prep_folder(recipe: Path) -> Path:
-    """Returns the folder of data preparation scripts that belongs to a recipe's checkout."""
+    """Returns the folder of data preparation scripts of a recipe's checkout."""
     return recipe.resolve().parents[1] / "data_prep"
 
 
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:
-    """Registers the tree with Hydra, with the settings of the recipe's own data set."""
+    """Registers the settings with Hydra, including those of the recipe's data set."""
     content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
     name = str(content.get("prep", content.get("recipe", recipe.name)))
     for override in overrides:
@@ -209,7 +209,7 @@ def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
 
 
 def _unknown_choice(error: MissingConfigException) -> ConfigError:
-    """Names the choices of a group of which another was asked for."""
+    """Returns the error for an unknown choice of a group, with the known ones."""
     found = re.search(r"Could not find '(?:(\w+)/)?([^']*)'", str(error))
     known = re.findall(r"^\t(\w+)$", str(error), re.M)
     if not found or not found[1] or not known:
@@ -218,7 +218,7 @@ def _unknown_choice(error: MissingConfigException) -> ConfigError:
 
 
 def _explained(recipe: Path, overrides: Sequence[Override], error: HydraException) -> ConfigError:
-    """Says which override is wrong, and what is expected instead."""
+    """Returns an error that names the wrong override and what is expected."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in ("filter", "tokens", "model")]

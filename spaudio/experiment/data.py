@@ -1,4 +1,4 @@
-"""From the settings of an audio recipe to the tokens of its three splits."""
+"""Data of an audio recipe: the tokens of its three splits."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from spaudio.tokens.front_end import FrontEnd, make_front_end
 
 @dataclass(frozen=True)
 class AudioData:
-    """The three splits of a recipe as tokens, and what they were made of.
+    """The splits of a recipe as tokens, with the facts about them.
 
     Args:
         train: With augmentation.
-        valid: Carved from the training clips, or the data set's own.
-        test: To be run once, at the end.
+        valid: The data set's own validation split, or a part of its training clips.
+        test: Measured once, after training.
         clips: All clips, each with its split.
-        skipped: Number of listed clips that were left out (``skip_bad``).
+        skipped: Number of unusable clips that were left out (``skip_bad``).
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
         frames: Frames of all clips.
-        front_end: With the normaliser of the training split.
-        floor: Feature vectors of the classical floor.
+        front_end: Its normaliser is fitted on the training split.
+        floor: Feature vectors of the classical baseline.
         multi_label: Whether a clip may have several classes.
         longest_seconds: Length of the longest clip or segment.
     """
@@ -53,10 +53,10 @@ class AudioData:
 
 
 def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
-    """Prepares the data set of a recipe, where that has not been done, and opens its splits.
+    """Prepares the data set of a recipe unless that has been done, and opens its splits.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         scripts: The folder ``data_prep``.
 
     Raises:
@@ -127,12 +127,12 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
 
 
 def _split(settings: AudioSettings, clips: list[Clip], multi_label: bool) -> list[Clip]:
-    """Chooses the official fold, and carves a validation split where there is none."""
+    """Chooses the official fold, and makes a validation split if there is none."""
     if settings.fold is not None:
         clips = split_by_fold(clips, settings.fold)
     if any(clip.split == "valid" for clip in clips):
         return clips
     if multi_label:
-        raise DataError(f"{settings.recipe}: a multi-label set must bring its validation split")
+        raise DataError(f"{settings.recipe}: a multi-label set must have its own validation split")
     validation = settings.validation
     return carve_validation(clips, validation.fraction, settings.seed, validation.by)

@@ -1,4 +1,4 @@
-"""The recipes there are: what their data sets are, and whether their data are at hand."""
+"""Lists recipes: facts about their data sets, and whether the data are prepared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_about(recipe: Path) -> About:
         recipe: Folder with a ``config.yaml``.
 
     Raises:
-        ConfigError: If the file cannot be read, or its ``about`` lacks a fact or has another one.
+        ConfigError: If the file cannot be read, or facts of its ``about`` are missing or unknown.
     """
     path = recipe / "config.yaml"
     try:
@@ -56,11 +56,11 @@ def find_recipes(folder: Path) -> list[Path]:
 
 
 def data_at_hand(name: str, data: Path) -> str:
-    """Says whether a recipe's data are prepared: the clips of each preparation, or what is there.
+    """Describes the state of a recipe's data: the number of clips if they are prepared.
 
     Args:
-        name: Of the recipe.
-        data: The setting ``data``: where prepared data are kept.
+        name: Name of the recipe.
+        data: Folder of prepared data, the setting ``data``.
     """
     home = data / name
     counts, gone = [], 0
@@ -70,13 +70,13 @@ def data_at_hand(name: str, data: Path) -> str:
             clips = sum(n for labels in record["counts"].values() for n in labels.values())
             present = Path(record["root"]).is_dir()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # half-written or foreign: the next run prepares it again
+            continue  # damaged or of another kind: the next run prepares it again
         if present:
             counts.append(f"{clips:,}")
         else:
             gone += 1
     if counts:
-        # A set may be prepared in several ways, such as by several splits.
+        # A data set can be prepared with several options, such as different splits.
         return f"prepared: {' / '.join(dict.fromkeys(counts))} clips"
     if gone:
         return "prepared, but its audio is gone"
@@ -86,11 +86,11 @@ def data_at_hand(name: str, data: Path) -> str:
 
 
 def list_datasets(recipes: Sequence[Path], data: Path) -> Table:
-    """Lays the recipes and their data sets out as a table.
+    """Returns a table of recipes and their data sets.
 
     Args:
         recipes: Folders of recipes.
-        data: Where prepared data are kept.
+        data: Folder of prepared data.
     """
     table = Table(caption=f"data in {escape(str(data))}; change it by --data")
     for column in ("recipe", "what", "licence", "size", "classes", "metric", "data"):

@@ -3,7 +3,7 @@
 python recipes/<name>/run.py key=value ...                    one run
 python recipes/<name>/run.py -m filter=none,bank seed=0,1,2   a sweep, compared at the end
 python recipes/<name>/run.py folds=all jobs=2                 every fold, one report over all
-python recipes/<name>/run.py resume=RUN                       goes on with a run, or with folds
+python recipes/<name>/run.py resume=RUN                       continue a run, or all folds
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from spaudio.experiment.processes import end_with_parent, is_first_process
 
 
 def main(script: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs the recipe whose ``run.py`` this is; an error is one line and exit code 1.
+    """Runs a recipe; an error gives one line and exit code 1.
 
     Args:
         script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
-        arguments: Of the command line; None takes those of this process.
+        arguments: Command line arguments; None takes those of this process.
     """
     end_with_parent()
     path = Path(script).resolve()
@@ -64,7 +64,7 @@ def main(script: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _check_resume(overrides: Sequence[str]) -> None:
-    """Refuses other settings beside ``resume``; how many runs run at a time changes no result."""
+    """Refuses other settings with ``resume``, except ``jobs``, which changes no result."""
     keys = [parse(override).key_or_group for override in overrides]
     if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
         raise ConfigError(

@@ -22,22 +22,22 @@ def continue_text(
     seed: int = 0,
     cached: bool = True,
 ) -> str:
-    """Continues a prompt by a run's model.
+    """Continues a prompt with a run's model.
 
     Args:
         run: The folder of a text run.
         prompt: Lower-case letters and spaces.
-        length: Characters to draw.
+        length: Characters to generate.
         temperature: See :func:`spaudio.model.generate.generate`.
         top_k: As above.
-        seed: Of the draws.
-        cached: As above; the text is the same, but for what rounding does.
+        seed: Seeds the random draws.
+        cached: As above; only rounding can change the text.
 
     Returns:
         The characters after the prompt.
 
     Raises:
-        CheckpointError: If the folder is not that of a text run.
+        CheckpointError: If the folder is not of a text run.
         ConfigError: If a number is out of range, or the prompt is empty.
         DataError: If the prompt holds a character that is not in the alphabet.
     """

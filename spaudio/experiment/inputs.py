@@ -1,4 +1,4 @@
-"""What a run's model needs besides its settings, measured on its data: a JSON file."""
+"""Class names and normalisation of a run, which its model needs besides the settings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ FILE = "inputs.json"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was measured on a run's data and is needed to use its model on other audio.
+    """Facts about a run's data that are needed to use its model on other audio.
 
     Args:
         classes: Class names, in the order of the model's outputs.
         normaliser: Fitted on the training split.
-        longest_seconds: Longest clip or segment of the run's data; a longer one is new to the
-            model.
-        multi_label: A clip may have several classes.
+        longest_seconds: Length of the longest clip or segment that the model was trained on.
+        multi_label: Whether a clip may have several classes.
     """
 
     classes: tuple[str, ...]
@@ -34,7 +33,7 @@ class Inputs:
     multi_label: bool = False
 
     def save(self, run: Path) -> None:
-        """Writes them into the run's folder; float32 values come back to the bit."""
+        """Writes them to the run's folder; float32 values are restored exactly."""
         normaliser = self.normaliser
         statistics: dict[str, Any] = (
             {"rms": normaliser.rms}
@@ -61,7 +60,7 @@ class Inputs:
             content = json.loads((run / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{run} holds no {FILE}, the statistics that its model's input is normalised by; "
+                f"{run} holds no {FILE}, the normalisation of its model's input; "
                 "name the folder of a run of an audio recipe"
             ) from error
         except (OSError, ValueError) as error:

@@ -1,8 +1,7 @@
-"""Many runs as one: a sweep, every fold of a data set, or a study.
+"""Launches several runs: a sweep, all folds of a data set, or a study.
 
-All three are a list of run folders, each with its settings, which are run ``jobs`` at a time. When
-called again, they skip what is finished and go on with what was interrupted. The runs end with the
-process that started them.
+Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
+finished runs and resumes interrupted ones. If the launching process ends, so do its runs.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.lock import locked
 from spaudio.report.fold_report import write_fold_report
 
-OUTPUT = "output.txt"  # what a run printed that ran in a process of its own
+OUTPUT = "output.txt"  # output of a run in a process of its own
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """How runs are run.
+    """Runs the runs in a list of folders.
 
     Args:
         script: The recipe's ``run.py``.
-        jobs: Runs at a time. One runs in this process; several run in processes of their own, each
-            with its share of the threads.
+        jobs: Runs at a time. One job runs in this process; several jobs have processes of their own
+            and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs by submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``.
     """
@@ -53,7 +52,7 @@ class Launcher:
     cluster_options: Mapping[str, Any] | None = None
 
     def __call__(self, runs: Sequence[Path]) -> list[Path]:
-        """Runs what is not finished, and goes on after a run that fails.
+        """Executes the unfinished runs; a failed run does not stop the others.
 
         Args:
             runs: Folders of runs, each with its settings.
@@ -62,7 +61,7 @@ class Launcher:
             The runs that failed.
 
         Raises:
-            KeyboardInterrupt: After every run has stopped, each with its last epoch kept.
+            KeyboardInterrupt: After every run has stopped and kept its last epoch.
         """
         console = Console(stderr=True)
         left = [run for run in runs if not (run / REPORT).is_file()]
@@ -98,7 +97,7 @@ class Launcher:
             with starting, (run / OUTPUT).open("ab") as output:
                 if stopped.is_set():
                     return
-                # In a group of its own: Ctrl-C stops it from here, not a second time by itself.
+                # In its own process group, so that Ctrl-C reaches it once, by the signal below.
                 process = subprocess.Popen(
                     self._command(run),
                     env=environment, stdout=output, stderr=output, process_group=0,
@@ -133,17 +132,17 @@ class Launcher:
 
 
 def start_run(settings: AudioSettings | TextSettings, script: Path) -> Path:
-    """Runs what the settings ask for: one run, or one per fold.
+    """Executes one run, or one run per fold.
 
     Args:
-        settings: Of the run; where ``resume`` names a run, all but ``jobs`` come from that one.
+        settings: Settings of the run. If ``resume`` is given, all but ``jobs`` come from that run.
         script: The recipe's ``run.py``.
 
     Returns:
         The run's folder.
 
     Raises:
-        SpaudioError: Of the fitting kind, for whatever the user can mend.
+        SpaudioError: If the data, the settings or the machine prevent the run.
     """
     jobs = settings.jobs
     given = settings
@@ -161,7 +160,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     Args:
         recipe: The recipe's folder.
         overrides: ``key=value`` or ``key=value,value,...``. With ``run_id=NAME`` the runs are
-            called ``NAME-0``, ``NAME-1``, ..., and the same command goes on with them.
+            called ``NAME-0``, ``NAME-1``, ..., and repeating the command resumes them.
         script: The recipe's ``run.py``.
 
     Returns:
@@ -172,7 +171,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
         SpaudioError: If no run has finished.
     """
     if processes() > 1:
-        raise ConfigError("a sweep (-m) is not for torchrun; start one run of each setting")
+        raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
     composed = [compose(recipe, run) for run in expand(overrides)]
     name = composed[0].run_id or new_run_id()
     for number, settings in enumerate(composed):
@@ -190,11 +189,11 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
 
 
 def run_folds(settings: AudioSettings, script: Path) -> Path:
-    """Trains and tests every fold of a recipe and writes the report over them.
+    """Trains and tests every fold of a recipe and writes a report over all folds.
 
-    ``<runs>/<recipe>/<id>/`` holds ``fold-<name>/`` per fold, which is an ordinary run, and the
-    report over them (see `spaudio.report.fold_report`), which is written last. Called again with
-    the same ``run_id`` and settings, or with ``resume``, it goes on with what is not finished.
+    ``<runs>/<recipe>/<id>/`` holds an ordinary run ``fold-<name>/`` per fold, and the report over
+    all (see :mod:`spaudio.report.fold_report`), which is written last. A second call with the same
+    ``run_id`` and settings, or with ``resume``, continues with the unfinished folds.
 
     Args:
         settings: ``fold_by`` says how the recipe chooses a fold.
@@ -205,7 +204,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
 
     Raises:
         ConfigError: Under torchrun.
-        SpaudioError: If a fold failed, or whatever else the user can mend.
+        SpaudioError: If a fold fails, or the data cannot be used.
     """
     if processes() > 1:
         raise ConfigError(
@@ -223,7 +222,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         one.folds, one.jobs, one.resume = None, 1, None
         return one
 
-    # Before there are folders, so that an error leaves none; what it prepares serves all folds.
+    # Before any folder is made, so that an error leaves none. All folds use the prepared data.
     load_data(fold(values[0]), data_prep_folder(script.parent))
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
     console.print(f"folds: {folder}", soft_wrap=True)
@@ -237,7 +236,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             failed = Launcher(script, settings.jobs)(list(runs.values()))
         except KeyboardInterrupt:
             console.print(
-                f"stopped; finished folds are kept. Go on with resume={folder}", soft_wrap=True
+                f"stopped; finished folds are kept. Continue with resume={folder}", soft_wrap=True
             )
             raise
         if failed:
@@ -261,7 +260,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     jobs: int = 1,
 ) -> list[Path]:
-    """Runs what a study lists: the first seed of every setting, then the second, and so on.
+    """Runs a study: the first seed of every setting, then the second, and so on.
 
     A study is a YAML file beside a recipe's ``run.py``::
 
@@ -272,21 +271,21 @@ def run_study(
           bank: [filter=bank]
           check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
 
-    Each setting and seed is one run with an id of its own, ``<study>-<setting>-<seed>``.
+    Each setting and seed is one run with the id ``<study>-<setting>-<seed>``.
 
     Args:
         file: The study.
-        overrides: More of them for every run; a setting's own come after, and win.
+        overrides: Additional overrides for every run; those of a setting take precedence.
         only: Names of settings; None for all.
-        seeds: Seeds, of those that the study has; None for all.
+        seeds: Seeds to run, out of those of the study; None for all.
         jobs: Runs at a time.
 
     Returns:
         Folders of all its runs.
 
     Raises:
-        ConfigError: If the file, a name or a setting is wrong, or a run of the same id is there
-            with other settings.
+        ConfigError: If the file, a name or a setting is wrong, or a run of the same id exists with
+            other settings.
         SpaudioError: If a run has failed.
     """
     if jobs < 1:
@@ -299,11 +298,11 @@ def run_study(
 
 
 def _failed(failed: Sequence[Path], total: int, remedy: str) -> str:
-    """Says which runs failed, what the last one printed, and how to go on."""
+    """Returns a message with the failed runs, the output of the last one, and how to continue."""
     output = failed[-1] / OUTPUT
     lines = output.read_text("utf-8", "replace").strip().splitlines() if output.is_file() else []
     said = f" ({lines[-1]}; see {output})" if lines else ""
-    return f"{len(failed)} of {total} runs failed: {failed[-1]}{said}; go on with {remedy}"
+    return f"{len(failed)} of {total} runs failed: {failed[-1]}{said}; continue with {remedy}"
 
 
 def plan_study(

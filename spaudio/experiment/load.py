@@ -35,7 +35,7 @@ def load_untrained(run: Path) -> Classifier | LanguageModel:
 
 
 def load_best(run: Path) -> Classifier | LanguageModel:
-    """Builds the model of a run as its best checkpoint has it, in evaluation mode.
+    """Builds the model of a run from its best checkpoint, in evaluation mode.
 
     Args:
         run: The run's folder.

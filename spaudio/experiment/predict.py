@@ -30,15 +30,15 @@ _BATCH = 16  # windows
 
 
 class Predictor:
-    """A run's best model behind the run's own front-end and normalisation, in float32.
+    """A run's best model with its front-end and normalisation, in float32.
 
     Args:
         run: The run's folder.
-        window: Seconds; longer files are cut into windows of this length. None takes the longest
-            clip of the run's data, so that each of its clips is seen whole, as the run saw it.
+        window: Seconds; longer files are cut into windows of this length. None takes the length of
+            the longest clip of the run's data, so that no clip of its data is cut.
 
     Raises:
-        CheckpointError: If the folder is not a run's that can be used.
+        CheckpointError: If the run cannot be used.
         ConfigError: If the window is not positive or shorter than a frame's hop.
     """
 
@@ -99,7 +99,7 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
-        """Classifies waveforms whole.
+        """Classifies waveforms without cutting them.
 
         Args:
             waveforms: Each (samples,), mono, at ``sample_rate``.
@@ -119,21 +119,21 @@ class Predictor:
 
 
 def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
-    """Turns logits (batch, classes) into probabilities, as the trained objective reads them."""
+    """Turns logits (batch, classes) into probabilities, as in training."""
     return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 
 def predict_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> tuple[list[Prediction], list[tuple[Path, str]]]:
-    """Predicts files and all audio files below folders; a bad one never stops the others.
+    """Predicts files and all audio files below folders; unusable files are skipped.
 
     Args:
-        predictor: Of the run.
+        predictor: Predictor of the run.
         paths: Files and folders.
 
     Returns:
-        Predictions, and the files that could not be used, each with its reason.
+        Predictions, and the unusable files, each with a reason.
     """
     files, bad = expand(paths)
     predictions = []
@@ -154,7 +154,7 @@ def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
         paths: Files and folders.
 
     Returns:
-        Files, and the folders that hold none or cannot be listed, each with the reason.
+        Files, and the folders without audio files or that cannot be listed, each with a reason.
     """
     files: dict[Path, None] = {}
     bad: list[tuple[Path, str]] = []

@@ -1,4 +1,4 @@
-"""A run in several processes, as ``torchrun`` starts them: who they are and what they share."""
+"""Runs in several processes, as started by ``torchrun`` or by a launcher."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.train.config import TrainerConfig
 
-# The others wait while the first prepares a data set; by default they would give up after minutes.
+# Other processes wait while the first prepares a data set; the default timeout is minutes.
 PATIENCE = timedelta(hours=24)
-PARENT = "SPAUDIO_PARENT"  # in the environment of a run that folds or a study have started
+PARENT = "SPAUDIO_PARENT"  # environment variable of a run that a launcher has started
 
 
 def processes() -> int:
-    """Returns how many processes ``torchrun`` has started, 1 without it."""
+    """Returns the number of processes that ``torchrun`` has started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Says whether this is the process that talks and writes."""
+    """Returns whether this is the process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def with_parent(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns an environment for a run that is to end with this process."""
+    """Returns an environment for a run that shall end with this process."""
     return {**environment, PARENT: str(os.getpid())}
 
 
 def end_with_parent() -> None:
-    """Stops a run, as Ctrl-C does, once the process that started it is gone, killed perhaps.
+    """Stops this process, like Ctrl-C, once the process that started it has ended.
 
-    Only a run that was given :func:`with_parent` watches.
+    Acts only in the environment of :func:`with_parent`.
     """
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
-    # What a shell starts in the background is born deaf to Ctrl-C, and so are its children.
+    # Processes that a shell starts in the background, and their children, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
@@ -66,9 +66,9 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     Raises:
         ConfigError: If they cannot be joined.
     """
-    AcceleratorState._reset_state()  # of the run before it in a sweep, whose precision may differ
+    AcceleratorState._reset_state()  # of the previous run of a sweep, whose precision may differ
     accelerator = Accelerator(
-        # Several processes on a machine without a GPU: Accelerate must be told.
+        # Accelerate does not choose the CPU by itself for several processes.
         cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
         mixed_precision=trainer.precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
@@ -82,7 +82,7 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
 
 
 def share_run_folder(settings: AudioSettings | TextSettings, accelerator: Accelerator) -> Path:
-    """Makes the run's folder in the first process and tells all, whatever their clocks say.
+    """Creates the run's folder in the first process and returns it in all.
 
     Raises:
         ConfigError: If it cannot be made.

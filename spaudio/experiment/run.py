@@ -31,21 +31,21 @@ from spaudio.train.feed import Feed
 from spaudio.train.loop import FitResult, exclusive, fit
 from spaudio.train.shards import share_out
 
-REPORT = "report.json"  # written last: the mark of a finished run
+REPORT = "report.json"  # written last; marks a finished run
 
 
 def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
     """Trains a model, measures it and writes its report.
 
     Args:
-        settings: Of the run; where ``resume`` names a run, that run goes on with its own settings.
+        settings: Settings of the run. If ``resume`` names a run, its own settings are used.
         scripts: The folder ``data_prep``.
 
     Returns:
         The run's folder.
 
     Raises:
-        SpaudioError: Of the fitting kind, for whatever the user can mend.
+        SpaudioError: If the data, the settings or the machine prevent the run.
     """
     console = Console(stderr=True, quiet=not is_first_process())
     run = None if settings.resume is None else Path(settings.resume)
@@ -56,7 +56,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             return run
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
-    with accelerator.main_process_first():  # the others find what it has prepared
+    with accelerator.main_process_first():  # the others reuse what the first prepares
         task = open_task(settings, scripts)
     model = task.build_model()
     untrained = copy.deepcopy(model)
@@ -85,7 +85,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             )
     except KeyboardInterrupt:
         console.print(
-            f"stopped; the last finished epoch is kept. Go on with resume={run}", soft_wrap=True
+            f"stopped; the last finished epoch is kept. Continue with resume={run}", soft_wrap=True
         )
         raise
     load_model(model, find_checkpoint(run / "checkpoints", "best"))

@@ -1,4 +1,4 @@
-"""The folder of a run: made once, never shared, never overwritten."""
+"""Run folders: created once, never shared or overwritten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spaudio.experiment.settings import AudioSettings, TextSettings, read_settin
 from spaudio.io.atomic import write_atomic
 
 CONFIG = "config.yaml"
-# What two calls of one run may differ in.
+# Settings that may differ between two calls of one run.
 _FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "runs")
 
 
@@ -25,22 +25,22 @@ def new_run_id() -> str:
 
 
 def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
-    """Makes ``<runs>/<recipe>/<id>`` and keeps the settings in it.
+    """Creates ``<runs>/<recipe>/<id>`` and saves the settings in it.
 
     Args:
-        settings: Of the run; where ``run_id`` is None, it is set to a new one.
+        settings: Settings of the run. If ``run_id`` is None, it is set to a new one.
 
     Raises:
-        ConfigError: If a folder of that name exists, or none can be made.
+        ConfigError: If a folder of that name exists or cannot be created.
     """
     settings.run_id = settings.run_id or new_run_id()
     folder = Path(settings.runs, settings.recipe, settings.run_id)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        os.mkdir(folder)  # fails where another run has taken the name, also at the same instant
+        os.mkdir(folder)  # atomic: fails if another run has taken the name
     except FileExistsError as error:
         raise ConfigError(
-            f"run_id={settings.run_id} exists in {folder.parent}; take another name, or go on "
+            f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or continue "
             f"with it by resume={folder}"
         ) from error
     except OSError as error:
@@ -54,10 +54,10 @@ def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
 
 
 def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
-    """Opens the folder of a run of the same name and settings, or makes it.
+    """Opens the folder of a run with the same name and settings, or creates it.
 
     Raises:
-        ConfigError: If a run of that name has other settings; or as :func:`create_run_folder`.
+        ConfigError: If a run of that name has other settings, or as :func:`create_run_folder`.
     """
     folder = Path(settings.runs, settings.recipe, str(settings.run_id))
     if settings.run_id is None or not (folder / CONFIG).is_file():
@@ -68,7 +68,7 @@ def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
         if there.get(key) != wanted.get(key) and not resolved:
             raise ConfigError(
                 f"{folder} was run with {key}={there.get(key)}, not {wanted.get(key)}; take "
-                "another run_id, keep these runs elsewhere by runs=FOLDER, or go on by "
+                "another run_id, keep these runs elsewhere by runs=FOLDER, or continue by "
                 f"resume={folder}"
             )
     return folder
@@ -78,7 +78,7 @@ def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
     """Reads the settings of a run; nothing in them is resolved.
 
     Raises:
-        CheckpointError: If the folder is not a run's, or its settings cannot be used.
+        CheckpointError: If the folder is not of a run, or its settings cannot be used.
     """
     content = read_run_config(folder)
     try:
@@ -94,7 +94,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     """Reads a run's ``config.yaml`` as plain data.
 
     Raises:
-        CheckpointError: If the folder is not a run's, or the file is damaged.
+        CheckpointError: If the folder is not of a run, or the file is damaged.
     """
     try:
         content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))

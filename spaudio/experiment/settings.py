@@ -1,8 +1,7 @@
-"""The settings of a run: one tree of dataclasses, which is registered with Hydra.
+"""The settings of a run: a tree of dataclasses, registered with Hydra as structured configs.
 
-Names, types, defaults and checks stand here and in the classes that the tree joins. A recipe's YAML
-and the command line are checked against the tree when they are composed
-(:mod:`spaudio.experiment.compose`); all other code receives the dataclasses.
+The dataclasses define names, types, defaults and checks. :mod:`spaudio.experiment.compose` checks a
+recipe's YAML and the command line against them; all other code receives the dataclasses.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
 from spaudio.train.config import OptimConfig, TrainerConfig
 
-# Arguments of a filter that are no settings: the model decides them.
+# Arguments of filters that are not settings, as the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
 
 
@@ -34,12 +33,12 @@ class About:
     """The facts about a data set, as ``spaudio datasets`` lists them.
 
     Args:
-        title: What it is, in a few words.
-        licence: Of the audio, as its authors name it.
-        size: Clips and download, such as ``"3,000 clips, 16 MB"``.
-        classes: How many, or in words where a setting decides.
-        metric: What its protocol reports, such as ``"accuracy"``.
-        url: Where it comes from; None where it is the user's own.
+        title: Short description.
+        licence: Licence of the audio.
+        size: Number of clips and size of the download, such as ``"3,000 clips, 16 MB"``.
+        classes: Number of classes, or a description if a setting decides.
+        metric: Metric of its test protocol, such as ``"accuracy"``.
+        url: Source; None if the data are the user's own.
 
     Raises:
         ConfigError: If a fact is empty.
@@ -61,7 +60,7 @@ class About:
 
 @dataclass
 class FilterConfig:
-    """The filter after each layer. The options of each filter are those of its class.
+    """The filter after each layer. Its options are the arguments of the filter class.
 
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
@@ -90,13 +89,13 @@ class ClassifierConfig(EncoderConfig):
 
     @property
     def encoder(self) -> EncoderConfig:
-        """The part that shapes the transformer."""
+        """The settings of the transformer."""
         return EncoderConfig(**{f.name: getattr(self, f.name) for f in fields(EncoderConfig)})
 
 
 @dataclass
 class ValidationConfig:
-    """The validation split of a data set that has none: a share of the training clips.
+    """Validation split of a data set that has none, taken from its training clips.
 
     Args:
         fraction: Share of the training clips, between 0 and 1.
@@ -118,11 +117,11 @@ class ValidationConfig:
 
 @dataclass
 class FoldsConfig:
-    """How ``folds=all`` chooses a fold.
+    """The folds of a data set, for ``folds=all``.
 
     Args:
-        key: The setting that chooses it.
-        values: The values of that setting, one per fold.
+        key: The setting that chooses the fold to test on.
+        values: Its values, one per fold.
     """
 
     key: str = "fold"
@@ -134,9 +133,10 @@ class EvalConfig:
     """How a language model is measured.
 
     Args:
-        windows: Windows spread over the validation split, during training.
-        stride: Characters between sliding windows, at the end.
-        max_characters: Characters of each split that are measured at the end; None for all.
+        windows: Number of windows, spread over the validation split, that are measured after each
+            epoch.
+        stride: Characters between the sliding windows that are measured after training.
+        max_characters: Characters of each split that are measured after training; None for all.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -169,9 +169,9 @@ class Settings:
         runs: Folder of runs.
         run_id: Name of the run's folder; None makes a new one.
         resume: Folder of a run to continue; all settings then come from it.
-        jobs: Runs at a time, in a sweep or over all folds.
-        cluster: Where the runs of a sweep are submitted by submitit: ``"slurm"``, or ``"local"`` to
-            try it without a cluster. None runs them on this machine.
+        jobs: Runs at a time, in a sweep or with ``folds=all``.
+        cluster: Submit the runs of a sweep with submitit: ``"slurm"``, or ``"local"`` to test this
+            without a cluster. None runs them on this machine.
         cluster_options: Parameters of submitit's ``AutoExecutor``, such as ``timeout_min``.
 
     Raises:
@@ -225,13 +225,13 @@ class AudioSettings(Settings):
     Args:
         model: Shape of the classifier.
         tokens: How clips become tokens.
-        augment: Variations of the training clips.
-        skip_bad: Leave out clips that cannot be used, instead of stopping.
+        augment: Augmentation of the training clips.
+        skip_bad: Leave out unusable clips instead of stopping.
         validation: The validation split of a data set that has none.
-        fold: Official fold to test on; the fold before it selects the model.
-        folds: ``"all"`` tests on each fold in turn, with one report over all.
-        fold_by: How ``folds=all`` chooses a fold.
-        segments: How long clips are cut; a clip's probabilities are the mean over its segments.
+        fold: Official fold to test on; the previous fold is the validation split.
+        folds: ``"all"`` trains and tests on each fold, with one report over all.
+        fold_by: The folds for ``folds=all``.
+        segments: How clips are cut; the probabilities of a clip are the mean over its segments.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -265,7 +265,7 @@ class TextSettings(Settings):
     Args:
         model: Shape of the decoder; must be causal.
         context: Characters per window.
-        steps_per_epoch: Steps after which validation is measured.
+        steps_per_epoch: Steps per epoch; the validation loss is measured after each.
         eval: How the model is measured.
 
     Raises:
@@ -293,7 +293,7 @@ KINDS: dict[str, type[AudioSettings | TextSettings]] = {
 
 @cache
 def filter_schemas() -> dict[str, type[FilterConfig]]:
-    """Returns a dataclass of the options of each filter, derived from its constructor."""
+    """Returns a dataclass for the options of each filter, derived from its constructor."""
     return {name: _filter_schema(name) for name in FILTERS}
 
 
@@ -328,13 +328,13 @@ def prep_schema(
     for parameter in inspect.signature(prepare).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.name in taken:
-                raise ConfigError(f"prepare's {parameter.name!r} is a setting already; rename it")
+                raise ConfigError(f"prepare's {parameter.name!r} is already a setting; rename it")
             options.append((parameter.name, hints[parameter.name], _default(parameter.default)))
     return make_dataclass(kind.__name__, options, bases=(kind,))
 
 
 def _default(value: Any) -> Any:
-    """A field whose default is a fresh list where the value is a sequence."""
+    """Returns a dataclass default: a field with a list factory if the value is a sequence."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         plain = [list(item) if isinstance(item, tuple) else item for item in value]
         return field(default_factory=lambda: list(plain))
@@ -344,14 +344,14 @@ def _default(value: Any) -> Any:
 def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     """Builds the settings of a finished or interrupted run from what its ``config.yaml`` holds.
 
-    The values are data: nothing in them is resolved. Settings that no class knows are taken for
-    the data set's own.
+    The values are data: no interpolation is resolved. Unknown settings are taken as those of the
+    data set.
 
     Args:
         content: Settings by name, as :meth:`Settings.as_dict` returned them.
 
     Raises:
-        ConfigError: If a setting is missing, of another type or out of range.
+        ConfigError: If a setting is missing, of the wrong type or out of range.
     """
     kind = TextSettings if "context" in content else AudioSettings
     known = {f.name for f in fields(kind)}

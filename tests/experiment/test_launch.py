@@ -76,7 +76,7 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(run_recipe: RunRecipe) -> 
     done = run_recipe("folder", "-m", "source=nowhere", "seed=0,1")
     assert done.code == 1
     assert "2 of 2 runs failed" in done.err
-    assert "go on with run_id=" in done.err
+    assert "continue with run_id=" in done.err
 
 
 def test_a_sweep_runs_jobs_beside_each_other(tmp_path: Path, run_recipe: RunRecipe) -> None:

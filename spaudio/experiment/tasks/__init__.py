@@ -1,4 +1,4 @@
-"""What differs between kinds of runs: classification of one or several labels, and text."""
+"""Tasks, which define the kinds of runs: classification with one or several labels, and text."""
 
 from __future__ import annotations
 

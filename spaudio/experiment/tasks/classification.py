@@ -33,14 +33,14 @@ from spaudio.train.mixing import Mixing
 from spaudio.train.multilabel import MultiLabel
 from spaudio.train.objective import Classification
 
-NORMALISER_CLIPS = 256  # a few hundred clips determine the mean and deviation of each filter
+NORMALISER_CLIPS = 256  # enough to estimate mean and standard deviation of each filter
 
 
 class ClassificationTask(Task):
     """One label per clip.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         data: Its splits.
     """
 
@@ -75,7 +75,7 @@ class ClassificationTask(Task):
         return model
 
     def messages(self, model: Classifier) -> list[str]:
-        """Returns warnings about settings that are allowed but probably not meant."""
+        """Returns warnings about settings that are allowed but probably unintended."""
         tokens, augment, data = self.settings.tokens, self.settings.augment, self.data
         ignored = data.train.augment.ignored if data.train.augment else ()
         unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
@@ -87,7 +87,7 @@ class ClassificationTask(Task):
         ]
 
     def begin(self, run: Path) -> None:
-        """Measures the floor, and keeps classes and normalisation beside the settings."""
+        """Measures the classical floor, and saves class names and normalisation."""
         data = self.data
         self.floor = measure_floor(
             data.clips, data.classes, data.root, data.floor, multi_label=data.multi_label
@@ -156,7 +156,7 @@ class ClassificationTask(Task):
 
 
 class MultiLabelTask(ClassificationTask):
-    """Several labels per clip: each class is decided by itself."""
+    """Several labels per clip, each with a probability of its own."""
 
     objective_class = MultiLabel
 
@@ -191,7 +191,7 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
 
 
 def _slow_clips(rates: list[int], sample_rate: int, top: float) -> list[str]:
-    """Warns of clips that were sampled too slowly for the upper bands (all in Hz)."""
+    """Warns of clips whose sample rate is too low for the upper bands (all in Hz)."""
     lowest = min(rates)
     slow = sum(rate / 2 < top for rate in rates)
     if not slow:
@@ -205,7 +205,7 @@ def _slow_clips(rates: list[int], sample_rate: int, top: float) -> list[str]:
 
 
 def _long_kernels(model: Classifier, longest: int) -> list[str]:
-    """Warns of kernels with taps beyond the ends of every clip (``longest`` tokens)."""
+    """Warns of kernels that are longer than the longest clip (``longest`` tokens)."""
     filters = model.encoder.token_filters()
     reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
     if reach < longest:

@@ -1,4 +1,4 @@
-"""The interface of a task: data, model, objective, and what is reported."""
+"""The interface of a task: data, model, objective and report."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Task(ABC):
     Attributes:
         settings: Of the run.
         train: The training split.
-        valid: The validation split, as it is measured after each epoch.
-        final: The splits that are measured once, after training, by name.
-        objective: What is trained and measured.
+        valid: The validation split that is measured after each epoch.
+        final: The splits that are measured after training, by name.
+        objective: Loss and metrics.
         token_seconds: Seconds per token, or None where tokens have no duration.
     """
 
@@ -37,19 +37,19 @@ class Task(ABC):
         """Builds the model before training; the seed decides its parameters."""
 
     def messages(self, model: Any) -> list[str]:
-        """Returns what the user should know before training."""
+        """Returns messages to show before training."""
         return []
 
     def begin(self, run: Path) -> None:  # noqa: B027  (text needs nothing)
-        """Called by one process before training: keeps what the run needs besides its settings."""
+        """Saves what the run needs besides its settings; one process calls it before training."""
 
     @abstractmethod
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``report.json`` says about this kind of run.
 
         Args:
-            model: Trained.
-            measured: What the objective measured on each split of ``final``.
+            model: The trained model.
+            measured: Results of the objective on each split of ``final``.
         """
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Task(ABC):
         self, run: Path, before: nn.Module, after: nn.Module, facts: dict[str, Any],
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        """Draws the figures and writes the report; returns a summary of one line or more.
+        """Draws the figures, writes the report, and returns a short summary.
 
         Args:
             run: The run's folder.

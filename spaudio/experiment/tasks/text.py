@@ -1,4 +1,4 @@
-"""Text: each character is predicted from those before it."""
+"""Language modelling: prediction of the next character."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class TextTask(Task):
     """Prediction of the next character.
 
     Args:
-        settings: Of the run. What ``corpus`` resolves to is put into them, so that a resumed run
-            reads the same text.
+        settings: Settings of the run. ``corpus`` is replaced by what it resolves to, so that a
+            resumed run reads the same text.
         scripts: The folder ``data_prep``.
 
     Raises:
-        ConfigError: If a setting does not fit.
+        ConfigError: If a setting is not valid for the text.
         DataError: If the text is missing or not in text8's format.
     """
 
@@ -66,7 +66,7 @@ class TextTask(Task):
         return build_language_model(self.settings)
 
     def messages(self, model: LanguageModel) -> list[str]:
-        """Names the text."""
+        """Returns the name and length of the text."""
         return [f"text: {self.corpus.name}, {len(self.corpus.symbols):,} characters"]
 
     def facts(self, model: LanguageModel, measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class TextTask(Task):
         )
 
     def _sliding(self, symbols: Symbols) -> Feed:
-        """A split, or its beginning, by sliding windows."""
+        """Returns the sliding windows of a split, up to ``eval.max_characters``."""
         settings = self.settings
         symbols = symbols[: settings.eval.max_characters]
         windows = sliding_windows(len(symbols), settings.context, settings.eval.stride)
@@ -120,14 +120,14 @@ class TextTask(Task):
 
 
 def load_corpus(settings: TextSettings, scripts: Path) -> Corpus:
-    """Prepares the text of a recipe, where that has not been done, and opens it.
+    """Prepares the text of a recipe unless that has been done, and opens it.
 
     Args:
-        settings: Of the run; ``corpus`` becomes the choice that leads to this very text again.
+        settings: Settings of the run; ``corpus`` is replaced by what it resolves to.
         scripts: The folder ``data_prep``.
 
     Raises:
-        ConfigError: If a setting does not fit.
+        ConfigError: If a setting is not valid for the text.
         DataError: If the text is missing or not in text8's format.
     """
     find = prep_function(scripts, settings.prep)
