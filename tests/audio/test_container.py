@@ -20,20 +20,16 @@ WRITABLE = [
 ]
 
 
-@pytest.fixture(params=WRITABLE, ids=str)
-def whole(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A clip of three seconds and one sample, so that chunks need padding."""
-    container, subtype = request.param
-    wave = tone(1, np.random.default_rng(0), 3 + 1 / RATE)
-    path = tmp_path / "whole"
+@pytest.mark.parametrize(("container", "subtype"), WRITABLE)
+def test_whole_files_are_taken_and_cut_ones_are_not(
+    tmp_path: Path, container: str, subtype: str | None
+) -> None:
+    whole = tmp_path / "whole"
+    wave = tone(1, np.random.default_rng(0), 3 + 1 / RATE)  # a sample more: chunks need padding
     try:
-        soundfile.write(path, wave, RATE, format=container, subtype=subtype)
+        soundfile.write(whole, wave, RATE, format=container, subtype=subtype)
     except soundfile.LibsndfileError as error:
         pytest.skip(str(error))
-    return path
-
-
-def test_whole_files_are_taken_and_cut_ones_are_not(whole: Path) -> None:
     assert len(decode(whole)[0]) >= 3 * RATE + 1
     content = whole.read_bytes()
     mpeg = soundfile.info(whole).format in ("MP3", "MPEG")  # to a hundredth, as documented
@@ -43,20 +39,12 @@ def test_whole_files_are_taken_and_cut_ones_are_not(whole: Path) -> None:
             decode(whole)
 
 
-def ogg(path: Path) -> bytes:
-    soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, format="OGG")
-    return path.read_bytes()
-
-
-def pages(content: bytes) -> list[bytes]:
-    return [b"OggS" + page for page in content.split(b"OggS")[1:]]
-
-
 def test_every_page_of_ogg_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
-    content = ogg(path)
+    soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, format="OGG")
+    content = path.read_bytes()
     assert truncation(path, "OGG") is None
-    first, *middle, last = pages(content)
+    first, *middle, last = (b"OggS" + page for page in content.split(b"OggS")[1:])
     for damaged, reason in (
         (first + b"".join(middle), "not marked as the end"),
         (first + middle[0] + b"".join(middle[2:]) + last, "page 3 follows page 1"),

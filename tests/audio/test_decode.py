@@ -12,34 +12,21 @@ import soundfile
 from numpy.typing import NDArray
 
 from spaudio.audio import decode, load_audio, probe, stream_audio
-from spaudio.audio import decode as decode_function
 from spaudio.errors import AudioError, ConfigError
-from tests.fixtures.tiny_audio import RATE, make_bad_clips, tone
-
-
-@pytest.fixture(scope="module")
-def bad_clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    folder = tmp_path_factory.mktemp("bad")
-    return folder, make_bad_clips(folder)
+from tests.fixtures.tiny_audio import make_bad_clips
 
 
 def sine(frequency: float, rate: int, seconds: float = 1.0) -> NDArray[np.float64]:
     return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
 
 
-def test_a_bad_clip_is_named_with_its_reason(bad_clips: tuple[Path, dict[str, str]]) -> None:
-    folder, reasons = bad_clips
-    for name, reason in reasons.items():
-        with pytest.raises(AudioError, match=reason) as caught:
-            load_audio(folder / name)
-        assert str(caught.value).startswith(f"{folder / name}: ")
-        with pytest.raises(AudioError, match=reason):
-            list(stream_audio(folder / name, 16000))
+def test_a_bad_clip_is_named_in_a_stream_too(tmp_path: Path) -> None:
+    for name, reason in make_bad_clips(tmp_path).items():
+        with pytest.raises(AudioError, match=f"{name}: .*{reason}"):
+            list(stream_audio(tmp_path / name, 16000))
 
 
-def test_missing_folder_and_headerless(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no such file"):
-        load_audio(tmp_path / "none.wav")
+def test_a_folder_and_a_headerless_file_are_no_audio(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="not a file"):
         load_audio(tmp_path)
     (tmp_path / "a.raw").write_bytes(b"1234" * 100)
@@ -47,42 +34,27 @@ def test_missing_folder_and_headerless(tmp_path: Path) -> None:
         load_audio(tmp_path / "a.raw")
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
-def test_lossless_formats_come_back_to_a_quantisation_step(tmp_path: Path, suffix: str) -> None:
-    wave = tone(2, np.random.default_rng(0))
-    soundfile.write(tmp_path / f"a.{suffix}", wave, RATE, subtype="PCM_16")
-    decoded, rate = decode(tmp_path / f"a.{suffix}")
-    assert rate == RATE
-    assert decoded.dtype == np.float32
-    np.testing.assert_allclose(decoded, wave, atol=1.01 / 2**15)
-
-
-@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
-def test_lossy_formats_keep_the_signal(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "ogg", "mp3"])
+def test_formats_keep_the_signal(tmp_path: Path, suffix: str) -> None:
     wave = sine(440, 16000)
     soundfile.write(tmp_path / f"a.{suffix}", wave, 16000)
-    decoded = load_audio(tmp_path / f"a.{suffix}")
-    assert abs(len(decoded) - len(wave)) <= 2304
-    spectrum = np.abs(np.fft.rfft(decoded[:16000]))
-    assert np.argmax(spectrum) == pytest.approx(440, abs=2)
+    decoded, rate = decode(tmp_path / f"a.{suffix}")
+    assert (rate, decoded.dtype.name) == (16000, "float32")
+    if suffix in ("ogg", "mp3"):
+        assert abs(len(decoded) - len(wave)) <= 2304
+        spectrum = np.abs(np.fft.rfft(decoded[:16000]))
+        assert np.argmax(spectrum) == pytest.approx(440, abs=2)
+    else:  # to a quantisation step
+        np.testing.assert_allclose(decoded, wave, atol=1.01 / 2**15)
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     left, right = sine(300, 8000), sine(700, 8000)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), 8000, subtype="FLOAT")
     np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), (left + right) / 2, atol=1e-6)
-    soundfile.write(tmp_path / "b.wav", np.stack([left, -left], 1), 8000, subtype="FLOAT")
-    with pytest.raises(AudioError, match="silent"):
-        load_audio(tmp_path / "b.wav")
 
 
-def test_longer_than_one_block(tmp_path: Path) -> None:
-    wave = np.random.default_rng(0).uniform(-1, 1, 200_001).astype(np.float32)
-    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
-    np.testing.assert_array_equal(load_audio(tmp_path / "a.wav"), wave)
-
-
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize("rate", [8000, 22050, 48000])
 def test_resampling_keeps_a_tone_in_time_and_level(tmp_path: Path, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", sine(1000, 44100), 44100, subtype="FLOAT")
     resampled = load_audio(tmp_path / "a.wav", rate)
@@ -90,12 +62,9 @@ def test_resampling_keeps_a_tone_in_time_and_level(tmp_path: Path, rate: int) ->
     assert len(resampled) == rate
     edge = rate // 10
     np.testing.assert_allclose(resampled[edge:-edge], sine(1000, rate)[edge:-edge], atol=1e-4)
-
-
-def test_resampling_does_not_alias(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", sine(6000, 44100), 44100, subtype="FLOAT")
-    resampled = load_audio(tmp_path / "a.wav", 8000)
-    assert np.abs(resampled[800:-800]).max() < 0.5 * 10 ** (-80 / 20)
+    if rate == 8000:  # a tone above half the rate leaves nothing
+        soundfile.write(tmp_path / "b.wav", sine(6000, 44100), 44100, subtype="FLOAT")
+        assert np.abs(load_audio(tmp_path / "b.wav", rate)[800:-800]).max() < 0.5e-4
 
 
 def test_rates_out_of_range_and_too_short_to_resample(tmp_path: Path) -> None:
@@ -106,16 +75,14 @@ def test_rates_out_of_range_and_too_short_to_resample(tmp_path: Path) -> None:
         load_audio(tmp_path / "a.wav", 1000)
 
 
-@pytest.mark.parametrize(("steps", "silent"), [(1, True), (3, False)])
-def test_silence_begins_above_one_step_of_16_bits(tmp_path: Path, steps: int, silent: bool) -> None:
+def test_silence_begins_above_one_step_of_16_bits(tmp_path: Path) -> None:
     wave = np.zeros(8000, np.int16)
-    wave[::2] = steps
+    wave[::2] = 3
     soundfile.write(tmp_path / "a.wav", wave, 8000)
-    if silent:
-        with pytest.raises(AudioError, match="silent"):
-            decode(tmp_path / "a.wav")
-    else:
-        assert len(decode(tmp_path / "a.wav")[0]) == 8000
+    assert len(decode(tmp_path / "a.wav")[0]) == 8000
+    soundfile.write(tmp_path / "a.wav", wave // 3, 8000)
+    with pytest.raises(AudioError, match="silent"):
+        decode(tmp_path / "a.wav")
 
 
 def with_data_size(path: Path, size: int) -> None:
@@ -155,11 +122,11 @@ def test_headers_that_declare_too_much_are_refused_without_allocating(tmp_path: 
 
 
 def test_a_clip_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules[decode_function.__module__]
     soundfile.write(tmp_path / "a.wav", sine(440, 8000), 8000)
-    monkeypatch.setattr(module, "MAX_SECONDS", 0.99)
+    monkeypatch.setattr(sys.modules["spaudio.audio.decode"], "MAX_SECONDS", 0.99)
     with pytest.raises(AudioError, match=r"longer than 0\.99 s"):
         decode(tmp_path / "a.wav")
+    assert sum(map(len, stream_audio(tmp_path / "a.wav", 8000))) == 8000  # a stream may be longer
 
 
 def test_probe_tells_what_the_header_declares(tmp_path: Path) -> None:
@@ -181,13 +148,3 @@ def test_a_stream_is_what_is_loaded_to_the_bit(tmp_path: Path, rate: int, wanted
     pieces = list(stream_audio(path, wanted))
     assert len(pieces) > 1
     assert np.array_equal(np.concatenate(pieces), load_audio(path, wanted))
-
-
-def test_a_stream_may_be_longer_than_a_clip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    soundfile.write(tmp_path / "long.wav", sine(440, 8000, 2.0), 8000)
-    monkeypatch.setattr(sys.modules["spaudio.audio.decode"], "MAX_SECONDS", 1.0)
-    with pytest.raises(AudioError, match="longer than 1 s"):
-        load_audio(tmp_path / "long.wav")
-    assert sum(map(len, stream_audio(tmp_path / "long.wav", 8000))) == 16000

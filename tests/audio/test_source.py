@@ -32,19 +32,18 @@ def test_parts_are_found_unpacked_packed_or_mixed(made: Path, tmp_path: Path) ->
         found = open_parts([A, B], tmp_path / "work", str(source))
         assert (found["a"] / "clip").read_text() == "a/set-a/clip"
         assert (found["b"] / "only_b.txt").is_file()
+        open_parts([A, B], tmp_path / "work", str(source))
     assert len(list((tmp_path / "work").iterdir())) == 2  # unpacked once
-    open_parts([A, B], tmp_path / "work", str(packed))
-    assert len(list((tmp_path / "work").iterdir())) == 2
     # A single archive or the part's own folder will do where one part is wanted.
     for alone in (packed / "a.tar.gz", made / "a" / "set-a", made / "a"):
         assert (open_parts([A], tmp_path / "work", str(alone))["a"] / "clip").is_file()
 
 
 def test_everything_that_is_missing_is_named(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(
+        DataError, match=r"1 of 2 parts[^@]*b: no only_b.txt, nor .*host/b\.tar\.gz"
+    ):
         open_parts([A, B], tmp_path / "work", str(made / "a"))
-    assert "1 of 2 parts" in str(caught.value)
-    assert "b: no only_b.txt, nor all of its archives: http://host/b.tar.gz" in str(caught.value)
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match=r"2 of 2 parts[^@]*a: no set-a, [^@]*b: no only_b"):
         open_parts([A, B], tmp_path / "work", str(tmp_path / "void"))
@@ -74,9 +73,7 @@ def test_linked_parts_have_the_same_paths_wherever_they_lie(made: Path, tmp_path
     assert (root / "x" / "clip").is_file()
     assert [path.name for path in (root / "y").glob("*.txt")] == ["only_b.txt"]
     assert link_parts({"y": made / "b", "x": made / "a" / "set-a"}, tmp_path / "work") == root
-    other = link_parts({"x": made / "a" / "set-a", "y": made / "a"}, tmp_path / "work")
-    assert other != root
-    assert (root / "y").resolve() == made / "b"
+    assert link_parts({"x": made / "a" / "set-a", "y": made / "a"}, tmp_path / "work") != root
 
 
 def test_the_root_is_found_up_to_two_levels_down_and_in_an_archive(tmp_path: Path) -> None:
@@ -89,11 +86,7 @@ def test_the_root_is_found_up_to_two_levels_down_and_in_an_archive(tmp_path: Pat
         find_root(tmp_path, tmp_path, "meta/list.csv", "it is to be had there")
     archive = shutil.make_archive(str(tmp_path / "set"), "zip", root.parent)
     found = find_root(archive, tmp_path / "work", "meta", "there")
-    assert found.name == "set-1.0"
-    assert found.parent.parent == tmp_path / "work"
-
-
-def test_without_a_source_it_says_where_to_get_one(tmp_path: Path) -> None:
+    assert found.relative_to(tmp_path / "work").parts[1:] == ("set-1.0",)
     with pytest.raises(ConfigError, match="source= is required, an archive or folder: over there"):
         find_root(None, tmp_path, "meta", "over there")
 
@@ -103,10 +96,8 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     file.write_text("name,fold,class,id,from\na.wav,1,dog,0,x\nb.wav,2,cat,1,y\n")
     columns = {"path": "audio/{name}", "label": "class", "number": "id", "group": "from"}
     clips, labels = folds_of_table(read_table(file), **columns)
-    assert [(c.path, c.fold, c.group) for c in clips] == [
-        ("audio/a.wav", 1, "x"),
-        ("audio/b.wav", 2, "y"),
-    ]
+    found = [(c.path, c.fold, c.group) for c in clips]
+    assert found == [("audio/a.wav", 1, "x"), ("audio/b.wav", 2, "y")]
     assert labels == ["dog", "cat"]
     file.write_text("name,class\na.wav,dog\n")
     with pytest.raises(DataError, match="table is damaged"):
