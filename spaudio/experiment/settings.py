@@ -362,12 +362,15 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
     if not isinstance(name, str) or name not in FILTERS:
         raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
+    key = "settings"
     try:
         config = OmegaConf.structured(schema)
         config.filter = OmegaConf.structured(filter_schemas()[name])
-        settings = OmegaConf.to_object(OmegaConf.merge(config, OmegaConf.create(literal)))
+        for key, value in literal.items():
+            config.merge_with({key: value})
+        settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
     settings = _replace(settings, "$\0{", "${")
     assert isinstance(settings, AudioSettings | TextSettings)
     return settings
