@@ -183,7 +183,7 @@ def altered(finished: Path, tmp_path: Path) -> Path:
 def test_a_checkpoint_of_another_architecture(
     command: Command, altered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["holds another architecture", "project.weight", "(16, 64)", "(24, 64)", "new run"]
+    words = ["another architecture", "project.weight", "(16, 64)", "(24, 64)", "new run"]
     says(command("folder", f"resume={altered}"), *words)
     with pytest.raises(SystemExit) as ended:
         cli.main(["filters", str(altered)])
