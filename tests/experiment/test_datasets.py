@@ -12,14 +12,6 @@ from spaudio.experiment.settings import About
 from tests import conftest
 
 RECIPES = find_recipes(conftest.RECIPES)
-FACTS = {
-    "title": "t",
-    "licence": "l",
-    "size": "s",
-    "classes": 3,
-    "metric": "accuracy",
-    "url": None,
-}
 
 
 def test_every_recipe_says_what_it_is() -> None:
@@ -28,28 +20,16 @@ def test_every_recipe_says_what_it_is() -> None:
         assert about.url is None or about.url.startswith("https://")
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"licence": ""}, "about.licence"),
-        ({"classes": 0}, "about.classes"),
-        ({"size": 3}, "about.size"),
-        ({"title": None}, "about.title"),
-    ],
-)
-def test_an_empty_fact_is_named(change: dict[str, object], named: str) -> None:
-    assert About(**FACTS)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=named):
-        About(**{**FACTS, **change})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "text", ["recipe: a\n", "about: {title: t}\n", "about: x\n", "about: [", "- a\n"]
-)
-def test_a_recipe_without_its_facts_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.yaml"):
-        read_about(tmp_path)
+def test_an_empty_or_missing_fact_is_named(tmp_path: Path) -> None:
+    facts = {"title": "t", "licence": "l", "size": "s", "classes": 3, "metric": "m", "url": None}
+    assert About(**facts)  # type: ignore[arg-type]
+    for name, value in (("licence", ""), ("classes", 0), ("size", 3), ("title", None)):
+        with pytest.raises(ConfigError, match=f"about.{name}"):
+            About(**{**facts, name: value})  # type: ignore[arg-type]
+    for text in ("recipe: a\n", "about: {title: t}\n", "about: x\n", "about: [", "- a\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.yaml"):
+            read_about(tmp_path)
 
 
 def test_whether_data_are_at_hand(tmp_path: Path) -> None:
