@@ -29,7 +29,9 @@ LABELS = tuple(str(digit) for digit in range(10))
 #: The README of the data set: recordings 0 to 4 of each speaker and digit are the test set.
 TEST_INDICES = range(5)
 
-_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z]\w*?)_(?P<index>[0-9]+)\.(wav|flac)", re.I)
+_NAME = re.compile(
+    r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z]\w*?)_(?P<index>[0-9]+)\.(wav|flac)", re.I
+)
 
 
 def prepare(

@@ -139,15 +139,12 @@ def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]
             "training, validation and test have one each"
         )
     chosen: list[int] = []
-    for first in range(0, len(FAMILIES) * PROGRAMS_PER_FAMILY, PROGRAMS_PER_FAMILY):
-        members = range(first, first + PROGRAMS_PER_FAMILY)
-        seen = Counter[int]()
-        rank: dict[int, tuple[int, int]] = {}
-        for member in members:
-            rank[member] = seen[units[member]], member
-            seen[units[member]] += 1
-        chosen += sorted(sorted(members, key=rank.__getitem__)[:per_family])
-    return [program for program in chosen if FAMILIES[_family(program)] in families]
+    for family in sorted(map(FAMILIES.index, set(families))):
+        ranked: list[tuple[int, int]] = []  # programs of the same samples before, and number
+        for program in range(family * PROGRAMS_PER_FAMILY, (family + 1) * PROGRAMS_PER_FAMILY):
+            ranked.append((sum(units[p] == units[program] for _, p in ranked), program))
+        chosen += sorted(program for _, program in sorted(ranked)[:per_family])
+    return chosen
 
 
 def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:

@@ -24,14 +24,7 @@ _NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+
 
 
 def truncation(path: Path, container: str) -> str | None:
-    """Compares a file with what its container declares.
-
-    Args:
-        path: The file.
-        container: A key of `CONTAINERS`.
-
-    Returns:
-        What is missing, in words; None if nothing is, or if the file declares no length.
+    """Returns what a file lacks of what its container declares; None if it declares no length.
 
     Raises:
         OSError: If the file cannot be read.
@@ -133,14 +126,8 @@ def _shorter(declared: int, size: int) -> str | None:
     return f"its header declares {declared} bytes, it holds {size}"
 
 
-CONTAINERS.update(
-    {
-        **dict.fromkeys(("WAV", "WAVEX", "AIFF", "AU", "FLAC")),
-        **dict.fromkeys(("MP3", "MPEG"), _mpeg),
-        "OGG": _ogg,
-        "W64": _wave64,
-        "RF64": _rf64,
-        "CAF": _caf,
-        "NIST": _sphere,
-    }
-)
+CONTAINERS |= {
+    **dict.fromkeys(("WAV", "WAVEX", "AIFF", "AU", "FLAC")),
+    **dict.fromkeys(("MP3", "MPEG"), _mpeg),
+    "OGG": _ogg, "W64": _wave64, "RF64": _rf64, "CAF": _caf, "NIST": _sphere,
+}

@@ -102,9 +102,6 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
         source: The text.
         folder: Where encoded texts are kept, each in its own folder.
 
-    Returns:
-        The text as symbols, with its three splits.
-
     Raises:
         DataError: If the text is not in text8's format or empty.
     """
@@ -136,9 +133,8 @@ def _write(source: SourceText, file: Path) -> tuple[int, str]:
                 # A newline at the end is not part of the text: editors add it.
                 ended = piece.endswith(b"\n")
                 text = piece.removesuffix(b"\n")
-                opened.write(encode(text).tobytes())
+                count += opened.write(encode(text).tobytes())
                 digest.update(text)
-                count += len(text)
             opened.flush()
             os.fsync(opened.fileno())
         if not count:

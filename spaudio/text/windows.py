@@ -15,15 +15,10 @@ from spaudio.text.corpus import Symbols
 
 
 class Window(NamedTuple):
-    """A window of a text.
+    """A window of a text."""
 
-    Args:
-        start: Index of the first character that is read.
-        skip: Number of predictions at its start that another window has counted.
-    """
-
-    start: int
-    skip: int
+    start: int  # index of the first character that is read
+    skip: int  # predictions at its start that another window has counted
 
 
 class TextBatch(NamedTuple):
@@ -116,12 +111,7 @@ class RandomWindows(Sampler[list[int]]):
 
 
 class EveryWindow(Sampler[list[int]]):
-    """Batches of all windows in order, the same in every epoch.
-
-    Args:
-        windows: Number of windows.
-        batch_size: Windows per batch.
-    """
+    """Batches of all windows in order, the same in every epoch."""
 
     drop_last = False
 

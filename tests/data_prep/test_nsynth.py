@@ -10,8 +10,8 @@ import pytest
 from data_prep import nsynth
 from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
-from tests.fixtures.tiny_audio import run_script
-from tests.fixtures.tiny_corpora import make_nsynth, pack, spoil
+from tests.fixtures.tiny_audio import run_script, spoil
+from tests.fixtures.tiny_corpora import make_nsynth, pack
 
 
 @pytest.fixture(scope="module")

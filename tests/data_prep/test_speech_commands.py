@@ -12,13 +12,12 @@ from scipy.signal import correlate
 from data_prep import speech_commands
 from spaudio.audio import Prepared
 from spaudio.errors import ConfigError, DataError
-from tests.fixtures.tiny_audio import run_script
+from tests.fixtures.tiny_audio import run_script, spoil
 from tests.fixtures.tiny_corpora import (
     RATE,
     make_speech_commands,
     make_speech_commands_test_set,
     pack,
-    spoil,
 )
 
 

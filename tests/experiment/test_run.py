@@ -22,8 +22,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
 from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RunRecipe
-from tests.fixtures.tiny_audio import make_class_folders
-from tests.fixtures.tiny_corpora import spoil
+from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
 
 

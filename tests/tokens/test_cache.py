@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from spaudio.audio import SourceClip, SourceClips, load_audio, prepare
+from spaudio.audio import SourceClip, SourceClips, decode, load_audio, prepare
 from spaudio.errors import DataError
 from spaudio.tokens.cache import FrameCache
 
@@ -44,33 +44,25 @@ def expected(file: Path) -> Array:
     return restore(extract(load_audio(file, RATE)))
 
 
-def prepared(root: Path, stores: list[FrameCache]) -> None:
+def prepared(root: Path, *stores: FrameCache) -> None:
     clips = [SourceClip(file.name, "a", "train", "g") for file in sorted(root.glob("*.wav"))]
-    prepare(
-        "toy",
-        lambda work: SourceClips(root, clips),
-        folder=root / "data",
-        options={},
-        workers=2,
-        stores=stores,
-        progress=False,
-    )
+    source = SourceClips(root, clips)
+    prepare("toy", lambda work: source, folder=root / "data", options={}, workers=2, stores=stores)
 
 
 def test_a_preparation_decodes_each_clip_once_for_all_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    original = prepare.__globals__["scan_clips"].__globals__["decode"]
 
-    def decode(path: Path, **options: bool) -> object:
+    def counting(path: Path, **options: bool) -> object:
         decoded.append(path.name)
-        return original(path, **options)
+        return decode(path, **options)
 
-    monkeypatch.setattr("spaudio.audio.scan.decode", decode)
+    monkeypatch.setattr("spaudio.audio.scan.decode", counting)
     files = write_clips(tmp_path)
     stores = [open_cache(tmp_path / "f", 8), open_cache(tmp_path / "f", 9)]
-    prepared(tmp_path, stores)
+    prepared(tmp_path, *stores)
     assert sorted(decoded) == [file.name for file in files]
     for store in stores:
         store.root = tmp_path
@@ -82,12 +74,12 @@ def test_a_preparation_decodes_each_clip_once_for_all_stores(
     soundfile.write(files[0], 0.5 * np.sin(np.arange(900)), 8000)
     soundfile.write(tmp_path / "new.wav", 0.5 * np.sin(np.arange(700)), 8000)
     again = open_cache(tmp_path / "f")
-    prepared(tmp_path, [again])
+    prepared(tmp_path, again)
     assert sorted(decoded) == ["0.wav", "new.wav"]
     for file in [*files, tmp_path / "new.wav"]:
         np.testing.assert_array_equal(again.frames(file), expected(file))
     decoded.clear()
-    prepared(tmp_path, [open_cache(tmp_path / "f", 10)])
+    prepared(tmp_path, open_cache(tmp_path / "f", 10))
     assert len(decoded) == 7
 
 
