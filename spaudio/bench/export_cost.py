@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from spaudio.bench.clock import ratio, take_turns
-from spaudio.bench.machine import machine
+from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor
 from spaudio.export.check import pad, synthetic_clips
@@ -19,6 +18,13 @@ from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
 
 BATCHES = (1, 8)
+COLUMNS = {
+    "form": "{form}",
+    "clips": "{batch:d}",
+    "seconds per clip": "{clip_seconds:.2f}",
+    "ms": "{ms:.1f}",
+    "times faster than eager": "{times_faster_than_eager:.2f}",
+}
 
 
 def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
@@ -30,8 +36,9 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
         limit: Seconds per batch size after which no further round starts.
 
     Returns:
-        ``machine``, ``missing`` (formats whose packages are not installed), and ``rows``, one per
-        batch size and form of the model. Clips are as long as the longest one of the run.
+        ``title``, ``machine``, ``missing`` (formats whose packages are not installed), and
+        ``rows``, one per batch size and form of the model. Clips are as long as the longest one of
+        the run.
     """
     predictor = Predictor(run)
     runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
@@ -65,21 +72,5 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                 }
                 for name, took in seconds.items()
             ]
-    return {"machine": machine(), "missing": missing, "rows": rows}
-
-
-def table(report: dict[str, Any]) -> str:
-    """Formats the report as Markdown."""
-    lines = [
-        f"{report['machine']['processor']}, {report['machine']['threads']} threads, torch "
-        f"{report['machine']['torch']}; not installed: {', '.join(report['missing']) or 'none'}",
-        "",
-        "| clips | seconds per clip | form | ms | times faster than eager |",
-        "|--:|--:|---|--:|--:|",
-    ]
-    lines += [
-        f"| {row['batch']} | {row['clip_seconds']:.2f} | {row['form']} | "
-        f"{1e3 * row['seconds']:.1f} | {row['times_faster_than_eager']:.2f} |"
-        for row in report["rows"]
-    ]
-    return "\n".join(lines)
+    title = f"not installed: {', '.join(missing) or 'none'}; "
+    return {"title": title, "machine": machine(), "missing": missing, "rows": rows}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spaudio.bench.clock import ratio, take_turns
-from spaudio.bench.machine import machine
+from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.bench.memory import peak_extra_bytes
 from spaudio.bench.shapes import Shape
 from spaudio.filters.fused import cpu
@@ -25,6 +25,18 @@ SHAPES = (
 BACKENDS = {"cpu": ("reference", "gemm", "cpu"), "cuda": ("reference", "gemm", "triton")}
 MATRIX = 4096  # rows and columns; 0.14 TFLOP per product
 PASSES = ("forward", "forward+backward")
+COLUMNS = {
+    "batch, tokens, dim": "{shape[batch]}, {shape[tokens]}, {shape[dim]}",
+    "bank": "{bank}",
+    "pass": "{pass}",
+    "backend": "{backend}",
+    "ms": "{ms:.1f}",
+    "speedup": "{times_faster_than_reference:.1f}",
+    "GFLOP/s": "{gflops:.0f}",
+    "of peak": "{share_of_peak:.0%}",
+    "extra MiB": "{peak_extra_mib:.1f}",
+    "relative to a layer": "{times_a_layer:.2f}",
+}
 
 
 def measure(
@@ -83,9 +95,11 @@ def _measure(
             took = seconds[f"{backend} {kind}"]
             products = 1 if kind == "forward" else 3 if backend == "reference" else 4
             speed = shape.operations * products / statistics.median(took)
+            both = kind == "forward+backward"
             rows.append(
                 {
-                    "shape": shape.as_dict(),
+                    "shape": asdict(shape),
+                    "bank": " + ".join(f"{filters}·{taps}" for filters, taps in shape.bank),
                     "pass": kind,
                     "backend": backend,
                     "rounds": len(took),
@@ -94,10 +108,8 @@ def _measure(
                     "gflops": speed / 1e9,
                     "peak_gflops": peak and peak / 1e9,
                     "share_of_peak": peak and speed / peak,
-                    "peak_extra_bytes": memory if kind == "forward+backward" else None,
-                    "times_a_layer": ratio(took, seconds["layer"])
-                    if kind == "forward+backward"
-                    else None,
+                    "peak_extra_mib": memory / 2**20 if both and memory is not None else None,
+                    "times_a_layer": ratio(took, seconds["layer"]) if both else None,
                 }
             )
     return rows
@@ -111,38 +123,3 @@ def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
     x, _, _, grad = shape.inputs(device)
     leaves = [x, *layer.parameters()]
     return lambda: torch.autograd.grad(layer(x), leaves, grad)
-
-
-def table(report: dict[str, Any]) -> str:
-    """Formats the report as Markdown."""
-    facts = report["machine"]
-    if "threads" in facts:
-        how = f"{facts['threads']} threads, vectors of {facts['vector_lanes']} floats"
-    else:
-        how = f"float32 products {facts['float32_matmul_precision']}"
-    lines = [
-        f"{facts['processor']}, {how}, torch {facts['torch']}; "
-        f"medians of {min(row['rounds'] for row in report['rows'])} rounds or more",
-        "",
-        "| batch, tokens, dim | bank | pass | backend | ms | speedup | GFLOP/s | of peak "
-        "| extra MiB | relative to a layer |",
-        "|---|---|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in report["rows"]:
-        shape = row["shape"]
-        size = f"{shape['batch']}, {shape['tokens']}, {shape['dim']}"
-        bank = " + ".join(f"{filters}·{taps}" for filters, taps in shape["bank"])
-        cells = [
-            _cell(row["seconds"], ".1f", 1e3),
-            _cell(row["times_faster_than_reference"], ".1f"),
-            _cell(row["gflops"], ".0f"),
-            _cell(row["share_of_peak"], ".0%"),
-            _cell(row["peak_extra_bytes"], ".1f", 2**-20),
-            _cell(row["times_a_layer"], ".2f"),
-        ]
-        lines.append(" | ".join([f"| {size}", bank, row["pass"], row["backend"], *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: float | None, form: str, scale: float = 1.0) -> str:
-    return "" if value is None else format(value * scale, form)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from spaudio.bench.clock import ratio, take_turns
-from spaudio.bench.machine import machine
+from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.generate import generate
 from spaudio.model.language import LanguageModel
 
 SYMBOLS = 27
 FILTERS = ("none", "depthwise", "haar", "bank", "adaptive")
+COLUMNS = {
+    "model": "{name}",
+    "layers x dim": "{layers} x {dim}",
+    "positions": "{positions}",
+    "context": "{context:d}",
+    "symbols/s with cache": "{cached_per_second:.0f}",
+    "without": "{full_per_second:.0f}",
+    "speedup": "{times_faster:.1f}",
+}
 
 
 def untrained(context: int, filters: Sequence[str] = FILTERS) -> dict[str, LanguageModel]:
@@ -46,53 +54,32 @@ def measure(
         limit: Seconds per model after which no further round starts.
 
     Returns:
-        ``machine``, and ``rows``, one per model.
+        ``title``, ``machine``, and ``rows``, one per model.
     """
-    rows = [_measure(name, model, length, rounds, limit) for name, model in models.items()]
-    return {"machine": machine(), "rows": rows}
-
-
-def _measure(
-    name: str, model: LanguageModel, length: int | None, rounds: int, limit: float
-) -> dict[str, Any]:
-    config = model.encoder.config
-    prompt = torch.randint(
-        model.symbols, (1, config.max_tokens), generator=torch.Generator().manual_seed(0)
-    )
-    count = config.max_tokens if length is None else length
-    functions: dict[str, Callable[[], object]] = {
-        kind: partial(generate, model, prompt, count, temperature=0, cached=kind == "cached")
-        for kind in ("cached", "full")
-    }
-    seconds = take_turns(functions, rounds, limit)
-    return {
-        "name": name,
-        "dim": config.dim,
-        "layers": config.layers,
-        "positions": config.positions,
-        "context": config.max_tokens,
-        "length": count,
-        "rounds": len(seconds["full"]),
-        "cached_per_second": count / statistics.median(seconds["cached"]),
-        "full_per_second": count / statistics.median(seconds["full"]),
-        "times_faster": ratio(seconds["full"], seconds["cached"]),
-    }
-
-
-def table(report: dict[str, Any]) -> str:
-    """Formats the report as Markdown."""
-    facts, rows = report["machine"], report["rows"]
-    lines = [
-        f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}; one text at a "
-        f"time; medians of {min(row['rounds'] for row in rows)} rounds or more",
-        "",
-        "| model | layers x dim | positions | context | symbols/s with cache | without | speedup |",
-        "|---|---|---|--:|--:|--:|--:|",
-        *(
-            f"| {row['name']} | {row['layers']} x {row['dim']} | {row['positions']} | "
-            f"{row['context']} | {row['cached_per_second']:.0f} | {row['full_per_second']:.0f} | "
-            f"{row['times_faster']:.1f} |"
-            for row in rows
-        ),
-    ]
-    return "\n".join(lines)
+    rows = []
+    for name, model in models.items():
+        config = model.encoder.config
+        generator = torch.Generator().manual_seed(0)
+        prompt = torch.randint(model.symbols, (1, config.max_tokens), generator=generator)
+        count = config.max_tokens if length is None else length
+        cached, full = (
+            partial(generate, model, prompt, count, temperature=0, cached=cached)
+            for cached in (True, False)
+        )
+        seconds = take_turns({"cached": cached, "full": full}, rounds, limit)
+        rows.append(
+            {
+                "name": name,
+                "dim": config.dim,
+                "layers": config.layers,
+                "positions": config.positions,
+                "context": config.max_tokens,
+                "length": count,
+                "rounds": len(seconds["full"]),
+                "seconds": statistics.median(seconds["cached"]),
+                "cached_per_second": count / statistics.median(seconds["cached"]),
+                "full_per_second": count / statistics.median(seconds["full"]),
+                "times_faster": ratio(seconds["full"], seconds["cached"]),
+            }
+        )
+    return {"title": "one text at a time; ", "machine": machine(), "rows": rows}

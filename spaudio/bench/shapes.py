@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,16 +28,6 @@ class Shape:
     tokens: int
     dim: int
     bank: tuple[tuple[int, int], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the shape for JSON. :meth:`from_dict` is the inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Shape:
-        """Builds a shape from what :meth:`as_dict` returned."""
-        bank = tuple((filters, taps) for filters, taps in values["bank"])
-        return cls(**{**values, "bank": bank})
 
     @property
     def operations(self) -> int:

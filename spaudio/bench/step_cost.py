@@ -14,8 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from spaudio.bench.clock import ratio, take_turns
-from spaudio.bench.machine import machine
+from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
@@ -23,6 +22,12 @@ from spaudio.train.objective import Objective
 from spaudio.train.optim import make_optimizer
 
 BATCHES = 8  # per round. The clips of a batch have similar lengths, so several are needed.
+COLUMNS = {
+    "filter": "{filter}",
+    "parameters": "{parameters:,}",
+    "ms per step": "{ms:.1f}",
+    "relative": "{times_the_first:.2f}",
+}
 
 
 def measure(
@@ -39,19 +44,24 @@ def measure(
         limit: Seconds after which no further round starts.
 
     Returns:
-        ``machine``, ``recipe``, ``shape``, and ``rows``, one per filter.
+        ``title``, ``machine``, ``recipe``, ``shape``, and ``rows``, one per filter.
 
     Raises:
         ConfigError: If the folder is not a recipe's, or a setting is wrong.
         DataError: If the data set is missing.
     """
-    composed = {name: compose(recipe, [*_split(f"filter={name}"), *overrides]) for name in filters}
-    batches: list[Any] = []
+    # Overrides are split at the commas between them, not at those within brackets of a value.
+    composed = {
+        name: compose(recipe, [*re.split(r",(?=[\w.]+=)", f"filter={name}"), *overrides])
+        for name in filters
+    }
+    first = composed[filters[0]]
+    task = open_task(first, data_prep_folder(recipe))
+    batches = list(islice(task.train.loader, BATCHES))
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}
     for name, settings in composed.items():
-        task = open_task(settings, data_prep_folder(recipe))
-        batches = batches or list(islice(task.train.loader, BATCHES))
+        task.settings = settings
         model = task.build_model()
         parameters[name] = sum(p.numel() for p in model.parameters())
         functions[name] = _steps(settings, model, task.objective, batches)
@@ -66,7 +76,6 @@ def measure(
         }
         for name, took in seconds.items()
     ]
-    first = composed[filters[0]]
     if isinstance(first, TextSettings):
         tokens: float = first.context
     else:
@@ -77,12 +86,14 @@ def measure(
         "dim": first.model.dim,
         "layers": first.model.layers,
     }
-    return {"machine": machine(), "recipe": first.recipe, "shape": shape, "rows": rows}
-
-
-def _split(overrides: str) -> list[str]:
-    """Splits overrides at the commas between them, not at those within brackets of a value."""
-    return re.split(r",(?=[\w.]+=)", overrides)
+    return {
+        "title": f"{first.recipe}: {first.model.layers} layers of width {first.model.dim}, batches "
+        f"of {first.trainer.batch_size} sequences of {tokens:.0f} tokens; ",
+        "machine": machine(),
+        "recipe": first.recipe,
+        "shape": shape,
+        "rows": rows,
+    }
 
 
 def _steps(
@@ -106,23 +117,3 @@ def _steps(
             optimizer.zero_grad(set_to_none=True)
 
     return run
-
-
-def table(report: dict[str, Any]) -> str:
-    """Formats the report as Markdown."""
-    facts, shape, rows = report["machine"], report["shape"], report["rows"]
-    lines = [
-        f"{report['recipe']}: {shape['layers']} layers of width {shape['dim']}, batches of "
-        f"{shape['batch']} sequences of {shape['tokens']:.0f} tokens; {facts['processor']}, "
-        f"{facts['threads']} threads, torch {facts['torch']}; medians of "
-        f"{min(row['rounds'] for row in rows)} rounds",
-        "",
-        "| filter | parameters | ms per step | relative |",
-        "|---|--:|--:|--:|",
-        *(
-            f"| {row['filter']} | {row['parameters']:,} | {1e3 * row['seconds']:.1f} | "
-            f"{row['times_the_first']:.2f} |"
-            for row in rows
-        ),
-    ]
-    return "\n".join(lines)

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
 from spaudio.report.records import Record
-from spaudio.report.tables import make_table, plus_minus
+from spaudio.report.tables import plus_minus
 
 
 @dataclass
@@ -41,20 +39,15 @@ class Group:
         )
         return ", ".join(named) or str(self.records[0].facts["recipe"])
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds in ascending order."""
-        return sorted({record.facts["seed"] for record in self.records})
-
     def by_seed(self, fact: str) -> list[float]:
-        """Returns a result of each seed. Runs of the same seed are averaged.
+        """Returns a result of each seed, in ascending order; runs of one seed are averaged.
 
         Args:
             fact: A name in :data:`spaudio.report.records.FACTS`.
         """
-        found: dict[int, list[float]] = {seed: [] for seed in self.seeds}
-        for record in self.records:
-            found[record.facts["seed"]].append(float(record.facts[fact]))
+        found: dict[int, list[float]] = {}
+        for record in sorted(self.records, key=lambda record: record.facts["seed"]):
+            found.setdefault(record.facts["seed"], []).append(float(record.facts[fact]))
         return [statistics.fmean(values) for values in found.values()]
 
 
@@ -74,26 +67,34 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
     """
     differing = [key for key in _differing(records) if key.split(".")[-1] != over]
     groups: dict[str, Group] = {}
+    covered: dict[tuple[str, int], set[str]] = {}
     for record in records:
-        values = {
-            key: record.settings[key]
-            for key in differing
-            if key in record.settings and not _is_default(key, record.settings, differing)
-        }
-        groups.setdefault(json.dumps(values), Group(values, [])).records.append(record)
-    if over is not None:
-        _check_coverage(groups, over)
+        values = {key: record.settings[key] for key in differing if key in record.settings}
+        if "filter.name" in values:
+            values = {key: value for key, value in values.items() if not _is_default(key, values)}
+        name = json.dumps(values)
+        groups.setdefault(name, Group(values, [])).records.append(record)
+        if over is not None:
+            seeds = covered.setdefault((name, record.facts["seed"]), set())
+            seeds.add(str(record.settings.get(over)))
+    every = set().union(*covered.values())
+    for (name, seed), found in covered.items():
+        if missing := sorted(every - found):
+            raise DataError(
+                f"seed {seed} of {name} has no run with {over}={missing[0]}, which others have; "
+                "run it, or leave the others out"
+            )
     return list(groups.values())
 
 
-def compare(groups: Sequence[Group]) -> tuple[Table, str]:
+def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
     """Compares classifiers by their results on the test split.
 
     Args:
         groups: From :func:`group_runs`.
 
     Returns:
-        The table for the terminal, and the same as Markdown.
+        The rows of a table.
 
     Raises:
         DataError: If the runs are measured by different metrics.
@@ -103,38 +104,20 @@ def compare(groups: Sequence[Group]) -> tuple[Table, str]:
         raise DataError(f"{' and '.join(metrics)} cannot be compared; name runs of one kind")
     metric = metrics[0]
     other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
-    header = ["setting", "seeds", f"test {metric}", title, "floor (SVM)", "parameters",
-              "of filters", "train s", "ms/step"]  # fmt: skip
-    body = [
-        [
-            group.name,
-            str(len(group.seeds)),
-            plus_minus(group.by_seed(f"test.{metric}")),
-            plus_minus(group.by_seed(f"test.{other}")),
-            plus_minus(group.by_seed("floor.svm")),
-            f"{group.records[0].facts['num_params']:,}",
-            f"{group.records[0].facts['filter_params']:,}",
-            f"{statistics.fmean(group.by_seed('seconds.train')):.0f}",
-            f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
-        ]
+    return [
+        {
+            "setting": group.name,
+            "seeds": str(len(group.by_seed("seed"))),
+            f"test {metric}": plus_minus(group.by_seed(f"test.{metric}")),
+            title: plus_minus(group.by_seed(f"test.{other}")),
+            "floor (SVM)": plus_minus(group.by_seed("floor.svm")),
+            "parameters": f"{group.records[0].facts['num_params']:,}",
+            "of filters": f"{group.records[0].facts['filter_params']:,}",
+            "train s": f"{statistics.fmean(group.by_seed('seconds.train')):.0f}",
+            "ms/step": f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
+        }
         for group in groups
     ]
-    return make_table("Test split; model selected on validation", header, body)
-
-
-def _check_coverage(groups: Mapping[str, Group], over: str) -> None:
-    covered: dict[tuple[str, int], set[str]] = {}
-    for name, group in groups.items():
-        for record in group.records:
-            value = str(record.settings.get(over))
-            covered.setdefault((name, record.facts["seed"]), set()).add(value)
-    every = set().union(*covered.values())
-    for (name, seed), found in covered.items():
-        if missing := sorted(every - found):
-            raise DataError(
-                f"seed {seed} of {name} has no run with {over}={missing[0]}, which others have; "
-                "run it, or leave the others out"
-            )
 
 
 def _differing(records: Sequence[Record]) -> list[str]:
@@ -154,12 +137,10 @@ def _differing(records: Sequence[Record]) -> list[str]:
     return sorted(found, key=lambda key: key != "filter.name")
 
 
-def _is_default(key: str, settings: Mapping[str, Any], differing: Sequence[str]) -> bool:
-    """Returns whether an option of a filter that the group names is at its default."""
-    if not key.startswith("filter.") or key == "filter.name" or "filter.name" not in differing:
-        return False
-    filter = FILTERS.get(str(settings.get("filter.name")))
-    if filter is None:
+def _is_default(key: str, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a setting is an option of the filter at its default."""
+    filter = FILTERS.get(settings["filter.name"])
+    if filter is None or not key.startswith("filter."):
         return False
     option = inspect.signature(filter).parameters.get(key.removeprefix("filter."))
     # Through JSON, in which tuples and lists are the same.

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from rich.table import Table
+import numpy as np
+from matplotlib.figure import Figure
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import Group
-from spaudio.report.records import Record
-from spaudio.report.tables import make_table, plus_minus
+from spaudio.report.drawing import save_figure
+from spaudio.report.tables import plus_minus
 
 # A setting and its baseline differ only in settings with these prefixes.
 _OF_FILTER = ("filter.", "model.filter_")
@@ -75,36 +76,6 @@ class Convergence:
     parameters: int
     curves: dict[int, Curve]
     pairs: list[tuple[Curve, Curve]]
-
-    @property
-    def differences(self) -> list[float]:
-        """Lowest loss minus that of the baseline, one per pair."""
-        return [curve.best - base.best for curve, base in self.pairs]
-
-    @property
-    def test_differences(self) -> list[float]:
-        """Test loss minus that of the baseline, one per pair for which both were measured."""
-        return [
-            curve.test_loss - base.test_loss
-            for curve, base in self.pairs
-            if curve.test_loss is not None and base.test_loss is not None
-        ]
-
-    def knows(self, quantity: str) -> bool:
-        """Returns whether all runs have recorded a quantity."""
-        return all(quantity in curve.spent for pair in self.pairs for curve in pair)
-
-    def step_ratio(self, quantity: str) -> float:
-        """Returns what a step takes relative to one of the baseline, the mean over pairs."""
-        return fmean(c.per_step(quantity) / base.per_step(quantity) for c, base in self.pairs)
-
-    def ratios(self, quantity: str) -> list[float]:
-        """Returns what it took to reach the baseline's best loss, relative to the baseline.
-
-        There is one value per pair that reached it.
-        """
-        found = [(c.until(b.best, quantity), b.until(b.best, quantity)) for c, b in self.pairs]
-        return [took / its for took, its in found if took is not None and its is not None]
 
 
 def read_step_costs(file: Path) -> dict[str, float]:
@@ -167,55 +138,88 @@ def measure_convergence(
     return found
 
 
-def lay_out(found: Sequence[Convergence]) -> tuple[Table, str]:
-    """Makes a table of settings.
+def convergence_rows(found: Sequence[Convergence]) -> list[dict[str, str]]:
+    """Returns the rows of a table of settings. Columns without values are left out."""
+    rows = []
+    for one in found:
+        pairs, itself = one.pairs, one.name == one.baseline
+        known = [q for q in QUANTITIES if all(q in c.spent for pair in pairs for c in pair)]
+        row = {
+            "setting": one.name,
+            "seeds": str(len(one.curves)),
+            "parameters": f"{one.parameters:,}",
+        }
+        for q in QUANTITIES[1:]:
+            steps = [c.per_step(q) / base.per_step(q) for c, base in pairs if q in known]
+            row[f"{q}/step"] = f"{fmean(steps):.2f}" if steps else "-"
+        row["best valid loss"] = plus_minus([curve.best for curve in one.curves.values()])
+        losses = [curve.best - base.best for curve, base in pairs]
+        row["minus baseline's"] = "baseline" if itself else plus_minus(losses, sign=True)
+        tests = [
+            curve.test_loss - base.test_loss
+            for curve, base in pairs
+            if curve.test_loss is not None and base.test_loss is not None
+        ]
+        row["test loss minus baseline's"] = (
+            "-" if not tests else "baseline" if itself else plus_minus(tests, sign=True)
+        )
+        for q in QUANTITIES:
+            row[f"{q} to baseline's best"] = (
+                "-" if q not in known else "1" if itself else _ratio(pairs, q)
+            )
+        rows.append(row)
+    empty = [key for key in rows[0] if all(row[key] == "-" for row in rows)]
+    return [{key: cell for key, cell in row.items() if key not in empty} for row in rows]
+
+
+def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
+    """Draws validation loss against steps and against seconds of training.
+
+    Each line is the mean over the seeds of a setting; the band extends from the lowest to the
+    highest seed.
 
     Args:
         found: From :func:`measure_convergence`.
-
-    Returns:
-        The table for the terminal, and the same as Markdown. Columns without values are left out.
+        path: PNG to write.
     """
-    quantities = [q for q in QUANTITIES if any(one.knows(q) for one in found)]
-    tested = any(one.test_differences for one in found)
-    header = [
-        "setting",
-        "seeds",
-        "parameters",
-        *(f"{quantity}/step" for quantity in quantities[1:]),
-        "best valid loss",
-        "minus baseline's",
-        *(["test loss minus baseline's"] if tested else []),
-        *(f"{quantity} to baseline's best" for quantity in quantities),
-    ]
-    body = []
-    for one in found:
-        itself = one.name == one.baseline
-        differences = [one.differences, one.test_differences] if tested else [one.differences]
-        body.append([
-            one.name,
-            str(len(one.curves)),
-            f"{one.parameters:,}",
-            *(f"{one.step_ratio(q):.2f}" if one.knows(q) else "-" for q in quantities[1:]),
-            plus_minus([curve.best for curve in one.curves.values()]),
-            *(
-                "baseline" if itself else plus_minus(values, sign=True) if values else "-"
-                for values in differences
-            ),
-            *("1" if itself else _ratio(one, quantity) for quantity in quantities),
-        ])  # fmt: skip
-    return make_table(
-        "Validation loss in nats; ratios to the baseline of the same seed", header, body
-    )
+    legend_rows = (len(found) + 1) // 2
+    figure = Figure(figsize=(12, 5 + 0.2 * legend_rows), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for i, one in enumerate(found):
+        curves = list(one.curves.values())
+        # Runs of different length have no mean beyond the end of the shortest.
+        length = min(len(curve.losses) for curve in curves)
+        losses = np.array([curve.losses[:length] for curve in curves])
+        color, line = f"C{i % 10}", ("-", "--", ":")[i // 10 % 3]
+        for axes, name in zip(panels, ("steps", "seconds"), strict=True):
+            at = np.array([curve.spent[name][:length] for curve in curves]).mean(axis=0)
+            axes.plot(at, losses.mean(axis=0), label=one.name, color=color, linestyle=line)
+            axes.fill_between(at, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15)
+            axes.grid(alpha=0.3)
+    panels[0].set(xlabel="steps", ylabel="validation loss (nats)")
+    panels[1].set(xlabel="seconds of training")
+    # The losses of the first quarter are so high that the settings could not be told apart.
+    every = [curve for one in found for curve in one.curves.values()]
+    ends = [loss for curve in every for loss in curve.losses[len(curve.losses) // 4 :]]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    panels[0].set_ylim(min(ends) - margin, max(ends) + margin)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8)
+    save_figure(figure, path, dpi=80)  # such figures are committed, and must be small
 
 
-def _ratio(one: Convergence, quantity: str) -> str:
-    """Formats a ratio. If some seeds did not reach the loss, their number is given instead."""
-    if not one.knows(quantity):
-        return "-"
-    ratios = one.ratios(quantity)
-    missed = len(one.pairs) - len(ratios)
-    return f"not reached ({missed} of {len(one.pairs)})" if missed else plus_minus(ratios, digits=2)
+def _ratio(pairs: Sequence[tuple[Curve, Curve]], quantity: str) -> str:
+    """Formats what it took to reach the baseline's best loss, relative to the baseline.
+
+    If some seeds did not reach the loss, their number is given instead.
+    """
+    ratios = []
+    for curve, base in pairs:
+        took, its = (one.until(base.best, quantity) for one in (curve, base))
+        if took is not None and its is not None:
+            ratios.append(took / its)
+    missed = len(pairs) - len(ratios)
+    return f"not reached ({missed} of {len(pairs)})" if missed else plus_minus(ratios, digits=2)
 
 
 def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, Curve]:
@@ -228,28 +232,24 @@ def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, C
         )
     curves: dict[int, Curve] = {}
     for record in group.records:
-        seed = record.facts["seed"]
+        seed, log = record.facts["seed"], record.log
         if seed in curves:
             raise DataError(f"{record.name} repeats seed {seed} of {group.name}; leave one run out")
-        curves[seed] = _curve(record, None if step_costs is None else step_costs[setting])
+        if not log:
+            raise DataError(f"{record.name} has no log.jsonl; train it again")
+        steps = [float(entry["step"]) for entry in log]
+        spent = {"steps": steps}
+        if step_costs is not None:
+            spent["seconds"] = [step * step_costs[setting] for step in steps]
+        else:
+            for quantity, key in (("seconds", "seconds"), ("CPU seconds", "cpu_seconds")):
+                if all(key in entry for entry in log):
+                    spent[quantity] = [float(entry[key]) for entry in log]
+        if "step_flops" in record.facts:
+            spent["FLOPs"] = [step * record.facts["step_flops"] for step in steps]
+        losses = [float(entry["valid_loss"]) for entry in log]
+        curves[seed] = Curve(losses, spent, record.facts.get("test.loss"))
     return curves
-
-
-def _curve(record: Record, step_seconds: float | None) -> Curve:
-    if not record.log:
-        raise DataError(f"{record.name} has no log.jsonl; train it again")
-    steps = [float(entry["step"]) for entry in record.log]
-    spent = {"steps": steps}
-    if step_seconds is not None:
-        spent["seconds"] = [step * step_seconds for step in steps]
-    else:
-        for quantity, key in (("seconds", "seconds"), ("CPU seconds", "cpu_seconds")):
-            if all(key in entry for entry in record.log):
-                spent[quantity] = [float(entry[key]) for entry in record.log]
-    if "step_flops" in record.facts:
-        spent["FLOPs"] = [step * record.facts["step_flops"] for step in steps]
-    losses = [float(entry["valid_loss"]) for entry in record.log]
-    return Curve(losses, spent, record.facts.get("test.loss"))
 
 
 def _filter(group: Group) -> str:

@@ -20,7 +20,7 @@ LOWEST_DB = -40.0  # responses below are drawn in the same color
 def draw_image(
     axes: Axes, values: Tensor, extent: tuple[float, float, float, float], **style: Any
 ) -> AxesImage:
-    """Draws a matrix as an image, first row at the bottom.
+    """Draws a matrix (rows, columns) as an image, first row at the bottom.
 
     Args:
         axes: Where to draw it.
@@ -32,23 +32,26 @@ def draw_image(
     return axes.imshow(as_lists(values), origin="lower", extent=extent, **options)
 
 
+def draw_responses(
+    axes: Axes,
+    magnitude: Tensor,
+    extent: tuple[float, float, float, float],
+    *,
+    transpose: bool = False,
+) -> AxesImage:
+    """Draws magnitudes (filters, frequencies) as decibels relative to each filter's peak."""
+    tiny = torch.finfo(magnitude.dtype).tiny
+    peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
+    decibels = 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
+    decibels = decibels.T if transpose else decibels
+    image = draw_image(axes, decibels, extent, vmin=LOWEST_DB, vmax=0)
+    axes.figure.colorbar(image, ax=axes)
+    return image
+
+
 def as_lists(values: Tensor) -> Any:
     """Converts a tensor to what matplotlib takes; NumPy has no bfloat16."""
     return values.detach().float().cpu().tolist()
-
-
-def add_colorbar(axes: Axes, image: AxesImage) -> None:
-    """Draws the color scale of an image beside its axes."""
-    figure = axes.get_figure()
-    if figure is not None:
-        figure.colorbar(image, ax=axes)
-
-
-def below_peak(magnitude: Tensor) -> Tensor:
-    """Converts magnitudes (filters, frequencies) to decibels relative to each filter's peak."""
-    tiny = torch.finfo(magnitude.dtype).tiny
-    peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
-    return 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:

@@ -5,25 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from spaudio.report.drawing import (
-    LOWEST_DB,
-    add_colorbar,
-    as_lists,
-    below_peak,
-    draw_image,
-    save_figure,
-)
+from spaudio.report.drawing import as_lists, draw_responses, save_figure
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
 
+N_FFT = 2048  # or the length of the filters, if they are longer
 
-def plot_front_end(
-    after: WaveformFrontEnd, path: Path, *, before: WaveformFrontEnd, n_fft: int = 2048
-) -> None:
+
+def plot_front_end(before: WaveformFrontEnd, after: WaveformFrontEnd, path: Path) -> None:
     """Draws magnitude responses before and after training, and the centre frequencies.
 
     Each image is sorted by centre frequency (that of the largest response). Responses are relative
@@ -31,38 +22,27 @@ def plot_front_end(
     bank spaced on the mel scale.
 
     Args:
-        after: Trained.
+        before: The front-end before training.
+        after: The same front-end after training.
         path: PNG to write.
-        before: The same front-end before training.
-        n_fft: Length of the FFT; at least that of the filters is used.
     """
     config, bank = after.config, after.config.waveform
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    first, second, centres = figure.subplots(1, 3)
-    for axes, title, front_end in (
-        (first, f"before training ({bank.init})", before),
-        (second, "after training", after),
-    ):
-        _draw_responses(axes, front_end, max(n_fft, config.taps))
-        axes.set_title(f"{title}: dB below the peak")
-    ranks = range(bank.num_filters)
-    for label, front_end, style in (("before", before, ":"), ("after", after, "-")):
-        hertz = front_end.centre_frequencies().sort().values
-        centres.plot(ranks, as_lists(hertz), style, label=label)
+    *images, curves = figure.subplots(1, 3)
+    ranks, by_rank = range(bank.num_filters), "filter, by centre frequency"
+    extent = (-0.5, bank.num_filters - 0.5, 0.0, config.sample_rate / 2)
+    stages = (("before", before, ":"), ("after", after, "-"))
+    for axes, (stage, front_end, style) in zip(images, stages, strict=True):
+        hertz, order = front_end.centre_frequencies().sort()
+        kernels = front_end.filters.weight.detach()[order, 0].float().cpu()
+        magnitude = torch.fft.rfft(kernels, max(N_FFT, config.taps)).abs()
+        draw_responses(axes, magnitude, extent, transpose=True)
+        init = f" ({bank.init})" if front_end is before else ""
+        axes.set_title(f"{stage} training{init}: dB below the peak")
+        axes.set(xlabel=by_rank, ylabel="Hz")
+        curves.plot(ranks, as_lists(hertz), style, label=stage)
     mel = mel_edges(bank.num_filters, 0, config.sample_rate / 2)[1:-1]
-    centres.plot(ranks, mel.tolist(), "k--", linewidth=1, label="mel scale")
-    centres.set(xlabel="filter, by centre frequency", ylabel="centre frequency (Hz)")
-    centres.legend()
+    curves.plot(ranks, mel.tolist(), "k--", linewidth=1, label="mel scale")
+    curves.set(xlabel=by_rank, ylabel="centre frequency (Hz)")
+    curves.legend()
     save_figure(figure, path)
-
-
-@torch.no_grad()
-def _draw_responses(axes: Axes, front_end: WaveformFrontEnd, n_fft: int) -> None:
-    """Draws the magnitude responses of a front-end's filters."""
-    kernels: Tensor = front_end.filters.weight[:, 0].float().cpu()
-    decibels = below_peak(torch.fft.rfft(kernels, n_fft).abs())
-    order = front_end.centre_frequencies().argsort().cpu()
-    extent = (-0.5, len(kernels) - 0.5, 0.0, front_end.config.sample_rate / 2)
-    image = draw_image(axes, decibels[order].T, extent, vmin=LOWEST_DB, vmax=0)
-    axes.set(xlabel="filter, by centre frequency", ylabel="Hz")
-    add_colorbar(axes, image)

@@ -73,13 +73,16 @@ def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[
     Raises:
         DataError: If a folder is not a finished run, a file cannot be read, or nothing is left.
     """
+
+    def wanted(name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in only)
+
     records: list[Record] = []
     for source in sources:
-        found = _read_csv(source) if source.suffix == ".csv" else [source]
-        for one in found:
-            name = one.name if isinstance(one, Record) else one.resolve().name
-            if any(fnmatch(name, pattern) for pattern in only):
-                records.append(one if isinstance(one, Record) else _read_folder(one))
+        if source.suffix == ".csv":
+            records += [record for record in _read_csv(source) if wanted(record.name)]
+        elif wanted(source.resolve().name):
+            records.append(_read_folder(source))
     if not records:
         raise DataError("there is no run to compare; name run folders: spaudio compare RUN...")
     return records
@@ -139,14 +142,13 @@ def _read_csv(path: Path) -> list[Record]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                values = {key: _from_cell(cell) for key, cell in row.items()}
-                name = row["run"]
-                if name not in records:
-                    records[name] = Record(
-                        name, _below("settings.", values), _below("report.", values), []
-                    )
-                logged = {key: values[key] for key in LOG if values[key] is not None}
-                records[name].log.append(logged)
+                values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
+                settings, facts = (
+                    {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
+                    for p in ("settings.", "report.")
+                )
+                record = records.setdefault(row["run"], Record(row["run"], settings, facts, []))
+                record.log.append({key: values[key] for key in LOG if key in values})
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
@@ -154,15 +156,6 @@ def _read_csv(path: Path) -> list[Record]:
             f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
         ) from error
     return list(records.values())
-
-
-def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Selects the columns with a prefix, and removes it. Empty cells are left out."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in values.items()
-        if key.startswith(prefix) and value is not None
-    }
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,8 +178,6 @@ def _to_cell(value: Any) -> str:
 
 
 def _from_cell(cell: str) -> Any:
-    if cell == "":
-        return None
     try:
         return json.loads(cell)
     except json.JSONDecodeError:

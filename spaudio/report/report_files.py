@@ -9,15 +9,18 @@ from typing import Any
 from spaudio.io.atomic import write_atomic
 
 
-def write_files(run: Path, report: dict[str, Any], markdown: list[str]) -> None:
+def write_files(run: Path, report: dict[str, Any], markdown: list[str], *figures: str) -> None:
     """Writes ``report.md``, then ``report.json``, which marks the run as finished.
 
     Args:
         run: The run's folder.
         report: Content of ``report.json``.
         markdown: Lines of ``report.md``.
+        figures: Names of figures. Those that the run has are linked at the end.
     """
-    (run / "report.md").write_text("\n".join([*markdown, ""]), encoding="utf-8")
+    links = [f"![{name}]({name}.png)" for name in figures if (run / f"{name}.png").is_file()]
+    text = "\n".join([*markdown, "", *links, ""])
+    (run / "report.md").write_text(text, encoding="utf-8")
     write_atomic(run / "report.json", (json.dumps(report, indent=2) + "\n").encode())
 
 
@@ -29,24 +32,25 @@ def filter_choice(report: dict[str, Any]) -> str:
     return f"`{name}` ({written})" if written else f"`{name}`"
 
 
-def seconds_line(report: dict[str, Any], *, of: str = "") -> str:
-    """Returns the line about the duration of the parts of a run."""
-    parts = (f"{part} {report['seconds'][part]:.1f}" for part in ("prepare", "train", "test"))
-    return f"- seconds{of}: {', '.join(parts)}"
-
-
-def parameters_line(report: dict[str, Any]) -> str:
-    """Returns the line about the number of parameters."""
-    return f"- parameters: {report['num_params']:,}, of which filters: {report['filter_params']:,}"
-
-
-def skipped_lines(report: dict[str, Any]) -> list[str]:
-    """Returns the warning about clips that were left out, if any."""
-    if not report["skipped"]:
-        return []
-    return [f"- **{report['skipped']} listed clips were missing or unusable and left out**"]
-
-
-def figure_lines(run: Path, *names: str) -> list[str]:
-    """Returns links to those of the named figures that the run has."""
-    return [f"![{name}]({name}.png)" for name in names if (run / f"{name}.png").is_file()]
+def cost_lines(report: dict[str, Any]) -> list[str]:
+    """Returns a list of sizes and times, as far as the report has them, and the origin."""
+    parameters = f"parameters: {report['num_params']:,}, of which filters: "
+    parameters += f"{report['filter_params']:,}"
+    if "front_end_params" in report:
+        parameters += f", learned front-end: {report['front_end_params']:,}"
+    if report.get("stem_params"):
+        parameters += f", stem: {report['stem_params']:,}"
+    seconds = ", ".join(f"{part} {took:.1f}" for part, took in report["seconds"].items())
+    step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
+    if "step_flops" in report:
+        step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count (matrix products and filters)"
+    if "data_wait" in report:
+        step += f"; {report['tokens_per_second']:,.0f} tokens per second in training, which waited "
+        step += f"for data for {report['data_wait']:.1%} of its time"
+    lines = [parameters, f"seconds: {seconds}", step]
+    if report.get("skipped"):
+        lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
+    if report.get("token_seconds"):
+        lines.append(f"one token is {report['token_seconds'] * 1000:.0f} ms")
+    lines += [f"filter {i}: {line}" for i, line in enumerate(report["filters"])]
+    return [f"- {line}" for line in [*lines, f"git commit: {report['git_commit']}"]]

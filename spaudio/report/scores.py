@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -17,39 +20,29 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from spaudio.train.multilabel import average_precisions
+
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of a classifier on a split.
 
     Args:
-        accuracy: Share of clips whose most probable class is the true one.
-        interval: Its 95 % Wilson interval over clips. It assumes independent clips. If several are
-            from one speaker or recording, the uncertainty for new speakers is larger.
-        macro_f1: Mean over classes of the F1 score.
-        per_class: Precision, recall, f1 and support (number of clips) of each class.
-        confusion: (classes, classes); rows are true classes, columns predicted ones.
+        metric: Name of the main score, ``accuracy`` or ``mAP``.
+        values: All scores, for ``report.json``; None where a value is not finite.
+        detail: What qualifies the main score, as text.
+        confusion: (classes, classes); rows are true classes, columns predicted ones. None for
+            several labels per clip.
     """
 
-    accuracy: float
-    interval: tuple[float, float]
-    macro_f1: float
-    per_class: dict[str, dict[str, float]]
-    confusion: Tensor
-    metric = "accuracy"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns all but the confusion matrix, for ``report.json``."""
-        return {
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "macro_f1": self.macro_f1,
-            "per_class": self.per_class,
-        }
+    metric: str
+    values: dict[str, Any]
+    detail: str
+    confusion: Tensor | None = None
 
 
 def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """Computes the scores of predictions.
+    """Computes the scores of predictions of one label per clip.
 
     Args:
         probabilities: (clips, classes).
@@ -57,7 +50,10 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         classes: Class names.
 
     Returns:
-        The scores. A class without clips counts as zero in the macro mean.
+        ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, in which a
+        class without clips counts as zero; and ``per_class``: precision, recall, f1 and support
+        (number of clips). The interval assumes independent clips. If several are from one speaker
+        or recording, the uncertainty for new speakers is larger.
     """
     count = len(classes)
     predicted = probabilities.argmax(dim=1)
@@ -67,15 +63,55 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         "f1": multiclass_f1_score(predicted, labels, count, average="none"),
         "support": torch.bincount(labels, minlength=count),
     }
-    accuracy = multiclass_accuracy(predicted, labels, count, average="micro").item()
     hits = binomtest(int((predicted == labels).sum()), len(labels))
-    return Scores(
-        accuracy=accuracy,
-        interval=tuple(hits.proportion_ci(method="wilson")),
-        macro_f1=multiclass_f1_score(predicted, labels, count, average="macro").item(),
-        per_class={
+    low, high = hits.proportion_ci(method="wilson")
+    values = {
+        "accuracy": multiclass_accuracy(predicted, labels, count, average="micro").item(),
+        "interval": [low, high],
+        "macro_f1": multiclass_f1_score(predicted, labels, count, average="macro").item(),
+        "per_class": {
             name: {key: value[i].item() for key, value in each.items()}
             for i, name in enumerate(classes)
         },
-        confusion=multiclass_confusion_matrix(predicted, labels, count),
-    )
+    }
+    confusion = multiclass_confusion_matrix(predicted, labels, count)
+    return Scores("accuracy", values, f"95 % interval {low:.4f}-{high:.4f}", confusion)
+
+
+def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """Computes the scores of predictions of several labels per clip.
+
+    Args:
+        probabilities: (clips, classes).
+        labels: (clips, classes), 1 if the clip has the class, else 0.
+        classes: Class names.
+
+    Returns:
+        ``mAP``, the mean over the classes that occur of the average precision; ``auc``, the mean of
+        the area under the ROC curve, over classes that also have negative clips; ``d_prime``,
+        √2 · Φ⁻¹(AUC), infinite for an AUC of 1 (Fonseca et al., "FSD50K", arXiv 2010.00475); and
+        ``per_class``: ap, auc and support (number of clips).
+    """
+    precisions = average_precisions(probabilities, labels)
+    areas = [
+        float(roc_auc_score(truth, chance)) if 0 < truth.sum() < len(truth) else math.nan
+        for truth, chance in zip(labels.T.numpy(), probabilities.T.numpy(), strict=True)
+    ]
+    auc = float(np.nanmean(areas))
+    d_prime = math.sqrt(2) * float(norm.ppf(auc))
+    support = labels.sum(dim=0).tolist()
+    values = {
+        "mAP": float(np.nanmean(precisions)),
+        "auc": auc,
+        "d_prime": _finite(d_prime),
+        "per_class": {
+            name: {"ap": _finite(ap), "auc": _finite(area), "support": count}
+            for name, ap, area, count in zip(classes, precisions, areas, support, strict=True)
+        },
+    }
+    return Scores("mAP", values, f"d' {d_prime:.3f}")
+
+
+def _finite(value: float) -> float | None:
+    """Replaces NaN and infinity, which JSON cannot hold."""
+    return value if math.isfinite(value) else None

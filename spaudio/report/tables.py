@@ -1,38 +1,46 @@
-"""Tables of text and numbers, for the terminal and as Markdown."""
+"""Tables of text and numbers, for the terminal and as Markdown.
+
+The rows of a table are mappings with the header as keys. Rich is imported where a table is printed,
+because the benchmarks of filters need torch alone.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
-def make_table(
-    title: str, header: Sequence[str], body: Sequence[Sequence[str]]
-) -> tuple[Table, str]:
-    """Makes a table for the terminal, and the same as Markdown.
+def markdown_table(rows: Sequence[Mapping[str, str]], text: int = 1) -> str:
+    """Formats rows as a Markdown table. The columns after the first ``text`` hold numbers."""
+    header = list(rows[0])
+    rule = ["---" if i < text else "--:" for i in range(len(header))]
+    lines = [header, rule, *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    Args:
-        title: Of the table for the terminal.
-        header: Names of the columns. The first holds text, the others numbers.
-        body: Rows.
-    """
+
+def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:
+    """Prints rows as a table."""
+    from rich.table import Table
+
     table = Table(title=title)
-    for i, name in enumerate(header):
+    for i, name in enumerate(rows[0]):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    for line in body:
-        table.add_row(*line)
-    lines = [header, ["---"] * len(header), *body]
-    return table, "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    for row in rows:
+        table.add_row(*row.values())
+    show(table)
 
 
-def show(table: Table) -> None:
-    """Prints a table at its full width, so that no number is truncated."""
-    needed = Console(width=1000).measure(table).maximum
-    Console(width=max(needed, Console().width)).print(table)
+def show(table: Table, file: IO[str] | None = None) -> None:
+    """Prints a table at its full width, so that nothing is truncated."""
+    from rich.console import Console
+
+    needed = Console(width=100_000).measure(table).maximum
+    Console(width=max(needed, Console().width), file=file).print(table)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

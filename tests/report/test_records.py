@@ -12,8 +12,9 @@ import yaml
 from spaudio.errors import DataError
 from spaudio.experiment.compare import compare_runs
 from spaudio.report.comparison import group_runs
-from spaudio.report.convergence import lay_out, measure_convergence, read_step_costs
+from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
 from spaudio.report.records import read_records, write_records
+from spaudio.report.tables import markdown_table
 
 TEXT8 = Path(__file__).resolve().parents[2] / "recipes" / "text8"
 
@@ -93,7 +94,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_study_prints_the_tables_of_its_results(baseline: str, only: list[str]) -> None:
     costs = read_step_costs(TEXT8 / "step_costs.json")
     groups = group_runs(read_records([TEXT8 / "study.csv"], only))
-    _, markdown = lay_out(measure_convergence(groups, costs, baseline))
+    table = markdown_table(convergence_rows(measure_convergence(groups, costs, baseline)))
     results = (TEXT8 / "RESULTS.md").read_text().splitlines()
     assert len(groups) == (18 if baseline == "none" else 3)
-    assert set(markdown.splitlines()) <= set(results)
+    assert set(table.splitlines()) <= set(results)

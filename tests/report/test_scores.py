@@ -1,11 +1,16 @@
+"""Scores of one and of several labels, against scikit-learn and by hand."""
+
 from __future__ import annotations
+
+import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
 
-from spaudio.report.scores import score
+from spaudio.report.scores import score, score_multilabel
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -16,23 +21,49 @@ def test_scores_equal_scikit_learns() -> None:
     probabilities = rng.dirichlet(np.ones(4), size=200) + np.eye(4)[labels] * 0.3
     predicted = probabilities.argmax(axis=1)
     scores = score(torch.tensor(probabilities), torch.tensor(labels), CLASSES)
-    assert scores.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+    assert scores.values["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    columns = metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(4), zero_division=0
     )
     for i, name in enumerate(CLASSES):
-        row = scores.per_class[name]
-        assert row["precision"] == pytest.approx(precision[i])
-        assert row["recall"] == pytest.approx(recall[i])
-        assert row["f1"] == pytest.approx(f1[i])
-        assert row["support"] == support[i]
+        row = scores.values["per_class"][name]
+        assert list(row) == ["precision", "recall", "f1", "support"]
+        assert list(row.values()) == pytest.approx([column[i] for column in columns])
     expected = metrics.confusion_matrix(labels, predicted, labels=range(4))
+    assert scores.confusion is not None
     assert scores.confusion.tolist() == expected.tolist()
 
 
 def test_macro_f1_is_the_mean_over_classes() -> None:
     labels = torch.tensor([0, 0, 0, 1])
-    scores = score(torch.eye(2)[[0, 0, 1, 1]], labels, ("a", "b"))
-    assert scores.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    values = score(torch.eye(2)[[0, 0, 1, 1]], labels, ("a", "b")).values
+    assert values["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
     # Wilson's interval of 3 of 4: (p + z²/2n ± z √(pq/n + z²/4n²)) / (1 + z²/n), z = 1.96.
-    assert scores.interval == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert values["interval"] == pytest.approx((0.3006, 0.9544), abs=1e-4)
+
+
+def test_d_prime_is_the_distance_of_two_normal_distributions() -> None:
+    labels = torch.zeros(20_000, 2)
+    labels[:10_000] = 1
+    noise = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    values = score_multilabel(noise + 1.5 * labels, labels, ["a", "b"]).values
+    assert values["d_prime"] == pytest.approx(1.5, abs=0.03)
+    assert values["per_class"]["a"]["support"] == 10_000
+
+
+def test_classes_without_clips_are_left_out_of_the_means() -> None:
+    labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]]).float()
+    scores = torch.tensor([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.8, 0.05, 0.5], [0.2, 0.2, 0.5]])
+    values = score_multilabel(scores, labels, ["a", "b", "c"]).values
+    second = (1 + 2 / 4) / 2  # its clips come first and last of four
+    assert values["per_class"]["b"]["ap"] == pytest.approx(second)
+    assert values["per_class"]["c"] == {"ap": None, "auc": None, "support": 0.0}
+    assert values["mAP"] == pytest.approx((1 + second) / 2)
+    assert values["auc"] == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_an_infinite_d_prime_is_null_in_json() -> None:
+    labels = torch.tensor([[1, 0], [0, 0]]).float()
+    found = score_multilabel(labels, labels, ["a", "b"])
+    assert found.detail == f"d' {math.inf}"
+    assert json.loads(json.dumps(found.values, allow_nan=False))["d_prime"] is None

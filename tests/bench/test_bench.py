@@ -1,0 +1,84 @@
+"""Each benchmark writes its report and prints its table; user errors are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spaudio.bench import filter_cost
+from spaudio.bench.__main__ import main
+from spaudio.bench.shapes import Shape
+from tests.fixtures.tiny_audio import make_fsdd
+from tests.fixtures.tiny_run import RECIPES
+from tests.fixtures.tiny_text import write_text
+
+FSDD = str(RECIPES / "fsdd")
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def bench(name: str, *arguments: str) -> list[dict[str, Any]]:
+    main([name, *arguments, "--rounds", "1", "--threads", "1"])
+    rows: list[dict[str, Any]] = json.loads(Path(f"runs/bench_{name}.json").read_text())["rows"]
+    assert {row["rounds"] for row in rows} == {1}
+    return rows
+
+
+def test_filters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = Shape("tiny", 1, 32, 8, ((4, 4), (2, 3)))
+    monkeypatch.setattr(filter_cost, "SHAPES", (tiny,))
+    monkeypatch.setattr(filter_cost, "peak_extra_bytes", lambda *_: 2**20)  # starts processes
+    rows = bench("filters")
+    assert [row["pass"] for row in rows[:2]] == ["forward", "forward+backward"]
+    assert rows[0]["times_faster_than_reference"] == 1
+    assert rows[1]["peak_extra_mib"] == 1
+    assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in capsys.readouterr().out
+
+
+def test_generation(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = bench("generate", "--context", "8", "--filter", "none", "--filter", "depthwise")
+    assert [row["name"] for row in rows] == ["none", "depthwise"]
+    for row in rows:
+        assert row["length"] == row["context"] == 8
+        speeds = row["cached_per_second"] / row["full_per_second"]
+        assert row["times_faster"] == pytest.approx(speeds)
+    assert capsys.readouterr().out.count("| 4 x 128 | rotary | 8 |") == 2
+
+
+@pytest.mark.parametrize("recipe", ["fsdd", "text8"])
+def test_steps(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if recipe == "fsdd":
+        data = [f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"]
+        filter = "bank,filter.num_filters=7"
+        parameters = 2 * 7 * 17  # two layers, seven filters of 16 taps and a gain
+    else:
+        data = [f"corpus={write_text(tmp_path / 'tiny.txt.xz')}", "eval.stride=16", "context=32"]
+        filter = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
+        parameters = 3 * 2 + 1 * 5 + 4
+    filters = ["--filter", "none", "--filter", filter]
+    none, other = bench("step", str(RECIPES / recipe), "preset=debug", *data, *filters)
+    assert none["times_the_first"] == 1
+    assert other["parameters"] - none["parameters"] == parameters
+    assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])
+    assert f"| {filter} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "."], "not a run's folder"),
+        (["step", "nowhere"], "nowhere is not a recipe's folder"),
+        (["step", str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
+        (["step", FSDD, "--filter", "bonk"], "unknown filter 'bonk'"),
+        (["step", FSDD, "trainer.epoch=3"], "trainer.epoch"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        main(arguments)
