@@ -43,15 +43,9 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     """
     root = find_root(source, work, "data/audioMNIST_meta.txt", WHERE)
     clips = [
-        SourceClip(
-            path=f"data/{speaker:02}/{digit}_{speaker:02}_{index}.wav",
-            label=digit,
-            split="train",
-            group=f"{speaker:02}",
-            fold=fold,
-        )
+        SourceClip(f"data/{who}/{digit}_{who}_{index}.wav", digit, "train", who, fold)
         for fold, speakers in enumerate(FOLDS, start=1)
-        for speaker in speakers
+        for who in (f"{speaker:02}" for speaker in speakers)
         for digit in DIGITS
         for index in range(REPETITIONS)
     ]

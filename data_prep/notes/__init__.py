@@ -92,21 +92,15 @@ def prepare(
         else _split_programs(numbers, units, programs_per_family, split_seed)
     )
     names = {number: pretty_midi.program_to_instrument_name(number) for number in numbers}
-
-    def label(program: int, pitch: int) -> str:
-        of_program = {"family": FAMILIES[_family(program)], "program": names[program]}
-        return of_program.get(task) or pitch_name(pitch)
-
-    clips = [
-        SourceClip(
-            path=f"{program.folder_name}/{note.file_name}",
-            label=label(program.number, note.pitch),
-            split=splits[note.pitch if task == "program" else program.number],
-            group=names[program.number],
-        )
-        for program in programs
-        for note in program.notes
-    ]
+    clips = []
+    for number, note in ((program.number, note) for program in programs for note in program.notes):
+        label = {
+            "family": FAMILIES[_family(number)],
+            "program": names[number],
+            "pitch": pitch_name(note.pitch),
+        }[task]
+        split = splits[note.pitch if task == "program" else number]
+        clips.append(SourceClip(f"{number:03d}/{note.file_name}", label, split, names[number]))
     return SourceClips(root, clips, labels=tuple(dict.fromkeys(clip.label for clip in clips)))
 
 

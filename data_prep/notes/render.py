@@ -63,11 +63,6 @@ class Program:
     number: int
     notes: tuple[Note, ...]
 
-    @property
-    def folder_name(self) -> str:
-        """Name of the folder that holds its clips."""
-        return f"{self.number:03d}"
-
 
 def render_program(
     soundfont: bytes, program: Program, sample_rate: int
@@ -105,7 +100,7 @@ def render_programs(
     Raises:
         DataError: If pretty_midi or midirenderer is missing, or a process fails.
     """
-    rest = [program for program in programs if not (folder / program.folder_name).is_dir()]
+    rest = [program for program in programs if not (folder / f"{program.number:03d}").is_dir()]
     if not rest:
         return
     load_soundfont()
@@ -148,15 +143,13 @@ def _midi(program: Program) -> bytes:
 def _render_here(programs: Sequence[Program], folder: Path, sample_rate: int) -> int:
     soundfont = without_effects(load_soundfont())
     for program in programs:
-        clips = render_program(soundfont, program, sample_rate)
-        staging = Path(tempfile.mkdtemp(dir=folder, suffix=".tmp", prefix="."))
-        try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as made:
+            staging = Path(made) / "clips"
+            staging.mkdir()
+            clips = render_program(soundfont, program, sample_rate)
             for note, waveform in zip(program.notes, clips, strict=True):
                 soundfile.write(staging / note.file_name, waveform, sample_rate, subtype="PCM_16")
-            staging.chmod(0o755)
-            staging.rename(folder / program.folder_name)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            staging.rename(folder / f"{program.number:03d}")
     return len(programs)
 
 

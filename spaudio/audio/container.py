@@ -129,5 +129,9 @@ def _shorter(declared: int, size: int) -> str | None:
 CONTAINERS |= {
     **dict.fromkeys(("WAV", "WAVEX", "AIFF", "AU", "FLAC")),
     **dict.fromkeys(("MP3", "MPEG"), _mpeg),
-    "OGG": _ogg, "W64": _wave64, "RF64": _rf64, "CAF": _caf, "NIST": _sphere,
+    "OGG": _ogg,
+    "W64": _wave64,
+    "RF64": _rf64,
+    "CAF": _caf,
+    "NIST": _sphere,
 }

@@ -155,14 +155,10 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
 
 
 def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
-    """Joins folders under one root, so that paths do not depend on where each of them is.
-
-    Args:
-        parts: Folder of each part, by its name.
-        work: Folder to make the root in.
+    """Joins folders, by name, under one root, so that paths do not depend on where each of them is.
 
     Returns:
-        A folder with one link per part.
+        A folder in ``work`` with one link per part.
     """
     targets = {name: os.fspath(folder.resolve()) for name, folder in parts.items()}
     key = hashlib.sha256(os.fsencode(repr(sorted(targets.items())))).hexdigest()[:12]

@@ -160,12 +160,8 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if not info.filename:
         raise DataError("a member has no name; not unpacked")
     mode = info.external_attr >> 16
-    if info.is_dir():
-        kind = "folder"
-    elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
-        kind = "file"
-    else:
-        kind = "link" if stat.S_ISLNK(mode) else "device"
+    kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
+    kind = "folder" if info.is_dir() else kinds.get(stat.S_IFMT(mode), "device")
     return _Member(info.filename, kind, info.file_size, partial(opened.open, info))
 
 
