@@ -11,7 +11,7 @@ from spaudio.filters.analysis import (
     receptive_field_ms,
     record_masks,
 )
-from spaudio.filters.bank import FilterBank
+from spaudio.filters.bank import FilterBank, MultiScaleFilterBank
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.depthwise import DepthwiseFilter
 from spaudio.filters.fir import FIRFilter
@@ -19,7 +19,6 @@ from spaudio.filters.functional import filterbank
 from spaudio.filters.haar import HaarFilter
 from spaudio.filters.insert import FilterHandle, find_filters, insert_filters, load_filters
 from spaudio.filters.make import FILTERS, make_filter
-from spaudio.filters.multiscale import MultiScaleFilterBank
 from spaudio.filters.none import NoFilter
 from spaudio.filters.streaming import FilterStream
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.bank import filterbank_window
+from spaudio.filters.bank import MultiScaleFilterBank, filterbank_window
 from spaudio.filters.base import TokenFilter, check_tokens, without_padding
 from spaudio.filters.functional import filterbank
 from spaudio.filters.mask import MaskPredictor
-from spaudio.filters.multiscale import MultiScaleFilterBank
 from spaudio.filters.transformer import KeyValueCache
 
 
@@ -105,8 +104,7 @@ class AdaptiveFilterBank(TokenFilter):
 
     @override
     def step(self, window: Tensor, memory: KeyValueCache) -> Tensor:
-        mask = self.mask(window[:, self.extent[0] :], cache=memory)
-        gains = self.bank.gains * mask
+        gains = self.bank.gains * self.mask(window[:, self.extent[0] :], cache=memory)
         return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
 
     @override
@@ -124,18 +122,9 @@ class AdaptiveFilterBank(TokenFilter):
 
     @override
     def config(self) -> dict[str, Any]:
-        bank = self.bank.config()
-        return {
-            "name": self.name,
-            "dim": self.dim,
-            "scales": bank["scales"],
-            "width": self.mask.width,
-            "layers": len(self.mask.layers),
-            "heads": self.mask.heads,
-            "causal": self.causal,
-            "activation": bank["activation"],
-            "zero_init": bank["zero_init"],
-        }
+        bank = {k: v for k, v in self.bank.config().items() if k != "gains"}
+        sizes = {"width": self.mask.width, "layers": len(self.mask.layers)}
+        return bank | super().config() | sizes | {"dim": self.dim, "heads": self.mask.heads}
 
     @override
     def flops(self, tokens: int, dim: int) -> int:

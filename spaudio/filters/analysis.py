@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -79,14 +80,11 @@ def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tenso
     """
     masks: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(module: nn.Module, arguments: object, output: Tensor) -> None:
-            masks[name] = output.detach()
-
-        return hook
+    def keep(name: str, mask: nn.Module, arguments: object, output: Tensor) -> None:
+        masks[name] = output.detach()
 
     filters = [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptiveFilterBank)]
-    hooks = [filter.mask.register_forward_hook(keep(name)) for name, filter in filters]
+    hooks = [f.mask.register_forward_hook(partial(keep, name)) for name, f in filters]
     try:
         run()
     finally:
@@ -113,11 +111,7 @@ def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
 
 
 def check_hop(hop_seconds: float) -> float:
-    """Returns the hop.
-
-    Raises:
-        ValueError: If it is not a positive number of seconds.
-    """
+    """Returns the hop, or raises ValueError if it is not a positive number of seconds."""
     if not 0 < hop_seconds < math.inf:
         raise ValueError(f"hop_seconds must be positive seconds per token; got {hop_seconds}")
     return hop_seconds

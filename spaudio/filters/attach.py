@@ -30,8 +30,7 @@ def is_filtered(module: nn.Module) -> bool:
 
 def attach(layer: nn.Module, filter: TokenFilter, layout: Layout) -> None:
     """Attaches a filter to a layer, in place."""
-    filter.train(layer.training)
-    layer.add_module(CHILD, filter)
+    layer.add_module(CHILD, filter.train(layer.training))
     setattr(layer, LAYOUT, layout)
     base: Any = type(layer)
     layer.__class__ = filtered_class(base)
@@ -63,7 +62,8 @@ def filtered_class(base: Any) -> Any:
         return getattr(self, LAYOUT).apply(getattr(self, CHILD), output, args, kwargs)
 
     def reduce_ex(self: Any, protocol: Any) -> Any:
-        # The class cannot be imported by name: copies and pickles create it from its base.
+        # The class cannot be imported by name: copies and pickles create it from its base, and set
+        # the state of the blank layer.
         return _blank, (base,), self.__getstate__()
 
     body = {
@@ -76,6 +76,5 @@ def filtered_class(base: Any) -> Any:
 
 
 def _blank(base: Any) -> Any:
-    """An uninitialised filtered layer, whose state copy and pickle set."""
     cls = filtered_class(base)
     return cls.__new__(cls)

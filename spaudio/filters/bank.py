@@ -1,4 +1,4 @@
-"""The filterbank of arXiv 2406.10254, Fig. 1C, as a module: M kernels shared by all dimensions."""
+"""Filterbanks of arXiv 2406.10254: kernels of one length (Fig. 1C) or of several (Fig. 3)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,77 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.definition import ACTIVATIONS
+from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
 
+SCALES = ((36, 4), (36, 8), (36, 16), (36, 32))
 
-class FilterBank(TokenFilter):
+
+class _Bank(TokenFilter):
+    """Kernels, an activation and gains: what all filterbanks share.
+
+    Args:
+        kernels: Kernels (M, K), or a list of such kernels; not initialised.
+        options: ``causal``, ``gains``, ``dim``, ``activation`` and ``zero_init``.
+    """
+
+    def __init__(self, kernels: nn.Parameter | nn.ParameterList, **options: Any) -> None:
+        super().__init__(causal=options["causal"])
+        check_activation(options["activation"])
+        self.activation: str = options["activation"]
+        self.zero_init: bool = options["zero_init"]
+        self.kernels = kernels
+        self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
+        shape = gains_shape(options["gains"], self.num_filters, options["dim"])
+        self.gains = nn.Parameter(self.scale_kernels()[0].new_empty(shape))
+        self.reset_parameters()
+
+    def scale_kernels(self) -> list[Tensor]:
+        """The kernels (M_i, K_i) of each scale."""
+        return [self.kernels] if isinstance(self.kernels, nn.Parameter) else list(self.kernels)
+
+    def reset_parameters(self) -> None:
+        """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.
+
+        Kernels are uniform within ±1/sqrt(K), gains within ±1/sqrt(M).
+        """
+        for kernels in self.scale_kernels():
+            reset_rows(kernels)
+        reset_rows(self.gains, zero=self.zero_init)
+
+    @override
+    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        return filterbank(
+            x,
+            self.scale_kernels(),
+            self.gains,
+            causal=self.causal,
+            padding_mask=padding_mask,
+            activation=self.activation,
+        )
+
+    @override
+    def convolve(self, window: Tensor) -> Tensor:
+        return filterbank_window(window, self.scale_kernels(), self.gains, self.activation)
+
+    @override
+    def taps(self) -> Sequence[Tensor]:
+        return self.scale_kernels()
+
+    @override
+    def config(self) -> dict[str, Any]:
+        gains: dict[str, Any] = {"gains": "shared"}
+        if self.gains.dim() == 2:
+            gains = {"gains": "per_dim", "dim": self.gains.shape[0]}
+        options = {"activation": self.activation, "zero_init": self.zero_init}
+        return super().config() | gains | options
+
+    @override
+    def flops(self, tokens: int, dim: int) -> int:
+        return sum(2 * tokens * dim * len(k) * (k.shape[1] + 1) for k in self.scale_kernels())
+
+
+class FilterBank(_Bank):
     """M learned kernels over tokens, ReLU, learned gains, a sum and a residual.
 
     ``y = x + sum_m gain_m * relu(kernel_m * x)``, the same for every embedding dimension. With
@@ -52,60 +118,74 @@ class FilterBank(TokenFilter):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(causal=causal)
         check_size(num_filters, kernel_size)
-        check_activation(activation)
-        self.num_filters = num_filters
-        self.kernel_size = kernel_size
-        self.activation = activation
-        self.zero_init = zero_init
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.kernels = nn.Parameter(torch.empty(num_filters, kernel_size, **factory))
-        self.gains = nn.Parameter(torch.empty(gains_shape(gains, num_filters, dim), **factory))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.
-
-        Kernels are uniform within ±1/sqrt(K), gains within ±1/sqrt(M).
-        """
-        reset_rows(self.kernels)
-        reset_rows(self.gains, zero=self.zero_init)
-
-    @override
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        return filterbank(
-            x,
-            self.kernels,
-            self.gains,
-            causal=self.causal,
-            padding_mask=padding_mask,
-            activation=self.activation,
+        super().__init__(
+            nn.Parameter(torch.empty(num_filters, kernel_size, device=device, dtype=dtype)),
+            causal=causal,
+            gains=gains,
+            dim=dim,
+            activation=activation,
+            zero_init=zero_init,
         )
-
-    @override
-    def convolve(self, window: Tensor) -> Tensor:
-        return filterbank_window(window, [self.kernels], self.gains, self.activation)
-
-    @override
-    def taps(self) -> Sequence[Tensor]:
-        return [self.kernels]
+        self.kernel_size = kernel_size
 
     @override
     def config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "num_filters": self.num_filters,
-            "kernel_size": self.kernel_size,
-            "causal": self.causal,
-            **gains_config(self.gains),
-            "activation": self.activation,
-            "zero_init": self.zero_init,
-        }
+        sizes = {"num_filters": self.num_filters, "kernel_size": self.kernel_size}
+        return super().config() | sizes
+
+
+class MultiScaleFilterBank(_Bank):
+    """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
+
+    The paper does not state the sizes of its multi-scale kernels. The default has its 144 filters,
+    spread over four octaves.
+
+    Args:
+        scales: Pairs (num_filters, kernel_size), kernel sizes in tokens; M is the total.
+        causal: As for :class:`FilterBank`, like all that follow.
+        gains: ``"shared"`` or ``"per_dim"``.
+        dim: Embedding dimensions.
+        activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        zero_init: Whether gains start at zero.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If there is no scale, a size is below 1, or an option is unknown or missing.
+    """
+
+    name = "multiscale"
+
+    def __init__(
+        self,
+        scales: Sequence[tuple[int, int]] = SCALES,
+        *,
+        causal: bool = False,
+        gains: str = "shared",
+        dim: int | None = None,
+        activation: str = "relu",
+        zero_init: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        pairs = [tuple(scale) for scale in scales]
+        if not pairs or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {list(scales)}")
+        for pair in pairs:
+            check_size(*pair)
+        super().__init__(
+            nn.ParameterList(torch.empty(*pair, device=device, dtype=dtype) for pair in pairs),
+            causal=causal,
+            gains=gains,
+            dim=dim,
+            activation=activation,
+            zero_init=zero_init,
+        )
 
     @override
-    def flops(self, tokens: int, dim: int) -> int:
-        return 2 * tokens * dim * self.num_filters * (self.kernel_size + 1)
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"scales": [list(k.shape) for k in self.scale_kernels()]}
 
 
 def filterbank_window(
@@ -141,12 +221,6 @@ def check_size(num_filters: int, kernel_size: int) -> None:
         )
 
 
-def check_activation(activation: str) -> None:
-    """Raises ValueError if the activation is unknown."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
-
-
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:
     """Shape of the gains: (M,) for ``"shared"``, (dim, M) for ``"per_dim"``."""
     if gains == "shared":
@@ -156,13 +230,6 @@ def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...
     if dim is None or dim < 1:
         raise ValueError(f"gains='per_dim' needs dim, the embedding dimensions; got dim={dim}")
     return (dim, num_filters)
-
-
-def gains_config(gains: Tensor) -> dict[str, Any]:
-    """The options of :func:`gains_shape` that give gains of this shape."""
-    if gains.dim() == 1:
-        return {"gains": "shared"}
-    return {"gains": "per_dim", "dim": gains.shape[0]}
 
 
 def reset_rows(weight: Tensor, *, zero: bool = False) -> None:

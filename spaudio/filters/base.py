@@ -22,9 +22,11 @@ class TokenFilter(nn.Module):
     Attributes:
         name: Name of the class for :func:`spaudio.filters.make_filter`.
         causal: Whether a token sees only itself and the past.
+        dim: Embedding dimensions, of a filter made for one number of them.
     """
 
     name: ClassVar[str]
+    dim: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -53,7 +55,7 @@ class TokenFilter(nn.Module):
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
-        check_tokens(x, padding_mask)
+        check_tokens(x, padding_mask, self.dim)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
         return without_padding(self.convolve(window), padding_mask)
 
@@ -87,7 +89,7 @@ class TokenFilter(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Arguments of ``make_filter`` that rebuild this filter, as JSON values."""
-        raise NotImplementedError
+        return {"name": self.name, "causal": self.causal}
 
     def flops(self, tokens: int, dim: int) -> int:
         """Floating-point operations of one forward pass over one sequence.
@@ -187,9 +189,7 @@ class TokenFilter(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
-        return ", ".join(
-            f"{key}={value!r}" for key, value in self.config().items() if key != "name"
-        )
+        return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
 
 
 def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:

@@ -20,6 +20,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def check_activation(activation: str) -> None:
+    """Raises ValueError if the activation is unknown."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+
+
 def padding(kernel_size: int, causal: bool) -> tuple[int, int]:
     """Number of zeros before and after the tokens that keep the length of the sequence.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bank import check_size, reset_rows
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.base import TokenFilter
 
 
 class DepthwiseFilter(TokenFilter):
@@ -57,11 +57,6 @@ class DepthwiseFilter(TokenFilter):
         reset_rows(self.kernels, zero=self.zero_init)
 
     @override
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        check_tokens(x, padding_mask, self.dim)
-        return super().filtered(x, padding_mask)
-
-    @override
     def convolve(self, window: Tensor) -> Tensor:
         return depthwise_window(window, self.kernels)
 
@@ -71,13 +66,8 @@ class DepthwiseFilter(TokenFilter):
 
     @override
     def config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dim": self.dim,
-            "kernel_size": self.kernel_size,
-            "causal": self.causal,
-            "zero_init": self.zero_init,
-        }
+        sizes = {"dim": self.dim, "kernel_size": self.kernel_size}
+        return super().config() | sizes | {"zero_init": self.zero_init}
 
     @override
     def flops(self, tokens: int, dim: int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.filters.bank import FilterBank
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import padding
 from spaudio.filters.depthwise import depthwise_window
 from spaudio.filters.functional import filterbank
@@ -23,12 +23,12 @@ class FIRFilter(FilterBank):
     collapse to, at 1/M of the cost.
 
     Args:
-        num_filters: M.
+        num_filters: M; like all arguments as for :class:`FilterBank`.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
         gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one per dimension.
-        dim: Embedding dimensions; needed for ``gains="per_dim"``.
-        zero_init: Whether gains start at zero, which makes the module the identity at first.
+        dim: Embedding dimensions.
+        zero_init: Whether gains start at zero.
         device: Where the parameters live.
         dtype: Their type.
 
@@ -61,10 +61,11 @@ class FIRFilter(FilterBank):
             device=device,
             dtype=dtype,
         )
+        self.dim = dim if gains == "per_dim" else None
 
     def collapsed(self) -> Tensor:
         """The FIR filter: (1, K) for shared gains, (dim, K) for gains per dimension."""
-        return (self.gains @ self.kernels).reshape(-1, self.kernel_size)
+        return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -77,7 +78,6 @@ class FIRFilter(FilterBank):
                 padding_mask=padding_mask,
                 activation=self.activation,
             )
-        check_tokens(x, padding_mask, self.gains.shape[0])
         return TokenFilter.filtered(self, x, padding_mask)
 
     @override

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.base import check_tokens
-from spaudio.filters.definition import ACTIVATIONS, filterbank_definition
+from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
 
 
@@ -62,7 +62,24 @@ def filterbank(
     scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
     if backend is None:
         backend = os.environ.get("SPAUDIO_FILTER_BACKEND") or "auto"
-    _check(x, scales, gains, padding_mask, activation, backend)
+    check_tokens(x, padding_mask)
+    if not scales or any(k.dim() != 2 or 0 in k.shape for k in scales):
+        given = [tuple(k.shape) for k in scales]
+        raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
+    batch, tokens, dim = x.shape
+    filters = sum(k.shape[0] for k in scales)
+    # Looked up by rank: comparing with shapes of other ranks would specialize a symbolic batch.
+    allowed = {1: (filters,), 2: (dim, filters), 3: (batch, tokens, filters)}
+    if tuple(gains.shape) != allowed.get(gains.dim()):
+        raise ValueError(
+            f"gains must have one of the shapes {list(allowed.values())}; got {tuple(gains.shape)}"
+        )
+    check_activation(activation)
+    if backend not in ("auto", "reference", *BACKENDS):
+        raise ValueError(
+            f"backend must be auto, reference, {', '.join(BACKENDS)}; got {backend!r} "
+            "(argument or environment variable SPAUDIO_FILTER_BACKEND)"
+        )
     if backend == "reference":
         return filterbank_definition(
             x, scales, gains, causal=causal, padding_mask=padding_mask, activation=activation
@@ -73,35 +90,3 @@ def filterbank(
         x = x.to(torch.get_autocast_dtype(x.device.type))
     y: Tensor = fused_filterbank(x, flat, shapes, gains, padding_mask, causal, activation, backend)
     return y
-
-
-def _check(
-    x: Tensor,
-    kernels: list[Tensor],
-    gains: Tensor,
-    padding_mask: Tensor | None,
-    activation: str,
-    backend: str,
-) -> None:
-    """Raises ValueError if the arguments do not fit together."""
-    check_tokens(x, padding_mask)
-    if not kernels or any(k.dim() != 2 or 0 in k.shape for k in kernels):
-        shapes = [tuple(k.shape) for k in kernels]
-        raise ValueError(
-            f"kernels must be (M, K), M and K at least 1, for each scale; got {shapes}"
-        )
-    batch, tokens, dim = x.shape
-    filters = sum(k.shape[0] for k in kernels)
-    # Looked up by rank: comparing with shapes of other ranks would specialize a symbolic batch.
-    allowed = {1: (filters,), 2: (dim, filters), 3: (batch, tokens, filters)}
-    if tuple(gains.shape) != allowed.get(gains.dim()):
-        raise ValueError(
-            f"gains must have one of the shapes {list(allowed.values())}; got {tuple(gains.shape)}"
-        )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
-    if backend not in ("auto", "reference", *BACKENDS):
-        raise ValueError(
-            f"backend must be auto, reference, {', '.join(BACKENDS)}; got {backend!r} "
-            "(argument or environment variable SPAUDIO_FILTER_BACKEND)"
-        )

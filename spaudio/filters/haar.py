@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import padding
 
 
@@ -45,11 +45,6 @@ class HaarFilter(TokenFilter):
         self.groups = [(1 << e, exponents.count(e)) for e in sorted(set(exponents))]
 
     @override
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        check_tokens(x, padding_mask, self.dim)
-        return super().filtered(x, padding_mask)
-
-    @override
     def convolve(self, window: Tensor) -> Tensor:
         left, right = self.extent
         tokens = window.shape[1] - left - right
@@ -59,7 +54,12 @@ class HaarFilter(TokenFilter):
         for kernel_size, width in self.groups:
             before, after = padding(kernel_size, self.causal)
             covered = window[:, left - before : left + tokens + after, first : first + width]
-            averages.append(haar_average(covered, kernel_size))
+            # Repeated sums of pairs.
+            shift = 1
+            while shift < kernel_size:
+                covered = covered[:, shift:] + covered[:, :-shift]
+                shift *= 2
+            averages.append(covered / kernel_size)
             first += width
         # The residual adds ``x`` again.
         return torch.cat(averages, dim=-1) - x
@@ -75,26 +75,9 @@ class HaarFilter(TokenFilter):
 
     @override
     def config(self) -> dict[str, Any]:
-        return {"name": self.name, "dim": self.dim, "levels": self.levels, "causal": self.causal}
+        return super().config() | {"dim": self.dim, "levels": self.levels}
 
     @override
     def flops(self, tokens: int, dim: int) -> int:
         # log2(K) additions, a division and a subtraction per value.
         return tokens * sum(width * (size.bit_length() + 1) for size, width in self.groups)
-
-
-def haar_average(window: Tensor, kernel_size: int) -> Tensor:
-    """Moving average by repeated pairwise sums.
-
-    Args:
-        window: (batch, kernel_size - 1 + tokens, dim).
-        kernel_size: A power of two.
-
-    Returns:
-        (batch, tokens, dim).
-    """
-    total, shift = window, 1
-    while shift < kernel_size:
-        total = total[:, shift:] + total[:, :-shift]
-        shift *= 2
-    return total / kernel_size

@@ -55,17 +55,26 @@ class SavedFilters(
         layouts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        self.filters = {name: _build(config) for name, config in filters.items()}
+        self.filters: dict[str, TokenFilter] = {}
+        for name, config in filters.items():
+            settings = dict(config)
+            dtype = settings.pop("dtype", None)
+            if dtype is not None and dtype not in DTYPES:
+                raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
+            self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
         # By position: names of layers hold dots, which names of modules may not.
         self._modules_in_order = nn.ModuleList(self.filters.values())
-        self.layouts = {name: _layout(layout) for name, layout in (layouts or {}).items()}
+        self.layouts = {name: Layout.of(config) for name, config in (layouts or {}).items()}
 
     @classmethod
     def of(
         cls, filters: Mapping[str, TokenFilter], layouts: Mapping[str, Layout] | None = None
     ) -> SavedFilters:
         """Copies filters, and the layouts of those that were inserted into a model."""
-        configs = {name: filter.config() | _dtype(filter) for name, filter in filters.items()}
+        configs = {name: filter.config() for name, filter in filters.items()}
+        for name, filter in filters.items():
+            for parameter in filter.parameters():
+                configs[name]["dtype"] = str(parameter.dtype)
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
         for name, filter in filters.items():
             saved.filters[name].load_state_dict(filter.state_dict())
@@ -93,23 +102,3 @@ def misfit(source: Any, error: RuntimeError) -> str:
         f"{source}: the weights do not fit its config.json ({first[0] if first else error}); both "
         "must come from one save_pretrained"
     )
-
-
-def _build(config: Mapping[str, Any]) -> TokenFilter:
-    """A filter from its saved config."""
-    settings = dict(config)
-    dtype = settings.pop("dtype", None)
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
-    return make_filter(**settings).to(DTYPES.get(dtype))
-
-
-def _dtype(filter: TokenFilter) -> dict[str, str]:
-    """The ``dtype`` of a filter's parameters, if it has any."""
-    first = next(filter.parameters(), None)
-    return {} if first is None else {"dtype": str(first.dtype)}
-
-
-def _layout(layout: Mapping[str, Any]) -> Layout:
-    padding = tuple((str(name), int(position)) for name, position in layout["padding"])
-    return Layout(bool(layout["batch_first"]), bool(layout["channels_first"]), padding)

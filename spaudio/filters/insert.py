@@ -51,12 +51,7 @@ class FilterHandle:
     def save_pretrained(self, directory: Any, **options: Any) -> None:
         """Saves the filters without the model; :func:`load_filters` loads them.
 
-        Args:
-            directory: Folder for ``model.safetensors`` and ``config.json``.
-            options: Of ``PyTorchModelHubMixin.save_pretrained``.
-
-        Raises:
-            ImportError: If huggingface_hub is missing.
+        Arguments and errors are those of :meth:`TokenFilter.save_pretrained`.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
@@ -108,13 +103,16 @@ def insert_filters(
     targets = find_layers(model, layers)
     for name, layer in targets.items():
         check_layer(name, layer, model)
-    prepared = []
-    for layer in targets.values():
-        built = _build(filter, zero_init, options, layer, model)
-        arguments = padding_arguments(layer.forward, padding_mask)
-        prepared.append((layer, built, Layout(batch_first, channels_first, arguments)))
-    for layer, built, layout in prepared:
-        attach(layer, built, layout)
+    prepared = [
+        (
+            layer,
+            _build(filter, zero_init, options, layer, model),
+            Layout(batch_first, channels_first, padding_arguments(layer.forward, padding_mask)),
+        )
+        for layer in targets.values()
+    ]
+    for arguments in prepared:
+        attach(*arguments)
     return FilterHandle(targets)
 
 

@@ -35,16 +35,9 @@ class Layout:
     def apply(
         self, filter: Filter, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Filters the output of a layer.
+        """Filters the output of a layer that was called with ``args`` and ``kwargs``.
 
-        Args:
-            filter: The filter.
-            output: A tensor, or a tuple or list whose first item is a tensor.
-            args: Positional arguments of the layer.
-            kwargs: Keyword arguments of the layer.
-
-        Returns:
-            The filtered output, of the same structure.
+        It may be a tensor, or a tuple or list whose first item is a tensor.
 
         Raises:
             TypeError: If the output is of another type.
@@ -68,12 +61,22 @@ class Layout:
                 f"shape {tuple(output.shape)}"
             )
         tokens = self._swap(output)
-        mask = self._padding_mask(args, kwargs, tokens.shape[0])
+        given = ((n, kwargs.get(n, args[i] if i < len(args) else None)) for n, i in self.padding)
+        masks = (read_padding_mask(n, v) for n, v in given if isinstance(v, Tensor))
+        mask = next(masks, None)
+        if mask is not None:
+            mask = mask.expand(len(tokens), -1)
         return self._swap(filter(tokens, mask))
 
     def config(self) -> dict[str, Any]:
         """The layout as plain JSON values."""
         return asdict(self) | {"padding": [list(argument) for argument in self.padding]}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Layout:
+        """The layout of a :meth:`config`."""
+        padding = tuple((str(name), int(position)) for name, position in config["padding"])
+        return cls(bool(config["batch_first"]), bool(config["channels_first"]), padding)
 
     def _swap(self, x: Tensor) -> Tensor:
         """Converts to (batch, tokens, dim) or back, which is the same swap of two axes."""
@@ -81,26 +84,11 @@ class Layout:
             return x.transpose(1, 2)
         return x if self.batch_first else x.transpose(0, 1)
 
-    def _padding_mask(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int
-    ) -> Tensor | None:
-        for name, position in self.padding:
-            value = kwargs.get(name)
-            if value is None and position < len(args):
-                value = args[position]
-            if isinstance(value, Tensor):
-                return read_padding_mask(name, value).expand(batch, -1)
-        return None
-
 
 def padding_arguments(
     forward: Callable[..., Any], padding_mask: str | None
 ) -> tuple[tuple[str, int], ...]:
-    """Finds the arguments of a layer that may hold its padding mask, with their positions.
-
-    Args:
-        forward: The layer's bound method.
-        padding_mask: Name of the argument, ``"auto"`` for the usual names, or None.
+    """Names and positions of the arguments of a layer's ``forward`` that may be a padding mask.
 
     Raises:
         ValueError: If the layer takes no argument of that name.
@@ -124,10 +112,6 @@ def read_padding_mask(name: str, value: Tensor) -> Tensor:
     - ``attention_mask`` (batch, tokens): False or zero at padding;
     - any name, (batch, heads, queries, keys): False, or very negative, where a query may not attend
       to a key. The row of the last query is read, as it attends to all tokens but padding.
-
-    Args:
-        name: Name of the argument.
-        value: The mask.
 
     Raises:
         ValueError: If the mask fits none of them.

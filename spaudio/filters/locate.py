@@ -44,11 +44,10 @@ def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
 
 def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
     """Replaces a ``ModuleList`` by its items and a ``Sequential`` by its last module."""
-    if type(module) is nn.ModuleList:
-        children = list(module.named_children())
-    elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        children = list(module.named_children())[-1:]
-    else:
+    children = list(module.named_children())
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        children = children[-1:]
+    elif type(module) is not nn.ModuleList:
         return {name: module}
     found: dict[str, nn.Module] = {}
     for key, child in children:

@@ -87,7 +87,13 @@ class MaskPredictor(nn.Module):
         """
         tokens = x.shape[1]
         start = 0 if cache is None else cache.tokens
-        attend = self._attend(tokens, start, padding_mask, x.device)
+        attend = causal_mask(tokens, start, x.device) if self.causal else None
+        if padding_mask is not None:
+            real = ~padding_mask[:, None, None, :]
+            # A padded token attends to itself: a row without any key would yield NaN.
+            positions = torch.arange(tokens, device=x.device)
+            itself = positions == positions.unsqueeze(1)
+            attend = (real if attend is None else attend & real) | itself
         dtype = torch.promote_types(x.dtype, torch.float32)
         rotation = rotary(tokens, self.width // self.heads, start, device=x.device, dtype=dtype)
         h = self.embed(x)
@@ -103,16 +109,3 @@ class MaskPredictor(nn.Module):
         in_out = dim * self.width + self.width * self.open.out_features
         layer = (4 + 2 * MLP_RATIO) * self.width**2 + 2 * tokens * self.width
         return 2 * tokens * (in_out + len(self.layers) * layer)
-
-    def _attend(
-        self, tokens: int, start: int, padding_mask: Tensor | None, device: torch.device
-    ) -> Tensor | None:
-        """Which keys a query may attend to, broadcastable to (batch, heads, tokens, keys)."""
-        attend = causal_mask(tokens, start, device) if self.causal else None
-        if padding_mask is not None:
-            real = ~padding_mask[:, None, None, :]
-            positions = torch.arange(tokens, device=device)
-            # A padded token attends to itself: a row without any key would yield NaN.
-            itself = positions == positions.unsqueeze(1)
-            attend = (real if attend is None else attend & real) | itself
-        return attend

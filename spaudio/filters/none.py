@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,10 +31,6 @@ class NoFilter(TokenFilter):
     @override
     def taps(self) -> Sequence[Tensor]:
         return []
-
-    @override
-    def config(self) -> dict[str, Any]:
-        return {"name": self.name, "causal": self.causal}
 
     @override
     def flops(self, tokens: int, dim: int) -> int:

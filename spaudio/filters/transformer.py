@@ -162,9 +162,8 @@ class TransformerLayer(nn.Module):
         dim: Width of a token.
         heads: Number of attention heads; must divide ``dim``.
         ff_mult: Width of the feed-forward part, in multiples of ``dim``.
-        causal: See :class:`SelfAttention`.
         dropout: Dropout of the attention weights and of what each part adds.
-        bias: See :class:`SelfAttention`.
+        options: ``causal`` and ``bias`` of :class:`SelfAttention`.
         device: Where the parameters live.
         dtype: Their type.
     """
@@ -175,18 +174,15 @@ class TransformerLayer(nn.Module):
         heads: int,
         *,
         ff_mult: int = 4,
-        causal: bool = False,
         dropout: float = 0.0,
-        bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.attention_norm = nn.LayerNorm(dim, **factory)
-        self.attention = SelfAttention(
-            dim, heads, causal=causal, dropout=dropout, bias=bias, **factory
-        )
+        self.attention = SelfAttention(dim, heads, dropout=dropout, **options, **factory)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim, **factory),
             nn.Linear(dim, ff_mult * dim, **factory),
@@ -203,14 +199,9 @@ class TransformerLayer(nn.Module):
         prefilter: Callable[[Tensor], Tensor] | None = None,
         extend: KeyValues | None = None,
     ) -> Tensor:
-        """Transforms (batch, tokens, dim).
+        """Transforms (batch, tokens, dim); for the other arguments see :class:`SelfAttention`.
 
-        Args:
-            x: Tokens.
-            attend: See :class:`SelfAttention`.
-            rotation: See :class:`SelfAttention`.
-            prefilter: Applied to the normalised tokens before attention reads them, or None.
-            extend: See :class:`SelfAttention`.
+        ``prefilter``, if any, is applied to the normalised tokens before attention reads them.
         """
         read = self.attention_norm(x)
         if prefilter is not None:

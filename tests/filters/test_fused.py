@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import filterbank
-from spaudio.filters.fused import cpu, gemm, triton_launch
-from spaudio.filters.fused.problem import Problem
+from spaudio.filters.fused import gemm, triton_launch
 
 # M and K of each scale: one filter and one tap; sizes that are no multiple of a block; several
 # scales, the longest longer than the tokens; few taps and more filters than a block.
@@ -192,31 +191,3 @@ def test_nan_stays_where_the_definition_has_it(backend: str) -> None:
     mask[0, 20] = True
     y = filterbank(x.float(), kernels[0].float(), gains.float(), padding_mask=mask, backend=backend)
     assert y.isfinite().all()
-
-
-@backends
-def test_a_batch_is_its_items(backend: str) -> None:
-    tensors = draw((3, 37, min(DIM, 11)), BANKS["tails" if DIM < 11 else "multiscale"], 2)
-    x, gains = tensors[0].float(), tensors[2].float()
-    kernels = [kernel.float() for kernel in tensors[1]]
-    whole = filterbank(x, kernels, gains, backend=backend)
-    items = [filterbank(x[i : i + 1], kernels, gains[i : i + 1], backend=backend) for i in range(3)]
-    torch.testing.assert_close(whole, torch.cat(items))
-
-
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_every_vector_width_of_this_processor(lanes: int) -> None:
-    library = cpu.library()
-    assert library is not None, "the native kernel is built with the package"
-    if lanes > library.lanes:
-        pytest.skip(f"this processor has vectors of {library.lanes}")
-    for gains, causal in itertools.product(range(3), [False, True]):
-        x, kernels, gain, grad = draw((2, 211, 19), BANKS["multiscale"], gains)
-        exact = run((x, kernels, gain, grad), "reference", torch.float64, causal=causal)
-        flat = torch.cat([kernel.flatten() for kernel in kernels]).float()
-        shapes = [size for kernel in kernels for size in kernel.shape]
-        problem = Problem(x.float(), flat, shapes, gain.float(), None, causal, "relu")
-        y = library.forward(problem, lanes=lanes)
-        grads = library.backward(grad.float(), problem, [True] * 3, lanes=lanes)
-        expected = [exact[0], exact[1], torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
-        assert max(relative_errors([y, *grads], expected)) < 3e-6

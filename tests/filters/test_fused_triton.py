@@ -31,8 +31,6 @@ on_kernels = pytest.mark.skipif(
 )
 in_a_usual_process = pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
 DEVICE = "cpu" if INTERPRETED else "cuda"
-# M and K of each scale: one block with tails; several blocks of filters and of taps.
-BANKS = {"tails": [(7, 5)], "blocks": [(40, 9), (1, 1), (2, 40)]}
 
 
 @pytest.fixture(autouse=True)
@@ -45,22 +43,11 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_float32_matmul_precision(precision)
 
 
-def moved(tensors: tuple[Tensor, list[Tensor], Tensor, Tensor]) -> tuple[
-    Tensor, list[Tensor], Tensor, Tensor
-]:  # fmt: skip
-    x, kernels, gains, grad = tensors
-    return x.to(DEVICE), [k.to(DEVICE) for k in kernels], gains.to(DEVICE), grad.to(DEVICE)
-
-
 @in_a_usual_process
 def test_under_the_interpreter() -> None:
     here = Path(__file__)
-    files = [
-        str(here),
-        str(here.with_name("test_fused.py")),
-        str(here.with_name("test_fused_op.py")),
-    ]
-    chosen = ["-k", "(triton and not agrees_with_the_definition)"]
+    files = [str(here), str(here.with_name("test_fused.py"))]
+    chosen = ["-k", "triton and not agrees_with_the_definition"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files, *chosen],
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -74,43 +61,37 @@ def test_under_the_interpreter() -> None:
 
 @on_kernels
 @pytest.mark.parametrize(
-    ("bank", "causal", "gains"),
-    [("tails", True, 0), ("blocks", True, 1), ("blocks", False, 2)],
+    ("size", "bank", "gains", "dtype"),
+    [
+        ((2, 11, 2), [(7, 5)], 0, torch.float32),
+        # Several blocks of filters and of taps.
+        ((1, 9, 2), [(40, 9), (1, 1), (2, 40)], 1, torch.float32),
+        # Several tiles of tokens.
+        ((1, 140, 1), [(5, 9)], 2, torch.float32),
+        ((1, 5, 2), [(7, 5)], 2, torch.float16),
+        ((1, 5, 2), [(7, 5)], 2, torch.bfloat16),
+    ],
+    ids=str,
 )
-def test_result_and_gradients(bank: str, causal: bool, gains: int) -> None:
-    size = (2, 11, 2) if bank == "tails" else (1, 9, 2)
-    tensors = moved(draw(size, BANKS[bank], gains))
+def test_result_and_gradients(
+    size: tuple[int, int, int], bank: list[tuple[int, int]], gains: int, dtype: torch.dtype
+) -> None:
+    x, kernels, gain, grad = draw(size, bank, gains)
+    # Rounded first, so that only the results and one factor are rounded.
+    x, gain, grad, *kernels = (v.to(DEVICE, dtype).double() for v in (x, gain, grad, *kernels))
     mask = torch.rand(size[:2], generator=torch.Generator().manual_seed(1)) < 0.3
     options = {
-        "causal": causal,
-        "activation": ["relu", "gelu", "identity"][(gains + causal) % 3],
+        "causal": gains < 2,
+        "activation": ["relu", "gelu", "identity"][gains],
         "padding_mask": mask.to(DEVICE),
     }
-    exact = run(tensors, "reference", torch.float64, **options)
-    results = run(tensors, "triton", torch.float32, **options)
-    assert max(relative_errors(results, exact)) < 3e-6
-    if bank == "tails":
-        again = run(tensors, "triton", torch.float32, **options)
+    exact = run((x, kernels, gain, grad), "reference", torch.float64, **options)
+    results = run((x, kernels, gain, grad), "triton", dtype, **options)
+    allowed = 3e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    assert max(relative_errors(results, exact)) < allowed
+    if gains == 0:
+        again = run((x, kernels, gain, grad), "triton", dtype, **options)
         assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
-
-
-@on_kernels
-@pytest.mark.parametrize("gains", [0, 2])
-def test_several_tiles_of_tokens(gains: int) -> None:
-    tensors = moved(draw((1, 150, 3), [(5, 9)], gains))
-    exact = run(tensors, "reference", torch.float64)
-    assert max(relative_errors(run(tensors, "triton", torch.float32), exact)) < 3e-6
-
-
-@on_kernels
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
-    x, kernels, gains, grad = moved(draw((1, 5, 2), [(7, 5)], 2))
-    # Rounded first, so that only the results and one factor are rounded.
-    tensors = (x.to(dtype).double(), [k.to(dtype).double() for k in kernels], gains, grad)
-    tensors = (*tensors[:2], gains.to(dtype).double(), grad.to(dtype).double())
-    exact = run(tensors, "reference", torch.float64)
-    assert max(relative_errors(run(tensors, "triton", dtype), exact)) < torch.finfo(dtype).eps
 
 
 class Largest(TorchDispatchMode):
@@ -126,9 +107,8 @@ class Largest(TorchDispatchMode):
 
 
 @on_kernels
-@pytest.mark.parametrize("shape", [(40,), (1, 90, 40)], ids=str)
-def test_no_time_frequency_representation(shape: tuple[int, ...]) -> None:
-    x, kernels, gains = (torch.randn(s, device=DEVICE) for s in ((1, 90, 3), (200,), shape))
+def test_no_time_frequency_representation() -> None:
+    x, kernels, gains = (torch.randn(s, device=DEVICE) for s in ((1, 90, 3), (200,), (1, 90, 40)))
     problem = Problem(x, kernels, [40, 5], gains, None, True, "relu")
     with Largest() as largest:
         triton_launch.forward(problem)
@@ -139,45 +119,47 @@ def test_no_time_frequency_representation(shape: tuple[int, ...]) -> None:
 
 
 @in_a_usual_process
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "gains", "bank", "constants"),
+    [
+        ("forward", "fp32", (24,), (24, 16), {"add": True}),
+        ("backward_signal", "bf16", (2, 100, 24), (24, 40), {"add": True}),
+        ("backward_bank", "fp32", (24,), (24, 16), {"want_kernels": True, "want_gains": True}),
+    ],
+    ids=str,
+)
 def test_compiles_for_a_gpu_that_is_not_here(
-    dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str,
+    dtype: str,
+    gains: tuple[int, ...],
+    bank: tuple[int, int],
+    constants: dict[str, bool],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    module = triton_launch.kernels()
-    assert module is not None
-    shape, kernel, activation = ((24,), (24, 16), "relu")
-    if dtype == "bf16":
-        shape, kernel, activation = ((2, 100, 24), (24, 40), "gelu")
-    x = torch.empty(2, 100, 3, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
-    taps = torch.empty(kernel)
-    problem = Problem(x, taps.flatten(), kernel, torch.empty(shape), None, True, activation)
-    options = triton_launch._options(problem, taps)
-    warps = {"num_stages": options.pop("num_stages")}
-    functions = [
-        (module.forward, {"add": True}),
-        (module.backward_signal, {"add": True}),
-        (module.backward_bank, {"want_kernels": True, "want_gains": True}),
-    ]
-    # The kernel with most registers in both types, each other one in one of them.
-    for function, constants in functions[1:] if dtype == "bf16" else functions[::2]:
-        known = {**options, **constants}
-        kinds = dict.fromkeys(function.arg_names, "i32")
-        kinds |= dict.fromkeys(("gains", "y", "grad_x", "grad_kernels", "grad_gains"), "*fp32")
-        kinds |= dict.fromkeys(("x", "kernels", "grad"), f"*{dtype}")
-        kinds |= dict.fromkeys(known, "constexpr")
-        source = ASTSource(
-            function,
-            signature={name: kinds[name] for name in function.arg_names},
-            constexprs={(function.arg_names.index(n),): value for n, value in known.items()},
-        )
-        compiled = triton.compile(source, target=GPUTarget("cuda", 86, 32), options=warps)
-        assert "mma.sync" in compiled.asm["ptx"]  # on tensor cores
-        assert compiled.metadata.shared <= 99 * 1024  # limit of capability 8.6
+    x = torch.empty(2, 100, 3, dtype=torch.float32 if dtype == "fp32" else torch.bfloat16)
+    taps = torch.empty(bank)
+    problem = Problem(x, taps.flatten(), bank, torch.empty(gains), None, True, "gelu")
+    known = {**triton_launch._options(problem, taps), **constants}
+    stages = {"num_stages": known.pop("num_stages")}
+    function = getattr(triton_launch.kernels(), name)
+    kinds = dict.fromkeys(function.arg_names, "i32")
+    kinds |= dict.fromkeys(("gains", "y", "grad_x", "grad_kernels", "grad_gains"), "*fp32")
+    kinds |= dict.fromkeys(("x", "kernels", "grad"), f"*{dtype}")
+    kinds |= dict.fromkeys(known, "constexpr")
+    source = ASTSource(
+        function,
+        signature={name: kinds[name] for name in function.arg_names},
+        constexprs={(function.arg_names.index(n),): value for n, value in known.items()},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", 86, 32), options=stages)
+    assert "mma.sync" in compiled.asm["ptx"]  # on tensor cores
+    assert compiled.metadata.shared <= 99 * 1024  # limit of capability 8.6
 
 
 def test_selected_on_a_gpu_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:

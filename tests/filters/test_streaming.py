@@ -27,18 +27,6 @@ def test_a_filter_that_is_not_causal_is_refused() -> None:
         FilterStream(build("bank-even", causal=False))
 
 
-def test_streams_are_independent() -> None:
-    filter = build("adaptive", causal=True)
-    x = torch.randn(2, 9, DIM)
-    first, second = FilterStream(filter), FilterStream(filter)
-    with torch.no_grad():
-        for t in range(9):
-            a = first.step(x[:1, t : t + 1])
-            b = second.step(x[1:, t : t + 1])
-            whole = filter(x[:, : t + 1])[:, -1:]
-            torch.testing.assert_close(torch.cat([a, b]), whole)
-
-
 def test_other_batch_or_dim_is_refused() -> None:
     stream = FilterStream(build("bank-even", causal=True))
     stream.step(torch.randn(2, 3, DIM))

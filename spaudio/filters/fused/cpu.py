@@ -13,6 +13,7 @@ import importlib.machinery
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,33 +28,17 @@ _WIDEST = 16  # floats per vector; the library uses fewer where the processor ha
 class _Signal(ctypes.Structure):
     """Address and strides, in elements, of a (batch, tokens, dim) tensor."""
 
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("strides", ctypes.c_int64 * 3),
-    )
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> _Signal:
-        return cls(tensor.data_ptr(), (ctypes.c_int64 * 3)(*tensor.stride()))
+    _fields_ = (("data", ctypes.c_void_p), ("strides", ctypes.c_int64 * 3))
 
 
 class _Bank(ctypes.Structure):
     """``struct Bank`` of native/filterbank.h, field by field."""
 
     _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("tokens", ctypes.c_int64),
-        ("dim", ctypes.c_int64),
-        ("scales", ctypes.c_int64),
-        ("shapes", ctypes.c_void_p),
-        ("kernels", ctypes.c_void_p),
-        ("gains", ctypes.c_void_p),
-        ("mask", ctypes.c_void_p),
-        ("gain_shape", ctypes.c_int64),
-        ("activation", ctypes.c_int64),
-        ("causal", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("lanes", ctypes.c_int64),
+        *((size, ctypes.c_int64) for size in ("batch", "tokens", "dim", "scales")),
+        *((array, ctypes.c_void_p) for array in ("shapes", "kernels", "gains", "mask")),
+        *((flag, ctypes.c_int64) for flag in ("gain_shape", "activation", "causal")),
+        *((number, ctypes.c_int64) for number in ("threads", "lanes")),
         ("parallel", ctypes.c_void_p),
     )
 
@@ -99,10 +84,7 @@ class Library:
         """Computes the result (batch, tokens, dim); all tensors are float32."""
         bank = self._bank(problem, lanes)
         y = torch.empty(problem.x.shape)
-        x_, y_ = _Signal.of(problem.x), _Signal.of(y)
-        _check(
-            self._library.spaudio_forward(ctypes.byref(bank), ctypes.byref(x_), ctypes.byref(y_))
-        )
+        _check(self._library.spaudio_forward(ctypes.byref(bank), _signal(problem.x), _signal(y)))
         return y
 
     def backward(
@@ -115,31 +97,27 @@ class Library:
             torch.empty(value.shape if want else 0)
             for value, want in zip(values, wanted, strict=True)
         )
-        signals = [_Signal.of(value) for value in (problem.x, grad)]
-        grad_x = ctypes.byref(_Signal.of(grads[0])) if wanted[0] else None
-        pointers = [
-            ctypes.c_void_p(value.data_ptr() if want else None)
-            for value, want in zip(grads[1:], wanted[1:], strict=True)
-        ]
         _check(
             self._library.spaudio_backward(
-                ctypes.byref(bank), *(ctypes.byref(signal) for signal in signals), grad_x, *pointers
+                ctypes.byref(bank),
+                _signal(problem.x),
+                _signal(grad),
+                _signal(grads[0]) if wanted[0] else None,
+                ctypes.c_void_p(grads[1].data_ptr() if wanted[1] else None),
+                ctypes.c_void_p(grads[2].data_ptr() if wanted[2] else None),
             )
         )
         return grads[0], grads[1], grads[2]
 
     def _bank(self, problem: Problem, lanes: int) -> _Bank:
-        mask = problem.padding_mask
-        held = [problem.kernels.contiguous(), problem.gains.contiguous()]
-        if mask is not None:
-            held.append(mask.contiguous())
+        tensors = (problem.kernels, problem.gains, problem.padding_mask)
+        held = [tensor if tensor is None else tensor.contiguous() for tensor in tensors]
         sizes = (ctypes.c_int64 * len(problem.shapes))(*problem.shapes)
         bank = _Bank(
             *problem.x.shape,
             len(problem.shapes) // 2,
             ctypes.cast(sizes, ctypes.c_void_p),
-            *(tensor.data_ptr() for tensor in held[:2]),
-            held[2].data_ptr() if mask is not None else None,
+            *(tensor if tensor is None else tensor.data_ptr() for tensor in held),
             problem.gains.dim(),
             _ACTIVATIONS[problem.activation],
             problem.causal,
@@ -150,6 +128,10 @@ class Library:
         # Keeps the memory alive as long as the structure that points to it.
         bank.held = (held, sizes)
         return bank
+
+
+def _signal(tensor: Tensor) -> Any:
+    return ctypes.byref(_Signal(tensor.data_ptr(), (ctypes.c_int64 * 3)(*tensor.stride())))
 
 
 def _check(failed: int) -> None:

@@ -11,8 +11,7 @@ are computed together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,70 +26,75 @@ TILE_BYTES = {"cpu": 1 << 19}
 TILE_BYTES_ELSEWHERE = 1 << 26
 
 
-@dataclass(frozen=True)
 class _Scale:
-    """One scale's kernels as a banded matrix, and the position of its windows."""
+    """One scale's kernels (M, K) as a banded matrix, and the windows of the signals ``x``.
 
-    kernel: Tensor  # (M, K)
-    hop: int  # P, output tokens per window
-    windows: int  # windows per signal
-    overlap: int  # hops per window; L = overlap * P
-    left: int  # zeros before the first token
+    Tiles are pairs of slices: batch items and windows. All share one buffer: fresh pages would cost
+    as much as the products.
+    """
 
-    @classmethod
-    def lay_out(cls, kernel: Tensor, tokens: int, causal: bool) -> _Scale:
-        taps = kernel.shape[1]
-        # The band takes (P + K - 1) / K times the multiplications, but fewer products: 8 was the
-        # fastest of 2, 4, 8 and 16 for K from 8 to 32.
-        hop = max(1, min(taps // 2, 8))
-        return cls(
-            kernel=kernel,
-            hop=hop,
-            windows=-(-tokens // hop),
-            overlap=-(-(hop + taps - 1) // hop),
-            left=padding(taps, causal)[0],
-        )
+    def __init__(self, kernel: Tensor, x: Tensor, causal: bool) -> None:
+        batch, tokens, self.dim = x.shape
+        self.filters, self.taps = kernel.shape
+        # P, output tokens per window. The band takes (P + K - 1) / K times the multiplications, but
+        # fewer products: 8 was the fastest of 2, 4, 8 and 16 for K from 8 to 32.
+        self.hop = max(1, min(self.taps // 2, 8))
+        self.windows = -(-tokens // self.hop)  # per signal
+        self.overlap = -(-(self.hop + self.taps - 1) // self.hop)  # hops per window
+        self.length = self.overlap * self.hop  # L, tokens per window
+        self.left = padding(self.taps, causal)[0]
+        total = (self.windows + self.overlap - 1) * self.hop
+        self.padded = F.pad(x, (0, 0, self.left, total - self.left - tokens))
+        # Row (m, p) holds kernel m from column p on.
+        band = kernel.new_zeros(self.filters, self.hop, self.length)
+        self.diagonals(band).copy_(kernel.unsqueeze(1).expand(-1, self.hop, -1))
+        self.band = band.view(self.filters * self.hop, -1)
 
-    def band(self) -> Tensor:
-        """Banded matrix (M * P, L): row (m, p) holds kernel m from column p on."""
-        filters, _ = self.kernel.shape
-        band = self.kernel.new_zeros(filters, self.hop, self.overlap * self.hop)
-        self.diagonals(band).copy_(self.kernel.unsqueeze(1).expand(-1, self.hop, -1))
-        return band.view(filters * self.hop, -1)
+        # Whole signals if they fit into a tile, else part of one.
+        room = TILE_BYTES.get(kernel.device.type, TILE_BYTES_ELSEWHERE)
+        count = max(1, room // (len(self.band) * self.dim * kernel.element_size()))
+        items, windows = max(1, count // self.windows), min(count, self.windows)
+        self.tiles = [
+            (slice(b, min(b + items, batch)), slice(w, min(w + windows, self.windows)))
+            for b in range(0, batch, items)
+            for w in range(0, self.windows, windows)
+        ]
+        largest = min(items, batch) * windows
+        self._response = x.new_empty(largest, len(self.band), self.dim)
+        self._gradient: Tensor | None = None
 
     def diagonals(self, band: Tensor) -> Tensor:
         """View (M, P, K) of a contiguous band (M, P, L): its entries (m, p, p + k)."""
-        filters, taps = self.kernel.shape
-        length = self.overlap * self.hop
-        return band.as_strided((filters, self.hop, taps), (self.hop * length, length + 1, 1))
+        strides = (self.hop * self.length, self.length + 1, 1)
+        return band.as_strided((self.filters, self.hop, self.taps), strides)
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Pads (batch, tokens, dim) with zeros, so that it contains every window."""
-        total = (self.windows + self.overlap - 1) * self.hop
-        return F.pad(x, (0, 0, self.left, total - self.left - x.shape[1]))
+    def in_hops(self, signal: Tensor) -> Tensor:
+        """Reshapes (batch, tokens, C) to (batch, windows, P, C), with zeros at the end."""
+        missing = self.windows * self.hop - signal.shape[1]
+        return F.pad(signal, (0, 0, 0, missing)).view(len(signal), self.windows, self.hop, -1)
 
-    def view_windows(self, padded: Tensor, items: slice, windows: slice) -> Tensor:
-        """Windows (items * windows, L, dim) of the padded signal; copies only this tile."""
-        part = padded[items, windows.start * self.hop :]
-        _, dim = part.shape[1:]
+    def respond(self, tile: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
+        """A tile's windows (n, L, dim) and filter outputs (n, M, P, dim) before activation."""
+        items, span = tile
+        part = self.padded[items, span.start * self.hop :]
         item, token, _ = part.stride()
-        count = windows.stop - windows.start
-        length = self.overlap * self.hop
-        view = part.as_strided(
-            (part.shape[0], count, length, dim), (item, self.hop * token, token, 1)
-        )
-        return view.reshape(-1, length, dim)
+        shape = (len(part), span.stop - span.start, self.length, self.dim)
+        windows = part.as_strided(shape, (item, self.hop * token, token, 1)).flatten(0, 1)
+        product = self._response[: len(windows)]
+        torch.bmm(self.band.expand(len(windows), -1, -1), windows, out=product)
+        return windows, product.view(-1, self.filters, self.hop, self.dim)
 
-    def tiles(self, batch: int, dim: int) -> Iterator[tuple[slice, slice]]:
-        """Ranges of batch items and windows: whole signals if they fit, else part of one."""
-        element = self.kernel.element_size()
-        room = TILE_BYTES.get(self.kernel.device.type, TILE_BYTES_ELSEWHERE)
-        count = max(1, room // max(1, self.kernel.shape[0] * self.hop * dim * element))
-        items = max(1, count // max(1, self.windows))
-        windows = min(count, self.windows)
-        for b in range(0, batch, items):
-            for w in range(0, self.windows, windows):
-                yield slice(b, min(b + items, batch)), slice(w, min(w + windows, self.windows))
+    def gradient(self, grad: Tensor, factor: Tensor, response: Tensor, activation: str) -> Tensor:
+        """Gradient (n, M, P, dim) of a tile's outputs before activation; ``grad`` (n, P, dim)."""
+        if self._gradient is None:
+            self._gradient = torch.empty_like(self._response)
+        result = self._gradient[: len(response)].view_as(response)
+        torch.mul(grad.unsqueeze(1), factor, out=result)
+        if activation == "relu":
+            torch.ops.aten.threshold_backward(result, response, 0, grad_input=result)
+        elif activation == "gelu":
+            torch.ops.aten.gelu_backward(result, response, grad_input=result)
+        return result
 
 
 class _Gains:
@@ -98,13 +102,12 @@ class _Gains:
 
     def __init__(self, gains: Tensor, scale: _Scale) -> None:
         self.rank = gains.dim()
-        self.scale = scale
         if self.rank == 1:
             self.values = gains.view(1, -1, 1, 1)
         elif self.rank == 2:
             self.values = gains.t().unsqueeze(1).unsqueeze(0)
         else:
-            self.values = _in_hops(gains, scale)
+            self.values = scale.in_hops(gains)
         self.gradient = torch.zeros_like(self.values)
 
     def factor(self, tile: tuple[slice, slice]) -> Tensor:
@@ -140,74 +143,21 @@ class _Gains:
         return self.gradient.flatten(1, 2)[:, :tokens]
 
 
-def _in_hops(signal: Tensor, scale: _Scale) -> Tensor:
-    """Reshapes (batch, tokens, C) to (batch, windows, P, C), with zeros at the end."""
-    missing = scale.windows * scale.hop - signal.shape[1]
-    return F.pad(signal, (0, 0, 0, missing)).view(
-        signal.shape[0], scale.windows, scale.hop, signal.shape[2]
-    )
-
-
-class _Tiles:
-    """The tiles of one scale. All share one buffer: fresh pages would cost as much as the products.
-
-    Args:
-        scale: The scale.
-        padded: The signals, as `_Scale.pad` returns them.
-    """
-
-    def __init__(self, scale: _Scale, padded: Tensor) -> None:
-        self.scale, self.padded = scale, padded
-        self.band = scale.band()
-        batch, _, self.dim = padded.shape
-        self.places = list(scale.tiles(batch, self.dim))
-        largest = max((self._count(tile) for tile in self.places), default=0)
-        self._response = padded.new_empty(largest, self.band.shape[0], self.dim)
-        self._gradient = self._response[:0]
-
-    def _count(self, tile: tuple[slice, slice]) -> int:
-        items, windows = tile
-        count: int = (items.stop - items.start) * (windows.stop - windows.start)
-        return count
-
-    def respond(self, tile: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
-        """A tile's windows (n, L, dim) and filter outputs (n, M, P, dim) before activation."""
-        windows = self.scale.view_windows(self.padded, *tile)
-        count = len(windows)
-        product = self._response[:count]
-        torch.bmm(self.band.expand(count, -1, -1), windows, out=product)
-        return windows, product.view(count, -1, self.scale.hop, self.dim)
-
-    def gradient(self, grad: Tensor, factor: Tensor, response: Tensor, activation: str) -> Tensor:
-        """Gradient (n, M, P, dim) of a tile's outputs before activation; ``grad`` (n, P, dim)."""
-        if len(self._gradient) < len(response):
-            self._gradient = torch.empty_like(self._response)
-        result = self._gradient[: len(response)].view_as(response)
-        torch.mul(grad.unsqueeze(1), factor, out=result)
-        if activation == "relu":
-            torch.ops.aten.threshold_backward(result, response, 0, grad_input=result)
-        elif activation == "gelu":
-            torch.ops.aten.gelu_backward(result, response, grad_input=result)
-        return result
-
-
 def forward(problem: Problem) -> Tensor:
     """Computes the result (batch, tokens, dim). All tensors have one dtype."""
     x = problem.mask(problem.x)
-    _, tokens, dim = x.shape
     y = torch.zeros_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return y
     for kernel, gains in problem.scales():
-        scale = _Scale.lay_out(kernel, tokens, problem.causal)
+        scale = _Scale(kernel, x, problem.causal)
         weights = _Gains(gains, scale)
-        tiles = _Tiles(scale, scale.pad(x))
-        for tile in tiles.places:
-            _, response = tiles.respond(tile)
+        for tile in scale.tiles:
+            _, response = scale.respond(tile)
             share = weights.weigh(_activate(response, problem.activation), tile)
             start, stop = tile[1].start * scale.hop, tile[1].stop * scale.hop
             part = y[tile[0], start:stop]
-            part += share.view(part.shape[0], -1, dim)[:, : part.shape[1]]
+            part += share.view(len(part), -1, scale.dim)[:, : part.shape[1]]
     return problem.mask(y)
 
 
@@ -226,18 +176,22 @@ def backward(
         return only(zeros, wanted)
     grad_kernels, grad_gains = [], []
     for kernel, gains in problem.scales():
-        scale = _Scale.lay_out(kernel, tokens, problem.causal)
-        weights = _Gains(gains, scale)
-        tiles, grads = _Tiles(scale, scale.pad(x)), _in_hops(grad, scale)
-        grad_band = torch.zeros_like(tiles.band)
-        grad_padded = torch.zeros_like(tiles.padded).view(batch, -1, scale.hop, dim)
-        for tile in tiles.places:
-            windows, response = tiles.respond(tile)
+        scale = _Scale(kernel, x, problem.causal)
+        weights, grads = _Gains(gains, scale), scale.in_hops(grad)
+        grad_band = torch.zeros_like(scale.band)
+        grad_padded = torch.zeros_like(scale.padded).view(batch, -1, scale.hop, dim)
+        for tile in scale.tiles:
+            windows, response = scale.respond(tile)
             grad_y = grads[tile].flatten(0, 1)
-            rows = tiles.gradient(grad_y, weights.factor(tile), response, problem.activation)
+            rows = scale.gradient(grad_y, weights.factor(tile), response, problem.activation)
             rows = rows.flatten(1, 2)
             if wanted[0]:
-                _overlap_add(grad_padded, torch.matmul(tiles.band.t(), rows), scale, tile)
+                items, span = tile
+                parts = torch.matmul(scale.band.t(), rows).view(
+                    -1, span.stop - span.start, scale.overlap, scale.hop, dim
+                )
+                for hop in range(scale.overlap):
+                    grad_padded[items, span.start + hop : span.stop + hop] += parts[:, :, hop]
             if wanted[1]:
                 grad_band += torch.bmm(rows, windows.transpose(1, 2)).sum(0)
             if wanted[2]:
@@ -247,15 +201,6 @@ def backward(
         grad_x += grad_padded.flatten(1, 2)[:, scale.left : scale.left + tokens]
     total = (problem.mask(grad_x), torch.cat(grad_kernels), torch.cat(grad_gains, dim=-1))
     return only(total, wanted)
-
-
-def _overlap_add(total: Tensor, windows: Tensor, scale: _Scale, tile: tuple[slice, slice]) -> None:
-    """Adds windows (n, L, dim) to the padded signal ``total`` (batch, hops, P, dim)."""
-    items, span = tile
-    count = span.stop - span.start
-    parts = windows.view(-1, count, scale.overlap, scale.hop, windows.shape[-1])
-    for hop in range(scale.overlap):
-        total[items, span.start + hop : span.stop + hop] += parts[:, :, hop]
 
 
 def _activate(response: Tensor, activation: str) -> Tensor:

@@ -17,7 +17,7 @@ from spaudio.filters.definition import filterbank_definition
 from spaudio.filters.fused import cpu, gemm, triton_launch
 from spaudio.filters.fused.problem import Problem, only, split
 
-BACKENDS = ("cpu", "gemm", "triton")
+BACKENDS: dict[str, Any] = {"cpu": cpu, "gemm": gemm, "triton": triton_launch}
 
 
 def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -26,7 +26,7 @@ def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     Args:
         backend: One of ``BACKENDS``, or "auto" for the fastest that supports them.
         device: Device of the tensors.
-        dtype: Type of the sums; see :func:`working_dtype`.
+        dtype: Type of the sums.
 
     Returns:
         One of ``BACKENDS``.
@@ -34,31 +34,31 @@ def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     Raises:
         ValueError: If ``backend`` does not support them; the message says why.
     """
-    if backend == "gemm":
-        return backend
+    # Triton's interpreter on a CPU must be asked for by name: it is a thousand times slower.
+    fastest = "triton" if device.type == "cuda" else "cpu"
+    chosen = fastest if backend == "auto" else backend
+    obstacle = None if chosen == "gemm" else BACKENDS[chosen].obstacle(device, dtype)
+    if obstacle is None:
+        return chosen
     if backend == "auto":
-        # Triton's interpreter on a CPU must be asked for by name: it is a thousand times slower.
-        fastest = "triton" if device.type == "cuda" else "cpu"
-        return "gemm" if _obstacle(fastest, device, dtype) else fastest
-    obstacle = _obstacle(backend, device, dtype)
-    if obstacle is not None:
-        raise ValueError(f"backend {backend!r} {obstacle}. Use 'auto' or 'gemm'")
-    return backend
+        return "gemm"
+    raise ValueError(f"backend {backend!r} {obstacle}. Use 'auto' or 'gemm'")
 
 
-def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    find = cpu.obstacle if backend == "cpu" else triton_launch.obstacle
-    return find(device, dtype)
+def _prepare(problem: Problem, backend: str) -> tuple[Any, Problem]:
+    """What has ``forward`` and ``backward`` for a problem, and the problem in the type of the sums.
 
-
-def working_dtype(x: Tensor, kernels: Tensor, gains: Tensor) -> torch.dtype:
-    """Type of the sums: float64 if any argument is float64, else float32 on a CPU.
-
-    On other devices half precision is kept, since tensor cores sum in float32.
+    That is float64 if any argument is float64, else float32 on a CPU. On other devices half
+    precision is kept, since tensor cores sum in float32.
     """
-    if torch.float64 in (x.dtype, kernels.dtype, gains.dtype):
-        return torch.float64
-    return torch.float32 if x.device.type == "cpu" else x.dtype
+    x = problem.x
+    dtype = torch.float32 if x.device.type == "cpu" else x.dtype
+    if torch.float64 in (x.dtype, problem.kernels.dtype, problem.gains.dtype):
+        dtype = torch.float64
+    chosen = select(backend, x.device, dtype)
+    if chosen == "triton":  # takes half-precision x with float32 gains
+        return triton_launch, problem
+    return cpu.library() if chosen == "cpu" else gemm, problem.to(dtype)
 
 
 @torch.library.custom_op("spaudio::filterbank", mutates_args=())
@@ -72,28 +72,11 @@ def fused_filterbank(
     activation: str,
     backend: str,
 ) -> Tensor:
-    """Filters ``x`` (batch, tokens, dim); see :func:`spaudio.filters.filterbank`.
-
-    Args:
-        x: Token embeddings.
-        kernels: Kernels of all scales, flat.
-        shapes: M and K of each scale in turn.
-        gains: (M,), (dim, M) or (batch, tokens, M).
-        padding_mask: True where a token is padding.
-        causal: Causal or centred taps.
-        activation: Name of the activation.
-        backend: One of ``BACKENDS``, or "auto".
-    """
+    """Filters ``x`` by a backend, or "auto"; see :class:`Problem` for the other arguments."""
     problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
-    dtype = working_dtype(x, kernels, gains)
-    chosen = select(backend, x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if chosen == "triton":  # takes half-precision x with float32 gains
-            y = triton_launch.forward(problem)
-        elif chosen == "cpu":
-            y = _library().forward(problem.to(dtype))
-        else:
-            y = gemm.forward(problem.to(dtype))
+        implementation, problem = _prepare(problem, backend)
+        y: Tensor = implementation.forward(problem)
         return y.to(x.dtype)
 
 
@@ -112,22 +95,10 @@ def fused_filterbank_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, ``kernels`` (flat) and ``gains``; empty where not ``wanted``."""
     problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
-    dtype = working_dtype(x, kernels, gains)
-    chosen = select(backend, x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if chosen == "triton":
-            grads = triton_launch.backward(grad, problem, wanted)
-        elif chosen == "cpu":
-            grads = _library().backward(grad.to(dtype), problem.to(dtype), wanted)
-        else:
-            grads = gemm.backward(grad.to(dtype), problem.to(dtype), wanted)
+        implementation, problem = _prepare(problem, backend)
+        grads = implementation.backward(grad.to(problem.x.dtype), problem, wanted)
         return grads[0].to(x.dtype), grads[1].to(kernels.dtype), grads[2].to(gains.dtype)
-
-
-def _library() -> cpu.Library:
-    library = cpu.library()
-    assert library is not None, "select() checked it"
-    return library
 
 
 @fused_filterbank.register_fake
@@ -139,13 +110,11 @@ def _(x: Tensor, *_: Any) -> Tensor:
 def _(
     grad: Tensor, x: Tensor, kernels: Tensor, shapes: Sequence[int], gains: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wanted: Sequence[bool] = rest[-1]
-    return only([v.new_empty(v.shape) for v in (x, kernels, gains)], wanted)
+    return only([v.new_empty(v.shape) for v in (x, kernels, gains)], rest[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, kernels, shapes, gains, padding_mask, *ctx.options = inputs
-    ctx.shapes = shapes
+    x, kernels, ctx.shapes, gains, padding_mask, *ctx.options = inputs
     ctx.save_for_backward(x, kernels, gains, padding_mask)
 
 
@@ -160,8 +129,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    grad, x, kernels, shapes, gains, padding_mask, *ctx.options = inputs
-    ctx.shapes = shapes
+    grad, x, kernels, ctx.shapes, gains, padding_mask, *ctx.options = inputs
     ctx.save_for_backward(grad, x, kernels, gains, padding_mask)
 
 

@@ -12,7 +12,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ PROGRAMS = 512
 
 
 @functools.cache
-def kernels() -> ModuleType | None:
+def kernels() -> Any:
     """Imports the kernels; returns None, with a warning once, if Triton does not import."""
     try:
         from spaudio.filters.fused import triton_kernels
@@ -70,16 +69,15 @@ def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def forward(problem: Problem) -> Tensor:
     """Computes the result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
+    batch, tokens, dim = problem.x.shape
     y = torch.zeros(problem.x.shape, device=problem.x.device)
     if problem.x.numel() == 0:
         return y
-    problem = _multipliable(problem)
-    signals, module = _signals(problem), _module()
+    problem, signals = _prepare(problem)
     with torch.cuda.device(problem.x.get_device()):  # no effect for -1, a CPU
-        for index, (taps, gains) in enumerate(_scales(problem)):
+        for index, (taps, gains) in enumerate(problem.scales()):
             options = _options(problem, taps)
-            tiles = -(-problem.x.shape[1] // options["tile"])
-            module.forward[(problem.x.shape[0] * problem.x.shape[2] * tiles,)](
+            kernels().forward[(batch * dim * -(-tokens // options["tile"]),)](
                 signals, taps, gains, y, *_sizes(problem, taps), **options, add=index > 0
             )
     return problem.mask(y)
@@ -89,6 +87,7 @@ def backward(
     grad: Tensor, problem: Problem, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes gradients of x, kernels (flat) and gains, float32; empty where not ``wanted``."""
+    batch, tokens, dim = problem.x.shape
     values = (problem.x, problem.kernels, problem.gains)
     grad_x, grad_kernels, grad_gains = (
         torch.zeros(value.shape if want else 0, device=value.device)
@@ -96,13 +95,18 @@ def backward(
     )
     if problem.x.numel() == 0:
         return grad_x, grad_kernels, grad_gains
-    problem = _multipliable(problem)
-    signals, grad = _signals(problem), problem.mask(grad)
+    problem, signals = _prepare(problem)
+    grad = problem.mask(grad)
     first_tap = first_gain = 0
     with torch.cuda.device(problem.x.get_device()):  # no effect for -1, a CPU
-        for index, (taps, gains) in enumerate(_scales(problem)):
+        for index, (taps, gains) in enumerate(problem.scales()):
             if wanted[0]:
-                _launch_signal(grad, signals, taps, gains, grad_x, problem, add=index > 0)
+                options = _options(problem, taps, halo=True)
+                yields = options["tile"] - min(taps.shape[1], options["c"]) + 1
+                kernels().backward_signal[(batch * dim * -(-tokens // yields),)](
+                    grad, signals, taps, gains, grad_x, *grad.stride(), *_sizes(problem, taps),
+                    **options, add=index > 0,
+                )  # fmt: skip
             if wanted[1] or wanted[2]:
                 sums = _launch_bank(grad, signals, taps, gains, problem, wanted)
                 if wanted[1]:
@@ -112,24 +116,6 @@ def backward(
             first_tap += taps.numel()
             first_gain += taps.shape[0]
     return problem.mask(grad_x) if wanted[0] else grad_x, grad_kernels, grad_gains
-
-
-def _launch_signal(
-    grad: Tensor,
-    signals: Tensor,
-    taps: Tensor,
-    gains: Tensor,
-    grad_x: Tensor,
-    problem: Problem,
-    add: bool,
-) -> None:
-    batch, tokens, dim = problem.x.shape
-    options = _options(problem, taps, halo=True)
-    yields = options["tile"] - min(taps.shape[1], options["c"]) + 1
-    _module().backward_signal[(batch * dim * -(-tokens // yields),)](
-        grad, signals, taps, gains, grad_x, *grad.stride(), *_sizes(problem, taps), **options,
-        add=add,
-    )  # fmt: skip
 
 
 def _launch_bank(
@@ -156,7 +142,7 @@ def _launch_bank(
         torch.empty(shape if want else 0, device=grad.device)
         for shape, want in zip(shapes, wanted[1:], strict=True)
     ]
-    _module().backward_bank[(workers, blocks * splits, -(-taps.shape[1] // options["c"]))](
+    kernels().backward_bank[(workers, blocks * splits, -(-taps.shape[1] // options["c"]))](
         grad, signals, taps, gains, *partial, *grad.stride(), groups, members,
         *_sizes(problem, taps), **options, want_kernels=wanted[1], want_gains=wanted[2],
     )  # fmt: skip
@@ -165,32 +151,17 @@ def _launch_bank(
     return kernel_sum, gain_sum
 
 
-def _module() -> ModuleType:
-    module = kernels()
-    assert module is not None, "select() checked it"
-    return module
+def _prepare(problem: Problem) -> tuple[Problem, Tensor]:
+    """The problem as the kernels read it, and ``x`` as (batch, dim, tokens) with zeros for padding.
 
-
-def _multipliable(problem: Problem) -> Problem:
-    """Converts bfloat16 to float32 for the interpreter, which would multiply it as integers."""
-    if interpreted() and problem.x.dtype == torch.bfloat16:
-        return replace(problem, x=problem.x.float())
-    return problem
-
-
-def _signals(problem: Problem) -> Tensor:
-    """Copies ``x`` to (batch, dim, tokens), with zeros for padding."""
-    return problem.mask(problem.x).transpose(1, 2).contiguous()
-
-
-def _scales(problem: Problem) -> list[tuple[Tensor, Tensor]]:
-    """Kernels (of the type of ``x``) and gains (float32) of each scale."""
-    gains = problem.gains.float().contiguous()
-    contiguous = Problem(
-        problem.x, problem.kernels.to(problem.x.dtype).contiguous(), problem.shapes, gains,
-        None, problem.causal, problem.activation,
-    )  # fmt: skip
-    return list(contiguous.scales())
+    The bank's kernels get the type of ``x``, the gains float32.
+    """
+    x = problem.x
+    if interpreted() and x.dtype == torch.bfloat16:
+        x = x.float()  # the interpreter would multiply it as integers
+    taps, gains = problem.kernels.to(x.dtype).contiguous(), problem.gains.float().contiguous()
+    problem = replace(problem, x=x, kernels=taps, gains=gains)
+    return problem, problem.mask(x).transpose(1, 2).contiguous()
 
 
 def _sizes(problem: Problem, taps: Tensor) -> tuple[int, ...]:
