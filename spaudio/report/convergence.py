@@ -45,10 +45,6 @@ class Curve:
         """The lowest loss."""
         return min(self.losses)
 
-    def per_step(self, quantity: str) -> float:
-        """Returns what a step takes."""
-        return self.spent[quantity][-1] / self.spent["steps"][-1]
-
     def until(self, loss: float, quantity: str) -> float | None:
         """Returns what it took to reach a loss, or None if it was not reached."""
         spent = self.spent[quantity]
@@ -150,7 +146,11 @@ def convergence_rows(found: Sequence[Convergence]) -> list[dict[str, str]]:
             "parameters": f"{one.parameters:,}",
         }
         for q in QUANTITIES[1:]:
-            steps = [c.per_step(q) / base.per_step(q) for c, base in pairs if q in known]
+            steps = [
+                (c.spent[q][-1] / c.spent["steps"][-1]) / (b.spent[q][-1] / b.spent["steps"][-1])
+                for c, b in pairs
+                if q in known
+            ]
             row[f"{q}/step"] = f"{fmean(steps):.2f}" if steps else "-"
         row["best valid loss"] = plus_minus([curve.best for curve in one.curves.values()])
         losses = [curve.best - base.best for curve, base in pairs]

@@ -22,11 +22,7 @@ def draw_image(
 ) -> AxesImage:
     """Draws a matrix (rows, columns) as an image, first row at the bottom.
 
-    Args:
-        axes: Where to draw it.
-        values: (rows, columns), of any device and floating-point type.
-        extent: Left, right, bottom and top in the units of the axes.
-        style: Further arguments of ``Axes.imshow``.
+    ``extent`` is left, right, bottom and top; ``style`` are further arguments of ``Axes.imshow``.
     """
     options: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", **style}
     return axes.imshow(as_lists(values), origin="lower", extent=extent, **options)
@@ -38,7 +34,7 @@ def draw_responses(
     extent: tuple[float, float, float, float],
     *,
     transpose: bool = False,
-) -> AxesImage:
+) -> None:
     """Draws magnitudes (filters, frequencies) as decibels relative to each filter's peak."""
     tiny = torch.finfo(magnitude.dtype).tiny
     peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
@@ -46,7 +42,6 @@ def draw_responses(
     decibels = decibels.T if transpose else decibels
     image = draw_image(axes, decibels, extent, vmin=LOWEST_DB, vmax=0)
     axes.figure.colorbar(image, ax=axes)
-    return image
 
 
 def as_lists(values: Tensor) -> Any:

@@ -87,14 +87,7 @@ def _draw_filter(
 
 
 def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
-    """Returns all kernels of a filter on one axis of tokens.
-
-    Args:
-        filter: The filter.
-
-    Returns:
-        (M, left + 1 + right), NaN outside a kernel, and the first token of the axis, -left.
-    """
+    """Returns all kernels (M, left + 1 + right), NaN outside, and the first token, -left."""
     left, right = filter.extent
     rows = []
     for kernel in filter.taps():

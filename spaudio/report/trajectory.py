@@ -82,15 +82,10 @@ def draw_trajectory(
 
 
 def principal_axes(trajectories: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
-    """Projects trajectories on the first two principal axes of all of them together.
+    """Projects trajectories (tokens, dim) on the two principal axes of all of them together.
 
-    Args:
-        trajectories: (tokens, dim) each.
-
-    Returns:
-        The trajectories, (tokens, 2) each, and the share of the total variance along each axis,
-        (2,). The sign of an axis is arbitrary; it is chosen so that the entry of largest magnitude
-        is positive.
+    Returns them as (tokens, 2), and the share of the total variance along each axis. The entry of
+    largest magnitude of an axis is positive.
     """
     points = torch.cat(list(trajectories))
     points = points - points.mean(dim=0)
@@ -105,11 +100,7 @@ def principal_axes(trajectories: Sequence[Tensor]) -> tuple[Sequence[Tensor], Te
 def relative_step(trajectory: Tensor) -> float:
     """Returns the RMS distance between successive tokens over the RMS distance from their mean.
 
-    Args:
-        trajectory: (tokens, dim).
-
-    Returns:
-        About 1.41 for tokens in random order, near 0 for a smooth trajectory, 0 for a point.
+    It is about 1.41 for tokens in random order, near 0 for a smooth trajectory, 0 for a point.
     """
     steps = trajectory.diff(dim=0).square().sum(dim=1).mean()
     spread = (trajectory - trajectory.mean(dim=0)).square().sum(dim=1).mean()

@@ -168,8 +168,9 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
     assert f"{report['test']['accuracy']:.4f} ± {report['test']['std']:.4f}" in text
     assert "[theo](fold-theo/report.md)" in text
     # Runs over folds are compared as any others.
-    table = compare(group_runs(read_records([folder])))[1].splitlines()
-    assert table[2].startswith(f"| fsdd | 1 | {report['test']['accuracy']:.4f} |")
+    (row,) = compare(group_runs(read_records([folder])))
+    assert (row["setting"], row["seeds"]) == ("fsdd", "1")
+    assert row["test accuracy"] == f"{report['test']['accuracy']:.4f}"
 
 
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
