@@ -125,15 +125,11 @@ def cut_noise(
     Args:
         folder: Holds WAV files of at least ten seconds.
         counts: Number of cuts per split.
-        work: The cuts are written to a folder in it, which appears whole or not at all.
+        work: The cuts are written to a folder in it.
         seed: Decides places and levels.
 
     Returns:
         Folder of the cuts; and the name, split and recording of each cut.
-
-    Raises:
-        DataError: If there is no recording, or one is too short for its stretches.
-        AudioError: If a recording cannot be read.
     """
     paths = sorted(folder.glob("*.wav"))
     if not paths:

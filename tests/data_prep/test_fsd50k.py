@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from data_prep import fsd50k
-from spaudio.audio import Prepared
 from spaudio.audio.manifest import read_manifest
 from spaudio.errors import DataError
 from tests.fixtures.tiny_audio import run_script
@@ -22,12 +21,8 @@ def folder(tmp_path: Path) -> Path:
     return make_fsd50k(tmp_path / "fsd50k")
 
 
-def run(source: Path, data: Path) -> Prepared:
-    return run_script(fsd50k.prepare, data, source=source)
-
-
 def test_the_published_split_and_all_labels_of_a_clip(folder: Path, tmp_path: Path) -> None:
-    prepared = run(folder, tmp_path)
+    prepared = run_script(fsd50k.prepare, source=folder, data=tmp_path)
     assert prepared.multi_label
     assert prepared.labels == ("Animal", "Bark", "Chime", "Drip")
     assert Counter(c.split for c in prepared.clips) == {"train": 36, "valid": 12, "test": 24}
@@ -40,17 +35,17 @@ def test_the_published_split_and_all_labels_of_a_clip(folder: Path, tmp_path: Pa
 def test_what_is_missing_or_damaged_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "FSD50K.dev_audio" / "1000.wav").unlink()
     with pytest.raises(DataError, match=r"1 of 72 clips[^@]*dev_audio/1000\.wav: no such file"):
-        run(folder, tmp_path)
+        run_script(fsd50k.prepare, source=folder, data=tmp_path)
     table = folder / "FSD50K.ground_truth" / "dev.csv"
     table.write_text(table.read_text().replace("Chime", "Chirp"))
     with pytest.raises(DataError, match=r"unknown label 'Chirp'; known: Animal, Bark, Chime"):
-        run(folder, tmp_path)
+        run_script(fsd50k.prepare, source=folder, data=tmp_path)
     table.unlink()
     with pytest.raises(DataError, match=r"ground_truth/dev\.csv: cannot be read"):
-        run(folder, tmp_path)
+        run_script(fsd50k.prepare, source=folder, data=tmp_path)
     shutil.rmtree(folder / "FSD50K.eval_audio")
     with pytest.raises(DataError, match=r"1 of 3 parts[^@]*eval_audio\.z01 .*eval_audio\.zip"):
-        run(folder, tmp_path)
+        run_script(fsd50k.prepare, source=folder, data=tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP is not installed")
@@ -77,8 +72,11 @@ def test_archives_as_published_are_split_zips(
     content = last.read_bytes()
     last.unlink()
     with pytest.raises(DataError, match="1 of 3 parts"):
-        run(packed, tmp_path / "data")
+        run_script(fsd50k.prepare, source=packed, data=tmp_path / "data")
     with pytest.raises(DataError, match=r"\d+ pieces make up this zip, \d+ are here"):
         fsd50k.open_split_zip(archive)
     last.write_bytes(content)
-    assert run(packed, tmp_path / "data").hash == run(folder, tmp_path / "data").hash
+    assert (
+        run_script(fsd50k.prepare, source=packed, data=tmp_path / "data").hash
+        == run_script(fsd50k.prepare, source=folder, data=tmp_path / "data").hash
+    )
