@@ -23,19 +23,8 @@ def test_pooling_ignores_padding(kind: str) -> None:
     y = pooling(x, padding)
     torch.testing.assert_close(y[0], pooling(x[:1, :3])[0])
     torch.testing.assert_close(y[1], pooling(x[1:])[0])
-
-
-def test_mean_pooling_is_the_mean() -> None:
-    x = torch.randn(2, 5, 4)
-    torch.testing.assert_close(make_pooling("mean", 4)(x), x.mean(dim=1))
-
-
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-def test_every_parameter_is_used(pooling: str) -> None:
-    options = {"name": "bank", "num_filters": 4, "kernel_size": 3}
-    model = Classifier(10, 3, SHAPE, options, pooling)
-    model(torch.randn(2, 7, 10)).logsumexp(dim=1).sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    if kind == "mean":
+        torch.testing.assert_close(y[1], x[1].mean(dim=0))
 
 
 def test_counts_filter_parameters() -> None:
@@ -60,7 +49,8 @@ def test_a_learned_front_end_is_trained_with_the_model() -> None:
     front_end = WaveformFrontEnd(
         TokenConfig(sample_rate=1000, front_end="waveform", stack=2, waveform=bank)
     )
-    model = Classifier(8, 3, SHAPE, {"name": "none"}, front_end=front_end).eval()
+    options = {"name": "bank", "num_filters": 4, "kernel_size": 3}
+    model = Classifier(8, 3, SHAPE, options, "attention", front_end).eval()
     samples = torch.randn(2, 7, 20)
     padding = torch.zeros(2, 7, dtype=torch.bool)
     padding[1, 4:] = True

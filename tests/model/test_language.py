@@ -23,13 +23,6 @@ def test_a_model_that_sees_the_future_is_refused() -> None:
         LanguageModel(27, EncoderConfig(dim=16, layers=1, heads=2), {"name": "none"})
 
 
-def test_a_wrong_filter_option_is_a_setting_of_the_user() -> None:
-    with pytest.raises(ConfigError, match="filter"):
-        LanguageModel(
-            27, EncoderConfig(dim=16, layers=1, heads=2, causal=True), {"name": "bank", "taps": 3}
-        )
-
-
 @pytest.mark.parametrize("name", ["bank", "adaptive", "depthwise"])
 def test_the_filter_does_not_change_how_all_else_begins(name: str) -> None:
     shape = EncoderConfig(dim=16, layers=2, heads=2, causal=True)
