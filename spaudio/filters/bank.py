@@ -193,17 +193,9 @@ def filterbank_window(
 ) -> Tensor:
     """Filters the last tokens of a window, for streaming.
 
-    Unlike :func:`spaudio.filters.filterbank`, it does not compute the outputs of the K - 1 past
-    tokens again.
-
-    Args:
-        window: (batch, K - 1 + tokens, dim), where K is the size of the longest kernel.
-        kernels: One tensor (M_i, K_i) per scale, causal.
-        gains: (M,), (dim, M) or (batch, tokens, M).
-        activation: A key of ``ACTIVATIONS``.
-
-    Returns:
-        (batch, tokens, dim).
+    Unlike :func:`spaudio.filters.filterbank`, it does not compute the outputs of the past tokens
+    again: from (batch, K - 1 + tokens, dim), K being the size of the longest kernel, to (batch,
+    tokens, dim). Kernels must be causal.
     """
     slices = window.unfold(1, max(kernel.shape[-1] for kernel in kernels), 1)
     scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]

@@ -57,19 +57,8 @@ def filterbank_definition(
     """Filters every dimension of ``x`` along the tokens.
 
     This is the reference for tests: it stores the whole time-frequency representation (batch, dim,
-    M, tokens) and does not check its arguments. Use :func:`spaudio.filters.filterbank` instead.
-
-    Args:
-        x: Token embeddings (batch, tokens, dim).
-        kernels: One tensor (M_i, K_i) per scale. Taps are applied as by ``Conv1d``
-            (cross-correlation): the last tap of a causal kernel multiplies the current token.
-        gains: (M,), (dim, M) or (batch, tokens, M), where M is the sum of all M_i.
-        causal: Causal or centred taps; see :func:`padding`.
-        padding_mask: (batch, tokens), True where a token is padding, or None.
-        activation: A key of ``ACTIVATIONS``.
-
-    Returns:
-        (batch, tokens, dim), without the residual.
+    M, tokens) and does not check its arguments. Use :func:`spaudio.filters.filterbank` instead,
+    which has the same arguments and result.
     """
     batch, tokens, dim = x.shape
     if padding_mask is not None:

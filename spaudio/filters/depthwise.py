@@ -75,14 +75,9 @@ class DepthwiseFilter(TokenFilter):
 
 
 def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
-    """Filters each dimension with its own kernel, without padding.
+    """Filters each dimension of (batch, K - 1 + tokens, dim) with its own kernel, unpadded.
 
-    Args:
-        window: (batch, K - 1 + tokens, dim).
-        kernels: (dim, K), or (1, K) for one kernel shared by all dimensions.
-
-    Returns:
-        (batch, tokens, dim).
+    ``kernels`` are (dim, K), or (1, K) for one kernel shared by all dimensions.
     """
     dim = window.shape[-1]
     # As an image of one row in channels-last format, which is the layout of tokens, so that torch

@@ -75,7 +75,7 @@ def insert_filters(
     zero_init: bool = True,
     **options: Any,
 ) -> FilterHandle:
-    """Inserts a filter after each named layer of a model, in place.
+    """Inserts a filter after each named layer of a model, in place; returns a handle to them.
 
     Gains start at zero, so the model's output stays bit-identical until they are trained. To filter
     before attention, name the norm that precedes it.
@@ -92,9 +92,6 @@ def insert_filters(
             usual names (see :func:`spaudio.filters.layout.read_padding_mask`), None to ignore it.
         zero_init: Whether gains start at zero.
         options: Options of the filter, such as ``causal``, ``kernel_size`` or ``dim``.
-
-    Returns:
-        A handle to the filters.
 
     Raises:
         ValueError: If a name matches nothing, a layer cannot be followed by a filter, or the filter
@@ -117,15 +114,12 @@ def insert_filters(
 
 
 def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
-    """Loads filters from :meth:`FilterHandle.save_pretrained` into a model.
+    """Loads filters from :meth:`FilterHandle.save_pretrained` into a model; returns a handle.
 
     Args:
         model: A module with layers of the saved names.
         source: Folder, or repository of the Hugging Face Hub.
         options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
-
-    Returns:
-        A handle to the filters.
 
     Raises:
         ImportError: If huggingface_hub is missing.

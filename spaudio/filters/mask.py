@@ -73,17 +73,12 @@ class MaskPredictor(nn.Module):
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """Predicts the mask.
+        """Predicts the mask (batch, tokens, M), with values in (0, 1).
 
         Args:
             x: Tokens (batch, tokens, dim), zero where they are padding.
-            padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens are
-                not attended to.
-            cache: Keys and values of a stream so far; it is extended. Needs a causal predictor
-                and no padding.
-
-        Returns:
-            (batch, tokens, M), values in (0, 1).
+            padding_mask: True where a token is padding, which is not attended to.
+            cache: State of a stream, which is extended. Needs a causal predictor and no padding.
         """
         tokens = x.shape[1]
         start = 0 if cache is None else cache.tokens

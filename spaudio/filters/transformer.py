@@ -16,10 +16,7 @@ KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class KeyValueCache:
-    """Keys and values of the tokens that a stream has seen, one pair per layer.
-
-    Args:
-        layers: Number of layers.
+    """Keys and values of the tokens that a stream has seen, one pair for each of ``layers``.
 
     Attributes:
         tokens: Number of tokens seen.
@@ -72,15 +69,9 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None) -> Tensor:
-    """Which keys a causal query may attend to.
+    """Boolean (tokens, start + tokens), True where a causal query may attend to a key.
 
-    Args:
-        tokens: Number of queries.
-        start: Number of keys before the first query.
-        device: Where the result lives.
-
-    Returns:
-        Boolean (tokens, start + tokens), True where a query may attend to a key.
+    There are ``start`` keys before the first query.
     """
     queries = torch.arange(start, start + tokens, device=device).unsqueeze(1)
     return torch.arange(start + tokens, device=device) <= queries

@@ -39,21 +39,13 @@ class Layer(nn.Module):
         }[self.kind]
 
 
-class Encoder(nn.Module):
-    """Contains layers."""
-
-    def __init__(self, kind: str, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(kind) for _ in range(layers))
-
-
 class Stack(nn.Module):
     """A stack of layers."""
 
-    def __init__(self, kind: str = "tensor", layers: int = 3) -> None:
+    def __init__(self, kind: str = "tensor") -> None:
         super().__init__()
         self.embed = nn.Linear(8, 8)
-        self.encoder = Encoder(kind, layers)
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Layer(kind) for _ in range(3))})
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
         x = self.embed(x)

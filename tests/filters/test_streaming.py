@@ -22,12 +22,9 @@ def test_stream_equals_batch(case: str) -> None:
             stream.reset()
 
 
-def test_a_filter_that_is_not_causal_is_refused() -> None:
+def test_what_cannot_be_streamed_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'bank' is not causal.*causal=True"):
         FilterStream(build("bank-even", causal=False))
-
-
-def test_other_batch_or_dim_is_refused() -> None:
     stream = FilterStream(build("bank-even", causal=True))
     stream.step(torch.randn(2, 3, DIM))
     with pytest.raises(ValueError, match=r"\(4, 1, 6\) do not continue.*batch 2 and dim 6"):

@@ -17,8 +17,6 @@ def test_logits_of_each_next_symbol() -> None:
     assert model(torch.randint(27, (2, 9))).shape == (2, 9, 27)
     assert all(isinstance(f, TokenFilter) and f.causal for f in model.encoder.filters)
 
-
-def test_a_model_that_sees_the_future_is_refused() -> None:
     with pytest.raises(ConfigError, match="causal"):
         LanguageModel(27, EncoderConfig(dim=16, layers=1, heads=2), {"name": "none"})
 

@@ -21,15 +21,9 @@ BACKENDS: dict[str, Any] = {"cpu": cpu, "gemm": gemm, "triton": triton_launch}
 
 
 def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Selects a backend for tensors of a device and working dtype.
+    """Selects one of ``BACKENDS`` for tensors of a device; ``dtype`` is the type of the sums.
 
-    Args:
-        backend: One of ``BACKENDS``, or "auto" for the fastest that supports them.
-        device: Device of the tensors.
-        dtype: Type of the sums.
-
-    Returns:
-        One of ``BACKENDS``.
+    ``"auto"`` selects the fastest that supports them.
 
     Raises:
         ValueError: If ``backend`` does not support them; the message says why.
@@ -142,14 +136,9 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         grad, *leaves = (value.detach().requires_grad_() for value in saved)
         x, kernels, gains = leaves
-        y = filterbank_definition(
-            x,
-            split(kernels, ctx.shapes),
-            gains,
-            causal=causal,
-            padding_mask=padding_mask,
-            activation=activation,
-        )
+        scales = split(kernels, ctx.shapes)
+        options = {"causal": causal, "padding_mask": padding_mask, "activation": activation}
+        y = filterbank_definition(x, scales, gains, **options)
         asked = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
         first = torch.autograd.grad(y, asked, grad, create_graph=True)
     second = torch.autograd.grad(first, [grad, *leaves], grads, allow_unused=True)
