@@ -159,11 +159,10 @@ def test_hidden_states_and_checkpointing_of_transformers() -> None:
     filter = handle.filters["layers.0"]
     torch.testing.assert_close(filtered[1], filter(plain[1]))
 
+    model.gradient_checkpointing_enable()  # type: ignore[operator]
     gradients = []
     for checkpointing in (True, False):
-        if checkpointing:
-            model.gradient_checkpointing_enable()  # type: ignore[operator]
-        else:
+        if not checkpointing:
             model.gradient_checkpointing_disable()  # type: ignore[operator]
         model.train().zero_grad()
         torch.autograd.backward(run(model, (x,)).square().sum())

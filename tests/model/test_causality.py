@@ -59,10 +59,5 @@ def test_tiles_that_do_not_hold_a_whole_signal_keep_bits(backend: str) -> None:
 
 
 def test_the_guard_sees_a_leak() -> None:
-    kernels, gains = torch.randn(4, 3), torch.randn(4)
     with pytest.raises(AssertionError, match="is seen before"):
-        assert_causal(
-            lambda x: filterbank(x, kernels, gains, causal=False),
-            torch.randn(1, 9, 4),
-            lambda token: token + 1,
-        )
+        assert_causal(lambda x: x + x.roll(-1, 1), torch.randn(1, 9, 4), lambda token: token + 1)
