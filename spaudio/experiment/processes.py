@@ -60,6 +60,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def choose_precision(precision: str) -> str:
+    """Returns ``"bf16"`` or ``"no"``; ``"auto"`` is bf16 where the machine computes in it."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "no"
+
+
 def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     """Joins the processes of a run.
 
@@ -70,7 +80,7 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     accelerator = Accelerator(
         # Accelerate does not choose the CPU by itself for several processes.
         cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
-        mixed_precision=trainer.precision,
+        mixed_precision=choose_precision(trainer.precision),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.num_processes != processes():

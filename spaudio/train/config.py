@@ -16,7 +16,8 @@ class TrainerConfig:
         batch_size: Clips per optimizer step, over all processes.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
             after another, which gives the same step in less memory.
-        precision: ``"no"`` (float32) or ``"bf16"``.
+        precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 where the machine computes
+            in it.
         clip_norm: The gradient's norm is clipped to this.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         workers: Processes that load batches; 0 loads in the training process.
@@ -42,8 +43,8 @@ class TrainerConfig:
         for name in ("epochs", "batch_size", "accumulate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"trainer.{name} must be positive; got {getattr(self, name)}")
-        if self.precision not in ("no", "bf16"):
-            raise ConfigError(f"trainer.precision must be 'no' or 'bf16'; got {self.precision!r}")
+        if self.precision not in ("auto", "no", "bf16"):
+            raise ConfigError(f"trainer.precision must be auto, no or bf16; got {self.precision!r}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(
                 f"trainer.label_smoothing must lie in [0, 1); got {self.label_smoothing}"
