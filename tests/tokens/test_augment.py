@@ -1,100 +1,146 @@
-from __future__ import annotations
+"""Augmentation of log-mel frames and of waveforms."""
 
 import numpy as np
 import pytest
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.augment import Augment, AugmentConfig, interpolate
+from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.augment_waveform import WaveformAugment
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import cut
+from spaudio.tokens.scales import mel_to_hz
+
+FRAMES = np.random.default_rng(1).standard_normal((50, 20), np.float32)
+WAVE = cut(np.random.default_rng(1).standard_normal(7990, np.float32), 80)
 
 
-def frames(length: int = 50, bands: int = 20) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(length, bands)).astype(np.float32)
+def bands(**settings: float) -> Augment:
+    return Augment(AugmentConfig(**settings))  # type: ignore[arg-type]
+
+
+def waves(**settings: float) -> WaveformAugment:
+    return WaveformAugment(AugmentConfig(**settings), TokenConfig(8000, "waveform"))  # type: ignore[arg-type]
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_all_zero_settings_change_nothing() -> None:
-    x = frames()
-    for settings in ({}, {"noise": 0.1}):  # noise acts on waveforms alone
-        augment = Augment(AugmentConfig(**settings))  # type: ignore[arg-type]
+def spectrum(frames: np.ndarray) -> np.ndarray:
+    return np.abs(np.fft.rfft(frames.reshape(-1)))
+
+
+def test_zero_and_foreign_settings_change_nothing() -> None:
+    none = [(bands(), FRAMES), (bands(noise=0.1), FRAMES), (waves(), WAVE), (waves(warp=0.3), WAVE)]
+    for augment, x in none:
         assert np.array_equal(augment.mask(augment.vary(x, rng()), rng()), x)
 
 
-def test_gain_adds_one_level_and_tilt_a_smooth_curve() -> None:
-    x = frames()
-    level = Augment(AugmentConfig(gain=1.0)).vary(x, rng()) - x
+def test_gain_changes_the_level_alone() -> None:
+    level = bands(gain=1.0).vary(FRAMES, rng()) - FRAMES
     assert np.ptp(level) < 1e-5
     assert abs(level.mean()) > 0.01
-    curve = Augment(AugmentConfig(tilt=1.0)).vary(x, rng()) - x
+    ratios = [waves(gain=0.5).vary(WAVE, rng(seed))[:10] / WAVE[:10] for seed in range(100)]
+    assert max(np.ptp(ratio) for ratio in ratios) < 1e-4
+    nats = [2 * np.log(ratio.mean()) for ratio in ratios]
+    assert np.std(nats) == pytest.approx(0.5, abs=0.1)
+
+
+def test_tilt_is_a_smooth_curve_over_frequency() -> None:
+    curve = bands(tilt=1.0).vary(FRAMES, rng()) - FRAMES
     assert np.ptp(curve, axis=0).max() < 1e-5  # the same at every frame
-    bands = curve[0]
-    assert np.ptp(bands) > 0.1
-    assert np.abs(np.diff(bands)).max() < np.ptp(bands) / 2  # smooth over the bands
+    y = waves(tilt=1.0).vary(WAVE, rng())
+    assert y.shape == WAVE.shape
+    powers = [np.square(spectrum(x)[1:]).reshape(40, -1).sum(axis=1) for x in (y, WAVE)]
+    for gains in (curve[0], np.log(powers[0] / powers[1]) / 2):
+        assert np.ptp(gains) > 0.1
+        assert np.abs(np.diff(gains)).max() < np.ptp(gains) / 2
 
 
 def test_warp_moves_a_peak_along_the_bands_by_at_most_its_share() -> None:
     x = np.zeros((5, 40), dtype=np.float32)
     x[:, 20] = 1
-    moved = {int(Augment(AugmentConfig(warp=0.2)).vary(x, rng(s))[0].argmax()) for s in range(40)}
+    moved = {int(bands(warp=0.2).vary(x, rng(seed))[0].argmax()) for seed in range(40)}
     assert len(moved) > 4
     assert min(moved) >= 16
     assert max(moved) <= 25  # 20 / 0.8
 
 
-def test_tempo_changes_duration_and_keeps_the_ends() -> None:
+def test_tempo_of_frames_changes_duration_and_keeps_the_ends() -> None:
     x = np.linspace(0, 1, 50, dtype=np.float32)[:, None].repeat(3, axis=1)
     lengths = set()
     for seed in range(30):
-        y = Augment(AugmentConfig(tempo=0.2)).vary(x, rng(seed))
+        y = bands(tempo=0.2).vary(x, rng(seed))
         lengths.add(len(y))
-        np.testing.assert_allclose(y[[0, -1]], x[[0, -1]], atol=1e-6)
-        np.testing.assert_allclose(np.diff(y[:, 0]), 1 / (len(y) - 1), atol=1e-4)
-    assert min(lengths) >= 40
-    assert max(lengths) <= 60
-    assert len(lengths) > 5
+        np.testing.assert_allclose(y[:, 0], np.linspace(0, 1, len(y)), atol=1e-5)
+    assert 40 <= min(lengths) < 45
+    assert 55 < max(lengths) <= 60
 
 
-def test_time_shift_keeps_the_length_and_repeats_the_edge() -> None:
-    x = np.arange(20, dtype=np.float32)[:, None]
+def test_tempo_of_waveforms_changes_duration_and_pitch() -> None:
+    time = np.arange(8000) / 8000
+    tone = cut(np.sin(2 * np.pi * 1000 * time).astype(np.float32), 80)
+    lengths = set()
     for seed in range(20):
-        y = Augment(AugmentConfig(time_shift=0.3)).vary(x, rng(seed))[:, 0]
-        assert len(y) == 20
-        steps = np.diff(y)
-        assert set(steps) <= {0.0, 1.0}
-        assert (steps == 0).sum() <= 6
+        y = waves(tempo=0.2).vary(tone, rng(seed))
+        lengths.add(len(y))
+        sounding = np.abs(y.reshape(-1)).nonzero()[0].max() + 1
+        pitch = spectrum(y).argmax() * 8000 / y.size
+        assert pitch == pytest.approx(1000 * 8080 / sounding, rel=0.015)
+        assert 0.8 * 8000 - 80 <= sounding <= 1.2 * 8080 + 80
+    assert len(lengths) > 8
 
 
-def test_masks_are_within_bounds_and_leave_the_input_alone() -> None:
-    config = AugmentConfig(time_masks=1, time_mask=0.2, mel_masks=1, mel_mask=4)
+def test_time_shift_keeps_the_length_and_fills_the_gap() -> None:
+    shifts = set()
+    wave = WAVE.reshape(-1)
+    for seed in range(20):
+        y = bands(time_shift=0.3).vary(np.arange(20, dtype=np.float32)[:, None], rng(seed))[:, 0]
+        shift = round(10 - y[10])
+        assert np.array_equal(y, np.clip(np.arange(20) - shift, 0, 19))  # the edge repeats
+        assert abs(shift) <= 6
+        y = waves(time_shift=0.3).vary(WAVE, rng(seed)).reshape(-1)
+        shift = int(np.correlate(y, wave, "full").argmax()) - (len(wave) - 1)
+        silence = np.pad(wave, len(wave))
+        assert np.array_equal(y, silence[len(wave) - shift : 2 * len(wave) - shift])
+        assert abs(shift) <= 0.3 * len(wave)
+        shifts.add(shift)
+    assert min(shifts) < 0 < max(shifts)
+
+
+def test_noise_is_at_most_its_share_of_the_clips_level() -> None:
+    x = 0.01 * WAVE
+    levels = [(waves(noise=0.2).vary(x, rng(s)) - x).std() / x.std() for s in range(50)]
+    assert 0.15 < max(levels) <= 0.21
+    assert min(levels) < 0.05
+
+
+def test_masks_of_frames_are_within_bounds_and_leave_the_input_alone() -> None:
+    augment = bands(time_masks=1, time_mask=0.2, mel_masks=1, mel_mask=4)
     x = np.ones((50, 20), dtype=np.float32)
-    widest = [0, 0]
-    for seed in range(60):
-        y = Augment(config).mask(x, rng(seed))
-        widest[0] = max(widest[0], int((y == 0).all(axis=1).sum()))
-        widest[1] = max(widest[1], int((y == 0).all(axis=0).sum()))
-    assert widest == [10, 4]
+    masked = [augment.mask(x, rng(seed)) == 0 for seed in range(60)]
+    assert max(y.all(axis=1).sum() for y in masked) == 10
+    assert max(y.all(axis=0).sum() for y in masked) == 4
     assert x.min() == 1
 
 
-def test_the_same_seed_gives_the_same_variation() -> None:
-    config = AugmentConfig(gain=1, tilt=1, warp=0.1, tempo=0.1, time_shift=0.1, time_masks=1,
-                           time_mask=0.1, mel_masks=1, mel_mask=3)  # fmt: skip
-    augment = Augment(config)
-    first, again, other = (augment.vary(frames(), rng(s)) for s in (3, 3, 4))
-    assert np.array_equal(first, again)
-    assert first.shape != other.shape or not np.array_equal(first, other)
-
-
-def test_interpolate_reads_a_line_exactly() -> None:
-    line = np.arange(10, dtype=np.float32)[:, None] * 2
-    positions = np.array([-3.0, 0.0, 0.25, 4.5, 9.0, 20.0])
-    np.testing.assert_allclose(interpolate(line, positions)[:, 0], [0, 0, 0.5, 9, 18, 18])
+def test_time_masks_of_waveforms_silence_and_mel_masks_filter_out() -> None:
+    x = WAVE.reshape(-1)
+    y = waves(time_masks=1, time_mask=0.3).mask(WAVE, rng(3)).reshape(-1)
+    silent = (y == 0) & (x != 0)
+    assert 0 < silent.sum() <= 0.3 * x.size + 1
+    assert np.array_equal(y[~silent], x[~silent])
+    assert np.ptp(silent.nonzero()[0]) == silent.sum() - 1
+    change = spectrum(waves(mel_masks=1, mel_mask=8).mask(WAVE, rng(1))) / spectrum(WAVE)
+    gone = (change < 1e-2).nonzero()[0] * 8000 / x.size
+    assert len(gone) > 10
+    widest = mel_to_hz(np.arange(41) / 40 * 35.163757)
+    assert np.ptp(gone) <= (widest[8:] - widest[:-8]).max()
+    assert (np.abs(change - 1) < 1e-2).mean() > 0.5
 
 
 @pytest.mark.parametrize("settings", [{"gain": -1.0}, {"tempo": 1.0}, {"time_mask": 1.5}])
 def test_settings_out_of_range_are_named(settings: dict[str, float]) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(ConfigError, match=rf"augment\.{name}.*{value}"):
-        AugmentConfig(**settings)  # type: ignore[arg-type]
+        bands(**settings)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -9,12 +7,14 @@ import pytest
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.errors import ConfigError
-from spaudio.tokens.augment import Augment, AugmentConfig
+from spaudio.tokens.augment import AugmentConfig
+from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.normalise import LevelNormaliser
 
+CONFIG = TokenConfig(8000, "waveform", stack=2)
 CLIPS = [
     Clip(str(i), "ab"[i % 2], "train", "g", frames / 100, 8000)
     for i, frames in enumerate((31, 12, 51, 21))
@@ -22,28 +22,20 @@ CLIPS = [
 
 
 class Frames:
-    """Frames of CLIPS in memory."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.made = {
-            clip.path: rng.standard_normal((round(100 * clip.seconds), 80), np.float32)
-            for clip in CLIPS
-        }
+    """Stands for the cache: frames of CLIPS in memory."""
 
     def frames(self, path: str) -> np.ndarray:
-        return self.made[path]
+        rng = np.random.default_rng(int(path))
+        return rng.standard_normal((self.length(path), 80), np.float32)
 
     def length(self, path: str) -> int:
-        return len(self.made[path])
+        return round(100 * CLIPS[int(path)].seconds)
 
 
-def dataset(augment: Augment | None = None, **settings: Any) -> TokenDataset:
-    config = TokenConfig(8000, "waveform", stack=2)
-    frames: Any = Frames()  # stands for the frames of a cache
-    normaliser = make_front_end(config).fit(frames.made.values())
-    front_end = make_front_end(config, normaliser)
-    return TokenDataset(CLIPS, "ab", frames, front_end, augment=augment, seed=7, **settings)
+def dataset(clips: list[Clip] = CLIPS, **settings: Any) -> TokenDataset:
+    cache: Any = Frames()
+    front_end = make_front_end(CONFIG, LevelNormaliser("clip", 1.0))
+    return TokenDataset(clips, "abc", cache, front_end, seed=7, **settings)
 
 
 def test_batches_mark_exactly_their_padding() -> None:
@@ -58,7 +50,11 @@ def test_batches_mark_exactly_their_padding() -> None:
 
 
 def test_a_variation_depends_on_seed_epoch_and_clip_alone() -> None:
-    data = dataset(Augment(AugmentConfig(gain=1.0)))
+    every = AugmentConfig(
+        gain=0.5, tilt=0.5, tempo=0.1, time_shift=0.1, roll=0.5, noise=0.1, time_masks=1,
+        time_mask=0.1, mel_masks=1, mel_mask=3, crop=0.1,
+    )  # fmt: skip
+    data = dataset(augment=WaveformAugment(every, CONFIG))
     first = data[3, 1].tokens
     data[3, 0]  # another clip in between changes nothing
     assert np.array_equal(data[3, 1].tokens, first)
@@ -78,15 +74,13 @@ def test_buckets_cover_every_clip_once_and_waste_little() -> None:
     assert list(sampler) == batches
     sampler.set_epoch(6)
     assert list(sampler) != batches
-
-
-def test_evaluation_order_does_not_depend_on_the_epoch() -> None:
-    sampler = BucketSampler([5, 3, 9, 1], 3, shuffle=False)
-    assert [[i for _, i in batch] for batch in sampler] == [[3, 1, 0], [2]]
+    unshuffled = BucketSampler([5, 3, 9, 1], 3, shuffle=False)
+    assert [[i for _, i in batch] for batch in unshuffled] == [[3, 1, 0], [2]]
 
 
 @pytest.mark.parametrize("frames", [1, 14, 15, 20, 38])
 def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None:
+    assert SegmentConfig().spans(frames, 0.01) == [(0, frames)]
     spans = SegmentConfig(seconds=0.1).spans(frames, 0.01)
     assert spans[0][0] == 0
     assert all(a[1] == b[0] for a, b in pairwise(spans))
@@ -95,28 +89,21 @@ def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None
     half = SegmentConfig(seconds=0.1, hop=0.05).spans(frames, 0.01)
     assert [start for start, _ in half] == [5 * i for i in range(len(half))]
     assert all(0 < stop - start <= 10 for start, stop in half)
-
-
-def test_whole_clips_by_default_and_no_empty_segment() -> None:
-    assert SegmentConfig().spans(37, 0.01) == [(0, 37)]
     with pytest.raises(ConfigError, match=r"segments\.seconds must be positive"):
         SegmentConfig(seconds=0)
 
 
 def test_a_dataset_of_segments_tells_the_clip_of_each() -> None:
-    cut, whole = dataset(segments=SegmentConfig(0.1)), dataset()
+    cut = dataset(segments=SegmentConfig(0.1))
     examples = [cut[0, i] for i in range(len(cut))]
     assert [len(example.tokens) for example in examples] == cut.lengths()
     for index in range(len(CLIPS)):
-        parts = [e.tokens for e in examples if e.clip == index]
-        tokens, joined = whole[0, index].tokens, np.concatenate(parts)
-        np.testing.assert_array_equal(joined[: len(tokens)], tokens[: len(joined)])
+        parts = [cut.frames(i) for i, example in enumerate(examples) if example.clip == index]
+        whole, joined = Frames().frames(str(index)), np.concatenate(parts)
+        np.testing.assert_array_equal(joined[: len(whole)], whole[: len(joined)])
         assert {e.label for e in examples if e.clip == index} == {index % 2}
 
 
 def test_a_multi_label_clip_has_a_one_for_each_of_its_classes() -> None:
-    frames: Any = Frames()
-    clips = [replace(CLIPS[0], label=LABEL_SEPARATOR.join("ca"))]
-    front_end = make_front_end(TokenConfig(8000, "waveform"), LevelNormaliser("global", 1.0))
-    data = TokenDataset(clips, "abc", frames, front_end, multi_label=True)
+    data = dataset([replace(CLIPS[0], label=LABEL_SEPARATOR.join("ca"))], multi_label=True)
     assert collate([data[0, 0]]).labels.tolist() == [[1, 0, 1]]

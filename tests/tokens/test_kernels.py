@@ -1,43 +1,46 @@
-from __future__ import annotations
+"""Frequency scales, and the initial kernels that are spaced in them."""
 
 import librosa
 import numpy as np
 import pytest
 import torch
 
+from spaudio.tokens import scales
 from spaudio.tokens.kernels import gammatone, initial_kernels, mel_triangles
-from spaudio.tokens.scales import hz_to_erb_rate, mel_edges
 
 RATE, TAPS, FILTERS = 16000, 400, 40
+HZ = np.linspace(0, 20_000, 301)
 
 
-def peaks(kernels: np.ndarray) -> np.ndarray:
+def test_mel_is_librosas() -> None:
+    np.testing.assert_allclose(scales.hz_to_mel(HZ), librosa.hz_to_mel(HZ), rtol=1e-12)
+    expected = librosa.mel_frequencies(22, fmin=50, fmax=7000)
+    np.testing.assert_allclose(scales.mel_edges(20, 50, 7000), expected)
+
+
+def test_a_step_of_erb_rate_is_one_bandwidth() -> None:
+    rate = scales.hz_to_erb_rate(HZ)
+    np.testing.assert_allclose(scales.erb_rate_to_hz(rate), HZ, atol=1e-8)
+    np.testing.assert_allclose(np.gradient(rate, HZ)[1:-1], 1 / scales.erb(HZ[1:-1]), rtol=0.1)
+    # Glasberg & Moore's own form of the scale, whose 21.4 is rounded.
+    np.testing.assert_allclose(rate, 21.4 * np.log10(4.37e-3 * HZ + 1), rtol=4e-3)
+
+
+def test_gammatone_has_the_centres_and_bandwidths_of_the_ear() -> None:
     size = 1 << 16
-    return np.abs(np.fft.rfft(kernels, size)).argmax(axis=1) * RATE / size
-
-
-def test_gammatone_centres_are_equally_spaced_in_erb_rate() -> None:
-    found = hz_to_erb_rate(peaks(gammatone(FILTERS, TAPS, RATE, 50, 8000)))
-    edges = hz_to_erb_rate([50, 8000])
-    expected = np.linspace(*edges, FILTERS + 2)[1:-1]
+    kernels = gammatone(FILTERS, TAPS, RATE, 50, 8000)
+    power = np.abs(np.fft.rfft(kernels, size)) ** 2
+    centres = power.argmax(axis=1) * RATE / size
+    expected = np.linspace(*scales.hz_to_erb_rate([50, 8000]), FILTERS + 2)[1:-1]
     step = expected[1] - expected[0]
-    np.testing.assert_allclose(found, expected, atol=0.2 * step)
-
-
-def test_gammatone_has_the_bandwidth_of_its_ear() -> None:
+    np.testing.assert_allclose(scales.hz_to_erb_rate(centres), expected, atol=0.2 * step)
     # The 3 dB bandwidth of a fourth-order gammatone is 0.887 ERB (Patterson et al.'s 1.019 times
     # 2 sqrt(2^(1/4) - 1)).
-    size = 1 << 16
-    power = np.abs(np.fft.rfft(gammatone(FILTERS, TAPS, RATE, 50, 8000), size)) ** 2
-    for row in power[20:35]:
-        centre = row.argmax() * RATE / size
+    for row, centre in zip(power[20:35], centres[20:35], strict=True):
         width = (row > row.max() / 2).sum() * RATE / size
         assert width == pytest.approx(0.887 * 24.7 * (4.37e-3 * centre + 1), rel=0.03)
-
-
-def test_gammatone_starts_with_the_sound() -> None:
     # `conv1d` does not flip its kernels, so a causal response is reversed in time.
-    energy = gammatone(FILTERS, TAPS, RATE, 50, 8000)[30] ** 2
+    energy = kernels[30] ** 2
     assert energy[-80:].sum() > 0.99 * energy.sum()
 
 
@@ -48,12 +51,6 @@ def test_mel_kernels_have_the_triangles_of_a_mel_spectrogram() -> None:
     triangles = librosa.filters.mel(sr=RATE, n_fft=1 << 13, n_mels=FILTERS, norm=None)
     power = np.abs(np.fft.rfft(kernels, 1 << 13)) ** 2
     np.testing.assert_allclose(power, triangles, atol=0.06)  # cut off, a corner is rounded
-
-
-def test_mel_centres() -> None:
-    found = peaks(mel_triangles(FILTERS, TAPS, RATE, 50, 8000))
-    edges = mel_edges(FILTERS, 50, 8000)
-    assert (np.abs(found - edges[1:-1]) < 0.2 * np.diff(edges)[:-1]).all()
 
 
 @pytest.mark.parametrize(

