@@ -5,8 +5,6 @@ Source: https://github.com/soerenab/AudioMNIST (MIT); arXiv 1807.03418.
     python data_prep/audiomnist.py source=ARCHIVE_OR_FOLDER
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips

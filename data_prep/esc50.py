@@ -5,8 +5,6 @@ Source: https://github.com/karolpiczak/ESC-50 (CC BY-NC 3.0; the subset ESC-10: 
     python data_prep/esc50.py source=ARCHIVE_OR_FOLDER [subset=esc10]
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spaudio.audio import SourceClips

@@ -7,8 +7,6 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 audio are skipped.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -11,8 +11,6 @@ offsets from the start of each piece. `SplitZip` reads the pieces in place, foll
 with offsets from the start of all (zip64, APPNOTE 4.5.3).
 """
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Sequence

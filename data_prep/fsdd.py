@@ -6,8 +6,6 @@ Source: https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0).
     python data_prep/fsdd.py split=speaker test_speaker=george
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

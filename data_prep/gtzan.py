@@ -5,8 +5,6 @@ The music is under copyright and has no licence; the original host is offline.
     python data_prep/gtzan.py source=ARCHIVE_OR_FOLDER
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

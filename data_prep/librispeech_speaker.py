@@ -5,8 +5,6 @@ Source: https://www.openslr.org/12 (Panayotov et al., ICASSP 2015).
     python data_prep/librispeech_speaker.py [source=ARCHIVE_OR_FOLDER] [subset=train-clean-100]
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Source: https://magenta.tensorflow.org/datasets/nsynth (Engel et al., arXiv 1704
     python data_prep/nsynth.py source=FOLDER [task=family|source|pitch]
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

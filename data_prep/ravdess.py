@@ -5,8 +5,6 @@ Source: https://zenodo.org/records/1188976 (Livingstone & Russo, doi 10.1371/jou
     python data_prep/ravdess.py [source=ARCHIVE_OR_FOLDER]
 """
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

@@ -6,8 +6,6 @@ Source: P. Warden, "Speech Commands", arXiv 1804.03209.
     python data_prep/speech_commands.py task=v2-12 test=archive
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

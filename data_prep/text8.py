@@ -7,8 +7,6 @@ Source: http://mattmahoney.net/dc/textdata.html (text of Wikipedia, CC BY-SA 3.0
 Only the text with the checksum of Mahoney's page is called text8; any other is a stand-in.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import importlib.util

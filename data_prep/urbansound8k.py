@@ -5,8 +5,6 @@ Source: https://zenodo.org/records/1203745 (CC BY-NC 4.0), 6 GB.
     python data_prep/urbansound8k.py [source=ARCHIVE_OR_FOLDER]
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spaudio.audio import SourceClips

@@ -9,8 +9,6 @@ spaudio study FILE          the runs that a study lists; finished ones are skipp
 spaudio generate RUN        text from a language model, character by character
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

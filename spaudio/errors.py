@@ -3,8 +3,6 @@
 The command line prints them as one line without a traceback and exits with code 1.
 """
 
-from __future__ import annotations
-
 
 class SpaudioError(Exception):
     """Base of all errors below; catch it to treat them alike."""

@@ -1,7 +1,5 @@
 """What tests of several rooms share: a recipe's command line, run in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every command printed in README.md and recipes/*/README.md runs as printed, on tiny data."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The rooms: data flows one way, and the filters need torch alone."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What is loaded can run no code: the whole tree is searched for calls that would let it."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page of promises: each names a test, and each test that is named exists."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Properties of manifests, settings and the package's doors, over generated inputs."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

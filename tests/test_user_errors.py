@@ -2,8 +2,6 @@
 possible and what to do; code 1, no traceback, and no run left behind.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.abc
 import io

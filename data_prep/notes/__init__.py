@@ -8,8 +8,6 @@ programs that share a sample are in the same split: test and validation have unh
     python -m data_prep.notes [task=family|program|pitch] [split_seed=0]
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

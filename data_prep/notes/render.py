@@ -6,8 +6,6 @@ global lock, hence processes. They are not started by `multiprocessing`, which w
 caller's main module in each of them.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

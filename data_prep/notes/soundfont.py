@@ -3,8 +3,6 @@
 Source of the layout: SoundFont Technical Specification 2.04, sections 7.5, 7.9 and 8.1.3.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import struct
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Cuts a stream of samples into windows of one length, so that files may have any length."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Command line of the scripts in ``data_prep/``: takes ``key=value``, prints a summary."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import sys

@@ -4,8 +4,6 @@ libsndfile reads a truncated Ogg, W64, RF64, CAF or SPHERE file as a shorter who
 damaged Ogg pages.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Decodes audio files to mono float32 waveforms; errors name the file and the reason."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """The audio files below a folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Manifest: one JSON object per clip and line (path, label, split, group, seconds, rate, fold)."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -7,8 +7,6 @@ Downloads, unpacked archives and renderings are in the folder ``work`` beside ``
 options share.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Findings are appended to a journal. An interrupted preparation reads its journal
 rest. A finding is valid as long as its file keeps its size and modification time.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

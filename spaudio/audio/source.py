@@ -1,7 +1,5 @@
 """Opens what ``source=`` names: one archive or folder, or several that make up one data set."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

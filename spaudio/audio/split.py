@@ -5,8 +5,6 @@ input nor on a library's random numbers. scikit-learn's grouped stratified split
 may change with its release, and they do not guarantee that every label is trained on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

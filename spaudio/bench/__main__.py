@@ -6,8 +6,6 @@ python -m spaudio.bench export RUN      the exported model of a run against the 
 python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Exported models against the eager one, from waveform to probabilities, timed in turn."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from statistics import median

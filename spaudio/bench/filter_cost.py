@@ -1,7 +1,5 @@
 """Backends of the filterbank against the reference and a transformer layer, timed in turn."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Symbols per second of a language model, with and without cached keys, values and filter state."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial

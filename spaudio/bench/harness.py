@@ -1,7 +1,5 @@
 """What all benchmarks share: timing in turn, facts about the machine, and the printed table."""
 
-from __future__ import annotations
-
 import gc
 import platform
 import statistics

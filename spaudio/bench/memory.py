@@ -4,8 +4,6 @@ On a GPU it is read from torch's allocator. On a CPU, neither the allocator nor 
 memory of the conv1d library or of the native kernel, so the resident set of a new process is read.
 """
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import re

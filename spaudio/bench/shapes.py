@@ -1,7 +1,5 @@
 """A shape of a filterbank benchmark, with its inputs and passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Training steps of a recipe with each filter, timed in turn on the recipe's batches."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """Compares finished runs: classifiers by accuracy, text models by convergence."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Hydra composes and checks names and types against the tree of :mod:`spaudio.expe
 This module adds the nearest name and a remedy to its errors.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 import itertools

@@ -1,7 +1,5 @@
 """Data of an audio recipe: the tokens of its three splits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

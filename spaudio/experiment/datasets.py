@@ -1,7 +1,5 @@
 """Lists recipes: facts about their data sets, and whether the data are prepared."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import fields

@@ -6,8 +6,6 @@ python recipes/<name>/run.py folds=all jobs=2                 every fold, one re
 python recipes/<name>/run.py resume=RUN                       continue a run, or all folds
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Text from a finished text run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

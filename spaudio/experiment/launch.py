@@ -4,8 +4,6 @@ Each is a list of run folders with settings, of which ``jobs`` run at a time. A 
 finished runs and resumes interrupted ones. If the launching process ends, so do its runs.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import signal

@@ -1,7 +1,5 @@
 """The models of a run, built from its settings and its best checkpoint."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spaudio.errors import CheckpointError

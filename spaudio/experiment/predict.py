@@ -1,7 +1,5 @@
 """A finished run's model on other audio: any format, rate, channels and length."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path

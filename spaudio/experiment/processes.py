@@ -1,7 +1,5 @@
 """Runs in several processes, as started by ``torchrun`` or by a launcher."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

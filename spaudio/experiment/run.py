@@ -1,7 +1,5 @@
 """One run: data, model, training, measurement, report."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Iterator

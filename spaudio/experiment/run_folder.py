@@ -1,7 +1,5 @@
 """Run folders: created once, never shared or overwritten."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import time

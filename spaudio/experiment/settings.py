@@ -4,8 +4,6 @@ The dataclasses define names, types, defaults and checks. :mod:`spaudio.experime
 recipe's YAML and the command line against them; all other code receives the dataclasses.
 """
 
-from __future__ import annotations
-
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence

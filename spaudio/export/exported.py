@@ -1,7 +1,5 @@
 """Runs an exported file by ``torch.export`` or ONNX Runtime, on the CPU."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

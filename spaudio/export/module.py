@@ -3,8 +3,6 @@
 As ``torch.export`` requires, every shape follows from batch and samples without a branch.
 """
 
-from __future__ import annotations
-
 import copy
 
 from torch import Tensor, nn

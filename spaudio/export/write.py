@@ -1,7 +1,5 @@
 """Exports a run's model as ONNX or as a ``torch.export`` program, and checks the file."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """A filterbank whose gains vary over tokens: arXiv 2406.10254, Fig. 2C."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Properties of filters in physical units: milliseconds, and Hz of modulation frequency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

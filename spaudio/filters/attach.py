@@ -7,8 +7,6 @@ state dict stay the same, deepcopy and pickle copy the filter with the layer, co
 plain code, and ``nn.TransformerEncoderLayer`` keeps its fast path, which a hook would disable.
 """
 
-from __future__ import annotations
-
 import functools
 import types
 from typing import Any

@@ -1,7 +1,5 @@
 """Filterbanks of arXiv 2406.10254: kernels of one length (Fig. 1C) or of several (Fig. 3)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The base class of all filters over tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 

@@ -5,8 +5,6 @@ Fig. 1C. The public summary of the paper does not state the shapes; this impleme
 ``Conv1d(1 -> M, K) -> ReLU -> Conv1d(M -> 1, 1x1)``, shared by all dimensions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

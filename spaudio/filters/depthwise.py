@@ -1,7 +1,5 @@
 """One linear kernel per dimension: the Canon layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

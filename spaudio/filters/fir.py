@@ -1,7 +1,5 @@
 """The filterbank without ReLU: a baseline that shows the effect of the non-linearity."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

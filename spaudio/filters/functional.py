@@ -1,7 +1,5 @@
 """The filterbank as a function: checks its arguments and calls a backend."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

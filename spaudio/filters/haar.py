@@ -1,7 +1,5 @@
 """Fixed averages over half of the dimensions: WaveletGPT."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

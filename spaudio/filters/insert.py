@@ -1,7 +1,5 @@
 """Inserts filters after layers of any model, without changes to its code or weights."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Finds layers of a model by name, glob or module."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase

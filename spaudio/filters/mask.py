@@ -1,7 +1,5 @@
 """A small transformer that predicts, token by token, how far each filter is open."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """The identity: the baseline of every ablation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Runs causal filters on tokens as they arrive."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

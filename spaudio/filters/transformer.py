@@ -1,7 +1,5 @@
 """A pre-norm transformer layer: what the encoder and the mask of the adaptive filter share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ This is our own because no common library resumes, checks before it renames, and
 without the network.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

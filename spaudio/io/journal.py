@@ -1,7 +1,5 @@
 """Append-only files of JSON lines that survive a crash."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

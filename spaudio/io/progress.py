@@ -1,7 +1,5 @@
 """A progress bar on standard error for every step that may take over two seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ This is our own because `shutil.unpack_archive` has no limits: bombs, links and 
 folder must be refused before anything is written.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import hashlib

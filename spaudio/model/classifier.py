@@ -1,7 +1,5 @@
 """Tokens to class logits: learned front-end (optional), projection, encoder, pooling, head."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

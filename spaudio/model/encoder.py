@@ -1,7 +1,5 @@
 """The transformer stack: pre-norm layers with a filter slot, bidirectional or causal by a flag."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

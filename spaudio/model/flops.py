@@ -1,7 +1,5 @@
 """Floating-point operations of a model, from its shape and its filters."""
 
-from __future__ import annotations
-
 from spaudio.model.encoder import Encoder
 
 #: Forward and backward pass, in forward passes: for each product of the forward pass, the backward

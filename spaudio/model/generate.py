@@ -1,7 +1,5 @@
 """Generates symbols with a language model."""
 
-from __future__ import annotations
-
 import math
 
 import torch

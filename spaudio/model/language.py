@@ -1,7 +1,5 @@
 """Symbols to logits of the next symbol: embedding, causal encoder, output head."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

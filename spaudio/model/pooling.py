@@ -1,7 +1,5 @@
 """Pools a sequence of tokens to one vector per clip, without the padding."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """A convolutional stem: frames to the features of tokens, before the transformer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Runs a causal encoder on tokens as they arrive."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
+from spaudio.report.drawing import Figures
+from spaudio.report.escape import for_csv, for_markdown
 from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.scores import Scores
@@ -31,6 +31,7 @@ def write_report(
     run: Path,
     *,
     facts: dict[str, Any],
+    figures: Figures,
     scores: Scores,
     records: Sequence[dict[str, Any]],
     clips: Sequence[Clip],
@@ -40,8 +41,9 @@ def write_report(
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
     Args:
-        run: The run's folder, with its figures of filters.
+        run: The run's folder.
         facts: Floor, sizes, seconds, seed and provenance, for ``report.json``.
+        figures: Those of filters, which are drawn already.
         scores: Scores on the test split.
         records: The training log.
         clips: Clips of the test split.
@@ -57,14 +59,15 @@ def write_report(
         figure, shown, trivial, method = "confusion", 1, "majority class", "RBF-SVM"
         more = f"macro F1: {test['macro_f1']:.4f}"
         columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
-        plot_confusion(scores.confusion, classes, run / "confusion.png")
+        confusion = scores.confusion
+        figures.draw("confusion", lambda path: plot_confusion(confusion, classes, path))
     else:
         figure, shown, trivial = "per_class", min(_SHOWN, len(classes)), "class frequencies"
         method = "one-vs-rest kernel ridge regression"
         more = f"macro AUC: {test['auc']:.4f}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
-        plot_per_class(test["per_class"], run / "per_class.png")
-    plot_curves(records, run / "curves.png", metric)
+        figures.draw("per_class", lambda path: plot_per_class(test["per_class"], path))
+    figures.draw("curves", lambda path: plot_curves(records, path, metric))
     with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "true", "predicted", "probability"])
@@ -72,7 +75,7 @@ def write_report(
             chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
             names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
             numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
-            writer.writerow([clip.path, clip.label, names, numbers])
+            writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
     if "trained_on" in floor:
         method += f"; trained on {floor['trained_on']:,} clips"
     results = {
@@ -82,7 +85,7 @@ def write_report(
     }
     per_class = [
         {
-            "Class": name,
+            "Class": for_markdown(name),
             **{title: _cell(row[key]) for key, title in columns.items()},
             "Clips": str(int(row["support"])),
         }
@@ -91,7 +94,7 @@ def write_report(
     beaten = test[metric] > floor["svm"]
     clips_of = report["clips"]
     lines = [
-        f"# {report['recipe']}: {run.name}",
+        f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
         f"Tokens `{report['tokens']['front_end']}`, filter {filter_choice(report)}, seed "
         f"{report['seed']}. The model was selected on the validation split (epoch "
@@ -111,7 +114,8 @@ def write_report(
         "",
         markdown_table(per_class),
     ]
-    write_files(run, report, lines, figure, "curves", "filters", "frontend", "mask", "trajectory")
+    names = (figure, "curves", "filters", "frontend", "mask", "trajectory")
+    write_files(run, report, lines, figures, *names)
     return (
         f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
         f"{floor['svm']:.4f}; {trivial} {floor['majority']:.4f}"

@@ -1,7 +1,5 @@
 """Runs grouped by the settings that differ: one table, mean ± std over seeds."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import statistics

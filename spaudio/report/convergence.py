@@ -4,8 +4,6 @@ Every run is compared with the baseline run of the same seed and otherwise equal
 validation loss in its log. Between two measurements the loss is interpolated linearly.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +14,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spaudio.errors import DataError
+from spaudio.io.plain import read_json
 from spaudio.report.comparison import Group
 from spaudio.report.drawing import save_figure
+from spaudio.report.escape import for_figure
 from spaudio.report.tables import plus_minus
 
 # A setting and its baseline differ only in settings with these prefixes.
@@ -84,7 +84,7 @@ def read_step_costs(file: Path) -> dict[str, float]:
         DataError: If the file cannot be read or is not the benchmark's.
     """
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        rows = read_json(file)["rows"]
         return {_plain(row["filter"]): float(row["seconds"]) for row in rows}
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check the path") from error
@@ -193,7 +193,7 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
         color, line = f"C{i % 10}", ("-", "--", ":")[i // 10 % 3]
         for axes, name in zip(panels, ("steps", "seconds"), strict=True):
             at = np.array([curve.spent[name][:length] for curve in curves]).mean(axis=0)
-            axes.plot(at, losses.mean(axis=0), label=one.name, color=color, linestyle=line)
+            axes.plot(at, losses.mean(axis=0), label=for_figure(one.name, 120), color=color, linestyle=line)
             axes.fill_between(at, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15)
             axes.grid(alpha=0.3)
     panels[0].set(xlabel="steps", ylabel="validation loss (nats)")

@@ -1,10 +1,11 @@
-"""Shared parts of figures: tensors as images, responses in decibels, PNG files."""
-
-from __future__ import annotations
+"""Shared parts of figures: tensors as images, responses in decibels, PNG files, failures."""
 
 import io
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from matplotlib.axes import Axes
@@ -13,8 +14,46 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from spaudio.io.atomic import write_atomic
+from spaudio.report.escape import for_markdown
 
 LOWEST_DB = -40.0  # responses below are drawn in the same color
+
+
+class Figures:
+    """Draws the figures of a report. One that fails is named in the report and stops nothing.
+
+    Args:
+        folder: Folder of the report.
+
+    Attributes:
+        failed: Why a figure could not be drawn, by its name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failed: dict[str, str] = {}
+
+    def draw(self, name: str, draw: Callable[[Path], object]) -> None:
+        """Calls ``draw`` with the path of ``<name>.png``, and keeps what fails."""
+        path = self.folder / f"{name}.png"
+        try:
+            path.unlink(missing_ok=True)  # of an earlier report
+            draw(path)
+        except Exception as error:  # matplotlib raises anything
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.failed[name] = said
+            warnings.warn(f"{path} could not be drawn ({said})", stacklevel=2)
+
+    def links(self, *names: str) -> list[str]:
+        """Returns Markdown: a link to each figure that is there, and a line for each failure."""
+        drawn = [name for name in names if (self.folder / f"{name}.png").is_file()]
+        return [
+            *(f"![{for_markdown(name)}]({quote(name)}.png)" for name in drawn),
+            *(
+                f"- {for_markdown(name)}.png could not be drawn ({for_markdown(reason)})"
+                for name, reason in self.failed.items()
+            ),
+        ]
 
 
 def draw_image(
@@ -50,7 +89,17 @@ def as_lists(values: Tensor) -> Any:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Writes a PNG atomically."""
+    """Writes a PNG atomically; warns once of characters that the font lacks, not of each."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(buffer, format="png", dpi=dpi)
+    others = [one for one in caught if not str(one.message).startswith("Glyph")]
+    for one in others:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if len(others) < len(caught):
+        warnings.warn(
+            "the font of the figures lacks characters of some names; they are drawn as boxes",
+            stacklevel=2,
+        )
     write_atomic(path, buffer.getvalue())

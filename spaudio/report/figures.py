@@ -1,7 +1,5 @@
 """Figures of results: confusion matrix, scores of classes and folds, training curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +10,32 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
 from spaudio.report.drawing import save_figure
+from spaudio.report.escape import for_figure
+
+MOST_CLASSES = 60  # of a confusion matrix; memory and size grow with their square
+PAIRS = 40  # most confused classes that are drawn instead
+BARS = 200  # classes with bars of their own
+_WIDEST = 40.0  # inches
 
 
 def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> None:
     """Draws a confusion matrix, normalized over each true class.
+
+    With more than ``MOST_CLASSES`` classes, only the most confused pairs are drawn, as bars.
 
     Args:
         confusion: (classes, classes), number of clips; rows are true classes.
         classes: Class names.
         path: PNG to write.
     """
+    if len(classes) > MOST_CLASSES:
+        _plot_confused_pairs(confusion, classes, path)
+        return
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     size = max(4.0, 0.35 * len(classes) + 2)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(shares, display_labels=classes)
+    display = ConfusionMatrixDisplay(shares, display_labels=[for_figure(name) for name in classes])
     display.plot(
         ax=axes,
         cmap="Blues",
@@ -46,26 +55,53 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
     save_figure(figure, path)
 
 
+def _plot_confused_pairs(confusion: Tensor, classes: Sequence[str], path: Path) -> None:
+    """Draws how many clips of a class were taken for another, for the ``PAIRS`` largest counts."""
+    errors = confusion.clone().fill_diagonal_(0)
+    counts, places = errors.flatten().topk(PAIRS)
+    pairs = [
+        (f"{for_figure(classes[i // len(classes)])} as {for_figure(classes[i % len(classes)])}", n)
+        for i, n in zip(places.tolist(), counts.tolist(), strict=True)
+        if n > 0
+    ]
+    title = f"{len(pairs)} most confused pairs of {len(classes):,} classes (true as predicted)"
+    _draw_bars(pairs[::-1], path, title=title, xlabel="clips")
+
+
 def plot_per_class(per_class: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
-    """Draws the average precision ``ap`` of each class as a bar, the largest at the top."""
+    """Draws the average precision ``ap`` of each class as a bar, the largest at the top.
+
+    Of more than ``BARS`` classes, only the lowest and the highest are drawn.
+    """
     known = sorted((row["ap"], name) for name, row in per_class.items() if row["ap"] is not None)
-    figure = Figure(figsize=(7, max(2.0, 0.16 * len(known) + 1)), layout="constrained")
+    title = ""
+    if len(known) > BARS:
+        title = f"lowest and highest {BARS // 2} of {len(known):,} classes"
+        known = known[: BARS // 2] + known[-(BARS // 2) :]
+    rows = [(for_figure(name), value) for value, name in known]
+    _draw_bars(rows, path, title=title, xlabel="average precision", xlim=(0, 1))
+
+
+def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> None:
+    """Draws a horizontal bar per row (escaped name, value), the first at the bottom."""
+    figure = Figure(figsize=(7, max(2.0, 0.16 * len(rows) + 1)), layout="constrained")
     axes = figure.subplots()
-    axes.barh([name for _, name in known], [value for value, _ in known])
+    axes.barh(range(len(rows)), [value for _, value in rows])
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
-    axes.set(xlabel="average precision", xlim=(0, 1))
+    axes.set(**style)
     save_figure(figure, path)
 
 
 def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws accuracy and floor of each fold."""
-    figure = Figure(figsize=(max(5.0, 0.7 * len(rows) + 2), 3.5), layout="constrained")
+    figure = Figure(figsize=(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))
     axes.bar(places - 0.2, [row["accuracy"] for row in rows], 0.4, label="transformer")
     axes.bar(places + 0.2, [row["svm"] for row in rows], 0.4, label="classical floor")
-    axes.set_xticks(places, [row["fold"] for row in rows])
+    axes.set_xticks(places, [for_figure(row["fold"]) for row in rows])
     axes.set(xlabel="test fold", ylabel="accuracy", ylim=(0, 1))
     axes.legend(loc="lower right")
     save_figure(figure, path)

@@ -1,7 +1,5 @@
 """Figure of filters: kernels and their magnitude responses, before and after training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

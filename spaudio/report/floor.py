@@ -4,8 +4,6 @@ The classical floor takes seconds: summary statistics of log-mel and MFCC frames
 a support vector machine with an RBF kernel. It is strong on small data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """Report over all folds: mean ± standard deviation, pooled confusion matrix, one row per fold."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
@@ -9,10 +7,13 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sklearn.metrics import confusion_matrix
 from torch import from_numpy
 
+from spaudio.report.drawing import Figures
+from spaudio.report.escape import for_csv, for_markdown
 from spaudio.report.figures import plot_confusion, plot_folds
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
@@ -64,7 +65,8 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
     first = next(iter(reports.values()))
     classes = list(first["test"]["per_class"])
     confusion = confusion_matrix(
-        [line["true"] for line in lines], [line["predicted"] for line in lines], labels=classes
+        [line["true"] for line in lines], [line["predicted"] for line in lines],
+        labels=[for_csv(name) for name in classes],  # as predictions.csv has them
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     mean, std = {}, {}
@@ -96,8 +98,9 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
         },
         "step_seconds": statistics.fmean(one["step_seconds"] for one in reports.values()),
     }
-    plot_confusion(from_numpy(confusion), classes, folder / "confusion.png")
-    plot_folds(rows, folder / "folds.png")
+    figures = Figures(folder)
+    figures.draw("confusion", lambda path: plot_confusion(from_numpy(confusion), classes, path))
+    figures.draw("folds", lambda path: plot_folds(rows, path))
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
@@ -111,7 +114,7 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
     above = sum(row["accuracy"] > row["svm"] for row in rows)
     per_fold = [
         {
-            "Fold": f"[{row['fold']}](fold-{row['fold']}/report.md)",
+            "Fold": f"[{for_markdown(row['fold'])}](fold-{quote(row['fold'])}/report.md)",
             "Accuracy": f"{row['accuracy']:.4f}",
             "Floor": f"{row['svm']:.4f}",
             "Macro F1": f"{row['macro_f1']:.4f}",
@@ -124,7 +127,7 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
         for row in rows
     ]
     markdown = [
-        f"# {report['recipe']}: {folder.name}, all folds",
+        f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
         "its own run; the model of that run was selected on validation clips of other folds.",
@@ -144,5 +147,5 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
         "",
         "Seconds are summed over folds, and the confusion matrix is that of all folds together:",
     ]
-    write_files(folder, report, markdown, "confusion", "folds")
+    write_files(folder, report, markdown, figures, "confusion", "folds")
     return report

@@ -1,7 +1,5 @@
 """Figure of a learned front-end: its filters by centre frequency, against the mel scale."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

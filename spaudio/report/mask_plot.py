@@ -1,7 +1,5 @@
 """Figure of a token-adaptive filter: its mask over time, under the spectrogram of the clip."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor
 from spaudio.filters import TokenFilter, centre_frequency, record_masks
 from spaudio.model.classifier import Classifier
 from spaudio.report.drawing import draw_image, save_figure
+from spaudio.report.escape import for_figure
 
 
 @torch.inference_mode()
@@ -65,7 +64,7 @@ def draw_mask(
     upper.yaxis.set_major_locator(MaxNLocator(integer=True))  # specshow leaves bands unlabeled
     upper.yaxis.set_major_formatter(ScalarFormatter())
     figure.colorbar(image, ax=upper, label="log energy")
-    upper.set(ylabel="band", xlabel="", title=f"{title}, {name}")
+    upper.set(ylabel="band", xlabel="", title=f"{for_figure(title, 80)}, {name}")
     bank = model.get_submodule(name)
     assert isinstance(bank, TokenFilter)
     opened = mask[0].T[centre_frequency(bank.frequency_response()).argsort()]

@@ -1,11 +1,8 @@
 """Predictions of audio files as a table, CSV or JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from spaudio.report.escape import for_csv, printable
 from spaudio.report.tables import show
 
 FORMATS = ("table", "csv", "json")
@@ -66,7 +64,7 @@ def render(
     if form == "json":
         files = [
             {
-                "file": shown(one.path),
+                "file": printable(one.path),
                 "seconds": one.seconds,
                 "windows": one.windows,
                 "classes": [{"class": label, "probability": share} for label, share in best],
@@ -77,16 +75,16 @@ def render(
             "window_seconds": window_seconds,
             "probabilities": "mean over windows",
             "predictions": files,
-            "bad": [{"file": shown(path), "reason": reason} for path, reason in bad],
+            "bad": [{"file": printable(path), "reason": reason} for path, reason in bad],
         }
         text.write(json.dumps(content, indent=1) + "\n")
     elif form == "csv":
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "seconds", "windows", "rank", "class", "probability"])
         for one, best in found:
-            file = [shown(one.path), f"{one.seconds:.3f}", one.windows]
+            file = [for_csv(printable(one.path)), f"{one.seconds:.3f}", one.windows]
             for rank, (label, share) in enumerate(best, start=1):
-                writer.writerow([*file, rank, label, f"{share:.6f}"])
+                writer.writerow([*file, rank, for_csv(label), f"{share:.6f}"])
     elif predictions:
         table = Table(
             caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "
@@ -98,13 +96,8 @@ def render(
             is_text = name.startswith(("file", "class"))
             table.add_column(name, justify="left" if is_text else "right")
         for one, best in found:
-            cells = [cell for label, share in best for cell in (escape(label), f"{share:.4f}")]
-            table.add_row(escape(shown(one.path)), f"{one.seconds:.2f}", str(one.windows), *cells)
+            cells = [cell for label, share in best for cell in (escape(printable(label)), f"{share:.4f}")]
+            file = escape(printable(one.path))
+            table.add_row(file, f"{one.seconds:.2f}", str(one.windows), *cells)
         show(table, text)
     return text.getvalue()
-
-
-def shown(path: Path) -> str:
-    """Returns a path as printable text. Bytes that are not UTF-8 are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,7 +1,5 @@
 """Provenance of a result: git commit, library versions, machine."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import subprocess

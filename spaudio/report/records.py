@@ -1,7 +1,5 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,26 +1,28 @@
 """What the reports of all kinds of runs share: their files, and lines of their Markdown."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 
 from spaudio.io.atomic import write_atomic
+from spaudio.report.drawing import Figures
+from spaudio.report.escape import for_markdown
 
 
-def write_files(run: Path, report: dict[str, Any], markdown: list[str], *figures: str) -> None:
+def write_files(
+    run: Path, report: dict[str, Any], markdown: list[str], figures: Figures, *names: str
+) -> None:
     """Writes ``report.md``, then ``report.json``, which marks the run as finished.
 
     Args:
         run: The run's folder.
         report: Content of ``report.json``.
         markdown: Lines of ``report.md``.
-        figures: Names of figures. Those that the run has are linked at the end.
+        figures: The run's figures.
+        names: Names of figures. Those that the run has are linked at the end.
     """
-    links = [f"![{name}]({name}.png)" for name in figures if (run / f"{name}.png").is_file()]
-    text = "\n".join([*markdown, "", *links, ""])
-    (run / "report.md").write_text(text, encoding="utf-8")
+    text = "\n".join([*markdown, "", *figures.links(*names), ""])
+    write_atomic(run / "report.md", text.encode())
     write_atomic(run / "report.json", (json.dumps(report, indent=2) + "\n").encode())
 
 
@@ -28,7 +30,7 @@ def filter_choice(report: dict[str, Any]) -> str:
     """Returns the filter of a run as Markdown, such as ``bank`` (num_filters=36, kernel_size=4)."""
     options = {key: value for key, value in report["filter"].items() if value is not None}
     name = options.pop("name")
-    written = ", ".join(f"{key}={value}" for key, value in options.items())
+    written = ", ".join(f"{key}={for_markdown(value)}" for key, value in options.items())
     return f"`{name}` ({written})" if written else f"`{name}`"
 
 

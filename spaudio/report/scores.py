@@ -1,7 +1,5 @@
 """Scores of a classifier on a split, from its probabilities."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,12 +11,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
+from spaudio.report.escape import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]], text: int = 1) -> str:
-    """Formats rows as a Markdown table. The columns after the first ``text`` hold numbers."""
+    """Formats rows, whose cells are Markdown, as a table.
+
+    The columns after the first ``text`` hold numbers.
+    """
     header = list(rows[0])
     rule = ["---" if i < text else "--:" for i in range(len(header))]
     lines = [header, rule, *(row.values() for row in rows)]
@@ -25,13 +30,14 @@ def markdown_table(rows: Sequence[Mapping[str, str]], text: int = 1) -> str:
 
 def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:
     """Prints rows as a table."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title)
     for i, name in enumerate(rows[0]):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(escape(printable(cell)) for cell in row.values()))
     show(table)
 
 

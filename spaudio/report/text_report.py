@@ -1,11 +1,11 @@
 """Report of a text run: JSON, Markdown, curves against steps and against seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spaudio.report.drawing import Figures
+from spaudio.report.escape import for_markdown
 from spaudio.report.figures import plot_losses
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table
@@ -14,15 +14,18 @@ from spaudio.report.tables import markdown_table
 TEXT_FILES = ("config.yaml", "log.jsonl", "report.json", "report.md", "curves.png")
 
 
-def write_text_report(run: Path, facts: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
+def write_text_report(
+    run: Path, facts: dict[str, Any], records: Sequence[dict[str, Any]], figures: Figures
+) -> None:
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
     Args:
-        run: The run's folder, with its figures of filters.
+        run: The run's folder.
         facts: Losses, sizes, seconds, seed and provenance, for ``report.json``.
         records: The training log.
+        figures: Those of filters, which are drawn already.
     """
-    plot_losses(records, run / "curves.png")
+    figures.draw("curves", lambda path: plot_losses(records, path))
     report = {"metric": "loss", **facts}
     corpus, context, stride = report["corpus"], report["context"], report["stride"]
     rows = []
@@ -41,9 +44,9 @@ def write_text_report(run: Path, facts: dict[str, Any], records: Sequence[dict[s
         "on the same text only, and with no published result on text8."
     )
     lines = [
-        f"# {report['recipe']}: {run.name}",
+        f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
-        f"Text: **{corpus['name']}**, {sum(corpus['characters'].values()):,} characters, SHA-256 "
+        f"Text: **{for_markdown(corpus['name'])}**, {sum(corpus['characters'].values()):,} characters, SHA-256 "
         f"`{corpus['sha256']}`.",
         "",
         *([stand_in, ""] if corpus["stand_in"] else []),
@@ -60,4 +63,4 @@ def write_text_report(run: Path, facts: dict[str, Any], records: Sequence[dict[s
         "",
         *cost_lines(report),
     ]
-    write_files(run, report, lines, "curves", "filters", "trajectory")
+    write_files(run, report, lines, figures, "curves", "filters", "trajectory")

@@ -4,8 +4,6 @@ After Fig. 1B of arXiv 2406.10254, which describes a filter along the tokens as 
 trajectory of the embeddings. The figure there is a sketch; this one is drawn from a trained model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.report.drawing import save_figure
+from spaudio.report.escape import for_figure
 
 MAX_LABELS = 60  # more do not fit into a panel
 
@@ -70,13 +69,13 @@ def draw_trajectory(
         axes.plot(x, y, color="0.6", linewidth=0.8, zorder=1)
         axes.scatter(x, y, c=range(len(x)), cmap="viridis", s=14, zorder=2)
         for at, label in zip(points[i].tolist(), labels[:MAX_LABELS], strict=False):
-            axes.annotate(label, at, xytext=(3, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(for_figure(label), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
         step = relative_step(seen[i])
         axes.set_title(f"{stage} the filter; relative step {step:.2f}", fontsize=10)
         axes.set_xlabel(f"first principal axis ({share[0]:.0%} of the variance)")
     panels[0].set_ylabel(f"second principal axis ({share[1]:.0%})")
     figure.colorbar(panels[1].collections[0], ax=panels, label="token")
-    figure.suptitle(f"{title}; {filters[0].name} of layer {layer}", fontsize=10)
+    figure.suptitle(f"{for_figure(title, 80)}; {filters[0].name} of layer {layer}", fontsize=10)
     save_figure(figure, path)
     return True
 

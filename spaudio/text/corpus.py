@@ -5,8 +5,6 @@ the next 5 % for validation and the last 5 % for the test, without shuffling: te
 split.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

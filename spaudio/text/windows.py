@@ -1,7 +1,5 @@
 """Batches of windows of a text: random ones for training, sliding ones for evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

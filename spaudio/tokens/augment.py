@@ -1,7 +1,5 @@
 """Augmentation settings, and augmentation of log-mel frames; the caller passes the generator."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Augmentation of waveforms by the settings of :mod:`spaudio.tokens.augment`."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

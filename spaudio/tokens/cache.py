@@ -1,7 +1,5 @@
 """Features on disk: computed once per clip, added as a preparation decodes it, memory-mapped."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Datasets and batches of tokens: segments, padding, and buckets of similar length."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ by :meth:`FrontEnd.restore` and :meth:`FrontEnd.tokens`. Export uses :meth:`Fron
 does all of this on a padded batch.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict

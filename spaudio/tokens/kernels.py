@@ -1,7 +1,5 @@
 """Initial filters of the waveform front-end: noise, gammatone or mel."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import torch

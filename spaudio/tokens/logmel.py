@@ -1,7 +1,5 @@
 """Log-mel frames from waveforms: the spectrogram front-end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Frequency scales: mel, and the ERB rate of auditory filters."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

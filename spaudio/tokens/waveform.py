@@ -1,7 +1,5 @@
 """The waveform front-end: a filterbank on samples, trained with the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -5,8 +5,6 @@ the end. The newest two of each name are kept. Each holds the SHA-256 of its fil
 is damaged on the disk, the previous one is used.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

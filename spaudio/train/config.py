@@ -1,7 +1,5 @@
 """Settings of training: epochs, batches, precision, optimizer, schedule."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from spaudio.errors import ConfigError

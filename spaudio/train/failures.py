@@ -1,7 +1,5 @@
 """Failures of the machine during training, as one-line errors that say how to continue."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

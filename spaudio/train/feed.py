@@ -1,7 +1,5 @@
 """Loaders of the batches of a split."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 

@@ -1,7 +1,5 @@
 """Next-character prediction as an objective: cross-entropy in nats, also for selection."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

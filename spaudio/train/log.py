@@ -1,7 +1,5 @@
 """The training log: JSON lines, and TensorBoard if it is installed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The training loop: epoch, batch, loss, step, validation, checkpoint."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator

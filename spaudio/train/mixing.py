@@ -1,7 +1,5 @@
 """Batches mixed with themselves: mixup and cutmix."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Multi-label classification: binary cross-entropy, selected by mean average precision."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field

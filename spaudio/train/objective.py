@@ -1,7 +1,5 @@
 """Objectives, which define loss and validation metrics: the interface, and classification."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """AdamW with and without weight decay, and a schedule of warm-up and cosine."""
 
-from __future__ import annotations
-
 import math
 
 import torch

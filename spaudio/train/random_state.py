@@ -1,7 +1,5 @@
 """Random states of all processes, saved in checkpoints and restored from them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

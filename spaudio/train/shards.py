@@ -4,8 +4,6 @@ Accelerate's own sharding fills the last batch with clips of the first and requi
 which a bucket sampler does not give.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, TypeVar
 

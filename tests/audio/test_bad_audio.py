@@ -1,7 +1,5 @@
 """No bad file hangs or crashes the process, or becomes a training example: each is named."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

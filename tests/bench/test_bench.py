@@ -1,7 +1,5 @@
 """Each benchmark writes its report and prints its table; user errors are one line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

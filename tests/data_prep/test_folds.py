@@ -1,7 +1,5 @@
 """The data sets with official folds: ESC-50, UrbanSound8K, AudioMNIST and RAVDESS."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from pathlib import Path

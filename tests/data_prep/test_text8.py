@@ -1,7 +1,5 @@
 """data_prep/text8.py: what may be called text8, its stand-ins, and cleaning."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 import zipfile

@@ -1,7 +1,5 @@
 """From a recipe's YAML and a command line to checked settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The command line of a recipe: where options may stand, resume, errors, Ctrl-C."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

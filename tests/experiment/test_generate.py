@@ -1,7 +1,5 @@
 """``spaudio generate`` on a run that was never trained."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

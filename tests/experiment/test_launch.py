@@ -1,7 +1,5 @@
 """Sweeps, folds and studies: many runs as one, resumed, side by side, compared."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

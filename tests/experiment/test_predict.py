@@ -1,7 +1,5 @@
 """A finished run on other audio: as the run itself, whatever the file is like."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

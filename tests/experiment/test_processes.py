@@ -1,7 +1,5 @@
 """``torchrun`` with two processes on a CPU: one folder, and what one process comes to."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

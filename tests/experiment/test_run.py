@@ -1,7 +1,5 @@
 """One run end to end per task, and what can be done with a finished run."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """A run's folder: never shared, never overwritten, opened again by the same settings alone."""
 
-from __future__ import annotations
-
 import copy
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The module that is exported: equal to the run's predictor, whatever the padding."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

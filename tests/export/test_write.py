@@ -1,7 +1,5 @@
 """Exported files equal the original for any batch and length, without this package."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Every filter, small, and its definition with loops in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, product
 from typing import Any

@@ -1,7 +1,5 @@
 """Asserts causality: a later token changes no bit of an earlier output."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Properties that a filter reports: response, receptive field, operations."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Properties of every filter: causal or not, padded or not, in every type."""
 
-from __future__ import annotations
-
 import math
 from itertools import product
 

@@ -1,7 +1,5 @@
 """The function ``filterbank``: its semantics, independent of the backend."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Every backend of the filterbank against the definition in float64, forward and backward."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

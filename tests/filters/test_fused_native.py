@@ -1,7 +1,5 @@
 """The native kernel with several threads and in every vector width."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator

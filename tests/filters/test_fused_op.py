@@ -1,7 +1,5 @@
 """The filterbank as a torch operator: derivatives, tracing, types, selection of a backend."""
 
-from __future__ import annotations
-
 import warnings
 
 import pytest

@@ -4,8 +4,6 @@ The interpreter must be enabled before Triton is imported, so it runs in its own
 more than the compiler does, so the kernels are also compiled, which needs no GPU.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Filters to a folder and back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

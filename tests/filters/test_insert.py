@@ -1,7 +1,5 @@
 """Filters inserted into models of other code."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from collections import namedtuple

@@ -1,7 +1,5 @@
 """The registry, the factory and the arguments of the classes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The transformer that predicts a token-adaptive mask."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

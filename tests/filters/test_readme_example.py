@@ -1,7 +1,5 @@
 """The README's example of filters in another model runs as printed."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

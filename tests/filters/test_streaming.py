@@ -1,7 +1,5 @@
 """Token by token equals the whole sequence at once."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

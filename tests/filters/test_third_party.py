@@ -1,7 +1,5 @@
 """Filters in models of other libraries, with random weights."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

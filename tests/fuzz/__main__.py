@@ -7,8 +7,6 @@
 Exits with code 0 if nothing was found; otherwise libFuzzer saves the input as ``crash-...``.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -4,8 +4,6 @@ Each target takes bytes and a scratch folder. It returns if the package refuses 
 of its own, and raises AssertionError, or what the package raised, if not.
 """
 
-from __future__ import annotations
-
 import shutil
 import tarfile
 import zipfile

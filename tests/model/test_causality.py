@@ -1,7 +1,5 @@
 """A later symbol changes no bit of an earlier logit, for every filter, position and backend."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Counted operations, against torch's own counter of matrix products."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode

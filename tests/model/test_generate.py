@@ -1,7 +1,5 @@
 """Generation: the cache changes nothing, and draws follow the logits."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

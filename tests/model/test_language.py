@@ -1,7 +1,5 @@
 """A language model: shapes, parameters, and that it must be causal."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

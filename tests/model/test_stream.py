@@ -1,7 +1,5 @@
 """A streamed encoder equals the full pass."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Runs are grouped by the settings that differ, and averaged over seeds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Convergence: crossings, pairs of equal seeds, and losses that are not reached."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures of filters, front-end, mask and trajectory: what is drawn, and that files are whole."""
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

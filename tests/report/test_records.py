@@ -1,7 +1,5 @@
 """Records of runs: from folders to one CSV and back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

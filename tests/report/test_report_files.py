@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from spaudio.report.report_files import filter_choice
 
 

@@ -1,7 +1,5 @@
 """Scores of one and of several labels, against scikit-learn and by hand."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """A text as symbols: alphabet, split, and that a wrong one is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Windows of a text: each prediction counted once, and random ones by seed and epoch alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

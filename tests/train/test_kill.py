@@ -13,7 +13,7 @@ from spaudio.errors import SpaudioError
 from spaudio.io.lock import claimed
 from spaudio.train.checkpoint import find_checkpoint, load_weights
 from spaudio.train.log import read_log
-from tests.fixtures.toy import PLACES, PROCESSES, last, train, train_and_die
+from tests.fixtures.toy import NEVER, PLACES, in_processes, last, start, train, train_and_die
 
 EPOCHS = 4
 
@@ -21,18 +21,16 @@ EPOCHS = 4
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("kill") / "whole"
-    assert go_on(run, "item", 10**9) == 0
+    assert go_on(run, "item", NEVER) == 0
     return run
 
 
 def go_on(run: Path, place: str, count: int) -> int | None:
-    process = PROCESSES.Process(target=train_and_die, args=(run, EPOCHS, place, count))
-    process.start()
-    process.join(120)
-    return process.exitcode
+    return in_processes(train_and_die, 1, run, EPOCHS, place, count)[0]
 
 
-def check_same(run: Path, whole: Path) -> None:
+def ends_the_same(run: Path, whole: Path) -> None:
+    assert go_on(run, "item", NEVER) == 0
     torch.testing.assert_close(last(run), last(whole), atol=0, rtol=0)
     best, expected = (find_checkpoint(folder / "checkpoints", "best") for folder in (run, whole))
     assert best.name == expected.name
@@ -43,35 +41,25 @@ def check_same(run: Path, whole: Path) -> None:
     ]
     assert logs[0] == logs[1]
     assert [record["epoch"] for record in logs[0]] == list(range(1, EPOCHS + 1))
+    assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_killed_at_random_steps(tmp_path: Path, whole: Path) -> None:
-    rng = np.random.default_rng(0)
-    kills = [go_on(tmp_path / "run", "item", int(rng.integers(1, 50))) for _ in range(5)]
-    assert kills.count(-9) >= 3
-    assert go_on(tmp_path / "run", "item", 10**9) == 0
-    check_same(tmp_path / "run", whole)
-
-
-@pytest.mark.parametrize("place", list(PLACES))
-def test_killed_while_it_writes(tmp_path: Path, whole: Path, place: str) -> None:
-    """Killed at the first few calls that write, rename or remove."""
+@pytest.mark.parametrize("place", ["item", *PLACES])
+def test_killed_at_a_step_or_while_it_writes(tmp_path: Path, whole: Path, place: str) -> None:
+    """Killed at random steps, or at the first few calls that write, rename or remove."""
+    random = np.random.default_rng(0).integers(1, 50, 5).tolist()
     # Only the log is replaced, once at each start.
-    counts = (0, 0, 0) if place == "replace" else (0, 1, 2, 5)
+    counts = {"item": random, "replace": [0, 0, 0]}.get(place, [0, 1, 2, 5])
     kills = [go_on(tmp_path / "run", place, count) for count in counts]
     assert kills.count(-9) >= 3
-    assert go_on(tmp_path / "run", "item", 10**9) == 0
-    check_same(tmp_path / "run", whole)
-    left = [path.name for path in (tmp_path / "run" / "checkpoints").glob(".*")]
-    assert left == []
+    ends_the_same(tmp_path / "run", whole)
 
 
 def test_killed_from_outside(tmp_path: Path, whole: Path) -> None:
     rng = np.random.default_rng(2)
     run, killed = tmp_path / "run", 0
     for _ in range(4):
-        process = PROCESSES.Process(target=train_and_die, args=(run, EPOCHS, "item", 10**9))
-        process.start()
+        process = start(train_and_die, run, EPOCHS, "item", NEVER)
         known = len(read_log(run))
         deadline = time.monotonic() + 60
         while process.is_alive() and len(read_log(run)) <= known < EPOCHS - 1:
@@ -82,16 +70,12 @@ def test_killed_from_outside(tmp_path: Path, whole: Path) -> None:
         process.join()
         killed += process.exitcode == -9
     assert killed >= 2
-    assert go_on(run, "item", 10**9) == 0
-    check_same(run, whole)
+    ends_the_same(run, whole)
 
 
 def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
     with claimed(tmp_path):
-        process = PROCESSES.Process(target=refused, args=(tmp_path,))
-        process.start()
-        process.join(60)
-    assert process.exitcode == 0
+        assert in_processes(refused, 1, tmp_path) == [0]
     train(tmp_path, 1)
 
 

@@ -1,7 +1,5 @@
 """The next-character loss equals its definition, whatever windows measure it."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The loop on a separable toy problem: it learns, keeps its best epoch, and resumes exactly."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

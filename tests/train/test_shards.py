@@ -1,7 +1,5 @@
 """Several processes: each clip counts once, and the loss curve is that of one process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

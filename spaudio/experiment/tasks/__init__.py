@@ -1,7 +1,5 @@
 """Tasks, which define the kinds of runs: classification with one or several labels, and text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spaudio.experiment.data import load_data

@@ -1,7 +1,5 @@
 """Classification of clips: one label per clip, or several."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from spaudio.experiment.tasks.task import Task
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.stem import ConvStem
 from spaudio.report.classification_report import write_report
+from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
 from spaudio.report.front_end_plots import plot_front_end
@@ -120,10 +119,10 @@ class ClassificationTask(Task):
     ) -> str:  # fmt: skip
         """Draws filters, front-end, mask and trajectory, and writes the report."""
         data, test = self.data, measured["test"]
-        self._draw(run, before, after)
         return write_report(
             run,
             facts=facts,
+            figures=self._draw(run, before, after),
             scores=self._score(test.probabilities, test.labels),
             records=read_log(run),
             clips=data.test.clips,
@@ -134,25 +133,28 @@ class ClassificationTask(Task):
     def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score(probabilities, labels, self.data.classes)
 
-    def _draw(self, run: Path, before: Classifier, after: Classifier) -> None:
+    def _draw(self, run: Path, before: Classifier, after: Classifier) -> Figures:
+        figures = Figures(run)
         data, tokens = self.data, self.settings.tokens
         clip = data.test.clips[0]
         title = f"{clip.path} ({clip.label})"
         features = torch.from_numpy(data.test[0, 0].tokens)
         frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
-        plot_filters(
-            filters_of(before.encoder),
-            filters_of(after.encoder),
-            run / "filters.png",
-            hop_seconds=tokens.token_seconds,
-        )
-        if before.front_end is not None and after.front_end is not None:
-            plot_front_end(before.front_end, after.front_end, run / "frontend.png")
-        draw_mask(
-            after, features, frames, run / "mask.png",
-            hop_seconds=tokens.token_seconds, frame_seconds=tokens.frame_seconds, title=title,
+        filters = filters_of(before.encoder), filters_of(after.encoder)
+        seconds = {"hop_seconds": tokens.token_seconds}
+        figures.draw("filters", lambda path: plot_filters(*filters, path, **seconds))
+        first, last = before.front_end, after.front_end
+        if first is not None and last is not None:
+            figures.draw("frontend", lambda path: plot_front_end(first, last, path))
+        figures.draw(
+            "mask",
+            lambda path: draw_mask(
+                after, features, frames, path,
+                **seconds, frame_seconds=tokens.frame_seconds, title=title,
+            ),
         )  # fmt: skip
-        draw_trajectory(after, features, run / "trajectory.png", title=title)
+        figures.draw("trajectory", lambda path: draw_trajectory(after, features, path, title=title))
+        return figures
 
 
 class MultiLabelTask(ClassificationTask):

@@ -1,7 +1,5 @@
 """Language modelling: prediction of the next character."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
+from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.text_report import write_text_report
 from spaudio.report.trajectory import draw_trajectory
@@ -97,15 +96,19 @@ class TextTask(Task):
     ) -> str:  # fmt: skip
         """Draws filters and trajectory, and writes the report."""
         symbols = self.corpus.split("valid")[: self.settings.context]
-        plot_filters(filters_of(before.encoder), filters_of(after.encoder), run / "filters.png")
-        draw_trajectory(
-            after,
-            torch.from_numpy(symbols.astype("int64")),
-            run / "trajectory.png",
-            title=f"{self.corpus.name}, validation split from its first character",
-            labels=decode(symbols),
+        figures, filters = Figures(run), (filters_of(before.encoder), filters_of(after.encoder))
+        figures.draw("filters", lambda path: plot_filters(*filters, path))
+        figures.draw(
+            "trajectory",
+            lambda path: draw_trajectory(
+                after,
+                torch.from_numpy(symbols.astype("int64")),
+                path,
+                title=f"{self.corpus.name}, validation split from its first character",
+                labels=decode(symbols),
+            ),
         )
-        write_text_report(run, facts, read_log(run))
+        write_text_report(run, facts, read_log(run), figures)
         return "\n".join(
             f"{name} of {self.corpus.name}: {found.loss:.4f} nats, {found.bits:.4f} bits"
             for name, found in measured.items()

@@ -5,8 +5,6 @@ use torch's headers. It runs on the threads of torch's own OpenMP library, as ma
 ``torch.get_num_threads()``, so that the two do not compete for cores.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import importlib.machinery

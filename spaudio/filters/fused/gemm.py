@@ -9,8 +9,6 @@ The zeros of the band are multiplied too: a NaN or an infinity in ``x`` spreads 
 are computed together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,8 +5,6 @@ and ``gradcheck`` see one opaque, differentiable node. The kernels of all scales
 flat tensor and their shapes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

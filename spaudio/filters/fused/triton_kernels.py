@@ -8,8 +8,6 @@ contiguous. There are no atomics: each output is written by one program, so that
 gives the same bits.
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 

@@ -5,8 +5,6 @@ one where torch's matrix products may use TF32 (``torch.set_float32_matmul_preci
 Half precision is multiplied as it is. All sums are float32.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import warnings

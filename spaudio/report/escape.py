@@ -1,0 +1,45 @@
+"""Escapes names and other text of the user for where they go.
+
+Names of classes, files and runs are arbitrary text. Each function returns text that is shown as it
+is: it cannot become markup, a formula or a control sequence.
+"""
+
+import re
+
+#: Characters with which a spreadsheet takes a cell for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LONGEST = 40  # characters of a name in a figure
+# `_` inside a word and brackets that are not followed by a target are no markup.
+_MARKDOWN = re.compile(r"[\\`*<>|&~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
+
+
+def printable(text: object) -> str:
+    """Replaces control and other unprintable characters, for one line of a terminal or a file.
+
+    Bytes of a file name that are not UTF-8 become ``\\xff``.
+    """
+    return "".join(c if c.isprintable() else _code(c) for c in str(text))
+
+
+def for_markdown(text: object) -> str:
+    """Escapes text within a line or a table cell of Markdown, HTML included."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def for_figure(text: object, longest: int = _LONGEST) -> str:
+    """Escapes ``$``, which starts a formula in matplotlib, and shortens long text in the middle."""
+    shown = printable(text)
+    if len(shown) > longest:
+        shown = f"{shown[: longest // 2]}…{shown[-(longest // 2) :]}"
+    return shown.replace("$", r"\$")
+
+
+def for_csv(text: str) -> str:
+    """Puts an apostrophe before text that a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _code(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name; see os.fsdecode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
