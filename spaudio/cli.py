@@ -210,7 +210,8 @@ def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; files that cannot be used come last, and fail the command."""
     from spaudio.experiment.predict import Predictor, predict_files
     from spaudio.io.atomic import write_atomic
-    from spaudio.report.predictions import render, shown
+    from spaudio.report.escape import printable
+    from spaudio.report.predictions import render
 
     if chosen.top < 1:
         raise ConfigError(f"--top {chosen.top}; expected at least 1")
@@ -230,7 +231,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     else:
         write_atomic(chosen.output, text.encode())
     for path, reason in bad:
-        sys.stderr.write(f"{'skipped' if chosen.skip_bad else 'error'}: {shown(path)}: {reason}\n")
+        sys.stderr.write(f"{'skipped' if chosen.skip_bad else 'error'}: {printable(path)}: {reason}\n")
     if bad and not (chosen.skip_bad and predictions):
         sys.exit(1)
 

@@ -1,11 +1,12 @@
 """Compares finished runs: classifiers by accuracy, text models by convergence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from spaudio.experiment.load import load_best, load_untrained
+from spaudio.io.atomic import write_atomic
 from spaudio.report.comparison import Group, compare, group_runs
 from spaudio.report.convergence import (
     convergence_rows,
@@ -13,6 +14,8 @@ from spaudio.report.convergence import (
     plot_convergence,
     read_step_costs,
 )
+from spaudio.report.drawing import Figures
+from spaudio.report.escape import for_figure, for_markdown
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.records import read_records, write_records
 from spaudio.report.tables import markdown_table, show_rows
@@ -51,31 +54,39 @@ def compare_runs(
     records = read_records(runs, only)
     if table is not None:
         write_records(records, table)
-        Console(stderr=True).print(f"records: {table}", soft_wrap=True)
+        Console(stderr=True).print(f"records: {table}", soft_wrap=True, markup=False)
     groups = group_runs(records, over)
     markdown = []
     is_text = records[0].facts["metric"] == "loss"
     if not is_text:
         rows = compare(groups)
         show_rows(rows, "Test split; model selected on validation")
-        markdown.append(markdown_table(rows) + "\n")
+        markdown.append(_escaped_table(rows))
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)
         rows = convergence_rows(found)
         show_rows(rows, "Validation loss in nats; ratios to the baseline of the same seed")
-        markdown.append(markdown_table(rows) + "\n")
+        markdown.append(_escaped_table(rows))
         if output is not None:
-            curves, kernels = (
-                output.with_name(f"{output.stem}-{name}.png") for name in ("curves", "kernels")
-            )
-            plot_convergence(found, curves)
-            markdown.append(f"![Validation loss]({curves.name})\n")
-            if _draw_kernels(groups, kernels):
-                markdown[-1] += f"![Kernels of the first layer]({kernels.name})\n"
+            figures, names = Figures(output.parent), [path.stem for path in figures_beside(output)]
+            figures.draw(names[0], lambda path: plot_convergence(found, path))
+            figures.draw(names[1], lambda path: _draw_kernels(groups, path))
+            markdown.append("\n".join([*figures.links(*names), ""]))
     if output is not None:
-        output.write_text("\n".join(markdown), encoding="utf-8")
-        Console(stderr=True).print(f"table: {output}", soft_wrap=True)
+        write_atomic(output, "\n".join(markdown).encode())
+        Console(stderr=True).print(f"table: {output}", soft_wrap=True, markup=False)
+
+
+def figures_beside(output: Path) -> list[Path]:
+    """Returns the figures of a convergence report, beside its Markdown file."""
+    return [output.with_name(f"{output.stem}-{name}.png") for name in ("curves", "kernels")]
+
+
+def _escaped_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Returns a Markdown table of plain text."""
+    escaped = [{key: for_markdown(cell) for key, cell in row.items()} for row in rows]
+    return markdown_table(escaped) + "\n"
 
 
 def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
@@ -93,6 +104,6 @@ def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
             filters_of(load(kept[0]).encoder) for load in (load_untrained, load_best)
         )
         for name, token_filter in list(trained.items())[:1]:
-            title = f"{group.name}\n{name}"
+            title = f"{for_figure(group.name, 120)}\n{name}"
             before[title], after[title] = untrained[name], token_filter
     return plot_filters(before, after, path)

@@ -114,8 +114,8 @@ def write_report(
         "",
         markdown_table(per_class),
     ]
-    names = (figure, "curves", "filters", "frontend", "mask", "trajectory")
-    write_files(run, report, lines, figures, *names)
+    drawn = (figure, "curves", "filters", "frontend", "mask", "trajectory")
+    write_files(run, report, lines, figures, *drawn)
     return (
         f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
         f"{floor['svm']:.4f}; {trivial} {floor['majority']:.4f}"

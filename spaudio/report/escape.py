@@ -14,9 +14,9 @@ _MARKDOWN = re.compile(r"[\\`*<>|&~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
 
 
 def printable(text: object) -> str:
-    """Replaces control and other unprintable characters, for one line of a terminal or a file.
+    r"""Replaces control and other unprintable characters, for one line of a terminal or a file.
 
-    Bytes of a file name that are not UTF-8 become ``\\xff``.
+    Bytes of a file name that are not UTF-8 become ``\xff``.
     """
     return "".join(c if c.isprintable() else _code(c) for c in str(text))
 

@@ -96,7 +96,9 @@ def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> N
 
 def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws accuracy and floor of each fold."""
-    figure = Figure(figsize=(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5), layout="constrained")
+    figure = Figure(
+        figsize=(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5), layout="constrained"
+    )
     axes = figure.subplots()
     places = np.arange(len(rows))
     axes.bar(places - 0.2, [row["accuracy"] for row in rows], 0.4, label="transformer")

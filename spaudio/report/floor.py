@@ -128,7 +128,7 @@ def measure_floor(
     features.root = root
     features.fill(root / clip.path for clip in clips)
     used = sorted(
-        f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(clip.path)[2:]}"
+        f"{clip.path} {clip.label} {clip.split == 'test'} {features.entry(clip.path).samples}"
         for clip in clips
     )
     identity = json.dumps(["multi-label" if multi_label else "one label", *used])

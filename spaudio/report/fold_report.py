@@ -48,7 +48,7 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
     for name, run in folds.items():
         reports[name] = json.loads((run / "report.json").read_text(encoding="utf-8"))
         with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
-            lines += [{"fold": name, **row} for row in csv.DictReader(file)]
+            lines += [{"fold": for_csv(name), **row} for row in csv.DictReader(file)]
     rows = [
         {
             "fold": name,
@@ -65,7 +65,8 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
     first = next(iter(reports.values()))
     classes = list(first["test"]["per_class"])
     confusion = confusion_matrix(
-        [line["true"] for line in lines], [line["predicted"] for line in lines],
+        [line["true"] for line in lines],
+        [line["predicted"] for line in lines],
         labels=[for_csv(name) for name in classes],  # as predictions.csv has them
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}

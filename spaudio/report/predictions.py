@@ -96,8 +96,10 @@ def render(
             is_text = name.startswith(("file", "class"))
             table.add_column(name, justify="left" if is_text else "right")
         for one, best in found:
-            cells = [cell for label, share in best for cell in (escape(printable(label)), f"{share:.4f}")]
-            file = escape(printable(one.path))
-            table.add_row(file, f"{one.seconds:.2f}", str(one.windows), *cells)
+            cells = [
+                cell for label, share in best for cell in (escape(printable(label)), f"{share:.4f}")
+            ]
+            name = escape(printable(one.path))
+            table.add_row(name, f"{one.seconds:.2f}", str(one.windows), *cells)
         show(table, text)
     return text.getvalue()

@@ -9,10 +9,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
+from spaudio.io.plain import read_json, read_yaml
+from spaudio.report.escape import FORMULA
 from spaudio.train.log import read_log
 
 # Settings in which runs may differ and still be runs of one setting, and those that say no more
@@ -39,6 +39,13 @@ FACTS = (
     "floor.svm",
     "git_commit",
 )
+_NUMBERS = ("num_params", "filter_params", "seconds.train", "step_seconds")
+# What a comparison needs of each kind of run, by metric.
+_RESULTS = {
+    "accuracy": ("test.accuracy", "test.macro_f1", "floor.svm"),
+    "mAP": ("test.mAP", "test.auc", "floor.svm"),
+    "loss": (),
+}
 LOG = ("epoch", "step", "train_loss", "valid_loss", "seconds", "cpu_seconds")
 
 
@@ -118,21 +125,50 @@ def write_records(records: Sequence[Record], path: Path) -> None:
 
 def _read_folder(folder: Path) -> Record:
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
+        settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+        found = _flatten(report)
+        facts = {key: found[key] for key in FACTS if key in found}
+        record = Record(folder.resolve().name, _flatten(settings), facts, read_log(folder), folder)
+        _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
             f"with resume={folder}"
         ) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{folder}: report.json or config.yaml is damaged ({str(error).splitlines()[0]})"
+            f"{folder}: report.json, config.yaml or log.jsonl is damaged ({error}); run it again"
         ) from error
-    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
-    found = _flatten(report)
-    facts = {key: found[key] for key in FACTS if key in found}
-    return Record(folder.resolve().name, _flatten(settings), facts, read_log(folder), folder)
+    return record
+
+
+def _check(record: Record) -> None:
+    """Checks what comparisons take for granted.
+
+    Raises:
+        ValueError: If a result is missing or of another type.
+    """
+    facts, metric = record.facts, record.facts.get("metric")
+    if metric not in _RESULTS:
+        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(_RESULTS)}")
+    for name in ("recipe", "metric", "seed", *_NUMBERS, *_RESULTS[metric]):
+        if name not in facts:
+            raise ValueError(f"{name} is missing")
+    for name, value in facts.items():
+        kind = str if name in ("recipe", "metric", "git_commit") else int | float
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}")
+    if not isinstance(facts["seed"], int):
+        raise ValueError(f"seed is {facts['seed']!r}")
+    if not isinstance(record.settings.get("filter.name"), str):
+        raise ValueError("filter.name is missing")
+    for entry in record.log:
+        for name in ("step", "valid_loss"):
+            if not isinstance(entry.get(name), int | float):
+                raise ValueError(f"a record of the log has {name}={entry.get(name)!r}")
 
 
 def _read_csv(path: Path) -> list[Record]:
@@ -145,11 +181,14 @@ def _read_csv(path: Path) -> list[Record]:
                     {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
                     for p in ("settings.", "report.")
                 )
-                record = records.setdefault(row["run"], Record(row["run"], settings, facts, []))
+                name = str(values["run"])
+                record = records.setdefault(name, Record(name, settings, facts, []))
                 record.log.append({key: values[key] for key in LOG if key in values})
+        for record in records.values():
+            _check(record)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise DataError(
             f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
         ) from error
@@ -171,7 +210,9 @@ def _to_cell(value: Any) -> str:
     """Writes a value so that :func:`_from_cell` reads the same one."""
     if value is None:
         return ""
-    is_plain = isinstance(value, str) and value != "" and _from_cell(value) == value
+    # JSON's quotation mark also keeps a spreadsheet from taking text for a formula.
+    is_plain = isinstance(value, str) and not value.startswith(FORMULA) and value != ""
+    is_plain = is_plain and _from_cell(value) == value
     return value if is_plain else json.dumps(value)
 
 

@@ -46,8 +46,8 @@ def write_text_report(
     lines = [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
-        f"Text: **{for_markdown(corpus['name'])}**, {sum(corpus['characters'].values()):,} characters, SHA-256 "
-        f"`{corpus['sha256']}`.",
+        f"Text: **{for_markdown(corpus['name'])}**, {sum(corpus['characters'].values()):,} "
+        f"characters, SHA-256 `{corpus['sha256']}`.",
         "",
         *([stand_in, ""] if corpus["stand_in"] else []),
         f"Filter {filter_choice(report)}, {report['positions']} positions, seed "

@@ -69,7 +69,9 @@ def draw_trajectory(
         axes.plot(x, y, color="0.6", linewidth=0.8, zorder=1)
         axes.scatter(x, y, c=range(len(x)), cmap="viridis", s=14, zorder=2)
         for at, label in zip(points[i].tolist(), labels[:MAX_LABELS], strict=False):
-            axes.annotate(for_figure(label), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(
+                for_figure(label), at, xytext=(3, 3), textcoords="offset points", fontsize=7
+            )
         step = relative_step(seen[i])
         axes.set_title(f"{stage} the filter; relative step {step:.2f}", fontsize=10)
         axes.set_xlabel(f"first principal axis ({share[0]:.0%} of the variance)")

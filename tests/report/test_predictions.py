@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spaudio.report.predictions import Prediction, render, shown
+from spaudio.report.predictions import Prediction, render
 
 CLASSES = ("a", "[b]", "c,d")
 ONE = Prediction(Path("x.wav"), 1.5, 3, np.array([0.2, 0.5, 0.3], np.float32))
@@ -33,10 +33,17 @@ def test_all_formats_say_the_same() -> None:
 
 
 def test_any_name_can_be_shown() -> None:
-    name = shown(Path(os.fsdecode(b"bad\xff\n\x1b[31m.wav")))
-    assert name.isprintable()
-    assert name.encode()
-    assert shown(Path("grün.wav")) == "grün.wav"
+    one = Prediction(Path(os.fsdecode(b"=bad\xff\n\x1b[31m.wav")), 1.0, 1, ONE.probabilities)
+    for form in ("table", "csv", "json"):
+        text = render(form, [one], ("\x1b", "=a", "c"), top=2, window_seconds=0.5)
+        assert text.encode()
+        assert "\x1b" not in text or form == "csv"
+        assert r"=bad\xff\n" in text.replace("\\\\", "\\")
+    rows = list(
+        csv.DictReader(render("csv", [one], ("a", "=a", "c"), top=1, window_seconds=1).splitlines())
+    )
+    assert rows[0]["class"] == "'=a"
+    assert rows[0]["file"].startswith("'=bad")
 
 
 def test_a_long_name_is_not_cut() -> None:

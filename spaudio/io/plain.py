@@ -1,0 +1,65 @@
+"""Reads YAML and JSON as plain data of bounded size and depth."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typing_extensions import override
+
+MAX_YAML = 1 << 20  # bytes; a run's settings take a few thousand
+MAX_DEPTH = 50
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """A safe loader without aliases, by which a few lines stand for gigabytes."""
+
+    depth = 0
+
+    @override
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has an alias (*name); write the value out")
+        if self.depth == MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is damaged, too large or too deep, or has aliases. The message is one
+            line.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_YAML + 1)
+    if len(content) > MAX_YAML:
+        raise ValueError(f"it is larger than {MAX_YAML:,} bytes")
+    loader = None
+    try:
+        loader = _Loader(content.decode("utf-8"))
+        return loader.get_single_data()
+    except (yaml.YAMLError, ValueError, ArithmeticError, TypeError, AttributeError) as error:
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(said.splitlines()[0]) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is damaged or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
