@@ -14,6 +14,7 @@ from torch import nn
 
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.processes import choose_precision
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.train.objective import Objective
@@ -102,7 +103,9 @@ def _steps(
 ) -> Callable[[], None]:
     """Returns a function that trains the model one step on each batch."""
     trainer = settings.trainer
-    accelerator = Accelerator(mixed_precision=trainer.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(trainer.precision), cpu=not torch.cuda.is_available()
+    )
     optimizer = make_optimizer(model, settings.optim)
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     rng = np.random.default_rng(settings.seed)

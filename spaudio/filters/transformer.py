@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROTARY_BASE = 10_000.0
+SHORT = 256  # tokens up to which attention without a fused kernel is faster in half precision
 
 #: New keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
 KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -132,16 +133,25 @@ class SelfAttention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         if extend is not None:
             k, v = extend(k, v)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=attend,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and attend is None and tokens > 1,
-        )
+        causal = self.causal and attend is None and tokens > 1
+        half = q.dtype in (torch.bfloat16, torch.float16) and q.device.type == "cpu"
+        if half and k.shape[2] <= SHORT and not (self.training and self.dropout):
+            mixed = _plain_attention(q, k, v, causal_mask(tokens) if causal else attend)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal
+            )
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, dim))
         return out
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:
+    """Attention without a fused kernel, whose backward pass is slow in half precision on CPUs."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if attend is not None:
+        scores = scores.masked_fill(~attend, float("-inf"))
+    return scores.softmax(dim=-1) @ v
 
 
 class TransformerLayer(nn.Module):
