@@ -31,7 +31,8 @@ def test_gammatone_has_the_centres_and_bandwidths_of_the_ear() -> None:
     kernels = gammatone(FILTERS, TAPS, RATE, 50, 8000)
     power = np.abs(np.fft.rfft(kernels, size)) ** 2
     centres = power.argmax(axis=1) * RATE / size
-    expected = np.linspace(*scales.hz_to_erb_rate([50, 8000]), FILTERS + 2)[1:-1]
+    lower, upper = scales.hz_to_erb_rate([50, 8000])
+    expected = np.linspace(lower, upper, FILTERS + 2)[1:-1]
     step = expected[1] - expected[0]
     np.testing.assert_allclose(scales.hz_to_erb_rate(centres), expected, atol=0.2 * step)
     # The 3 dB bandwidth of a fourth-order gammatone is 0.887 ERB (Patterson et al.'s 1.019 times

@@ -75,10 +75,10 @@ def test_a_disk_that_is_full_leaves_the_one_before(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        for large in ({"weights": {"a": torch.zeros(4000)}}, {"state": {"a": torch.zeros(4000)}}):
-            given = {"weights": weights(2), "state": {"epoch": 2}, **large}
+        large = {"a": torch.zeros(4000)}
+        for given in ((large, {"epoch": 2}), (weights(2), large)):
             with pytest.raises(CheckpointError, match=r"cannot write .*last-0002.*resume="):
-                save_checkpoint(tmp_path, "last", 2, **given)
+                save_checkpoint(tmp_path, "last", 2, *given)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == ["last-0001"]

@@ -9,14 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from spaudio.text import windows
 from spaudio.text.corpus import encode
-from spaudio.text.windows import (
-    EveryWindow,
-    TextBatch,
-    TextWindows,
-    collate_windows,
-    sliding_windows,
-)
 from spaudio.train.language import Likelihood, NextCharacter
 from spaudio.train.shards import share_out
 from tests.fixtures.tiny_text import make_text
@@ -36,7 +30,7 @@ class Bigram(nn.Module):
 
 def test_the_loss_is_minus_the_log_of_the_next_character_s_probability() -> None:
     model, text = Bigram(), torch.tensor([[3, 5, 0], [1, 1, 2]])
-    batch = TextBatch(text, torch.zeros(2, dtype=torch.long))
+    batch = windows.TextBatch(text, torch.zeros(2, dtype=torch.long))
     p = model.table.softmax(dim=1)
     expected = -torch.stack([p[3, 5], p[5, 0], p[1, 1], p[1, 2]]).log().mean()
     loss = NextCharacter().loss(model, batch, np.random.default_rng(0))
@@ -48,19 +42,16 @@ def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
     context: int, stride: int, batch: int
 ) -> None:
     model, symbols = Bigram(), encode(make_text(203).encode())
-    windows = sliding_windows(len(symbols), context, stride)
-    dataset = TextWindows(symbols, context, windows)
+    spans = windows.sliding_windows(len(symbols), context, stride)
     loader = DataLoader(
-        dataset, batch_sampler=EveryWindow(len(dataset), batch), collate_fn=collate_windows
+        windows.TextWindows(symbols, context, spans),
+        batch_sampler=windows.EveryWindow(len(spans), batch),
+        collate_fn=windows.collate_windows,
     )
     accelerator = Accelerator(cpu=True)
     found = NextCharacter().measure(model, share_out(loader, accelerator), accelerator)
     log_p = model.table.log_softmax(dim=1).detach().double().numpy()
     assert found.characters == len(symbols) - 1
     assert found.loss == pytest.approx(-log_p[symbols[:-1], symbols[1:]].mean(), rel=1e-6)
-
-
-def test_bits_and_rank() -> None:
-    found = Likelihood(math.log(2) * 1.5, 10)
-    assert found.bits == pytest.approx(1.5)
-    assert found.rank > Likelihood(2.0, 10).rank
+    assert found.bits == pytest.approx(found.loss / math.log(2))
+    assert found.rank > Likelihood(found.loss + 0.1, 10).rank

@@ -36,24 +36,19 @@ def batch(order: list[int], labels: Tensor = LABELS) -> Batch:
     return Batch(tokens[i], padding[i], labels[i], i)
 
 
-def test_predictions_come_in_the_order_of_the_clips() -> None:
-    expected = predict(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], Accelerator(cpu=True))
-    mixed = predict(MeanModel(), [batch([4, 0, 5]), batch([1, 3, 2])], Accelerator(cpu=True))
-    torch.testing.assert_close(mixed.probabilities, expected.probabilities)
-    assert mixed.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert mixed.loss == pytest.approx(expected.loss)
-    hits = (expected.probabilities.argmax(dim=1) == expected.labels).sum().item()
-    assert expected.accuracy == pytest.approx(hits / 6)
-
-
-def test_the_segments_of_a_clip_vote_by_their_mean_probability() -> None:
-    one = batch([0, 1, 2, 3, 4, 5])
-    single = predict(MeanModel(), [one], Accelerator(cpu=True))
-    # Items 0 and 3 are segments of clip 0, 1 and 4 of clip 1, 2 and 5 of clip 2; in two batches.
+def test_predictions_come_in_the_order_of_the_clips_and_segments_vote() -> None:
+    cpu = Accelerator(cpu=True)
+    whole = predict(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], cpu)
     parts = [batch([4, 0, 5]), batch([1, 3, 2])]
-    parts = [part._replace(clips=part.clips % 3) for part in parts]
-    voted = predict(MeanModel(), parts, Accelerator(cpu=True))
-    expected = (single.probabilities[:3] + single.probabilities[3:]) / 2
+    mixed = predict(MeanModel(), parts, cpu)
+    torch.testing.assert_close(mixed.probabilities, whole.probabilities)
+    assert mixed.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert mixed.loss == pytest.approx(whole.loss)
+    hits = (whole.probabilities.argmax(dim=1) == whole.labels).sum().item()
+    assert whole.accuracy == pytest.approx(hits / 6)
+    # Items 0 and 3 are segments of clip 0, 1 and 4 of clip 1, 2 and 5 of clip 2.
+    voted = predict(MeanModel(), [part._replace(clips=part.clips % 3) for part in parts], cpu)
+    expected = (whole.probabilities[:3] + whole.probabilities[3:]) / 2
     torch.testing.assert_close(voted.probabilities, expected)
     assert voted.labels.tolist() == [0, 1, 2]
     assert voted.loss == pytest.approx(F.nll_loss(expected.log(), voted.labels).item(), rel=1e-5)

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.train.config import OptimConfig
+from spaudio.train.config import OptimConfig, TrainerConfig
 from spaudio.train.optim import make_optimizer, schedule
 
 
@@ -36,7 +38,18 @@ def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
     assert schedule(0, 1, config) == pytest.approx(2.0)  # one step in all
 
 
-@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"warmup": 1.0}, {"weight_decay": -1.0}])
-def test_values_out_of_range_are_named(settings: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"optim.{next(iter(settings))}"):
-        OptimConfig(**settings)
+@pytest.mark.parametrize(
+    ("config", "named", "value"),
+    [
+        (OptimConfig, "optim.lr", 0.0),
+        (OptimConfig, "optim.warmup", 1.0),
+        (OptimConfig, "optim.weight_decay", -1.0),
+        (TrainerConfig, "trainer.epochs", 0),
+        (TrainerConfig, "trainer.precision", "fp8"),
+        (TrainerConfig, "trainer.label_smoothing", 1.0),
+        (TrainerConfig, "trainer.workers", -1),
+    ],
+)
+def test_values_out_of_range_are_named(config: Any, named: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config(**{named.partition(".")[2]: value})
