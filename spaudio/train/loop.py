@@ -34,6 +34,7 @@ from spaudio.train.optim import make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
 
+VALIDATIONS = 50  # of a run that `min_steps` prolongs; more would cost more than they tell
 CHECK = 50  # steps between checks of the losses, each of which waits for the GPU
 
 
@@ -162,6 +163,8 @@ def fit(
     steps = len(train.sampler)  # per epoch
     epochs = max(trainer.epochs, math.ceil(trainer.min_steps / steps))
     total = epochs * steps
+    # Of a small dataset, several epochs lie between two validations.
+    period = max(1, epochs // max(trainer.epochs, VALIDATIONS))
 
     def checkpoint_last() -> None:
         rng, tokens = random_states(accelerator), sum(gather([so_far.tokens], accelerator))
@@ -173,13 +176,20 @@ def fit(
             "rng": rng,
             **({} if average is None else {"average": average.model.state_dict()}),
         }
-        weights = _weights(model, accelerator)
+        weights = accelerator.unwrap_model(model).state_dict()
         save_checkpoint(checkpoints, "last", so_far.epochs, weights, state, config)
 
     if not resume:
         checkpoint_last()  # a run that is stopped in its first epoch can be resumed too
 
-    with _progress(accelerator) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+        disable=not accelerator.is_main_process,
+    ) as progress:
         bar = progress.add_task("train", total=total, completed=so_far.epochs * steps, text="")
         for epoch in range(so_far.epochs, epochs):
             start, cpu_start = time.perf_counter(), time.process_time()
@@ -222,6 +232,8 @@ def fit(
             so_far.seconds += time.perf_counter() - start
             so_far.cpu_seconds += time.process_time() - cpu_start
             so_far.epochs += 1
+            if so_far.epochs % period and so_far.epochs < epochs:
+                continue
             scored = accelerator.unwrap_model(model) if average is None else average.model
             measured = objective.measure(scored, valid_loader, accelerator)
             record: dict[str, Any] = {
@@ -239,7 +251,7 @@ def fit(
             if measured.rank > so_far.best_rank:
                 so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
                 if accelerator.is_main_process:
-                    weights = _weights(scored, accelerator)
+                    weights = accelerator.unwrap_model(scored).state_dict()
                     save_checkpoint(checkpoints, "best", so_far.epochs, weights, None, config)
             checkpoint_last()
             progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {measured.text}")
@@ -280,21 +292,3 @@ def _finite(
                 f"items; the last checkpoint is intact (continue from it with resume={run})"
             )
     return values
-
-
-def _weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor]:
-    """Returns the state dict of the model without Accelerate's wrapper."""
-    weights: dict[str, Tensor] = accelerator.unwrap_model(model).state_dict()
-    return weights
-
-
-def _progress(accelerator: Accelerator) -> Progress:
-    """Returns a progress bar over all steps, shown by one process."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-        disable=not accelerator.is_main_process,
-    )
