@@ -10,12 +10,13 @@ spaudio generate RUN        text from a language model, character by character
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.io.output import check_output
+from spaudio.report.escape import printable
 from spaudio.version import __version__
 
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument(
         "--csv", type=Path, help="also write settings, results and logs of the runs, as one file"
     )
+    _add_force(compare)
     compare.set_defaults(run_command=_compare)
 
     filters = commands.add_parser("filters", help="draw a run's filters")
@@ -86,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predict.add_argument(
         "--skip-bad", action="store_true", help="files that cannot be used are no failure"
     )
+    _add_force(predict)
     predict.set_defaults(run_command=_predict)
 
     export = commands.add_parser("export", help="write a run's model with its front-end")
@@ -96,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--clips", nargs="+", type=Path, default=[], metavar="FILE|DIR",
         help="audio on which it is checked too, beside synthetic sounds",
     )  # fmt: skip
+    _add_force(export)
     export.set_defaults(run_command=_export)
 
     study = commands.add_parser("study", help="run what a study lists; finished runs are skipped")
@@ -105,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study.add_argument("--seeds", metavar="SEED,...", help="of these seeds alone")
     study.add_argument("--jobs", type=int, default=1, help="processes at a time")
     study.add_argument("--output", type=Path, help="write the comparison as Markdown")
+    _add_force(study)
     study.set_defaults(run_command=_study)
 
     generate = commands.add_parser("generate", help="text from a run of a text recipe")
@@ -125,28 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     chosen = parser.parse_args(arguments)
     try:
-        if getattr(chosen, "output", None) is not None:
-            _make_room(chosen.output)
-        if getattr(chosen, "csv", None) is not None:
-            _make_room(chosen.csv, "--csv")
         chosen.run_command(chosen)
-    except SpaudioError as error:
-        sys.exit(f"error: {error}")
+    except (SpaudioError, OSError) as error:
+        sys.exit(f"error: {printable(error)}")
 
 
-def _make_room(output: Path, option: str = "--output") -> None:
-    """Makes the folder of a file before the work begins whose result it is to hold."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{option} {output}: cannot make {output.parent} ({error.strerror}); name a file in a "
-            "folder that can be written to"
-        ) from error
-    if output.is_dir():
-        raise ConfigError(f"{option} {output} is a folder; name a file in it")
-    if not os.access(output.parent, os.W_OK):
-        raise ConfigError(f"{option} {output}: {output.parent} cannot be written to")
+def _add_force(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="replace files that exist")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:
@@ -161,6 +151,12 @@ def _compare(chosen: argparse.Namespace) -> None:
     """Prints a table over runs, and writes it."""
     from spaudio.experiment.compare import compare_runs
 
+    inputs = [*chosen.runs, *([] if chosen.step_costs is None else [chosen.step_costs])]
+    _check_table(chosen, inputs)
+    if chosen.csv is not None:
+        check_output(chosen.csv, "--csv", inputs=inputs, force=chosen.force)
+        if chosen.output is not None and chosen.csv.resolve() == chosen.output.resolve():
+            raise ConfigError(f"--output and --csv both name {chosen.csv}; name two files")
     compare_runs(
         chosen.runs,
         only=chosen.only.split(",") if chosen.only else ("*",),
@@ -173,11 +169,21 @@ def _compare(chosen: argparse.Namespace) -> None:
     )
 
 
+def _check_table(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    """Checks the Markdown file of a comparison, and the figures beside it."""
+    from spaudio.experiment.compare import figures_beside
+
+    if chosen.output is not None:
+        for path in (chosen.output, *figures_beside(chosen.output)):
+            check_output(path, "--output", inputs=inputs, force=chosen.force)
+
+
 def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs."""
     from spaudio.experiment.compare import compare_runs
     from spaudio.experiment.launch import run_study
 
+    _check_table(chosen, [chosen.file])
     only = chosen.only.split(",") if chosen.only else None
     try:
         seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
@@ -193,7 +199,7 @@ def _study(chosen: argparse.Namespace) -> None:
     except DataError as error:
         if chosen.output is not None:
             raise
-        sys.stderr.write(f"all runs are finished, but not compared: {error}\n")
+        sys.stderr.write(f"all runs are finished, but not compared: {printable(error)}\n")
 
 
 def _filters(chosen: argparse.Namespace) -> None:
@@ -201,20 +207,22 @@ def _filters(chosen: argparse.Namespace) -> None:
     from spaudio.experiment.load import draw_run
 
     drawn = draw_run(chosen.run)
-    sys.stdout.writelines(f"{path}\n" for path in drawn)
+    sys.stdout.writelines(f"{printable(path)}\n" for path in drawn)
     if not drawn:
-        sys.stdout.write(f"{chosen.run} has no filter with kernels\n")
+        sys.stdout.write(f"{printable(chosen.run)} has no filter with kernels\n")
 
 
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; files that cannot be used come last, and fail the command."""
     from spaudio.experiment.predict import Predictor, predict_files
     from spaudio.io.atomic import write_atomic
-    from spaudio.report.escape import printable
     from spaudio.report.predictions import render
 
     if chosen.top < 1:
         raise ConfigError(f"--top {chosen.top}; expected at least 1")
+    if chosen.output is not None:
+        inputs = [chosen.run, *chosen.paths]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = Predictor(chosen.run, chosen.window)
     predictions, bad = predict_files(predictor, chosen.paths)
     text = render(
@@ -231,7 +239,9 @@ def _predict(chosen: argparse.Namespace) -> None:
     else:
         write_atomic(chosen.output, text.encode())
     for path, reason in bad:
-        sys.stderr.write(f"{'skipped' if chosen.skip_bad else 'error'}: {printable(path)}: {reason}\n")
+        sys.stderr.write(
+            f"{'skipped' if chosen.skip_bad else 'error'}: {printable(path)}: {printable(reason)}\n"
+        )
     if bad and not (chosen.skip_bad and predictions):
         sys.exit(1)
 
@@ -240,8 +250,13 @@ def _export(chosen: argparse.Namespace) -> None:
     """Writes the exported model and says how far it is from the original."""
     from spaudio.export.write import export_run
 
+    if chosen.output is not None:
+        inputs = [chosen.run, *chosen.clips]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
+    elif chosen.run.is_dir():
+        check_output(chosen.run / f"model.{chosen.format}", "--output", force=chosen.force)
     done = export_run(chosen.run, chosen.format, chosen.output, chosen.clips)
-    sys.stdout.write(f"{done}\n")
+    sys.stdout.write(f"{printable(done)}\n")
 
 
 def _generate(chosen: argparse.Namespace) -> None:

@@ -49,6 +49,16 @@ def says(message: str, *words: str) -> None:
         assert word in message, f"{word!r} is not in {message!r}"
 
 
+def refused(arguments: list[str], *words: str) -> None:
+    """A sub-command ends with one line that says the words."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    message = str(ended.value)
+    assert message.startswith("error: ")
+    assert message.isprintable()
+    says(message, *words)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -181,25 +191,51 @@ def altered(finished: Path, tmp_path: Path) -> Path:
 def test_a_checkpoint_of_another_architecture(
     command: Command, altered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["another architecture", "project.weight", "(16, 64)", "(24, 64)", "new run"]
+    words = ["another architecture", "project.weight is (16, ", "where (24, ", "new run"]
     says(command("folder", f"resume={altered}"), *words)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["filters", str(altered)])
-    says(str(ended.value), "error: ", *words)
+    refused(["filters", str(altered)], *words)
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     """Said before the work begins: the run's folder has not been looked at yet."""
-    (tmp_path / "file").touch()
+    there, link, clip = tmp_path / "there.md", tmp_path / "link", tmp_path / "clips" / "a.wav"
+    clip.parent.mkdir()
+    for file in (there, clip, tmp_path / "b-curves.png"):
+        file.write_text("kept")
+    link.symlink_to(there)
     for output, word in (
-        (tmp_path / "file" / "table.md", "cannot make"),
+        (there / "table.md", "there is no folder"),
+        (tmp_path / "new" / "table.md", "there is no folder"),
         (tmp_path, "is a folder"),
+        (link, "is a symbolic link"),
+        (there, "exists; name another file, or replace it by --force"),
+        (tmp_path / "b.md", "b-curves.png exists"),  # the figure beside it
+        (tmp_path / ("n" * 300), "cannot be written"),
+        (Path("/dev/null"), "is a device"),
+        (Path("/proc/x"), "cannot be written"),
     ):
-        with pytest.raises(SystemExit, match=rf"error: --output .*{word}"):
-            cli.main(["compare", "no-run", "--output", str(output)])
-    with pytest.raises(SystemExit, match="not a finished run"):
-        cli.main(["compare", "no-run", "--output", str(tmp_path / "new" / "table.md")])
-    assert (tmp_path / "new").is_dir()
+        if output.parent == Path("/proc") and not output.parent.is_dir():
+            continue
+        refused(["compare", "no-run", "--output", str(output)], "--output", word)
+        if "exists" not in word:
+            refused(["compare", "no-run", "--csv", str(output), "--force"], "--csv", word)
+    assert not (tmp_path / "new").exists()
+    refused(["compare", "no-run", "--output", str(there), "--force"], "not a finished run")
+    # What a command reads is never replaced, under whatever name.
+    (tmp_path / "hard").hardlink_to(clip)
+    for output in (clip, tmp_path / "hard"):
+        for given in ([str(clip)], [str(clip.parent), str(clip)]):
+            predict = ["predict", "no-run", *given, "--force", "--output", str(output)]
+            refused(predict, "would replace what the command reads")
+    refused(["compare", str(there), "--csv", str(there), "--force"], "would replace")
+    new = str(tmp_path / "new.md")
+    refused(["compare", "no-run", "--csv", new, "--output", new], "name two files")
+    refused(["study", str(there), "--output", str(there), "--force"], "would replace")
+    assert there.read_text() == clip.read_text() == "kept"
+
+
+def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
+    refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m is not a run's folder")
 
 
 def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> None:
@@ -208,9 +244,7 @@ def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> No
         (["compare", str(tmp_path)], [str(tmp_path)]),
         (["compare", str(finished), str(altered)], [str(altered), "resume="]),
     ):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        says(str(ended.value), "error: ", *words)
+        refused(arguments, *words)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +252,4 @@ def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> No
 )
 def test_a_damaged_config_of_a_run(altered: Path, text: str, word: str) -> None:
     (altered / "config.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["filters", str(altered)])
-    says(str(ended.value), "error: ", str(altered / "config.yaml"), word)
+    refused(["filters", str(altered)], str(altered / "config.yaml"), word)

@@ -18,6 +18,8 @@ import torch
 from spaudio.bench import filter_cost, generation_cost
 from spaudio.bench.harness import describe
 from spaudio.errors import SpaudioError
+from spaudio.io.atomic import write_atomic
+from spaudio.io.output import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,13 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--device cuda: torch finds no GPU; use --device cpu")
     torch.set_num_threads(chosen.threads)
     try:
+        if chosen.output is not None:
+            check_output(chosen.output, "--output", force=chosen.force)
         report, columns = _measure(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
     print(describe(report, columns))
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten to {chosen.output}")
+    output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
+    write_atomic(output, (json.dumps(report, indent=2) + "\n").encode())
+    print(f"\nwritten to {output}")
 
 
 def _add_common(
@@ -87,7 +91,8 @@ def _add_common(
     add("--rounds", type=int, default=rounds, help=f"measurements of each {default}")
     limit = f"seconds {each} after which no round starts, but at least three rounds are run"
     add("--limit", type=float, default=30, help=f"{limit} {default}")
-    add("--output", type=Path, default=Path(f"runs/bench_{name}.json"), help="JSON file")
+    add("--output", type=Path, help=f"JSON file (default: runs/bench_{name}.json, replaced)")
+    add("--force", action="store_true", help="replace the file of --output if it exists")
 
 
 def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, str]]:

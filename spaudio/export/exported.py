@@ -32,13 +32,7 @@ def load_exported(path: Path) -> Runner:
     if path.suffix == ".onnx":
         return _load_onnx(path)
     if path.suffix == ".pt2":
-        module = torch.export.load(path).module()
-
-        def run(waveform: Tensor, lengths: Tensor) -> Tensor:
-            probabilities: Tensor = module(waveform, lengths)
-            return probabilities
-
-        return run
+        return torch.export.load(path).module()
     raise ConfigError(f"{path}: the name of an exported model ends in .onnx or .pt2")
 
 

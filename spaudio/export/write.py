@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -23,8 +24,6 @@ from spaudio.export.module import WaveformClassifier
 #: Largest accepted difference of a probability. Another order of summation gives about 1e-6, and
 #: more where it rounds a frame to the neighbouring float16 value.
 TOLERANCE = 1e-3
-
-_BACKEND = "SPAUDIO_FILTER_BACKEND"
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,23 @@ def export_run(
             import_onnx(package)
     predictor = Predictor(run)
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
-    sounds += [window for path in _files(clips) for window in _windows(predictor, path)]
+    files, bad = expand(clips)
+    if bad:
+        raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
+    for file in files:
+        sounds += cut_windows(stream_audio(file, predictor.sample_rate), predictor.window_samples)
     target = run / f"model.{form}" if output is None else output
     if target.suffix != f".{form}":
         raise ConfigError(f"--output {target}: a file of format {form} ends in .{form}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        _write(trace(WaveformClassifier(predictor)), temporary, _facts(predictor, run))
+        facts = {
+            "classes": list(predictor.inputs.classes),
+            "sample_rate": predictor.sample_rate,
+            "longest_seconds": predictor.inputs.longest_seconds,
+            "run": run.resolve().name,
+        }
+        _write(trace(WaveformClassifier(predictor)), temporary, facts)
         difference = measure_difference(predictor, load_exported(temporary), sounds)
         if not difference <= TOLERANCE:
             raise CheckpointError(
@@ -108,7 +116,8 @@ def trace(module: WaveformClassifier) -> ExportedProgram:
         "waveform": {0: Dim("batch"), 1: Dim("samples", max=module.max_samples)},
         "lengths": {0: Dim("batch")},
     }
-    with _reference_filters(), torch.no_grad():
+    # Filterbanks use plain convolutions, which every runtime supports.
+    with mock.patch.dict(os.environ, SPAUDIO_FILTER_BACKEND="reference"), torch.no_grad():
         return torch.export.export(module, example, dynamic_shapes=shapes)
 
 
@@ -130,48 +139,6 @@ def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
         raise CheckpointError("torch.onnx.export returned no program; try another torch")
     converted.model.metadata_props[FACTS] = text
     converted.save(path, external_data=False)
-
-
-def _facts(predictor: Predictor, run: Path) -> dict[str, Any]:
-    """Returns what a user of the file needs to know."""
-    return {
-        "classes": list(predictor.inputs.classes),
-        "sample_rate": predictor.sample_rate,
-        "longest_seconds": predictor.inputs.longest_seconds,
-        "run": run.resolve().name,
-    }
-
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """Returns the audio files that the paths name.
-
-    Raises:
-        AudioError: If a folder holds none or cannot be listed.
-    """
-    files, bad = expand(paths)
-    if bad:
-        raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
-    return files
-
-
-def _windows(predictor: Predictor, path: Path) -> list[Any]:
-    """Returns the windows of a file, as the predictor cuts them."""
-    pieces = stream_audio(path, predictor.sample_rate)
-    return list(cut_windows(pieces, predictor.window_samples))
-
-
-@contextmanager
-def _reference_filters() -> Iterator[None]:
-    """Makes filterbanks use plain convolutions, which every runtime supports."""
-    before = os.environ.get(_BACKEND)
-    os.environ[_BACKEND] = "reference"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_BACKEND]
-        else:
-            os.environ[_BACKEND] = before
 
 
 @contextmanager
