@@ -1,10 +1,8 @@
 """Settings of the token front-ends: how waveforms become tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.kernels import INITS
@@ -63,11 +61,8 @@ class WaveformConfig:
     def __post_init__(self) -> None:
         sizes = {"num_filters": self.num_filters, "kernel": self.kernel}
         _check_positive("tokens.waveform", **sizes, log_offset=self.log_offset)
-        for name, choices in (("pooling", POOLINGS), ("init", INITS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"tokens.waveform.{name} must be one of {choices}; got {getattr(self, name)!r}"
-                )
+        _check_choice("tokens.waveform.pooling", self.pooling, POOLINGS)
+        _check_choice("tokens.waveform.init", self.init, INITS)
 
 
 @dataclass
@@ -110,12 +105,9 @@ class TokenConfig:
     waveform: WaveformConfig = field(default_factory=WaveformConfig)
 
     def __post_init__(self) -> None:
-        for name, choices in (("front_end", FRONT_ENDS), ("normalise", NORMALISATIONS),
-                              ("stem", STEMS)):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"tokens.{name} must be one of {choices}; got {getattr(self, name)!r}"
-                )
+        _check_choice("tokens.front_end", self.front_end, FRONT_ENDS)
+        _check_choice("tokens.normalise", self.normalise, NORMALISATIONS)
+        _check_choice("tokens.stem", self.stem, STEMS)
         sizes = {"sample_rate": self.sample_rate, "window": self.window, "hop": self.hop}
         _check_positive("tokens", **sizes, stack=self.stack)
         lengths = {"window": self.window, "hop": self.hop}
@@ -149,7 +141,7 @@ class TokenConfig:
             )
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> TokenConfig:
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """Builds the settings from what ``dataclasses.asdict`` returned.
 
         Raises:
@@ -225,6 +217,11 @@ class TokenConfig:
     def pooled(self) -> int:
         """Outputs of a learned filter that are pooled into one frame."""
         return max(1, self.window_samples // self.stride_samples)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {choices}; got {value!r}")
 
 
 def _check_positive(group: str, **values: float) -> None:

@@ -40,11 +40,6 @@ class FrontEnd(nn.Module):
         self.normaliser = normaliser
 
     @property
-    def title(self) -> str:
-        """Name of the frames, for a progress bar."""
-        raise NotImplementedError
-
-    @property
     def cache_key(self) -> dict[str, Any]:
         """The settings that change the result of :meth:`extract`."""
         raise NotImplementedError
@@ -120,8 +115,6 @@ class SpectrogramFrontEnd(FrontEnd):
     0.016 is far below the standard deviation of any band.
     """
 
-    title = "log-mel frames"
-
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
         self.log_mel = LogMel(config)
@@ -172,8 +165,6 @@ class SampleFrontEnd(FrontEnd):
 
     They are stored as int16, which is lossless for 16-bit audio at the same sample rate.
     """
-
-    title = "waveforms"
 
     @property
     @override

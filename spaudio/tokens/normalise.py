@@ -4,12 +4,10 @@ The same code serves a NumPy array of one clip and a padded torch batch; they di
 function that takes the mean over a clip, which the caller passes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +22,7 @@ LEAST_RMS = 1e-4  # -80 dB relative to full scale; dither must not be amplified 
 
 def frame_mean(frames: Frames) -> Frames:
     """Returns the mean of each band over the frames (frames, n_mels) of one clip."""
-    mean: Frames = frames.mean(axis=0)
-    return mean
+    return np.asarray(frames.mean(axis=0))
 
 
 def mean_square(samples: Frames) -> float:
@@ -49,12 +46,8 @@ class BandNormaliser:
     std: Any
 
     @classmethod
-    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> BandNormaliser:
-        """Computes mean and standard deviation of the training split.
-
-        Args:
-            mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
-            training_clips: Frames (frames, n_mels) of each clip of the training split only.
+    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Self:
+        """Fits to the frames (frames, n_mels) of each clip of the training split.
 
         Raises:
             ConfigError: If there is no clip.
@@ -104,12 +97,8 @@ class LevelNormaliser:
     rms: float
 
     @classmethod
-    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> LevelNormaliser:
-        """Computes the level of the training split.
-
-        Args:
-            mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
-            training_clips: Samples, of any shape, of each clip of the training split only.
+    def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Self:
+        """Fits to the samples, of any shape, of each clip of the training split.
 
         Raises:
             ConfigError: If there is no clip.

@@ -22,7 +22,9 @@ def named_failures(run: Path) -> Iterator[None]:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
         # A worker's MemoryError arrives as a RuntimeError with the original in its text.
-        said, line = str(error), _line(error)
+        said = str(error)
+        # The last line of a worker's traceback is the error itself.
+        line = (said.strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
             said.startswith(("Caught MemoryError", "Caught OutOfMemoryError"))
         ):
@@ -38,9 +40,3 @@ def named_failures(run: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             raise SpaudioError(f"{line}. Correct this; {go_on}") from error
         raise
-
-
-def _line(error: BaseException) -> str:
-    """Returns the last line of an error's text, which for a worker's is the error itself."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -5,6 +5,7 @@ which a bucket sampler does not give.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
@@ -52,9 +53,7 @@ class WholeBatches(Sampler[list[Any]]):
         return len(range(self.process, len(self.batches), self.processes))
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for i, batch in enumerate(self.batches):
-            if i % self.processes == self.process:
-                yield batch
+        yield from islice(self.batches, self.process, None, self.processes)
 
 
 class OnDevice:

@@ -1,7 +1,5 @@
 """Failures of the machine: each gives a one-line error, and the run resumes to the same bits."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Kill -9 at any moment: the resumed run ends with the bits of one that was not killed."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
