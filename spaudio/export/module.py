@@ -24,9 +24,8 @@ class WaveformClassifier(nn.Module):
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
-            value.data = (
-                value.data.contiguous().clone()
-            )  # torch.export saves the whole storage of a view
+            # torch.export saves the whole storage of a view.
+            value.data = value.data.contiguous().clone()
 
     @property
     def max_samples(self) -> int | None:

@@ -51,11 +51,7 @@ class WaveformAugment(Augment):
         if config.time_shift:
             most = config.time_shift * len(wave)
             shift = round(rng.uniform(-most, most))
-            moved = np.zeros_like(wave)
-            moved[max(shift, 0) : len(wave) + min(shift, 0)] = wave[
-                max(-shift, 0) : len(wave) - max(shift, 0)
-            ]
-            wave = moved
+            wave = np.pad(wave, abs(shift))[abs(shift) - shift :][: len(wave)]
         if config.roll:
             wave = np.roll(wave, round(rng.uniform(0, config.roll) * len(wave)))
         if config.noise:

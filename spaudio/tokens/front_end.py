@@ -64,8 +64,7 @@ class FrontEnd(nn.Module):
     def normalise(self, frames: Frames) -> Frames:
         """Normalises the restored frames (frames, width) of one clip."""
         assert self.normaliser is not None
-        normalised: Frames = self.normaliser(frames).astype(np.float32, copy=False)
-        return normalised
+        return np.asarray(self.normaliser(frames), dtype=np.float32)
 
     def tokens(self, frames: Frames) -> Frames:
         """Normalises and stacks the restored frames (frames, width) of one clip."""

@@ -74,12 +74,7 @@ class WaveformFrontEnd(nn.Module):
     def log_frames(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns frames before normalisation, (batch, tokens * stack, num_filters).
 
-        Args:
-            tokens: As :meth:`forward` takes them.
-            padding_mask: Boolean (batch, tokens), True where a token is padding.
-
-        Raises:
-            ConfigError: If the tokens are not ``stack`` hops wide.
+        Arguments and errors are those of :meth:`forward`.
         """
         config = self.config
         hop, stride, taps = config.hop_samples, config.stride_samples, config.taps

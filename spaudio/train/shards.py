@@ -91,9 +91,7 @@ def split_up(
 
 def gather(found: list[T], accelerator: Accelerator) -> list[T]:
     """Returns the joined lists of all processes, on each process; lengths may differ."""
-    if accelerator.num_processes == 1:
-        return found
-    joined: list[T] = gather_object(found)
+    joined: list[T] = gather_object(found) if accelerator.num_processes > 1 else found
     return joined
 
 

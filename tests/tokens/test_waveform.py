@@ -109,11 +109,9 @@ def test_normalisation_is_measured_without_the_padding(mode: str) -> None:
         torch.testing.assert_close(deviation, torch.ones(3), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("pooling", "normalise"), [("mean", "global"), ("max", "clip"), ("mean", "clip_std")]
-)
-def test_silence_and_its_gradients_are_finite(pooling: str, normalise: str) -> None:
-    module = front_end(small(1, normalise, pooling=pooling))
+@pytest.mark.parametrize("config", [small(), small(1, "clip", pooling="max"), small(1, "clip_std")])
+def test_silence_and_its_gradients_are_finite(config: TokenConfig) -> None:
+    module = front_end(config)
     tokens = torch.zeros(2, 9, 20)
     tokens[1, 4] = 1
     frames = module(tokens)
@@ -121,8 +119,7 @@ def test_silence_and_its_gradients_are_finite(pooling: str, normalise: str) -> N
     assert frames.isfinite().all()
     gradient = module.filters.weight.grad
     assert gradient is not None
-    assert gradient.isfinite().all()
-    assert gradient.abs().sum() > 0
+    assert 0 < gradient.abs().sum() < torch.inf
 
 
 def test_a_filter_hears_its_own_tone() -> None:
