@@ -18,8 +18,9 @@ $(READY): requirements.lock pyproject.toml $(NATIVE)
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e .
 	@touch $@
 
-demo: $(READY)  ## Render a dataset of notes, train without and with a filterbank, compare
-	$(BIN)/python recipes/notes/run.py -m filter=none,bank
+demo: $(READY)  ## Train on recordings of people, test on a voice never heard, compare
+	$(BIN)/python recipes/fsdd/run.py -m source=recipes/fsdd/recordings split=speaker \
+	  test_speaker=george trainer.min_steps=600 filter=none,depthwise
 
 # mypy keeps only one core busy, so pytest runs beside it.
 test: lint  ## Lint, types and tests
