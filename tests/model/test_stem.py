@@ -1,0 +1,61 @@
+import copy
+
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.model.stem import ConvStem
+from spaudio.tokens.config import TokenConfig
+
+LENGTHS = (11, 7, 3, 1)
+
+
+def padded(stack: int, bands: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.arange(11) >= torch.tensor(LENGTHS).unsqueeze(1)
+    tokens = torch.randn(4, 11, stack * bands).masked_fill(mask.unsqueeze(-1), 0)
+    return tokens, mask
+
+
+@pytest.mark.parametrize(("stack", "bands"), [(1, 40), (2, 13), (8, 40)])
+def test_a_clip_gives_the_same_logits_alone_and_in_a_padded_batch(stack: int, bands: int) -> None:
+    torch.manual_seed(0)
+    stem = ConvStem(bands, stack, [6, 12, 16])
+    shape = EncoderConfig(dim=16, layers=2, heads=2, dropout=0.0, drop_path=0.5)
+    bank = {"name": "bank", "num_filters": 4}
+    model = Classifier(stack * bands, 5, shape, bank, "attention", None, stem)
+    tokens, mask = padded(stack, bands)
+    model(tokens, mask)  # batch statistics that are not those of the start
+    model.eval()
+    batched = model(tokens, mask)
+    alone = [model(tokens[i : i + 1, :length]) for i, length in enumerate(LENGTHS)]
+    torch.testing.assert_close(batched, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_batch_statistics_do_not_depend_on_padding() -> None:
+    torch.manual_seed(0)
+    tokens, mask = padded(4, 20)
+    one = ConvStem(20, 4, [4, 6, 8])
+    other = copy.deepcopy(one)
+    one(tokens, mask)
+    loud = torch.cat([tokens, torch.zeros(4, 3, 80)], dim=1)
+    other(loud, torch.cat([mask, torch.ones(4, 3, dtype=torch.bool)], dim=1))
+    for before, after in zip(one.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_the_receptive_field_is_that_of_the_gradient() -> None:
+    stem = ConvStem(8, 4, [3, 4, 5]).eval()
+    tokens = torch.randn(1, 9, 32, requires_grad=True)
+    stem(tokens)[0, 4].sum().backward()
+    assert tokens.grad is not None
+    seen = tokens.grad.reshape(36, 8).abs().sum(dim=1).nonzero().flatten()
+    assert seen[-1] - seen[0] + 1 == stem.receptive_field
+
+
+def test_a_stack_that_convolutions_cannot_halve_is_refused() -> None:
+    with pytest.raises(ConfigError, match="power of two up to 8"):
+        TokenConfig(stem="conv", stack=3)
+    with pytest.raises(ValueError, match="power of two"):
+        ConvStem(40, 16)
