@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spaudio.train import loop
 from spaudio.train.checkpoint import find_checkpoint, load_state
 from spaudio.train.log import read_log
 from tests.fixtures.toy import TRAINING, last, train
@@ -45,16 +46,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int)
             raise KeyboardInterrupt
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(whole, 2)
+    train(whole, 2, ema=0.9)
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, 2, before=stop)
+        train(stopped, 2, before=stop, ema=0.9)
     state = load_state(find_checkpoint(stopped / "checkpoints", "last"))
     assert state["so_far"]["epochs"] == stop_after
     torch.manual_seed(99)  # whatever the new process did before must not matter
-    train(stopped, 2, resume=True)
+    train(stopped, 2, resume=True, ema=0.9)
     torch.testing.assert_close(last(stopped), last(whole), atol=0, rtol=0)
     logs = [
         [[r[key] for key in ("epoch", "train_loss", "valid_loss")] for r in read_log(run)]
         for run in (whole, stopped)
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_prolonged_run_is_measured_every_few_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "VALIDATIONS", 4)
+    result = train(tmp_path, 1, min_steps=9, batch_size=64)  # one step per epoch
+    assert result.epochs == 9
+    assert [record["epoch"] for record in read_log(tmp_path)] == [2, 4, 6, 8, 9]
