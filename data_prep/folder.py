@@ -4,7 +4,7 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
 ``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not
-audio are skipped.
+audio are skipped. A class folder of which nothing is taken is named.
 """
 
 import re
@@ -56,7 +56,7 @@ def prepare(
             outside the class folders or does not match ``group_regex``, or the groups cannot be
             split as asked.
     """
-    if source is None:
+    if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
     root = open_source(source, work)
     if not Path(source).expanduser().is_dir():
@@ -69,13 +69,14 @@ def prepare(
         )
     by_folder = _split_folders(root, paths)
     clips = [_clip(root, path, by_folder, group_regex) for path in paths]
+    unused = _unused_classes(root, paths, by_folder)
     _check(root, clips, group_regex)
     if not by_folder:
         divide = split_by_group if group_regex is not None else split_by_clip
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
-    return SourceClips(root=root, clips=clips)
+    return SourceClips(root=root, clips=clips, warnings=unused)
 
 
 def _top(folder: Path) -> Path:
@@ -100,6 +101,41 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
             "be either classes or splits"
         )
     return True
+
+
+def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[str]:
+    """Names the class folders that no clip was taken from.
+
+    Raises:
+        DataError: If one is a link to another one, which `audio_files` lists once.
+    """
+    pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
+    used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
+    there = {
+        PurePosixPath(folder.relative_to(root).as_posix()): folder
+        for folder in sorted(root.glob(pattern))
+        if folder.is_dir() and not is_hidden(folder.name)
+    }
+    taken = {folder.resolve(): name for name, folder in there.items() if name in used}
+    unused = {name: folder for name, folder in there.items() if name not in used}
+    for name, folder in unused.items():
+        if same := taken.get(folder.resolve()):
+            raise DataError(
+                f"{root}: the class folders {same} and {name} are one folder, by a link; remove "
+                "the link"
+            )
+    return [
+        f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
+        for name, folder in unused.items()
+    ]
+
+
+def _contents(folder: Path) -> str:
+    """Returns the extensions of the files in a folder, with their numbers."""
+    files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
+    found = Counter(file.suffix or "no extension" for file in files)
+    named = [f"{number} {suffix}" for suffix, number in found.most_common()]
+    return _some(named) or "it is empty"
 
 
 def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> SourceClip:

@@ -11,7 +11,13 @@ from typing import Any
 from spaudio.audio.prepare import Prepared, SourceClips, prepare
 from spaudio.errors import ConfigError, SpaudioError
 
-_COMMON: dict[str, Any] = {"folder": "data", "skip_bad": False, "min_seconds": 0.0, "workers": 2}
+_COMMON: dict[str, Any] = {
+    "folder": "data",
+    "skip_bad": False,
+    "duplicates": "refuse",
+    "min_seconds": 0.0,
+    "workers": 2,
+}
 
 
 def main(
@@ -33,6 +39,7 @@ def main(
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to continue\n")
         sys.exit(130)
+    sys.stderr.writelines(f"warning: {warning}\n" for warning in prepared.warnings)
     counts = Counter(clip.split for clip in prepared.clips)
     splits = ", ".join(f"{split} {number}" for split, number in sorted(counts.items()))
     sys.stdout.write(

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -33,6 +34,9 @@ MAX_CHANNELS = 8
 #: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
 
+#: Extensions of formats that libsndfile does not read but other decoders do.
+FOREIGN = frozenset(("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp"))
+_SILENCE = 10 ** (SILENCE_DBFS / 20)
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
 # Writers to a pipe do not know the length and declare one near 2^31 or 2^32 bytes.
 _UNKNOWN_BYTES = 0x7F00_0000
@@ -133,6 +137,11 @@ def resample(
     return resampled
 
 
+def is_silent(waveform: NDArray[np.float32]) -> bool:
+    """Whether samples (samples,) vary by less than `SILENCE_DBFS`."""
+    return bool(np.ptp(waveform) < _SILENCE)
+
+
 def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:
     """Decodes and resamples a file of any length piece by piece.
 
@@ -200,7 +209,9 @@ def _open(path: str | os.PathLike[str]) -> Any:
         raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
     # soundfile raises TypeError for `.raw`, which has no header with rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        raise AudioError(f"{path}: not audio that can be decoded ({_reason(error)})") from error
+        raise AudioError(
+            f"{path}: not audio that can be decoded ({_reason(error)}){_conversion(path)}"
+        ) from error
     if refusal := _refusal(file):
         file.close()
         raise AudioError(f"{path}: {refusal}")
@@ -242,7 +253,7 @@ def _checked_blocks(
         raise AudioError(
             f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
         )
-    if not silent_ok and highest - lowest < 10 ** (SILENCE_DBFS / 20):
+    if not silent_ok and highest - lowest < _SILENCE:
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
         )
@@ -282,6 +293,14 @@ def _missing(file: Any, frames: int) -> str | None:
         return f" (header declares {file.frames} frames, file holds {frames})"
     missing = truncation(Path(file.name), file.format)
     return missing and f" or damaged ({missing})"
+
+
+def _conversion(path: Path) -> str:
+    """Returns how to convert a file whose extension is that of a format of other decoders."""
+    if path.suffix[1:].lower() not in FOREIGN:
+        return ""
+    command = shlex.join(["ffmpeg", "-i", os.fspath(path), os.fspath(path.with_suffix(".flac"))])
+    return f"; convert it and remove the original: {command}"
 
 
 def _reason(error: Exception) -> str:

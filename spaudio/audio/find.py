@@ -6,14 +6,18 @@ from pathlib import Path
 
 import soundfile
 
+from spaudio.audio.decode import FOREIGN
 from spaudio.errors import DataError
 
-# Includes other extensions of formats, and formats that soundfile may not read: such clips are
+# Includes other extensions of formats, and formats that soundfile does not read: such clips are
 # reported as bad rather than skipped silently. Headerless `.raw` cannot be read at all.
-EXTENSIONS = {name.lower() for name in soundfile.available_formats()} - {"raw"} | {
-    *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "mp4", "m4a"),
-    *("aac", "wma", "amr", "ape", "wv", "webm", "sph", "3gp"),
-}
+EXTENSIONS = (
+    {name.lower() for name in soundfile.available_formats()} - {"raw"}
+    | FOREIGN
+    | {
+        *("aif", "aifc", "au", "snd", "wave", "bwf", "oga", "opus", "mp1", "mp2", "sph"),
+    }
+)
 
 
 def audio_files(root: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ from spaudio.audio.manifest import (
     write_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.io.atomic import write_atomic
+from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
 
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
+_SHOWN = 3  # groups of copies in a message; prepared.json lists all
+DUPLICATES = ("refuse", "allow")
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
 
@@ -46,6 +50,7 @@ class SourceClips:
             the labels that occur, sorted.
         multi_label: A clip may have several classes; its label joins them (see `Clip`).
         silent_ok: Silent clips are not bad.
+        warnings: What the script has found that the user should know, one sentence each.
     """
 
     root: Path
@@ -53,6 +58,7 @@ class SourceClips:
     labels: Sequence[str] | None = None
     multi_label: bool = False
     silent_ok: bool = False
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ class Prepared:
         skipped: Clips left out with ``skip_bad``, each with its reason.
         seconds: Duration of the call.
         multi_label: A clip may have several classes.
+        copies: Paths of clips with the same samples, group by group.
+        samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
+        warnings: What the user should know, one sentence each.
     """
 
     root: Path
@@ -78,6 +87,9 @@ class Prepared:
     skipped: tuple[tuple[str, str], ...]
     seconds: float
     multi_label: bool = False
+    copies: tuple[tuple[str, ...], ...] = ()
+    samples_hash: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(
@@ -88,6 +100,7 @@ def prepare(
     options: Mapping[str, Any],
     min_seconds: float = 0.0,
     skip_bad: bool = False,
+    duplicates: str = "refuse",
     workers: int = 1,
     stores: Sequence[ClipStore] = (),
     progress: bool = True,
@@ -95,8 +108,9 @@ def prepare(
     """Lists a data set's clips, decodes each once to check it, and writes the manifest.
 
     Called again with the same options it lists the clips again but decodes only those that are new,
-    that a store lacks, or whose size or modification time has changed. After an interruption it
-    decodes the rest.
+    that a store lacks, or whose file has another state (`spaudio.io.state.FileState`), which every
+    change of the content changes. After an interruption it decodes the rest. If the manifest has
+    changed, the previous one is kept as ``manifest-<hash>.jsonl``.
 
     Args:
         name: Name of the data set.
@@ -106,6 +120,8 @@ def prepare(
         options: Everything that changes which clips are listed; must be JSON-serialisable.
         min_seconds: Shorter clips are bad.
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
+        duplicates: ``"refuse"`` refuses the same audio under different labels or in different
+            splits or folds; ``"allow"`` only warns.
         workers: Threads that decode.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
             decoded again.
@@ -113,13 +129,19 @@ def prepare(
 
     Raises:
         AudioError: If a clip is too short to be resampled for a store.
+        ConfigError: If ``duplicates`` is unknown, or an option ``source`` is empty.
         DataError: If clips are bad (``bad_clips.txt`` lists all with their reasons), none are left,
-            a label has no clip to train on, or the manifest was changed after it was written.
+            a label has no clip to train on, duplicates are refused, the manifest was changed after
+            it was written, or the disk is full.
     """
+    if duplicates not in DUPLICATES:
+        raise ConfigError(f"duplicates={duplicates!r}; expected {' or '.join(DUPLICATES)}")
+    if not str(options.get("source", "x")).strip():
+        raise ConfigError("source= is empty; name an archive or a folder")
     start = time.perf_counter()
     home = Path(folder) / name
     target = home / _key(name, options)
-    with locked(home / "lock"):
+    with named_full_disk(folder, "data"), locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
         findings = scan_clips(
@@ -134,6 +156,13 @@ def prepare(
         )
         clips, bad = _judge(listed, findings, source, min_seconds)
         _report_bad(target, bad, len(listed), skip_bad)
+        copies = _copies(clips, findings)
+        notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+        try:
+            notes += check_copies(clips, copies, duplicates)
+        except DataError:
+            (target / MARKER).unlink(missing_ok=True)
+            raise
         prepared = Prepared(
             root=source.root,
             manifest=target / MANIFEST,
@@ -143,6 +172,9 @@ def prepare(
             skipped=tuple(bad),
             seconds=time.perf_counter() - start,
             multi_label=source.multi_label,
+            copies=tuple(copies),
+            samples_hash=_hash([findings[clip.path].samples for clip in clips]),
+            warnings=tuple(notes),
         )
         _finish(prepared, name, options)
     return prepared
@@ -154,6 +186,10 @@ def _key(name: str, options: Mapping[str, Any]) -> str:
     except TypeError as error:
         raise DataError(f"{name}: options cannot be written as JSON ({error})") from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _hash(samples: Sequence[str | None]) -> str:
+    return hashlib.sha256(json.dumps(samples).encode()).hexdigest()
 
 
 def _listing(name: str, source: SourceClips) -> list[SourceClip]:
@@ -226,6 +262,91 @@ def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str,
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
 
 
+def _copies(clips: Sequence[Clip], findings: Mapping[str, Finding]) -> list[tuple[str, ...]]:
+    """Returns the paths of clips with the same samples, group by group; silence is left out."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for clip in clips:
+        if samples := findings[clip.path].samples:
+            groups[samples].append(clip.path)
+    return [tuple(paths) for paths in groups.values() if len(paths) > 1]
+
+
+def check_copies(
+    clips: Sequence[Clip], copies: Sequence[tuple[str, ...]], duplicates: str
+) -> list[str]:
+    """Checks that clips with the same samples share label, split and fold.
+
+    Args:
+        clips: Of the data set.
+        copies: Paths of clips with the same samples, group by group.
+        duplicates: ``"refuse"`` or ``"allow"``.
+
+    Returns:
+        Warnings: of copies, and if they are allowed, of what would have been refused.
+
+    Raises:
+        DataError: If copies have different labels, splits or folds and are not allowed.
+    """
+    if not copies:
+        return []
+    by_path = {clip.path: clip for clip in clips}
+    groups = [[by_path[path] for path in group] for group in copies]
+    contrary = [group for group in groups if len({clip.label for clip in group}) > 1]
+    leaking = [group for group in groups if len({(c.split, c.fold) for c in group}) > 1]
+    wrong = [
+        f"the same audio {where} ({_number(len(found))}): {_some_groups(found)}"
+        for found, where in (
+            (contrary, "under different labels"),
+            (leaking, "in different splits or folds"),
+        )
+        if found
+    ]
+    if wrong and duplicates == "refuse":
+        raise DataError(
+            f"{'; '.join(wrong)}. Remove the clips that are wrong, or keep all as they are with "
+            "duplicates=allow"
+        )
+    harmless = [group for group in groups if group not in contrary and group not in leaking]
+    if harmless:
+        wrong.append(
+            f"the same audio more than once ({_number(len(harmless))}): {_some_groups(harmless)}"
+        )
+    return wrong
+
+
+def _some_groups(groups: Sequence[Sequence[Clip]]) -> str:
+    """Shows some clips of some groups, first those that differ in label, split or fold."""
+    shown = []
+    for group in groups[:_SHOWN]:
+        differing = {(clip.label, clip.split, clip.fold): clip for clip in reversed(group)}
+        first = [*reversed(differing.values())]
+        rest = [clip for clip in group if clip not in first]
+        shown.append(" = ".join(clip.path for clip in [*first, *rest][:_SHOWN]))
+    return ", ".join(shown) + (f" and {len(groups) - _SHOWN} more" if groups[_SHOWN:] else "")
+
+
+def _number(groups: int) -> str:
+    return "1 recording" if groups == 1 else f"{groups} recordings"
+
+
+def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool) -> list[str]:
+    """Names the classes that have lost all clips of a split or fold, because these were bad."""
+
+    def count(found: Iterable[SourceClip | Clip]) -> Counter[tuple[str, str]]:
+        return Counter(
+            (name, f"the {clip.split} split" if clip.fold is None else f"fold {clip.fold}")
+            for clip in found
+            for name in class_names(clip.label, multi_label)
+        )
+
+    left = count(clips)
+    return [
+        f"class {name!r} has no clip in {where}: all {number} are bad and left out"
+        for (name, where), number in sorted(count(listed).items())
+        if not left[name, where]
+    ]
+
+
 def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
     """Writes the manifest and then the marker, unless both are there already."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -240,19 +361,44 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
         "counts": counts,
         "skipped": [{"path": path, "reason": reason} for path, reason in prepared.skipped],
         "multi_label": prepared.multi_label,
+        "copies": prepared.copies,
+        "warnings": prepared.warnings,
     }
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     manifest = prepared.manifest
     marker = manifest.with_name(MARKER)
-    standing = marker.read_text(encoding="utf-8") if marker.is_file() else None
-    if standing is not None:
-        known = json.loads(standing)["manifest_sha256"]
+    standing = _standing(marker)
+    if standing is not None and manifest.is_file():
+        known = standing["manifest_sha256"]
         if manifest_hash(read_manifest(manifest)) != known:
             raise DataError(
                 f"{manifest} does not match {marker.name}: it was changed after the preparation; "
                 f"delete {manifest.parent} to prepare again"
             )
-    if standing != text:
+    if standing != json.loads(text) or not manifest.is_file():
         marker.unlink(missing_ok=True)
+        if manifest.is_file():
+            previous = hashlib.sha256(manifest.read_bytes()).hexdigest()
+            if previous != prepared.hash:
+                os.replace(manifest, previous_manifest(manifest, previous))
         write_manifest(manifest, prepared.clips)
         write_atomic(marker, text.encode())
+
+
+def previous_manifest(manifest: Path, sha256: str) -> Path:
+    """Returns where a manifest is kept after another one has replaced it."""
+    return manifest.with_name(f"manifest-{sha256[:16]}.jsonl")
+
+
+def _standing(marker: Path) -> dict[str, Any] | None:
+    """Reads the marker of an earlier preparation; a damaged one is as good as none."""
+    try:
+        standing = json.loads(marker.read_text(encoding="utf-8"))
+        if isinstance(standing["manifest_sha256"], str):
+            return dict(standing)
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError, TypeError, KeyError):
+        pass
+    warnings.warn(f"{marker} is damaged; it is written anew", stacklevel=2)
+    return None

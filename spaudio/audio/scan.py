@@ -1,9 +1,11 @@
 """Decodes every clip of a data set once: to check it, and to fill the stores that lack it.
 
 Findings are appended to a journal. An interrupted preparation reads its journal and checks only the
-rest. A finding is valid as long as its file keeps its size and modification time.
+rest. A finding is valid as long as its file keeps its state (see `spaudio.io.state.FileState`),
+which every change of the content changes.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +17,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, resample
+from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, is_silent, resample
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
+from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
-_RULES = {"version": 2, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
+_RULES = {"version": 3, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
 _QUEUED = 4096  # clips per batch for the threads, so that memory stays small on large data sets
 
 
@@ -50,14 +53,24 @@ class ClipStore(Protocol):
 
 @dataclass(frozen=True)
 class Finding:
-    """What checking one file found: duration and rate, or the reason why it cannot be used."""
+    """What checking one file found: duration and rate, or the reason why it cannot be used.
+
+    Attributes:
+        path: As listed.
+        state: Of the file, before it was decoded; None if it could not be found.
+        seconds: Duration.
+        sample_rate: In Hz.
+        reason: Why it cannot be used.
+        samples: Hash of the decoded samples and their rate, whatever the container. None for a
+            silent clip, as all silence is alike.
+    """
 
     path: str
-    size: int
-    mtime_ns: int
+    state: FileState | None
     seconds: float | None = None
     sample_rate: int | None = None
     reason: str | None = None
+    samples: str | None = None
 
 
 def scan_clips(
@@ -93,7 +106,8 @@ def scan_clips(
     known: dict[str, Finding] = {}
     end = 0
     for record, after in lines.read():
-        known[record["path"]], end = Finding(**record), after
+        state = FileState(*record.pop("state"))
+        known[record["path"]], end = Finding(state=state, **record), after
     findings: dict[str, Finding] = {}
     rest: list[tuple[str, os.stat_result, list[ClipStore]]] = []
     with ExitStack() as stack:
@@ -108,7 +122,7 @@ def scan_clips(
                 findings[path] = _check_file(root, silent_ok, path, None, ())
                 continue
             found = known.get(path)
-            if found and (found.size, found.mtime_ns) != (status.st_size, status.st_mtime_ns):
+            if found and found.state != FileState.of(status):
                 del known[path]
                 found = None
             wanting = [
@@ -149,14 +163,17 @@ def _check_file(
     stores: Sequence[ClipStore],
 ) -> Finding:
     file = root / path
-    size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+    state = FileState.of(status) if status else None
     try:
         waveform, rate = decode(file, silent_ok=silent_ok)
     except AudioError as error:
-        return Finding(path, size, mtime_ns, reason=str(error).removeprefix(f"{file}: "))
+        return Finding(path, state, reason=str(error).removeprefix(f"{file}: "))
     rates = {store.sample_rate for store in stores}
     waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
     for store in stores:
         assert status is not None  # a file that cannot be found goes to no store
         store.add(file, status, waveforms[store.sample_rate])
-    return Finding(path, size, mtime_ns, round(len(waveform) / rate, 6), rate)
+    samples = None
+    if not is_silent(waveform):
+        samples = hashlib.blake2b(waveform.data, key=b"%d" % rate, digest_size=16).hexdigest()
+    return Finding(path, state, round(len(waveform) / rate, 6), rate, samples=samples)

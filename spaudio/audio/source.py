@@ -13,6 +13,7 @@ from typing import IO
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.download import download
+from spaudio.io.state import FileState
 from spaudio.io.unpack import open_source, unpack
 
 
@@ -188,8 +189,7 @@ def _find(part: Part, base: Path, work: Path) -> Path | None:
     archives = [base / name for name in part.archives]
     if not all(path.is_file() for path in archives):
         return None
-    status = [path.stat() for path in archives]
-    identity = f"{base}\n{part.archives}\n{[(s.st_size, s.st_mtime_ns) for s in status]}"
+    identity = f"{base}\n{part.archives}\n{[FileState.of(path.stat()) for path in archives]}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
     return _folder_of(part, unpack(archives[-1], work / f"unpacked-{key}", open_zip=part.open_zip))
 

@@ -1,14 +1,16 @@
 """Data of an audio recipe: the tokens of its three splits."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spaudio.audio.manifest import Clip
-from spaudio.audio.prepare import prepare
+from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compose import prep_function
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.encoders import open_front_end
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
@@ -34,6 +36,10 @@ class AudioData:
         floor: Feature vectors of the classical baseline.
         multi_label: Whether a clip may have several classes.
         longest_seconds: Length of the longest clip or segment.
+        manifest: Path of the manifest.
+        manifest_hash: SHA-256 of the manifest.
+        samples_hash: SHA-256 of the clips' samples.
+        warnings: What the preparation has found that the user should know.
     """
 
     train: TokenDataset
@@ -48,6 +54,10 @@ class AudioData:
     floor: FloorFeatures
     multi_label: bool
     longest_seconds: float
+    manifest: Path
+    manifest_hash: str
+    samples_hash: str
+    warnings: tuple[str, ...]
 
 
 def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
@@ -63,7 +73,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     """
     options = settings.prep_options
     find = prep_function(scripts, settings.prep)
-    front_end = make_front_end(settings.tokens)
+    front_end = open_front_end(settings)
     features = Path(settings.data) / settings.recipe / "features"
     rate = settings.tokens.sample_rate
     cache = FrameCache(features, front_end.cache_key, rate, front_end.extract, front_end.restore)
@@ -74,11 +84,12 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         folder=Path(settings.data),
         options=options,
         skip_bad=settings.skip_bad,
+        duplicates=settings.duplicates,
         workers=2,
         stores=[cache, floor],
     )
     cache.root = prepared.root
-    clips = _split(settings, list(prepared.clips), prepared.multi_label)
+    clips = _split(settings, prepared)
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
@@ -86,11 +97,14 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
                 f"the {split} split of {settings.recipe} is empty; see {settings.fold_by.key}= and "
                 "the data set's own settings"
             )
-    front_end = make_front_end(
-        settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
-    )
+    if front_end.normaliser is None:
+        front_end = make_front_end(
+            settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
+        )
     augment = (
-        WaveformAugment(settings.augment, settings.tokens)
+        None
+        if isinstance(settings.model, PretrainedConfig)
+        else WaveformAugment(settings.augment, settings.tokens)
         if settings.tokens.learned
         else Augment(settings.augment)
     )
@@ -121,16 +135,31 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         floor=floor,
         multi_label=prepared.multi_label,
         longest_seconds=min(longest, settings.segments.seconds or longest),
+        manifest=prepared.manifest,
+        manifest_hash=prepared.hash,
+        samples_hash=prepared.samples_hash,
+        warnings=prepared.warnings,
     )
 
 
-def _split(settings: AudioSettings, clips: list[Clip], multi_label: bool) -> list[Clip]:
+def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
     """Chooses the official fold, and makes a validation split if there is none."""
+    clips = list(prepared.clips)
     if settings.fold is not None:
         clips = split_by_fold(clips, settings.fold)
     if any(clip.split == "valid" for clip in clips):
         return clips
-    if multi_label:
+    if prepared.multi_label:
         raise DataError(f"{settings.recipe}: a multi-label set must have its own validation split")
     validation = settings.validation
-    return carve_validation(clips, validation.fraction, settings.seed, validation.by)
+    clips = carve_validation(clips, validation.fraction, settings.seed, validation.by)
+    return _with_copies(clips, prepared.copies)
+
+
+def _with_copies(clips: list[Clip], copies: Sequence[tuple[str, ...]]) -> list[Clip]:
+    """Moves validation clips that are copies of training clips back to training."""
+    splits = {clip.path: clip.split for clip in clips}
+    back = {p for group in copies if "train" in {splits[p] for p in group} for p in group}
+    return [
+        replace(c, split="train") if c.path in back and c.split == "valid" else c for c in clips
+    ]

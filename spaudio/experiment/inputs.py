@@ -1,19 +1,24 @@
-"""Class names and normalisation of a run, which its model needs besides the settings."""
+"""What a run keeps of its data: class names, normalisation, and which clips they were."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spaudio.audio.manifest import read_manifest
+from spaudio.audio.prepare import previous_manifest
 from spaudio.errors import CheckpointError
 from spaudio.io.atomic import write_atomic
+from spaudio.io.plain import read_json
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 
 FILE = "inputs.json"
+_SHOWN = 5  # names in an error's message
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,16 @@ class Inputs:
         normaliser: Fitted on the training split.
         longest_seconds: Length of the longest clip or segment that the model was trained on.
         multi_label: Whether a clip may have several classes.
+        manifest: SHA-256 of the manifest (`Prepared.hash`).
+        samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
     """
 
     classes: tuple[str, ...]
     normaliser: Normaliser
     longest_seconds: float
     multi_label: bool = False
+    manifest: str = ""
+    samples: str = ""
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -46,6 +55,8 @@ class Inputs:
             **statistics,
             "longest_seconds": self.longest_seconds,
             "multi_label": self.multi_label,
+            "manifest_sha256": self.manifest,
+            "samples_sha256": self.samples,
         }
         write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -57,7 +68,7 @@ class Inputs:
             CheckpointError: If the file is missing or damaged.
         """
         try:
-            content = json.loads((run / FILE).read_text(encoding="utf-8"))
+            content = read_json(run / FILE)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{run} holds no {FILE}, the normalisation of its model's input; "
@@ -67,17 +78,80 @@ class Inputs:
             raise CheckpointError(f"cannot read {run / FILE}: {error}") from error
         try:
             classes = tuple(str(name) for name in content["classes"])
+            _check_positive("longest_seconds", float(content["longest_seconds"]))
             longest, several = float(content["longest_seconds"]), bool(content["multi_label"])
-            return cls(classes, _normaliser(content), longest, several)
-        except (KeyError, TypeError, ValueError) as error:
+            hashes = (str(content[key]) for key in ("manifest_sha256", "samples_sha256"))
+            return cls(classes, _normaliser(content), longest, several, *hashes)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{run / FILE} is damaged ({type(error).__name__}: {error}); run the recipe again"
             ) from error
 
 
+def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
+    """Checks that a run is resumed on the data that it began with.
+
+    Args:
+        run: The run's folder.
+        now: Facts about the data as they are now.
+        manifest: The manifest as it is now; the earlier one is kept beside it.
+
+    Raises:
+        CheckpointError: If classes, clips, labels, splits or samples have changed; names some.
+    """
+    before = Inputs.load(run)
+    if (before.classes, before.manifest, before.samples) == (
+        now.classes, now.manifest, now.samples,
+    ):  # fmt: skip
+        return
+    changes = _changes("class", before.classes, now.classes)
+    earlier = previous_manifest(manifest, before.manifest)
+    if before.manifest == now.manifest:
+        changes.append("other samples in files of the same names")
+    elif earlier.is_file():
+        old, new = ({c.path: c for c in read_manifest(file)} for file in (earlier, manifest))
+        changes += _changes("clip", old, new)
+        both = [path for path in old if path in new and old[path] != new[path]]
+        changes += [f"clips that have changed: {_some(both)}"] if both else []
+    raise CheckpointError(
+        f"the data of {run} have changed since it began ({'; '.join(changes) or 'other clips'}). "
+        "Restore them to continue it, or start a new run"
+    )
+
+
+def _changes(kind: str, before: Collection[str], now: Collection[str]) -> list[str]:
+    plural = "classes" if kind == "class" else "clips"
+    found = {
+        f"{plural} that are gone": [name for name in before if name not in now],
+        f"new {plural}": [name for name in now if name not in before],
+    }
+    return [f"{what}: {_some(names)}" for what, names in found.items() if names]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
 def _normaliser(content: dict[str, Any]) -> Normaliser:
+    """Builds the normaliser.
+
+    Raises:
+        ValueError: If its numbers would give no finite tokens.
+    """
     mode = str(content["normalise"])
     if "rms" in content:
+        _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))
     mean, std = (np.asarray(content[key], dtype=np.float32) for key in ("mean", "std"))
+    if mean.ndim != 1 or mean.shape != std.shape:
+        raise ValueError(f"mean and std have shapes {mean.shape} and {std.shape}")
+    if not np.isfinite(mean).all():
+        raise ValueError("mean has values that are not finite")
+    _check_positive("std", std)
     return BandNormaliser(mode, mean, std)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not (np.isfinite(value) & (value > 0)).all():
+        raise ValueError(f"{name} has values that are not positive")

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.compose import compose, data_prep_folder, expand, quoted
 from spaudio.experiment.data import load_data
 from spaudio.experiment.processes import processes, with_parent
-from spaudio.experiment.run import REPORT, train_and_report
-from spaudio.experiment.run_folder import new_run_id, open_run_folder, read_run_settings
+from spaudio.experiment.run import train_and_report
+from spaudio.experiment.run_folder import REPORT, new_run_id, open_run_folder, read_run_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.lock import locked
+from spaudio.io.plain import read_yaml
 from spaudio.report.fold_report import write_fold_report
 
 OUTPUT = "output.txt"  # output of a run in a process of its own
@@ -333,8 +333,8 @@ def plan_study(
 
 def _read_study(file: Path) -> dict[str, Any]:
     try:
-        study = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        study = read_yaml(file)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
     if not isinstance(study, dict) or not {"seeds", "settings"} <= set(study):
         raise ConfigError(f"{file} is no study: it needs seeds and settings")

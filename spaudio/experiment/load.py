@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+from rich.console import Console
+
 from spaudio.errors import CheckpointError
-from spaudio.experiment.run_folder import read_run_settings
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.encoders import build_adapted
+from spaudio.experiment.run_folder import REPORT, read_run_settings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import build_classifier
+from spaudio.experiment.tasks.task import named_sizes
 from spaudio.experiment.tasks.text import build_language_model
+from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.report.filter_plots import filters_of, plot_filters
@@ -14,7 +19,7 @@ from spaudio.report.front_end_plots import plot_front_end
 from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
 
 
-def load_untrained(run: Path) -> Classifier | LanguageModel:
+def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run as it was before training.
 
     Args:
@@ -25,35 +30,61 @@ def load_untrained(run: Path) -> Classifier | LanguageModel:
     """
     settings = read_run_settings(run)
     if not isinstance(settings, AudioSettings):
-        return build_language_model(settings)
+        with named_sizes():
+            return build_language_model(settings)
     weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
+    if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
+        return build_adapted(settings, len(weights["head.linear.weight"]))
     if "head.1.weight" not in weights:
         raise CheckpointError(f"the checkpoint of {run} is not of the kind of its config.yaml")
-    return build_classifier(settings, len(weights["head.1.weight"]))
+    with named_sizes():
+        return build_classifier(settings, len(weights["head.1.weight"]))
 
 
-def load_best(run: Path) -> Classifier | LanguageModel:
+def load_best(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run from its best checkpoint, in evaluation mode.
+
+    A run that is not finished is told of on the terminal.
 
     Args:
         run: The run's folder.
 
     Raises:
-        CheckpointError: If the folder is not a run's, or the weights do not fit its settings.
+        CheckpointError: If the folder is not a run's, it has no model yet, or the weights do not
+            fit its settings.
     """
+    _tell_unfinished(run)
     model = load_untrained(run)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     return model.eval()
 
 
-def load_classifier(run: Path) -> Classifier:
+def _tell_unfinished(run: Path) -> None:
+    """Warns that a run is not finished, on the terminal.
+
+    Raises:
+        CheckpointError: If it has not even a checkpoint.
+    """
+    recipe = read_run_settings(run).recipe
+    if (run / REPORT).is_file():
+        return
+    go_on = f"continue it with python recipes/{recipe}/run.py resume={run}"
+    if not any((run / "checkpoints").glob("best-*")):
+        raise CheckpointError(f"{run} is not finished and holds no trained model; {go_on}")
+    Console(stderr=True).print(
+        f"warning: {run} is not finished; its best model so far is used. To finish it, {go_on}",
+        style="yellow", soft_wrap=True, markup=False, highlight=False,
+    )  # fmt: skip
+
+
+def load_classifier(run: Path) -> Classifier | AdaptedClassifier:
     """Loads the best model of a run of an audio recipe.
 
     Raises:
         CheckpointError: As :func:`load_best`, or if the run is one of a text recipe.
     """
     model = load_best(run)
-    if not isinstance(model, Classifier):
+    if not isinstance(model, Classifier | AdaptedClassifier):
         raise CheckpointError(f"{run} is a run on text, which classifies no audio")
     return model
 
@@ -86,7 +117,7 @@ def draw_run(run: Path) -> list[Path]:
         CheckpointError: If the folder is not a run's.
     """
     settings = read_run_settings(run)
-    before, after = load_untrained(run), load_best(run)
+    after, before = load_best(run), load_untrained(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
     drawn = []
     filters = filters_of(before.encoder), filters_of(after.encoder)

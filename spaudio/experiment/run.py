@@ -16,20 +16,21 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
+from spaudio.experiment.tasks.task import named_sizes
 from spaudio.filters import describe
+from spaudio.io.full_disk import named_full_disk
 from spaudio.io.progress import progress_bar
+from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.report.provenance import provenance
 from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.feed import Feed
-from spaudio.train.loop import FitResult, exclusive, fit
+from spaudio.train.loop import FitResult, exclusive
 from spaudio.train.shards import share_out
-
-REPORT = "report.json"  # written last; marks a finished run
 
 
 def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
@@ -54,11 +55,17 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             return run
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
-    with accelerator.main_process_first():  # the others reuse what the first prepares
+    with (
+        named_full_disk(Path(settings.data), "data"),
+        accelerator.main_process_first(),  # the others reuse what the first prepares
+    ):
         task = open_task(settings, scripts)
-    model = task.build_model()
+    with named_sizes():
+        model = task.build_model()
     untrained = copy.deepcopy(model)
     resume = run is not None and any((run / "checkpoints").glob("last-*"))
+    if resume and run is not None:
+        task.check_resumed(run)
     run = run or share_run_folder(settings, accelerator)
     console.print(f"run: {run}", soft_wrap=True)
     for message in task.messages(model):
@@ -68,14 +75,8 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     prepare_seconds = time.perf_counter() - start
     try:
         with exclusive(run, accelerator):
-            result = fit(
+            result = task.fit(
                 model,
-                task.train,
-                task.valid,
-                objective=task.objective,
-                trainer=settings.trainer,
-                optim=settings.optim,
-                seed=settings.seed,
                 run=run,
                 config=yaml.safe_dump(settings.as_dict(), sort_keys=False),
                 accelerator=accelerator,
@@ -117,7 +118,7 @@ def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
 
 def _facts(
     settings: AudioSettings | TextSettings,
-    model: Classifier | LanguageModel,
+    model: Classifier | AdaptedClassifier | LanguageModel,
     result: FitResult,
     token_seconds: float | None,
 ) -> dict[str, Any]:

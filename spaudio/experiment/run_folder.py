@@ -11,8 +11,10 @@ import yaml
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.settings import AudioSettings, TextSettings, read_settings
 from spaudio.io.atomic import write_atomic
+from spaudio.io.plain import read_yaml
 
 CONFIG = "config.yaml"
+REPORT = "report.json"  # written last; marks a finished run
 # Settings that may differ between two calls of one run.
 _FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "runs")
 
@@ -95,10 +97,10 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         CheckpointError: If the folder is not of a run, or the file is damaged.
     """
     try:
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        content = read_yaml(folder / CONFIG)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} cannot be read ({str(error).splitlines()[0]}); it must be as the "
             "run wrote it"

@@ -9,19 +9,26 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
+from pathlib import PureWindowsPath
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spaudio.audio.prepare import DUPLICATES
 from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS
+from spaudio.model.adapted import Adaptation
 from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
 from spaudio.train.config import OptimConfig, TrainerConfig
 
+_MOST = 2**31  # of a whole number
+_LARGEST = 3.4e38  # float32's limit
+_MOST_SEED = 2**32  # NumPy's limit
+_MOST_LAYERS = 10_000
 # Arguments of filters that are not settings, as the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
 
@@ -89,6 +96,30 @@ class ClassifierConfig(EncoderConfig):
     def encoder(self) -> EncoderConfig:
         """The settings of the transformer."""
         return EncoderConfig(**{f.name: getattr(self, f.name) for f in fields(EncoderConfig)})
+
+
+@dataclass
+class PretrainedConfig(ClassifierConfig):
+    """A pretrained encoder. Its own shape is used: ``dim``, ``layers`` and the like have no effect.
+
+    Args:
+        source: Folder or id on the Hugging Face Hub.
+        lora_rank: Rank of ``adapt=lora``.
+
+    Raises:
+        ConfigError: If a value is out of range, or there is no source.
+    """
+
+    source: str | None = None
+    lora_rank: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.source:
+            raise ConfigError(
+                "model=pretrained needs model.source=..., a folder or an id on the Hugging Face "
+                "Hub, such as openai/whisper-tiny.en"
+            )
 
 
 @dataclass
@@ -192,8 +223,22 @@ class Settings:
     cluster_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative; got {self.seed}")
+        if not 0 <= self.seed < _MOST_SEED:
+            raise ConfigError(f"seed must lie in [0, 2**32); got {self.seed}")
+        _check_numbers({name: value for name, value in self.as_dict().items() if name != "seed"})
+        layers = getattr(self, "model", EncoderConfig()).layers
+        if layers > _MOST_LAYERS:
+            raise ConfigError(f"model.layers must be at most {_MOST_LAYERS:,}; got {layers}")
+        if getattr(self, "source", None) == "":  # a data set's own setting
+            raise ConfigError("source= is empty; name an archive or a folder")
+        for name in ("recipe", "run_id"):  # parts of the run's path
+            value = getattr(self, name) or ""
+            path = PureWindowsPath(value)  # which knows every kind of path
+            if path.drive or path.root or ".." in path.parts or "\0" in value:
+                raise ConfigError(
+                    f"{name}={value!r} leaves the folder of runs; give a name, and choose the "
+                    "folder with runs=FOLDER"
+                )
         if self.jobs < 1:
             raise ConfigError(f"jobs must be at least 1; got {self.jobs}")
         if self.cluster not in (None, "slurm", "local"):
@@ -221,10 +266,14 @@ class AudioSettings(Settings):
     """Settings of a run that classifies clips.
 
     Args:
-        model: Shape of the classifier.
-        tokens: How clips become tokens.
+        model: Shape of the classifier, or a pretrained encoder.
+        adapt: What is trained of a pretrained encoder, besides the head; see
+            :class:`spaudio.model.adapted.Adaptation`.
+        tokens: How clips become tokens; a pretrained encoder has its own.
         augment: Augmentation of the training clips.
         skip_bad: Leave out unusable clips instead of stopping.
+        duplicates: ``"refuse"`` stops if the same audio has different labels or is in different
+            splits or folds; ``"allow"`` only warns.
         validation: The validation split of a data set that has none.
         fold: Official fold to test on; the previous fold is the validation split.
         folds: ``"all"`` trains and tests on each fold, with one report over all.
@@ -236,9 +285,11 @@ class AudioSettings(Settings):
     """
 
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    adapt: str | None = None
     tokens: TokenConfig = field(default_factory=TokenConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     skip_bad: bool = False
+    duplicates: str = "refuse"
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     fold: int | None = None
     folds: str | None = None
@@ -247,6 +298,8 @@ class AudioSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.duplicates not in DUPLICATES:
+            raise ConfigError(f"duplicates={self.duplicates!r}; expected {' or '.join(DUPLICATES)}")
         if self.folds not in (None, "all"):
             raise ConfigError(
                 f"folds={self.folds}; expected all or null (one fold is chosen by "
@@ -254,6 +307,34 @@ class AudioSettings(Settings):
             )
         if self.folds and not self.fold_by.values:
             raise ConfigError(f"folds=all: {self.recipe} has no folds (fold_by.values is empty)")
+        if isinstance(self.model, PretrainedConfig):
+            self._check_pretrained()
+        elif self.adapt is not None:
+            raise ConfigError(f"adapt={self.adapt} needs model=pretrained model.source=...")
+
+    def _check_pretrained(self) -> None:
+        """Completes and checks the settings of a pretrained encoder."""
+        assert isinstance(self.model, PretrainedConfig)
+        self.adapt = self.adapt or "probe"
+        self.adaptation  # noqa: B018  (is checked by being made)
+        if self.segments.seconds is not None:
+            raise ConfigError(
+                "model=pretrained reads clips whole; give segments.seconds=null, and cut longer "
+                "clips than the encoder takes"
+            )
+        self.tokens = TokenConfig(front_end="pretrained", hop=0.02)
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """How the pretrained encoder is adapted."""
+        assert isinstance(self.model, PretrainedConfig)
+        return Adaptation(
+            self.adapt or "probe",
+            self.model.pooling,
+            self.filter_options,
+            self.model.filter_layers,
+            self.model.lora_rank,
+        )
 
 
 @dataclass
@@ -281,6 +362,21 @@ class TextSettings(Settings):
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+def _check_numbers(settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Checks that numbers are finite in float32, and of a size that arrays can have.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not abs(value) < _LARGEST:
+            raise ConfigError(f"{prefix}{key}={value}; expected a finite number below 3.4e38")
+        elif isinstance(value, int) and abs(value) >= _MOST:
+            raise ConfigError(f"{prefix}{key}={value}; expected a whole number below 2**31")
 
 
 KINDS: dict[str, type[AudioSettings | TextSettings]] = {
@@ -363,6 +459,9 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     key = "settings"
     try:
         config = OmegaConf.structured(schema)
+        model = content.get("model")
+        if isinstance(model, dict) and "source" in model:
+            config.model = OmegaConf.structured(PretrainedConfig)
         config.filter = OmegaConf.structured(filter_schemas()[name])
         for key, value in literal.items():
             config.merge_with({key: value})

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from spaudio.errors import DataError
+from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
 
 _CHUNK = 1 << 18
@@ -104,6 +105,8 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
             f"and {_REMEDY}"
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if is_full(error):
+            raise
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{url}: cannot be downloaded ({reason}); check the network and try again, or fetch "

@@ -1,6 +1,8 @@
-"""Append-only files of JSON lines that survive a crash."""
+"""Append-only files of JSON lines that survive a crash and notice damage."""
 
 import json
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -8,6 +10,8 @@ from typing import IO, Any
 
 class JsonLines:
     """Records appended one by one; after a crash, the whole lines are read and a torn one is cut.
+
+    Each line holds a checksum. Lines from the first damaged one on are not read.
 
     Args:
         file: The file.
@@ -20,20 +24,27 @@ class JsonLines:
         self._stream: IO[bytes] | None = None
 
     def read(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yields each whole record and the offset of its end, in bytes."""
+        """Yields each whole record and the offset of its end, in bytes; warns of a damaged one."""
         end = 0
         try:
             with self.file.open("rb") as stream:
                 for number, line in enumerate(stream):
-                    record = json.loads(line)
-                    if not line.endswith(b"\n") or not isinstance(record, dict):
+                    if not line.endswith(b"\n"):
+                        return
+                    record = _decode(line)
+                    if record is None:
+                        warnings.warn(
+                            f"{self.file}, line {number + 1} is damaged; what it and later lines "
+                            "hold is made anew",
+                            stacklevel=2,
+                        )
                         return
                     if number == 0 and record != self._header:
                         return
                     end += len(line)
                     if number > 0:
                         yield record, end
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return
 
     def open(self, end: int) -> None:
@@ -51,13 +62,28 @@ class JsonLines:
         """Appends a record to the open file."""
         if self._stream is None:
             raise ValueError(f"{self.file} is not open")
-        write_all(self._stream, (json.dumps(record) + "\n").encode())
+        write_all(self._stream, _encode(record))
 
     def close(self) -> None:
         """Closes the file."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(dict(record))
+    return (json.dumps({**record, "line_crc32": zlib.crc32(text.encode())}) + "\n").encode()
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's record, or None if it is damaged."""
+    try:
+        record = json.loads(line)
+        del record["line_crc32"]
+        return record if _encode(record) == line else None
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
 
 
 def write_all(stream: IO[bytes], content: bytes | memoryview) -> None:

@@ -22,8 +22,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
+from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
+from spaudio.io.state import FileState
 
 MAX_BYTES = 50 << 30
 MAX_FILES = 1_000_000
@@ -45,15 +47,17 @@ def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = 
     """Returns the folder that ``source=`` names; an archive is unpacked into ``work``.
 
     Raises:
+        ConfigError: If ``source`` is empty.
         DataError: If ``source`` does not exist, or for the reasons of `unpack`.
     """
+    if not os.fspath(source).strip():
+        raise ConfigError("source= is empty; name an archive or a folder")
     path = Path(source).expanduser().resolve()
     if path.is_dir():
         return path
     if not path.is_file():
         raise DataError(f"source={os.fspath(source)!r}: no such file or folder; check the path")
-    status = path.stat()
-    identity = f"{path}\n{status.st_size}\n{status.st_mtime_ns}"
+    identity = f"{path}\n{FileState.of(path.stat())}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
     return unpack(path, work / f"unpacked-{key}", progress=progress)
 
@@ -103,6 +107,8 @@ def unpack(
     except DataError as error:
         raise DataError(f"{archive}: {error}") from error
     except _DAMAGE as error:
+        if is_full(error):
+            raise
         raise DataError(
             f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
             "give the folder as source="

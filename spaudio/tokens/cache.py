@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import threading
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,18 +20,28 @@ from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
+from spaudio.io.state import FileState
 
 Frames = npt.NDArray[np.float32]
 _SYNCED = 64  # clips after which data and index are written to the disk
 
 
 class _Entry(NamedTuple):
-    """Where a clip's frames are, and the state of the file that they were computed from."""
+    """Where a clip's frames are, and what they were computed from.
 
-    start: int  # in frames
+    Args:
+        start: First frame.
+        frames: Number of frames.
+        state: State of the audio file.
+        samples: Hash of the waveform.
+        crc32: Checksum of the frames.
+    """
+
+    start: int
     frames: int
-    size: int  # of the audio file, in bytes
-    mtime_ns: int
+    state: FileState
+    samples: str
+    crc32: int
 
 
 class FrameCache:
@@ -45,9 +57,15 @@ class FrameCache:
         cache.frames(clip.path), cache.length(clip.path)
         measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
 
-    An entry belongs to an absolute path, size and modification time, so only clips that were added
-    or changed are computed. The index is written after the data, so that a crash never leaves an
-    entry without its frames; the next `writing` overwrites what it does leave.
+    An entry belongs to an absolute path and the state of its file, which every change of the
+    content changes (see `FileState`). A clip that was added, or whose file has another state, is
+    decoded again; its frames are computed only if no entry has the same samples. So clips that were
+    moved or copied cost neither a second computation nor storage.
+
+    The index is written after the data, so that a crash never leaves an entry without its frames;
+    the next `writing` overwrites what it does leave. Each entry and each line of the index holds a
+    checksum. `lacks` checks the frames, so that a preparation computes damaged ones anew, with a
+    warning; `frames` checks them at each use.
     Entries are stored in the order in which threads finish; nothing depends on it. A cache can be
     pickled for processes that read it.
 
@@ -72,7 +90,7 @@ class FrameCache:
         extract: Callable[[Frames], npt.NDArray[Any]],
         restore: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     ) -> None:
-        header = {"version": 1, "settings": dict(settings), "sample_rate": sample_rate}
+        header = {"version": 2, "settings": dict(settings), "sample_rate": sample_rate}
         text = json.dumps(header, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = Path(folder).absolute() / self.key
@@ -86,6 +104,7 @@ class FrameCache:
         self._map: npt.NDArray[Any] | None = None
         self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
         self._entries: dict[str, _Entry] = {}
+        self._places: dict[str, _Entry] = {}  # the latest entry of each hash of samples
         self._kind: tuple[str, int] | None = None  # type and width of all frames
         self._count = self._whole = 0  # frames, and bytes of the index, that are whole
         self._read()
@@ -95,30 +114,52 @@ class FrameCache:
         return clips
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
-        """Whether there are no frames of the file as it is now."""
+        """Whether there are no frames of the file as it is now, or damaged ones."""
         entry = self._entries.get(os.path.abspath(file))
-        return entry is None or entry[2:] != (status.st_size, status.st_mtime_ns)
+        if entry is None or entry.state != FileState.of(status):
+            return True
+        if self._read_frames(entry) is not None:
+            return False
+        # One text for all clips, so that Python shows it once.
+        warnings.warn(
+            f"features in {self.folder} are damaged; they are computed anew", stacklevel=2
+        )
+        return True
 
     def add(self, file: Path, status: os.stat_result, waveform: Frames) -> None:
         """Computes and appends the frames of a clip; threads may call this at the same time."""
-        frames = np.ascontiguousarray(self._extract(waveform))
-        kind = (frames.dtype.str, frames.shape[1])
+        path, state = os.path.abspath(file), FileState.of(status)
+        samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
+        with self._mutex:
+            same = self._places.get(samples)
+            if same is not None and self._read_frames(same) is None:
+                same = None
+        frames = None if same else np.ascontiguousarray(self._extract(waveform))
         with self._mutex:
             if self._data is None:
                 raise ValueError("the cache is not open; add within `with cache.writing():`")
-            if self._kind not in (None, kind):
-                raise ValueError(f"frames of {kind} in a cache of {self._kind}")
-            self._kind = kind
-            entry = _Entry(self._count, len(frames), status.st_size, status.st_mtime_ns)
-            # The place is given by the index: a failed write may have left more data.
-            self._data.seek(entry.start * frames[:1].nbytes)
-            write_all(self._data, frames.data)
-            path = os.path.abspath(file)
-            self._entries[path] = entry
-            self._count += len(frames)
-            self._pending.append({"path": path, "kind": kind, **entry._asdict()})
+            if frames is not None:
+                same = self._append(frames, state, samples)
+            assert same is not None
+            entry = same._replace(state=state)
+            self._entries[path] = self._places[samples] = entry
+            self._pending.append({"path": path, "kind": self._kind, **entry._asdict()})
             if len(self._pending) >= _SYNCED:
                 self._sync()
+
+    def _append(self, frames: npt.NDArray[Any], state: FileState, samples: str) -> _Entry:
+        """Writes frames behind all others."""
+        assert self._data is not None
+        kind = (frames.dtype.str, frames.shape[1])
+        if self._kind not in (None, kind):
+            raise ValueError(f"frames of {kind} in a cache of {self._kind}")
+        self._kind = kind
+        entry = _Entry(self._count, len(frames), state, samples, zlib.crc32(frames.data))
+        # The place is given by the index: a failed write may have left more data.
+        self._data.seek(entry.start * frames[:1].nbytes)
+        write_all(self._data, frames.data)
+        self._count += len(frames)
+        return entry
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -159,14 +200,28 @@ class FrameCache:
         """Returns a clip's frames (frames, width), as ``restore`` returns them.
 
         Raises:
-            DataError: If the clip is not in the cache.
+            DataError: If the clip is not in the cache, or its frames are damaged.
         """
-        entry = self.entry(file)
-        if self._map is None:
+        frames = self._read_frames(self.entry(file))
+        if frames is None:
+            raise DataError(
+                f"the features of {file} in {self.folder} are damaged; run the same command again, "
+                "which computes them anew"
+            )
+        return self._restore(frames)
+
+    def _read_frames(self, entry: _Entry) -> npt.NDArray[Any] | None:
+        """Returns the stored frames of an entry, or None if they do not match its checksum."""
+        stop = entry.start + entry.frames
+        if self._map is None or len(self._map) < stop:
             assert self._kind is not None  # there is an entry
             path, (dtype, width) = self.folder / "frames.bin", self._kind
-            self._map = np.memmap(path, np.dtype(dtype), "r", shape=(self._count, width))
-        return self._restore(self._map[entry.start : entry.start + entry.frames])
+            try:
+                self._map = np.memmap(path, np.dtype(dtype), "r", shape=(self._count, width))
+            except (OSError, ValueError):  # it was removed or cut after the index was read
+                return None
+        frames = self._map[entry.start : stop]
+        return frames if zlib.crc32(frames.data) == entry.crc32 else None
 
     def length(self, file: str | Path) -> int:
         """Returns the number of frames of a clip; raises as `frames` does."""
@@ -183,7 +238,7 @@ class FrameCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what only writing needs; a memory map is opened again where it is read."""
-        return vars(self) | {"_extract": None, "_mutex": None, "_map": None}
+        return vars(self) | {"_extract": None, "_mutex": None, "_map": None, "_places": {}}
 
     def _sync(self) -> None:
         """Writes the index of what is on the disk, so that it holds even after a power failure."""
@@ -195,17 +250,19 @@ class FrameCache:
 
     def _read(self) -> None:
         """Reads the index, up to the first entry whose line or frames are not whole."""
-        self._entries, self._kind, self._count, self._whole = {}, None, 0, 0
+        self._entries, self._places, self._kind, self._map = {}, {}, None, None
+        self._count = self._whole = 0
         data = self.folder / "frames.bin"
         size = data.stat().st_size if data.is_file() else 0
         for record, end in self._index.read():
             path, (dtype, width) = record.pop("path"), record.pop("kind")
-            entry = _Entry(**record)
+            entry = _Entry(**record | {"state": FileState(*record["state"])})
             stop = entry.start + entry.frames
-            if entry.start != self._count or stop * np.dtype(dtype).itemsize * width > size:
+            if entry.start > self._count or stop * np.dtype(dtype).itemsize * width > size:
                 return
-            self._entries[path] = entry
-            self._kind, self._count, self._whole = (dtype, width), stop, end
+            self._entries[path] = self._places[entry.samples] = entry
+            self._count = max(self._count, stop)
+            self._kind, self._whole = (dtype, width), end
 
 
 @contextmanager

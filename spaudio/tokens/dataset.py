@@ -18,6 +18,7 @@ from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.front_end import FrontEnd, stack_frames
 
 Frames = npt.NDArray[np.float32]
+Items = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
@@ -152,6 +153,10 @@ class TokenDataset(Dataset[Example]):
         most = self._most or math.inf
         return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
+    def clip(self, item: int) -> Clip:
+        """Returns the clip of an item."""
+        return self.clips[self._items[item][0]]
+
     def frames(self, item: int) -> Frames:
         """Returns the cached frames (frames, width) of an item."""
         index, start, stop = self._items[item]
@@ -203,11 +208,16 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     Shuffled clips are split into pools of many batches. Each pool is sorted by length and split
     into batches, and all batches are shuffled. The order depends on seed and epoch only.
 
+    A clip so long that a full batch of its length would exceed ``max_tokens`` is not shuffled with
+    the others. Such clips form smaller batches by their length, the same ones in each epoch, so
+    that every epoch has the same number of batches.
+
     Args:
         lengths: Tokens of each clip.
         batch_size: Clips per batch.
         shuffle: False, for evaluation, gives all clips in order of length.
         seed: The run's seed.
+        max_tokens: Most tokens per batch, with padding. A clip above it is a batch of its own.
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
@@ -216,39 +226,60 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     drop_last = False
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, shuffle: bool, seed: int = 0
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        max_tokens: float = math.inf,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        is_long = self.lengths * batch_size > max_tokens
+        self._short = np.flatnonzero(~is_long)
+        self._long = list(self._long_batches(np.flatnonzero(is_long), max_tokens))
+
+    def _long_batches(self, items: Items, max_tokens: float) -> Iterator[Items]:
+        """Yields batches of long clips, from the shortest to the longest."""
+        items = items[np.argsort(self.lengths[items], kind="stable")]
+        batch: list[int] = []
+        for item in items:
+            if batch and (len(batch) + 1) * self.lengths[item] > max_tokens:
+                yield np.array(batch)
+                batch = []
+            batch.append(item)
+        if batch:
+            yield np.array(batch)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
+        return math.ceil(len(self._short) / self.batch_size) + len(self._long)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, which decides order and augmentation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        short = self._short
         if not self.shuffle:
-            order = np.argsort(self.lengths, kind="stable")
-            batches = [order[i : i + self.batch_size] for i in self._starts()]
+            order = short[np.argsort(self.lengths[short], kind="stable")]
+            batches = [*self._cut(order, self.batch_size), *self._long]
         else:
             rng = np.random.default_rng([self.seed, self.epoch])
-            order = rng.permutation(len(self.lengths))
-            pool = self.POOL * self.batch_size
-            order = np.concatenate(
-                [
-                    part[np.argsort(self.lengths[part], kind="stable")]
-                    for part in (order[i : i + pool] for i in range(0, len(order), pool))
-                ]
-            )
-            batches = [order[i : i + self.batch_size] for i in self._starts()]
+            order = short[rng.permutation(len(short))]
+            pools = [
+                part[np.argsort(self.lengths[part], kind="stable")]
+                for part in self._cut(order, self.POOL * self.batch_size)
+            ]
+            order = np.concatenate(pools) if pools else order
+            batches = [*self._cut(order, self.batch_size), *self._long]
             batches = [batches[i] for i in rng.permutation(len(batches))]
         for batch in batches:
             yield [(self.epoch, int(i)) for i in batch]
 
-    def _starts(self) -> range:
-        return range(0, len(self.lengths), self.batch_size)
+    @staticmethod
+    def _cut(items: Items, size: int) -> list[Items]:
+        return [items[i : i + size] for i in range(0, len(items), size)]

@@ -12,6 +12,8 @@ class TrainerConfig:
     Args:
         epochs: Passes over the training split.
         batch_size: Clips per optimizer step, over all processes.
+        max_tokens: Most tokens per batch of clips, with padding and before augmentation. Clips so
+            long that a batch of them would exceed it are batched separately, fewer at a time.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
             after another, which gives the same step in less memory.
         precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 where the machine computes
@@ -29,6 +31,7 @@ class TrainerConfig:
 
     epochs: int = 20
     batch_size: int = 32
+    max_tokens: int = 65_536
     accumulate: int = 1
     precision: str = "no"
     clip_norm: float = 1.0
@@ -38,9 +41,16 @@ class TrainerConfig:
     min_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "clip_norm"):
+        for name in ("epochs", "batch_size", "max_tokens", "accumulate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"trainer.{name} must be positive; got {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"trainer.accumulate must be at most trainer.batch_size={self.batch_size}; got "
+                f"{self.accumulate}"
+            )
+        if self.workers > 256:
+            raise ConfigError(f"trainer.workers must be at most 256; got {self.workers}")
         if self.precision not in ("auto", "no", "bf16"):
             raise ConfigError(f"trainer.precision must be auto, no or bf16; got {self.precision!r}")
         if not 0 <= self.label_smoothing < 1:

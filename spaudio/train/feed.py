@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader
 
+from spaudio.errors import ConfigError
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
 from spaudio.train.config import TrainerConfig
 
@@ -34,8 +35,24 @@ class Feed(NamedTuple):
 
 
 def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int) -> Feed:
-    """Builds a loader of padded batches of clips."""
-    sampler = BucketSampler(dataset.lengths(), config.batch_size, shuffle=shuffle, seed=seed)
+    """Builds a loader of padded batches of clips.
+
+    Raises:
+        ConfigError: If a clip alone has more than ``max_tokens`` tokens.
+    """
+    lengths = dataset.lengths()
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] > config.max_tokens:
+        clip = dataset.clip(longest)
+        raise ConfigError(
+            f"{clip.path} is too long to train on in one piece: {clip.seconds:g} s are "
+            f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Cut clips "
+            "with segments.seconds=..., take longer tokens (tokens.stack, tokens.hop), or raise "
+            "trainer.max_tokens if memory allows"
+        )
+    sampler = BucketSampler(
+        lengths, config.batch_size, shuffle=shuffle, seed=seed, max_tokens=config.max_tokens
+    )
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=sampler,

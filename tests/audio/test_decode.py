@@ -1,3 +1,4 @@
+import re
 import struct
 import subprocess
 import sys
@@ -12,6 +13,19 @@ from numpy.typing import NDArray
 from spaudio.audio import decode, load_audio, probe, stream_audio
 from spaudio.errors import AudioError, ConfigError
 from tests.fixtures.tiny_audio import make_bad_clips
+
+
+def test_foreign_formats_say_how_to_convert(tmp_path: Path) -> None:
+    for suffix in ("m4a", "AAC", "mp4", "wma", "webm", "amr"):
+        file = tmp_path / f"my clip.{suffix}"
+        file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+        command = f"ffmpeg -i '{file}' '{file.with_suffix('.flac')}'"
+        with pytest.raises(AudioError, match=re.escape(command)):
+            decode(file)
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"no audio")
+    with pytest.raises(AudioError, match=r"not audio that can be decoded \([^;]*\)$"):
+        decode(file)
 
 
 def sine(frequency: float, rate: int, seconds: float = 1.0) -> NDArray[np.float64]:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import shutil
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
+import spaudio.io.journal
 from spaudio.audio import Prepared, SourceClip, SourceClips, prepare, read_manifest
 from spaudio.audio.scan import scan_clips
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.io.lock import locked
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_bad_clips, make_class_folders, tone
 
@@ -189,8 +191,9 @@ def test_bad_clips_stop_it_and_skip_bad_leaves_them_out(source: Path, decoded: l
     with pytest.raises(DataError, match="cannot be used"):
         run(source)
     assert not list(data.rglob("prepared.json"))
+    random = np.random.default_rng(9)
     for path in lines:  # a repaired clip is checked again
-        soundfile.write(source / path, tone(0, np.random.default_rng(9)), RATE, format="WAV")
+        soundfile.write(source / path, tone(0, random), RATE, format="WAV")
     assert len(run(source).clips) == 100
     assert not listed.exists()
 
@@ -215,6 +218,75 @@ def test_what_cannot_be_used_is_named(source: Path, tmp_path: Path) -> None:
     (tmp_path / "void" / "g1.wav").touch()
     with pytest.raises(DataError, match="every clip is bad"):
         run(tmp_path / "void", skip_bad=True, options={"source": "void"})
+
+
+def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
+    def copy(old: str, new: str) -> None:
+        (source / new).parent.mkdir(exist_ok=True)
+        data, rate = soundfile.read(source / old, dtype="int16")
+        soundfile.write(source / new, data, rate, format="FLAC")  # other bytes, the same samples
+
+    copy("hum/g1_0.flac", "hum/g1_copy.flac")
+    prepared = run(source)
+    assert prepared.copies == (("hum/g1_0.flac", "hum/g1_copy.flac"),)
+    [said] = prepared.warnings
+    assert "more than once (1 recording): hum/g1_0.flac = hum/g1_copy.flac" in said
+    marker = json.loads(prepared.manifest.with_name("prepared.json").read_text())
+    assert (marker["copies"], marker["warnings"]) == ([[*prepared.copies[0]]], [said])
+    copy("hum/g1_0.flac", "hiss/g1_copy.flac")
+    copy("hiss/g3_0.WAV", "hiss/g0_copy.flac")  # group 0 is for test
+    with pytest.raises(DataError) as refused:
+        run(source)
+    for words in ("under different labels (1 recording): hiss/g1_copy.flac = hum/g1_0.flac",
+                  "in different splits or folds (1 recording): hiss/g0_copy.flac = hiss/g3_0.WAV",
+                  "duplicates=allow"):  # fmt: skip
+        assert words in str(refused.value)
+    assert not prepared.manifest.with_name("prepared.json").exists()
+    allowed = run(source, duplicates="allow")
+    assert len(allowed.warnings) == 2
+    with pytest.raises(ConfigError, match="expected refuse or allow"):
+        run(source, duplicates="perhaps")
+
+
+def test_a_class_that_has_lost_all_clips_of_a_split_is_named(source: Path) -> None:
+    for path in (source / "hum").rglob("g0_*"):  # group 0 is for test
+        path.write_bytes(b"")
+    prepared = run(source, skip_bad=True)
+    assert prepared.warnings == (
+        "class 'hum' has no clip in the test split: all 4 are bad and left out",
+    )
+
+
+def test_a_damaged_marker_or_journal_is_made_anew(source: Path) -> None:
+    prepared = run(source)
+    folder = prepared.manifest.parent
+    for name, damage in (("prepared.json", b"[" * 100_000), ("prepared.json", b"[]"),
+                         ("journal.jsonl", b"\xff\0{\n"), ("journal.jsonl", b"[]\n")):  # fmt: skip
+        (folder / name).write_bytes(damage)
+        with pytest.warns(UserWarning, match=f"{name}.* is damaged"):
+            assert run(source).hash == prepared.hash
+    assert json.loads((folder / "prepared.json").read_text())["counts"]
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    source: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = spaudio.io.journal.write_all
+
+    def full(stream: Any, content: Any) -> None:
+        if len(decoded) > 20:
+            stream.write(content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(stream, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spaudio.io.journal, "write_all", full)
+        with pytest.raises(DataError, match=r"disk of data=.* is full; .*the same command goes on"):
+            run(source)
+    decoded.clear()
+    resumed = run(source)
+    assert 40 <= len(decoded) < 60  # decoding is ahead of the journal
+    assert resumed.hash == run(source, folder=source.parent / "other").hash
 
 
 def test_a_changed_manifest_is_not_overwritten(source: Path) -> None:

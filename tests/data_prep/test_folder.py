@@ -127,3 +127,29 @@ def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> N
     add(source / "loose.wav")
     with pytest.raises(DataError, match=r"loose\.wav: is outside the class folders"):
         listed(source)
+
+
+def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Path) -> None:
+    assert not listed(source).warnings
+    (source / "scores").mkdir()
+    for name in ("a.mid", "b.mid", "notes.txt"):
+        (source / "scores" / name).write_text("not audio\n")
+    (source / "void").mkdir()
+    assert listed(source).warnings == [
+        "no clip was taken from the folder scores: it holds no audio (2 .mid, 1 .txt)",
+        "no clip was taken from the folder void: it holds no audio (it is empty)",
+    ]
+    os.symlink(source / "hum", source / "aaa")  # which comes first
+    with pytest.raises(DataError, match="class folders aaa and hum are one folder, by a link"):
+        listed(source)
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_source_is_not_the_current_folder(
+    source: Path, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source)
+    with pytest.raises(ConfigError, match="source= is"):
+        prepare(tmp_path / "work", source=given)
+    with pytest.raises(ConfigError, match="source= is empty"):
+        run_script(prepare, tmp_path, source=given)

@@ -41,7 +41,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     made, refused = race(tmp_path, "same")
     assert len(made) == 1
     assert len(refused) == 7
-    assert all("take another name" in message for message in refused)
+    assert all("choose another name" in message for message in refused)
     made, refused = race(tmp_path, None)  # without a name each gets its own
     assert len(set(made)) == 8
     assert not refused

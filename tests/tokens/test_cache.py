@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,79 @@ def test_another_process_adds_to_the_same_cache(tmp_path: Path) -> None:
     first.fill(files)
     assert len((first.folder / "index.jsonl").read_text().splitlines()) == 1 + len(files)
     np.testing.assert_array_equal(first.frames(files[5]), expected(files[5]))
+
+
+def swap(first: Path, second: Path) -> None:
+    """Exchanges two files; each name keeps its size and time."""
+    time = first.stat().st_mtime_ns
+    other = first.with_name("other")
+    first.rename(other)
+    second.rename(first)
+    other.rename(second)
+    for file in (first, second):
+        os.utime(file, ns=(time, time))
+
+
+def test_other_content_of_the_same_size_and_time_is_found(tmp_path: Path) -> None:
+    files = write_clips(tmp_path, 3)
+    for file, frequency in zip(files, (0.3, 0.5, 0.7), strict=True):
+        soundfile.write(file, 0.5 * np.sin(frequency * np.arange(900)), 8000)
+        os.utime(file, ns=(10**18, 10**18))
+    prepared(tmp_path, open_cache(tmp_path / "f"))
+    swap(files[0], files[1])  # by names
+    content = files[0].read_bytes()
+    files[2].write_bytes(content)  # and in place
+    os.utime(files[2], ns=(10**18, 10**18))
+    again = open_cache(tmp_path / "f")
+    prepared(tmp_path, again)
+    for file in files:
+        np.testing.assert_array_equal(again.frames(file), expected(file))
+
+
+def test_the_same_samples_are_computed_and_kept_once(tmp_path: Path) -> None:
+    files = write_clips(tmp_path, 2)
+    cache = open_cache(tmp_path / "f")
+    cache.fill(files)
+    size = (cache.folder / "frames.bin").stat().st_size
+    moved = [file.rename(file.with_stem(f"new{file.stem}")) for file in files]
+    reopened = FrameCache(tmp_path / "f", {"width": 8}, RATE, lambda _: 1 / 0, restore)
+    reopened.fill(moved)
+    for file in moved:
+        np.testing.assert_array_equal(reopened.frames(file), expected(file))
+    assert (cache.folder / "frames.bin").stat().st_size == size
+
+
+@pytest.mark.parametrize("name", ["frames.bin", "index.jsonl"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "garbage", "removed", "json"])
+def test_a_damaged_cache_is_made_anew_with_a_warning(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    files = write_clips(tmp_path)
+    cache = open_cache(tmp_path / "f")
+    cache.fill(files)
+    file = cache.folder / name
+    content = file.read_bytes()
+    half = len(content) // 2
+    changed = {
+        "bit": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+        "cut": content[:half],
+        "garbage": os.urandom(len(content)),
+        "removed": b"",
+        "json": b'{"path": 1}\n[]\n' + content,
+    }[damage]
+    file.write_bytes(changed)
+    if name == "frames.bin" and damage == "bit":
+        with pytest.raises(DataError, match="are damaged; run the same command again"):
+            [cache.frames(file) for file in files]
+    quiet = damage in ("cut", "removed")  # as after a crash
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        again = open_cache(tmp_path / "f")
+        again.fill(files)
+    assert quiet or any("damaged" in str(one.message) for one in said)
+    for reader in (again, open_cache(tmp_path / "f")):
+        for clip in files:
+            np.testing.assert_array_equal(reader.frames(clip), expected(clip))
 
 
 def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:

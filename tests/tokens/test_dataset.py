@@ -13,6 +13,8 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.normalise import LevelNormaliser
+from spaudio.train.config import TrainerConfig
+from spaudio.train.feed import make_feed
 
 CONFIG = TokenConfig(8000, "waveform", stack=2)
 CLIPS = [
@@ -107,3 +109,35 @@ def test_a_dataset_of_segments_tells_the_clip_of_each() -> None:
 def test_a_multi_label_clip_has_a_one_for_each_of_its_classes() -> None:
     data = dataset([replace(CLIPS[0], label=LABEL_SEPARATOR.join("ca"))], multi_label=True)
     assert collate([data[0, 0]]).labels.tolist() == [[1, 0, 1]]
+
+
+def test_long_clips_are_batched_within_a_number_of_tokens() -> None:
+    lengths = [*np.random.default_rng(0).integers(10, 100, size=203).tolist(), 900, 7500, 400, 450]
+    bounded, free = (
+        BucketSampler(lengths, 16, shuffle=True, seed=1, max_tokens=most) for most in (8000, 10**9)
+    )
+    for epoch in range(3):
+        for sampler in (bounded, free):
+            sampler.set_epoch(epoch)
+            batches = [[i for _, i in batch] for batch in sampler]
+            assert len(batches) == len(sampler)
+            assert sorted(i for batch in batches for i in batch) == list(range(207))
+            if sampler is bounded:
+                assert max(max(lengths[i] for i in b) * len(b) for b in batches) <= 8000
+                assert [204] in batches
+    short = lengths[:203]  # which never reach the bound: nothing changes
+    assert list(BucketSampler(short, 16, shuffle=True, seed=1, max_tokens=1600)) == list(
+        BucketSampler(short, 16, shuffle=True, seed=1)
+    )
+    ordered = list(BucketSampler(lengths, 16, shuffle=False, max_tokens=8000))
+    assert [i for batch in ordered for _, i in batch] == np.argsort(lengths, kind="stable").tolist()
+
+
+def test_a_clip_longer_than_a_batch_is_named() -> None:
+    trainer = TrainerConfig(max_tokens=25, workers=0)
+    with pytest.raises(
+        ConfigError, match=r"^2 is too long .* 0\.51 s are 26 tokens.*segments\.sec"
+    ):
+        make_feed(dataset(), trainer, shuffle=True, seed=0)
+    feed = make_feed(dataset(segments=SegmentConfig(0.1)), trainer, shuffle=True, seed=0)
+    assert max(batch.tokens.shape[0] * batch.tokens.shape[1] for batch in feed.loader) <= 25

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.experiment.data import AudioData
-from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks.task import Task
+from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.stem import ConvStem
 from spaudio.report.classification_report import write_report
@@ -80,20 +82,36 @@ class ClassificationTask(Task):
         unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
         longest = max(data.frames.length(clip.path) for clip in data.clips)
         return [
+            *data.warnings,
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
             *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
             *_long_kernels(model, math.ceil(longest / tokens.stack)),
         ]
 
+    @override
+    def check_resumed(self, run: Path) -> None:
+        refuse_changed_data(run, self._inputs(), self.data.manifest)
+
     def begin(self, run: Path) -> None:
         """Measures the classical floor, and saves class names and normalisation."""
         data = self.data
-        self.floor = measure_floor(
-            data.clips, data.classes, data.root, data.floor, multi_label=data.multi_label
-        )
-        normaliser = data.front_end.normaliser
+        with named_full_disk(Path(self.settings.data), "data"):
+            self.floor = measure_floor(
+                data.clips, data.classes, data.root, data.floor, multi_label=data.multi_label
+            )
+        self._inputs().save(run)
+
+    def _inputs(self) -> Inputs:
+        data, normaliser = self.data, self.data.front_end.normaliser
         assert normaliser is not None  # fitted by load_data
-        Inputs(data.classes, normaliser, data.longest_seconds, data.multi_label).save(run)
+        return Inputs(
+            data.classes,
+            normaliser,
+            data.longest_seconds,
+            data.multi_label,
+            data.manifest_hash,
+            data.samples_hash,
+        )
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``report.json`` says about a run on audio."""

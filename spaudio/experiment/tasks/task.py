@@ -1,14 +1,34 @@
 """The interface of a task: data, model, objective and report."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import nn
 
+from spaudio.errors import ConfigError
 from spaudio.train.feed import Feed
+from spaudio.train.loop import FitResult, fit
 from spaudio.train.objective import Objective
+
+
+@contextmanager
+def named_sizes() -> Iterator[None]:
+    """Turns a failure to build a model into an error that names the settings of its sizes.
+
+    Raises:
+        ConfigError: If memory is missing, or a size is none that a tensor can have.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"the model cannot be built ({said}); give smaller sizes of model, filter or tokens"
+        ) from error
 
 
 class Task(ABC):
@@ -38,8 +58,29 @@ class Task(ABC):
         """Returns messages to show before training."""
         return []
 
+    def check_resumed(self, run: Path) -> None:  # noqa: B027  (a text has its own checksum)
+        """Refuses to continue a run whose data have changed."""
+
     def begin(self, run: Path) -> None:  # noqa: B027  (text needs nothing)
         """Saves what the run needs besides its settings; one process calls it before training."""
+
+    def fit(
+        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
+    ) -> FitResult:
+        """Trains a model; arguments and errors are those of :func:`spaudio.train.loop.fit`."""
+        return fit(
+            model,
+            self.train,
+            self.valid,
+            objective=self.objective,
+            trainer=self.settings.trainer,
+            optim=self.settings.optim,
+            seed=self.settings.seed,
+            run=run,
+            config=config,
+            accelerator=accelerator,
+            resume=resume,
+        )
 
     @abstractmethod
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:

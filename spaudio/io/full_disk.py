@@ -1,0 +1,37 @@
+"""A full disk, as a one-line error that says how to go on."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spaudio.errors import DataError
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+@contextmanager
+def named_full_disk(folder: Path, setting: str) -> Iterator[None]:
+    """Turns an error about a full disk into one that names the setting of the folder.
+
+    Args:
+        folder: Where data are written.
+        setting: Name of the setting that chooses it.
+
+    Raises:
+        DataError: If the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise DataError(
+            f"the disk of {setting}={folder} is full; free space there, or name a folder on "
+            f"another disk by {setting}=FOLDER. What is done is kept: the same command goes on"
+        ) from error

@@ -1,0 +1,109 @@
+"""A run is tied to the data that it began with."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from spaudio.cli import main
+from spaudio.errors import CheckpointError
+from spaudio.experiment.load import load_best
+from spaudio.experiment.predict import Predictor
+from tests.conftest import Done, RunRecipe
+from tests.fixtures.tiny_audio import make_class_folders
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, run_recipe: RunRecipe, blank_figures: None) -> Path:
+    """A run without its report, as if it had been stopped in its last epoch."""
+    make_class_folders(tmp_path / "sounds", groups=3, clips=2)
+    arguments = ["preset=debug", "trainer.epochs=1", "run_id=a", "source=sounds"]
+    done = run_recipe("folder", *arguments)
+    assert done.code == 0, done.err
+    run = Path("runs/folder/a")
+    (run / "report.json").unlink()
+    return run
+
+
+def rename_class(sounds: Path) -> list[str]:
+    (sounds / "hum").rename(sounds / "buzz")
+    return ["classes that are gone: hum", "new classes: buzz", "new clips: buzz/deeper/g0_1."]
+
+
+def add_clip(sounds: Path) -> list[str]:
+    wave, rate = soundfile.read(sounds / "hum" / "g0_0.wav")
+    soundfile.write(sounds / "hum" / "zzz.wav", wave[::-1], rate)
+    return ["new clips: hum/zzz.wav"]
+
+
+def remove_clip(sounds: Path) -> list[str]:
+    (sounds / "hum" / "g0_0.wav").unlink()
+    return ["clips that are gone: hum/g0_0.wav"]
+
+
+def replace_samples(sounds: Path) -> list[str]:
+    file = sounds / "hum" / "g0_0.wav"
+    status = file.stat()
+    wave, rate = soundfile.read(file)
+    soundfile.write(file, wave[::-1], rate)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return ["other samples in files of the same names"]
+
+
+@pytest.mark.parametrize("change", [rename_class, add_clip, remove_clip, replace_samples])
+def test_a_run_is_not_resumed_on_other_data(
+    tmp_path: Path, stopped: Path, run_recipe: RunRecipe, change: Callable[[Path], list[str]]
+) -> None:
+    sounds = tmp_path / "sounds"
+    shutil.copytree(sounds, tmp_path / "before")
+    classes = Predictor(stopped).inputs.classes
+    words = change(sounds)
+    refused: Done = run_recipe("folder", f"resume={stopped}")
+    assert refused.code == 1
+    [error] = [line for line in refused.err.splitlines() if line.startswith("error: ")]
+    for word in (*words, "have changed since it began", "start a new run"):
+        assert word in error
+    assert Predictor(stopped).inputs.classes == classes == ("hiss", "hum", "sweep")
+    shutil.rmtree(sounds)
+    (tmp_path / "before").rename(sounds)  # restored, it goes on
+    done = run_recipe("folder", f"resume={stopped}")
+    assert done.code == 0, done.err
+    assert json.loads((stopped / "report.json").read_text())["epochs"] == 1
+
+
+def test_an_unfinished_run_says_so(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    go_on = f"python recipes/folder/run.py resume={stopped}"
+    main(["predict", str(stopped), "sounds/hum/g0_0.wav"])
+    said = capsys.readouterr()
+    assert "g0_0.wav" in said.out
+    assert f"{stopped} is not finished; its best model so far is used" in said.err
+    assert go_on in said.err
+    load_best(stopped)
+    assert go_on in capsys.readouterr().err
+    shutil.rmtree(stopped / "checkpoints")
+    for command in (["predict", str(stopped), "sounds"], ["filters", str(stopped)],
+                    ["export", str(stopped), "--format", "pt2"]):  # fmt: skip
+        with pytest.raises(SystemExit, match=rf"not finished and holds no trained model.*{go_on}"):
+            main(command)
+    with pytest.raises(CheckpointError, match="not finished"):
+        load_best(stopped)
+
+
+def test_the_same_audio_is_told_of_or_refused(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    sounds = make_class_folders(tmp_path / "sounds", groups=3, clips=2)
+    shutil.copy(sounds / "hum" / "g0_0.wav", sounds / "hiss" / "copy.wav")
+    arguments = ("folder", "preset=debug", "trainer.epochs=1", "source=sounds", "run_id=a")
+    refused = run_recipe(*arguments)
+    assert refused.code == 1
+    assert "under different labels (1 recording): hiss/copy.wav = hum/g0_0.wav" in refused.err
+    assert not (tmp_path / "runs").exists()
+    allowed = run_recipe(*arguments, "duplicates=allow")
+    assert allowed.code == 0, allowed.err
+    assert "under different labels (1 recording): hiss/copy.wav = hum/g0_0.wav" in allowed.err
