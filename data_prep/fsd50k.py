@@ -5,18 +5,17 @@ each clip has its own licence (CC0, CC BY, CC BY-NC or CC Sampling+).
 
     python data_prep/fsd50k.py [source=FOLDER]
 
-The audio comes as split zips (``x.z01``, ..., ``x.zip``), which Python's `zipfile` cannot read. The
-pieces, one after the other, hold every member as it is; only the directory at the end counts its
-offsets from the start of each piece. `SplitZip` reads the pieces in place, followed by a directory
-with offsets from the start of all (zip64, APPNOTE 4.5.3).
+The audio comes as split zips (``x.z01``, ..., ``x.zip``), which Python's `zipfile` cannot read by
+itself: the directory counts each offset from the start of a piece. `SplitZip` corrects them.
 """
 
 import io
 import struct
+import zipfile
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import IO
 
 from typing_extensions import override
 
@@ -44,12 +43,6 @@ FILES = {
 }
 SPLITS = {"train": "train", "val": "valid"}
 
-_END = struct.Struct("<4s4H2LH")  # signature, disk, its own disk, entries here, all, size, offset
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR = struct.Struct("<4sLQL")
-_MOST = 0xFFFF_FFFF
-
 
 def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     """Lists the clips, split as published; each clip is its own group.
@@ -67,7 +60,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
             name,
             {f"{HOST}/FSD50K.{name}.{end}": md5 for end, md5 in files.items()},
             folder=f"FSD50K.{name}",
-            open_zip=open_split_zip,
+            open_zip=SplitZip,
         )
         for name, files in FILES.items()
     ]
@@ -89,34 +82,52 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     return SourceClips(link_parts(folders, work), clips, labels, multi_label=True)
 
 
-def open_split_zip(archive: Path) -> IO[bytes]:
-    """Opens a zip, joined with its ``.z01``, ``.z02``, ... if they are in the same folder.
-
-    Raises:
-        DataError: If the directory is damaged or a piece is missing.
-    """
-    found: list[Path] = []
-    while (piece := archive.with_suffix(f".z{len(found) + 1:02d}")).is_file():
-        found.append(piece)
-    return io.BufferedReader(SplitZip([*found, archive])) if found else archive.open("rb")
-
-
-class SplitZip(io.RawIOBase):
-    """A read-only file that joins the pieces of a split zip, with one directory for all of them.
+class SplitZip(zipfile.ZipFile):
+    """A zip that may be split into pieces (``.z01``, ``.z02``, ...) in the same folder.
 
     Args:
-        paths: The pieces in order, the one with the directory last.
+        archive: The last piece, ``.zip``.
+
+    Raises:
+        DataError: If a piece is missing or the directory is damaged.
     """
 
+    def __init__(self, archive: Path) -> None:
+        paths = [archive]
+        while (piece := archive.with_suffix(f".z{len(paths):02d}")).is_file():
+            paths.insert(-1, piece)
+        self._pieces = _Joined(paths)
+        with archive.open("rb") as file:
+            # The end record, of 22 bytes, is followed by a comment of at most 64 KiB.
+            file.seek(max(0, archive.stat().st_size - 22 - (1 << 16)))
+            tail = file.read()
+        last, first = struct.unpack_from("<2H", tail, tail.rfind(b"PK\5\6") + 4)
+        if last + 1 != len(paths) or first != last:
+            raise DataError(
+                f"{last + 1} pieces make up this zip, {len(paths)} are here; fetch the others, or "
+                "unpack it yourself and give the folder as source="
+            )
+        super().__init__(io.BufferedReader(self._pieces))
+        for member in self.infolist():
+            if member.volume > last:
+                raise DataError("its directory cannot be read; unpack the zip yourself")
+            # zipfile has counted every offset from the start of the last piece.
+            member.header_offset += self._pieces.starts[member.volume] - self._pieces.starts[last]
+            if hasattr(member, "_end_offset"):  # derived from the offsets before
+                member._end_offset = None
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self._pieces.close()
+
+
+class _Joined(io.RawIOBase):
+    """Files, read as if they were one."""
+
     def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__()
-        starts = [0, *accumulate(path.stat().st_size for path in paths)]
-        start, directory = _directory(paths, starts)
-        self._streams: list[IO[bytes]] = [path.open("rb") for path in paths]
-        self._streams.append(io.BytesIO(directory))
-        # The last piece ends where its own directory began.
-        self._ends = [*starts[1:-1], start, start + len(directory)]
-        self._starts = [*starts[:-1], start]
+        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+        self._files = [path.open("rb") for path in paths]
         self._position = 0
 
     @override
@@ -129,71 +140,25 @@ class SplitZip(io.RawIOBase):
 
     @override
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.starts[-1]}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     @override
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        for stream, start, end in zip(self._streams, self._starts, self._ends, strict=True):
-            if start <= self._position < end:
-                stream.seek(self._position - start)
-                data = stream.read(min(len(buffer), end - self._position))
-                buffer[: len(data)] = data
-                self._position += len(data)
-                return len(data)
-        return 0
+        place = bisect_right(self.starts, self._position) - 1
+        if place == len(self._files):
+            return 0
+        self._files[place].seek(self._position - self.starts[place])
+        count = self._files[place].readinto(buffer)
+        self._position += count
+        return count
 
     @override
     def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
+        for file in self._files:
+            file.close()
         super().close()
-
-
-def _directory(paths: Sequence[Path], starts: Sequence[int]) -> tuple[int, bytes]:
-    """Returns where the directory starts, counted over all pieces, and its replacement."""
-    with paths[-1].open("rb") as file:
-        # The end record is followed by a comment of at most 64 KiB.
-        file.seek(max(0, starts[-1] - starts[-2] - (1 << 16) - _END.size))
-        tail = file.read()
-        place = tail.rfind(b"PK\5\6")
-        if place < 0 or place + _END.size > len(tail):
-            raise DataError("no zip directory at its end; fetch it again")
-        _, disk, first, _, entries, size, offset, _ = _END.unpack_from(tail, place)
-        if disk + 1 != len(paths) or first != disk or _MOST in (size, offset):
-            raise DataError(
-                f"{disk + 1} pieces make up this zip, {len(paths)} are here; fetch the others, or "
-                "unpack it yourself and give the folder as source="
-            )
-        file.seek(offset)
-        old = file.read(size)
-    begin = starts[-2] + offset
-    new = b"".join(_moved(old, starts))
-    end64 = _END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(new), begin)
-    locator = _LOCATOR.pack(b"PK\6\7", 0, begin + len(new), 1)
-    end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _MOST, _MOST, 0)
-    return begin, new + end64 + locator + end
-
-
-def _moved(directory: bytes, starts: Sequence[int]) -> list[bytes]:
-    """Returns a directory's entries with offsets over all pieces, as zip64 fields."""
-    entries, place = [], 0
-    while place < len(directory):
-        fields = list(_ENTRY.unpack_from(directory, place))
-        name, extra, comment = fields[10:13]
-        end = place + _ENTRY.size + name + extra + comment
-        disk, offset = fields[13], fields[16]
-        if fields[0] != b"PK\1\2" or end > len(directory) or disk >= len(starts) - 1 or (
-            _MOST in (*fields[8:10], offset)
-        ):  # fmt: skip
-            raise DataError("its directory cannot be read; unpack the zip yourself")
-        wide = struct.pack("<HHQ", 1, 8, starts[disk] + offset)
-        fields[11], fields[13], fields[16] = extra + len(wide), 0, _MOST
-        body = directory[place + _ENTRY.size : end]
-        entries.append(_ENTRY.pack(*fields) + body[:name] + wide + body[name:])
-        place = end
-    return entries
 
 
 if __name__ == "__main__":

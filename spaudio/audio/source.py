@@ -5,10 +5,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
@@ -102,7 +102,7 @@ class Part:
     files: Mapping[str, str | None]
     folder: str = ""
     marker: str = ""
-    open_zip: Callable[[Path], IO[bytes]] | None = None
+    open_zip: Callable[[Path], zipfile.ZipFile] = zipfile.ZipFile
 
     @property
     def archives(self) -> list[str]:

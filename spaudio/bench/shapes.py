@@ -35,26 +35,20 @@ class Shape:
     def inputs(self, device: str = "cpu") -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """Returns x, kernels and gains, which require gradients, and the gradient of the result."""
         generator = torch.Generator().manual_seed(0)
-        size = (self.batch, self.tokens, self.dim)
-        filters = sum(m for m, _ in self.bank)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(device)
 
+        size = (self.batch, self.tokens, self.dim)
         x, grad = normal(*size), normal(*size)
-        kernels = [normal(*k).requires_grad_() for k in self.bank]
-        gains = normal(filters).requires_grad_()
+        kernels = [normal(*scale).requires_grad_() for scale in self.bank]
+        gains = normal(sum(filters for filters, _ in self.bank)).requires_grad_()
         return x.requires_grad_(), kernels, gains, grad
 
     def forward(self, backend: str, device: str = "cpu") -> Callable[[], Tensor]:
         """Returns a forward pass without gradients."""
         x, kernels, gains, _ = self.inputs(device)
-
-        def run() -> Tensor:
-            with torch.no_grad():
-                return filterbank(x, kernels, gains, backend=backend)
-
-        return run
+        return torch.no_grad()(lambda: filterbank(x, kernels, gains, backend=backend))
 
     def step(self, backend: str, device: str = "cpu") -> Callable[[], tuple[Tensor, ...]]:
         """Returns a forward and backward pass, which returns the result and all gradients."""

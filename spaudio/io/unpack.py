@@ -69,7 +69,7 @@ def unpack(
     max_bytes: int = MAX_BYTES,
     max_files: int = MAX_FILES,
     max_ratio: float = MAX_RATIO,
-    open_zip: Callable[[Path], IO[bytes]] | None = None,
+    open_zip: Callable[[Path], zipfile.ZipFile] = zipfile.ZipFile,
     progress: bool = True,
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
@@ -82,7 +82,7 @@ def unpack(
         max_bytes: Limit on the bytes that the members declare; no more is read.
         max_files: Limit on the number of members.
         max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
-        open_zip: Opens a zip archive as one seekable stream, where it is not a plain file.
+        open_zip: Opens a zip archive, where it is not a plain file.
         progress: Show a bar.
 
     Returns:
@@ -130,13 +130,12 @@ def _extract(
     staging: Path,
     limit: int,
     max_files: int,
-    open_zip: Callable[[Path], IO[bytes]] | None,
+    open_zip: Callable[[Path], zipfile.ZipFile],
     progress: bool,
 ) -> None:
     with ExitStack() as stack:
         if zipfile.is_zipfile(archive):
-            file = stack.enter_context(open_zip(archive) if open_zip else archive.open("rb"))
-            opened = stack.enter_context(zipfile.ZipFile(file))
+            opened = stack.enter_context(open_zip(archive))
             found = (_zip_member(opened, info) for info in opened.infolist())
         else:
             tar = stack.enter_context(_open_tar(stack.enter_context(_decompressed(archive))))

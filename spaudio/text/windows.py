@@ -73,23 +73,25 @@ def collate_windows(items: Sequence[tuple[Symbols, int]]) -> TextBatch:
     return TextBatch(symbols.long(), torch.tensor([item[1] for item in items]))
 
 
-class RandomWindows(Sampler[list[int]]):
-    """Batches of windows drawn at random from a text.
+class WindowBatches(Sampler[list[int]]):
+    """Batches of windows of a text: drawn at random, or all in order, the same in every epoch.
 
-    They depend only on seed and epoch, so a resumed run continues with the same windows, and runs
-    with the same seed read the same text in the same order, whatever their model.
+    Random ones depend only on seed and epoch, so a resumed run continues with the same windows, and
+    runs with the same seed read the same text in the same order, whatever their model.
 
     Args:
         windows: Number of windows in the text.
         batch_size: Windows per batch.
-        batches: Batches per epoch.
+        batches: Random batches per epoch; None takes all windows in order.
         seed: The run's seed.
     """
 
     # Accelerate reads this and `batch_size` when it distributes batches over processes.
     drop_last = False
 
-    def __init__(self, windows: int, batch_size: int, batches: int, *, seed: int) -> None:
+    def __init__(
+        self, windows: int, batch_size: int, batches: int | None = None, *, seed: int = 0
+    ) -> None:
         self.windows = windows
         self.batch_size = batch_size
         self.batches = batches
@@ -97,35 +99,19 @@ class RandomWindows(Sampler[list[int]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.batches
+        return -(-self.windows // self.batch_size) if self.batches is None else self.batches
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, counted from 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        yield from rng.integers(self.windows, size=(self.batches, self.batch_size)).tolist()
-
-
-class EveryWindow(Sampler[list[int]]):
-    """Batches of all windows in order, the same in every epoch."""
-
-    drop_last = False
-
-    def __init__(self, windows: int, batch_size: int) -> None:
-        self.windows = windows
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-self.windows // self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Does nothing: all epochs are equal."""
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for i in range(0, self.windows, self.batch_size):
-            yield list(range(i, min(i + self.batch_size, self.windows)))
+        if self.batches is None:
+            for i in range(0, self.windows, self.batch_size):
+                yield list(range(i, min(i + self.batch_size, self.windows)))
+        else:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            yield from rng.integers(self.windows, size=(self.batches, self.batch_size)).tolist()
 
 
 def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:

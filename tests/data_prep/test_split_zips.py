@@ -3,7 +3,6 @@
 import random
 import shutil
 import subprocess
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -32,13 +31,13 @@ def test_archives_as_published_are_split_zips(
     monkeypatch.setattr(fsd50k, "FILES", files)
     run = partial(run_script, fsd50k.prepare, tmp_path / "data")
     archive = packed / "FSD50K.dev_audio.zip"
-    with fsd50k.open_split_zip(archive) as joined, zipfile.ZipFile(joined) as opened:
+    with fsd50k.SplitZip(archive) as opened:
         assert opened.testzip() is None
     last = archive.with_suffix(f".{sorted(files['dev_audio'])[-2]}")
     last.rename(tmp_path / "piece")
     with pytest.raises(DataError, match="1 of 3 parts"):
         run(source=packed)
     with pytest.raises(DataError, match=r"\d+ pieces make up this zip, \d+ are here"):
-        fsd50k.open_split_zip(archive)
+        fsd50k.SplitZip(archive)
     (tmp_path / "piece").rename(last)
     assert run(source=packed).hash == run(source=folder).hash

@@ -5,9 +5,8 @@ import pytest
 
 from spaudio.errors import ConfigError
 from spaudio.text.windows import (
-    EveryWindow,
-    RandomWindows,
     TextWindows,
+    WindowBatches,
     collate_windows,
     sliding_windows,
     spread_windows,
@@ -49,19 +48,17 @@ def test_windows_spread_from_beginning_to_end() -> None:
 
 def test_random_windows_depend_on_seed_and_epoch_alone() -> None:
     def draw(seed: int, epoch: int) -> list[list[int]]:
-        sampler = RandomWindows(90, 4, 5, seed=seed)
+        sampler = WindowBatches(90, 4, 5, seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
     assert draw(1, 2) == draw(1, 2)
     assert draw(1, 2) != draw(1, 3) != draw(2, 3)
-    many = RandomWindows(90, 50, 20, seed=0)
-    found = {start for batch in many for start in batch}
-    assert found == set(range(90))
+    assert {start for batch in WindowBatches(90, 50, 20) for start in batch} == set(range(90))
 
 
 def test_every_window_comes_once_in_order() -> None:
-    sampler = EveryWindow(7, 3)
+    sampler = WindowBatches(7, 3)
     assert list(sampler) == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(sampler) == 3
 

@@ -45,7 +45,7 @@ def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
     spans = windows.sliding_windows(len(symbols), context, stride)
     loader = DataLoader(
         windows.TextWindows(symbols, context, spans),
-        batch_sampler=windows.EveryWindow(len(spans), batch),
+        batch_sampler=windows.WindowBatches(len(spans), batch),
         collate_fn=windows.collate_windows,
     )
     accelerator = Accelerator(cpu=True)

@@ -27,9 +27,8 @@ from spaudio.text.corpus import (
     prepare_corpus,
 )
 from spaudio.text.windows import (
-    EveryWindow,
-    RandomWindows,
     TextWindows,
+    WindowBatches,
     collate_windows,
     sliding_windows,
     spread_windows,
@@ -158,7 +157,7 @@ def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]
         corpus: The text.
     """
     train = TextWindows(corpus.split("train"), settings.context)
-    random = RandomWindows(
+    random = WindowBatches(
         len(train), settings.trainer.batch_size, settings.steps_per_epoch, seed=settings.seed
     )
     valid = corpus.split("valid")
@@ -170,10 +169,10 @@ def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]
 
 
 def _every(dataset: TextWindows, settings: TextSettings) -> Feed:
-    return _feed(dataset, EveryWindow(len(dataset), 2 * settings.trainer.batch_size), 0)
+    return _feed(dataset, WindowBatches(len(dataset), 2 * settings.trainer.batch_size), 0)
 
 
-def _feed(dataset: TextWindows, sampler: RandomWindows | EveryWindow, workers: int) -> Feed:
+def _feed(dataset: TextWindows, sampler: WindowBatches, workers: int) -> Feed:
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=sampler,
