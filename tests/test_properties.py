@@ -159,7 +159,7 @@ def test_damaged_inputs_are_refused_or_sound(target: str, tmp_path: Path) -> Non
     def hold(content: bytes, edits: list[tuple[float, int]], end: float, header: bool) -> None:
         damaged = bytearray(content)
         for place, byte in edits:
-            damaged[int(place * (min(100, len(content)) if header else len(content) - 1))] = byte
+            damaged[int(place * (min(100, len(content)) - 1 if header else len(content) - 1))] = byte
         TARGETS[target](bytes(damaged[: round(end * len(content))]), tmp_path)
 
     hold()

@@ -7,7 +7,6 @@ This module adds the nearest name and a remedy to its errors.
 import difflib
 import importlib.util
 import itertools
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,9 +28,11 @@ from omegaconf.errors import (
 )
 
 from spaudio.errors import ConfigError
+from spaudio.experiment.encoders import pretrained_defaults
 from spaudio.experiment.settings import (
     KINDS,
     AudioSettings,
+    PretrainedConfig,
     TextSettings,
     filter_schemas,
     prep_schema,
@@ -71,7 +72,6 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     except OmegaConfBaseException as error:
         raise ConfigError(f"{recipe / 'config.yaml'}: {_first_line(error)}") from error
     assert isinstance(settings, AudioSettings | TextSettings)
-    _check_finite(settings.as_dict())
     return settings
 
 
@@ -179,8 +179,13 @@ def data_prep_folder(recipe: Path) -> Path:
 
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:
     """Registers the settings with Hydra, including those of the recipe's data set."""
-    content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
-    name = str(content.get("prep", content.get("recipe", recipe.name)))
+    try:
+        content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
+        name = str(content.get("prep", content.get("recipe", recipe.name)))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{recipe / 'config.yaml'} cannot be read ({_first_line(error)})"
+        ) from error
     for override in overrides:
         if override.key_or_group == "prep":
             name = str(override.value())
@@ -191,6 +196,7 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
     for choice, options in filter_schemas().items():
         store.store(choice, options, group="filter")
     store.store("none", AugmentConfig, group="augment")
+    store.store("pretrained", PretrainedConfig, group="model")
 
 
 def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
@@ -199,7 +205,8 @@ def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
     lines = [re.sub(r"^(?=cluster_options[.=])", "++", line) for line in lines]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
-            return hydra.compose("config", [SEARCH_PATH, *lines])
+            changed = pretrained_defaults(overrides)
+            return hydra.compose("config", [SEARCH_PATH, *changed, *lines])
     except MissingConfigException as error:
         raise _unknown_choice(error) from error
     except HydraException as error:
@@ -239,14 +246,6 @@ def _flat(settings: Any, prefix: str = "") -> Iterable[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-
-
-def _check_finite(settings: Mapping[str, Any], prefix: str = "") -> None:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            _check_finite(value, f"{prefix}{key}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{prefix}{key}={value}; expected a finite number")
 
 
 def _first_line(error: BaseException) -> str:

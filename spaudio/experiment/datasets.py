@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from spaudio.audio.prepare import MARKER
 from spaudio.errors import ConfigError
 from spaudio.experiment.settings import About
+from spaudio.io.plain import read_yaml
 
 
 def read_about(recipe: Path) -> About:
@@ -25,14 +25,14 @@ def read_about(recipe: Path) -> About:
     """
     path = recipe / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         block = content.get("about") if isinstance(content, dict) else None
         names = [field.name for field in fields(About)]
         if not isinstance(block, dict) or set(block) != set(names):
             got = sorted(map(str, block)) if isinstance(block, dict) else block
             raise ConfigError(f"`about` must give {', '.join(names)}; got {got}")
         return About(**block)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

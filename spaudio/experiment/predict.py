@@ -13,14 +13,15 @@ from spaudio.audio.chunks import cut_windows
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.encoders import open_front_end
+from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
-from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.normalise import BandNormaliser
 
 Waveform = NDArray[np.float32]
 
@@ -46,7 +47,13 @@ class Predictor:
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
         tokens = settings.tokens
-        self.front_end = make_front_end(tokens, self.inputs.normaliser)
+        normaliser = self.inputs.normaliser
+        if isinstance(normaliser, BandNormaliser) and len(normaliser.mean) != tokens.bands:
+            raise CheckpointError(
+                f"{run / FILE} normalises {len(normaliser.mean)} bands, but the run has "
+                f"{tokens.bands}; run the recipe again"
+            )
+        self.front_end = open_front_end(settings, normaliser)
         if self.model.classes != len(self.inputs.classes):
             raise CheckpointError(
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
@@ -68,6 +75,7 @@ class Predictor:
 
         Raises:
             AudioError: If it cannot be used.
+            CheckpointError: If the model gives no finite probabilities.
         """
         samples, windows = 0, 0
         total = torch.zeros(self.model.classes)
@@ -93,6 +101,8 @@ class Predictor:
         if waiting:
             add(waiting)
         mean = (total / windows).numpy()
+        if not np.isfinite(mean).all():
+            raise CheckpointError("the model gives no finite probabilities; its run is damaged")
         return Prediction(path, samples / self.sample_rate, windows, mean)
 
     @torch.inference_mode()

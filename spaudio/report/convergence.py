@@ -193,13 +193,7 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
         color, line = f"C{i % 10}", ("-", "--", ":")[i // 10 % 3]
         for axes, name in zip(panels, ("steps", "seconds"), strict=True):
             at = np.array([curve.spent[name][:length] for curve in curves]).mean(axis=0)
-            axes.plot(
-                at,
-                losses.mean(axis=0),
-                label=for_figure(one.name, 120),
-                color=color,
-                linestyle=line,
-            )
+            axes.plot(at, losses.mean(axis=0), line, color=color, label=for_figure(one.name, 120))
             axes.fill_between(at, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15)
             axes.grid(alpha=0.3)
     panels[0].set(xlabel="steps", ylabel="validation loss (nats)")

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.audio.split import seeded_order
-from spaudio.io.atomic import write_atomic
+from spaudio.io.journal import JsonLines
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.dataset import multi_hot
@@ -133,10 +133,9 @@ def measure_floor(
     )
     identity = json.dumps(["multi-label" if multi_label else "one label", *used])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    kept = features.folder / f"floor-{key}.json"
-    if kept.is_file():
-        result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return result
+    kept = features.folder / f"floor-{key}.jsonl"
+    if (known := _read(kept, key)) is not None:
+        return known
     x_train, x_test = (
         np.concatenate([features.frames(clip.path) for clip in part]) for part in (train, test)
     )
@@ -150,11 +149,23 @@ def measure_floor(
     measure = _multi_label_floor if multi_label else _single_label_floor
     with Console().status("classical floor"):
         majority, svm = measure(x_train, y_train, x_test, y_test)
-    result = {"majority": majority, "svm": svm, "seconds": time.perf_counter() - start}
+    result: dict[str, Any] = {
+        "majority": majority,
+        "svm": svm,
+        "seconds": time.perf_counter() - start,
+    }
     if available > len(train):
         result["trained_on"] = len(train)
-    write_atomic(kept, json.dumps(result).encode())
+    lines = JsonLines(kept, {"floor": key})
+    lines.open(0)
+    lines.append(result)
+    lines.close()
     return result
+
+
+def _read(kept: Path, key: str) -> dict[str, Any] | None:
+    """Returns the scores of an earlier run."""
+    return next((record for record, _ in JsonLines(kept, {"floor": key}).read()), None)
 
 
 def _choose(clips: Sequence[_Clip]) -> list[_Clip]:

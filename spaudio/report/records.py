@@ -166,9 +166,10 @@ def _check(record: Record) -> None:
     if not isinstance(record.settings.get("filter.name"), str):
         raise ValueError("filter.name is missing")
     for entry in record.log:
-        for name in ("step", "valid_loss"):
-            if not isinstance(entry.get(name), int | float):
-                raise ValueError(f"a record of the log has {name}={entry.get(name)!r}")
+        for name in ("step", "valid_loss", "seconds", "cpu_seconds"):
+            value = entry.get(name, 1 if "seconds" in name else None)
+            if not isinstance(value, int | float) or (name == "step" and not value > 0):
+                raise ValueError(f"a record of the log has {name}={value!r}")
 
 
 def _read_csv(path: Path) -> list[Record]:

@@ -50,6 +50,13 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
         step += f"; {report['tokens_per_second']:,.0f} tokens per second in training, which waited "
         step += f"for data for {report['data_wait']:.1%} of its time"
     lines = [parameters, f"seconds: {seconds}", step]
+    if "adapt" in report:
+        lines.append(
+            f"pretrained encoder {for_markdown(report['base']['source'])} (SHA-256 "
+            f"{report['base']['sha256'][:12]}), adapt={report['adapt']}: "
+            f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
+            f"the best epoch; {report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
+        )
     if report.get("skipped"):
         lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
     if report.get("token_seconds"):

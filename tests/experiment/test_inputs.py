@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 
 def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    mean, std = (rng.standard_normal(64).astype(np.float32) for _ in range(2))
+    mean, std = (rng.uniform(0.1, 9, 64).astype(np.float32) for _ in range(2))
     Inputs(("a", "ü,b"), BandNormaliser("clip", mean, std), 1.25).save(tmp_path)
     back = Inputs.load(tmp_path)
     assert back.classes == ("a", "ü,b")
@@ -31,8 +32,29 @@ def test_a_run_without_them_is_told_what_to_do(tmp_path: Path) -> None:
         Inputs.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{}", json.dumps({"mean": ["x"], "std": [1]})])
-def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(CheckpointError, match=r"inputs\.json"):
-        Inputs.load(tmp_path)
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    for text in ("", "[1]", "{}", json.dumps({"mean": ["x"], "std": [1]}), "[" * 100_000):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(CheckpointError, match=r"inputs\.json"):
+            Inputs.load(tmp_path)
+
+
+def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> None:
+    """Not probabilities that are NaN, and no traceback."""
+    normaliser = BandNormaliser("global", np.zeros(3, np.float32), np.ones(3, np.float32))
+    Inputs(("a",), normaliser, 1.0).save(tmp_path)
+    good = json.loads((tmp_path / FILE).read_text())
+    for damage, word in (
+        ({"std": [1, 0, 1]}, "std has values that are not positive"),
+        ({"std": [1, -1, 1]}, "std"),
+        ({"std": [1, math.nan, 1]}, "std"),
+        ({"mean": [0, math.inf, 0]}, "mean has values that are not finite"),
+        ({"mean": [0, 0]}, "mean and std have shapes"),
+        ({"mean": [[0, 0, 0]] * 3, "std": [[1, 1, 1]] * 3}, "mean and std have shapes"),
+        ({"rms": 0}, "rms"),
+        ({"longest_seconds": -1}, "longest_seconds"),
+        ({"longest_seconds": 1e999}, "longest_seconds"),
+    ):
+        (tmp_path / FILE).write_text(json.dumps({**good, **damage}))
+        with pytest.raises(CheckpointError, match=f"is damaged .*{word}"):
+            Inputs.load(tmp_path)

@@ -121,6 +121,15 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (other / FILE).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):
         Predictor(other)
+    short = {**content, "mean": content["mean"][:5], "std": content["std"][:5]}
+    (other / FILE).write_text(json.dumps(short))
+    with pytest.raises(CheckpointError, match=r"normalises 5 bands, but the run has 20"):
+        Predictor(other)
+    huge = {**content, "mean": [1e30] * 20}
+    (other / FILE).write_text(json.dumps(huge))
+    soundfile.write(tmp_path / "a.wav", noise(0.3), RATE)
+    with pytest.raises(CheckpointError, match="no finite probabilities"):
+        Predictor(other)(tmp_path / "a.wav")
     (other / FILE).unlink()
     with pytest.raises(CheckpointError, match=r"holds no inputs\.json"):
         Predictor(other)

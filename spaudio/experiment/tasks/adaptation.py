@@ -1,0 +1,139 @@
+"""Classification of clips by a pretrained encoder, frozen or adapted."""
+
+import math
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from typing_extensions import override
+
+from spaudio.experiment.encoders import build_adapted
+from spaudio.experiment.settings import PretrainedConfig
+from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.model.adapted import AdaptedClassifier
+from spaudio.report.drawing import Figures
+from spaudio.report.filter_plots import filters_of, plot_filters
+from spaudio.report.trajectory import draw_trajectory
+from spaudio.train.checkpoint import save_checkpoint
+from spaudio.train.log import TrainingLog, read_log
+from spaudio.train.loop import FitResult
+from spaudio.train.probe import collect, solve_head
+
+
+class AdaptationTask(ClassificationTask):
+    """One label per clip.
+
+    The head is fitted first (:mod:`spaudio.train.probe`). With ``adapt=probe`` and mean pooling
+    that is all; in all other cases training begins from it (arXiv 2202.10054).
+    """
+
+    @override
+    def build_model(self) -> Any:
+        return build_adapted(self.settings, len(self.data.classes))
+
+    @override
+    def messages(self, model: Any) -> list[str]:
+        augment = {n: v for n, v in vars(self.settings.augment).items() if v}
+        used = ("mixup", "cutmix", "time_mask", "mel_mask")  # the last two are sizes
+        unused = [f"augment.{name}" for name in augment if name not in used]
+        ignored = f"model=pretrained ignores {', '.join(unused)}"
+        return [*super().messages(model), *([ignored] if unused else [])]
+
+    @override
+    def fit(
+        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
+    ) -> FitResult:
+        assert isinstance(model, AdaptedClassifier)
+        if not resume:
+            solved = self._solve(model, run, config, accelerator)
+            if model.part == "statistics":
+                return solved
+        return super().fit(
+            model, run=run, config=config, accelerator=accelerator, resume=resume
+        )  # fmt: skip
+
+    def _solve(
+        self, model: AdaptedClassifier, run: Path, config: str, accelerator: Accelerator
+    ) -> FitResult:
+        """Fits the head; keeps a checkpoint of the best fit if nothing else is trained."""
+        final = model.part == "statistics"
+        start = time.perf_counter()
+        train, valid = (
+            collect(model, feed.loader, accelerator.device) for feed in (self.train, self.valid)
+        )
+        waited = time.perf_counter() - start
+        checkpoints = run / "checkpoints"
+        log = None
+        if final and accelerator.is_main_process:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # of a fit that was interrupted
+            log = TrainingLog(run)
+
+        def keep(record: dict[str, Any], better: bool) -> None:
+            if log is None:
+                return
+            record["seconds"] += waited
+            log.add(record)
+            if better:
+                weights = model.state_dict()
+                save_checkpoint(checkpoints, "best", record["epoch"], weights, None, config)
+
+        records = solve_head(model.head, train, valid, self.objective, accelerator, keep)
+        accelerator.wait_for_everyone()
+        seconds = time.perf_counter() - start
+        best = [record["epoch"] for record in records if record["best"]][-1]
+        return FitResult(
+            best_epoch=best,
+            epochs=len(records),
+            seconds=seconds,
+            tokens_per_second=len(train.labels) * len(records) / seconds,
+            step_seconds=(seconds - waited) / len(records),
+            data_wait=waited / seconds,
+        )
+
+    @override
+    def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
+        assert isinstance(model, AdaptedClassifier)
+        assert isinstance(self.settings.model, PretrainedConfig)
+        return super().facts(model, measured) | {
+            "base": {"source": self.settings.model.source, "sha256": model.base.hash},
+            "adapt": self.settings.adapt,
+            "trained_params": model.trained_parameters(),
+            "filter_params": sum(p.numel() for f in model.token_filters() for p in f.parameters()),
+            "peak_memory_bytes": _peak_memory(),
+        }
+
+    @override
+    def write(
+        self, run: Path, before: Any, after: Any, facts: dict[str, Any],
+        measured: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        best = [r["seconds"] for r in read_log(run) if r["epoch"] == facts["best_epoch"]]
+        facts["best_seconds"] = best[0] if best else math.nan
+        return super().write(run, before, after, facts, measured)
+
+    @override
+    def _draw(self, run: Path, before: Any, after: Any) -> Figures:
+        figures = Figures(run)
+        filters = filters_of(before), filters_of(after)
+        seconds = self.token_seconds
+        figures.draw("filters", lambda path: plot_filters(*filters, path, hop_seconds=seconds))
+        clip, tokens = self.data.test.clips[0], torch.from_numpy(self.data.test[0, 0].tokens)
+        title = f"{clip.path} ({clip.label})"
+        figures.draw("trajectory", lambda path: draw_trajectory(after, tokens, path, title=title))
+        return figures
+
+
+class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
+    """Several labels per clip."""
+
+
+def _peak_memory() -> int:
+    """Largest memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
