@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.filters.bank import MultiScaleFilterBank, filterbank_window
-from spaudio.filters.base import TokenFilter, check_tokens, without_padding
+from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.definition import without_padding
 from spaudio.filters.functional import filterbank
 from spaudio.filters.mask import MaskPredictor
 from spaudio.filters.transformer import KeyValueCache
@@ -101,7 +102,7 @@ class AdaptiveFilterBank(TokenFilter):
         )
 
     @override
-    def step(self, window: Tensor, memory: KeyValueCache) -> Tensor:
+    def resume(self, window: Tensor, memory: KeyValueCache) -> Tensor:
         gains = self.bank.gains * self.mask(window[:, self.extent[0] :], cache=memory)
         return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
 

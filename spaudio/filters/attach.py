@@ -9,27 +9,72 @@ plain code, and ``nn.TransformerEncoderLayer`` keeps its fast path, which a hook
 
 import functools
 import types
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
+from spaudio.filters.calls import Call, Watch, calls_around
+from spaudio.filters.generation import filter_with_cache
 from spaudio.filters.layout import Layout
+from spaudio.filters.padding import find_padding
+from spaudio.filters.tracing import as_leaf, is_symbolic
 
 CHILD = "token_filter"
-LAYOUT = "_token_layout"
+PLACE = "_filtered_place"
 UNFILTERED = "_unfiltered_class"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a filter stands.
+
+    Attributes:
+        layer: Name of the layer in the model.
+        layout: Layout of its output.
+        watches: Of the layer and of the modules around it, innermost first.
+    """
+
+    layer: str
+    layout: Layout
+    watches: Sequence[Watch]
+
+    @property
+    def reads_padding_around(self) -> bool:
+        """Whether a module around the layer takes a padding mask."""
+        return any(watch.padding for watch in self.watches[1:])
+
+    def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
+        """Filters the output of the layer's own call."""
+        calls = calls_around(own, self.watches)
+        wanted = self.layout.padding_mask
+
+        def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+            if padding_mask is None and wanted is not None:
+                padding_mask = find_padding(
+                    calls,
+                    x.shape[0],
+                    x.shape[1],
+                    layer=self.layer,
+                    lonely=not self.reads_padding_around,
+                    named=wanted != "auto",
+                )
+            return filter_with_cache(filter, x, padding_mask, calls, self.layer)
+
+        return self.layout.apply(run, output)
 
 
 def is_filtered(module: nn.Module) -> bool:
     """Whether a filter is attached to the module."""
-    return hasattr(module, LAYOUT)
+    return hasattr(module, PLACE)
 
 
-def attach(layer: nn.Module, filter: TokenFilter, layout: Layout) -> None:
+def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
     """Attaches a filter to a layer, in place."""
     layer.add_module(CHILD, filter.train(layer.training))
-    setattr(layer, LAYOUT, layout)
+    setattr(layer, PLACE, place)
     base: Any = type(layer)
     layer.__class__ = filtered_class(base)
 
@@ -47,7 +92,7 @@ def detach(layer: nn.Module) -> None:
         )
     layer.__class__ = base
     delattr(layer, CHILD)
-    delattr(layer, LAYOUT)
+    delattr(layer, PLACE)
 
 
 @functools.cache
@@ -56,8 +101,17 @@ def filtered_class(base: Any) -> Any:
 
     @functools.wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        place: Place = getattr(self, PLACE)
+        if is_symbolic(args, kwargs):
+            if place.reads_padding_around and not place.watches[0].padding:
+                raise TypeError(
+                    f"torch.fx does not record the padding of layer {place.layer!r}, which the "
+                    "modules around it take; insert filters with padding_mask=None to ignore it"
+                )
+            return as_leaf(self, args, kwargs)
+        own = place.watches[0].call(args, kwargs)
         output = base.forward(self, *args, **kwargs)
-        return getattr(self, LAYOUT).apply(getattr(self, CHILD), output, args, kwargs)
+        return place.apply(getattr(self, CHILD), output, own)
 
     def reduce_ex(self: Any, protocol: Any) -> Any:
         # The class cannot be imported by name: copies and pickles create it from its base, and set
@@ -67,7 +121,8 @@ def filtered_class(base: Any) -> Any:
     body = {
         "forward": forward,
         "__reduce_ex__": reduce_ex,
-        "__module__": base.__module__,
+        # Not that of torch.nn, whose classes torch.fx does not call.
+        "__module__": __name__,
         UNFILTERED: base,
     }
     return types.new_class(f"Filtered{base.__name__}", (base,), {}, lambda ns: ns.update(body))

@@ -37,7 +37,8 @@ class _Bank(TokenFilter):
 
     def scale_kernels(self) -> list[Tensor]:
         """The kernels (M_i, K_i) of each scale."""
-        return [self.kernels] if isinstance(self.kernels, nn.Parameter) else list(self.kernels)
+        # A tensor that is no parameter is put here by torch.func.functional_call.
+        return [self.kernels] if isinstance(self.kernels, Tensor) else list(self.kernels)
 
     def reset_parameters(self) -> None:
         """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaudio.filters.definition import padding
+from spaudio.filters.definition import padding, without_padding
 from spaudio.filters.make import register
+from spaudio.filters.sequences import check_state, filter_sequences
+from spaudio.filters.tracing import as_leaf, is_symbolic
 
 
 class TokenFilter(nn.Module):
@@ -35,21 +37,73 @@ class TokenFilter(nn.Module):
         super().__init__()
         self.causal = causal
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        padding_mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        initial_state: Tensor | None = None,
+        output_final_state: bool = False,
+    ) -> Any:
         """Adds the filtered signal to the tokens.
 
+        Sequences of different lengths are either padded, or packed one after another into one item.
+        A causal filter can begin with the state in which it ended: its last inputs.
+
         Args:
-            x: Token embeddings (batch, tokens, dim).
+            x: Token embeddings (batch, tokens, dim); (1, tokens, dim) if packed.
             padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count
                 as zeros for all other tokens and pass through unchanged.
+            cu_seqlens: Integers (N + 1,): the start of each of N packed sequences, and the end of
+                the last. Tokens outside pass through unchanged. A sequence sees no other.
+            initial_state: (sequences, K - 1, dim), the inputs before the first token, where K - 1
+                is ``extent[0]``; zeros by default.
+            output_final_state: Whether to return the state after the last token too.
+
+        Returns:
+            (batch, tokens, dim), or this and the final state, if asked for.
+
+        Raises:
+            ValueError: If a shape or type does not fit, or the filter has no state.
+        """
+        if is_symbolic((x,), {}):
+            return as_leaf(
+                self,
+                (x, padding_mask),
+                {
+                    "cu_seqlens": cu_seqlens,
+                    "initial_state": initial_state,
+                    "output_final_state": output_final_state,
+                },
+            )
+        if cu_seqlens is None and initial_state is None and not output_final_state:
+            return x + self.filtered(x, padding_mask)
+        check_tokens(x, padding_mask, self.dim)
+        y, state = filter_sequences(
+            self, x, padding_mask, cu_seqlens, initial_state, output_final_state
+        )
+        return (y, state) if output_final_state else y
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """Filters the next tokens, usually one, and updates the state in place.
+
+        Args:
+            x: (batch, tokens, dim).
+            state: (batch, K - 1, dim), as returned by :meth:`forward`; zeros for a new sequence. It
+                may be a view. Gradients do not pass through it.
 
         Returns:
             (batch, tokens, dim).
 
         Raises:
-            ValueError: If a shape or type does not fit.
+            ValueError: As for :meth:`forward`.
         """
-        return x + self.filtered(x, padding_mask)
+        check_state(state, x.new_empty(x.shape[0], self.extent[0], x.shape[-1]))
+        y: Tensor
+        y, final = self(x, initial_state=state, output_final_state=True)
+        state.copy_(final.detach())
+        return y
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
@@ -68,7 +122,7 @@ class TokenFilter(nn.Module):
         """
         raise NotImplementedError
 
-    def step(self, window: Tensor, memory: Any) -> Tensor:
+    def resume(self, window: Tensor, memory: Any) -> Tensor:
         """:meth:`convolve` for tokens that arrive in pieces; see :class:`FilterStream`.
 
         Args:
@@ -185,6 +239,13 @@ class TokenFilter(nn.Module):
             )
         return found[0]
 
+    def __prepare_scriptable__(self) -> Any:
+        """Called by ``torch.jit.script``, which cannot compile filters."""
+        raise TypeError(
+            f"torch.jit.script cannot compile the filter {self.name!r}; use torch.jit.trace or "
+            "torch.export.export"
+        )
+
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
@@ -208,8 +269,3 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
             f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
             f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
         )
-
-
-def without_padding(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """``x`` (batch, tokens, dim) with zeros at padded tokens."""
-    return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)

@@ -43,6 +43,11 @@ def padding(kernel_size: int, causal: bool) -> tuple[int, int]:
     return (kernel_size - 1) // 2, kernel_size // 2
 
 
+def without_padding(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """``x`` (batch, tokens, dim) with zeros at padded tokens."""
+    return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)
+
+
 def filterbank_definition(
     x: Tensor,
     kernels: Sequence[Tensor],
@@ -59,9 +64,7 @@ def filterbank_definition(
     which has the same arguments and result.
     """
     batch, tokens, dim = x.shape
-    if padding_mask is not None:
-        x = x.masked_fill(padding_mask.unsqueeze(-1), 0)
-    signals = x.transpose(1, 2).reshape(batch * dim, 1, tokens)
+    signals = without_padding(x, padding_mask).transpose(1, 2).reshape(batch * dim, 1, tokens)
     scales = [
         F.conv1d(F.pad(signals, padding(kernel.shape[-1], causal)), kernel.unsqueeze(1))
         for kernel in kernels
@@ -74,7 +77,4 @@ def filterbank_definition(
     else:
         factor = gains.unsqueeze(-1) if gains.dim() == 2 else gains.transpose(1, 2).unsqueeze(1)
         y = (representation.view(batch, dim, gains.shape[-1], tokens) * factor).sum(2)
-    y = y.transpose(1, 2)
-    if padding_mask is not None:
-        y = y.masked_fill(padding_mask.unsqueeze(-1), 0)
-    return y
+    return without_padding(y.transpose(1, 2), padding_mask)

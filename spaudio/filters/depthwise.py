@@ -11,9 +11,11 @@ from typing_extensions import override
 from spaudio.filters.bank import check_size, reset_rows
 from spaudio.filters.base import TokenFilter
 
+ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
+
 
 class DepthwiseFilter(TokenFilter):
-    """Residual depthwise convolution over tokens: one kernel per dimension, no activation or bias.
+    """Residual depthwise convolution over tokens: one kernel per dimension, no bias.
 
     With four causal taps it is the Canon layer of "Physics of Language Models: Part 4.1"
     (arXiv 2512.17351). Primer (arXiv 2109.08668) uses three taps.
@@ -22,12 +24,15 @@ class DepthwiseFilter(TokenFilter):
         dim: Embedding dimensions.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
+        activation: Applied before the residual is added: None, ``"relu"``, ``"silu"`` or
+            ``"gelu"``.
         zero_init: Whether kernels start at zero, which makes the module the identity at first.
         device: Where the parameters live.
         dtype: Their type.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: If a size is below 1, the activation is unknown, or kernels that start at zero
+            would stay there, as with ``"relu"``.
     """
 
     name = "depthwise"
@@ -38,13 +43,24 @@ class DepthwiseFilter(TokenFilter):
         kernel_size: int = 4,
         *,
         causal: bool = False,
+        activation: str | None = None,
         zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(causal=causal)
         check_size(dim, kernel_size)
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be None or one of {sorted(ACTIVATIONS)}; got {activation!r}"
+            )
+        if zero_init and activation == "relu":
+            raise ValueError(
+                "kernels that start at zero get no gradient through activation='relu'; use 'silu' "
+                "or 'gelu', or pass zero_init=False"
+            )
         self.dim = dim
+        self.activation = activation
         self.kernel_size = kernel_size
         self.zero_init = zero_init
         self.kernels = nn.Parameter(torch.empty(dim, kernel_size, device=device, dtype=dtype))
@@ -56,7 +72,8 @@ class DepthwiseFilter(TokenFilter):
 
     @override
     def convolve(self, window: Tensor) -> Tensor:
-        return depthwise_window(window, self.kernels)
+        y = depthwise_window(window, self.kernels)
+        return y if self.activation is None else ACTIVATIONS[self.activation](y)
 
     @override
     def taps(self) -> Sequence[Tensor]:
@@ -65,7 +82,8 @@ class DepthwiseFilter(TokenFilter):
     @override
     def config(self) -> dict[str, Any]:
         sizes = {"dim": self.dim, "kernel_size": self.kernel_size}
-        return super().config() | sizes | {"zero_init": self.zero_init}
+        options = {"activation": self.activation, "zero_init": self.zero_init}
+        return super().config() | sizes | options
 
     @override
     def flops(self, tokens: int, dim: int) -> int:
@@ -78,6 +96,8 @@ def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
     ``kernels`` are (dim, K), or (1, K) for one kernel shared by all dimensions.
     """
     dim = window.shape[-1]
+    if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d refuses
+        return window[:, :0]
     # As an image of one row in channels-last format, which is the layout of tokens, so that torch
     # does not reorder it. On a CPU, forward and backward in float32 with conv1d take almost three
     # times as long for 4 taps, and 0.5 to 1.4 times as long for 32.

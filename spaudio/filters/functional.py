@@ -1,5 +1,6 @@
 """The filterbank as a function: checks its arguments and calls a backend."""
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from spaudio.filters.base import check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
+from spaudio.filters.tracing import is_exported, is_transformed
 
 
 def filterbank(
@@ -47,6 +49,10 @@ def filterbank(
             - ``"gemm"``: matrix products in torch, for any device and type;
             - ``"reference"``: ``conv1d``, which stores batch * tokens * dim * M numbers.
 
+    ``"auto"`` means ``"reference"`` where the call is traced or exported, for runtimes that lack the
+    operator. Within transformations of ``torch.func`` and forward-mode differentiation, every
+    backend means ``"reference"``, which torch can differentiate and batch in any way.
+
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
     a CPU are computed in at least float32.
 
@@ -64,6 +70,8 @@ def filterbank(
     if not scales or any(k.dim() != 2 or 0 in k.shape for k in scales):
         given = [tuple(k.shape) for k in scales]
         raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
+    kind = x.device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in scales)
     # Looked up by rank: comparing with shapes of other ranks would specialize a symbolic batch.
@@ -78,13 +86,19 @@ def filterbank(
             f"backend must be auto, reference, {', '.join(BACKENDS)}; got {backend!r} "
             "(argument or environment variable SPAUDIO_FILTER_BACKEND)"
         )
-    if backend == "reference":
+    if backend == "reference" or (backend == "auto" and is_exported()) or is_transformed():
+        dtype = functools.reduce(torch.promote_types, (v.dtype for v in (x, gains, *scales)))
         return filterbank_definition(
-            x, scales, gains, causal=causal, padding_mask=padding_mask, activation=activation
-        )
+            x.to(dtype),
+            [kernel.to(dtype) for kernel in scales],
+            gains.to(dtype),
+            causal=causal,
+            padding_mask=padding_mask,
+            activation=activation,
+        ).to(torch.get_autocast_dtype(kind) if autocast else x.dtype)
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    if autocast:
+        x = x.to(torch.get_autocast_dtype(kind))
     y: Tensor = fused_filterbank(x, flat, shapes, gains, padding_mask, causal, activation, backend)
     return y

@@ -7,10 +7,19 @@ from typing import Any
 
 from torch import nn
 
-from spaudio.filters.attach import CHILD, LAYOUT, attach, detach, is_filtered
+from spaudio.filters.attach import CHILD, PLACE, Place, attach, detach, is_filtered
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.layout import Layout, padding_arguments
-from spaudio.filters.locate import Layers, check_layer, find_layers, no_match
+from spaudio.filters.calls import Watch, remove_watches, watch_of
+from spaudio.filters.layout import Layout
+from spaudio.filters.locate import (
+    Layers,
+    around,
+    check_layer,
+    check_padding_argument,
+    find_layers,
+    layer_dim,
+    no_match,
+)
 from spaudio.filters.make import FILTERS, make_filter
 from spaudio.filters.none import NoFilter
 
@@ -18,8 +27,15 @@ from spaudio.filters.none import NoFilter
 class FilterHandle:
     """Handle to the filters in a model."""
 
-    def __init__(self, layers: dict[str, nn.Module]) -> None:
-        self._layers = layers
+    def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
+        self._model = model
+        self._found = {name: (layer, getattr(layer, CHILD)) for name, layer in layers.items()}
+
+    @property
+    def _layers(self) -> dict[str, nn.Module]:
+        """The layers that still have the filter of this handle."""
+        found = self._found.items()
+        return {n: layer for n, (layer, f) in found if getattr(layer, CHILD, None) is f}
 
     @property
     def filters(self) -> dict[str, TokenFilter]:
@@ -29,7 +45,7 @@ class FilterHandle:
     @property
     def layouts(self) -> dict[str, Layout]:
         """Layout by name of the layer."""
-        return {name: getattr(layer, LAYOUT) for name, layer in self._layers.items()}
+        return {name: getattr(layer, PLACE).layout for name, layer in self._layers.items()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The filters' parameters alone, for an optimizer that leaves the model as it is."""
@@ -37,22 +53,36 @@ class FilterHandle:
             yield from filter.parameters()
 
     def remove(self) -> None:
-        """Removes the filters and restores the model. A second call does nothing.
+        """Removes the filters of this handle and restores the model.
+
+        A second call does nothing; filters that were inserted since stay.
 
         Raises:
             ValueError: If a layer's class was replaced since, as ``fully_shard`` does.
         """
         for layer in self._layers.values():
             detach(layer)
-        self._layers = {}
+        modules = list(self._model.modules())
+        kept = [watch for m in modules if is_filtered(m) for watch in getattr(m, PLACE).watches]
+        for module in modules:
+            remove_watches(module, kept)
 
     def save_pretrained(self, directory: Any, **options: Any) -> None:
         """Saves the filters without the model; :func:`load_filters` loads them.
 
         Arguments and errors are those of :meth:`TokenFilter.save_pretrained`.
+
+        Raises:
+            ValueError: If filters were removed.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
+        removed = [name for name in self._found if name not in self._layers]
+        if removed or not self._found:
+            raise ValueError(
+                f"the filters of the layers {removed} were removed, so there is nothing to save; "
+                "save before remove(), or use the handle of find_filters(model)"
+            )
         SavedFilters.of(self.filters, self.layouts).save_pretrained(directory, **options)
 
     def __len__(self) -> int:
@@ -86,10 +116,17 @@ def insert_filters(
         filter: Name of a filter, or a filter, which is copied for each layer.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
-        padding_mask: Name of the layers' argument that holds a padding mask, ``"auto"`` for the
-            usual names (see :func:`spaudio.filters.layout.read_padding_mask`), None to ignore it.
+        padding_mask: Where padding is found: ``"auto"`` for the usual arguments of the layer and of
+            the modules around it, of which the innermost that tells the padding is read (see
+            :func:`spaudio.filters.padding.find_padding`); the name of one argument of these
+            modules, which holds a mask (batch, tokens), True where a token is padding (or False
+            there, if its name ends with ``attention_mask``); None to ignore padding.
         zero_init: Whether gains start at zero.
-        options: Options of the filter, such as ``causal``, ``kernel_size`` or ``dim``.
+        options: Options of the filter, such as ``causal`` or ``kernel_size``. ``dim`` is taken from
+            the layer where it is needed and not given.
+
+    With a key/value cache of transformers, causal filters continue the tokens of the cache;
+    ``adaptive`` and centred ones refuse to.
 
     Raises:
         ValueError: If a name matches nothing, a layer cannot be followed by a filter, or the filter
@@ -98,17 +135,13 @@ def insert_filters(
     targets = find_layers(model, layers)
     for name, layer in targets.items():
         check_layer(name, layer, model)
-    prepared = [
-        (
-            layer,
-            _build(filter, zero_init, options, layer, model),
-            Layout(batch_first, channels_first, padding_arguments(layer.forward, padding_mask)),
-        )
-        for layer in targets.values()
-    ]
-    for arguments in prepared:
-        attach(*arguments)
-    return FilterHandle(targets)
+    check_padding_argument(model, targets, padding_mask)
+    layout = Layout(batch_first, channels_first, padding_mask)
+    prepared = {
+        name: (_build(filter, zero_init, options, name, layer, model), layout)
+        for name, layer in targets.items()
+    }
+    return _attach_all(model, targets, prepared)
 
 
 def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
@@ -138,22 +171,47 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
             raise ValueError(no_match(name, list(modules)))
         check_layer(name, modules[name], model)
         targets[name] = modules[name]
+        check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
+    prepared = {}
     for name, layer in targets.items():
         weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
         filter = saved.filters[name]
-        attach(layer, filter if weight is None else filter.to(weight.device), saved.layouts[name])
-    return FilterHandle(targets)
+        filter = filter if weight is None else filter.to(weight.device)
+        prepared[name] = filter, saved.layouts[name]
+    return _attach_all(model, targets, prepared)
 
 
 def find_filters(model: nn.Module) -> FilterHandle:
     """Returns a handle to all filters in a model, copies of inserted ones included."""
-    return FilterHandle({n: m for n, m in model.named_modules() if is_filtered(m)})
+    return FilterHandle(model, {n: m for n, m in model.named_modules() if is_filtered(m)})
+
+
+def _attach_all(
+    model: nn.Module,
+    targets: dict[str, nn.Module],
+    prepared: dict[str, tuple[TokenFilter, Layout]],
+) -> FilterHandle:
+    """Attaches filters to layers, and watches the modules around them."""
+    watches: dict[tuple[str, str | None], Watch | None] = {}
+    for name, layer in targets.items():
+        filter, layout = prepared[name]
+        found = [Watch(layer, layout.padding_mask)]
+        for outer, module in around(model, name).items():
+            key = outer, layout.padding_mask
+            if key not in watches:
+                watches[key] = watch_of(module, layout.padding_mask)
+            watch = watches[key]
+            if watch is not None:
+                found.append(watch)
+        attach(layer, filter, Place(name, layout, found))
+    return FilterHandle(model, targets)
 
 
 def _build(
     filter: str | TokenFilter,
     zero_init: bool,
     options: dict[str, Any],
+    name: str,
     layer: nn.Module,
     model: nn.Module,
 ) -> TokenFilter:
@@ -171,6 +229,10 @@ def _build(
             f"filter {filter!r} has no gains that could start at zero, so it changes the model's "
             "output at once; pass zero_init=False to insert it anyway"
         )
+    dim = known.get("dim")
+    needed = dim and (dim.default is inspect.Parameter.empty or options.get("gains") == "per_dim")
+    if needed and "dim" not in options:
+        settings["dim"] = layer_dim(filter, name, layer, model)
     if "device" in known:
         weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
         for weight in weights[:1]:

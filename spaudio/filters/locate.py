@@ -1,13 +1,15 @@
 """Finds layers of a model by name, glob or module."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from spaudio.filters.attach import CHILD, is_filtered
+from spaudio.filters.calls import argument_names
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -80,3 +82,67 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
             f"the forward of {name!r} was replaced on the instance, which would bypass the filter; "
             "insert filters first"
         )
+
+
+def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
+    """The modules that hold a layer, by name, innermost first."""
+    parts = name.split(".") if name else []
+    outer = [".".join(parts[:depth]) for depth in reversed(range(len(parts)))]
+    return {each: model.get_submodule(each) for each in outer}
+
+
+def check_padding_argument(
+    model: nn.Module, layers: Iterable[str], padding_mask: str | None
+) -> None:
+    """Raises ValueError if a layer and the modules around it lack the argument of that name."""
+    if padding_mask in (None, "auto"):
+        return
+    for name in layers:
+        modules = {name: model.get_submodule(name)} | around(model, name)
+        taken = {n: argument_names(module.forward) for n, module in modules.items()}
+        if not any(padding_mask in names for names in taken.values()):
+            raise ValueError(
+                f"neither {name!r} nor a module around it has an argument {padding_mask!r}; they "
+                f"take {sorted({argument for names in taken.values() for argument in names})}"
+            )
+
+
+def layer_dim(filter: str, name: str, layer: nn.Module, model: nn.Module) -> int:
+    """Embedding dimensions of the tokens that a layer returns.
+
+    They are read from the layer itself if it is linear, a convolution, an embedding or a norm, from
+    its norms if these agree, and else from the configuration of the model (``hidden_size``).
+
+    Raises:
+        ValueError: If none of them tells it; the message shows the call that works.
+    """
+    own = _width(layer)
+    norms = {_norm_width(module) for module in layer.modules()} - {None}
+    configs = [getattr(module, "config", None) for module in (layer, model)]
+    hidden = [getattr(config, "hidden_size", None) for config in configs]
+    found = [own, *(norms if len(norms) == 1 else ()), *hidden]
+    for dim in found:
+        if isinstance(dim, int):
+            return dim
+    raise ValueError(
+        f"filter {filter!r} needs dim, the embedding dimensions, which cannot be read from the "
+        f"layer {name!r} ({type(layer).__name__}); pass it: "
+        f"insert_filters(model, {name!r}, {filter!r}, dim=...)"
+    )
+
+
+def _width(layer: nn.Module) -> Any:
+    """Width of the output of a layer without layers inside."""
+    for attribute in ("out_features", "out_channels", "embedding_dim"):
+        if hasattr(layer, attribute):
+            return getattr(layer, attribute)
+    return _norm_width(layer)
+
+
+def _norm_width(module: nn.Module) -> int | None:
+    """Width of a norm over the last axis: LayerNorm, RMSNorm and their variants."""
+    weight = getattr(module, "weight", None)
+    shape = getattr(module, "normalized_shape", None)
+    if shape is None and "Norm" in type(module).__name__ and isinstance(weight, torch.Tensor):
+        shape = weight.shape
+    return int(shape[0]) if shape is not None and len(shape) == 1 else None

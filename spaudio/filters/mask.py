@@ -1,10 +1,13 @@
 """A small transformer that predicts, token by token, how far each filter is open."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spaudio.filters.tracing import is_transformed
 from spaudio.filters.transformer import KeyValueCache, TransformerLayer, causal_mask, rotary
 
 MLP_RATIO = 4
@@ -90,9 +93,11 @@ class MaskPredictor(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         rotation = rotary(tokens, self.width // self.heads, start, device=x.device, dtype=dtype)
         h = self.embed(x)
-        for index, layer in enumerate(self.layers):
-            extend = None if cache is None else partial(cache.extend, index)
-            h = layer(h, attend, rotation, extend=extend)
+        # The fast kernels have no forward-mode derivative.
+        with sdpa_kernel(SDPBackend.MATH) if is_transformed() else nullcontext():
+            for index, layer in enumerate(self.layers):
+                extend = None if cache is None else partial(cache.extend, index)
+                h = layer(h, attend, rotation, extend=extend)
         if cache is not None:
             cache.tokens += tokens
         return torch.sigmoid(self.open(self.norm(h)))

@@ -1,6 +1,7 @@
 """The identity: the baseline of every ablation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ class NoFilter(TokenFilter):
     name = "none"
 
     @override
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        return x
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, **sequences: Any) -> Any:
+        return super().forward(x, padding_mask, **sequences) if sequences else x
 
     @override
     def convolve(self, window: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class FilterStream:
                 f"{past.shape[0]} and dim {past.shape[2]}; call reset() to start another"
             )
         window = torch.cat([past, x], dim=1)
-        y = x + self.filter.step(window, self._memory)
+        y = x + self.filter.resume(window, self._memory)
         # A copy: a view would keep the whole window in memory.
         self._past = window[:, window.shape[1] - left :].clone()
         return y

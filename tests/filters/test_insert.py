@@ -4,14 +4,16 @@ import copy
 import pickle
 from collections import namedtuple
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from spaudio.filters import FilterBank, find_filters, insert_filters
-from spaudio.filters.layout import read_padding_mask
+from spaudio.filters import DepthwiseFilter, FilterBank, find_filters, insert_filters
+from spaudio.filters.padding import read_padding_mask
 from tests.filters.cases import spread
 
 Pair = namedtuple("Pair", ["hidden", "extra"])
@@ -142,9 +144,8 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
         ({"layers": "embed", "filter": "bonk"}, "unknown filter 'bonk'.*'bank'"),
         ({"layers": "embed", "kernel": 3}, "no option 'kernel'"),
         ({"layers": "embed", "filter": "haar", "dim": 8}, "'haar' has no gains.*zero_init=False"),
-        ({"layers": "embed", "filter": "depthwise"}, "needs dim"),
         ({"layers": "embed", "filter": FilterBank(), "causal": True}, "a filter was given.*causal"),
-        ({"layers": "encoder.layers", "padding_mask": "mask"}, "no argument 'mask'.*key_padding"),
+        ({"layers": "embed", "padding_mask": "musk"}, "'embed' .*argument 'musk'.*'mask'"),
     ],
 )
 def test_bad_arguments_are_named_and_leave_the_model_alone(
@@ -222,7 +223,8 @@ def test_export_of_any_length() -> None:
     open_gains(model)
     tokens_axis = torch.export.Dim("tokens", min=2, max=64)
     program = torch.export.export(model, (x,), dynamic_shapes={"x": {1: tokens_axis}})
-    assert any("spaudio.filterbank" in str(node.target) for node in program.graph.nodes)
+    # Any runtime can run it: no operator of this package.
+    assert not any("spaudio" in str(node.target) for node in program.graph.nodes)
     for length in (7, 40):
         other = torch.randn(2, length, 8)
         torch.testing.assert_close(program.module()(other), model(other))
@@ -280,11 +282,60 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
         ("attention_mask", (~padding).long()),
         ("attention_mask", -1e4 * padding[:, None, None].float()),
         ("attention_mask", additive[:, None, None].expand(2, 4, 3, 3)),
-        ("attention_mask", (~padding)[:, None, None] & causal),
     ]
     for name, mask in masks:
-        assert torch.equal(read_padding_mask(name, mask), padding)
-    with pytest.raises(ValueError, match=r"cannot read padding from attention_mask.*float32"):
-        read_padding_mask("attention_mask", additive)
-    with pytest.raises(ValueError, match=r"cannot read padding.*\(2, 3, 3\).*padding_mask=None"):
-        read_padding_mask("attention_mask", torch.zeros(2, 3, 3))
+        read = read_padding_mask(name, mask, 2, 3)
+        assert read is not None
+        assert torch.equal(read, padding)
+    for name, mask in (
+        ("attention_mask", (~padding)[:, None, None] & causal),
+        ("attention_mask", additive),
+        ("attention_mask", torch.zeros(2, 3, 3)),
+        ("attention_mask", torch.ones(2, 4)),
+        ("attention_mask", torch.ones(4, 3)),
+    ):
+        assert read_padding_mask(name, mask, 2, 3) is None
+
+
+def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    model = stack()
+    old = insert_filters(model, "encoder.layers")
+    old.remove()
+    with pytest.raises(ValueError, match=r"encoder\.layers\.0.*were removed.*find_filters"):
+        old.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    newer = insert_filters(model, "encoder.layers.1")
+    old.remove()
+    assert len(old) == 0
+    assert list(find_filters(model).filters) == ["encoder.layers.1"]
+    both = find_filters(model)
+    newer.remove()
+    insert_filters(model, "encoder.layers.1").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="were removed"):
+        both.save_pretrained(tmp_path)
+
+
+def test_dim_is_taken_from_the_layer() -> None:
+    def dims(model: nn.Module, layers: str, **options: Any) -> list[int | None]:
+        options = {"filter": "depthwise"} | options
+        filters = insert_filters(model, layers, **options).filters.values()
+        return [filter.config()["dim"] for filter in filters]
+
+    transformer = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    assert dims(transformer, "layers") == [8, 8]
+    assert dims(stack(), "*.*.*.linear") == [8, 8, 8]
+    assert dims(nn.Sequential(nn.Embedding(5, 12)), "0", filter="adaptive") == [12]
+    assert dims(nn.Sequential(nn.Linear(3, 6)), "0", filter="bank", gains="per_dim") == [6]
+    assert dims(nn.Sequential(nn.RMSNorm(7)), "0", filter="haar", zero_init=False) == [7]
+    convolution = nn.Sequential(nn.Conv1d(3, 5, 1))
+    assert dims(convolution, "0", channels_first=True) == [5]
+    assert convolution(torch.randn(2, 3, 9)).shape == (2, 5, 9)
+    model = stack()
+    model.config = SimpleNamespace(hidden_size=8)  # type: ignore[assignment]
+    assert dims(model, "encoder.layers.0") == [8]
+    with pytest.raises(ValueError, match=r"insert_filters\(model, '0', 'depthwise', dim=\.\.\.\)"):
+        insert_filters(nn.Sequential(nn.Identity()), "0", "depthwise")
+    given = insert_filters(nn.Sequential(nn.Linear(3, 6)), "0", "depthwise", dim=4).filters["0"]
+    assert isinstance(given, DepthwiseFilter)
+    assert given.dim == 4

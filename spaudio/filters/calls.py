@@ -1,0 +1,157 @@
+"""The calls in progress around a filtered layer: its own, and those of the modules that hold it.
+
+The padding mask and the key/value cache of a model are arguments of the whole model; a layer often
+gets only what the model makes of them. Forward hooks on the surrounding modules record these
+arguments for as long as a call runs.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+# By priority: of several arguments of one call, the first that is not None is read.
+PADDING_ARGUMENTS = ("src_key_padding_mask", "key_padding_mask", "padding_mask", "attention_mask")
+CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params")
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        watch: What recorded it.
+        padding: Name and value of the argument that may hold the padding mask; the value is None
+            if none was given. None if the module takes no such argument.
+        takes_cache: Whether the module takes a key/value cache.
+        cache: The cache, or None.
+        past: Number of tokens in the cache when the call began; None if the cache cannot tell.
+        token: Tells one call from another.
+    """
+
+    watch: "Watch"
+    padding: tuple[str, Any] | None
+    takes_cache: bool
+    cache: Any
+    past: Any
+    token: object = field(default_factory=list)  # Dynamo cannot build object()
+
+
+class _InProgress(threading.local):
+    """The recorded calls of a thread, outermost first. ``nn.DataParallel`` uses several threads."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+
+_IN_PROGRESS = _InProgress()
+
+
+class Watch:
+    """Records the calls of one module.
+
+    Args:
+        module: The module.
+        padding_mask: ``"auto"`` for the usual arguments, the name of one argument, or None.
+    """
+
+    def __init__(self, module: nn.Module, padding_mask: str | None) -> None:
+        names = argument_names(module.forward)
+        usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
+        self.padding = [(n, names.index(n)) for n in usual if n in names]
+        self.caches = [(n, names.index(n) if n in names else -1) for n in CACHE_ARGUMENTS]
+        self.takes_cache = any(n in names for n in CACHE_ARGUMENTS)
+        # A model of several inputs: its mask may be that of other tokens than the layer's.
+        self.several = any(n.startswith(("decoder_", "pixel_values")) for n in names)
+        # In transformers, a mask of two axes is (batch, tokens) by convention.
+        kinds = type(module).__mro__
+        self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
+
+    @property
+    def useful(self) -> bool:
+        """Whether the module takes any argument that is recorded."""
+        return bool(self.padding) or self.takes_cache
+
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """The call of the module with these arguments."""
+
+        def given(arguments: list[tuple[str, int]]) -> list[tuple[str, Any]]:
+            values = [
+                (n, kwargs.get(n, args[i] if 0 <= i < len(args) else None)) for n, i in arguments
+            ]
+            return [(name, value) for name, value in values if value is not None]
+
+        padding = [*given(self.padding), *((n, None) for n, _ in self.padding)]
+        cache = next((v for _, v in given(self.caches) if not isinstance(v, bool)), None)
+        past: Any = 0
+        if cache is not None:
+            past = cache.get_seq_length() if hasattr(cache, "get_seq_length") else None
+            if isinstance(past, torch.Tensor) and not torch.compiler.is_compiling():
+                past = int(past)  # a static cache counts on in this very tensor
+        return Call(self, padding[0] if padding else None, self.takes_cache, cache, past)
+
+    def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """The forward pre-hook."""
+        _IN_PROGRESS.calls.append(self.call(args, kwargs))
+
+    def end(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The forward hook, which also runs if the call fails."""
+        calls = _IN_PROGRESS.calls
+        begun = [i for i, call in enumerate(calls) if call.watch is self]
+        if begun:
+            # With all that began within it: several watches of one module end in any order.
+            del calls[begun[-1] :]
+
+
+def argument_names(forward: Callable[..., Any]) -> list[str]:
+    """Names of the arguments of a bound ``forward``, in order."""
+    return list(inspect.signature(forward).parameters)
+
+
+def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
+    """A layer's own call and the calls in progress of ``watches``, innermost first."""
+    outer = [call for call in reversed(_IN_PROGRESS.calls) if call.watch in watches]
+    return [own, *outer]
+
+
+def past_tokens(calls: Sequence[Call]) -> Any:
+    """Number of tokens in the cache before these calls; None if the cache cannot tell.
+
+    The outermost call that takes a cache knows it: inner ones may run when it has grown already.
+    """
+    return next((call.past for call in reversed(calls) if call.takes_cache), 0)
+
+
+def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
+    """The watch that records the module's calls, set up if need be.
+
+    None if the module takes no argument that is recorded.
+    """
+    watch = Watch(module, padding_mask)
+    if not watch.useful:
+        return None
+    module.register_forward_pre_hook(watch.begin, with_kwargs=True)
+    module.register_forward_hook(watch.end, always_call=True)
+    return watch
+
+
+def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
+    """Removes the hooks of all watches of a module but ``kept``."""
+    for hooks, flags in (
+        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
+        (module._forward_hooks, module._forward_hooks_always_called),
+    ):
+        for key, hook in list(hooks.items()):
+            watch = getattr(hook, "__self__", None)
+            if isinstance(watch, Watch) and not any(watch is each for each in kept):
+                del hooks[key]
+                flags.pop(key, None)
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs, where activation checkpointing runs layers again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

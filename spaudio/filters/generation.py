@@ -1,0 +1,141 @@
+"""Filters beside the key/value cache of a model that generates token by token.
+
+A causal filter needs the last tokens before the new ones. They are kept on the cache object, so
+that they live, and are copied, as long as the keys and values of the same tokens.
+"""
+
+import functools
+import math
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.base import TokenFilter
+from spaudio.filters.calls import Call, past_tokens
+from spaudio.filters.definition import without_padding
+from spaudio.filters.sequences import filter_after
+
+KEPT = "_tokens_before_filters"
+
+
+@dataclass
+class _Kept:
+    """The input of a filter in its last call: (batch, n, dim), up to position ``end``."""
+
+    tokens: Tensor
+    end: int
+    call: object
+
+
+def filter_with_cache(
+    filter: TokenFilter, x: Tensor, padding_mask: Tensor | None, calls: Sequence[Call], layer: str
+) -> Tensor:
+    """Filters (batch, tokens, dim) that may continue the tokens of a key/value cache.
+
+    Several tokens at once, a cache that was cropped since (to no further back than the last call),
+    reordered, repeated or copied are all supported.
+
+    Args:
+        filter: The filter.
+        x: The new tokens.
+        padding_mask: Of the new tokens.
+        calls: The layer's own call and those around it, innermost first.
+        layer: Name of the layer.
+
+    Raises:
+        ValueError: If the earlier tokens are needed and not at hand.
+    """
+    taking = [call for call in calls if call.takes_cache]
+    cache = next((call.cache for call in taking if call.cache is not None), None)
+    if cache is None or filter.receptive_field == (0, 0):
+        return filter(x, padding_mask)
+    # A model that makes the cache itself begins with none.
+    start = past_tokens(calls)
+    if start is None:
+        raise ValueError(f"{_problem(filter, layer)} beside a {type(cache).__name__}")
+    streams = filter.causal and math.isfinite(filter.receptive_field[0])
+    if start == 0:
+        y = filter(x, padding_mask)
+        if streams:
+            _keep(cache, layer, without_padding(x, padding_mask), x.shape[1], taking[-1].token)
+        return y
+    if not streams:
+        raise ValueError(
+            f"{_problem(filter, layer)}, as "
+            + ("it attends to all tokens" if filter.causal else "it is not causal")
+        )
+    left, _ = filter.extent
+    kept: _Kept | None = vars(cache).get(KEPT, {}).get(layer)
+    if kept is None or len(kept.tokens) != len(x) or kept.call is taking[-1].token:
+        raise ValueError(
+            f"{_problem(filter, layer)}: the cache was not filled by one pass at a time through "
+            "this layer and its filter"
+        )
+    first = kept.end - kept.tokens.shape[1]  # position of the first token kept
+    if first > max(start - left, 0) or start > kept.end:
+        raise ValueError(
+            f"{_problem(filter, layer)} from token {start}: the cache was cropped to before the "
+            f"last pass, which began at token {first + left}"
+        )
+    before = kept.tokens[:, max(start - left - first, 0) : start - first]
+    before = torch.cat([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], dim=1)
+    inside = without_padding(x, padding_mask)
+    window = torch.cat([before, inside], dim=1)
+    first = max(start - left, 0)
+    _keep(cache, layer, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
+    return x + without_padding(filter_after(filter, window), padding_mask)
+
+
+def _keep(cache: Any, layer: str, tokens: Tensor, end: int, call: object) -> None:
+    """Keeps the tokens of a layer on a cache."""
+    if torch.compiler.is_compiling() or not hasattr(cache, "reorder_cache"):
+        return  # a later step that needs them raises an error
+    if KEPT not in vars(cache):
+        setattr(cache, KEPT, {})
+        cache.__class__ = _keeping_class(type(cache))
+    getattr(cache, KEPT)[layer] = _Kept(tokens, end, call)
+
+
+def _problem(filter: TokenFilter, layer: str) -> str:
+    return (
+        f"use_cache=False is needed: filter {filter.name!r} of layer {layer!r} cannot continue the "
+        "tokens of a key/value cache"
+    )
+
+
+@functools.cache
+def _keeping_class(base: Any) -> Any:
+    """Subclass of a cache's class that reorders the kept tokens with the keys and values."""
+
+    def also(name: str, change: Callable[[Tensor, Any], Tensor]) -> Callable[..., Any]:
+        def method(self: Any, argument: Any) -> Any:
+            for kept in getattr(self, KEPT).values():
+                kept.tokens = change(kept.tokens, argument)
+            return getattr(super(cls, self), name)(argument)
+
+        return method
+
+    def select(tokens: Tensor, indices: Tensor) -> Tensor:
+        return tokens[indices.to(tokens.device)]
+
+    def reduce_ex(self: Any, protocol: Any) -> Any:
+        return _blank, (base,), self.__dict__
+
+    changes: dict[str, Callable[[Tensor, Any], Tensor]] = {
+        "reorder_cache": select,
+        "batch_select_indices": select,
+        "batch_repeat_interleave": lambda tokens, n: tokens.repeat_interleave(n, dim=0),
+    }
+    body = {name: also(name, change) for name, change in changes.items() if hasattr(base, name)}
+    body |= {"__reduce_ex__": reduce_ex, "__module__": base.__module__}
+    cls = types.new_class(base.__name__, (base,), {}, lambda ns: ns.update(body))
+    return cls
+
+
+def _blank(base: Any) -> Any:
+    cls = _keeping_class(base)
+    return cls.__new__(cls)

@@ -1,0 +1,143 @@
+"""Finds which tokens are padding from the calls around a layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from spaudio.filters.calls import Call, in_backward, past_tokens
+
+# Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
+MASKED_BELOW = -9_999.0
+# Padding found for the mask of a layer, for when activation checkpointing calls the layer again.
+_FOUND = WeakTensorKeyDictionary()
+
+
+def find_padding(
+    calls: Sequence[Call], batch: int, tokens: int, *, layer: str, lonely: bool, named: bool
+) -> Tensor | None:
+    """Padding of a layer's tokens, from the innermost call that tells it.
+
+    A call that takes a mask and gets none tells that there is no padding, whatever the model gives
+    to its layers. A mask that may mix padding with causality or a window tells nothing: then the
+    next call outwards is read.
+
+    Args:
+        calls: The layer's own call and those around it, innermost first.
+        batch: Items of the layer's output.
+        tokens: Tokens of an item.
+        layer: Name of the layer, for the error.
+        lonely: Whether the layer has no surrounding module that takes a mask.
+        named: Whether the user named the argument, which makes it a padding mask.
+
+    Returns:
+        Boolean (batch, tokens), True where a token is padding; None if there is none.
+
+    Raises:
+        ValueError: If masks were given but none of them tells the padding.
+    """
+    unread: tuple[str, Any] | None = None
+    for call in calls:
+        if call.padding is None:
+            continue
+        name, value = call.padding
+        if value is None:
+            return None
+        trusted = named or call.watch.two_axes_are_padding
+        if not trusted and is_shared(value, batch, tokens):
+            continue
+        # A model of several inputs may mean the tokens of another one.
+        if isinstance(value, Tensor) and not call.watch.several:
+            mask = read_padding_mask(
+                name, value, batch, tokens, past=past_tokens(calls) or 0, trusted=trusted
+            )
+            if mask is not None:
+                if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():
+                    _FOUND[unread[1]] = mask
+                return mask
+        unread = unread or (name, value)
+    again = in_backward() and not lonely and len(calls) == 1
+    if unread is None and not again:
+        return None
+    if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
+        found: Tensor = _FOUND[unread[1]]
+        return found
+    remedy = (
+        "Name the argument, of the layer or of a module around it, that is the padding mask "
+        "(batch, tokens), with insert_filters(padding_mask=...), or pass padding_mask=None to "
+        "ignore padding"
+    )
+    if unread is None:
+        raise ValueError(
+            f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
+            f"padding. Checkpoint a module that takes the mask. {remedy}"
+        )
+    raise ValueError(
+        f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
+        f"{_describe(*unread)}. {remedy}"
+    )
+
+
+def is_shared(value: Any, batch: int, tokens: int) -> bool:
+    """Whether a mask is (tokens, tokens), the same for all items: it tells nothing on padding."""
+    return (
+        isinstance(value, Tensor)
+        and value.dim() == 2
+        and value.shape == (tokens, tokens)
+        and batch not in (1, tokens)
+    )
+
+
+def read_padding_mask(
+    name: str, value: Tensor, batch: int, tokens: int, *, past: Any = 0, trusted: bool = False
+) -> Tensor | None:
+    """Converts a mask to (batch, tokens), True where a token is padding, if that is certain.
+
+    Three conventions are supported:
+
+    - ``*attention_mask`` (batch, tokens): False or zero at padding;
+    - other names (batch, tokens): True, or very negative, at padding;
+    - any name, (batch, heads, queries, keys), the same for all queries by its shape or strides:
+      False, or very negative, at padding.
+
+    With a key/value cache the mask may include the ``past`` tokens.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        batch: Items of the layer's output; the mask may have one item for all.
+        tokens: Tokens of an item.
+        past: Number of tokens before these.
+        trusted: Whether a mask of two axes is (batch, tokens) also where it may be (tokens, tokens)
+            by its shape.
+
+    Returns:
+        The padding, or None if the mask does not tell it for certain.
+    """
+    additive = value.is_floating_point()
+    if value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0):
+        keys = value[:, 0, 0]
+        padding = keys < MASKED_BELOW if additive else ~keys.bool()
+    elif value.dim() != 2:
+        return None
+    elif not name.endswith("attention_mask"):
+        padding = value < MASKED_BELOW if additive else value.bool()
+    elif additive or not (trusted or tokens == 1 or value.shape[0] != tokens):
+        return None
+    else:
+        padding = ~value.bool()
+    if padding.shape[0] not in (1, batch) or padding.shape[1] not in (tokens, past + tokens):
+        return None
+    return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+
+
+def _describe(name: str, value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"{name}, which is a {type(value).__name__}"
+    reason = {
+        2: "which may be (batch, tokens) or (tokens, tokens) or is of other tokens",
+        4: "which may mix padding with causality or a window",
+    }.get(value.dim(), "which is of no known convention")
+    return f"{name} of shape {tuple(value.shape)} and type {value.dtype}, {reason}"

@@ -1,0 +1,39 @@
+"""What torch does to functions besides calling them: tracing, exporting and transforming."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+
+
+def is_exported() -> bool:
+    """Whether the call is recorded for a runtime that lacks the operator: jit, export, ONNX."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation is active, which need torch's operators."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_symbolic(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether ``torch.fx.symbolic_trace`` runs, whose values have no shapes."""
+    return any(isinstance(value, torch.fx.Proxy) for value in (*args, *kwargs.values()))
+
+
+def as_leaf(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.fx.Proxy:
+    """Records the call of a module in an fx graph without a look inside.
+
+    Raises:
+        TypeError: If the module is what is traced.
+    """
+    tracer = next(v for v in (*args, *kwargs.values()) if isinstance(v, torch.fx.Proxy)).tracer
+    path = tracer.path_of_module(module)  # type: ignore[attr-defined]
+    if not path:
+        raise TypeError(
+            f"torch.fx cannot trace {type(module).__name__} itself, only as part of a module; use "
+            "torch.export"
+        )
+    return tracer.create_proxy("call_module", path, tuple(args), dict(kwargs))

@@ -1,0 +1,174 @@
+"""Filters beside a key/value cache: generation with a cache equals that without."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from spaudio.filters import insert_filters
+from tests.filters.hf_models import build, causal_model, open_gains
+
+LAYERS = "model.layers"
+CAUSAL: dict[str, Any] = {"causal": True, "kernel_size": 4}
+
+
+def filtered(
+    name: str = "Llama", filter: str = "bank", layers: str = LAYERS, **changes: Any
+) -> Any:
+    model = causal_model(name, **changes)
+    options = {"scales": [(3, 2), (3, 4)], "causal": True} if filter == "multiscale" else CAUSAL
+    insert_filters(model, layers, filter, **options)
+    open_gains(model)
+    return model
+
+
+def generate(model: Any, ids: Tensor, cached: bool, **options: Any) -> Tensor:
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False} | options
+    out: Tensor = model.generate(ids, use_cache=cached, pad_token_id=0, **settings)
+    return out
+
+
+def prompt(batch: int = 2, tokens: int = 5) -> Tensor:
+    return torch.randint(3, 40, (batch, tokens), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "filter", "layers"),
+    [
+        ("Llama", "bank", LAYERS),
+        ("Llama", "multiscale", "model.layers.*.input_layernorm"),
+        ("Mistral", "fir", LAYERS),
+        ("Llama", "depthwise", ["model.embed_tokens", "model.layers.1"]),
+    ],
+)
+def test_generate_equals_the_pass_without_cache(name: str, filter: str, layers: Any) -> None:
+    changes = {"sliding_window": 4} if name == "Mistral" else {}
+    model = filtered(name, filter, layers, **changes)
+    ids = prompt()
+    one = torch.ones_like(ids)
+    left = one.clone()
+    left[1, :2] = 0
+    for mask in (one, left):
+        for options in ({}, {"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}):
+            runs = [generate(model, ids, c, attention_mask=mask, **options) for c in (True, False)]
+            assert torch.equal(*runs), options
+
+
+def test_a_static_cache_needs_to_be_told_of_the_padding() -> None:
+    """``generate`` gives the model a mask of four axes then."""
+    ids = prompt()
+    with pytest.raises(ValueError, match=r"cannot tell the padding.*padding_mask=None"):
+        generate(filtered(), ids, True, cache_implementation="static")
+    model = causal_model()
+    insert_filters(model, LAYERS, padding_mask=None, **CAUSAL)
+    open_gains(model)
+    static = generate(model, ids, True, cache_implementation="static")
+    assert torch.equal(static, generate(model, ids, False))
+
+
+@torch.no_grad()
+def test_logits_of_pieces_equal_those_of_the_whole() -> None:
+    transformers = pytest.importorskip("transformers")
+    model, ids = filtered(), prompt(2, 12)
+    whole = model(ids).logits
+    for pieces in ([1] * 12, [5, 1, 4, 2], [2, 10]):
+        cache = transformers.DynamicCache(config=model.config)
+        parts = [model(part, past_key_values=cache).logits for part in ids.split(pieces, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
+    # The same object with other tokens, after a reset.
+    cache.reset()
+    torch.testing.assert_close(model(ids, past_key_values=cache).logits, whole)
+    # The model makes the cache.
+    made = model(ids[:, :7], use_cache=True).past_key_values
+    for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), made):
+        rest = model(ids[:, 7:], past_key_values=copied).logits
+        torch.testing.assert_close(rest, whole[:, 7:], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_cropping_and_reordering() -> None:
+    model, ids = filtered(), prompt(2, 12)
+    whole = model(ids).logits
+
+    def end(cache: Any) -> int:
+        return int(cache.get_seq_length())
+
+    cache = model(ids[:, :4], use_cache=True).past_key_values
+    rejected = torch.cat([ids[:, 4:6], prompt(2, 3)], dim=1)
+    model(rejected, past_key_values=cache)
+    cache.crop(-3)  # to 6 tokens
+    assert end(cache) == 6
+    rest = model(ids[:, 6:9], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole[:, 6:9], rtol=1e-4, atol=1e-4)
+    cache.reorder_cache(torch.tensor([1, 1]))
+    after = model(ids[[1, 1], 9:10], past_key_values=cache).logits
+    torch.testing.assert_close(after, whole[[1, 1], 9:10], rtol=1e-4, atol=1e-4)
+    cache.batch_select_indices(torch.tensor([0]))
+    cache.batch_repeat_interleave(3)
+    after = model(ids[[1, 1, 1], 10:11], past_key_values=cache).logits
+    torch.testing.assert_close(after, whole[[1, 1, 1], 10:11], rtol=1e-4, atol=1e-4)
+    cache.crop(-6)
+    with pytest.raises(ValueError, match=r"use_cache=False.*from token 5.*cropped to before"):
+        model(ids[[1, 1, 1], 5:6], past_key_values=cache)
+
+
+def test_assisted_generation_crops_the_cache() -> None:
+    model = filtered()
+    assistant = causal_model()
+    ids = prompt(1)
+    plain = generate(model, ids, False)
+    assert torch.equal(generate(model, ids, True, assistant_model=assistant), plain)
+    assert torch.equal(generate(model, ids, True, prompt_lookup_num_tokens=2), plain)
+
+
+def test_what_cannot_continue_a_cache_is_refused() -> None:
+    ids = prompt()
+    for filter, options, why in (
+        ("bank", {}, "is not causal|it is not causal"),
+        ("adaptive", {"causal": True, "width": 8, "heads": 2}, "attends to all tokens"),
+    ):
+        model = causal_model()
+        insert_filters(model, LAYERS, filter, **options)
+        open_gains(model)
+        generate(model, ids, False)
+        model(ids)  # transformers makes a cache here too, but nothing continues it
+        with pytest.raises(ValueError, match=rf"use_cache=False.*'model\.layers\.0'.*({why})"):
+            generate(model, ids, True)
+    model = causal_model()
+    cache = model(ids).past_key_values  # filled before the filters were inserted
+    insert_filters(model, LAYERS, **CAUSAL)
+    with pytest.raises(ValueError, match="was not filled by"):
+        model(ids, past_key_values=cache)
+    identity = causal_model()
+    insert_filters(identity, LAYERS, "none")
+    generate(identity, ids, True)
+
+
+@torch.no_grad()
+def test_encoder_decoder_with_a_cache() -> None:
+    settings = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "vocab_size": 40,
+                "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32,
+                "decoder_ffn_dim": 32, "init_std": 0.3, "pad_token_id": 0, "bos_token_id": 1,
+                "eos_token_id": 2, "decoder_start_token_id": 1}  # fmt: skip
+    model = build("BartForConditionalGeneration", "BartConfig", settings)
+    insert_filters(model, "model.decoder.layers", **CAUSAL)
+    insert_filters(model, "model.encoder.layers", kernel_size=3)
+    open_gains(model)
+    ids = prompt()
+    mask = torch.ones_like(ids)
+    mask[1, 3:] = 0
+    for beams in (1, 3):
+        runs = [
+            generate(model, ids, c, attention_mask=mask, num_beams=beams) for c in (True, False)
+        ]
+        assert torch.equal(*runs)
+    # The mask of the encoder, of equal shape, is not that of the decoder.
+    decoder = ids.flip(1)
+    full = model(ids, decoder_input_ids=decoder).logits
+    encoded = model.model.encoder(ids)
+    again = model(encoder_outputs=encoded, attention_mask=torch.ones_like(mask),
+                  decoder_input_ids=decoder).logits  # fmt: skip
+    torch.testing.assert_close(again, full)

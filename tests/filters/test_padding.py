@@ -1,0 +1,240 @@
+"""``padding_mask="auto"``: an item alone equals the item padded in a batch, in many models."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spaudio.filters import find_filters, insert_filters
+from tests.filters.cases import spread
+from tests.filters.hf_models import SMALL, TEXT, build, open_gains, text_model
+
+SHORT, LONG = 7, 12
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "attention"),
+    [
+        (name, side, attention)
+        for index, name in enumerate(TEXT)
+        for side, attention in ([("right", "eager"), ("left", "sdpa")] if index % 2 else
+                                [("right", "sdpa"), ("left", "eager")])
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_text_alone_equals_padded(name: str, side: str, attention: str) -> None:
+    model, layers = text_model(name, attention)
+    # A norm takes no mask: its filter reads that of the layer around it.
+    norms = {"llama": "layers.*.input_layernorm", "bert": "encoder.layer.*.output.LayerNorm"}
+    insert_filters(model, norms.get(name, layers), kernel_size=5, num_filters=4)
+    open_gains(model)
+    ids = torch.randint(3, 40, (1, SHORT))
+    positions = torch.arange(SHORT).unsqueeze(0)
+    alone = model(input_ids=ids)[0]
+    masked = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+    torch.testing.assert_close(masked, alone, rtol=1e-4, atol=1e-5)
+
+    real = torch.zeros(LONG, dtype=torch.bool)
+    real[-SHORT:] = True
+    real = real if side == "left" else real.flip(0)
+    batch = torch.randint(3, 40, (3, LONG))
+    batch[1, real] = ids[0]
+    mask = torch.ones_like(batch)
+    mask[1] = real
+    places = torch.arange(LONG).repeat(3, 1)
+    places[1, real] = positions[0]
+    places[1, ~real] = 0
+    extra = {"position_ids": places} if side == "left" and name != "bert" else {}
+    if side == "left" and name in ("bert", "modernbert"):
+        extra = {"position_ids": places}
+    padded = model(input_ids=batch, attention_mask=mask, **extra)[0][1, real]
+    torch.testing.assert_close(padded, alone[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_wav2vec2_alone_equals_padded(attention: str) -> None:
+    settings = SMALL | {
+        "conv_dim": (16, 16),
+        "conv_stride": (5, 4),
+        "conv_kernel": (10, 4),
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    model = build("Wav2Vec2Model", "Wav2Vec2Config", settings, attention)
+    insert_filters(model, "encoder.layers", kernel_size=5, num_filters=4)
+    open_gains(model)
+    sound = torch.randn(2, 400)
+    mask = (torch.arange(400) < torch.tensor([[400], [250]])).long()
+    padded = model(sound * mask, attention_mask=mask)[0][1]
+    alone = model(sound[1:, :250])[0][0]
+    torch.testing.assert_close(padded[: len(alone)], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_whisper_and_ast_in_a_batch(attention: str) -> None:
+    """Their items have one length; what Whisper ignores, its filters ignore."""
+    whisper = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2,
+               "encoder_ffn_dim": 32, "decoder_layers": 1, "decoder_attention_heads": 2,
+               "max_source_positions": 25, "num_mel_bins": 20}  # fmt: skip
+    model = build("WhisperModel", "WhisperConfig", whisper, attention).encoder
+    insert_filters(model, "layers", kernel_size=5, num_filters=4)
+    open_gains(model)
+    x = torch.randn(2, 20, 50)
+    mask = torch.ones(2, 50, dtype=torch.long)
+    mask[1, 30:] = 0
+    alone = model(x[1:])[0]
+    torch.testing.assert_close(model(x)[0][1:], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(x, attention_mask=mask)[0][1:], alone, rtol=1e-4, atol=1e-5)
+    ast = SMALL | {"max_length": 32, "num_mel_bins": 16, "patch_size": 8}
+    model = build("ASTModel", "ASTConfig", ast, attention)
+    name = next(n for n, m in model.named_modules() if isinstance(m, nn.ModuleList))
+    insert_filters(model, name, kernel_size=5, num_filters=4)
+    open_gains(model)
+    x = torch.randn(2, 32, 16)
+    torch.testing.assert_close(model(x)[0][1:], model(x[1:])[0], rtol=1e-4, atol=1e-5)
+
+
+class Layer(nn.Module):
+    """A layer that takes a mask and uses none."""
+
+    def forward(self, x: Tensor, attention_mask: Any = None) -> Tensor:
+        return x
+
+
+class Model(nn.Module):
+    """Gives its layer another mask than its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer()
+        self.inner: Any = None
+
+    def forward(self, x: Tensor, pad: Tensor | None = None, attention_mask: Any = None) -> Tensor:
+        out: Tensor = self.layer(x, attention_mask=self.inner)
+        return out
+
+
+def causal(tokens: int, window: int = 99) -> Tensor:
+    distance = torch.arange(tokens).unsqueeze(1) - torch.arange(tokens)
+    return (distance >= 0) & (distance < window)
+
+
+def filtered_model(**options: Any) -> tuple[Model, Any]:
+    torch.manual_seed(0)
+    model = Model()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False, **options)
+    return model, handle.filters["layer"]
+
+
+def test_a_mask_that_cannot_be_told_is_refused() -> None:
+    model, filter = filtered_model()
+    x = torch.randn(2, 9, 4)
+    real = torch.arange(9) < torch.tensor([[9], [5]])
+    mixed = real[:, None, None] & causal(9, 4)
+    for mask in (mixed, torch.where(mixed, 0.0, -torch.inf), causal(9).expand(2, 9, 9).clone()):
+        with pytest.raises(ValueError, match=r"'layer'.*attention_mask of shape.*padding_mask="):
+            model.layer(x, mask)
+    with pytest.raises(ValueError, match=r"attention_mask, which is a dict.*padding_mask="):
+        model.layer(x, {"full_attention": mixed})
+    # The model was called without a mask: it made that of the layer from nothing.
+    model.inner = mixed
+    assert torch.equal(model(x), filter(x))
+    torch.testing.assert_close(model(x, attention_mask=real), filter(x, ~real))
+    # Rows that are equal by construction show the padding.
+    keys = real[:, None, None].expand(2, 1, 9, 9)
+    assert torch.equal(model.layer(x, keys), filter(x, ~real))
+    assert torch.equal(model.layer(x, real[:, None, None].float().log()), filter(x, ~real))
+
+
+def test_a_square_attention_mask_is_no_padding_mask() -> None:
+    model, filter = filtered_model()
+    for mask in (causal(9), causal(9).long()):
+        x = torch.randn(2, 9, 4)
+        assert torch.equal(model.layer(x, mask), filter(x))
+        square = torch.randn(9, 9, 4)
+        with pytest.raises(ValueError, match=r"\(9, 9\).*\(batch, tokens\) or \(tokens, tokens\)"):
+            model.layer(square, mask)
+    named, filter = filtered_model(padding_mask="attention_mask")
+    real = causal(9)
+    assert torch.equal(named.layer(square, real), filter(square, ~real))
+
+
+def test_an_argument_of_the_model_can_be_named() -> None:
+    model, filter = filtered_model(padding_mask="pad")
+    x = torch.randn(2, 9, 4)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    model.inner = causal(9)[None, None].repeat(2, 1, 1, 1)
+    assert torch.equal(model(x, pad), filter(x, pad))
+    assert torch.equal(model(x), filter(x))
+    ignoring, filter = filtered_model(padding_mask=None)
+    ignoring.inner = model.inner
+    assert torch.equal(ignoring(x, attention_mask=pad), filter(x))
+
+
+def test_masks_do_not_outlive_their_call() -> None:
+    model, filter = filtered_model()
+    x = torch.randn(2, 9, 4)
+    real = torch.arange(9) < torch.tensor([[9], [5]])
+    model.inner = real[:, None, None] & causal(9, 4)
+    model(x, attention_mask=real)
+    with pytest.raises(ValueError, match="three axes"):
+        model(x[0, 0], attention_mask=real)  # fails within the call
+    assert torch.equal(model(x), filter(x))
+    find_filters(model).remove()
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks
+
+
+@pytest.mark.parametrize(("name", "reentrant"), spread(["llama", "mistral"], [True, False]))
+def test_checkpointing_reads_the_same_padding(name: str, reentrant: bool) -> None:
+    """Layers are run again in the backward pass, when the model's call has ended."""
+    gradients = []
+    ids = torch.randint(3, 40, (2, LONG))
+    mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    for checkpointing in (True, False):
+        model, layers = text_model(name)
+        insert_filters(model, layers, kernel_size=5, num_filters=4)
+        open_gains(model)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.train()
+        y = model(input_ids=ids, attention_mask=mask)[0]
+        model(input_ids=ids.flip(1))  # another call between forward and backward
+        y.square().sum().backward()
+        gradients.append([p.grad for p in find_filters(model).parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_padding_that_recomputation_cannot_find_is_refused() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Any:
+            return checkpoint(self.layer, x, use_reentrant=False)
+
+    model = Checkpointed()
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    y = model(torch.randn(2, 9, 4), torch.ones(2, 9, dtype=torch.bool))
+    with pytest.raises(ValueError, match="recomputed.*padding_mask=None"):
+        y.sum().backward()
+
+
+def test_compiled_models_read_the_padding() -> None:
+    model, layers = text_model("bert", "sdpa")
+    insert_filters(model, layers, kernel_size=5, num_filters=4)
+    open_gains(model)
+    ids = torch.randint(3, 40, (2, LONG))
+    mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(
+        compiled(input_ids=ids, attention_mask=mask)[0],
+        model(input_ids=ids, attention_mask=mask)[0],
+    )
