@@ -22,6 +22,7 @@ from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.io.download import download
+from spaudio.io.state import FileState
 from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
@@ -88,8 +89,7 @@ def _text8(work: Path, source: str | None) -> SourceText:
 def _file(corpus: str) -> SourceText:
     """Returns any file in text8's format."""
     path = _existing(corpus, "corpus")
-    status = path.stat()
-    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    key = f"{path.resolve()} {FileState.of(path.stat())}"
     return SourceText(f"{path.name} (a stand-in)", corpus, True, key, partial(_pieces, path))
 
 

@@ -8,6 +8,8 @@ split.
 import hashlib
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,22 +109,40 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
     target = folder / key
     file, marker = target / "symbols.bin", target / "corpus.json"
     with locked(folder / "lock"):
-        if not marker.is_file():
+        corpus = _open(source, file, marker)
+        if corpus is None:
+            if marker.exists():
+                warnings.warn(f"{target} is damaged; it is made anew", stacklevel=2)
             target.mkdir(parents=True, exist_ok=True)
-            count, digest = _write(source, file)
-            facts = {"name": source.name, "characters": count, "sha256": digest}
+            count, digest, checksum = _write(source, file)
+            facts = {"name": source.name, "characters": count, "sha256": digest, "crc32": checksum}
             write_atomic(marker, (json.dumps(facts, indent=1) + "\n").encode())
-    facts = json.loads(marker.read_text(encoding="utf-8"))
-    symbols: Symbols = np.memmap(file, dtype=np.uint8, mode="r")
-    if len(symbols) != facts["characters"]:
-        raise DataError(f"{file} is damaged; delete {target} to prepare it again")
-    return Corpus(source.name, source.stand_in, symbols, facts["sha256"])
+            corpus = _open(source, file, marker)
+    if corpus is None:
+        raise DataError(f"{file} cannot be read back; check the disk")
+    return corpus
 
 
-def _write(source: SourceText, file: Path) -> tuple[int, str]:
-    """Writes the symbols of a text, whole or not at all; returns their number and SHA-256."""
+def _open(source: SourceText, file: Path, marker: Path) -> Corpus | None:
+    """Opens an encoded text; None if there is none, or its checksum does not match."""
+    try:
+        facts = json.loads(marker.read_text(encoding="utf-8"))
+        symbols: Symbols = np.memmap(file, dtype=np.uint8, mode="r")
+        if zlib.crc32(symbols.data) == facts["crc32"]:
+            return Corpus(source.name, source.stand_in, symbols, str(facts["sha256"]))
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        pass
+    return None
+
+
+def _write(source: SourceText, file: Path) -> tuple[int, str, int]:
+    """Writes the symbols of a text, whole or not at all.
+
+    Returns:
+        Number of characters, SHA-256 of the text, CRC-32 of the symbols.
+    """
     part = file.with_suffix(".part")
-    digest, count, ended = hashlib.sha256(), 0, False
+    digest, count, checksum, ended = hashlib.sha256(), 0, 0, False
     try:
         with part.open("wb") as opened:
             for piece in source.read():
@@ -131,7 +151,9 @@ def _write(source: SourceText, file: Path) -> tuple[int, str]:
                 # A newline at the end is not part of the text: editors add it.
                 ended = piece.endswith(b"\n")
                 text = piece.removesuffix(b"\n")
-                count += opened.write(encode(text).tobytes())
+                symbols = encode(text).tobytes()
+                count += opened.write(symbols)
+                checksum = zlib.crc32(symbols, checksum)
                 digest.update(text)
             opened.flush()
             os.fsync(opened.fileno())
@@ -142,4 +164,4 @@ def _write(source: SourceText, file: Path) -> tuple[int, str]:
         raise DataError(f"{source.name}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
-    return count, digest.hexdigest()
+    return count, digest.hexdigest(), checksum

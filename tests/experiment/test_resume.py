@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from data_prep.folder import prepare as find
+from spaudio.audio import prepare
 from spaudio.cli import main
 from spaudio.errors import CheckpointError
+from spaudio.experiment.data import _split
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor
 from tests.conftest import Done, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
+from tests.fixtures.tiny_run import compose
 
 
 @pytest.fixture
@@ -107,3 +111,21 @@ def test_the_same_audio_is_told_of_or_refused(tmp_path: Path, run_recipe: RunRec
     allowed = run_recipe(*arguments, "duplicates=allow")
     assert allowed.code == 0, allowed.err
     assert "under different labels (1 recording): hiss/copy.wav = hum/g0_0.wav" in allowed.err
+
+
+def test_a_validation_split_holds_no_copy_of_a_training_clip(tmp_path: Path) -> None:
+    make_class_folders(tmp_path / "sounds", groups=3, clips=2)
+    for file in [*(tmp_path / "sounds").glob("*/*.wav")]:
+        for copy in range(4):
+            shutil.copy(file, file.with_stem(f"{file.stem}-{copy}"))
+    settings = compose(
+        "folder", f"source={tmp_path / 'sounds'}", f"data={tmp_path / 'data'}", "test_fraction=0",
+        "valid_fraction=0", "validation.fraction=0.3",
+    )  # fmt: skip
+    prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
+                       folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
+    assert prepared.copies
+    splits = {clip.path: clip.split for clip in _split(settings, prepared)}
+    assert set(splits.values()) == {"train", "valid"}
+    for group in prepared.copies:
+        assert len({splits[path] for path in group}) == 1

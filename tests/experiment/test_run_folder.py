@@ -8,6 +8,7 @@ import pytest
 
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.run_folder import create_run_folder, open_run_folder, read_run_settings
+from spaudio.experiment.settings import read_settings
 from tests.fixtures.tiny_run import compose
 
 
@@ -56,6 +57,18 @@ def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
     for other in ("filter=bank", "source=y", "trainer.epochs=3"):
         with pytest.raises(ConfigError, match=r"was run with .* take another run_id"):
             open_run_folder(compose(*same, other))
+
+
+@pytest.mark.parametrize("run_id", ["../../elsewhere", "/elsewhere", "a/../..", "C:\\x", "a\0"])
+def test_a_run_stays_below_its_folder(tmp_path: Path, run_id: str) -> None:
+    settings = compose("folder", "source=x", f"runs={tmp_path / 'runs'}")
+    for name in ("run_id", "recipe"):
+        content = settings.as_dict() | {name: run_id}
+        with pytest.raises(ConfigError, match=rf"{name}=.* leaves the folder of runs"):
+            read_settings(content)
+    assert read_settings(settings.as_dict() | {"run_id": "study/fold-1"}).run_id == "study/fold-1"
+    with pytest.raises(ConfigError, match="leaves the folder of runs"):
+        compose("folder", "source=x", "run_id=../../elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_or_read_is_named(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_a_text_is_encoded_once(tmp_path: Path) -> None:
     assert decode(prepare_corpus(source(b"other", key="l"), tmp_path).symbols) == "other"
 
 
+@pytest.mark.parametrize("name", ["symbols.bin", "corpus.json"])
+@pytest.mark.parametrize("damage", [b"", b"\0\0\0\0", b"[]", b"{"])
+def test_a_damaged_text_is_made_anew(tmp_path: Path, name: str, damage: bytes) -> None:
+    prepare_corpus(source(b"once"), tmp_path)
+    [file] = tmp_path.glob(f"*/{name}")
+    file.unlink()
+    file.write_bytes(damage)
+    with pytest.warns(UserWarning, match="is damaged; it is made anew"):
+        corpus = prepare_corpus(source(b"once"), tmp_path)
+    assert decode(corpus.symbols) == "once"
+
+
 @pytest.mark.parametrize(
     ("pieces", "match"),
     [((b"ab", b"Cd"), "b'C'"), ((b"a\n", b"b"), "more than one line"), ((b"\n",), "empty")],
