@@ -61,14 +61,19 @@ def prepare(
     root, names = _recordings(open_source(archive, work))
     if source is None:
         _check_digest(root, names)
-    recordings = [(name, *_parse(root, name)) for name in names]
-    speakers = sorted({speaker for _, _, speaker, _ in recordings})
+    recordings = {name: _NAME.fullmatch(name) for name in names}
+    speakers = sorted({match["speaker"] for match in recordings.values() if match})
     if split == "speaker" and test_speaker not in speakers:
         raise ConfigError(
             f"test_speaker={test_speaker!r} has no recordings; choose one of {', '.join(speakers)}"
         )
     clips = []
-    for name, digit, speaker, index in recordings:
+    for name, match in recordings.items():
+        if match is None:
+            raise DataError(
+                f"{root / name}: not named {{digit}}_{{speaker}}_{{index}}.wav; rename or remove it"
+            )
+        digit, speaker, index = match["digit"], match["speaker"], int(match["index"])
         tested = index in TEST_INDICES if split == "official" else speaker == test_speaker
         clips.append(SourceClip(name, digit, "test" if tested else "train", group=speaker))
     return SourceClips(root=root, clips=clips, labels=LABELS)
@@ -83,15 +88,6 @@ def _recordings(folder: Path) -> tuple[Path, list[str]]:
     raise DataError(
         f"{folder}: no recordings; expected recordings/{{digit}}_{{speaker}}_{{index}}.wav"
     )
-
-
-def _parse(root: Path, name: str) -> tuple[str, str, int]:
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise DataError(
-            f"{root / name}: not named {{digit}}_{{speaker}}_{{index}}.wav; rename or remove it"
-        )
-    return match["digit"], match["speaker"], int(match["index"])
 
 
 def _check_digest(root: Path, names: Sequence[str]) -> None:

@@ -24,16 +24,13 @@ from spaudio.errors import ConfigError, DataError
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
+WORDS_URL = f"{HOST}/speech_commands_v0.02.tar.gz"
+TEST_URL = f"{HOST}/speech_commands_test_set_v0.02.tar.gz"
 # SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) have them.
 WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
-WORDS, TEST_SET = (
-    Part(name, {f"{HOST}/speech_commands_{archive}.tar.gz": checksum}, marker=marker)
-    for name, archive, checksum, marker in (
-        ("words", "v0.02", WORDS_SHA256, "testing_list.txt"),
-        ("test_set", "test_set_v0.02", TEST_SHA256, "_silence_"),
-    )
-)
+WORDS = Part("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
+TEST_SET = Part("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz

@@ -11,7 +11,6 @@ from spaudio.bench.__main__ import main
 from spaudio.bench.shapes import Shape
 from tests.fixtures.tiny_audio import make_fsdd
 from tests.fixtures.tiny_run import RECIPES
-from tests.fixtures.tiny_text import write_text
 
 FSDD = str(RECIPES / "fsdd")
 
@@ -49,20 +48,12 @@ def test_generation(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("| 4 x 128 | rotary | 8 |") == 2
 
 
-@pytest.mark.parametrize("recipe", ["fsdd", "text8"])
-def test_steps(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if recipe == "fsdd":
-        data = [f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"]
-        filter = "bank,filter.num_filters=7"
-        parameters = 2 * 7 * 17  # two layers, seven filters of 16 taps and a gain
-    else:
-        data = [f"corpus={write_text(tmp_path / 'tiny.txt.xz')}", "eval.stride=16", "context=32"]
-        filter = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
-        parameters = 3 * 2 + 1 * 5 + 4
-    filters = ["--filter", "none", "--filter", filter]
-    none, other = bench("step", str(RECIPES / recipe), "preset=debug", *data, *filters)
+def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"
+    filter = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
+    none, other = bench("step", FSDD, "preset=debug", data, "--filter", "none", "--filter", filter)
     assert none["times_the_first"] == 1
-    assert other["parameters"] - none["parameters"] == parameters
+    assert other["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4  # taps and gains
     assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])
     assert f"| {filter} |" in capsys.readouterr().out
 

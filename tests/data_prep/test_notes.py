@@ -1,5 +1,5 @@
+import runpy
 import struct
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -112,17 +112,15 @@ def test_options_out_of_range(tmp_path: Path, option: str, value: Any) -> None:
         prepare(tmp_path, **{option: value})
 
 
-def test_the_script_runs_by_itself(tmp_path: Path) -> None:
-    arguments = ['families=["piano","reed"]', "programs_per_family=3", "num_pitches=3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "data_prep.notes", *arguments, f"folder={tmp_path}"],
-        cwd=Path(__file__).resolve().parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "72 clips (test 24, train 24, valid 24), 2 labels, 0 skipped" in done.stdout
-    assert "Rendering programs" in done.stderr
+def test_the_script_runs_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ['families=["piano","reed"]', "programs_per_family=3", "num_pitches=3"]
+    monkeypatch.setattr(sys, "argv", ["notes", *options, f"folder={tmp_path}"])
+    runpy.run_module("data_prep.notes", run_name="__main__")
+    said = capsys.readouterr()
+    assert "72 clips (test 24, train 24, valid 24), 2 labels, 0 skipped" in said.out
+    assert "Rendering programs" in said.err
 
 
 @pytest.mark.parametrize("program", [19, 73], ids=["church-organ", "flute"])

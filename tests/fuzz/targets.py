@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,19 +69,15 @@ def archive(content: bytes, scratch: Path) -> None:
     home.mkdir()
     path = home / "archive"
     path.write_bytes(content)
-    limits = {"max_bytes": 1 << 20, "max_files": 50}
-    refusal, out = _try(
-        lambda: unpack(path, home / "out", **limits, progress=False),  # type: ignore[arg-type]
-        DataError,
-    )
+    limited = partial(unpack, max_bytes=1 << 20, max_files=50, progress=False)
+    refusal, out = _try(lambda: limited(path, home / "out"), DataError)
     if out is None:
         assert str(path) in refusal
         assert list(home.iterdir()) == [path]
         return
     assert {p.name for p in home.iterdir()} == {"archive", "out"}
     found = list((home / "out").rglob("*"))
-    assert all(p.is_dir() or p.is_file() for p in found)
-    assert not any(p.is_symlink() for p in found)
+    assert all((p.is_dir() or p.is_file()) and not p.is_symlink() for p in found)
     assert sum(p.stat().st_size for p in found if p.is_file()) <= 1 << 20
 
 
@@ -102,12 +99,7 @@ def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | N
         return str(error), None
 
 
-TARGETS: dict[str, Callable[[bytes, Path], None]] = {
-    "audio": audio,
-    "manifest": manifest,
-    "archive": archive,
-    "settings": settings,
-}
+TARGETS = {hold.__name__: hold for hold in (audio, manifest, archive, settings)}
 
 
 def seeds(target: str, scratch: Path) -> Iterable[bytes]:
