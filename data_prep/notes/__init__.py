@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +93,8 @@ def prepare(
     names = {number: pretty_midi.program_to_instrument_name(number) for number in numbers}
     clips = []
     for number, note in ((program.number, note) for program in programs for note in program.notes):
-        label = {
-            "family": FAMILIES[_family(number)],
-            "program": names[number],
-            "pitch": pitch_name(note.pitch),
-        }[task]
+        labels = (FAMILIES[_family(number)], names[number], pitch_name(note.pitch))
+        label = dict(zip(TASKS, labels, strict=True))[task]
         split = splits[note.pitch if task == "program" else number]
         clips.append(SourceClip(f"{number:03d}/{note.file_name}", label, split, names[number]))
     return SourceClips(root, clips, labels=tuple(dict.fromkeys(clip.label for clip in clips)))
@@ -139,14 +137,14 @@ def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]
     return chosen
 
 
-def _pitches(number: int, lowest: int, step: int, task: str) -> list[int]:
+def _pitches(number: int, lowest: int, step: int, task: str) -> range:
     least = 1 if task == "family" else 3
     if number < least or step < 1 or lowest < 0 or lowest + (number - 1) * step > 127:
         raise ConfigError(
             f"num_pitches={number!r}, lowest_pitch={lowest!r}, pitch_step={step!r}; expected at "
             f"least {least} pitches within 0 to 127"
         )
-    return [lowest + place * step for place in range(number)]
+    return range(lowest, lowest + number * step, step)
 
 
 def _velocities(number: int) -> list[int]:
@@ -161,15 +159,10 @@ def _velocities(number: int) -> list[int]:
 
 def _program(number: int, pitches: Sequence[int], velocities: Sequence[int], seed: int) -> Program:
     random = np.random.default_rng([seed, number])
-
-    def draw(lowest: float, highest: float) -> float:
-        return round(float(random.uniform(lowest, highest)), 4)
-
-    notes = (
-        Note(pitch, velocity, onset=draw(*_ONSET), length=draw(*_LENGTH))
-        for pitch in pitches
-        for velocity in velocities
-    )
+    notes = []
+    for pitch, velocity in product(pitches, velocities):
+        onset, length = (round(float(random.uniform(*span)), 4) for span in (_ONSET, _LENGTH))
+        notes.append(Note(pitch, velocity, onset, length))
     return Program(number, tuple(notes))
 
 
