@@ -87,11 +87,7 @@ class Watch:
 
         padding = [*given(self.padding), *((n, None) for n, _ in self.padding)]
         cache = next((v for _, v in given(self.caches) if not isinstance(v, bool)), None)
-        past: Any = 0
-        if cache is not None:
-            past = cache.get_seq_length() if hasattr(cache, "get_seq_length") else None
-            if isinstance(past, torch.Tensor) and not torch.compiler.is_compiling():
-                past = int(past)  # a static cache counts on in this very tensor
+        past = 0 if cache is None else tokens_in(cache)
         return Call(self, padding[0] if padding else None, self.takes_cache, cache, past)
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -105,6 +101,17 @@ class Watch:
         if begun:
             # With all that began within it: several watches of one module end in any order.
             del calls[begun[-1] :]
+
+
+def tokens_in(cache: Any) -> Any:
+    """Number of tokens in a key/value cache of transformers; None for other caches."""
+    try:
+        tokens = cache.get_seq_length()
+    except (AttributeError, ValueError):  # no such cache, or one of recurrent states
+        return None
+    if isinstance(tokens, torch.Tensor) and not torch.compiler.is_compiling():
+        return int(tokens)  # a static cache counts on in this very tensor
+    return tokens
 
 
 def argument_names(forward: Callable[..., Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """One linear kernel per dimension: the Canon layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,11 @@ from typing_extensions import override
 from spaudio.filters.bank import check_size, reset_rows
 from spaudio.filters.base import TokenFilter
 
-ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
 
 
 class DepthwiseFilter(TokenFilter):

@@ -49,8 +49,8 @@ def filterbank(
             - ``"gemm"``: matrix products in torch, for any device and type;
             - ``"reference"``: ``conv1d``, which stores batch * tokens * dim * M numbers.
 
-    ``"auto"`` means ``"reference"`` where the call is traced or exported, for runtimes that lack the
-    operator. Within transformations of ``torch.func`` and forward-mode differentiation, every
+    Where the call is traced or exported, ``"auto"`` means ``"reference"``, as other runtimes lack
+    the operator. Within transformations of ``torch.func`` and forward-mode differentiation, every
     backend means ``"reference"``, which torch can differentiate and batch in any way.
 
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on

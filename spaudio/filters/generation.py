@@ -52,14 +52,15 @@ def filter_with_cache(
     taking = [call for call in calls if call.takes_cache]
     cache = next((call.cache for call in taking if call.cache is not None), None)
     if cache is None or filter.receptive_field == (0, 0):
-        return filter(x, padding_mask)
+        plain: Tensor = filter(x, padding_mask)
+        return plain
     # A model that makes the cache itself begins with none.
     start = past_tokens(calls)
     if start is None:
         raise ValueError(f"{_problem(filter, layer)} beside a {type(cache).__name__}")
     streams = filter.causal and math.isfinite(filter.receptive_field[0])
     if start == 0:
-        y = filter(x, padding_mask)
+        y: Tensor = filter(x, padding_mask)
         if streams:
             _keep(cache, layer, without_padding(x, padding_mask), x.shape[1], taking[-1].token)
         return y
@@ -96,7 +97,8 @@ def _keep(cache: Any, layer: str, tokens: Tensor, end: int, call: object) -> Non
         return  # a later step that needs them raises an error
     if KEPT not in vars(cache):
         setattr(cache, KEPT, {})
-        cache.__class__ = _keeping_class(type(cache))
+        base: Any = type(cache)
+        cache.__class__ = _keeping_class(base)
     getattr(cache, KEPT)[layer] = _Kept(tokens, end, call)
 
 

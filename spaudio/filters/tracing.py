@@ -10,11 +10,12 @@ from torch.autograd import forward_ad
 
 def is_exported() -> bool:
     """Whether the call is recorded for a runtime that lacks the operator: jit, export, ONNX."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting()
 
 
 def is_transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is active, which need torch's operators."""
+    """Whether ``torch.func`` or forward-mode differentiation is active."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

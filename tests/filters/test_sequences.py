@@ -32,9 +32,9 @@ def test_packed_equals_each_alone(case: str, causal: bool, lengths: list[int]) -
     filter = build(case, causal=causal, dtype=torch.float64)
     x, ends = packed(lengths)
     gradients = []
-    for run in (lambda: filter(x, cu_seqlens=ends.int()), lambda: alone(filter, x, ends)):
+    for together in (True, False):
         x = x.detach().requires_grad_()
-        y = run()
+        y = filter(x, cu_seqlens=ends.int()) if together else alone(filter, x, ends)
         weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
         inputs = [x, *filter.parameters()]
         gradients.append([y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)])
@@ -81,24 +81,22 @@ def test_prefill_and_decode_equal_the_whole(case: str) -> None:
 def test_packed_sequences_are_continued(case: str) -> None:
     filter = build(case, causal=True, dtype=torch.float64)
     whole, ends = packed([6, 2, 11, 3])
-    first = [4, 0, 9, 1]
-    starts = ends[:-1].tolist()
-    parts = [
-        torch.cat([whole[:, s : s + n] for s, n in zip(starts, first, strict=True)], dim=1),
-        torch.cat([whole[:, s + n : e] for s, n, e in zip(starts, first, ends[1:].tolist(), strict=True)], dim=1),
-    ]  # fmt: skip
-    cuts = torch.tensor([0, *first]).cumsum(0)
-    y, state = filter(parts[0], cu_seqlens=cuts, output_final_state=True)
-    rest, end = filter(
-        parts[1], cu_seqlens=ends - cuts, initial_state=state, output_final_state=True
-    )
+    cuts = torch.tensor([0, 4, 0, 9, 1]).cumsum(0)  # of the first parts
+    pieces = [whole[:, a:b] for a, b in pairwise(ends.tolist())]
+    lengths = cuts.diff().tolist()
+    first = torch.cat([p[:, :n] for p, n in zip(pieces, lengths, strict=True)], dim=1)
+    second = torch.cat([p[:, n:] for p, n in zip(pieces, lengths, strict=True)], dim=1)
+    y, state = filter(first, cu_seqlens=cuts, output_final_state=True)
+    rest, end = filter(second, cu_seqlens=ends - cuts, initial_state=state, output_final_state=True)
     expected, final = filter(whole, cu_seqlens=ends, output_final_state=True)
-    for index, (s, n, e) in enumerate(zip(starts, first, ends[1:].tolist(), strict=True)):
-        together = torch.cat([
-            y[:, cuts[index] : cuts[index + 1]],
-            rest[:, (ends - cuts)[index] : (ends - cuts)[index + 1]],
-        ], dim=1)  # fmt: skip
-        torch.testing.assert_close(together, expected[:, s:e])
+    parts = [
+        part
+        for (a, b), (c, d) in zip(
+            pairwise(cuts.tolist()), pairwise((ends - cuts).tolist()), strict=True
+        )
+        for part in (y[:, a:b], rest[:, c:d])
+    ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected)
     torch.testing.assert_close(end, final)
 
 
@@ -147,7 +145,7 @@ def test_activation_and_residual_of_depthwise(causal: bool) -> None:
         twin = make_filter(**filter.config())
         twin.load_state_dict(filter.state_dict())
         assert torch.equal(twin(x), filter(x))
-    with pytest.raises(ValueError, match="None or one of.*'tanh'"):
+    with pytest.raises(ValueError, match=r"None or one of.*'tanh'"):
         DepthwiseFilter(DIM, activation="tanh")
     with pytest.raises(ValueError, match="no gradient through activation='relu'"):
         DepthwiseFilter(DIM, activation="relu", zero_init=True)

@@ -38,7 +38,7 @@ def inputs(tokens: int = 9) -> tuple[Tensor, Tensor]:
 def test_trace_export_and_fx_of_every_filter(case: str, causal: bool) -> None:
     model = Wrapped(case, causal)
     example = inputs()
-    traced = torch.jit.trace(model, example)
+    traced = torch.jit.trace(model, example)  # type: ignore[no-untyped-call]
     exported = torch.export.export(model, example).module()
     symbolic = torch.fx.symbolic_trace(model)
     other = inputs()
@@ -146,7 +146,9 @@ def test_onnx_of_another_library_equals_eager(
 @torch.no_grad()
 def test_a_traced_model_of_another_library_reads_the_padding() -> None:
     model = filtered_bert()
-    traced = torch.jit.trace(model, text(0), check_trace=False)
+    traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        model, text(0), check_trace=False
+    )
     torch.testing.assert_close(traced(*text(1)), model(*text(1)))
 
 
@@ -154,9 +156,10 @@ def test_a_traced_model_of_another_library_reads_the_padding() -> None:
 def test_a_traced_model_can_be_saved() -> None:
     model, x = Wrapped("bank-odd", True), inputs()
     file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(model, x), file)
+    torch.jit.save(torch.jit.trace(model, x), file)  # type: ignore[no-untyped-call]
     file.seek(0)
-    torch.testing.assert_close(torch.jit.load(file)(*x), model(*x))
+    loaded = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loaded(*x), model(*x))
 
 
 def test_a_backend_that_is_named_stays_in_an_exported_program(

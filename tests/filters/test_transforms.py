@@ -1,5 +1,6 @@
 """``torch.func``, forward-mode derivatives, meta and fake tensors: right for every filter."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,14 +28,15 @@ def test_derivatives_of_both_modes(case: str, causal: bool) -> None:
         y: Tensor = filter(x, mask)
         return y
 
-    exact = torch.autograd.functional.jacobian(run, x)
+    exact = torch.autograd.functional.jacobian(run, x)  # type: ignore[no-untyped-call]
     expected = torch.einsum("btdefg,efg->btd", exact, along)
-    close = {"rtol": 1e-9, "atol": 1e-10}
+    close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
     torch.testing.assert_close(jvp(run, (x,), (along,))[1], expected, **close)
     torch.testing.assert_close(jacfwd(run)(x), exact, **close)
     torch.testing.assert_close(jacrev(run)(x), exact, **close)
     with forward_ad.dual_level():
-        tangent = forward_ad.unpack_dual(run(forward_ad.make_dual(x, along))).tangent
+        dual = forward_ad.make_dual(x, along)  # type: ignore[no-untyped-call]
+        tangent = forward_ad.unpack_dual(run(dual)).tangent  # type: ignore[no-untyped-call]
         torch.testing.assert_close(tangent, expected, **close)
 
 
@@ -58,8 +60,10 @@ def test_vmap_and_gradients_per_item(case: str) -> None:
 @pytest.mark.parametrize("backend", ["auto", "gemm", "cpu"])
 def test_no_backend_is_the_identity_to_forward_mode(backend: str) -> None:
     x, kernels, gains = torch.randn(2, 9, 3), torch.randn(4, 3), torch.randn(4)
-    functions: list[Any] = [lambda x, b=b: filterbank(x, kernels, gains, activation="gelu", backend=b)
-                            for b in (backend, "reference")]  # fmt: skip
+    functions: list[Any] = [
+        partial(filterbank, kernels=kernels, gains=gains, activation="gelu", backend=each)
+        for each in (backend, "reference")
+    ]
     results = [jvp(f, (x,), (torch.ones_like(x),))[1] for f in functions]
     torch.testing.assert_close(*results)
     half = x.bfloat16()  # with kernels in float32
