@@ -145,7 +145,11 @@ def test_the_same_samples_are_computed_and_kept_once(tmp_path: Path) -> None:
     cache.fill(files)
     size = (cache.folder / "frames.bin").stat().st_size
     moved = [file.rename(file.with_stem(f"new{file.stem}")) for file in files]
-    reopened = FrameCache(tmp_path / "f", {"width": 8}, RATE, lambda _: 1 / 0, restore)
+
+    def never(waveform: Array) -> npt.NDArray[np.int16]:
+        raise AssertionError
+
+    reopened = FrameCache(tmp_path / "f", {"width": 8}, RATE, never, restore)
     reopened.fill(moved)
     for file in moved:
         np.testing.assert_array_equal(reopened.frames(file), expected(file))
