@@ -92,10 +92,10 @@ def test_an_unfinished_run_says_so(
     load_best(stopped)
     assert go_on in capsys.readouterr().err
     shutil.rmtree(stopped / "checkpoints")
-    for command in (["predict", str(stopped), "."], ["filters", str(stopped)],
-                    ["generate", str(stopped)], ["export", str(stopped), "--format", "pt2"]):  # fmt: skip
+    for command, *options in (["predict", "."], ["filters"], ["generate"],
+                              ["export", "--format", "pt2"]):  # fmt: skip
         with pytest.raises(SystemExit, match=rf"not finished and holds no trained model.*{go_on}"):
-            main(command)
+            main([command, str(stopped), *options])
     with pytest.raises(CheckpointError, match="not finished"):
         load_best(stopped)
 
