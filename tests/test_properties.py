@@ -149,7 +149,7 @@ def test_filters_of_any_settings_work_or_are_refused(
 def test_damaged_inputs_are_refused_or_sound(target: str, tmp_path: Path) -> None:
     begin = list(seeds(target, tmp_path))
 
-    @settings(STEADY, max_examples=5 if target == "settings" else 100)
+    @settings(STEADY, max_examples={"settings": 5, "run": 25}.get(target, 100))
     @given(
         content=st.sampled_from(begin),
         edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
@@ -159,7 +159,9 @@ def test_damaged_inputs_are_refused_or_sound(target: str, tmp_path: Path) -> Non
     def hold(content: bytes, edits: list[tuple[float, int]], end: float, header: bool) -> None:
         damaged = bytearray(content)
         for place, byte in edits:
-            damaged[int(place * (min(100, len(content)) - 1 if header else len(content) - 1))] = byte
+            damaged[int(place * (min(100, len(content)) - 1 if header else len(content) - 1))] = (
+                byte
+            )
         TARGETS[target](bytes(damaged[: round(end * len(content))]), tmp_path)
 
     hold()

@@ -16,6 +16,7 @@ import soundfile
 import yaml
 
 from spaudio import cli
+from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
@@ -73,6 +74,13 @@ def refused(arguments: list[str], *words: str) -> None:
         ("optim.lr=nan", ["optim.lr=nan", "a finite number"]),
         ("skip_bad=perhaps", ["skip_bad=perhaps", "true or false"]),
         ("validation=0.1", ["validation=0.1"]),
+        ("seed=-1", ["seed must lie in [0, 2**32); got -1"]),
+        ("seed=4294967296", ["seed must lie in [0, 2**32)"]),
+        ("optim.lr=1e300", ["optim.lr=1e+300", "below 3.4e38"]),
+        ("trainer.batch_size=1000000000000", ["trainer.batch_size", "below 2**31"]),
+        ("trainer.accumulate=99", ["trainer.accumulate must be at most trainer.batch_size"]),
+        ("trainer.workers=1000", ["trainer.workers must be at most 256"]),
+        ("model.layers=1000000", ["model.layers must be at most 10,000"]),
         ("seed=[1", ["cannot read 'seed=[1'", "expected key=value"]),
         ("~seed", ["~seed: settings cannot be added or removed"]),
         ("prep=speech", ["prep=speech: there is no such script", "folder", "fsdd", "notes"]),
@@ -104,6 +112,8 @@ def test_unknown_classes(command: Command) -> None:
         (["filter=bank", "filter.kernel_size=0"], ["kernel_size=0", "at least 1"]),
         (["tokens.sample_rate=100"], ["sample_rate=100", "1000 to 768000 Hz"]),
         (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),
+        (["model.dim=2000000000", "model.heads=1"], ["the model cannot be built", "smaller sizes"]),
+        (["filter=bank", "filter.num_filters=2000000000"], ["the model cannot be built"]),
         (["group_regex='(x\\d+)'"], ["finds no group in 18 of 18 paths"]),
         (["validation.fraction=2", "valid_fraction=0"], ["fraction"]),
     ],
@@ -125,6 +135,31 @@ def test_bad_clips(command: Command, sounds: Path) -> None:
     (sounds / "hum" / "void.wav").touch()
     error = command("folder", f"source={sounds}")
     says(error, "1 of 19 clips cannot be used", "bad_clips.txt", "skip_bad=true")
+
+
+def test_bad_clips_that_leave_one_class(command: Command, sounds: Path) -> None:
+    for name in ("hiss", "sweep"):
+        for path in (sounds / name).rglob("g*.*"):
+            path.write_bytes(b"")
+    error = command("folder", f"source={sounds}", "skip_bad=true")
+    says(error, "training clips of one class only (hum)", "skip_bad has left out")
+
+
+def test_a_backslash_in_a_name(
+    command: Command, run_recipe: RunRecipe, sounds: Path, tmp_path: Path
+) -> None:
+    """A clip's is refused, as a manifest is for every system; those of folders are taken."""
+    clip = sounds / "hum" / "back\\slash.wav"
+    shutil.copy(sounds / "hum" / "g0_0.wav", clip)
+    says(command("folder", f"source={sounds}"), r"back\\slash.wav", "rename a file")
+    clip.unlink()
+    runs = tmp_path / "o\\dd"
+    small = ["preset=debug", "trainer.epochs=1", "filter=none", "run_id=a"]
+    done = run_recipe("folder", *small, f"source={sounds}", f"runs={runs}")
+    assert done.code == 0, done.err
+    (runs / "folder" / "a" / "report.json").unlink()
+    for given in (f"{runs}/folder/a", quoted(runs / "folder" / "a")):
+        assert run_recipe("folder", f"resume={given}").code == 0
 
 
 @pytest.mark.parametrize("kind", [ImportError, OSError, RuntimeError])
@@ -248,7 +283,14 @@ def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("{", "cannot be read"), ("- 1", "not a mapping"), ("a: 1", "filter.name")]
+    ("text", "word"),
+    [
+        ("{", "cannot be read"),
+        ("a: &a [1]\nb: *a", "an alias"),
+        ("[" * 99, "deeper than 50"),
+        ("- 1", "not a mapping"),
+        ("a: 1", "filter.name"),
+    ],
 )
 def test_a_damaged_config_of_a_run(altered: Path, text: str, word: str) -> None:
     (altered / "config.yaml").write_text(text, encoding="utf-8")

@@ -63,7 +63,7 @@ class Clip:
         if parts.is_absolute() or ".." in parts.parts or not _is_filename(self.path):
             raise DataError(
                 f"field 'path' is {self.path!r}; expected a path relative to the audio root, "
-                "with forward slashes and without '..'"
+                "with forward slashes and without '..'; rename a file whose name holds a backslash"
             )
         if self.split not in SPLITS:
             raise DataError(f"field 'split' is {self.split!r}; expected one of {', '.join(SPLITS)}")

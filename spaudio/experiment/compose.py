@@ -125,7 +125,8 @@ def parse(override: str) -> Override:
 
 def quoted(value: object) -> str:
     """Quotes a string as the value of an override."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    # In Hydra's grammar a backslash is escaped only where a quotation mark follows.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), str(value))
     return f"'{escaped}'"
 
 

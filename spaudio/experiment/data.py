@@ -97,6 +97,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
                 f"the {split} split of {settings.recipe} is empty; see {settings.fold_by.key}= and "
                 "the data set's own settings"
             )
+    labels = {clip.label for clip in splits["train"]}
+    if len(labels) < 2 and not prepared.multi_label:
+        raise DataError(
+            f"{settings.recipe} has training clips of one class only ({labels.pop()}); add "
+            "clips of another"
+            + (", or replace those that skip_bad has left out" if prepared.skipped else "")
+        )
     if front_end.normaliser is None:
         front_end = make_front_end(
             settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])

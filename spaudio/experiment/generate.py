@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.load import load_language_model
 from spaudio.model.generate import generate
 from spaudio.text.corpus import ALPHABET, decode, encode
@@ -39,6 +39,8 @@ def continue_text(
         ConfigError: If a number is out of range, or the prompt is empty.
         DataError: If the prompt holds a character that is not in the alphabet.
     """
+    if abs(seed) >= 2**63:
+        raise ConfigError(f"--seed {seed}; expected a whole number below 2**63")
     if wrong := sorted(set(prompt) - set(ALPHABET)):
         raise DataError(
             f"the prompt holds {', '.join(map(repr, wrong))}; the model knows the letters a to z "

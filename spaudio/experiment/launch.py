@@ -29,6 +29,7 @@ from spaudio.io.lock import locked
 from spaudio.io.plain import read_yaml
 from spaudio.report.fold_report import write_fold_report
 
+_KINDS = {"overrides": "key=value", "seeds": "whole numbers"}  # in a study
 OUTPUT = "output.txt"  # output of a run in a process of its own
 
 
@@ -338,4 +339,15 @@ def _read_study(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
     if not isinstance(study, dict) or not {"seeds", "settings"} <= set(study):
         raise ConfigError(f"{file} is no study: it needs seeds and settings")
+    settings = study["settings"]
+    if not isinstance(settings, dict) or not settings:
+        raise ConfigError(f"{file}: settings must map names to lists of overrides")
+    for name, own in settings.items():
+        blocks = own if isinstance(own, dict) else {"overrides": own}
+        for key, kind in (("overrides", str), ("seeds", int)):
+            values = [blocks.get(key, []), study.get(key, [])]
+            if not all(isinstance(v, list) and all(isinstance(x, kind) for x in v) for v in values):
+                raise ConfigError(f"{file}, setting {name}: {key} must be a list of {_KINDS[key]}")
+        if "overrides" not in blocks:
+            raise ConfigError(f"{file}, setting {name}: it has no overrides")
     return study

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import spaudio.experiment.run
+import spaudio.experiment.tasks.task
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.compose import compose
@@ -174,7 +175,7 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     fsdd: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_recipe: RunRecipe
 ) -> None:
-    fit, calls = spaudio.experiment.run.fit, []
+    fit, calls = spaudio.experiment.tasks.task.fit, []
 
     def interrupted(model: Any, train: Any, valid: Any, **options: Any) -> Any:
         # Selection is by other voices than the tested one.
@@ -185,7 +186,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
             raise KeyboardInterrupt
         return fit(model, train, valid, **options)
 
-    monkeypatch.setattr(spaudio.experiment.run, "fit", interrupted)
+    monkeypatch.setattr(spaudio.experiment.tasks.task, "fit", interrupted)
     stopped = run_recipe("fsdd", *fsdd, "run_id=x")
     assert stopped.code == 130
     assert "resume=runs/fsdd/x" in stopped.err
@@ -299,3 +300,13 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         plan_study(tmp_path / "a.yaml")
     with pytest.raises(SpaudioError, match="check the path"):
         plan_study(tmp_path / "b.yaml")
+    for text, word in (
+        ("settings: [a]", "must map names"),
+        ("settings: {x: 1}", "setting x: overrides must be a list of key=value"),
+        ("settings: {x: {overrides: [], seeds: 3}}", "seeds must be a list of whole numbers"),
+        ("settings: {x: {seeds: [0]}}", "it has no overrides"),
+        ("settings: {x: &a [b], y: *a}", "an alias"),
+    ):
+        (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
+        with pytest.raises(ConfigError, match=word):
+            plan_study(tmp_path / "a.yaml")

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-RUNS = {"audio": 20_000, "manifest": 20_000, "archive": 20_000, "settings": 2_000}
+RUNS = {"audio": 20_000, "manifest": 20_000, "archive": 20_000, "settings": 2_000,
+        "run": 2_000, "names": 20_000}  # fmt: skip
 #: Memory leaks, and inputs that need over ten seconds or a gigabyte, are findings too.
 LIMITS = ("-timeout=10", "-rss_limit_mb=1500", "-max_len=20000", "-print_final_stats=1", "-seed=1")
 
@@ -26,7 +27,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["spaudio", "tarfile", "zipfile", "json"]):
         from tests.fuzz.targets import TARGETS, seeds
 
-        if target == "settings":
+        if target in ("settings", "run"):
             import spaudio.experiment.compose  # noqa: F401
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     if not any(Path(argument).is_file() for argument in arguments):

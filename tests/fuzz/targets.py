@@ -4,6 +4,8 @@ Each target takes bytes and a scratch folder. It returns if the package refuses 
 of its own, and raises AssertionError, or what the package raised, if not.
 """
 
+import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -24,6 +26,7 @@ from tests.fixtures.tiny_audio import RATE, tone
 
 T = TypeVar("T")
 
+RUN_FILES = ("config.yaml", "inputs.json", "report.json", "log.jsonl")
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "folder"
 
 
@@ -91,6 +94,70 @@ def settings(content: bytes, scratch: Path) -> None:
     assert "\n" not in refusal
 
 
+def run(content: bytes, scratch: Path) -> None:
+    """A damaged run folder is refused, or its predictions are finite.
+
+    The first line names the file that the rest replaces.
+    """
+    from spaudio.experiment.predict import Predictor
+    from spaudio.report.records import read_records, write_records
+
+    folder, files = _run_folder(scratch)
+    name, _, damaged = content.partition(b"\n")
+    place = name.decode("utf-8", "replace")
+    if place not in files:
+        return
+    for file, good in files.items():
+        (folder / file).write_bytes(damaged if file == place else good)
+    refusal, predictor = _try(lambda: Predictor(folder), SpaudioError)
+    assert "\n" not in refusal
+    if predictor is not None:
+        wave = np.random.default_rng(0).normal(size=800).astype(np.float32)
+        (scratch / "clip.wav").unlink(missing_ok=True)
+        soundfile.write(scratch / "clip.wav", 0.1 * wave, RATE)
+        refusal, one = _try(lambda: predictor(scratch / "clip.wav"), SpaudioError)
+        assert one is None or np.isfinite(one.probabilities).all()
+    refusal, records = _try(lambda: read_records([folder]), DataError)
+    assert "\n" not in refusal
+    if records and records[0].log:
+        write_records(records, scratch / "runs.csv")
+        (again,) = read_records([scratch / "runs.csv"])
+        assert again.facts == records[0].facts
+
+
+def names(content: bytes, scratch: Path) -> None:
+    """Any name is one printable line wherever it goes, and markup nowhere."""
+    from spaudio.report.escape import for_csv, for_figure, for_markdown, printable
+
+    name = content.decode("utf-8", "surrogateescape")
+    for shown in (printable(name), for_markdown(name), for_figure(name)):
+        assert shown.isprintable()
+        shown.encode()  # no lone surrogates
+    assert for_figure(name).count("$") == for_figure(name).count(r"\$")
+    assert for_csv(name)[:1] not in tuple("=+-@\t\r")
+    assert not re.search(r"(?<!\\)(\\\\)*[|<>]", for_markdown(name))
+
+
+def _run_folder(scratch: Path) -> tuple[Path, dict[str, bytes]]:
+    """Makes a finished run once; returns it with its files."""
+    from tests.fixtures.tiny_run import make_untrained_run
+
+    folder = scratch / "folder" / "untrained"
+    if not folder.is_dir():
+        make_untrained_run(scratch)
+        report = {
+            "recipe": "folder", "seed": 0, "metric": "accuracy", "num_params": 9,
+            "filter_params": 0, "test": {"accuracy": 0.5, "macro_f1": 0.5}, "floor": {"svm": 0.5},
+            "seconds": {"train": 1.0}, "step_seconds": 0.1,
+        }  # fmt: skip
+        (folder / "report.json").write_text(json.dumps(report))
+        (folder / "log.jsonl").write_text('{"epoch": 1, "step": 9, "valid_loss": 1.5}\n')
+        (folder / "good").mkdir()
+        for file in RUN_FILES:
+            shutil.copy(folder / file, folder / "good")
+    return folder, {file: (folder / "good" / file).read_bytes() for file in RUN_FILES}
+
+
 def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | None]:
     """Returns the message of the package's error, or the result of the call."""
     try:
@@ -99,7 +166,7 @@ def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | N
         return str(error), None
 
 
-TARGETS = {hold.__name__: hold for hold in (audio, manifest, archive, settings)}
+TARGETS = {hold.__name__: hold for hold in (audio, manifest, archive, settings, run, names)}
 
 
 def seeds(target: str, scratch: Path) -> Iterable[bytes]:
@@ -126,6 +193,11 @@ def seeds(target: str, scratch: Path) -> Iterable[bytes]:
             opened.writestr("top/a.wav", b"samples" * 9)
             opened.writestr("top/deep/", b"")
         yield path.read_bytes()
+    elif target == "run":
+        for file, good in _run_folder(scratch)[1].items():
+            yield file.encode() + b"\n" + good
+    elif target == "names":
+        yield "$a$|<b>[c](d)\n=1\x1b[31m_é語*`".encode()
     else:
         yield b"filter=bank\nseed=0,1\nfilter.kernel_size=8\ntokens.f_max=null"
         yield b"source='a b'\nmodel.filter_layers=[1]\n++seed=range(0,3)"
