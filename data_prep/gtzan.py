@@ -36,15 +36,10 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     from torchaudio.datasets import gtzan as lists
 
     root = find_root(source, work, "blues", WHERE)
-    splits = {
-        "train": lists.filtered_train,
-        "valid": lists.filtered_valid,
-        "test": lists.filtered_test,
-    }
     suffix = "wav" if any(root.glob("*/*.wav")) else "au"
     clips = []
-    for split, tracks in splits.items():
-        for track in tracks:
+    for split in ("train", "valid", "test"):
+        for track in getattr(lists, f"filtered_{split}"):
             label = track.partition(".")[0]
             path = f"{label}/{track}.{suffix}"
             if track == KNOWN_BAD and _damaged(root / path):

@@ -5,7 +5,6 @@ Source: https://www.openslr.org/12 (Panayotov et al., ICASSP 2015).
     python data_prep/librispeech_speaker.py [source=ARCHIVE_OR_FOLDER] [subset=train-clean-100]
 """
 
-from collections import defaultdict
 from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips
@@ -46,11 +45,11 @@ def prepare(
     url = f"http://www.openslr.org/resources/12/{subset}.tar.gz"
     root = open_parts([Part(subset, {url: SUBSETS[subset]}, subset)], work, source)[subset]
     _check_speakers(root, subset)
-    utterances: defaultdict[str, defaultdict[str, list[str]]]
-    utterances = defaultdict(lambda: defaultdict(list))
+    utterances: dict[str, dict[str, list[str]]] = {}
     for path in sorted(root.glob("*/*/*.flac")):
         speaker, chapter, name = path.relative_to(root).parts
-        utterances[speaker][f"{speaker}-{chapter}"].append(f"{speaker}/{chapter}/{name}")
+        chapters = utterances.setdefault(speaker, {})
+        chapters.setdefault(f"{speaker}-{chapter}", []).append(f"{speaker}/{chapter}/{name}")
     clips = []
     for speaker, chapters in utterances.items():
         order = seeded_order(chapters, split_seed)
