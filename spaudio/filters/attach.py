@@ -16,9 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.calls import Call, Watch, calls_around
+from spaudio.filters.calls import Call, Watch, calls_around, past_tokens
 from spaudio.filters.generation import filter_with_cache
 from spaudio.filters.layout import Layout
+from spaudio.filters.packing import find_packed
 from spaudio.filters.padding import find_padding
 from spaudio.filters.tracing import as_leaf, is_symbolic
 
@@ -61,6 +62,11 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
+            if padding_mask is None and wanted is not None and not past_tokens(calls):
+                cu_seqlens = find_packed(calls, x.shape[0], x.shape[1])
+                if cu_seqlens is not None:
+                    y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
+                    return y.view(x.shape)
             return filter_with_cache(filter, x, padding_mask, calls, self.layer)
 
         return self.layout.apply(run, output)

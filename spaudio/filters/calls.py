@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 # By priority: of several arguments of one call, the first that is not None is read.
-PADDING_ARGUMENTS = ("src_key_padding_mask", "key_padding_mask", "padding_mask", "attention_mask")
+PADDING_ARGUMENTS = (
+    "tgt_key_padding_mask",
+    "src_key_padding_mask",
+    "key_padding_mask",
+    "padding_mask",
+    "attention_mask",
+)
 CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params")
 
 
@@ -30,6 +36,8 @@ class Call:
         takes_cache: Whether the module takes a key/value cache.
         cache: The cache, or None.
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
+        positions: The argument ``position_ids``, or None.
+        cu_seqlens: The argument ``cu_seq_lens_q``, or None.
         token: Tells one call from another.
     """
 
@@ -38,6 +46,8 @@ class Call:
     takes_cache: bool
     cache: Any
     past: Any
+    positions: Any
+    cu_seqlens: Any
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -64,9 +74,12 @@ class Watch:
         usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
         self.padding = [(n, names.index(n)) for n in usual if n in names]
         self.caches = [(n, names.index(n) if n in names else -1) for n in CACHE_ARGUMENTS]
+        self.positions = [(n, names.index(n)) for n in ("position_ids",) if n in names]
         self.takes_cache = any(n in names for n in CACHE_ARGUMENTS)
         # A model of several inputs: its mask may be that of other tokens than the layer's.
-        self.several = any(n.startswith(("decoder_", "pixel_values")) for n in names)
+        self.several = {"src", "tgt"} <= set(names) or any(
+            name.startswith(("decoder_", "pixel_values")) for name in names
+        )
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
@@ -74,7 +87,7 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        return bool(self.padding) or self.takes_cache
+        return bool(self.padding) or self.takes_cache or bool(self.positions)
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """The call of the module with these arguments."""
@@ -88,7 +101,16 @@ class Watch:
         padding = [*given(self.padding), *((n, None) for n, _ in self.padding)]
         cache = next((v for _, v in given(self.caches) if not isinstance(v, bool)), None)
         past = 0 if cache is None else tokens_in(cache)
-        return Call(self, padding[0] if padding else None, self.takes_cache, cache, past)
+        positions = next((value for _, value in given(self.positions)), None)
+        return Call(
+            self,
+            padding[0] if padding else None,
+            self.takes_cache,
+            cache,
+            past,
+            kwargs.get("position_ids", positions),
+            kwargs.get("cu_seq_lens_q"),
+        )
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""

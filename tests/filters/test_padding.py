@@ -238,3 +238,36 @@ def test_compiled_models_read_the_padding() -> None:
         compiled(input_ids=ids, attention_mask=mask)[0],
         model(input_ids=ids, attention_mask=mask)[0],
     )
+
+
+@pytest.mark.parametrize(("name", "attention"), spread(["llama", "gemma3"], ["eager", "sdpa"]))
+@torch.no_grad()
+def test_packed_text_equals_each_alone(name: str, attention: str) -> None:
+    """transformers packs by positions that begin anew, or by ``cu_seq_lens_q``."""
+    model, layers = text_model(name, attention)
+    insert_filters(model, layers, kernel_size=5, num_filters=4)
+    open_gains(model)
+    ids = torch.randint(3, 40, (1, SHORT + LONG))
+    parts = [model(input_ids=part)[0] for part in ids.split([SHORT, LONG], dim=1)]
+    positions = torch.cat([torch.arange(SHORT), torch.arange(LONG)]).unsqueeze(0)
+    ends = torch.tensor([0, SHORT, SHORT + LONG], dtype=torch.int32)
+    for extra in ({}, {"cu_seq_lens_q": ends}):
+        packed = model(input_ids=ids, position_ids=positions, use_cache=False, **extra)[0]
+        torch.testing.assert_close(packed, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-5)
+    plain = model(input_ids=ids, position_ids=torch.arange(SHORT + LONG).unsqueeze(0))[0]
+    torch.testing.assert_close(plain, model(input_ids=ids)[0])
+
+
+def test_the_mask_of_the_source_is_not_that_of_the_target() -> None:
+    torch.manual_seed(0)
+    model = nn.Transformer(8, 2, 1, 1, 16, batch_first=True).eval()
+    source, target = torch.randn(2, 9, 8), torch.randn(2, 9, 8)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    handle = insert_filters(model, "decoder.layers", kernel_size=3, zero_init=False)
+    masks: list[Any] = []
+    filter = handle.filters["decoder.layers.0"]
+    filter.register_forward_pre_hook(lambda module, args: masks.append(args[1]))
+    model(source, target, src_key_padding_mask=pad)
+    model(source, target, src_key_padding_mask=pad, tgt_key_padding_mask=pad.roll(1, 0))
+    assert masks[0] is None
+    assert torch.equal(masks[1], pad.roll(1, 0))

@@ -1,0 +1,47 @@
+"""Finds packed sequences in the calls of transformers' models around a layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from spaudio.filters.calls import Call
+
+# By the positions that all layers of a model get: counting sequences waits for a GPU.
+_FOUND = WeakTensorKeyDictionary()
+
+
+def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
+    """Where the sequences begin, and the last ends, in all tokens of a batch one after another.
+
+    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that begin anew. The
+    latter are not read in compiled code, which cannot count the sequences.
+
+    Args:
+        calls: The layer's own call and those around it, innermost first.
+        batch: Items of the layer's output.
+        tokens: Tokens of an item.
+
+    Returns:
+        Integers (sequences + 1,), or None if each item is one sequence.
+    """
+    for call in calls:
+        if isinstance(call.cu_seqlens, Tensor):
+            return call.cu_seqlens
+    positions: Any = next((c.positions for c in calls if isinstance(c.positions, Tensor)), None)
+    if positions is None or positions.shape != (batch, tokens) or torch.compiler.is_compiling():
+        return None
+    if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
+        return None
+    if positions not in _FOUND:
+        starts = torch.ones_like(positions, dtype=torch.bool)
+        starts[:, 1:] = positions.diff(dim=1) != 1
+        if starts.sum() == batch:
+            _FOUND[positions] = None
+        else:
+            begin = starts.flatten().nonzero()[:, 0]
+            _FOUND[positions] = torch.cat([begin, begin.new_tensor([starts.numel()])])
+    found: Tensor | None = _FOUND[positions]
+    return found
