@@ -68,7 +68,7 @@ class ConvStem(nn.Module):
             (batch, tokens, features).
         """
         # (batch, frames, 1, bands), without a `reshape`, which torch.export would guard.
-        x = tokens.unflatten(2, (self.stack, 1, self.bands)).flatten(1, 2)
+        x: Tensor = torch.unflatten(tokens, 2, (self.stack, 1, self.bands)).flatten(1, 2)
         x = x.transpose(1, 2)  # (batch, 1, frames, bands)
         x = x.contiguous(memory_format=torch.channels_last)
         kept = None if padding_mask is None else ~padding_mask.repeat_interleave(self.stack, dim=1)
