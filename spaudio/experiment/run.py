@@ -87,6 +87,8 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             f"stopped; the last finished epoch is kept. Continue with resume={run}", soft_wrap=True
         )
         raise
+    # In float32 from here on, as in prediction, whatever the precision of training was.
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     start = time.perf_counter()
     measured = {
