@@ -8,13 +8,11 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from torch import nn
 
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.experiment.compose import compose, data_prep_folder
-from spaudio.experiment.processes import choose_precision
+from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.train.objective import Objective
@@ -103,9 +101,7 @@ def _steps(
 ) -> Callable[[], None]:
     """Returns a function that trains the model one step on each batch."""
     trainer = settings.trainer
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(trainer.precision), cpu=not torch.cuda.is_available()
-    )
+    accelerator = make_accelerator(trainer)
     optimizer = make_optimizer(model, settings.optim)
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     rng = np.random.default_rng(settings.seed)
