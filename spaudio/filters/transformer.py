@@ -151,7 +151,8 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> 
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if attend is not None:
         scores = scores.masked_fill(~attend, float("-inf"))
-    return scores.softmax(dim=-1) @ v
+    mixed: Tensor = scores.softmax(dim=-1) @ v
+    return mixed
 
 
 class TransformerLayer(nn.Module):
