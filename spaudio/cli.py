@@ -261,7 +261,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _generate(chosen: argparse.Namespace) -> None:
     """Prints a prompt and what a run's model makes of it."""
-    from spaudio.experiment.generate import continue_text
+    from spaudio.experiment.continuation import continue_text
 
     text = continue_text(
         chosen.run,

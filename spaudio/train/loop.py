@@ -24,7 +24,6 @@ from spaudio.train.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from spaudio.train.config import OptimConfig, TrainerConfig
 from spaudio.train.ema import WeightAverage
 from spaudio.train.failures import named_failures
 from spaudio.train.feed import Feed
@@ -33,6 +32,7 @@ from spaudio.train.objective import Objective
 from spaudio.train.optim import make_optimizer, schedule
 from spaudio.train.random_state import random_states, restore_random_state, seed_process
 from spaudio.train.shards import gather, share_out, split_up
+from spaudio.train.trainer_config import OptimConfig, TrainerConfig
 
 VALIDATIONS = 50  # of a run that `min_steps` prolongs; more would cost more than they tell
 CHECK = 50  # steps between checks of the losses, each of which waits for the GPU

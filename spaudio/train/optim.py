@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from spaudio.train.config import OptimConfig
+from spaudio.train.trainer_config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -13,7 +13,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        in_filter = ".filters." in f".{name}"
+        if not parameter.requires_grad:
+            continue
+        in_filter = ".filters." in f".{name}" or ".token_filter." in name
         (plain if parameter.dim() < 2 or in_filter else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": config.weight_decay},

@@ -100,7 +100,8 @@ class AdaptationTask(ClassificationTask):
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
         assert isinstance(model, AdaptedClassifier)
         assert isinstance(self.settings.model, PretrainedConfig)
-        return super().facts(model, measured) | {
+        general: Any = model  # it has the attributes of a Classifier that are read
+        return super().facts(general, measured) | {
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,
             "trained_params": model.trained_parameters(),

@@ -34,8 +34,8 @@ from spaudio.text.windows import (
     spread_windows,
 )
 from spaudio.train.feed import Feed
-from spaudio.train.language import NextCharacter
 from spaudio.train.log import read_log
+from spaudio.train.next_character import NextCharacter
 
 
 class TextTask(Task):

@@ -8,7 +8,7 @@ import pytest
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.compose import compose
-from spaudio.experiment.generate import continue_text
+from spaudio.experiment.continuation import continue_text
 from spaudio.experiment.load import load_classifier
 from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import TextSettings
