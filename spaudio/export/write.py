@@ -20,6 +20,7 @@ from spaudio.experiment.predict import Predictor, expand
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
+from spaudio.model.adapted import AdaptedClassifier
 
 #: Largest accepted difference of a probability. Another order of summation gives about 1e-6, and
 #: more where it rounds a frame to the neighbouring float16 value.
@@ -77,6 +78,11 @@ def export_run(
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_onnx(package)
     predictor = Predictor(run)
+    if isinstance(predictor.model, AdaptedClassifier):
+        raise ConfigError(
+            f"{run} is a run of model=pretrained, which cannot be exported yet; use spaudio "
+            "predict, or train with model=small"
+        )
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
     files, bad = expand(clips)
     if bad:

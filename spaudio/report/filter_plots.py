@@ -10,13 +10,14 @@ from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
+from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.encoder import Encoder
 from spaudio.report.drawing import as_lists, draw_image, draw_responses, save_figure
 
 N_FFT = 256
 
 
-def filters_of(encoder: Encoder) -> dict[str, TokenFilter]:
+def filters_of(encoder: Encoder | AdaptedClassifier) -> dict[str, TokenFilter]:
     """Returns the filters that have kernels, by the name of their layer, such as ``layer 0``."""
     return {
         f"layer {i}": module

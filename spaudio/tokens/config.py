@@ -7,7 +7,7 @@ from typing import Any, Self
 from spaudio.errors import ConfigError
 from spaudio.tokens.kernels import INITS
 
-FRONT_ENDS = ("spectrogram", "waveform")
+FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
 NORMALISATIONS = ("global", "clip", "clip_std")
 POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
@@ -71,7 +71,8 @@ class TokenConfig:
 
     Args:
         sample_rate: Rate that audio is resampled to, in Hz.
-        front_end: ``"spectrogram"`` (log-mel frames) or ``"waveform"`` (a learned filterbank).
+        front_end: ``"spectrogram"`` (log-mel frames), ``"waveform"`` (a learned filterbank), or
+            ``"pretrained"`` (those of a pretrained encoder, set with ``model=pretrained``).
         window: Length of a frame's window, in seconds.
         hop: Step between frames, in seconds.
         f_min: Lower edge of the lowest band, in Hz. For a learned filterbank, the value before
@@ -193,7 +194,9 @@ class TokenConfig:
 
     @property
     def bands(self) -> int:
-        """Values per frame that the model projects."""
+        """Values per frame that the model projects; 1 stands for those of a pretrained encoder."""
+        if self.front_end == "pretrained":
+            return 1
         return self.waveform.num_filters if self.learned else self.spectrogram.n_mels
 
     @property

@@ -1,0 +1,390 @@
+"""A classifier on a pretrained encoder that is frozen, or adapted by a few parameters."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.filters import FILTERS, NoFilter, TokenFilter, insert_filters
+from spaudio.filters.attach import CHILD
+from spaudio.model.encoded import statistics
+from spaudio.model.pretrained import Base, ConvolutionalBase, copied, load_base
+
+WAYS = ("probe", "filters", "lora", "bitfit", "full")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a pretrained encoder is adapted.
+
+    Args:
+        way: ``"probe"`` trains the head alone; ``"filters"`` filters after layers as well,
+            ``"lora"`` low-rank changes of queries and values, ``"bitfit"`` the biases of the
+            layers, ``"full"`` the whole encoder, without convolutions over samples.
+        pooling: ``"mean"`` takes mean and standard deviation over time, ``"attention"`` a
+            weighted mean.
+        filter_options: ``name`` and options of the filter.
+        filter_layers: Layers that are followed by a filter, from 0; None for all.
+        lora_rank: Rank of LoRA.
+
+    Raises:
+        ConfigError: If a value is unknown, or does not fit the others.
+    """
+
+    way: str = "probe"
+    pooling: str = "mean"
+    filter_options: Mapping[str, Any] = field(default_factory=lambda: {"name": "none"})
+    filter_layers: Sequence[int] | None = None
+    lora_rank: int = 4
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ConfigError(f"adapt={self.way}; expected {', '.join(WAYS)}")
+        filtered = self.filter_options["name"] != "none"
+        if filtered != (self.way == "filters"):
+            raise ConfigError(
+                "adapt=filters needs a filter, such as filter=depthwise"
+                if not filtered
+                else f"filter={self.filter_options['name']} has no place in adapt={self.way}; give "
+                "adapt=filters, or filter=none"
+            )
+        if self.lora_rank < 1:
+            raise ConfigError(f"model.lora_rank must be at least 1; got {self.lora_rank}")
+
+    def part(self, base: Base) -> tuple[str, int]:
+        """What can be cached per clip, as :class:`EncodedFrontEnd` takes it: part and count."""
+        if self.way == "probe":
+            return ("statistics" if self.pooling == "mean" else "states"), base.states
+        if self.way == "filters" and base.resumable:
+            # With the output of the first filtered layer, but not that of the last layer of all,
+            # which is normalised after its filter.
+            return "states", min(min(self.layers(base)) + 2, len(base.layers))
+        return "inputs", 0
+
+    def layers(self, base: Base) -> list[int]:
+        """Numbers of the layers that are followed by a filter.
+
+        Raises:
+            ConfigError: If the encoder has no such layer.
+        """
+        found = range(len(base.layers)) if self.filter_layers is None else self.filter_layers
+        if not found or not all(0 <= layer < len(base.layers) for layer in found):
+            raise ConfigError(
+                f"model.filter_layers={list(found)}: {base.source} has layers 0 to "
+                f"{len(base.layers) - 1}"
+            )
+        return sorted(set(found))
+
+
+class Head(nn.Module):
+    """Standardised hidden states, their weighted sum, pooling over time, and a linear layer.
+
+    Args:
+        states: Number of hidden states.
+        dim: Width of a state.
+        classes: Number of classes.
+        pooling: ``"mean"`` or ``"attention"``.
+    """
+
+    def __init__(self, states: int, dim: int, classes: int, pooling: str) -> None:
+        super().__init__()
+        width = 2 * dim if pooling == "mean" else dim
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(states, width))
+        self.register_buffer("std", torch.ones(states, width))
+        self.mix = nn.Parameter(torch.zeros(states))
+        self.score = None if pooling == "mean" else nn.Parameter(torch.zeros(dim))
+        self.linear = nn.Linear(width, classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    @torch.no_grad()
+    def standardise(self, found: Tensor) -> None:
+        """Takes mean and standard deviation from statistics (clips, states, 2 * dim)."""
+        if self.score is None:
+            mean, std = found.mean(dim=0), found.std(dim=0, correction=0)
+        else:  # of tokens, from those of clips
+            means, spreads = found.chunk(2, dim=-1)
+            mean = means.mean(dim=0)
+            std = ((means - mean).square() + spreads.square()).mean(dim=0).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp_min(1e-4))
+
+    def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Classifies statistics (batch, states, 2 * dim); returns logits (batch, classes)."""
+        width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
+        mixed = self._mixed(found[..., :width])
+        return torch.nn.functional.linear(mixed, self.linear.weight, self.linear.bias)
+
+    def classify(self, states: Sequence[Tensor], padding: Tensor) -> Tensor:
+        """Classifies hidden states, each (batch, tokens, dim)."""
+        if self.score is None:
+            return self(torch.stack([statistics(state, padding) for state in states], dim=1))
+        mixed = self._mixed(torch.stack(list(states), dim=2))
+        score = (mixed @ self.score).masked_fill(padding, float("-inf"))
+        mixed = mixed.masked_fill(padding.unsqueeze(-1), 0)
+        logits: Tensor = self.linear((score.softmax(dim=1).unsqueeze(-1) * mixed).sum(dim=1))
+        return logits
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        weights = self.mix.softmax(dim=0).unsqueeze(-1)
+        mixed: Tensor = ((x - self.mean) / self.std * weights).sum(dim=-2)
+        return mixed
+
+
+class AdaptedClassifier(nn.Module):
+    """Classifies clips by a pretrained encoder.
+
+    Its state dict holds what is trained, the standardisation, and the hash of the encoder's
+    weights; it can be loaded only on the same encoder.
+
+    Args:
+        base: The encoder; it is changed in place.
+        adaptation: What is trained.
+        classes: Number of classes.
+
+    Raises:
+        ConfigError: If the encoder cannot be adapted so.
+    """
+
+    front_end = None
+    stem = None
+
+    def __init__(self, base: Base, adaptation: Adaptation, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.adaptation = adaptation
+        self.filter_options = dict(adaptation.filter_options)
+        self.part, self.count = adaptation.part(base)
+        self.head = Head(base.states, base.dim, classes, adaptation.pooling)
+        self.base = base
+        self.register_buffer("base_hash", torch.tensor(list(bytes.fromhex(base.hash))).byte())
+        _adapt(base, adaptation)
+        trained = {f"base.{n}" for n, p in base.named_parameters() if p.requires_grad}
+        self._left_out = {
+            name
+            for name in self.state_dict()
+            if name.startswith("base.") and name not in trained and f".{CHILD}." not in name
+        }
+        hooks: Any = self  # torch does not annotate these
+        hooks.register_state_dict_post_hook(_leave_out)
+        hooks.register_load_state_dict_pre_hook(_check_base)
+        hooks.register_load_state_dict_post_hook(_expect_left_out)
+
+    @property
+    def encoder(self) -> "AdaptedClassifier":
+        """The part that has filters."""
+        return self
+
+    @property
+    def filters(self) -> list[nn.Module]:
+        """The filter after each layer, or a :class:`NoFilter`."""
+        return [getattr(layer, CHILD, NoFilter()) for layer in self.base.layers]
+
+    def token_filters(self) -> list[TokenFilter]:
+        """The filters that were inserted."""
+        return [f for f in self.filters if isinstance(f, TokenFilter) and f.name != "none"]
+
+    def trained_parameters(self) -> int:
+        """Number of parameters that are trained, with the head."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @override
+    def train(self, mode: bool = True) -> "AdaptedClassifier":
+        super().train(mode)
+        for filter in self.token_filters():
+            filter.train(mode)
+        return self
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Classifies what :class:`EncodedFrontEnd` returns for this adaptation.
+
+        Args:
+            tokens: (batch, tokens, width).
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+        Returns:
+            Logits (batch, classes).
+        """
+        if self.part == "statistics":
+            logits: Tensor = self.head(tokens)
+            return logits
+        return self.head.classify(*self.hidden_states(tokens, padding_mask))
+
+    def hidden_states(
+        self, tokens: Tensor, padding_mask: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """All hidden states, each (batch, tokens, dim), and their padding mask."""
+        if padding_mask is None:
+            padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
+        if self.part == "inputs":
+            return self.base.run(*self.base.embed(tokens, padding_mask))
+        known = list(tokens.chunk(self.count, dim=2))
+        if self.count == self.base.states and self.adaptation.way == "probe":
+            return known, padding_mask
+        last, first = known.pop(), self.count - 1
+        if first:  # it has not been filtered yet
+            last = self.filters[first - 1](last, padding_mask)
+        states, padding_mask = self.base.run(last, padding_mask, first)
+        return known + states, padding_mask
+
+    @torch.no_grad()
+    def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Mean and standard deviation of each hidden state, (batch, states, 2 * dim)."""
+        if self.part == "statistics":
+            return tokens
+        states, padding = self.hidden_states(tokens, padding_mask)
+        return torch.stack([statistics(state, padding) for state in states], dim=1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedClassifier":
+        """Copies what is trained; frozen parameters are shared."""
+        found: AdaptedClassifier = copied(self, memo)
+        return found
+
+    def save_pretrained(self, folder: Path, labels: Sequence[str]) -> None:
+        """Saves what was trained and names the encoder: safetensors and ``config.json``.
+
+        Args:
+            folder: Is made.
+            labels: Class names, in the order of the outputs.
+
+        Raises:
+            ConfigError: If there are not as many labels as outputs.
+        """
+        from safetensors.torch import save_file
+
+        if len(labels) != self.classes:
+            raise ConfigError(f"the model has {self.classes} outputs; got {len(labels)} labels")
+        way = self.adaptation
+        config = {
+            "base": {"source": self.base.source, "sha256": self.base.hash},
+            "labels": list(labels),
+            "adaptation": {
+                "way": way.way,
+                "pooling": way.pooling,
+                "filter_options": dict(way.filter_options),
+                "filter_layers": None if way.filter_layers is None else list(way.filter_layers),
+                "lora_rank": way.lora_rank,
+            },
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path, source: str | None = None
+    ) -> tuple["AdaptedClassifier", list[str]]:
+        """Loads what :meth:`save_pretrained` saved, in evaluation mode.
+
+        Args:
+            folder: The folder.
+            source: Where the encoder is now; None takes the saved one.
+
+        Returns:
+            The classifier and its class names.
+
+        Raises:
+            CheckpointError: If the folder is damaged, or the encoder has other weights.
+            ConfigError: If the encoder cannot be loaded.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            labels = [str(label) for label in config["labels"]]
+            adaptation = Adaptation(**config["adaptation"])
+            model = cls(load_base(source or config["base"]["source"]), adaptation, len(labels))
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder} cannot be loaded ({str(error).splitlines()[0]}); it must be as "
+                "save_pretrained wrote it"
+            ) from error
+        return model.eval(), labels
+
+
+def _adapt(base: Base, adaptation: Adaptation) -> None:
+    """Makes the parameters that an adaptation trains, or lets them be trained."""
+    base.requires_grad_(False)
+    if adaptation.way == "filters":
+        if isinstance(base, ConvolutionalBase) and base.squeeze > 1:
+            raise ConfigError(
+                "adapt=filters does not act on SEW, whose layers see fewer tokens than their "
+                "padding mask has; give adapt=lora, bitfit or full"
+            )
+        layers = [base.layers[i] for i in adaptation.layers(base)]
+        options = dict(adaptation.filter_options)
+        name = options.pop("name")
+        known = FILTERS[name].__init__.__code__.co_varnames
+        if "dim" in known:
+            options["dim"] = base.dim
+        try:
+            insert_filters(base, layers, name, zero_init="zero_init" in known, **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"filter: {error}") from error
+    elif adaptation.way == "lora":
+        _insert_lora(base, adaptation.lora_rank)
+    elif adaptation.way == "bitfit":
+        for name, parameter in base.layers.named_parameters():
+            parameter.requires_grad_(name.endswith("bias"))
+    elif adaptation.way == "full":
+        base.net.requires_grad_(True)
+        for part in ("embed_positions", "feature_extractor"):
+            if hasattr(base.net, part):
+                getattr(base.net, part).requires_grad_(False)
+        for name, parameter in base.net.named_parameters():
+            if name == "masked_spec_embed" or ".upsample." in name:  # which are not used
+                parameter.requires_grad_(False)
+
+
+def _insert_lora(base: Base, rank: int) -> None:
+    if isinstance(base, ConvolutionalBase) and base.net.config.model_type == "wavlm":
+        raise ConfigError(
+            "adapt=lora does not act on WavLM, whose attention reads its weights past LoRA's "
+            "layers; give adapt=filters, bitfit or full"
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ConfigError(
+            f"adapt=lora needs peft ({error}): pip install 'spaudio[pretrained]'"
+        ) from error
+    targets = [f"{n}.{p}" for n, _ in base.layers.named_modules() for p in ("q_proj", "v_proj")]
+    known = {name for name, _ in base.layers.named_modules()}
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=[name for name in targets if name in known]
+    )
+    inject_adapter_in_model(config, base.layers)
+
+
+def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    for name in module._left_out:
+        state.pop(prefix + name, None)
+
+
+def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *others: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    saved = state.get(f"{prefix}base_hash")
+    own = module.get_buffer("base_hash").cpu()
+    if saved is not None and not torch.equal(saved.cpu(), own):
+        raise CheckpointError(
+            f"the weights were trained on another encoder than {module.base.source}, whose SHA-256 "
+            f"is {module.base.hash[:12]} and not {bytes(saved.tolist()).hex()[:12]}; restore that "
+            "encoder, or train again"
+        )
+
+
+def _expect_left_out(module: nn.Module, keys: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name not in module._left_out]

@@ -1,0 +1,98 @@
+"""The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from spaudio.model.pretrained import Base
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import FrontEnd
+from spaudio.tokens.normalise import BandNormaliser
+
+Frames = npt.NDArray[np.float32]
+LEAST_SPREAD = 1e-6
+
+
+class EncodedFrontEnd(FrontEnd):
+    """What is computed once per clip, by a frozen encoder or the part of it that stays frozen.
+
+    Args:
+        config: The settings.
+        base: The encoder, not adapted; None if only cached frames are read.
+        part: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, its first hidden
+            states side by side (tokens, count * dim); ``"statistics"``, mean and standard deviation
+            over time of every hidden state (states, 2 * dim).
+        count: Number of states, for ``"states"``.
+    """
+
+    def __init__(self, config: TokenConfig, base: Base, part: str, count: int) -> None:
+        zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+        super().__init__(config, BandNormaliser("global", zero, one))
+        self.base, self.part, self.count = base, part, count
+
+    @property
+    @override
+    def cache_key(self) -> dict[str, Any]:
+        return {"pretrained": self.base.hash, "part": self.part, "count": self.count}
+
+    @override
+    def extract(self, waveform: Frames) -> npt.NDArray[Any]:
+        if self.part == "inputs":
+            return self.base.inputs(waveform).astype(np.float16)
+        states = self.base.hidden_states(waveform, self.count)
+        if self.part == "states":
+            most = torch.finfo(torch.float16).max
+            tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)
+            return tokens.to(torch.float16).numpy()
+        return statistics(states).numpy()
+
+    @staticmethod
+    @override
+    def restore(stored: npt.NDArray[Any]) -> Frames:
+        return np.asarray(stored, dtype=np.float32)
+
+    @override
+    def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
+        assert isinstance(self.normaliser, BandNormaliser)
+        return self.normaliser  # the head standardises what it reads
+
+    @override
+    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        raise NotImplementedError("a pretrained encoder reads clip by clip")
+
+    @override
+    def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
+        raise NotImplementedError("a pretrained encoder reads clip by clip")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the encoder, which processes that read cached frames do not need."""
+        return vars(self) | {"_modules": {}}
+
+
+def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Mean and standard deviation over time.
+
+    Args:
+        states: (..., tokens, dim).
+        padding: Boolean, broadcastable to (..., tokens), True at padding; None if there is none.
+
+    Returns:
+        (..., 2 * dim): means, then standard deviations.
+    """
+    if padding is None:
+        mean = states.mean(dim=-2, keepdim=True)
+        variance = (states - mean).square().mean(dim=-2)
+    else:
+        outside = padding.unsqueeze(-1)
+        count = (~outside).sum(dim=-2, keepdim=True)
+        mean = states.masked_fill(outside, 0).sum(dim=-2, keepdim=True) / count
+        squares = (states - mean).square().masked_fill(outside, 0)
+        variance = squares.sum(dim=-2) / count.squeeze(-2)
+    # The gradient of a root is infinite at zero, which a clip of one token has.
+    spread = (variance + LEAST_SPREAD).sqrt()
+    return torch.cat([mean.squeeze(-2), spread], dim=-1)

@@ -1,0 +1,390 @@
+"""Pretrained audio encoders of the Hugging Face Hub, run layer by layer.
+
+An encoder is run in three steps, so that the result of each can be cached: the input of one clip
+(:meth:`Base.inputs`), the embedding of a padded batch (:meth:`Base.embed`), and the layers from any
+one on (:meth:`Base.run`).
+"""
+
+import copy
+import hashlib
+import math
+import threading
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.errors import AudioError, ConfigError
+
+Frames = npt.NDArray[np.float32]
+RATE = 16_000  # Hz, of all supported encoders
+CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
+SUPPORTED = ("whisper", "audio-spectrogram-transformer", *CONVOLUTIONAL)
+_HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
+
+
+class Base(nn.Module):
+    """A pretrained encoder. It is always in evaluation mode, and frozen until it is adapted.
+
+    Args:
+        net: The encoder of ``transformers``.
+        extractor: Its feature extractor.
+        source: Folder or id that it was loaded from.
+    """
+
+    #: Whether :meth:`run` can begin after the first layer.
+    resumable = True
+
+    def __init__(self, net: nn.Module, extractor: Any, source: str) -> None:
+        super().__init__()
+        self.net: Any = net.requires_grad_(False).eval()
+        self.extractor = extractor
+        self.source = source
+        self.hash = _hash(net)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers."""
+        layers: nn.ModuleList = self.net.layers
+        return layers
+
+    @property
+    def dim(self) -> int:
+        """Width of a token."""
+        return int(self.net.config.hidden_size)
+
+    @property
+    def states(self) -> int:
+        """Number of hidden states: the embedding and the output of each layer."""
+        return len(self.layers) + 1
+
+    @property
+    def max_seconds(self) -> float:
+        """Length of the longest clip, in seconds."""
+        return math.inf
+
+    @override
+    def train(self, mode: bool = True) -> "Base":
+        return super().train(False)
+
+    def inputs(self, waveform: Frames) -> Frames:
+        """Returns the input (frames, width) of one clip (samples,) at 16 kHz; not differentiable.
+
+        Raises:
+            AudioError: If the clip is too long.
+        """
+        if len(waveform) / RATE > self.max_seconds:
+            raise AudioError(
+                f"{len(waveform) / RATE:.1f} s is more than the {self.max_seconds:g} s that "
+                f"{self.source} takes; cut the clip"
+            )
+        with torch.inference_mode():
+            return self._inputs(waveform)
+
+    @abstractmethod
+    def _inputs(self, waveform: Frames) -> Frames: ...
+
+    @abstractmethod
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns padded inputs into the tokens that the first layer reads.
+
+        Args:
+            inputs: (batch, frames, width).
+            padding: Boolean (batch, frames), True at padding.
+
+        Returns:
+            Tokens (batch, tokens, dim), and their padding mask (batch, tokens).
+        """
+
+    @abstractmethod
+    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
+        """Runs the layers from number ``first`` on.
+
+        Args:
+            tokens: (batch, tokens, dim), as the first of these layers reads them.
+            padding: Boolean (batch, tokens), True at padding.
+            first: Number of the first layer, from 0; 0 if the encoder is not ``resumable``.
+
+        Returns:
+            Hidden states (batch, tokens, dim): the input of the first of these layers and the
+            output of each; that of the last one is normalised if the encoder ends with a norm.
+            Then their padding mask (batch, tokens).
+        """
+
+    @torch.inference_mode()
+    def hidden_states(self, waveform: Frames, count: int) -> Tensor:
+        """Returns the first ``count`` hidden states (count, tokens, dim) of one clip."""
+        inputs = torch.from_numpy(self.inputs(waveform)).unsqueeze(0)
+        tokens, padding = self.embed(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
+        return torch.cat(self.run(tokens, padding)[0][:count])
+
+    def _run_layers(
+        self, tokens: Tensor, padding: Tensor, first: int, norm: Any
+    ) -> tuple[list[Tensor], Tensor]:
+        mask = ~padding[:, None, None]
+        states = [tokens]
+        for layer in list(self.layers)[first:]:
+            tokens = layer(tokens, mask)
+            states.append(tokens)
+        if len(states) > 1:
+            states[-1] = norm(states[-1])
+        return states, padding
+
+
+class WhisperBase(Base):
+    """The encoder of Whisper, on log-mel frames of the clip's own length.
+
+    Whisper was trained on clips padded to 30 s. The frames here are those of the padded clip, cut
+    to its length, and the positions are cut with them; the layers then differ from the original in
+    that no token attends to silence after the clip.
+    """
+
+    @property
+    @override
+    def max_seconds(self) -> float:
+        return int(self.net.config.max_source_positions) / 50
+
+    @override
+    def _inputs(self, waveform: Frames) -> Frames:
+        hop = self.extractor.hop_length
+        frames = max(1, -(-len(waveform) // hop))
+        padded = np.pad(waveform, (0, frames * hop - len(waveform) + self.extractor.n_fft))
+        found = self.extractor(
+            padded, sampling_rate=RATE, padding="longest", truncation=False, return_tensors="np"
+        ).input_features[0]
+        return np.ascontiguousarray(found[:, :frames].T, dtype=np.float32)
+
+    @override
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        outside = padding.unsqueeze(1)
+        x = inputs.transpose(1, 2).masked_fill(outside, 0)
+        x = F.gelu(self.net.conv1(x)).masked_fill(outside, 0)  # what the second one sees alone
+        x = F.gelu(self.net.conv2(x)).transpose(1, 2)
+        return x + self.net.embed_positions.weight[: x.shape[1]], padding[:, ::2]
+
+    @override
+    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
+        return self._run_layers(tokens, padding, first, self.net.layer_norm)
+
+
+class SpectrogramBase(Base):
+    """An Audio Spectrogram Transformer, on clips padded to its fixed length, as it was trained."""
+
+    @property
+    @override
+    def max_seconds(self) -> float:
+        return (int(self.extractor.max_length) * 160 + 240) / RATE
+
+    @override
+    def _inputs(self, waveform: Frames) -> Frames:
+        padded = np.pad(waveform, (0, max(0, 400 - len(waveform))))  # one window
+        found = self.extractor(padded, sampling_rate=RATE, return_tensors="np").input_values[0]
+        return np.ascontiguousarray(found, dtype=np.float32)
+
+    @override
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        x: Tensor = self.net.embeddings(inputs)
+        return x, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+
+    @override
+    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
+        return self._run_layers(tokens, padding, first, self.net.layernorm)
+
+
+class ConvolutionalBase(Base):
+    """An encoder of the wav2vec2 family: convolutions over samples, then a transformer.
+
+    The input is the output of the convolutions, which are never trained. They run on each clip
+    alone, as some normalise over time and would mix padding in.
+    """
+
+    resumable = False  # the masks of these layers differ; the convolutions are the larger part
+
+    @property
+    @override
+    def layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.net.encoder.layers
+        return layers
+
+    @property
+    def squeeze(self) -> int:
+        """Inputs per token: 1, or the squeeze factor of SEW."""
+        return int(getattr(self.net.config, "squeeze_factor", 1))
+
+    @override
+    def _inputs(self, waveform: Frames) -> Frames:
+        field, step = 1, 1
+        config = self.net.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            field, step = field + (kernel - 1) * step, step * stride
+        least = field + (self.squeeze - 1) * step  # for one token
+        found = self.extractor(waveform, sampling_rate=RATE, return_tensors="np").input_values[0]
+        padded = np.pad(found, (0, max(0, least - len(found)))).astype(np.float32)
+        frames = self.net.feature_extractor(torch.from_numpy(padded)[None])[0].T
+        whole = len(frames) // self.squeeze * self.squeeze
+        return np.ascontiguousarray(frames[:whole].numpy())
+
+    @override
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        net = self.net
+        if hasattr(net, "project_features"):  # SEW
+            x = net.layer_norm(inputs)
+            x = net.feature_projection(x) if net.project_features else x
+        else:
+            x = net.feature_projection(inputs)
+            x = x[0] if isinstance(x, tuple) else x
+        return x, padding
+
+    @override
+    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
+        states: list[Tensor] = []
+        thread = threading.get_ident()
+        outside = padding.unsqueeze(1)
+
+        # Other threads run the same layers, whose hooks then pass over.
+        def begin(module: nn.Module, arguments: Any) -> None:
+            if threading.get_ident() == thread:
+                states.append(arguments[0])
+
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            if threading.get_ident() == thread:
+                states.append(output[0] if isinstance(output, tuple) else output)
+
+        def mask(module: nn.Module, arguments: Any) -> Any:
+            if threading.get_ident() == thread:
+                return (arguments[0].masked_fill(outside, 0),)
+            return None
+
+        encoder = self.net.encoder
+        hooks = [layer.register_forward_hook(keep) for layer in self.layers]
+        hooks.append(self.layers[0].register_forward_pre_hook(begin))
+        # The positions of data2vec are several convolutions, each of which would read padding.
+        stacked = getattr(encoder.pos_conv_embed, "layers", ())
+        if self.net.config.model_type == "data2vec-audio":
+            hooks += [layer.register_forward_pre_hook(mask) for layer in stacked]
+        try:
+            # A copy, as it writes zeros at padding in place.
+            last = encoder(tokens.clone(), attention_mask=~padding).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if self.squeeze == 1:
+            states[-1] = last
+        return states, padding[:, :: self.squeeze]
+
+
+def load_base(source: str) -> Base:
+    """Loads a pretrained encoder: safetensors only, and no code of the repository is run.
+
+    Args:
+        source: Folder, of which nothing is downloaded, or id on the Hugging Face Hub.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or its architecture is not supported.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"model=pretrained needs transformers ({error}): pip install 'spaudio[pretrained]'"
+        ) from error
+    local = Path(source).is_dir()
+    options = {"local_files_only": local, "trust_remote_code": False}
+    where = f"model.source={source}"
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        if config.model_type not in SUPPORTED:
+            raise ConfigError(
+                f"{where} is of the architecture {config.model_type!r}; supported are "
+                f"{', '.join(SUPPORTED)}"
+            )
+        reader: Any = transformers.AutoFeatureExtractor
+        extractor = reader.from_pretrained(source, **options)
+        kind: Any = transformers.AutoModel
+        whisper = config.model_type == "whisper"
+        if whisper:
+            from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+            alone = "WhisperEncoder" in (config.architectures or [])
+            kind = WhisperEncoder if alone else transformers.WhisperModel
+            options.pop("trust_remote_code")
+        with _quiet(transformers):
+            net, loading = kind.from_pretrained(
+                source,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa" if config.model_type != "wavlm" else None,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{where} cannot be loaded ({_first_line(error)}); {_HELP} of a public model, which "
+            "needs a network the first time"
+        ) from error
+    missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
+    if missing:
+        raise ConfigError(
+            f"{where}: its weights lack {len(missing)} parameters of the encoder, such as "
+            f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
+        )
+    if extractor.sampling_rate != RATE:
+        raise ConfigError(f"{where} takes {extractor.sampling_rate} Hz; supported is {RATE} Hz")
+    if whisper:
+        return WhisperBase(net if alone else net.encoder, extractor, source)
+    convolutional = config.model_type in CONVOLUTIONAL
+    return (ConvolutionalBase if convolutional else SpectrogramBase)(net, extractor, source)
+
+
+class _quiet:  # noqa: N801
+    """Hides the report and progress bar of loading."""
+
+    def __init__(self, transformers: Any) -> None:
+        self.logging = transformers.utils.logging
+
+    def __enter__(self) -> None:
+        self.level = self.logging.get_verbosity()
+        self.bar = self.logging.is_progress_bar_enabled()
+        self.logging.set_verbosity_error()
+        self.logging.disable_progress_bar()
+
+    def __exit__(self, *error: object) -> None:
+        self.logging.set_verbosity(self.level)
+        if self.bar:
+            self.logging.enable_progress_bar()
+
+
+def _hash(net: nn.Module) -> str:
+    """Returns the SHA-256 of all weights, with their names, in float32."""
+    found = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's."""
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            memo[id(parameter)] = parameter
+
+
+def copied(module: Any, memo: dict[int, Any]) -> Any:
+    """Copies a module in depth, but shares its frozen parameters."""
+    share_frozen(module, memo)
+    kind: type[Any] = type(module)
+    found = kind.__new__(kind)  # type: ignore[call-overload]
+    memo[id(module)] = found
+    found.__dict__.update(copy.deepcopy(vars(module), memo))
+    return found

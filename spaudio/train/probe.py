@@ -1,0 +1,117 @@
+"""A linear probe, trained to its optimum: logistic regression with a weighted sum of layers."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from spaudio.model.adapted import AdaptedClassifier, Head
+from spaudio.tokens.dataset import Batch
+from spaudio.train.objective import Objective
+
+#: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
+PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+ITERATIONS = 60
+
+
+def collect(model: AdaptedClassifier, batches: Iterable[Batch], device: torch.device) -> Batch:
+    """Computes the statistics of all clips: ``tokens`` are then (clips, states, width)."""
+    model.to(device).eval()
+    found = [
+        (model.statistics(b.tokens.to(device), b.padding_mask.to(device)), b.labels, b.clips)
+        for b in batches
+    ]
+    tokens, labels, clips = (torch.cat(parts) for parts in zip(*found, strict=True))
+    padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=device)
+    return Batch(tokens, padding, labels.to(device), clips)
+
+
+def solve_head(
+    head: Head,
+    train: Batch,
+    valid: Batch,
+    objective: Objective,
+    accelerator: Accelerator,
+    then: Any = None,
+) -> list[dict[str, Any]]:
+    """Fits weights of layers and the linear layer for each penalty, and keeps the best.
+
+    Each fit minimises the mean cross-entropy on the training split and the penalty by L-BFGS, from
+    the solution of the stronger penalty. The best is the one that the objective ranks highest on
+    the validation split. The head's standardisation is fitted first.
+
+    Args:
+        head: The head, which is changed.
+        train: Statistics of the training split.
+        valid: Statistics of the validation split.
+        objective: Ranks the fits.
+        accelerator: As the objective takes it.
+        then: Called with the record of each fit and whether it is the best so far.
+
+    Returns:
+        One record per fit, as the training log has them.
+    """
+    head.standardise(train.tokens)
+    parameters = [head.mix, head.linear.weight, head.linear.bias]
+    features = ((train.tokens[..., : head.mean.shape[1]] - head.mean) / head.std).transpose(0, 1)
+    features = features.contiguous()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    best_rank: tuple[float, ...] = ()
+    best: dict[str, Tensor] = {}
+    records = []
+    for number, penalty in enumerate(PENALTIES, 1):
+        optimizer: Any = torch.optim.LBFGS(
+            parameters, max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5,
+            tolerance_change=1e-7, line_search_fn="strong_wolfe",
+        )  # fmt: skip
+        losses: list[float] = []
+
+        def closure(
+            penalty: float = penalty,
+            optimizer: torch.optim.Optimizer = optimizer,
+            losses: list[float] = losses,
+        ) -> Tensor:
+            optimizer.zero_grad()
+            weights = head.mix.softmax(dim=0)
+            mixed = torch.tensordot(weights, features, dims=1)
+            loss = _cross_entropy(head.linear(mixed), train.labels)
+            losses.append(loss.item())
+            loss = loss + penalty * head.linear.weight.square().sum()
+            torch.autograd.backward(loss)
+            return loss
+
+        optimizer.step(closure)
+        head.zero_grad()
+        measured = objective.measure(head, [valid], accelerator)
+        record = {
+            "epoch": number,
+            "step": number,
+            "penalty": penalty,
+            "lr": 0.0,
+            "train_loss": min(losses),
+            **{f"valid_{name}": value for name, value in measured.metrics.items()},
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu_start,
+            "wait_seconds": 0.0,
+            "best": False,  # so far
+        }
+        records.append(record)
+        better = measured.rank > best_rank
+        if better:
+            best_rank = measured.rank
+            record["best"] = True
+            best = {name: value.clone() for name, value in head.state_dict().items()}
+        if then is not None:
+            then(record, better)
+    head.load_state_dict(best)
+    return records
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.dim() == 2:  # several labels per clip
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.cross_entropy(logits, labels)

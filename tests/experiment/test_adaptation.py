@@ -1,0 +1,97 @@
+"""Runs with a tiny pretrained encoder: probe, adapters, prediction, resumption, errors."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.load import load_best
+from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.export.write import export_run
+from spaudio.model.adapted import AdaptedClassifier
+from tests.conftest import RunRecipe
+from tests.fixtures.tiny_audio import make_class_folders
+from tests.fixtures.tiny_encoders import save_encoder
+from tests.fixtures.tiny_run import compose
+
+DEBUG = ("preset=debug", "model=pretrained", "run_id=run")
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    return make_class_folders(tmp_path / "sounds")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings"),
+    [
+        ("whisper", ()),
+        ("whisper", ("adapt=filters", "filter=bank", "filter.num_filters=3")),
+        ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
+    ],
+)
+def test_a_run_and_its_predictions(
+    encoder: str, settings: tuple[str, ...], tmp_path: Path, sounds: Path, run_recipe: RunRecipe
+) -> None:
+    base = save_encoder(encoder, tmp_path / "base")
+    given = (*DEBUG, f"source={sounds}", f"model.source={base}", *settings)
+    done = run_recipe("folder", *given)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "folder" / "run"
+    report = json.loads((run / "report.json").read_text())
+    assert report["base"]["source"] == str(base)
+    assert 0 < report["trained_params"] < report["num_params"]
+    assert "trained parameters" in (run / "report.md").read_text()
+    filters = ("adapt=filters" in settings, (run / "filters.png").is_file())
+    assert filters[0] == filters[1] == (report["filter_params"] > 0)
+
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictor = Predictor(run)
+    found, bad = predict_files(predictor, [sounds / row["clip"] for row in rows])
+    assert not bad
+    for row, one in zip(rows, found, strict=True):
+        [(label, probability)] = one.top(predictor.inputs.classes, 1)
+        assert label == row["predicted"]
+        assert probability == pytest.approx(float(row["probability"]), abs=1e-3)
+    with pytest.raises(ConfigError, match="cannot be exported"):
+        export_run(run, "pt2")
+
+    # An interrupted run ends with the same weights.
+    model = load_best(run)
+    (run / "report.json").unlink()
+    for kind in ("last", "best"):
+        for later in sorted((run / "checkpoints").glob(f"{kind}-*"))[1:]:
+            for file in later.iterdir():
+                file.unlink()
+            later.rmdir()
+    done = run_recipe("folder", f"resume={run}")
+    assert done.code == 0, done.err
+    again = load_best(run)
+    assert isinstance(again, AdaptedClassifier)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+    save_encoder(encoder, base, seed=1)
+    with pytest.raises(CheckpointError, match="trained on another encoder"):
+        load_best(run)
+
+
+def test_settings_that_do_not_fit(tmp_path: Path) -> None:
+    for settings, said in [
+        (["model=pretrained"], "needs model.source"),
+        (["adapt=probe"], "needs model=pretrained"),
+        (["model=pretrained", "model.source=x", "adapt=filters"], "needs a filter"),
+        (["model=pretrained", "model.source=x", "filter=bank"], "has no place in adapt=probe"),
+        (["model=pretrained", "model.source=x", "segments.seconds=1"], "reads clips whole"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            compose("folder", f"source={tmp_path}", *settings)
+    own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
+    assert own.augment.mixup == 0
+    assert own.trainer.min_steps == 0
+    given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
+    assert given.trainer.epochs == 7

@@ -1,0 +1,163 @@
+"""Pretrained encoders on tiny random models of each architecture, without a network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.model.adapted import Adaptation, AdaptedClassifier
+from spaudio.model.encoded import EncodedFrontEnd, statistics
+from spaudio.model.pretrained import Base, load_base
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.dataset import Example, collate
+from tests.fixtures.tiny_encoders import ENCODERS, save_encoder
+
+RNG = np.random.default_rng(0)
+CLIPS = [(RNG.standard_normal(n) * 0.1).astype(np.float32) for n in (12_000, 5_137, 60)]
+BANK = {"name": "bank", "num_filters": 3, "kernel_size": 4}
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "whisper-tiny.en-encoder"
+
+
+def tiny_base(folder: Path, name: str = "whisper") -> Base:
+    return load_base(str(folder if folder.joinpath("config.json").exists() else
+                         save_encoder(name, folder)))  # fmt: skip
+
+
+def read(model: AdaptedClassifier, *clips: np.ndarray) -> torch.Tensor:
+    """Logits of clips in one padded batch."""
+    base = load_base(model.base.source)  # not adapted
+    front_end = EncodedFrontEnd(TokenConfig(), base, model.part, model.count)
+    batch = collate([Example(front_end.restore(front_end.extract(c)), 0, 0) for c in clips])
+    with torch.inference_mode():
+        logits: torch.Tensor = model(batch.tokens, batch.padding_mask)
+    return logits
+
+
+def shake(model: AdaptedClassifier) -> None:
+    """Gives what is trained random values."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_clips_alone_and_in_a_padded_batch(name: str, tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, name)
+    for way in ("probe", "full") if name == "sew" else ("probe", "full", "filters"):
+        options = BANK if way == "filters" else {"name": "none"}
+        model = AdaptedClassifier(base, Adaptation(way, "attention", options), 3).eval()
+        shake(model)
+        together = read(model, *CLIPS)
+        alone = torch.cat([read(model, clip) for clip in CLIPS])
+        torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-3)
+        assert len({tuple(row) for row in alone.tolist()}) > 1
+        base = tiny_base(tmp_path)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> None:
+    save_encoder(name, tmp_path)
+    original = AdaptedClassifier(tiny_base(tmp_path), Adaptation(), 3).eval()
+    shake(original)
+    counts = {}
+    for way in ("filters", "lora", "bitfit", "full"):
+        options = BANK if way == "filters" else {"name": "none"}
+        adaptation = Adaptation(way, filter_options=options, lora_rank=2)
+        if (way, name) in (("lora", "wavlm"), ("filters", "sew")):
+            with pytest.raises(ConfigError, match="does not act on"):
+                AdaptedClassifier(tiny_base(tmp_path), adaptation, 3)
+            continue
+        model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
+        model.head.load_state_dict(original.head.state_dict())
+        torch.testing.assert_close(read(model, *CLIPS), read(original, *CLIPS), atol=5e-3, rtol=0)
+        counts[way] = model.trained_parameters()
+        # Gradients reach all that is trained, and nothing else.
+        model.train()
+        assert not model.base.net.training
+        shake(model)
+        front_end = EncodedFrontEnd(TokenConfig(), tiny_base(tmp_path), model.part, model.count)
+        frames = front_end.restore(front_end.extract(CLIPS[0]))
+        model(torch.from_numpy(frames)[None]).square().sum().backward()
+        for key, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, key
+    assert max(counts.values()) == counts["full"]
+
+
+def test_statistics_leave_padding_out() -> None:
+    states = torch.randn(2, 5, 3)
+    padding = torch.tensor([[False] * 5, [False] * 2 + [True] * 3])
+    found = statistics(states, padding)
+    for row, kept in zip(found, (states[0], states[1, :2]), strict=True):
+        mean, std = row.split(3)
+        torch.testing.assert_close(mean, kept.mean(dim=0))
+        torch.testing.assert_close(std, kept.std(dim=0, correction=0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_a_saved_model_names_its_base_and_holds_what_was_trained(
+    layers: list[int] | None, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    adaptation = Adaptation("filters", filter_options=BANK, filter_layers=layers)
+    model = AdaptedClassifier(tiny_base(base), adaptation, 3).eval()
+    shake(model)
+    model.save_pretrained(tmp_path / "saved", ["a", "b", "c"])
+    held = load_file(tmp_path / "saved" / "model.safetensors")
+    assert not [key for key in held if key.startswith("base.") and "token_filter" not in key]
+    loaded, labels = AdaptedClassifier.from_pretrained(tmp_path / "saved")
+    assert labels == ["a", "b", "c"]
+    assert torch.equal(read(loaded, *CLIPS), read(model, *CLIPS))
+    other = save_encoder("whisper", tmp_path / "other", seed=1)
+    with pytest.raises(CheckpointError, match="trained on another encoder"):
+        AdaptedClassifier.from_pretrained(tmp_path / "saved", str(other))
+
+
+def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "text"
+    config = transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    transformers.BertModel(config).save_pretrained(text)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pickled = save_encoder("whisper", tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    for source, said in [
+        (empty, "cannot be loaded"),
+        (text, "supported are whisper"),
+        (pickled, "model.safetensors"),
+        ("spaudio-tests/no-such-model", "needs a network the first time"),
+    ]:
+        with pytest.raises(ConfigError, match=said) as caught:
+            load_base(str(source))
+        assert "\n" not in str(caught.value)
+    base = tiny_base(tmp_path / "whisper")
+    with pytest.raises(AudioError, match="more than the 30 s"):
+        base.inputs(np.zeros(31 * 16_000, np.float32))
+    with pytest.raises(ConfigError, match="has layers 0 to 1"):
+        AdaptedClassifier(base, Adaptation("filters", "mean", BANK, [2]), 3)
+    for way, options in [("filters", {"name": "none"}), ("probe", BANK), ("magic", BANK)]:
+        with pytest.raises(ConfigError, match="adapt="):
+            Adaptation(way, filter_options=options)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of Whisper are not beside the project")
+def test_whisper_on_its_own_length_is_close_to_whisper_on_30_seconds() -> None:
+    base = load_base(str(SHARED))
+    t = np.arange(16_000 * 2) / 16_000
+    clip = (0.1 * np.sin(2 * np.pi * (200 + 300 * t) * t)).astype(np.float32)
+    frames = base.inputs(clip)
+    whole = base.extractor(clip, sampling_rate=16_000, return_tensors="pt").input_features
+    # The frames are exactly those of the padded clip.
+    np.testing.assert_allclose(frames, whole[0, :, : len(frames)].T, atol=2e-4)
+    with torch.inference_mode():
+        theirs = base.net(whole).last_hidden_state[0, : len(frames) // 2]
+    ours = base.hidden_states(clip, base.states)[-1]
+    assert torch.nn.functional.cosine_similarity(ours, theirs).mean() > 0.8
