@@ -1,0 +1,52 @@
+"""The linear probe against scikit-learn's logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from sklearn.linear_model import LogisticRegression
+
+from spaudio.model.adapted import Head
+from spaudio.tokens.dataset import Batch
+from spaudio.train import probe
+from spaudio.train.objective import Classification
+
+
+def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:
+    """Statistics of clips in which the last state alone tells the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=clips)
+    found = rng.standard_normal((clips, states, 8)).astype(np.float32) * 3 + 1
+    found[:, -1, :3] += 2.5 * np.eye(3, dtype=np.float32)[labels]
+    padding = torch.zeros(clips, states, dtype=torch.bool)
+    return Batch(torch.from_numpy(found), padding, torch.from_numpy(labels), torch.arange(clips))
+
+
+def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = batch(1), batch(1, seed=1)
+    head = Head(1, 4, 3, "mean")
+    monkeypatch.setattr(probe, "PENALTIES", (0.01,))
+    probe.solve_head(head, train, valid, Classification(), Accelerator(cpu=True))
+    x = train.tokens[:, 0].numpy()
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x)), max_iter=1000, tol=1e-8)
+    theirs.fit((x - mean) / std, train.labels.numpy())
+    expected = theirs.predict_proba((valid.tokens[:, 0].numpy() - mean) / std)
+    with torch.no_grad():
+        found = head(valid.tokens).softmax(dim=1).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_the_weights_find_the_state_that_tells_and_the_best_fit_is_kept() -> None:
+    train, valid = batch(4, 200), batch(4, 200, seed=1)
+    head = Head(4, 4, 3, "mean")
+    seen: list[bool] = []
+    records = probe.solve_head(
+        head, train, valid, Classification(), Accelerator(cpu=True),
+        lambda record, better: seen.append(better),
+    )  # fmt: skip
+    assert int(head.mix.argmax()) == 3
+    assert [record["best"] for record in records] == seen
+    with torch.no_grad():
+        accuracy = (head(valid.tokens).argmax(dim=1) == valid.labels).double().mean().item()
+    assert accuracy == pytest.approx(max(record["valid_accuracy"] for record in records))
