@@ -11,8 +11,9 @@ spaudio generate RUN        text from a language model, character by character
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.io.output import check_output
@@ -25,118 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="spaudio", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-
-    datasets = commands.add_parser("datasets", help="the recipes and whether their data are here")
-    checkout = Path(__file__).resolve().parents[1] / "recipes"
-    datasets.add_argument("--recipes", type=Path, default=checkout, help="folder of recipes")
-    datasets.add_argument("--data", type=Path, default=Path("data"), help="the setting data=")
-    datasets.set_defaults(run_command=_datasets)
-
-    compare = commands.add_parser("compare", help="one table over runs, mean ± std over seeds")
-    compare.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or CSV file of runs"
-    )
-    compare.add_argument(
-        "--only", metavar="PATTERN,...", help="runs with such names only, as in study-bank-?"
-    )
-    compare.add_argument(
-        "--over", metavar="SETTING", help="average over its values too, such as test_speaker"
-    )
-    compare.add_argument(
-        "--convergence",
-        action="store_true",
-        help="compare steps, seconds and FLOPs to the baseline's best loss (text runs: always)",
-    )
-    compare.add_argument(
-        "--baseline",
-        default="none",
-        metavar="FILTER",
-        help="filter of the baseline, with options as in depthwise,filter.kernel_size=32 "
-        "(default: none)",
-    )
-    compare.add_argument(
-        "--step-costs",
-        type=Path,
-        metavar="FILE",
-        help="JSON of `python -m spaudio.bench step`: seconds are computed from its seconds per "
-        "step, since those of the runs depend on the load of the machine",
-    )
-    compare.add_argument(
-        "--output", type=Path, help="also write the table as Markdown, and figures beside it"
-    )
-    compare.add_argument(
-        "--csv", type=Path, help="also write settings, results and logs of the runs, as one file"
-    )
-    _add_force(compare)
-    compare.set_defaults(run_command=_compare)
-
-    filters = commands.add_parser("filters", help="draw a run's filters")
-    filters.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    filters.set_defaults(run_command=_filters)
-
-    predict = commands.add_parser("predict", help="classify audio files by a run's best model")
-    predict.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    predict.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="audio")
-    predict.add_argument("--top", type=int, default=3, metavar="K", help="classes a file")
-    predict.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    predict.add_argument("--output", type=Path, help="write to a file instead of the terminal")
-    predict.add_argument(
-        "--window", type=float, metavar="S",
-        help="seconds; longer files are cut into windows of this length and probabilities averaged"
-        " (default: the longest clip of the run's data)",
-    )  # fmt: skip
-    predict.add_argument(
-        "--skip-bad", action="store_true", help="files that cannot be used are no failure"
-    )
-    _add_force(predict)
-    predict.set_defaults(run_command=_predict)
-
-    export = commands.add_parser("export", help="write a run's model with its front-end")
-    export.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    export.add_argument("--format", choices=("onnx", "pt2"), required=True)
-    export.add_argument("--output", type=Path, help="default: model.onnx or model.pt2 in the run")
-    export.add_argument(
-        "--clips", nargs="+", type=Path, default=[], metavar="FILE|DIR",
-        help="audio on which it is checked too, beside synthetic sounds",
-    )  # fmt: skip
-    _add_force(export)
-    export.set_defaults(run_command=_export)
-
-    study = commands.add_parser("study", help="run what a study lists; finished runs are skipped")
-    study.add_argument("file", type=Path, metavar="FILE", help="recipes/<name>/<study>.yaml")
-    study.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of every run")
-    study.add_argument("--only", metavar="NAME,...", help="of these settings alone")
-    study.add_argument("--seeds", metavar="SEED,...", help="of these seeds alone")
-    study.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    study.add_argument("--output", type=Path, help="write the comparison as Markdown")
-    _add_force(study)
-    study.set_defaults(run_command=_study)
-
-    generate = commands.add_parser("generate", help="text from a run of a text recipe")
-    generate.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    generate.add_argument(
-        "--prompt", default=" ", help="what the text begins with: a to z and spaces"
-    )
-    generate.add_argument("--length", type=int, default=500, help="characters (default: 500)")
-    generate.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        help="divides the logits; 0 takes the most probable character (default: 1)",
-    )
-    generate.add_argument("--top-k", type=int, metavar="K", help="of the K most probable alone")
-    generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
-    generate.set_defaults(run_command=_generate)
-
+    for name, (function, text, options) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run_command=function)
+        for option, settings in options.items():
+            command.add_argument(option, **settings)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run_command(chosen)
     except (SpaudioError, OSError) as error:
         sys.exit(f"error: {printable(error)}")
-
-
-def _add_force(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--force", action="store_true", help="replace files that exist")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:
@@ -272,6 +171,73 @@ def _generate(chosen: argparse.Namespace) -> None:
         seed=chosen.seed,
     )
     sys.stdout.write(f"{chosen.prompt}{text}\n")
+
+
+_RUN: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a run"}
+_FORCE: dict[str, Any] = {"action": "store_true", "help": "replace files that exist"}
+_CHECKOUT = Path(__file__).resolve().parents[1] / "recipes"
+
+# Of each command: its function, what it does, and its options as argparse takes them.
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
+    "datasets": (_datasets, "the recipes and whether their data are here", {
+        "--recipes": {"type": Path, "default": _CHECKOUT, "help": "folder of recipes"},
+        "--data": {"type": Path, "default": Path("data"), "help": "the setting data="},
+    }),
+    "compare": (_compare, "one table over runs, mean ± std over seeds", {
+        "runs": {**_RUN, "nargs": "+", "help": "folder of a run, or CSV file of runs"},
+        "--only": {"metavar": "PATTERN,...", "help": "runs with such names, as in study-bank-?"},
+        "--over": {"metavar": "SETTING", "help": "average over its values, as in test_speaker"},
+        "--convergence": {"action": "store_true", "help": "compare steps, seconds and FLOPs to the "
+                          "baseline's best loss (text runs: always)"},
+        "--baseline": {"default": "none", "metavar": "FILTER", "help": "filter of the baseline, "
+                       "with options as in depthwise,filter.kernel_size=32 (default: none)"},
+        "--step-costs": {"type": Path, "metavar": "FILE", "help": "JSON of `python -m spaudio."
+                         "bench step`: seconds are computed from its seconds per step, since those of "
+                         "the runs depend on the load of the machine"},
+        "--output": {"type": Path, "help": "also write Markdown, and figures beside it"},
+        "--csv": {"type": Path, "help": "also write settings, results and logs of the runs"},
+        "--force": _FORCE,
+    }),
+    "filters": (_filters, "draw a run's filters", {"run": _RUN}),
+    "predict": (_predict, "classify audio files by a run's best model", {
+        "run": _RUN,
+        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
+        "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file"},
+        "--format": {"choices": ("table", "csv", "json"), "default": "table"},
+        "--output": {"type": Path, "help": "write to a file instead of the terminal"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
+                     "windows of this length and probabilities are averaged (default: the longest "
+                     "clip of the run's data)"},
+        "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
+        "--force": _FORCE,
+    }),
+    "export": (_export, "write a run's model with its front-end", {
+        "run": _RUN,
+        "--format": {"choices": ("onnx", "pt2"), "required": True},
+        "--output": {"type": Path, "help": "default: model.onnx or model.pt2 in the run"},
+        "--clips": {"nargs": "+", "type": Path, "default": [], "metavar": "FILE|DIR",
+                    "help": "audio on which it is checked too, besides synthetic sounds"},
+        "--force": _FORCE,
+    }),
+    "study": (_study, "run what a study lists; finished runs are skipped", {
+        "file": {"type": Path, "metavar": "FILE", "help": "recipes/<name>/<study>.yaml"},
+        "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "settings of every run"},
+        "--only": {"metavar": "NAME,...", "help": "of these settings alone"},
+        "--seeds": {"metavar": "SEED,...", "help": "of these seeds alone"},
+        "--jobs": {"type": int, "default": 1, "help": "runs at a time"},
+        "--output": {"type": Path, "help": "write the comparison as Markdown"},
+        "--force": _FORCE,
+    }),
+    "generate": (_generate, "text from a run of a text recipe", {
+        "run": _RUN,
+        "--prompt": {"default": " ", "help": "what the text begins with: a to z and spaces"},
+        "--length": {"type": int, "default": 500, "help": "characters (default: 500)"},
+        "--temperature": {"type": float, "default": 1.0, "help": "divides the logits; 0 takes the "
+                          "most probable character (default: 1)"},
+        "--top-k": {"type": int, "metavar": "K", "help": "of the K most probable alone"},
+        "--seed": {"type": int, "default": 0, "help": "of the draws (default: 0)"},
+    }),
+}  # fmt: skip
 
 
 if __name__ == "__main__":

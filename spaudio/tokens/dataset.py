@@ -270,11 +270,8 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         else:
             rng = np.random.default_rng([self.seed, self.epoch])
             order = short[rng.permutation(len(short))]
-            pools = [
-                part[np.argsort(self.lengths[part], kind="stable")]
-                for part in self._cut(order, self.POOL * self.batch_size)
-            ]
-            order = np.concatenate(pools) if pools else order
+            pool = np.arange(len(order)) // (self.POOL * self.batch_size)
+            order = order[np.lexsort((self.lengths[order], pool))]
             batches = [*self._cut(order, self.batch_size), *self._long]
             batches = [batches[i] for i in rng.permutation(len(batches))]
         for batch in batches:
