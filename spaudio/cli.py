@@ -191,9 +191,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                           "baseline's best loss (text runs: always)"},
         "--baseline": {"default": "none", "metavar": "FILTER", "help": "filter of the baseline, "
                        "with options as in depthwise,filter.kernel_size=32 (default: none)"},
-        "--step-costs": {"type": Path, "metavar": "FILE", "help": "JSON of `python -m spaudio."
-                         "bench step`: seconds are computed from its seconds per step, since those of "
-                         "the runs depend on the load of the machine"},
+        "--step-costs": {"type": Path, "metavar": "FILE", "help": "JSON of `python -m "
+                         "spaudio.bench step`: seconds are computed from its seconds per step, "
+                         "since those of the runs depend on the load of the machine"},
         "--output": {"type": Path, "help": "also write Markdown, and figures beside it"},
         "--csv": {"type": Path, "help": "also write settings, results and logs of the runs"},
         "--force": _FORCE,
