@@ -8,6 +8,7 @@ import copy
 from torch import Tensor, nn
 
 from spaudio.experiment.predict import Predictor, class_probabilities
+from spaudio.model.classifier import Classifier
 
 
 class WaveformClassifier(nn.Module):
@@ -21,6 +22,7 @@ class WaveformClassifier(nn.Module):
         super().__init__()
         self.front_end = copy.deepcopy(predictor.front_end)
         self.multi_label = predictor.inputs.multi_label
+        assert isinstance(predictor.model, Classifier)  # no pretrained encoder
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):

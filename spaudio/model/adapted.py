@@ -121,12 +121,14 @@ class Head(nn.Module):
         """Classifies statistics (batch, states, 2 * dim); returns logits (batch, classes)."""
         width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
         mixed = self._mixed(found[..., :width])
-        return torch.nn.functional.linear(mixed, self.linear.weight, self.linear.bias)
+        logits: Tensor = self.linear(mixed)
+        return logits
 
     def classify(self, states: Sequence[Tensor], padding: Tensor) -> Tensor:
         """Classifies hidden states, each (batch, tokens, dim)."""
         if self.score is None:
-            return self(torch.stack([statistics(state, padding) for state in states], dim=1))
+            found = torch.stack([statistics(state, padding) for state in states], dim=1)
+            return self.forward(found)
         mixed = self._mixed(torch.stack(list(states), dim=2))
         score = (mixed @ self.score).masked_fill(padding, float("-inf"))
         mixed = mixed.masked_fill(padding.unsqueeze(-1), 0)
