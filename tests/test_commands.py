@@ -26,6 +26,7 @@ NOT_RUN = {
     "cluster=slurm": "needs SLURM; tests/experiment/test_launch.py submits with cluster=local",
     "test=archive": "downloads the separate test set of Speech Commands",
     "subset=dev-clean": "downloads another part of LibriSpeech",
+    "model=pretrained": "loads an encoder; tests/experiment/test_adaptation.py has small ones",
     "corpus=text8": "takes no other text than text8 itself",
 }
 # Added to what is printed, so that a run takes a second.
@@ -59,11 +60,11 @@ def of_recipe(name: str) -> list[tuple[list[str], list[str]]]:
 
 
 def tiny(words: list[str], data: list[str]) -> list[str]:
-    """The same command on tiny data: its placeholders replaced, its seeds cut to two."""
+    """The same command on tiny data: its placeholders replaced, one seed and two filters."""
     if any(word.startswith("resume=") for word in words):
         return words
     given = [word for word in words if not re.match("(source|corpus)=", word)]
-    given = [re.sub(r"^seed=(\d),(\d),.*", r"seed=\1,\2", word) for word in given]
+    given = [re.sub(r"^(seed=\d),.*|^(filter=\w+,\w+),.*", r"\1\2", word) for word in given]
     given = [word.replace("(speaker\\d+)", "(g\\d+)") for word in given]
     return [*given, *data, *SMALL]
 

@@ -10,6 +10,7 @@ import yaml
 from accelerate import Accelerator
 from rich.console import Console
 
+from spaudio.errors import CheckpointError
 from spaudio.experiment.processes import (
     is_first_process,
     make_accelerator,
@@ -22,6 +23,7 @@ from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.task import named_sizes
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
+from spaudio.io.plain import read_yaml
 from spaudio.io.progress import progress_bar
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier, count_parameters
@@ -31,6 +33,8 @@ from spaudio.train.checkpoint import find_checkpoint, load_model
 from spaudio.train.feed import Feed
 from spaudio.train.loop import FitResult, exclusive
 from spaudio.train.shards import share_out
+
+DATA_HASH = "data_sha256"  # kept with the settings in each checkpoint
 
 
 def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
@@ -66,6 +70,12 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     resume = run is not None and any((run / "checkpoints").glob("last-*"))
     if resume and run is not None:
         task.check_resumed(run)
+        kept = read_yaml(find_checkpoint(run / "checkpoints", "last") / "config.yaml")
+        if kept.get(DATA_HASH) != task.data_hash:
+            raise CheckpointError(
+                f"the checkpoints of {run} were trained on other data than those of now; put the "
+                "data back, or start a new run"
+            )
     run = run or share_run_folder(settings, accelerator)
     console.print(f"run: {run}", soft_wrap=True)
     for message in task.messages(model):
@@ -78,7 +88,9 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             result = task.fit(
                 model,
                 run=run,
-                config=yaml.safe_dump(settings.as_dict(), sort_keys=False),
+                config=yaml.safe_dump(
+                    {**settings.as_dict(), DATA_HASH: task.data_hash}, sort_keys=False
+                ),
                 accelerator=accelerator,
                 resume=resume,
             )
@@ -106,6 +118,8 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
         summary = task.write(run, untrained, model.eval(), facts, measured)
         console.print(summary, soft_wrap=True)
         console.print(f"report: {run / 'report.md'}", soft_wrap=True)
+    accelerator.wait_for_everyone()  # none leaves while another still writes or measures
+    accelerator.end_training()
     return run
 
 

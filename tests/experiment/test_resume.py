@@ -16,6 +16,7 @@ from spaudio.errors import CheckpointError
 from spaudio.experiment.data import _split
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor
+from spaudio.experiment.tasks import classification
 from tests.conftest import Done, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_run import compose
@@ -60,7 +61,11 @@ def replace_samples(sounds: Path) -> list[str]:
 
 @pytest.mark.parametrize("change", [rename_class, add_clip, remove_clip, replace_samples])
 def test_a_run_is_not_resumed_on_other_data(
-    tmp_path: Path, stopped: Path, run_recipe: RunRecipe, change: Callable[[Path], list[str]]
+    tmp_path: Path,
+    stopped: Path,
+    run_recipe: RunRecipe,
+    change: Callable[[Path], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sounds = tmp_path / "sounds"
     shutil.copytree(sounds, tmp_path / "before")
@@ -71,6 +76,10 @@ def test_a_run_is_not_resumed_on_other_data(
     [error] = [line for line in refused.err.splitlines() if line.startswith("error: ")]
     for word in (*words, "have changed since it began", "start a new run"):
         assert word in error
+    if change is add_clip:  # a checkpoint knows its data, whatever inputs.json says
+        with monkeypatch.context() as patch:
+            patch.setattr(classification, "refuse_changed_data", lambda *_: None)
+            assert "trained on other data" in run_recipe("folder", f"resume={stopped}").err
     assert Predictor(stopped).inputs.classes == classes == ("hiss", "hum", "sweep")
     shutil.rmtree(sounds)
     (tmp_path / "before").rename(sounds)  # restored, it goes on

@@ -51,6 +51,7 @@ class ClassificationTask(Task):
         self.settings, self.data = settings, data
         trainer = settings.trainer
         self.token_seconds = settings.tokens.token_seconds
+        self.data_hash = data.manifest_hash
         augment = settings.augment
         mixing = Mixing(augment.mixup, augment.cutmix)
         self.objective = self.objective_class(trainer.label_smoothing, mixing)

@@ -41,6 +41,7 @@ class Task(ABC):
         final: The splits that are measured after training, by name.
         objective: Loss and metrics.
         token_seconds: Seconds per token, or None where tokens have no duration.
+        data_hash: SHA-256 of the manifest of the clips, which each checkpoint holds.
     """
 
     settings: Any
@@ -49,6 +50,7 @@ class Task(ABC):
     final: dict[str, Feed]
     objective: Objective
     token_seconds: float | None = None
+    data_hash: str | None = None
 
     @abstractmethod
     def build_model(self) -> Any:
