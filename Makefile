@@ -14,7 +14,7 @@ help:  ## List the targets
 $(READY): requirements.lock pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e .
 	@touch $@
 

@@ -88,6 +88,7 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
     printed = of_recipe(name)
     assert printed
     data = TINY[name](tmp_path)
+    folds = getattr(getattr(compose(RECIPES / name), "fold_by", None), "values", [])
     if any(f"resume=runs/{name}/ID" in words for _, words in printed):
         assert run_recipe(name, *data, *SMALL, "run_id=ID").code == 0
     for before, words in printed:
@@ -95,7 +96,8 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
             for run in expand([word.replace("$", "") for word in words if word != "-m"]):
                 compose(RECIPES / name, run)
             continue
-        done = run_recipe(name, *(words if "--cfg" in words else tiny(words, data)))
+        two = [] if "folds=all" not in words else [f"fold_by.values={folds[:2]}"]
+        done = run_recipe(name, *(words if "--cfg" in words else [*tiny(words, data), *two]))
         assert done.code == 0, (words, done.err)
         assert done.out or "report" in done.err
 
