@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 NATIVE := $(wildcard spaudio/filters/fused/native/*)
 
+# Keep compiled modules, whatever the environment says: tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit fuzz audit lock clean
 

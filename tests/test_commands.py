@@ -31,7 +31,7 @@ NOT_RUN = {
 }
 # Added to what is printed, so that a run takes a second.
 SMALL = ["model.dim=16", "model.layers=1", "model.heads=2", "trainer.epochs=1",
-         "trainer.batch_size=16", "trainer.min_steps=0", "trainer.workers=0", "jobs=1"]  # fmt: skip
+         "trainer.batch_size=64", "trainer.min_steps=0", "trainer.workers=0", "jobs=1"]  # fmt: skip
 
 
 def commands(page: Path) -> Iterator[list[str]]:
