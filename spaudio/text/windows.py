@@ -86,9 +86,6 @@ class WindowBatches(Sampler[list[int]]):
         seed: The run's seed.
     """
 
-    # Accelerate reads this and `batch_size` when it distributes batches over processes.
-    drop_last = False
-
     def __init__(
         self, windows: int, batch_size: int, batches: int | None = None, *, seed: int = 0
     ) -> None:

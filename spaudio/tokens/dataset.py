@@ -222,9 +222,6 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
 
-    # Accelerate reads this attribute.
-    drop_last = False
-
     def __init__(
         self,
         lengths: Sequence[int],
