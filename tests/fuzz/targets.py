@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -125,6 +126,41 @@ def run(content: bytes, scratch: Path) -> None:
         assert again.facts == records[0].facts
 
 
+def cache(content: bytes, scratch: Path) -> None:
+    """A damaged cache lacks a clip, is made anew, or serves the clip's own frames.
+
+    The first line names the file that the rest replaces.
+    """
+    from spaudio.tokens.cache import FrameCache
+
+    def open_cache() -> FrameCache:
+        return FrameCache(scratch / "cache", {}, RATE, lambda x: x.reshape(-1, 8), np.asarray)
+
+    clip = scratch / "kept.wav"
+    if not clip.is_file():
+        soundfile.write(clip, tone(1, np.random.default_rng(0), 0.1)[:800], RATE, subtype="FLOAT")
+        open_cache().fill([clip])
+    [folder] = (path for path in (scratch / "cache").iterdir() if path.is_dir())
+    good = {file: (scratch / file) for file in ("index.jsonl", "frames.bin")}
+    for file, copy in good.items():
+        if not copy.is_file():
+            shutil.copy(folder / file, copy)
+    name, _, damaged = content.partition(b"\n")
+    place = name.decode("utf-8", "replace")
+    if place not in good:
+        return
+    for file, copy in good.items():
+        (folder / file).write_bytes(damaged if file == place else copy.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said that the cache is damaged
+        opened = open_cache()
+        if opened.lacks(clip, clip.stat()):
+            opened.fill([clip])
+        refusal, frames = _try(lambda: opened.frames(clip), DataError)
+    assert "\n" not in refusal
+    assert frames is None or np.array_equal(frames.ravel(), soundfile.read(clip, dtype="float32")[0])
+
+
 def names(content: bytes, scratch: Path) -> None:
     """Any name is one printable line wherever it goes, and markup nowhere."""
     from spaudio.report.escape import for_csv, for_figure, for_markdown, printable
@@ -166,7 +202,7 @@ def _try(call: Callable[[], T], refusal: type[SpaudioError]) -> tuple[str, T | N
         return str(error), None
 
 
-TARGETS = {hold.__name__: hold for hold in (audio, manifest, archive, settings, run, names)}
+TARGETS = {hold.__name__: hold for hold in (audio, manifest, archive, settings, run, cache, names)}
 
 
 def seeds(target: str, scratch: Path) -> Iterable[bytes]:
@@ -196,6 +232,10 @@ def seeds(target: str, scratch: Path) -> Iterable[bytes]:
     elif target == "run":
         for file, good in _run_folder(scratch)[1].items():
             yield file.encode() + b"\n" + good
+    elif target == "cache":
+        cache(b"", scratch)  # makes a good one
+        for file in ("index.jsonl", "frames.bin"):
+            yield file.encode() + b"\n" + (scratch / file).read_bytes()
     elif target == "names":
         yield "$a$|<b>[c](d)\n=1\x1b[31m_é語*`".encode()
     else:
