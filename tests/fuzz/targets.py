@@ -158,7 +158,8 @@ def cache(content: bytes, scratch: Path) -> None:
             opened.fill([clip])
         refusal, frames = _try(lambda: opened.frames(clip), DataError)
     assert "\n" not in refusal
-    assert frames is None or np.array_equal(frames.ravel(), soundfile.read(clip, dtype="float32")[0])
+    wave, _ = soundfile.read(clip, dtype="float32")
+    assert frames is None or np.array_equal(frames.ravel(), wave)
 
 
 def names(content: bytes, scratch: Path) -> None:
