@@ -179,10 +179,10 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     launcher = Launcher(script, first.jobs, first.cluster, first.cluster_options)
     folders = [open_run_folder(settings) for settings in composed]
     failed = launcher(folders)
-    if len(failed) == len(folders):
-        raise SpaudioError(_failed(failed, len(folders), f"run_id={name} and the same settings"))
     if failed:
         text = _failed(failed, len(folders), f"run_id={name} and the same settings")
+        if len(failed) == len(folders):
+            raise SpaudioError(text)
         Console(stderr=True).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
     return [folder for folder in folders if folder not in failed]
 

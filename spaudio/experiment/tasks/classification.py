@@ -58,7 +58,7 @@ class ClassificationTask(Task):
         self.train = make_feed(data.train, trainer, shuffle=True, seed=settings.seed)
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
-            "valid": make_feed(data.valid, trainer, shuffle=False, seed=0),
+            "valid": self.valid,
             "test": make_feed(data.test, trainer, shuffle=False, seed=0),
         }
         self.floor: dict[str, Any] = {}
