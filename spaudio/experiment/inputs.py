@@ -1,4 +1,4 @@
-"""What a run keeps of its data: class names, normalisation, and which clips they were."""
+"""What a run keeps to read other audio as it read its own, and to know its own data again."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Inputs:
         multi_label: Whether a clip may have several classes.
         manifest: SHA-256 of the manifest (`Prepared.hash`).
         samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
+        temperature: Of the probabilities; fitted on the validation split after training, 1 before
+            (`spaudio.train.temperature`).
     """
 
     classes: tuple[str, ...]
@@ -40,6 +42,7 @@ class Inputs:
     multi_label: bool = False
     manifest: str = ""
     samples: str = ""
+    temperature: float = 1.0
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -57,6 +60,7 @@ class Inputs:
             "multi_label": self.multi_label,
             "manifest_sha256": self.manifest,
             "samples_sha256": self.samples,
+            "temperature": self.temperature,
         }
         write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -80,8 +84,11 @@ class Inputs:
             classes = tuple(str(name) for name in content["classes"])
             _check_positive("longest_seconds", float(content["longest_seconds"]))
             longest, several = float(content["longest_seconds"]), bool(content["multi_label"])
-            hashes = (str(content[key]) for key in ("manifest_sha256", "samples_sha256"))
-            return cls(classes, _normaliser(content), longest, several, *hashes)
+            manifest, samples = str(content["manifest_sha256"]), str(content["samples_sha256"])
+            temperature = float(content.get("temperature", 1))
+            _check_positive("temperature", temperature)
+            normaliser = _normaliser(content)
+            return cls(classes, normaliser, longest, several, manifest, samples, temperature)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{run / FILE} is damaged ({type(error).__name__}: {error}); run the recipe again"

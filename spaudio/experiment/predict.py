@@ -22,6 +22,7 @@ from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
+from spaudio.train.temperature import tempered
 
 Waveform = NDArray[np.float32]
 
@@ -89,7 +90,7 @@ class Predictor:
         def add(batch: Sequence[Waveform]) -> None:
             nonlocal windows, total
             windows += len(batch)
-            total += self.probabilities(batch).sum(dim=0)
+            total += self._classify(batch, temperature=1.0).sum(dim=0)
 
         pieces = counted(stream_audio(path, self.sample_rate))
         waiting: list[Waveform] = []
@@ -100,12 +101,13 @@ class Predictor:
                 waiting = []
         if waiting:
             add(waiting)
-        mean = (total / windows).numpy()
+        # The temperature was fitted to means over segments.
+        inputs = self.inputs
+        mean = tempered((total / windows)[None], inputs.temperature, inputs.multi_label)[0].numpy()
         if not np.isfinite(mean).all():
             raise CheckpointError("the model gives no finite probabilities; its run is damaged")
         return Prediction(path, samples / self.sample_rate, windows, mean)
 
-    @torch.inference_mode()
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
 
@@ -115,10 +117,14 @@ class Predictor:
         Returns:
             (waveforms, classes), on the CPU.
         """
+        return self._classify(waveforms, self.inputs.temperature)
+
+    @torch.inference_mode()
+    def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
         batch = collate([Example(self._tokens(waveform), 0, 0) for waveform in waveforms])
         tokens, padding = batch.tokens.to(self.device), batch.padding_mask.to(self.device)
         logits: Tensor = self.model(tokens, padding).float()
-        return class_probabilities(logits, self.inputs.multi_label).cpu()
+        return class_probabilities(logits, self.inputs.multi_label, temperature).cpu()
 
     def _tokens(self, waveform: Waveform) -> Waveform:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
@@ -126,8 +132,9 @@ class Predictor:
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
 
 
-def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
-    """Turns logits (batch, classes) into probabilities, as in training."""
+def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
+    """Turns logits (batch, classes) into probabilities."""
+    logits = logits / temperature
     return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 

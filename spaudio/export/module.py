@@ -22,6 +22,7 @@ class WaveformClassifier(nn.Module):
         super().__init__()
         self.front_end = copy.deepcopy(predictor.front_end)
         self.multi_label = predictor.inputs.multi_label
+        self.temperature = predictor.inputs.temperature
         assert isinstance(predictor.model, Classifier)  # no pretrained encoder
         self.model = copy.deepcopy(predictor.model).cpu()
         self.eval().requires_grad_(False)
@@ -48,4 +49,4 @@ class WaveformClassifier(nn.Module):
             Probabilities (batch, classes).
         """
         logits = self.model(*self.front_end(waveform, lengths))
-        return class_probabilities(logits, self.multi_label)
+        return class_probabilities(logits, self.multi_label, self.temperature)

@@ -119,21 +119,22 @@ class Head(nn.Module):
 
     def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Classifies statistics (batch, states, 2 * dim); returns logits (batch, classes)."""
-        width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
-        mixed = self._mixed(found[..., :width])
-        logits: Tensor = self.linear(mixed)
+        logits: Tensor = self.linear(self.mixed(found))
         return logits
 
-    def classify(self, states: Sequence[Tensor], padding: Tensor) -> Tensor:
-        """Classifies hidden states, each (batch, tokens, dim)."""
+    def mixed(self, found: Tensor) -> Tensor:
+        """Weighted sum of statistics (batch, states, 2 * dim); returns (batch, width)."""
+        width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
+        return self._mixed(found[..., :width])
+
+    def pool(self, states: Sequence[Tensor], padding: Tensor) -> Tensor:
+        """Pools hidden states, each (batch, tokens, dim); returns (batch, width)."""
         if self.score is None:
-            found = torch.stack([statistics(state, padding) for state in states], dim=1)
-            return self.forward(found)
+            return self.mixed(torch.stack([statistics(s, padding) for s in states], dim=1))
         mixed = self._mixed(torch.stack(list(states), dim=2))
         score = (mixed @ self.score).masked_fill(padding, float("-inf"))
         mixed = mixed.masked_fill(padding.unsqueeze(-1), 0)
-        logits: Tensor = self.linear((score.softmax(dim=1).unsqueeze(-1) * mixed).sum(dim=1))
-        return logits
+        return (score.softmax(dim=1).unsqueeze(-1) * mixed).sum(dim=1)
 
     def _mixed(self, x: Tensor) -> Tensor:
         weights = self.mix.softmax(dim=0).unsqueeze(-1)
@@ -215,10 +216,14 @@ class AdaptedClassifier(nn.Module):
         Returns:
             Logits (batch, classes).
         """
+        logits: Tensor = self.head.linear(self.embed(tokens, padding_mask))
+        return logits
+
+    def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
         if self.part == "statistics":
-            logits: Tensor = self.head(tokens)
-            return logits
-        return self.head.classify(*self.hidden_states(tokens, padding_mask))
+            return self.head.mixed(tokens)
+        return self.head.pool(*self.hidden_states(tokens, padding_mask))
 
     def hidden_states(
         self, tokens: Tensor, padding_mask: Tensor | None = None

@@ -67,13 +67,18 @@ class Classifier(nn.Module):
         Returns:
             Logits (batch, classes).
         """
+        logits: Tensor = self.head(self.embed(tokens, padding_mask))
+        return logits
+
+    def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Returns what the head classifies, (batch, dim); arguments as of :meth:`forward`."""
         if self.front_end is not None:
             tokens = self.front_end(tokens, padding_mask)
         if self.stem is not None:
             tokens = self.stem(tokens, padding_mask)
         x = self.encoder(self.project(tokens), padding_mask)
-        logits: Tensor = self.head(self.pooling(x, padding_mask))
-        return logits
+        pooled: Tensor = self.pooling(x, padding_mask)
+        return pooled
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

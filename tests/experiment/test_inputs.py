@@ -52,6 +52,7 @@ def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> N
         ({"mean": [0, 0]}, "mean and std have shapes"),
         ({"mean": [[0, 0, 0]] * 3, "std": [[1, 1, 1]] * 3}, "mean and std have shapes"),
         ({"rms": 0}, "rms"),
+        ({"temperature": 0}, "temperature"),
         ({"longest_seconds": -1}, "longest_seconds"),
         ({"longest_seconds": 1e999}, "longest_seconds"),
     ):
