@@ -24,7 +24,7 @@ class AudioData:
     """The splits of a recipe as tokens, with the facts about them.
 
     Args:
-        train: With augmentation.
+        train: With augmentation. With ``validation.train`` its last clips are those of ``valid``.
         valid: The data set's own validation split, or a part of its training clips.
         test: Measured once, after training.
         clips: All clips, each with its split.
@@ -104,6 +104,8 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             "clips of another"
             + (", or replace those that skip_bad has left out" if prepared.skipped else "")
         )
+    if settings.validation.train:
+        splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:
         front_end = make_front_end(
             settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])

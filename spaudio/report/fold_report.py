@@ -131,7 +131,13 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
         f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
-        "its own run; the model of that run was selected on validation clips of other folds.",
+        "its own run; "
+        + (
+            "the model of that run was trained on all other folds, its weights are those after "
+            "the last epoch."
+            if first["trained_on_valid"]
+            else "the model of that run was selected on validation clips of other folds."
+        ),
         "",
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",

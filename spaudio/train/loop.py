@@ -108,6 +108,7 @@ def fit(
     config: str,
     accelerator: Accelerator,
     resume: bool = False,
+    select: bool = True,
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
@@ -126,6 +127,7 @@ def fit(
         config: The settings as YAML, kept with each checkpoint.
         accelerator: Device, precision and processes.
         resume: Continue from the run's last checkpoint.
+        select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
 
     Returns:
         Best epoch, seconds and tokens per second.
@@ -248,7 +250,7 @@ def fit(
             }
             if log is not None:
                 log.add(record)  # before the checkpoint: a resumed run drops records without one
-            if measured.rank > so_far.best_rank:
+            if measured.rank > so_far.best_rank if select else so_far.epochs == epochs:
                 so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
                 if accelerator.is_main_process:
                     weights = accelerator.unwrap_model(scored).state_dict()

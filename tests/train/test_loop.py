@@ -28,6 +28,14 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert read_log(tmp_path) == records
 
 
+def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    result = train(tmp_path, 2, lr=1.0, select=False)  # a rate at which the last is not the best
+    ranks = [(r["valid_accuracy"], -r["valid_loss"]) for r in read_log(tmp_path)]
+    assert max(ranks) > ranks[-1]
+    assert result.best_epoch == 2
+    assert find_checkpoint(tmp_path / "checkpoints", "best").name == "best-0002"
+
+
 def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
     quick = train(tmp_path / "quick", 1)
     slow = train(tmp_path / "slow", 1, before=lambda item: time.sleep(0.02))

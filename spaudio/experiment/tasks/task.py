@@ -42,6 +42,7 @@ class Task(ABC):
         objective: Loss and metrics.
         token_seconds: Seconds per token, or None where tokens have no duration.
         data_hash: SHA-256 of the manifest of the clips, which each checkpoint holds.
+        select: Whether the validation split selects the epoch.
     """
 
     settings: Any
@@ -51,6 +52,7 @@ class Task(ABC):
     objective: Objective
     token_seconds: float | None = None
     data_hash: str | None = None
+    select: bool = True
 
     @abstractmethod
     def build_model(self) -> Any:
@@ -82,6 +84,7 @@ class Task(ABC):
             config=config,
             accelerator=accelerator,
             resume=resume,
+            select=self.select,
         )
 
     @abstractmethod
