@@ -124,11 +124,15 @@ class PretrainedConfig(ClassifierConfig):
 
 @dataclass
 class ValidationConfig:
-    """Validation split of a data set that has none, taken from its training clips.
+    """The validation split.
+
+    A data set that has none gets one of its training clips.
 
     Args:
         fraction: Share of the training clips, between 0 and 1.
         by: ``"clip"`` (stratified by class) or ``"group"`` (whole speakers, recordings, ...).
+        train: Train on the validation split as well. It then selects no model: the weights after
+            the last step are kept. For settings that are already chosen.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -136,6 +140,7 @@ class ValidationConfig:
 
     fraction: float = 0.1
     by: str = "clip"
+    train: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -274,7 +279,7 @@ class AudioSettings(Settings):
         skip_bad: Leave out unusable clips instead of stopping.
         duplicates: ``"refuse"`` stops if the same audio has different labels or is in different
             splits or folds; ``"allow"`` only warns.
-        validation: The validation split of a data set that has none.
+        validation: How the validation split is made and used.
         fold: Official fold to test on; the previous fold is the validation split.
         folds: ``"all"`` trains and tests on each fold, with one report over all.
         fold_by: The folds for ``folds=all``.
@@ -359,6 +364,11 @@ class TextSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.trainer.balance not in ("auto", "none"):
+            raise ConfigError(
+                f"trainer.balance={self.trainer.balance} is for classes of clips; a text has none. "
+                "Leave it out"
+            )
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")

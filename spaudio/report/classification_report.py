@@ -1,7 +1,7 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def write_report(
     test, floor, metric = report["test"], report["floor"], report["metric"]
     if scores.confusion is not None:
         figure, shown, trivial, method = "confusion", 1, "majority class", "RBF-SVM"
-        more = f"macro F1: {test['macro_f1']:.4f}"
+        more = f"macro F1: {test['macro_f1']:.4f}; balanced accuracy (macro recall): "
+        more += f"{test['balanced_accuracy']:.4f}"
         columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
         confusion = scores.confusion
         figures.draw("confusion", lambda path: plot_confusion(confusion, classes, path))
@@ -97,8 +98,7 @@ def write_report(
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
         f"Tokens `{report['tokens']['front_end']}`, filter {filter_choice(report)}, seed "
-        f"{report['seed']}. The model was selected on the validation split (epoch "
-        f"{report['best_epoch']} of {report['epochs']}); the test split was used once, at the end.",
+        f"{report['seed']}. {_selection(report)}; the test split was used once, at the end.",
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",
@@ -108,8 +108,9 @@ def write_report(
         "",
         f"- {more}",
         f"- clips: {clips_of['train']} training, {clips_of['valid']} validation, "
-        f"{clips_of['test']} test; validation {metric} of the chosen epoch: "
+        f"{clips_of['test']} test; validation {metric} of these weights: "
         f"{report['valid'][metric]:.4f}",
+        *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
         *cost_lines(report),
         "",
         markdown_table(per_class),
@@ -119,6 +120,18 @@ def write_report(
     return (
         f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
         f"{floor['svm']:.4f}; {trivial} {floor['majority']:.4f}"
+    )
+
+
+def _selection(report: Mapping[str, Any]) -> str:
+    if report["trained_on_valid"]:
+        return (
+            "The model was trained on the validation split too, so that its accuracy there says "
+            f"little; the weights are those after the last epoch ({report['epochs']})"
+        )
+    return (
+        f"The model was selected on the validation split (epoch {report['best_epoch']} of "
+        f"{report['epochs']})"
     )
 
 

@@ -33,6 +33,7 @@ FACTS = (
     "best_epoch",
     "test.accuracy",
     "test.macro_f1",
+    "test.balanced_accuracy",
     "test.mAP",
     "test.auc",
     "test.loss",

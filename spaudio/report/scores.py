@@ -49,7 +49,8 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
 
     Returns:
         ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, in which a
-        class without clips counts as zero; and ``per_class``: precision, recall, f1 and support
+        class without clips counts as zero; ``balanced_accuracy``, the mean recall of the classes
+        that have clips; and ``per_class``: precision, recall, f1 and support
         (number of clips). The interval assumes independent clips. If several are from one speaker
         or recording, the uncertainty for new speakers is larger.
     """
@@ -67,6 +68,7 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         "accuracy": multiclass_accuracy(predicted, labels, count, average="micro").item(),
         "interval": [low, high],
         "macro_f1": multiclass_f1_score(predicted, labels, count, average="macro").item(),
+        "balanced_accuracy": each["recall"][each["support"] > 0].mean().item(),
         "per_class": {
             name: {key: value[i].item() for key, value in each.items()}
             for i, name in enumerate(classes)

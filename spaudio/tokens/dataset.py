@@ -1,6 +1,7 @@
 """Datasets and batches of tokens: segments, padding, and buckets of similar length."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -102,8 +103,9 @@ class SegmentConfig:
 class TokenDataset(Dataset[Example]):
     """The clips of one split, whole or cut into segments, as tokens.
 
-    Items are indexed by ``(epoch, item)``. The augmentation of an item is seeded by run seed, epoch
-    and item, so that it does not depend on order, worker or process, and a resumed run repeats it.
+    Items are indexed by ``(variation, item)``. The variation is the epoch, unless an item occurs
+    several times in one. The augmentation is seeded by run seed, variation and item, so that it
+    does not depend on order, worker or process, and a resumed run repeats it.
 
     Args:
         clips: The split's clips.
@@ -153,6 +155,10 @@ class TokenDataset(Dataset[Example]):
         most = self._most or math.inf
         return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
+    def classes(self) -> list[int]:
+        """Returns the class index of each item; not for a multi-label set."""
+        return [self._class_index[self.clips[index].label] for index, _, _ in self._items]
+
     def clip(self, item: int) -> Clip:
         """Returns the clip of an item."""
         return self.clips[self._items[item][0]]
@@ -163,13 +169,13 @@ class TokenDataset(Dataset[Example]):
         return self._cache.frames(self.clips[index].path)[start:stop]
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
-        epoch, index = item
+        variation, index = item
         clip = self._items[index][0]
         frames = self.frames(index)
         if self.augment is None:
             tokens = self._front_end.tokens(frames)
         else:
-            rng = np.random.default_rng([self._seed, epoch, index])
+            rng = np.random.default_rng([self._seed, variation, index])
             if self._most and len(frames) > self._most:
                 start = int(rng.integers(len(frames) - self._most + 1))
                 frames = frames[start : start + self._most]
@@ -218,6 +224,9 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         shuffle: False, for evaluation, gives all clips in order of length.
         seed: The run's seed.
         max_tokens: Most tokens per batch, with padding. A clip above it is a batch of its own.
+        classes: Class of each clip. Each class is then drawn equally often, in all as many clips as
+            there are: those of small classes several times, each time as another variation, those
+            of large ones not in every epoch. No clip may be long in the sense above.
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
@@ -230,6 +239,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         shuffle: bool,
         seed: int = 0,
         max_tokens: float = math.inf,
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -239,6 +249,10 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         is_long = self.lengths * batch_size > max_tokens
         self._short = np.flatnonzero(~is_long)
         self._long = list(self._long_batches(np.flatnonzero(is_long), max_tokens))
+        numbers = None if classes is None else np.asarray(classes)
+        self._members = (
+            [] if numbers is None else [np.flatnonzero(numbers == c) for c in np.unique(numbers)]
+        )
 
     def _long_batches(self, items: Items, max_tokens: float) -> Iterator[Items]:
         """Yields batches of long clips, from the shortest to the longest."""
@@ -256,7 +270,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         return math.ceil(len(self._short) / self.batch_size) + len(self._long)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, which decides order and augmentation."""
+        """Sets the epoch, counted from 0, which decides order and augmentation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -266,13 +280,38 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
             batches = [*self._cut(order, self.batch_size), *self._long]
         else:
             rng = np.random.default_rng([self.seed, self.epoch])
-            order = short[rng.permutation(len(short))]
+            order = self._balanced(rng) if self._members else short
+            order = order[rng.permutation(len(order))]
             pool = np.arange(len(order)) // (self.POOL * self.batch_size)
             order = order[np.lexsort((self.lengths[order], pool))]
             batches = [*self._cut(order, self.batch_size), *self._long]
             batches = [batches[i] for i in rng.permutation(len(batches))]
+        turns = self._turns
+        seen: Counter[int] = Counter()
         for batch in batches:
-            yield [(self.epoch, int(i)) for i in batch]
+            items = []
+            for item in batch.tolist():
+                items.append((self.epoch * turns + seen[item], item))
+                seen[item] += turns > 1
+            yield items
+
+    @property
+    def _turns(self) -> int:
+        """How often a clip occurs in an epoch at most."""
+        most = math.ceil(len(self.lengths) / max(1, len(self._members)))
+        return max((math.ceil(most / len(items)) for items in self._members), default=1)
+
+    def _balanced(self, rng: np.random.Generator) -> Items:
+        """Draws as many clips as there are, equally many of each class up to one."""
+        each, more = divmod(len(self.lengths), len(self._members))
+        drawn = []
+        for items, extra in zip(
+            self._members, rng.permutation(len(self._members)) < more, strict=True
+        ):
+            wanted = each + int(extra)
+            rounds = [rng.permutation(items) for _ in range(math.ceil(wanted / len(items)))]
+            drawn.append(np.concatenate(rounds)[:wanted])
+        return np.concatenate(drawn)
 
     @staticmethod
     def _cut(items: Items, size: int) -> list[Items]:

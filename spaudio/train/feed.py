@@ -34,11 +34,26 @@ class Feed(NamedTuple):
     sampler: EpochSampler
 
 
-def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, seed: int) -> Feed:
+def make_feed(
+    dataset: TokenDataset,
+    config: TrainerConfig,
+    *,
+    shuffle: bool,
+    seed: int,
+    balanced: bool = False,
+) -> Feed:
     """Builds a loader of padded batches of clips.
 
+    Args:
+        dataset: The split.
+        config: Batches and workers.
+        shuffle: See :class:`spaudio.tokens.dataset.BucketSampler`.
+        seed: The run's seed.
+        balanced: Draw each class equally often.
+
     Raises:
-        ConfigError: If a clip alone has more than ``max_tokens`` tokens.
+        ConfigError: If a clip alone has more than ``max_tokens`` tokens, or clips are so long that
+            they cannot be balanced.
     """
     lengths = dataset.lengths()
     longest = max(range(len(lengths)), key=lengths.__getitem__)
@@ -50,8 +65,20 @@ def make_feed(dataset: TokenDataset, config: TrainerConfig, *, shuffle: bool, se
             "with segments.seconds=..., take longer tokens (tokens.stack, tokens.hop), or raise "
             "trainer.max_tokens if memory allows"
         )
+    if balanced and lengths[longest] * config.batch_size > config.max_tokens:
+        raise ConfigError(
+            f"trainer.balance=sampler needs batches of equal size, but {lengths[longest]} tokens "
+            f"of {dataset.clip(longest).path} times trainer.batch_size={config.batch_size} are "
+            f"above trainer.max_tokens={config.max_tokens}. Take trainer.balance=loss, or cut "
+            "clips with segments.seconds=..."
+        )
     sampler = BucketSampler(
-        lengths, config.batch_size, shuffle=shuffle, seed=seed, max_tokens=config.max_tokens
+        lengths,
+        config.batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        max_tokens=config.max_tokens,
+        classes=dataset.classes() if balanced else None,
     )
     loader: DataLoader[Any] = DataLoader(
         dataset,

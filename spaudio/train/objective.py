@@ -1,7 +1,7 @@
 """Objectives, which define loss and validation metrics: the interface, and classification."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
+from spaudio.train.balance import Balance
 from spaudio.train.mixing import Mixing
 from spaudio.train.shards import gather
 
@@ -54,11 +55,13 @@ class Predictions:
         probabilities: (clips, classes), on the CPU.
         labels: (clips,), class indices.
         loss: Mean cross-entropy over clips, in nats.
+        balanced: Whether epochs are ranked by balanced accuracy.
     """
 
     probabilities: Tensor
     labels: Tensor
     loss: float
+    balanced: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -66,14 +69,25 @@ class Predictions:
         return (self.probabilities.argmax(dim=1) == self.labels).double().mean().item()
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the accuracies of the classes that occur."""
+        hits = (self.probabilities.argmax(dim=1) == self.labels).double()
+        counts = self.labels.bincount()
+        return (self.labels.bincount(hits) / counts)[counts > 0].mean().item()
+
+    @property
     def metrics(self) -> dict[str, float]:
-        """Loss and accuracy."""
-        return {"loss": self.loss, "accuracy": self.accuracy}
+        """Loss, accuracy and balanced accuracy."""
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+        }
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Ranks by accuracy, then by lower loss."""
-        return (self.accuracy, -self.loss)
+        """Ranks by accuracy or balanced accuracy, then by lower loss."""
+        return (self.balanced_accuracy if self.balanced else self.accuracy, -self.loss)
 
     @property
     def text(self) -> str:
@@ -83,34 +97,52 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Classification:
-    """One class per clip: cross-entropy, selected by accuracy.
+    """One class per clip: cross-entropy, selected by accuracy or balanced accuracy.
 
     Args:
         label_smoothing: Share of the target that is spread over all classes.
         mixing: How training batches are mixed.
+        balance: How classes of different sizes are balanced. If they are, epochs are selected by
+            balanced accuracy.
     """
 
     label_smoothing: float = 0.0
     mixing: Mixing = field(default_factory=Mixing)
+    balance: Balance = field(default_factory=Balance)
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
-        """Mean cross-entropy of a training batch, with label smoothing and mixing."""
+        """Mean cross-entropy over the clips of a training batch.
+
+        A clip's cross-entropy is multiplied by the weight of its class; a mixed clip has that of
+        each of its two labels. The sum is divided by the number of clips, not by that of weights,
+        so that the parts of a batch add up to it.
+        """
         mixed = self.mixing(batch, rng)
         if mixed is None:
             logits = model(batch.tokens, batch.padding_mask)
-            return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            if self.balance.loss_weights is None:
+                return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            return self._each(logits, batch.labels).mean()
         logits = model(mixed.tokens, mixed.padding_mask)
         own, others = (
-            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-            for labels in (batch.labels, batch.labels[mixed.other])
+            self._each(logits, labels) for labels in (batch.labels, batch.labels[mixed.other])
         )
         return (mixed.share * own + (1 - mixed.share) * others).mean()
+
+    def _each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the weighted cross-entropy of each clip."""
+        weights = self.balance.loss_weights
+        lost = F.cross_entropy(
+            logits, labels, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        return lost if weights is None else lost * weights.to(labels.device)[labels]
 
     def measure(
         self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     ) -> Predictions:
         """See :func:`predict`."""
-        return predict(model, batches, accelerator)
+        balanced = self.balance.method != "none"
+        return replace(predict(model, batches, accelerator), balanced=balanced)
 
 
 @torch.inference_mode()

@@ -37,6 +37,8 @@ def solve_head(
     objective: Objective,
     accelerator: Accelerator,
     then: Any = None,
+    weights: Tensor | None = None,
+    refit: Batch | None = None,
 ) -> list[dict[str, Any]]:
     """Fits weights of layers and the linear layer for each penalty, and keeps the best.
 
@@ -51,48 +53,27 @@ def solve_head(
         objective: Ranks the fits.
         accelerator: As the objective takes it.
         then: Called with the record of each fit and whether it is the best so far.
+        weights: (classes,), weights of the cross-entropy of the clips of each class.
+        refit: Statistics of the clips that the head is fitted to again, with the penalty that was
+            chosen; None keeps the best fit.
 
     Returns:
         One record per fit, as the training log has them.
     """
-    head.standardise(train.tokens)
-    parameters = [head.mix, head.linear.weight, head.linear.bias]
-    features = ((train.tokens[..., : head.mean.shape[1]] - head.mean) / head.std).transpose(0, 1)
-    features = features.contiguous()
     start, cpu_start = time.perf_counter(), time.process_time()
     best_rank: tuple[float, ...] = ()
     best: dict[str, Tensor] = {}
     records = []
+    features = _standardised(head, train)
     for number, penalty in enumerate(PENALTIES, 1):
-        optimizer: Any = torch.optim.LBFGS(
-            parameters, max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5,
-            tolerance_change=1e-7, line_search_fn="strong_wolfe",
-        )  # fmt: skip
-        losses: list[float] = []
-
-        def closure(
-            penalty: float = penalty,
-            optimizer: torch.optim.Optimizer = optimizer,
-            losses: list[float] = losses,
-        ) -> Tensor:
-            optimizer.zero_grad()
-            weights = head.mix.softmax(dim=0)
-            mixed = torch.tensordot(weights, features, dims=1)
-            loss = _cross_entropy(head.linear(mixed), train.labels)
-            losses.append(loss.item())
-            loss = loss + penalty * head.linear.weight.square().sum()
-            torch.autograd.backward(loss)
-            return loss
-
-        optimizer.step(closure)
-        head.zero_grad()
+        loss = _minimise(head, features, train.labels, weights, penalty)
         measured = objective.measure(head, [valid], accelerator)
         record = {
             "epoch": number,
             "step": number,
             "penalty": penalty,
             "lr": 0.0,
-            "train_loss": min(losses),
+            "train_loss": loss,
             **{f"valid_{name}": value for name, value in measured.metrics.items()},
             "seconds": time.perf_counter() - start,
             "cpu_seconds": time.process_time() - cpu_start,
@@ -108,10 +89,48 @@ def solve_head(
         if then is not None:
             then(record, better)
     head.load_state_dict(best)
+    if refit is not None:
+        chosen = [record["penalty"] for record in records if record["best"]][-1]
+        _minimise(head, _standardised(head, refit), refit.labels, weights, chosen)
     return records
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def _standardised(head: Head, batch: Batch) -> Tensor:
+    """Fits the standardisation; returns standardised statistics (states, clips, width)."""
+    head.standardise(batch.tokens)
+    found = ((batch.tokens[..., : head.mean.shape[1]] - head.mean) / head.std).transpose(0, 1)
+    return found.contiguous()
+
+
+def _minimise(
+    head: Head, features: Tensor, labels: Tensor, weights: Tensor | None, penalty: float
+) -> float:
+    """Continues from the head's parameters; returns the cross-entropy without the penalty."""
+    optimizer: Any = torch.optim.LBFGS(
+        [head.mix, head.linear.weight, head.linear.bias],
+        max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5, tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+    losses: list[float] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        mixed = torch.tensordot(head.mix.softmax(dim=0), features, dims=1)
+        loss = _cross_entropy(head.linear(mixed), labels, weights)
+        losses.append(loss.item())
+        loss = loss + penalty * head.linear.weight.square().sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(closure)
+    head.zero_grad()
+    return min(losses)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     if labels.dim() == 2:  # several labels per clip
         return F.binary_cross_entropy_with_logits(logits, labels)
-    return F.cross_entropy(logits, labels)
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    lost = F.cross_entropy(logits, labels, reduction="none")
+    return (lost * weights.to(labels.device)[labels]).mean()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from spaudio.errors import ConfigError
+from spaudio.train.balance import BALANCES
 
 
 @dataclass
@@ -24,6 +25,10 @@ class TrainerConfig:
         ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
             weights themselves.
         min_steps: Fewest optimizer steps: a small dataset gets more epochs.
+        balance: What makes up for classes of different sizes; see :mod:`spaudio.train.balance`.
+            ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
+            equally, ``"auto"`` does the latter if the largest class has more than 4 times as many
+            items as the smallest, ``"none"`` nothing.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -39,6 +44,7 @@ class TrainerConfig:
     workers: int = 1
     ema: float = 0.0
     min_steps: int = 0
+    balance: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_tokens", "accumulate", "clip_norm"):
@@ -60,6 +66,8 @@ class TrainerConfig:
         for name in ("workers", "min_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"trainer.{name} must not be negative; got {getattr(self, name)}")
+        if self.balance not in BALANCES:
+            raise ConfigError(f"trainer.balance must be one of {BALANCES}; got {self.balance!r}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"trainer.ema must lie in [0, 1); got {self.ema}")
 

@@ -20,6 +20,8 @@ def test_scores_equal_scikit_learns() -> None:
     predicted = probabilities.argmax(axis=1)
     scores = score(torch.tensor(probabilities), torch.tensor(labels), CLASSES)
     assert scores.values["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    recall = metrics.recall_score(labels, predicted, labels=range(3), average="macro")
+    assert scores.values["balanced_accuracy"] == pytest.approx(recall)
     columns = metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(4), zero_division=0
     )

@@ -37,6 +37,21 @@ def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid, both = batch(1), batch(1, seed=1), batch(1, 180, seed=2)
+    heads = Head(1, 4, 3, "mean"), Head(1, 4, 3, "mean")
+    accelerator = Accelerator(cpu=True)
+    records = probe.solve_head(
+        heads[0], train, valid, Classification(), accelerator, refit=both
+    )  # fmt: skip
+    chosen = [record["penalty"] for record in records if record["best"]][-1]
+    monkeypatch.setattr(probe, "PENALTIES", (chosen,))
+    probe.solve_head(heads[1], both, valid, Classification(), accelerator)
+    with torch.no_grad():
+        found, expected = (head(valid.tokens).softmax(dim=1) for head in heads)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
 def test_the_weights_find_the_state_that_tells_and_the_best_fit_is_kept() -> None:
     train, valid = batch(4, 200), batch(4, 200, seed=1)
     head = Head(4, 4, 3, "mean")

@@ -56,6 +56,16 @@ def test_accumulation_is_the_same_step(tmp_path: Path, alone: Path, accumulate: 
     torch.testing.assert_close(curve(tmp_path), curve(alone), rtol=1e-4, atol=1e-5)
 
 
+def test_accumulation_of_a_weighted_loss(tmp_path: Path, alone: Path) -> None:
+    """The last batch is one clip, so that of its eight parts seven are empty."""
+    for name, parts in (("whole", 1), ("parts", 8)):
+        train(tmp_path / name, 2, accumulate=parts, weights=(0.5, 1.5), **EXACT)
+    torch.testing.assert_close(
+        curve(tmp_path / "parts"), curve(tmp_path / "whole"), rtol=1e-4, atol=1e-5
+    )
+    assert (curve(tmp_path / "whole")[:, 0] != curve(alone)[:, 0]).all()
+
+
 def test_bfloat16_learns_alike(tmp_path: Path, alone: Path) -> None:
     train(tmp_path, 2, precision="bf16", accumulate=2, **EXACT)
     losses = curve(tmp_path)[:, :2]

@@ -20,6 +20,7 @@ from spaudio.model.adapted import AdaptedClassifier
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
+from spaudio.tokens.dataset import Batch
 from spaudio.train.checkpoint import save_checkpoint
 from spaudio.train.log import TrainingLog, read_log
 from spaudio.train.loop import FitResult
@@ -29,8 +30,9 @@ from spaudio.train.probe import collect, solve_head
 class AdaptationTask(ClassificationTask):
     """One label per clip.
 
-    The head is fitted first (:mod:`spaudio.train.probe`). With ``adapt=probe`` and mean pooling
-    that is all; in all other cases training begins from it (arXiv 2202.10054).
+    The head is fitted first (:mod:`spaudio.train.probe`), with weights where classes are balanced.
+    With ``adapt=probe`` and mean pooling that is all; in all other cases training begins from it
+    (arXiv 2202.10054).
     """
 
     @override
@@ -83,10 +85,17 @@ class AdaptationTask(ClassificationTask):
                 weights = model.state_dict()
                 save_checkpoint(checkpoints, "best", record["epoch"], weights, None, config)
 
-        records = solve_head(model.head, train, valid, self.objective, accelerator, keep)
+        both = None
+        if self.settings.validation.train:  # the penalty is still chosen on clips not fitted to
+            both, train = train, _first_clips(train, len(self.data.train) - len(self.data.valid))
+        records = solve_head(
+            model.head, train, valid, self.objective, accelerator, keep, self.balance.weights, both
+        )
+        best = [record["epoch"] for record in records if record["best"]][-1]
+        if both is not None and log is not None:
+            save_checkpoint(checkpoints, "best", best, model.state_dict(), None, config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
-        best = [record["epoch"] for record in records if record["best"]][-1]
         return FitResult(
             best_epoch=best,
             epochs=len(records),
@@ -132,6 +141,12 @@ class AdaptationTask(ClassificationTask):
 
 class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
     """Several labels per clip."""
+
+
+def _first_clips(batch: Batch, count: int) -> Batch:
+    """Returns the clips of a split whose numbers are below ``count``."""
+    kept = batch.clips < count
+    return Batch(*(part[kept.to(part.device)] for part in batch))
 
 
 def _peak_memory() -> int:

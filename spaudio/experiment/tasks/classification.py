@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
 from spaudio.tokens.front_end import make_front_end
+from spaudio.train.balance import choose_balance
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
 from spaudio.train.mixing import Mixing
@@ -45,23 +46,34 @@ class ClassificationTask(Task):
         data: Its splits.
     """
 
-    objective_class: ClassVar[type[Classification] | type[MultiLabel]] = Classification
-
     def __init__(self, settings: AudioSettings, data: AudioData) -> None:
         self.settings, self.data = settings, data
         trainer = settings.trainer
         self.token_seconds = settings.tokens.token_seconds
         self.data_hash = data.manifest_hash
+        self.select = not settings.validation.train
         augment = settings.augment
-        mixing = Mixing(augment.mixup, augment.cutmix)
-        self.objective = self.objective_class(trainer.label_smoothing, mixing)
-        self.train = make_feed(data.train, trainer, shuffle=True, seed=settings.seed)
+        several = data.multi_label
+        self.balance = choose_balance(
+            trainer.balance, [] if several else data.train.classes(), several
+        )
+        self.objective = self._make_objective(Mixing(augment.mixup, augment.cutmix))
+        self.train = make_feed(
+            data.train,
+            trainer,
+            shuffle=True,
+            seed=settings.seed,
+            balanced=self.balance.method == "sampler",
+        )
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
             "valid": self.valid,
             "test": make_feed(data.test, trainer, shuffle=False, seed=0),
         }
         self.floor: dict[str, Any] = {}
+
+    def _make_objective(self, mixing: Mixing) -> Classification | MultiLabel:
+        return Classification(self.settings.trainer.label_smoothing, mixing, self.balance)
 
     def build_model(self) -> Classifier:
         """Builds the classifier and measures the normalisation of a learned front-end."""
@@ -84,6 +96,7 @@ class ClassificationTask(Task):
         longest = max(data.frames.length(clip.path) for clip in data.clips)
         return [
             *data.warnings,
+            *([self.balance.text] if self.balance.text else []),
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
             *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
             *_long_kernels(model, math.ceil(longest / tokens.stack)),
@@ -121,6 +134,8 @@ class ClassificationTask(Task):
             "tokens": self.settings.as_dict()["tokens"],
             "floor": self.floor,
             "valid": measured["valid"].metrics,
+            "trained_on_valid": self.settings.validation.train,
+            "balance": {**self.balance.facts, "text": self.balance.text},
             "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
             "stem_params": 0 if stem is None else count_parameters(stem)[0],
             "stem_frames": 0 if stem is None else stem.receptive_field,
@@ -179,7 +194,9 @@ class ClassificationTask(Task):
 class MultiLabelTask(ClassificationTask):
     """Several labels per clip, each with a probability of its own."""
 
-    objective_class = MultiLabel
+    @override
+    def _make_objective(self, mixing: Mixing) -> MultiLabel:
+        return MultiLabel(self.settings.trainer.label_smoothing, mixing)
 
     def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score_multilabel(probabilities, labels, self.data.classes)

@@ -1,0 +1,92 @@
+"""Classes of different sizes: when and how training makes up for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spaudio.errors import ConfigError
+
+BALANCES = ("auto", "none", "sampler", "loss")
+RATIO = 4.0  # of the largest to the smallest class, above which "auto" balances
+AUTO = "loss"  # what "auto" takes
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How the classes of a training split are balanced.
+
+    Args:
+        method: ``"none"``, ``"sampler"`` or ``"loss"``.
+        ratio: Of the largest to the smallest class, in items; 1 where it is not known.
+        weights: (classes,), number of items divided by number of classes and by the items of each
+            class, as scikit-learn's ``"balanced"``. Their mean over all items is 1. None without
+            balancing.
+    """
+
+    method: str = "none"
+    ratio: float = 1.0
+    weights: Tensor | None = None
+
+    @property
+    def loss_weights(self) -> Tensor | None:
+        """Weights of the loss; None if clips count alike."""
+        return self.weights if self.method == "loss" else None
+
+    @property
+    def text(self) -> str:
+        """One sentence on what is done, or what could be done; empty for classes of similar size.
+
+        A ratio of at most ``RATIO`` is not worth a word unless it was asked for.
+        """
+        if self.method == "none" and self.ratio <= RATIO:
+            return ""
+        how = {
+            "none": "they count as they come (trainer.balance=none)",
+            "sampler": "each class is drawn equally often (trainer.balance=sampler)",
+            "loss": "the loss weighs each class equally (trainer.balance=loss)",
+        }[self.method]
+        chosen = "" if self.method == "none" else "; the model is selected by balanced accuracy"
+        return (
+            f"the largest training class has {self.ratio:.1f} times as many clips as the smallest: "
+            f"{how}{chosen}"
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Method and ratio, for ``report.json``."""
+        return {"method": self.method, "ratio": self.ratio}
+
+
+def choose_balance(setting: str, classes: Sequence[int], multi_label: bool = False) -> Balance:
+    """Decides how the classes of a training split are balanced.
+
+    Args:
+        setting: ``trainer.balance``. ``"auto"`` is ``AUTO`` for a ratio above ``RATIO``, else
+            ``"none"``.
+        classes: Class of each item of the training split; empty for a multi-label set.
+        multi_label: A clip may have several classes.
+
+    Raises:
+        ConfigError: If a multi-label set is to be balanced.
+    """
+    if multi_label:
+        if setting not in ("auto", "none"):
+            raise ConfigError(
+                f"trainer.balance={setting} needs one label per clip; this data set has several. "
+                "Give trainer.balance=none"
+            )
+        return Balance()
+    counts = np.bincount(classes)
+    present = counts[counts > 0]
+    ratio = float(present.max() / present.min())
+    method = setting
+    if setting == "auto":
+        method = AUTO if ratio > RATIO else "none"
+    if method == "none" or ratio == 1:
+        return Balance(ratio=ratio)
+    weights = len(classes) / (len(present) * np.maximum(counts, 1))
+    return Balance(method, ratio, torch.from_numpy(weights).float())

@@ -1,0 +1,137 @@
+"""Classes of different sizes: weights, draws, and that classes of equal size change nothing."""
+
+import json
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from sklearn.metrics import recall_score
+from sklearn.utils.class_weight import compute_class_weight
+
+from spaudio.errors import ConfigError
+from spaudio.tokens.dataset import BucketSampler
+from spaudio.train.balance import RATIO, Balance, choose_balance
+from spaudio.train.feed import make_feed
+from spaudio.train.log import read_log
+from spaudio.train.mixing import Mixing
+from spaudio.train.objective import Classification, Predictions, predict
+from spaudio.train.trainer_config import TrainerConfig
+from tests.conftest import RunRecipe
+from tests.fixtures import toy
+from tests.fixtures.tiny_audio import make_class_folders
+from tests.train.test_objective import MeanModel, batch
+
+CLASSES = [0] * 90 + [1] * 10 + [2] * 3
+
+
+def test_weights_are_scikit_learns_and_used_above_a_ratio() -> None:
+    found = choose_balance("loss", CLASSES)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=CLASSES)
+    assert found.weights is not None
+    np.testing.assert_allclose(found.weights, expected, rtol=1e-6)
+    assert found.weights[CLASSES].mean().item() == pytest.approx(1)
+    assert choose_balance("auto", CLASSES).method != "none"
+    assert "30.0 times" in choose_balance("auto", CLASSES).text
+    at_most = [0] * round(RATIO) + [1]
+    assert choose_balance("auto", at_most) == Balance(ratio=RATIO)
+    assert choose_balance("none", CLASSES).method == "none"
+    assert "trainer.balance=none" in choose_balance("none", CLASSES).text
+    for setting in ("loss", "sampler", "auto"):  # equal classes: nothing changes
+        assert choose_balance(setting, [0, 1, 1, 0]) == Balance()
+    assert choose_balance("loss", [0, 2, 2]).ratio == 2  # a class without clips has no say
+
+
+def test_what_cannot_be_balanced_is_refused() -> None:
+    assert choose_balance("auto", [], multi_label=True) == Balance()
+    with pytest.raises(ConfigError, match=r"balance=loss needs one label.*balance=none"):
+        choose_balance("loss", [], multi_label=True)
+    with pytest.raises(ConfigError, match=r"trainer\.balance must be one of .*'auto'.*; got 'yes'"):
+        TrainerConfig(balance="yes")
+    config = TrainerConfig(batch_size=8, max_tokens=90, workers=0)
+    with pytest.raises(ConfigError, match=r"12 tokens of 4 times trainer\.batch_size=8.*=loss"):
+        make_feed(toy.dataset(toy.TRAINING), config, shuffle=True, seed=0, balanced=True)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), Mixing(mixup=1.0), Mixing(cutmix=1.0)])
+def test_each_label_of_a_mixed_clip_has_its_weight(mixing: Mixing) -> None:
+    one, weights = batch([0, 1, 2, 3, 4, 5]), torch.tensor([0.5, 3.0, 1.0])
+    objective = Classification(0.0, mixing, Balance("loss", 6.0, weights))
+    loss = objective.loss(MeanModel(), one, np.random.default_rng(1))
+    mixed = mixing(one, np.random.default_rng(1))
+    tokens, padding = (one if mixed is None else mixed)[:2]
+    scores = MeanModel()(tokens, padding).log_softmax(dim=1)
+    expected = 0.0
+    for i, label in enumerate(one.labels.tolist()):
+        share, other = (1.0, label) if mixed is None else (
+            mixed.share[i].item(), int(one.labels[mixed.other[i]]))  # fmt: skip
+        expected -= share * float(weights[label] * scores[i, label])
+        expected -= (1 - share) * float(weights[other] * scores[i, other])
+    assert loss.item() == pytest.approx(expected / 6, rel=1e-5)
+    # The parts of a batch add up to it, whatever their labels.
+    if mixed is None:
+        parts = [[0, 3], [1], [2, 4, 5]]
+        rng = np.random.default_rng(0)
+        total = sum(len(p) * objective.loss(MeanModel(), batch(p), rng).item() for p in parts)
+        assert total / 6 == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_balanced_sampler_draws_each_class_equally_often() -> None:
+    lengths = np.random.default_rng(0).integers(5, 50, size=len(CLASSES)).tolist()
+    sampler = BucketSampler(lengths, 8, shuffle=True, seed=1, classes=CLASSES)
+    every = set()
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert batches == list(sampler)  # as a resumed run has them
+        assert len(batches) == len(sampler) == -(-len(CLASSES) // 8)
+        items = list(chain(*batches))
+        counts = Counter(CLASSES[i] for _, i in items)
+        assert set(counts.values()) <= {34, 35}
+        # Within a class no clip is drawn more than once more often than another.
+        small = Counter(i for _, i in items if CLASSES[i])
+        assert {small[i] for i in range(90, 100)} <= {3, 4}
+        assert not every & set(items)  # each time another variation
+        every |= set(items)
+    assert len(every) == 12 * len(CLASSES)
+    assert {i for _, i in every} == set(range(len(CLASSES)))
+
+
+def test_balanced_accuracy_is_the_mean_recall_and_selects() -> None:
+    labels = torch.tensor([0] * 8 + [2] * 2)
+    guess = Predictions(torch.eye(3)[[0] * 10], labels, 1.0)
+    other = Predictions(torch.eye(3)[[0] * 4 + [1] * 4 + [2] * 2], labels, 1.0)
+    for found in (guess, other):
+        expected = recall_score(
+            labels, found.probabilities.argmax(dim=1), labels=[0, 2], average="macro"
+        )
+        assert found.metrics["balanced_accuracy"] == pytest.approx(expected)
+    assert guess.rank > other.rank
+    one, cpu = batch([0, 1, 2, 3, 4, 5]), Accelerator(cpu=True)
+    balanced = Classification(balance=Balance("sampler", 9.0)).measure(MeanModel(), [one], cpu)
+    assert balanced.rank[0] == predict(MeanModel(), [one], cpu).balanced_accuracy
+
+
+def test_a_run_on_classes_of_different_sizes(
+    tmp_path: Path, run_recipe: RunRecipe, blank_figures: None
+) -> None:
+    sounds = make_class_folders(tmp_path / "sounds", groups=10, clips=1)
+    for file in sorted((sounds / "hum").rglob("*.*"))[3:]:
+        file.unlink()
+    for balance in ("auto", "sampler"):
+        done = run_recipe(
+            "folder", "preset=debug", "trainer.epochs=1", f"trainer.balance={balance}",
+            f"source={sounds}", f"run_id={balance}", "test_fraction=0.3",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert "times as many clips as the smallest" in done.err
+        run = tmp_path / "runs" / "folder" / balance
+        report = json.loads((run / "report.json").read_text())
+        assert report["balance"]["ratio"] > RATIO
+        assert report["balance"]["method"] == "sampler" if balance == "sampler" else "loss"
+        assert f"trainer.balance={report['balance']['method']}" in (run / "report.md").read_text()
+        assert report["test"]["balanced_accuracy"] > 0
+        assert "valid_balanced_accuracy" in read_log(run)[0]
