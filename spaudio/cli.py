@@ -115,21 +115,25 @@ def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; files that cannot be used come last, and fail the command."""
     from spaudio.experiment.predict import Predictor, predict_files
     from spaudio.io.atomic import write_atomic
-    from spaudio.report.predictions import render
+    from spaudio.report.predictions import UNSURE, render
 
     if chosen.top < 1:
         raise ConfigError(f"--top {chosen.top}; expected at least 1")
+    if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
+        raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
     if chosen.output is not None:
         inputs = [chosen.run, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = Predictor(chosen.run, chosen.window)
+    if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
+        raise ConfigError(f"--unsure: the run has a class of the name {UNSURE!r}; leave it out")
     predictions, bad = predict_files(predictor, chosen.paths)
     text = render(
         chosen.format,
         predictions,
-        predictor.inputs.classes,
         top=chosen.top,
         window_seconds=predictor.window_seconds,
+        unsure=chosen.unsure,
         bad=bad,
     )
     if chosen.output is None:
@@ -208,6 +212,8 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
                      "windows of this length and probabilities are averaged (default: the longest "
                      "clip of the run's data)"},
+        "--unsure": {"type": float, "metavar": "P", "help": "say unsure where the most probable "
+                     "class has a probability below P"},
         "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
         "--force": _FORCE,
     }),

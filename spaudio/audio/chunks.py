@@ -1,38 +1,70 @@
-"""Cuts a stream of samples into windows of one length, so that files may have any length."""
+"""Cuts a stream of samples into windows of one length, so that sound may have any length."""
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_T = TypeVar("_T")
+
+
+class Window(NamedTuple):
+    """A stretch of a stream.
+
+    Args:
+        start: Its first sample, counted from the start of the stream.
+        samples: (samples,).
+    """
+
+    start: int
+    samples: NDArray[np.float32]
+
 
 def cut_windows(
-    pieces: Iterable[NDArray[np.float32]], length: int
-) -> Iterator[NDArray[np.float32]]:
-    """Cuts a stream into windows, one after the other; the last one ends with the stream.
+    pieces: Iterable[NDArray[np.float32]], length: int, hop: int | None = None
+) -> Iterator[Window]:
+    """Cuts a stream into windows; each is given as soon as its last sample has arrived.
 
-    The last window overlaps the one before it, so that none is shorter than ``length``. A stream of
-    at most ``length`` samples is one window. Memory holds one piece and two windows.
+    The last window ends with the stream, so that none is shorter than ``length``, and overlaps the
+    one before it by more than the others do where they do not fit. A stream of at most ``length``
+    samples is one window. Memory holds one piece and two windows.
 
     Args:
         pieces: Waveforms (samples,), of any lengths.
         length: Samples per window, at least 1.
+        hop: Samples from one window to the next, from 1 to ``length``; None takes ``length``.
 
     Yields:
-        Windows, (length,) or, for a short stream, (samples,).
+        Windows of (length,) or, of a short stream, (samples,).
     """
+    hop = length if hop is None else hop
+    # `kept` are the samples from `first` on; the next window starts at `start`.
     kept: list[NDArray[np.float32]] = []
-    count, before = 0, np.zeros(0, dtype=np.float32)
+    first = start = count = covered = 0
     for piece in pieces:
         kept.append(piece)
         count += len(piece)
-        if count > length:
-            joined = np.concatenate(kept)
-            # At least one sample is held back: it may be the last of the stream.
-            end = (count - 1) // length * length
-            for start in range(0, end, length):
-                before = joined[start : start + length]
-                yield before
-            kept, count = [joined[end:]], count - end
-    if count:
-        yield np.concatenate([before, *kept])[-length:]
+        if count < start + length:
+            continue
+        joined = np.concatenate(kept)
+        while start + length <= count:
+            yield Window(start, joined[start - first : start - first + length])
+            covered, start = start + length, start + hop
+        oldest = min(start, count - length)  # the last window may begin before the next one
+        kept, first = [joined[oldest - first :]], oldest
+    if covered < count:
+        rest = np.concatenate(kept)[-length:]
+        yield Window(count - len(rest), rest)
+
+
+def in_batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Yields items in lists of ``size``, the last one shorter."""
+    batch: list[_T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

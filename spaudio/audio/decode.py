@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -126,15 +126,49 @@ def resample(
         ConfigError: If ``sample_rate`` is out of range.
     """
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise ConfigError(
-            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-        )
+        raise _wrong_rate(sample_rate)
     if sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     if not len(resampled):
         raise _too_short(path, rate, sample_rate)
     return resampled
+
+
+def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
+    """Checks a waveform that is given as an array as `decode` checks that of a file.
+
+    Args:
+        values: (samples,), mono, floating-point with full scale at 1.0; an array or CPU tensor.
+        sample_rate: Its rate in Hz.
+
+    Returns:
+        The waveform as float32.
+
+    Raises:
+        AudioError: If it is of another shape or type, too short, silent, or holds samples that are
+            not finite or beyond `MAX_AMPLITUDE`.
+        ConfigError: If ``sample_rate`` is out of range.
+    """
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise _wrong_rate(sample_rate)
+    given = np.asarray(values)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
+        raise AudioError(
+            f"an array of shape {given.shape} and type {given.dtype}; expected (samples,), mono, "
+            "floating-point with full scale at 1.0"
+        )
+    if len(given) < 2:
+        raise AudioError(f"an array of {len(given)} samples; at least 2 are needed")
+    if not np.isfinite(given).all() or np.abs(given).max() > MAX_AMPLITUDE:
+        raise AudioError(
+            f"the array holds samples that are not finite, or beyond {MAX_AMPLITUDE:.3g} (1 is "
+            "full scale)"
+        )
+    waveform = given.astype(np.float32)
+    if is_silent(waveform):
+        raise AudioError(f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS)")
+    return waveform
 
 
 def is_silent(waveform: NDArray[np.float32]) -> bool:
@@ -160,20 +194,33 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
     """
     with _open(path) as file:
         blocks = _checked_blocks(file, any_length=True)
-        rate = int(file.samplerate)
-        if rate == sample_rate:
-            yield from blocks
-            return
-        resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-        samples = 0
-        for block in chain(blocks, [None]):
-            last = block is None
-            piece = resampler.resample_chunk(np.zeros(0, np.float32) if last else block, last=last)
+        rate, samples = int(file.samplerate), 0
+        for piece in resample_stream(blocks, rate, sample_rate):
             samples += len(piece)
-            if len(piece):
-                yield piece
+            yield piece
         if not samples:
             raise _too_short(path, rate, sample_rate)
+
+
+def resample_stream(
+    blocks: Iterable[NDArray[np.float32]], rate: int, sample_rate: int
+) -> Iterator[NDArray[np.float32]]:
+    """Resamples blocks (samples,) as they come (soxr, HQ), from ``rate`` to ``sample_rate`` Hz."""
+    if rate == sample_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+    for block in chain(blocks, [None]):
+        last = block is None
+        piece = resampler.resample_chunk(np.zeros(0, np.float32) if last else block, last=last)
+        if len(piece):
+            yield piece
+
+
+def _wrong_rate(sample_rate: int) -> ConfigError:
+    return ConfigError(
+        f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+    )
 
 
 def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> AudioError:

@@ -1,7 +1,7 @@
 """A finished run's model on other audio: any format, rate, channels and length."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.chunks import cut_windows
+from spaudio.audio.chunks import cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
@@ -78,35 +78,47 @@ class Predictor:
             AudioError: If it cannot be used.
             CheckpointError: If the model gives no finite probabilities.
         """
-        samples, windows = 0, 0
-        total = torch.zeros(self.model.classes)
+        return self.classify(path, stream_audio(path, self.sample_rate))
 
-        def counted(pieces: Iterable[Waveform]) -> Iterable[Waveform]:
-            nonlocal samples
-            for piece in pieces:
-                samples += len(piece)
-                yield piece
+    def classify(self, path: Path, pieces: Iterable[Waveform]) -> Prediction:
+        """Predicts a sound of any length.
 
-        def add(batch: Sequence[Waveform]) -> None:
-            nonlocal windows, total
-            windows += len(batch)
-            total += self._classify(batch, temperature=1.0).sum(dim=0)
+        Args:
+            path: What the prediction names as its file.
+            pieces: Waveforms (samples,), mono, at ``sample_rate``, which follow each other.
 
-        pieces = counted(stream_audio(path, self.sample_rate))
-        waiting: list[Waveform] = []
-        for window in cut_windows(pieces, self.window_samples):
-            waiting.append(window)
-            if len(waiting) == _BATCH:
-                add(waiting)
-                waiting = []
-        if waiting:
-            add(waiting)
+        Raises:
+            CheckpointError: If the model gives no finite probabilities.
+        """
+        mean, samples, windows = self._over_windows(
+            pieces, lambda batch: self._classify(batch, temperature=1.0)
+        )
         # The temperature was fitted to means over segments.
         inputs = self.inputs
-        mean = tempered((total / windows)[None], inputs.temperature, inputs.multi_label)[0].numpy()
-        if not np.isfinite(mean).all():
+        found = tempered(mean[None], inputs.temperature, inputs.multi_label)[0].numpy()
+        if not np.isfinite(found).all():
             raise CheckpointError("the model gives no finite probabilities; its run is damaged")
-        return Prediction(path, samples / self.sample_rate, windows, mean)
+        return Prediction(path, samples / self.sample_rate, windows, found, inputs.classes)
+
+    def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
+        """Returns what the head classifies, (width,); of several windows the mean.
+
+        Args:
+            pieces: As for :meth:`classify`.
+        """
+        mean: NDArray[np.float32] = self._over_windows(pieces, self.embeddings)[0].numpy()
+        return mean
+
+    def _over_windows(
+        self, pieces: Iterable[Waveform], compute: Callable[[Sequence[Waveform]], Tensor]
+    ) -> tuple[Tensor, int, int]:
+        """Cuts a sound into windows; returns the mean of ``compute``, samples, and windows."""
+        samples, windows, total = 0, 0, torch.zeros(())
+        for batch in in_batches(cut_windows(pieces, self.window_samples), _BATCH):
+            total = total + compute([window.samples for window in batch]).sum(dim=0)
+            samples = batch[-1].start + len(batch[-1].samples)
+            windows += len(batch)
+        return total / windows, samples, windows
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
@@ -120,13 +132,21 @@ class Predictor:
         return self._classify(waveforms, self.inputs.temperature)
 
     @torch.inference_mode()
+    def embeddings(self, waveforms: Sequence[Waveform]) -> Tensor:
+        """Returns what the head classifies, (waveforms, width); see :meth:`probabilities`."""
+        return self.model.embed(*self._batch(waveforms)).float().cpu()
+
+    @torch.inference_mode()
     def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
-        batch = collate([Example(self._tokens(waveform), 0, 0) for waveform in waveforms])
-        tokens, padding = batch.tokens.to(self.device), batch.padding_mask.to(self.device)
-        logits: Tensor = self.model(tokens, padding).float()
+        logits: Tensor = self.model(*self._batch(waveforms)).float()
         return class_probabilities(logits, self.inputs.multi_label, temperature).cpu()
 
-    def _tokens(self, waveform: Waveform) -> Waveform:
+    def _batch(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
+        """Turns waveforms into padded tokens and their mask, on the model's device."""
+        batch = collate([Example(self.tokens(waveform), 0, 0) for waveform in waveforms])
+        return batch.tokens.to(self.device), batch.padding_mask.to(self.device)
+
+    def tokens(self, waveform: Waveform) -> Waveform:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))

@@ -88,7 +88,8 @@ def export_run(
     if bad:
         raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
     for file in files:
-        sounds += cut_windows(stream_audio(file, predictor.sample_rate), predictor.window_samples)
+        pieces = stream_audio(file, predictor.sample_rate)
+        sounds += [w.samples for w in cut_windows(pieces, predictor.window_samples)]
     target = run / f"model.{form}" if output is None else output
     if target.suffix != f".{form}":
         raise ConfigError(f"--output {target}: a file of format {form} ends in .{form}")

@@ -16,6 +16,7 @@ from spaudio.report.escape import for_csv, printable
 from spaudio.report.tables import show
 
 FORMATS = ("table", "csv", "json")
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,42 @@ class Prediction:
         seconds: Its duration.
         windows: Number of windows that it was cut into. Probabilities are their mean.
         probabilities: (classes,).
+        classes: Class names, in the order of the probabilities.
     """
 
     path: Path
     seconds: float
     windows: int
     probabilities: NDArray[np.float32]
+    classes: Sequence[str]
 
-    def top(self, classes: Sequence[str], count: int) -> list[tuple[str, float]]:
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top(1)[0][0]
+
+    @property
+    def confidence(self) -> float:
+        """Its probability."""
+        return self.top(1)[0][1]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
         """Returns the ``count`` most probable classes and their probabilities."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(classes[i], float(self.probabilities[i])) for i in order]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def decision(self, unsure: float) -> str:
+        """Returns the most probable class, or ``"unsure"`` if its probability is below a limit."""
+        return self.label if self.confidence >= unsure else UNSURE
 
 
 def render(
     form: str,
     predictions: Sequence[Prediction],
-    classes: Sequence[str],
     *,
     top: int,
     window_seconds: float,
+    unsure: float | None = None,
     bad: Sequence[tuple[Path, str]] = (),
 ) -> str:
     """Formats predictions.
@@ -54,12 +71,13 @@ def render(
     Args:
         form: One of ``FORMATS``.
         predictions: One per file.
-        classes: Class names, in the order of the probabilities.
         top: Number of classes per file.
         window_seconds: Length of the windows that longer files were cut into.
+        unsure: Adds the decision of each file, which is ``"unsure"`` below this probability.
         bad: Files that could not be used, each with the reason. Only JSON includes them.
     """
-    found = [(one, one.top(classes, top)) for one in predictions]
+    found = [(one, one.top(top)) for one in predictions]
+    decided = [] if unsure is None else ["decision"]  # a column
     text = io.StringIO()
     if form == "json":
         files = [
@@ -67,6 +85,7 @@ def render(
                 "file": printable(one.path),
                 "seconds": one.seconds,
                 "windows": one.windows,
+                **({} if unsure is None else {"decision": one.decision(unsure)}),
                 "classes": [{"class": label, "probability": share} for label, share in best],
             }
             for one, best in found
@@ -80,9 +99,11 @@ def render(
         text.write(json.dumps(content, indent=1) + "\n")
     elif form == "csv":
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "seconds", "windows", "rank", "class", "probability"])
+        writer.writerow(["file", "seconds", "windows", *decided, "rank", "class", "probability"])
         for one, best in found:
             file = [for_csv(printable(one.path)), f"{one.seconds:.3f}", one.windows]
+            if unsure is not None:
+                file.append(for_csv(one.decision(unsure)))
             for rank, (label, share) in enumerate(best, start=1):
                 writer.writerow([*file, rank, for_csv(label), f"{share:.6f}"])
     elif predictions:
@@ -90,15 +111,18 @@ def render(
             caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "
             "length; probabilities are the mean over windows"
         )
-        ranks = ["class", *(f"class {i + 1}" for i in range(1, min(top, len(classes))))]
-        header = ["file", "seconds", "windows"]
+        shown = min(top, len(predictions[0].classes))
+        ranks = ["class", *(f"class {i + 1}" for i in range(1, shown))]
+        header = ["file", "seconds", "windows", *decided]
         for name in [*header, *(column for rank in ranks for column in (rank, "probability"))]:
-            is_text = name.startswith(("file", "class"))
+            is_text = name.startswith(("file", "class", "decision"))
             table.add_column(name, justify="left" if is_text else "right")
         for one, best in found:
             cells = [
                 cell for label, share in best for cell in (escape(printable(label)), f"{share:.4f}")
             ]
+            if unsure is not None:
+                cells.insert(0, escape(printable(one.decision(unsure))))
             name = escape(printable(one.path))
             table.add_row(name, f"{one.seconds:.2f}", str(one.windows), *cells)
         show(table, text)
