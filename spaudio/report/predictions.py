@@ -19,21 +19,9 @@ FORMATS = ("table", "csv", "json")
 UNSURE = "unsure"
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of one file.
+class Ranked:
+    """What an answer of a classifier says, by the probabilities of its classes."""
 
-    Args:
-        path: The file.
-        seconds: Its duration.
-        windows: Number of windows that it was cut into. Probabilities are their mean.
-        probabilities: (classes,).
-        classes: Class names, in the order of the probabilities.
-    """
-
-    path: Path
-    seconds: float
-    windows: int
     probabilities: NDArray[np.float32]
     classes: Sequence[str]
 
@@ -55,6 +43,25 @@ class Prediction:
     def decision(self, unsure: float) -> str:
         """Returns the most probable class, or ``"unsure"`` if its probability is below a limit."""
         return self.label if self.confidence >= unsure else UNSURE
+
+
+@dataclass(frozen=True)
+class Prediction(Ranked):
+    """The prediction of one file.
+
+    Args:
+        path: The file.
+        seconds: Its duration.
+        windows: Number of windows that it was cut into. Probabilities are their mean.
+        probabilities: (classes,).
+        classes: Class names, in the order of the probabilities.
+    """
+
+    path: Path
+    seconds: float
+    windows: int
+    probabilities: NDArray[np.float32]
+    classes: Sequence[str]
 
 
 def render(

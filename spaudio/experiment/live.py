@@ -1,0 +1,265 @@
+"""Answers over a sound as it arrives: from a causal model's state, or over overlapping windows."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spaudio.audio.chunks import Window, cut_windows, in_batches
+from spaudio.audio.decode import resample_stream
+from spaudio.errors import ConfigError
+from spaudio.experiment.predict import Predictor, Waveform, class_probabilities
+from spaudio.model.classifier import Classifier
+from spaudio.model.stream import EncoderStream
+from spaudio.report.predictions import Ranked
+from spaudio.tokens.config import TokenConfig
+
+
+@dataclass(frozen=True)
+class Heard(Ranked):
+    """An answer over a stretch of sound.
+
+    Args:
+        start: Seconds since the start of the sound.
+        end: Seconds.
+        probabilities: (classes,).
+        classes: Class names, in the order of the probabilities.
+    """
+
+    start: float
+    end: float
+    probabilities: NDArray[np.float32]
+    classes: Sequence[str]
+
+
+class Stream(Protocol):
+    """Turns blocks of samples into answers.
+
+    Attributes:
+        how: How the answers are computed, in words.
+        delay: Seconds from the arrival of a sound to the first answer that it takes part in, at
+            most, without the computing time.
+    """
+
+    how: str
+    delay: float
+
+    def __call__(
+        self, blocks: Iterable[Waveform], sample_rate: int | None = None
+    ) -> Iterator[Heard]:
+        """Yields answers as soon as their sound has arrived.
+
+        Args:
+            blocks: Waveforms (samples,) of any lengths, mono, which follow each other.
+            sample_rate: Their rate in Hz; None is that of the model.
+        """
+
+
+def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
+    """Returns the stream of a model: from its state if it is causal, else over windows.
+
+    Args:
+        predictor: Of the run.
+        window: Seconds of sound that an answer is about, at most; None is the predictor's window.
+        hop: Seconds from one answer to the next.
+
+    Raises:
+        ConfigError: If window or hop is out of range.
+    """
+    window = predictor.window_seconds if window is None else window
+    try:
+        refused = None
+        if not isinstance(predictor.model, Classifier):
+            refused = "a pretrained encoder"
+        elif not predictor.model.encoder.config.causal:
+            refused = "model.causal=false"
+        elif predictor.front_end.config.normalise != "global":
+            refused = f"tokens.normalise={predictor.front_end.config.normalise}"
+        if refused is None:
+            return StateStream(predictor, window, hop)
+    except ConfigError as error:
+        refused = str(error)
+    return WindowStream(predictor, window, hop, reason=refused)
+
+
+class WindowStream:
+    """Classifies overlapping windows, each as :meth:`Predictor.probabilities` does.
+
+    Sound that is shorter than a window is one window. The last window ends with the sound.
+
+    Args:
+        predictor: Of the run.
+        window: Seconds per window.
+        hop: Seconds from one window to the next.
+        batch: Windows that are classified together; more are faster, and wait for each other.
+        reason: Why the model cannot be streamed from its state, if it was asked for.
+
+    Raises:
+        ConfigError: If window or hop is out of range.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        window: float,
+        hop: float,
+        *,
+        batch: int = 1,
+        reason: str | None = None,
+    ) -> None:
+        shortest = predictor.front_end.config.frame_seconds
+        if not shortest <= hop <= window < math.inf:
+            raise ConfigError(
+                f"window={window:g} s, hop={hop:g} s; expected a hop from {shortest:g} s to the "
+                "window"
+            )
+        self.predictor, self.batch = predictor, batch
+        rate = predictor.sample_rate
+        self.window_samples, self.hop_samples = math.ceil(window * rate), round(hop * rate)
+        self.delay = hop
+        why = "" if reason is None else f" ({reason}: not from state)"
+        self.how = f"overlapping windows of {window:g} s, one every {hop:g} s{why}"
+
+    def __call__(
+        self, blocks: Iterable[Waveform], sample_rate: int | None = None
+    ) -> Iterator[Heard]:
+        """See :class:`Stream`."""
+        rate = self.predictor.sample_rate
+        pieces = resample_stream(blocks, sample_rate or rate, rate)
+        windows = cut_windows(pieces, self.window_samples, self.hop_samples)
+        for batch in in_batches(windows, self.batch):
+            yield from self._answers(batch)
+
+    def _answers(self, batch: Sequence[Window]) -> Iterator[Heard]:
+        found = self.predictor.probabilities([window.samples for window in batch]).numpy()
+        rate = self.predictor.sample_rate
+        for (start, samples), row in zip(batch, found, strict=True):
+            end = (start + len(samples)) / rate
+            yield Heard(start / rate, end, row, self.predictor.inputs.classes)
+
+
+class StateStream:
+    """Runs a causal model token by token; each token is computed once per context.
+
+    The answer is that over a context which grows to ``window`` seconds. When it has half of that
+    length, a second context begins, which takes over when the first one is full; so memory is
+    constant, and every answer but those of the first half window is over half a window or more.
+    After the end of a sound of at most ``window`` seconds the answer is that of
+    :meth:`Predictor.probabilities`, up to rounding.
+
+    The encoder runs from its state. Front-end and stem, which look a few frames ahead, compute the
+    new tokens from a stretch of samples that reaches as far as they look.
+
+    Args:
+        predictor: Of a run with ``model.causal=true`` and ``tokens.normalise=global``.
+        window: Seconds of the longest context.
+        hop: Seconds from one answer to the next; rounded to whole tokens.
+
+    Raises:
+        ConfigError: If the model cannot be streamed, or window or hop is out of range.
+    """
+
+    def __init__(self, predictor: Predictor, window: float, hop: float) -> None:
+        assert isinstance(predictor.model, Classifier)
+        tokens = predictor.front_end.config
+        if not 0 < hop <= window < math.inf:
+            raise ConfigError(
+                f"window={window:g} s, hop={hop:g} s; expected a positive hop of at most the window"
+            )
+        self.predictor, self.model, self.config = predictor, predictor.model, tokens
+        self._hop = max(1, round(hop / tokens.token_seconds))
+        halves = window / tokens.token_seconds / 2 / self._hop
+        self._half = max(1, round(halves)) * self._hop  # tokens, a whole number of hops
+        self._behind, self._ahead = reach(tokens, self.model)
+        EncoderStream(self.model.encoder)  # refuses what cannot be streamed
+        every = self._hop * tokens.token_seconds
+        self.delay = every + self._ahead / tokens.sample_rate
+        self.how = f"from the state of the causal model, every {every:g} s"
+
+    def __call__(
+        self, blocks: Iterable[Waveform], sample_rate: int | None = None
+    ) -> Iterator[Heard]:
+        """See :class:`Stream`."""
+        rate, step = self.config.sample_rate, self.config.token_samples
+        margin = math.ceil(self._behind / step)  # tokens
+        kept, first, done = np.zeros(0, np.float32), 0, 0  # `kept` begins at token `first`
+        contexts: list[_Context] = []
+        count = 0
+        for piece in resample_stream(blocks, sample_rate or rate, rate):
+            kept, count = np.concatenate([kept, piece]), count + len(piece)
+            while (done + self._hop - 1) * step + self._ahead <= count:
+                new = self._tokens(kept, done - first, self._hop)
+                yield self._answer(contexts, new, done)
+                done += self._hop
+                oldest = max(0, done - margin)
+                kept, first = kept[(oldest - first) * step :], oldest
+        left = count // step + 1 - done if count else 0
+        for start in range(done, done + left, self._hop):
+            size = min(self._hop, done + left - start)
+            heard = self._answer(contexts, self._tokens(kept, start - first, size), start)
+            yield Heard(
+                heard.start, min(heard.end, count / rate), heard.probabilities, heard.classes
+            )
+
+    @torch.inference_mode()
+    def _tokens(self, samples: Waveform, start: int, size: int) -> Tensor:
+        """Returns the tokens (1, size, dim) from ``start`` on, as the encoder takes them."""
+        model, device = self.model, self.predictor.device
+        found = torch.from_numpy(self.predictor.tokens(samples))[None].to(device)
+        padding = torch.zeros(found.shape[:2], dtype=torch.bool, device=device)
+        if model.front_end is not None:
+            found = model.front_end(found, padding)
+        if model.stem is not None:
+            found = model.stem(found, padding)
+        projected: Tensor = model.project(found[:, start : start + size])
+        return projected
+
+    @torch.inference_mode()
+    def _answer(self, contexts: "list[_Context]", new: Tensor, start: int) -> Heard:
+        """Steps the tokens from ``start`` on in every context; the oldest one answers."""
+        if contexts and start - contexts[0].start >= 2 * self._half:
+            del contexts[0]
+        if not contexts or start - contexts[-1].start >= self._half:
+            contexts.append(_Context(self.model, start))
+        for context in contexts:
+            context.step(new)
+        oldest, inputs = contexts[0], self.predictor.inputs
+        logits = self.model.head(self.model.pooling(oldest.outputs)).float()
+        found = class_probabilities(logits, inputs.multi_label, inputs.temperature)[0].cpu().numpy()
+        seconds = self.config.token_seconds
+        end = (start + new.shape[1]) * seconds
+        return Heard(oldest.start * seconds, end, found, inputs.classes)
+
+
+class _Context:
+    """The encoder's state over the tokens from ``start`` on, and its outputs for them."""
+
+    def __init__(self, model: Classifier, start: int) -> None:
+        self.start = start
+        self.stream = EncoderStream(model.encoder)
+        self.outputs = torch.zeros(1, 0, model.encoder.config.dim)
+
+    def step(self, new: Tensor) -> None:
+        self.outputs = torch.cat([self.outputs.to(new), self.stream.step(new)], dim=1)
+
+
+def reach(tokens: TokenConfig, model: Classifier) -> tuple[int, int]:
+    """Returns how many samples before and after its start a token depends on, at most.
+
+    Args:
+        tokens: Settings of the front-end.
+        model: Its learned front-end and stem count too.
+    """
+    frame = max(1 << (tokens.window_samples - 1).bit_length(), tokens.window_samples) // 2
+    if tokens.learned:
+        frame = (tokens.pooled * tokens.stride_samples) // 2 + tokens.taps // 2 + tokens.hop_samples
+    hop = tokens.hop_samples
+    if model.stem is None:
+        return frame, frame + (tokens.stack - 1) * hop
+    around = (model.stem.receptive_field - 1) // 2 * hop
+    return frame + around, frame + around

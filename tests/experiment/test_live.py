@@ -1,0 +1,128 @@
+"""Answers over a sound as it arrives: those of the whole sound, in any blocks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spaudio.audio.decode import load_audio
+from spaudio.errors import ConfigError
+from spaudio.experiment.live import StateStream, WindowStream, open_stream
+from spaudio.experiment.predict import Predictor
+from spaudio.model.classifier import Classifier
+from tests.conftest import RECIPES
+from tests.fixtures.tiny_run import make_untrained_run
+
+RATE = 8000
+DIGITS = RECIPES / "fsdd" / "recordings"
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    """Three spoken digits, about 1 s."""
+    names = ("0_george_0", "7_jackson_3", "3_theo_5")
+    return np.concatenate([load_audio(DIGITS / f"{name}.flac", RATE) for name in names])
+
+
+@pytest.fixture(scope="module")
+def centred(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return Predictor(make_untrained_run(tmp_path_factory.mktemp("runs"), "filter=bank"))
+
+
+def causal(folder: Path, *overrides: str) -> Predictor:
+    return Predictor(make_untrained_run(folder, "model.causal=true", "filter=bank", *overrides))
+
+
+def blocks(sound: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(sound, range(size, len(sound), size))
+
+
+def test_windows_are_those_of_the_predictor(centred: Predictor, sound: np.ndarray) -> None:
+    stream = open_stream(centred, window=0.5, hop=0.125)
+    assert isinstance(stream, WindowStream)
+    assert stream.how == (
+        "overlapping windows of 0.5 s, one every 0.125 s (model.causal=false: not from state)"
+    )
+    heard = list(stream(blocks(sound, 333)))
+    assert [one.start for one in heard[:3]] == [0, 0.125, 0.25]
+    assert heard[-1].end == len(sound) / RATE
+    for one in heard:
+        part = sound[round(one.start * RATE) : round(one.end * RATE)]
+        expected = centred.probabilities([part])[0].numpy()
+        np.testing.assert_allclose(one.probabilities, expected, atol=1e-5)
+    many = list(WindowStream(centred, 0.5, 0.125, batch=7)([sound]))
+    assert [one.start for one in many] == [one.start for one in heard]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("tokens.stem=none", "tokens.stack=3", "model.pooling=attention"),
+        ("tokens=waveform", "tokens.waveform.num_filters=20", "tokens.stem=none"),
+    ],
+)
+def test_a_causal_model_ends_with_the_answer_to_the_whole_sound(
+    overrides: tuple[str, ...], sound: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = causal(tmp_path, *overrides)
+    stream = open_stream(predictor, window=2.0, hop=0.16)
+    assert isinstance(stream, StateStream)
+    for size in (100, 1999, len(sound)):
+        heard = list(stream(blocks(sound, size)))
+        expected = predictor.probabilities([sound])[0].numpy()
+        np.testing.assert_allclose(heard[-1].probabilities, expected, atol=1e-3)
+        assert heard[-1].end == len(sound) / RATE
+        assert heard[0].start == 0
+    assert np.abs(heard[0].probabilities - expected).max() > 0.01  # answers change on the way
+
+
+def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path) -> None:
+    predictor = causal(tmp_path)
+    stream = StateStream(predictor, window=0.32, hop=0.08)
+    model = predictor.model
+    assert isinstance(model, Classifier)
+    heard = list(stream(blocks(sound, 500)))
+    seconds = predictor.front_end.config.token_seconds
+    x = stream._tokens(sound, 0, len(sound) // predictor.front_end.config.token_samples + 1)
+    for one in heard[:-3]:
+        start, end = round(one.start / seconds), round(one.end / seconds)
+        assert 0.159 <= one.end - one.start <= 0.321 or start == 0
+        with torch.inference_mode():
+            outputs = model.encoder(x[:, start:end])
+            expected = model.head(model.pooling(outputs)).softmax(dim=1)[0].numpy()
+        np.testing.assert_allclose(one.probabilities, expected, atol=1e-3)
+    assert max(one.start for one in heard) > 0.6
+
+
+def test_a_causal_model_answers_after_its_delay(sound: np.ndarray, tmp_path: Path) -> None:
+    stream = open_stream(causal(tmp_path), window=1.0, hop=0.04)
+    given = []
+
+    def arriving() -> object:
+        for block in blocks(sound, 80):
+            given.append(len(block) / RATE)
+            yield block
+
+    late = [sum(given) - one.end for one in stream(arriving()) if len(given) < len(sound) // 80]  # type: ignore[arg-type]
+    assert max(late) + 0.04 <= stream.delay + 0.011
+
+
+def test_other_rates_are_resampled(centred: Predictor, tmp_path: Path) -> None:
+    path = DIGITS / "5_theo_0.flac"
+    wave, rate = soundfile.read(path, dtype="float32")
+    doubled = np.repeat(wave, 2)
+    stream = open_stream(centred, window=0.5)
+    [first, *_] = stream([doubled], 2 * rate)
+    [same, *_] = stream([load_audio(path, RATE)])
+    np.testing.assert_allclose(first.probabilities, same.probabilities, atol=0.1)
+
+
+def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path) -> None:
+    for window, hop in ((0.5, 0.6), (0.5, 0.0), (0.5, -1), (float("nan"), 0.1), (0.5, 1e-5)):
+        with pytest.raises(ConfigError, match="hop="):
+            open_stream(centred, window, hop)
+    by_clip = causal(tmp_path, "tokens.normalise=clip")
+    assert "tokens.normalise=clip: not from state" in open_stream(by_clip).how
