@@ -11,15 +11,49 @@ FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
 NORMALISATIONS = ("global", "clip", "clip_std")
 POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
+SCALINGS = ("log", "pcen")
+
+
+@dataclass
+class PcenConfig:
+    """Settings of :class:`spaudio.tokens.pcen.Pcen`, by default those of librosa.
+
+    Args:
+        gain: Exponent of the smoothed energy; 1 takes the level out.
+        bias: Added before the compression.
+        power: Exponent of the compression.
+        time_constant: Of the smoother, in seconds.
+        eps: Added to the smoothed energy.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    gain: float = 0.98
+    bias: float = 2.0
+    power: float = 0.5
+    time_constant: float = 0.4
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_positive("tokens.spectrogram.pcen", **vars(self))
+        if self.time_constant > 60:
+            raise ConfigError(
+                "tokens.spectrogram.pcen.time_constant must be at most 60 s; got "
+                f"{self.time_constant}"
+            )
 
 
 @dataclass
 class SpectrogramConfig:
-    """Settings of the log-mel front-end alone.
+    """Settings of the mel front-end alone.
 
     Args:
         n_mels: Number of mel bands.
         log_offset: Added to the mel power before the logarithm, so that silence stays finite.
+        scaling: ``"log"`` takes log-mel frames as they are, ``"pcen"`` turns them into
+            per-channel normalised energies. Cache and augmentation are those of log-mel frames.
+        pcen: Settings of ``"pcen"``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -27,9 +61,12 @@ class SpectrogramConfig:
 
     n_mels: int = 64
     log_offset: float = 1e-6
+    scaling: str = "log"
+    pcen: PcenConfig = field(default_factory=PcenConfig)
 
     def __post_init__(self) -> None:
         _check_positive("tokens.spectrogram", n_mels=self.n_mels, log_offset=self.log_offset)
+        _check_choice("tokens.spectrogram.scaling", self.scaling, SCALINGS)
 
 
 @dataclass
@@ -85,7 +122,7 @@ class TokenConfig:
         normalise: ``"global"`` subtracts the training split's mean of each band, ``"clip"`` each
             clip's own mean; both divide by the training split's standard deviation.
             ``"clip_std"`` divides by the clip's own standard deviation instead.
-        spectrogram: Settings of the log-mel front-end alone.
+        spectrogram: Settings of the mel front-end alone.
         waveform: Settings of the learned front-end alone.
 
     Raises:
@@ -150,9 +187,13 @@ class TokenConfig:
         """
         plain = dict(settings)
         try:
-            for name, group in (("spectrogram", SpectrogramConfig), ("waveform", WaveformConfig)):
-                if name in plain:
-                    plain[name] = group(**plain[name])
+            if "spectrogram" in plain:
+                mel = dict(plain["spectrogram"])
+                plain["spectrogram"] = SpectrogramConfig(
+                    **mel | {"pcen": PcenConfig(**mel.get("pcen", {}))}
+                )
+            if "waveform" in plain:
+                plain["waveform"] = WaveformConfig(**plain["waveform"])
             return cls(**plain)
         except TypeError as error:
             raise ConfigError(f"tokens: {error}") from error

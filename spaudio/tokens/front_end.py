@@ -7,7 +7,6 @@ does all of this on a padded batch.
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from typing_extensions import override
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
+from spaudio.tokens.pcen import Pcen
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 Frames = npt.NDArray[np.float32]
@@ -108,15 +108,18 @@ class FrontEnd(nn.Module):
 
 
 class SpectrogramFrontEnd(FrontEnd):
-    """Log-mel frames.
+    """Log-mel frames, with or without per-channel energy normalisation.
 
-    They are stored as float16. Their values lie within about ±20, where a float16 step of at most
-    0.016 is far below the standard deviation of any band.
+    Log-mel frames are what is cached and augmented. PCEN is part of the normalisation, so that it
+    starts anew with each segment or excerpt, as in prediction. Frames are stored as float16. Their
+    values lie within about ±20, where a float16 step of at most 0.016 is far below the standard
+    deviation of any band.
     """
 
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
         self.log_mel = LogMel(config)
+        self.pcen = Pcen(config) if config.spectrogram.scaling == "pcen" else None
         if normaliser is not None:
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
             self.register_buffer("std", torch.from_numpy(normaliser.std))
@@ -126,7 +129,8 @@ class SpectrogramFrontEnd(FrontEnd):
     def cache_key(self) -> dict[str, Any]:
         c = self.config
         return {"rate": c.sample_rate, "window": c.window, "hop": c.hop, "f_min": c.f_min,
-                "f_max": c.f_max, **asdict(c.spectrogram)}  # fmt: skip
+                "f_max": c.f_max, "n_mels": c.spectrogram.n_mels,
+                "log_offset": c.spectrogram.log_offset}  # fmt: skip
 
     @torch.inference_mode()
     @override
@@ -141,7 +145,19 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
-        return BandNormaliser.fit(self.config.normalise, training_clips)
+        return BandNormaliser.fit(self.config.normalise, map(self._scale, training_clips))
+
+    @override
+    def normalise(self, frames: Frames) -> Frames:
+        return super().normalise(self._scale(frames))
+
+    @torch.inference_mode()
+    def _scale(self, frames: Frames) -> Frames:
+        """Applies PCEN, if it is chosen, to the restored frames of one clip."""
+        if self.pcen is None:
+            return frames
+        scaled: Frames = self.pcen(torch.from_numpy(frames)).numpy()
+        return scaled
 
     @override
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
@@ -151,6 +167,9 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
+        if self.pcen is not None:
+            frames = self.pcen(frames)
+
         def average(values: Tensor) -> Tensor:
             return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
 

@@ -18,7 +18,10 @@ from spaudio.export.exported import FACTS, load_exported
 from spaudio.export.write import export_run
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
-BANK = ("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=clip_std")
+BANK = (
+    *("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=clip_std"),
+    "tokens.spectrogram.scaling=pcen",
+)
 ADAPTIVE = (
     *("tokens=waveform", "tokens.stack=2"),
     *("filter=adaptive", "filter.num_filters=4", "filter.width=8", "filter.heads=2"),
