@@ -52,3 +52,28 @@ def _write_blank(self: Any, file: BinaryIO, **options: Any) -> None:
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves every figure without drawing it, which is most of the time of a tiny run."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", _write_blank)
+
+
+@pytest.fixture(scope="session")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of ``recipes/folder`` on 60 spoken digits; its data are in ``sounds`` above.
+
+    No test may write into it.
+    """
+    import spaudio
+    from tests.fixtures.own_sounds import make_own_sounds
+
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("matplotlib.figure.Figure.savefig", _write_blank)
+        done = spaudio.train(
+            make_own_sounds(folder / "sounds"),
+            preset="debug",
+            run_id="own",
+            group_regex=r"(\w+)_\d",
+            tokens={"sample_rate": 8000, "normalise": "clip"},
+            filter="depthwise",
+            **{"about.licence": "CC BY-SA 4.0"},
+        )
+    return folder / done.run

@@ -16,7 +16,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
-from spaudio.train.checkpoint import find_checkpoint, load_model, load_weights
+from spaudio.train.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
 
 
 def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
@@ -32,7 +32,7 @@ def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
     if not isinstance(settings, AudioSettings):
         with named_sizes():
             return build_language_model(settings)
-    weights = load_weights(find_checkpoint(run / "checkpoints", "best"))
+    weights = load_weights(weights_folder(run))
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
         return build_adapted(settings, len(weights["head.linear.weight"]))
     if "head.1.weight" not in weights:
@@ -55,8 +55,19 @@ def load_best(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
     """
     _tell_unfinished(run)
     model = load_untrained(run)
-    load_model(model, find_checkpoint(run / "checkpoints", "best"))
+    load_model(model, weights_folder(run))
     return model.eval()
+
+
+def weights_folder(run: Path) -> Path:
+    """Returns the folder of the best weights: the newest good checkpoint, or a saved model itself.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
+    if (run / WEIGHTS).is_file():
+        return run
+    return find_checkpoint(run / "checkpoints", "best")
 
 
 def _tell_unfinished(run: Path) -> None:
@@ -65,10 +76,10 @@ def _tell_unfinished(run: Path) -> None:
     Raises:
         CheckpointError: If it has not even a checkpoint.
     """
-    recipe = read_run_settings(run).recipe
+    read_run_settings(run)
     if (run / REPORT).is_file():
         return
-    go_on = f"continue it with python recipes/{recipe}/run.py resume={run}"
+    go_on = f"run its recipe with resume={run}"
     if not any((run / "checkpoints").glob("best-*")):
         raise CheckpointError(f"{run} is not finished and holds no trained model; {go_on}")
     Console(stderr=True).print(

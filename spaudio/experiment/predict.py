@@ -43,6 +43,7 @@ class Predictor:
     """
 
     def __init__(self, run: Path, window: float | None = None) -> None:
+        self.run = run
         self.model = load_classifier(run)
         settings = read_run_settings(run)
         assert isinstance(settings, AudioSettings)

@@ -1,9 +1,7 @@
 """A classifier on a pretrained encoder that is frozen, or adapted by a few parameters."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from spaudio.errors import CheckpointError, ConfigError
 from spaudio.filters import FILTERS, NoFilter, TokenFilter, insert_filters
 from spaudio.filters.attach import CHILD
 from spaudio.model.encoded import statistics
-from spaudio.model.pretrained import Base, ConvolutionalBase, copied, load_base
+from spaudio.model.pretrained import Base, ConvolutionalBase, copied
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
 
@@ -254,70 +252,6 @@ class AdaptedClassifier(nn.Module):
         """Copies what is trained; frozen parameters are shared."""
         found: AdaptedClassifier = copied(self, memo)
         return found
-
-    def save_pretrained(self, folder: Path, labels: Sequence[str]) -> None:
-        """Saves what was trained and names the encoder: safetensors and ``config.json``.
-
-        Args:
-            folder: Is made.
-            labels: Class names, in the order of the outputs.
-
-        Raises:
-            ConfigError: If there are not as many labels as outputs.
-        """
-        from safetensors.torch import save_file
-
-        if len(labels) != self.classes:
-            raise ConfigError(f"the model has {self.classes} outputs; got {len(labels)} labels")
-        way = self.adaptation
-        config = {
-            "base": {"source": self.base.source, "sha256": self.base.hash},
-            "labels": list(labels),
-            "adaptation": {
-                "way": way.way,
-                "pooling": way.pooling,
-                "filter_options": dict(way.filter_options),
-                "filter_layers": None if way.filter_layers is None else list(way.filter_layers),
-                "lora_rank": way.lora_rank,
-            },
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: Path, source: str | None = None
-    ) -> tuple["AdaptedClassifier", list[str]]:
-        """Loads what :meth:`save_pretrained` saved, in evaluation mode.
-
-        Args:
-            folder: The folder.
-            source: Where the encoder is now; None takes the saved one.
-
-        Returns:
-            The classifier and its class names.
-
-        Raises:
-            CheckpointError: If the folder is damaged, or the encoder has other weights.
-            ConfigError: If the encoder cannot be loaded.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            labels = [str(label) for label in config["labels"]]
-            adaptation = Adaptation(**config["adaptation"])
-            model = cls(load_base(source or config["base"]["source"]), adaptation, len(labels))
-            model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder} cannot be loaded ({str(error).splitlines()[0]}); it must be as "
-                "save_pretrained wrote it"
-            ) from error
-        return model.eval(), labels
 
 
 def _adapt(base: Base, adaptation: Adaptation) -> None:

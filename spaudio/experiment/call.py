@@ -1,0 +1,98 @@
+"""A recipe run from Python, as in a notebook: ``spaudio.train(source=DIR)``."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spaudio.experiment.compose import compose, quoted
+from spaudio.experiment.launch import start_run
+from spaudio.experiment.loaded import AudioModel, load
+from spaudio.experiment.recipes import recipes_folder
+from spaudio.experiment.run_folder import REPORT
+from spaudio.io.plain import read_json
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Args:
+        run: Its folder.
+    """
+
+    run: Path
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """What ``report.json`` holds: scores, floor, sizes, seconds, versions."""
+        content: dict[str, Any] = read_json(self.run / REPORT)
+        return content
+
+    @cached_property
+    def model(self) -> AudioModel:
+        """The best model, loaded."""
+        return load(self.run)
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The run's figures, by name."""
+        return {path.stem: path for path in sorted(self.run.glob("*.png"))}
+
+    def _repr_markdown_(self) -> str:
+        """Shows the report in a notebook, without its figures."""
+        text = (self.run / "report.md").read_text(encoding="utf-8")
+        return "\n".join(line for line in text.splitlines() if not line.startswith("!["))
+
+
+def train(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    recipe: str | os.PathLike[str] = "folder",
+    **settings: Any,
+) -> Trained:
+    """Runs a recipe in this process, with the data in ``./data`` and the run in ``./runs``.
+
+    Args:
+        source: The data: for the recipe ``folder`` a folder with one sub-folder per class.
+        recipe: Name of a recipe, or the folder of one, such as ``spaudio new`` makes.
+        settings: As on the command line. Settings of a group are given by a dictionary, which may
+            be mixed with ``**``: ``train("sounds", seed=1, filter="bank", trainer={"epochs": 5},
+            **{"tokens.f_max": 4000})``.
+
+    Returns:
+        The run, with its figures and model.
+
+    Raises:
+        SpaudioError: If the data, the settings or the machine prevent the run.
+    """
+    folder = Path(recipe)
+    if not (folder / "config.yaml").is_file():
+        folder = recipes_folder() / folder
+    given = settings if source is None else {"source": source, **settings}
+    overrides = [f"{name}={_written(value)}" for name, value in _flat(given)]
+    return Trained(start_run(compose(folder, overrides), folder.resolve() / "run.py"))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted names and values."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _written(value: Any) -> str:
+    """Writes a value in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    return quoted(value if isinstance(value, str) else os.fspath(value))

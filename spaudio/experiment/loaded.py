@@ -1,0 +1,130 @@
+"""A trained model in Python: predictions and embeddings of files and arrays, and streams."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spaudio.audio.decode import check_array, resample, stream_audio
+from spaudio.errors import ConfigError
+from spaudio.experiment.live import Stream, open_stream
+from spaudio.experiment.predict import Predictor, Waveform
+from spaudio.experiment.saved import fetch, save_pretrained
+from spaudio.report.predictions import Prediction
+
+Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
+ARRAY = Path("<array>")  # what predictions of arrays name as their file
+
+
+def load(source: str | os.PathLike[str], *, window: float | None = None) -> "AudioModel":
+    """Loads the best model of a run, or a model that :meth:`AudioModel.save_pretrained` saved.
+
+    Args:
+        source: Folder of a run or of a saved model; or an id on the Hugging Face Hub, as
+            ``"owner/name"``.
+        window: Seconds; longer sounds are cut into windows of this length and probabilities are
+            averaged. None takes the length of the longest clip of the run's data.
+
+    Raises:
+        CheckpointError: If there is no such folder or id, or the run cannot be used.
+        ConfigError: If the window is out of range.
+    """
+    return AudioModel(fetch(source), window)
+
+
+class AudioModel(Predictor):
+    """A trained classifier of sounds, with its front-end and normalisation.
+
+    Sounds are given as files of any format, rate and channels, or as waveforms (samples,), mono,
+    floating-point with full scale at 1.0, with their ``sample_rate`` in Hz; one of them or a list.
+    They are checked, resampled and classified as in training. See :func:`load`.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.inputs.classes
+
+    @overload
+    def predict(self, audio: Audio, sample_rate: int | None = None) -> Prediction: ...
+    @overload
+    def predict(
+        self, audio: Sequence[Audio], sample_rate: int | None = None
+    ) -> list[Prediction]: ...
+    def predict(
+        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classifies a sound, or several.
+
+        Args:
+            audio: A file or waveform, or a list of them.
+            sample_rate: Rate of the waveforms, in Hz.
+
+        Returns:
+            A prediction, with ``label``, ``confidence``, ``probabilities`` and ``top(k)``; of a
+            list a list.
+
+        Raises:
+            AudioError: If a sound cannot be used.
+            ConfigError: If the rate of a waveform is missing or out of range.
+        """
+        if isinstance(audio, list | tuple):
+            return [self.predict(one, sample_rate) for one in audio]
+        path = Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY
+        return self.classify(path, self._pieces(audio, sample_rate))
+
+    def embed(
+        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None
+    ) -> NDArray[np.float32]:
+        """Returns what the last layer classifies; arguments and errors are those of `predict`.
+
+        Returns:
+            (width,); of a list (sounds, width). Of a sound that is cut into windows, their mean.
+        """
+        if isinstance(audio, list | tuple):
+            return np.stack([self.embed(one, sample_rate) for one in audio])
+        return self.embedding(self._pieces(audio, sample_rate))
+
+    def stream(self, window: float | None = None, hop: float = 0.25) -> Stream:
+        """Returns a function from blocks of samples, as they arrive, to answers.
+
+        ``stream.how`` says whether answers come from the state of a causal model or from
+        overlapping windows, and ``stream.delay`` how late they are, in seconds::
+
+            stream = model.stream()
+            for heard in stream(blocks, sample_rate):
+                print(heard.end, heard.label, heard.confidence)
+
+        Args:
+            window: Seconds of sound that an answer is about, at most; None is the model's window.
+            hop: Seconds from one answer to the next.
+
+        Raises:
+            ConfigError: If window or hop is out of range.
+        """
+        return open_stream(self, window, hop)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Saves the model as a folder that can be published; see :mod:`spaudio.experiment.saved`.
+
+        Args:
+            folder: Is made; must not exist.
+
+        Raises:
+            CheckpointError: If the run is not finished.
+            ConfigError: If the folder exists, or huggingface_hub is missing.
+        """
+        save_pretrained(self.run, Path(folder))
+
+    def _pieces(self, audio: Audio, sample_rate: int | None) -> Iterable[Waveform]:
+        """Yields a sound at the model's rate."""
+        if isinstance(audio, str | os.PathLike):
+            return stream_audio(audio, self.sample_rate)
+        if sample_rate is None:
+            raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
+        wave = check_array(audio, sample_rate)
+        return [resample(wave, sample_rate, self.sample_rate, ARRAY)]

@@ -1,0 +1,125 @@
+"""Saves the model of a run as a folder to publish, and finds a saved model, here or on the Hub.
+
+Such a folder holds ``model.safetensors``, ``config.yaml`` (the settings, without those that name
+files of this machine), ``inputs.json`` (classes and normalisation), ``report.json`` and the model
+card ``README.md``. It is read as a run is: as plain data, of which no class is imported. Of a
+pretrained encoder it holds what was trained, and its name and hash. To publish it:
+``hf upload OWNER/NAME FOLDER``.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.inputs import FILE, Inputs
+from spaudio.experiment.load import weights_folder
+from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
+from spaudio.experiment.settings import Settings
+from spaudio.io.plain import read_json
+from spaudio.report.model_card import model_card
+from spaudio.report.page.sections import command
+from spaudio.train.checkpoint import WEIGHTS
+
+FILES = (CONFIG, FILE, REPORT, WEIGHTS)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Settings of the machine, not of the model; and those of data sets that name files.
+_LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
+          "overrides")  # fmt: skip
+_FILES = ("source", "corpus", "background", "labels")
+
+
+def fetch(source: str | os.PathLike[str]) -> Path:
+    """Returns the folder of a run or a saved model, which is downloaded if it is on the Hub.
+
+    Args:
+        source: The folder, or an id on the Hugging Face Hub, ``"owner/name"``.
+
+    Raises:
+        CheckpointError: If there is neither.
+        ConfigError: If huggingface_hub is missing.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    name = os.fspath(source)
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"{name}: no such folder; name a run, such as runs/folder/ID, or an id on the Hugging "
+            "Face Hub, OWNER/NAME"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ConfigError(
+            f"{name}: there is no such folder, and an id on the Hugging Face Hub needs "
+            "huggingface_hub: pip install 'spaudio[hub]'"
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
+        raise CheckpointError(
+            f"{name}: no such folder, and not found on the Hugging Face Hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def save_pretrained(run: Path, folder: Path) -> None:
+    """Saves the best model of a finished run; the folder appears whole or not at all.
+
+    Args:
+        run: The run's folder, or a saved model.
+        folder: Is made.
+
+    Raises:
+        CheckpointError: If the run is not finished or damaged.
+        ConfigError: If ``folder`` exists, or huggingface_hub is missing.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError(f"{folder} exists; name another folder, or remove it")
+    try:
+        report = read_json(run / REPORT)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{run} holds no {REPORT} that can be read ({error}); finish the run first"
+        ) from error
+    content = portable(run)
+    inputs = Inputs.load(run)
+    card = model_card(
+        content,
+        report,
+        inputs.classes,
+        longest_seconds=inputs.longest_seconds,
+        multi_label=inputs.multi_label,
+        command=command(read_run_settings(run).as_dict()),
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        shutil.copyfile(weights_folder(run) / WEIGHTS, staging / WEIGHTS)
+        for name in (FILE, REPORT):
+            shutil.copyfile(run / name, staging / name)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (staging / CONFIG).write_text(text, encoding="utf-8")
+        (staging / "README.md").write_text(card, encoding="utf-8")
+        staging.chmod(0o755)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def portable(run: Path) -> dict[str, Any]:
+    """Returns the settings of a run without those that name files of this machine."""
+    settings = read_run_settings(run).as_dict()
+    fresh = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(Settings)
+        if field.name in _LOCAL
+    }
+    return {name: value for name, value in (settings | fresh).items() if name not in _FILES}

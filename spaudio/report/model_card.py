@@ -1,0 +1,194 @@
+"""Model card: what a published model was trained on, how it was measured, and its limits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spaudio.errors import ConfigError
+from spaudio.report.escape import for_markdown
+from spaudio.report.tables import markdown_table
+from spaudio.version import __version__
+
+NOT_GIVEN = "that of your data"  # the default of recipes/folder
+
+
+def model_card(
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    longest_seconds: float,
+    multi_label: bool,
+    command: str,
+) -> str:
+    """Returns a card with metadata, as the Hugging Face Hub reads it.
+
+    Args:
+        settings: Of the run, as its ``config.yaml`` holds them.
+        report: Its ``report.json``.
+        classes: Class names.
+        longest_seconds: Length of the longest clip that the model was trained on.
+        multi_label: Whether a clip may have several classes.
+        command: What made the run.
+
+    Raises:
+        ConfigError: If huggingface_hub is missing.
+    """
+    try:
+        from huggingface_hub import EvalResult, ModelCardData
+    except ImportError as error:
+        raise ConfigError(
+            f"a model card needs huggingface_hub ({error}): pip install 'spaudio[hub]'"
+        ) from error
+    about, test, metric = settings["about"], report["test"], report["metric"]
+    title = str(about["title"])
+    data = ModelCardData(
+        library_name="spaudio",
+        pipeline_tag="audio-classification",
+        tags=["audio", "filterbank"],
+        metrics=[metric],
+        model_name=f"{settings['recipe']}, {settings['filter']['name']}",
+        eval_results=[
+            EvalResult(
+                task_type="audio-classification",
+                dataset_type=str(settings["recipe"]),
+                dataset_name=title,
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=test[metric],
+            )
+        ],
+    )
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {for_markdown(settings['recipe'])}: {for_markdown(title)}",
+        _introduction(settings, report, classes, multi_label),
+        "## Use",
+        _USE,
+        "## Data",
+        _lines(_data(settings, report)),
+        "## Figures",
+        _figures(report),
+        "## Limits",
+        _lines(_limits(settings, report, longest_seconds, multi_label)),
+        "## Training",
+        f"```sh\n{command}\n```",
+        f"spaudio {report['versions']['spaudio']}, seed {report['seed']}, "
+        f"{report['num_params']:,} parameters. Card written by spaudio {__version__}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_USE = """```python
+import spaudio  # pip install 'spaudio[recipes,hub]'
+
+model = spaudio.load("OWNER/NAME")  # this repository, or the folder of this file
+print(model.predict("a.wav").top(3))
+```"""
+
+
+def _introduction(
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+    classes: Sequence[str],
+    multi_label: bool,
+) -> str:
+    what = "one or more of" if multi_label else "one of"
+    names = ", ".join(map(for_markdown, classes[:20]))
+    more = f" and {len(classes) - 20} more (see `inputs.json`)" if len(classes) > 20 else ""
+    tokens = report["tokens"]
+    return (
+        f"Takes a sound at {tokens['sample_rate']:,} Hz, mono, and tells {what} {len(classes)} "
+        f"classes: {names}{more}. Tokens: {tokens['front_end']}; filter after each layer: "
+        f"{settings['filter']['name']}."
+    )
+
+
+def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    about, clips = settings["about"], report["clips"]
+    licence = str(about["licence"])
+    if licence == NOT_GIVEN:
+        licence = "not stated (it is given by the setting `about.licence`)"
+    else:
+        licence = for_markdown(licence)
+    lines = [
+        f"{for_markdown(about['title'])}; licence of the data: {licence}",
+        f"clips: {clips['train']:,} to train, {clips['valid']:,} to validate, {clips['test']:,} to "
+        "test",
+        f"split: {_split(settings)}",
+    ]
+    if about["url"]:
+        lines.append(f"source: <{about['url']}>")
+    if report.get("skipped"):
+        lines.append(f"{report['skipped']} clips were missing or unusable and left out")
+    return lines
+
+
+def _split(settings: Mapping[str, Any]) -> str:
+    """Returns how the clips were divided, as far as the settings tell."""
+    if settings.get("fold") is not None:
+        return f"official fold {settings['fold']} to test"
+    if settings["prep"] == "folder":
+        if settings.get("group_regex"):
+            return "by group, or by folders `train`, `valid` and `test`; no group is in two splits"
+        return "by clip at random, unless the data had folders `train`, `valid` and `test`"
+    return f"that of the recipe `{settings['recipe']}`"
+
+
+def _figures(report: Mapping[str, Any]) -> str:
+    test, floor, metric = report["test"], report["floor"], report["metric"]
+    measured = f"**{test[metric]:.4f}**"
+    if "interval" in test:
+        low, high = test["interval"]
+        measured += f" (95 % interval {low:.4f}-{high:.4f})"
+    rows = {
+        "this model": measured,
+        "classical floor (log-mel and MFCC statistics)": f"{floor['svm']:.4f}",
+        "without looking at the sound": f"{floor['majority']:.4f}",
+    }
+    table = [{"On the test split": name, metric: value} for name, value in rows.items()]
+    if not all("f1" in row for row in test["per_class"].values()):
+        return markdown_table(table)
+    per_class = [
+        {
+            "Class": for_markdown(name),
+            "Precision": f"{row['precision']:.3f}",
+            "Recall": f"{row['recall']:.3f}",
+            "Test clips": str(int(row["support"])),
+        }
+        for name, row in test["per_class"].items()
+    ]
+    return f"{markdown_table(table)}\n\n{markdown_table(per_class)}"
+
+
+def _limits(
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+    longest_seconds: float,
+    multi_label: bool,
+) -> list[str]:
+    test, floor, metric = report["test"], report["floor"], report["metric"]
+    top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
+    lines = [
+        f"sounds of up to {longest_seconds:.4g} s were seen in training; longer ones are cut into "
+        "windows, whose probabilities are averaged",
+        f"nothing above {top:,.0f} Hz is heard",
+        "the figures hold for sounds recorded as those of the test split were; other "
+        "microphones, places and speakers were not measured",
+    ]
+    if not multi_label and not any(name.startswith("_") for name in test["per_class"]):
+        lines.append(
+            "every sound is given one of the classes, also one of another kind; mind the "
+            "probability"
+        )
+    if settings["prep"] == "folder" and not settings.get("group_regex"):
+        lines.append(
+            "where the split was at random, clips of one recording or speaker may be in two "
+            "splits, and the figures are then too high for others"
+        )
+    if test[metric] <= floor["svm"]:
+        lines.append("**the model does not beat the classical floor**")
+    return lines
+
+
+def _lines(items: Sequence[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)

@@ -1,0 +1,119 @@
+"""``spaudio.train`` and ``spaudio.load``: what a run has measured, on files, arrays and streams."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import spaudio
+from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.experiment.call import Trained
+from spaudio.experiment.data import load_data
+from spaudio.experiment.loaded import AudioModel
+from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.settings import AudioSettings
+from spaudio.tokens.dataset import collate
+from tests.conftest import RECIPES
+
+
+@pytest.fixture(scope="module")
+def model(own_run: Path) -> AudioModel:
+    loaded: AudioModel = spaudio.load(own_run)
+    return loaded
+
+
+@pytest.fixture
+def clips(own_run: Path) -> list[Path]:
+    """Four test clips of the run."""
+    with (own_run / "predictions.csv").open() as file:
+        return [own_run.parents[2] / "sounds" / row["clip"] for row in csv.DictReader(file)][:12:3]
+
+
+def test_train_returns_the_run(own_run: Path) -> None:
+    done = Trained(own_run)
+    assert done.report["clips"] == {"train": 36, "valid": 12, "test": 12}
+    assert {"confusion", "curves"} <= set(done.figures)
+    assert f"{done.report['test']['accuracy']:.4f}" in done._repr_markdown_()
+    assert done.model.classes == ("four", "seven", "zero")
+    settings = read_run_settings(own_run)
+    assert settings.filter.name == "depthwise"
+    assert settings.about.licence == "CC BY-SA 4.0"
+    with pytest.raises(ConfigError, match="unknown setting 'sead'"):
+        spaudio.train("sounds", sead=1)
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        spaudio.laod  # noqa: B018
+
+
+def test_prediction_is_what_the_evaluation_after_training_was(
+    own_run: Path, model: AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features, normalisation, embeddings and probabilities, clip by clip."""
+    monkeypatch.chdir(own_run.parents[2])
+    settings = read_run_settings(own_run)
+    assert isinstance(settings, AudioSettings)
+    data = load_data(settings, RECIPES.parent / "data_prep")
+    batch = collate([data.test[0, i] for i in range(len(data.test))])  # padded to the longest
+    with torch.inference_mode():
+        embedded = model.model.embed(batch.tokens, batch.padding_mask).numpy()
+    paths = [data.root / clip.path for clip in data.test.clips]
+    for i, path in enumerate(paths):
+        wave, rate = soundfile.read(path, dtype="float32")
+        assert rate == model.sample_rate
+        tokens = model.tokens(wave)
+        np.testing.assert_array_equal(tokens, batch.tokens[i, : len(tokens)])
+    np.testing.assert_allclose(model.embed(paths), embedded, atol=1e-5)
+    with (own_run / "predictions.csv").open() as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file)}
+    for clip, path, found in zip(data.test.clips, paths, model.predict(paths), strict=True):
+        assert found.label == rows[clip.path]["predicted"]
+        assert found.confidence == pytest.approx(float(rows[clip.path]["probability"]), abs=1e-5)
+        [heard] = model.stream()([soundfile.read(path, dtype="float32")[0]])
+        np.testing.assert_allclose(heard.probabilities, found.probabilities, atol=1e-5)
+
+
+def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[Path]) -> None:
+    waves = [soundfile.read(path)[0] for path in clips]  # float64
+    expected = model.predict(clips)
+    for given in (waves, [torch.from_numpy(wave) for wave in waves]):
+        for one, same in zip(model.predict(given, 8000), expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, same.probabilities, atol=1e-6)
+            assert (one.seconds, one.label) == (same.seconds, same.label)
+    one = model.predict(str(clips[0]))
+    assert one.top(3)[0] == (one.label, one.confidence)
+    doubled = np.repeat(waves[0], 2)
+    np.testing.assert_allclose(
+        model.predict(doubled, 16_000).probabilities, one.probabilities, atol=0.1
+    )
+    assert model.embed(clips[0]).shape == model.embed(clips)[0].shape
+
+
+def test_arrays_that_are_no_sound_are_refused(model: AudioModel) -> None:
+    wave = np.sin(np.arange(4000.0))
+    for bad, said in (
+        (np.stack([wave, wave]), r"shape \(2, 4000\)"),
+        ((wave * 1000).astype(np.int16), "type int16"),
+        (np.where(wave > 0.9, np.nan, wave), "not finite"),
+        (np.zeros(4000), "silent"),
+        (wave[:1], "array of 1 samples"),
+    ):
+        with pytest.raises(AudioError, match=said):
+            model.predict(bad, 8000)
+    with pytest.raises(ConfigError, match="sample_rate= is required"):
+        model.predict(wave)
+    with pytest.raises(ConfigError, match="sample_rate=8; expected"):
+        model.predict(wave, 8)
+
+
+def test_what_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"runs/folder/x: no such folder; name a run"):
+        spaudio.load("runs/folder/x")
+
+    def absent(name: str, **options: object) -> str:
+        raise OSError(f"Repository {name} Not Found\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    with pytest.raises(CheckpointError, match=r"a/b: .*\(Repository a/b Not Found\)$"):
+        spaudio.load("a/b")

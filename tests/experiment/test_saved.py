@@ -1,0 +1,96 @@
+"""A model that was saved to be published: it comes back, says what it is, and can run no code."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import spaudio
+from spaudio.errors import CheckpointError, ConfigError
+from tests.fixtures.tiny_run import make_untrained_run
+
+hub = pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture(scope="module")
+def saved(own_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("saved") / "model"
+    spaudio.load(own_run).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_comes_back_to_the_bit(
+    saved: Path, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = next((own_run.parents[2] / "sounds" / "zero").iterdir())
+    before = spaudio.load(own_run).predict(clip).probabilities
+    np.testing.assert_array_equal(spaudio.load(saved).predict(clip).probabilities, before)
+    asked = []
+
+    def download(name: str, **options: object) -> str:
+        asked.append(name)
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    loaded = spaudio.load("owner/digits")
+    np.testing.assert_array_equal(loaded.predict(clip).probabilities, before)
+    assert asked == ["owner/digits"]
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").is_file()
+
+
+def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: Path) -> None:
+    files = {path.name for path in saved.iterdir()}
+    assert files == {"README.md", "config.yaml", "inputs.json", "model.safetensors", "report.json"}
+    for path in saved.iterdir():
+        assert str(own_run.parents[2]).encode() not in path.read_bytes(), path
+
+
+def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> None:
+    card = hub.ModelCard.load(saved / "README.md")
+    assert card.data.library_name == "spaudio"
+    [result] = card.data.eval_results
+    assert result.metric_type == "accuracy"
+    text = card.text
+    for said in (
+        "licence of the data: CC BY-SA 4.0",
+        "clips: 36 to train, 12 to validate, 12 to test",
+        "no group is in two splits",
+        f"| this model | **{result.metric_value:.4f}** (95 % interval",
+        "one of 3 classes: four, seven, zero",
+        "nothing above 4,000 Hz is heard",
+        "every sound is given one of the classes",
+        "group_regex",
+    ):
+        assert said in text, said
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"filter": {"name": "os.system"}}, "os.system"),
+        ({"model": {"_target_": "os.system"}}, "_target_"),
+        ({"tokens": {"front_end": "os.system"}}, "os.system"),
+        ({"prep": "${oc.env:HOME}", "recipe": "../x"}, "leaves the folder"),
+        ({"model": {"dim": 24, "layers": 1, "heads": 2}}, "of another architecture"),
+    ],
+)
+def test_a_config_names_settings_that_fit_the_weights_and_never_code(
+    change: dict[str, object], named: str, saved: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(saved, tmp_path / "other")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    (other / "config.yaml").write_text(yaml.safe_dump(config | change))
+    with pytest.raises(CheckpointError, match=named):
+        spaudio.load(other)
+
+
+def test_what_cannot_be_saved_is_named(own_run: Path, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model exists"):
+        spaudio.load(own_run).save_pretrained(saved)
+    with pytest.raises(CheckpointError, match=r"no report\.json .*finish the run first"):
+        spaudio.load(make_untrained_run(tmp_path)).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
