@@ -1,15 +1,18 @@
 r"""Any folder with one sub-folder per class, in any format that `spaudio.audio` decodes.
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
+    python data_prep/folder.py source=DIR labels=corrections.csv
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
 ``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not
 audio are skipped. A class folder of which nothing is taken is named.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
@@ -18,6 +21,7 @@ from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.unpack import open_source
+from spaudio.report.escape import FORMULA
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -36,6 +40,7 @@ def prepare(
     test_fraction: float = 0.2,
     valid_fraction: float = 0.1,
     split_seed: int = 0,
+    labels: str | None = None,
 ) -> SourceClips:
     r"""Lists the clips of a folder; the label is the class folder's name.
 
@@ -49,12 +54,14 @@ def prepare(
         test_fraction: Share of the clips to test on; unused if folders give the split.
         valid_fraction: Share of the clips to validate on; unused if folders give the split.
         split_seed: Decides the split.
+        labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. The
+            split stays that of the folders.
 
     Raises:
         ConfigError: If an option is missing or out of range.
         DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip is
-            outside the class folders or does not match ``group_regex``, or the groups cannot be
-            split as asked.
+            outside the class folders or does not match ``group_regex``, the groups cannot be split
+            as asked, or the corrections do not fit the clips.
     """
     if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
@@ -76,7 +83,70 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
-    return SourceClips(root=root, clips=clips, warnings=unused)
+    notes = []
+    if labels is not None:
+        clips, notes = _corrected(clips, Path(labels).expanduser())
+    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])
+
+
+def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip], list[str]]:
+    """Gives clips other labels, or leaves them out.
+
+    Args:
+        clips: All clips.
+        file: CSV with the columns ``clip``, a path relative to the source, and ``label``, one of
+            the classes, or nothing to leave the clip out. If there is a column ``was``, it holds
+            the clip's label before, which is checked.
+
+    Returns:
+        The clips, and a sentence about what was changed.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        DataError: If a line does not fit the clips; the message gives its number.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = list(csv.DictReader(text))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"labels={file} cannot be read ({error}); check the path") from error
+    if not rows or not {"clip", "label"} <= set(rows[0]):
+        raise ConfigError(
+            f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
+            "as report.html saves it"
+        )
+    known = {clip.path: clip for clip in clips}
+    classes = sorted({clip.label for clip in clips})
+    given: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        path, label, was = (_cell(row.get(key)) for key in ("clip", "label", "was"))
+        where = f"{file}, line {number}"
+        if path not in known:
+            raise DataError(
+                f"{where}: there is no clip {path!r} below the source; give its path relative to it"
+            )
+        if label and label not in classes:
+            raise DataError(f"{where}: unknown class {label!r}; known: {', '.join(classes)}")
+        if was and was != known[path].label:
+            raise DataError(
+                f"{where}: {path} was {was!r} when it was corrected, but is {known[path].label!r} "
+                "now; remove the line, or correct it"
+            )
+        if given.setdefault(path, label) != label:
+            raise DataError(f"{where}: {path} has another label in a line above; keep one of them")
+    changed = sum(bool(label) and label != known[path].label for path, label in given.items())
+    left_out = sum(not label for label in given.values())
+    found = [replace(c, label=given.get(c.path, c.label)) for c in clips]
+    named = f"{changed} label{'s' * (changed != 1)} changed by labels={file.name}"
+    if left_out:
+        named += f", which leaves out {left_out} clip{'s' * (left_out != 1)}"
+    return [clip for clip in found if clip.label], [named]
+
+
+def _cell(value: str | None) -> str:
+    """Reads a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
+    text = value or ""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
 def _top(folder: Path) -> Path:

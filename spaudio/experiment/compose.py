@@ -32,6 +32,7 @@ from spaudio.experiment.encoders import pretrained_defaults
 from spaudio.experiment.settings import (
     KINDS,
     AudioSettings,
+    PretrainConfig,
     PretrainedConfig,
     TextSettings,
     filter_schemas,
@@ -72,6 +73,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     except OmegaConfBaseException as error:
         raise ConfigError(f"{recipe / 'config.yaml'}: {_first_line(error)}") from error
     assert isinstance(settings, AudioSettings | TextSettings)
+    settings.overrides = list(overrides)
     return settings
 
 
@@ -197,6 +199,8 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
     for choice, options in filter_schemas().items():
         store.store(choice, options, group="filter")
     store.store("none", AugmentConfig, group="augment")
+    for objective in ("none", "masked"):
+        store.store(objective, PretrainConfig(objective), group="pretrain")
     store.store("pretrained", PretrainedConfig, group="model")
 
 
@@ -227,7 +231,8 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
     """Returns an error that names the wrong override and what is expected."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        groups = [o for o in overrides if o.key_or_group in ("filter", "tokens", "model")]
+        names = ("filter", "tokens", "model", "pretrain")
+        groups = [o for o in overrides if o.key_or_group in names]
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):

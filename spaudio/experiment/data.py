@@ -28,7 +28,8 @@ class AudioData:
         valid: The data set's own validation split, or a part of its training clips.
         test: Measured once, after training.
         clips: All clips, each with its split.
-        skipped: Number of unusable clips that were left out (``skip_bad``).
+        skipped: Unusable clips that were left out (``skip_bad``), each with its reason.
+        carved: Whether the validation split was taken from the training clips.
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
         frames: Frames of all clips.
@@ -46,7 +47,8 @@ class AudioData:
     valid: TokenDataset
     test: TokenDataset
     clips: list[Clip]
-    skipped: int
+    skipped: tuple[tuple[str, str], ...]
+    carved: bool
     classes: tuple[str, ...]
     root: Path
     frames: FrameCache
@@ -136,7 +138,8 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         valid=dataset("valid"),
         test=dataset("test"),
         clips=clips,
-        skipped=len(prepared.skipped),
+        skipped=prepared.skipped,
+        carved=settings.fold is None and all(c.split != "valid" for c in prepared.clips),
         classes=prepared.labels,
         root=prepared.root,
         frames=cache,

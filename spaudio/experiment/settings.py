@@ -150,6 +150,40 @@ class ValidationConfig:
 
 
 @dataclass
+class PretrainConfig:
+    """Pretraining without labels, ahead of training; see :mod:`spaudio.experiment.pretraining`.
+
+    Args:
+        objective: ``"none"`` or ``"masked"``; set by ``pretrain=...``.
+        source: A folder of audio files in any layout; None takes the training split.
+        steps: Fewest optimizer steps; whole epochs are run. Batches, optimizer, schedule, averaging
+            and augmentation are those of the training.
+        share: Share of each clip that is masked, in (0, 1).
+        span: Length of a masked span, in milliseconds.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    objective: str = "none"
+    source: str | None = None
+    steps: int = 3000
+    share: float = 0.6
+    span: float = 200.0
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("none", "masked"):
+            raise ConfigError(f"pretrain must be none or masked; got {self.objective!r}")
+        if self.source is not None and self.objective == "none":
+            raise ConfigError(f"pretrain.source={self.source} needs pretrain=masked")
+        if not 0 < self.share < 1:
+            raise ConfigError(f"pretrain.share must lie in (0, 1); got {self.share}")
+        for name in ("steps", "span"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"pretrain.{name} must be positive; got {getattr(self, name)}")
+
+
+@dataclass
 class FoldsConfig:
     """The folds of a data set, for ``folds=all``.
 
@@ -207,6 +241,7 @@ class Settings:
         cluster: Submit the runs of a sweep with submitit: ``"slurm"``, or ``"local"`` to test this
             without a cluster. None runs them on this machine.
         cluster_options: Parameters of submitit's ``AutoExecutor``, such as ``timeout_min``.
+        overrides: The settings as they were given, which the report shows; set by ``compose``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -226,6 +261,7 @@ class Settings:
     jobs: int = 1
     cluster: str | None = None
     cluster_options: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < _MOST_SEED:
@@ -276,6 +312,7 @@ class AudioSettings(Settings):
             :class:`spaudio.model.adapted.Adaptation`.
         tokens: How clips become tokens; a pretrained encoder has its own.
         augment: Augmentation of the training clips.
+        pretrain: Pretraining without labels.
         skip_bad: Leave out unusable clips instead of stopping.
         duplicates: ``"refuse"`` stops if the same audio has different labels or is in different
             splits or folds; ``"allow"`` only warns.
@@ -284,6 +321,7 @@ class AudioSettings(Settings):
         folds: ``"all"`` trains and tests on each fold, with one report over all.
         fold_by: The folds for ``folds=all``.
         segments: How clips are cut; the probabilities of a clip are the mean over its segments.
+        page: Write ``report.html``, on which the errors can be heard.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -293,6 +331,7 @@ class AudioSettings(Settings):
     adapt: str | None = None
     tokens: TokenConfig = field(default_factory=TokenConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     skip_bad: bool = False
     duplicates: str = "refuse"
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -300,6 +339,7 @@ class AudioSettings(Settings):
     folds: str | None = None
     fold_by: FoldsConfig = field(default_factory=FoldsConfig)
     segments: SegmentConfig = field(default_factory=SegmentConfig)
+    page: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -312,6 +352,13 @@ class AudioSettings(Settings):
             )
         if self.folds and not self.fold_by.values:
             raise ConfigError(f"folds=all: {self.recipe} has no folds (fold_by.values is empty)")
+        if self.pretrain.objective != "none" and (
+            self.tokens.learned or isinstance(self.model, PretrainedConfig)
+        ):
+            raise ConfigError(
+                "pretrain=masked predicts spectrogram frames; take tokens=spectrogram and a model "
+                "that is trained from scratch"
+            )
         if isinstance(self.model, PretrainedConfig):
             self._check_pretrained()
         elif self.adapt is not None:

@@ -1,7 +1,8 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def write_report(
     clips: Sequence[Clip],
     classes: Sequence[str],
     probabilities: Tensor,
+    page: Callable[[dict[str, Any]], None] | None = None,
 ) -> str:
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
@@ -49,6 +51,7 @@ def write_report(
         clips: Clips of the test split.
         classes: Class names.
         probabilities: (clips, classes) of the test split.
+        page: Writes ``report.html``, given the content of ``report.json``; None if there is none.
 
     Returns:
         The main results in one line.
@@ -77,6 +80,10 @@ def write_report(
             names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
             numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
             writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
+    if page is not None:
+        start = time.perf_counter()
+        figures.attempt("report.html", lambda path: page(report))
+        report["seconds"]["page"] = time.perf_counter() - start
     if "trained_on" in floor:
         method += f"; trained on {floor['trained_on']:,} clips"
     results = {
@@ -102,6 +109,11 @@ def write_report(
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",
+        *(
+            ["[report.html](report.html) lets you hear the errors.", ""]
+            if (run / "report.html").is_file()
+            else []
+        ),
         "The transformer is above the classical floor."
         if beaten
         else "**The transformer does not beat the classical floor.**",
@@ -111,6 +123,8 @@ def write_report(
         f"{clips_of['test']} test; validation {metric} of these weights: "
         f"{report['valid'][metric]:.4f}",
         *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
+        *_calibration(report),
+        *(f"- {for_markdown(note)}" for note in report.get("notes", ())),
         *cost_lines(report),
         "",
         markdown_table(per_class),
@@ -133,6 +147,16 @@ def _selection(report: Mapping[str, Any]) -> str:
         f"The model was selected on the validation split (epoch {report['best_epoch']} of "
         f"{report['epochs']})"
     )
+
+
+def _calibration(report: Mapping[str, Any]) -> list[str]:
+    if "calibration" not in report:
+        return []
+    found = report["calibration"]
+    return [
+        f"- expected calibration error: {found['after']['ece']:.4f} with temperature "
+        f"{found['temperature']:.3f}, {found['before']['ece']:.4f} without; {found['source']}"
+    ]
 
 
 def _cell(value: float | None) -> str:

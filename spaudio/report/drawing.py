@@ -35,7 +35,11 @@ class Figures:
 
     def draw(self, name: str, draw: Callable[[Path], object]) -> None:
         """Calls ``draw`` with the path of ``<name>.png``, and keeps what fails."""
-        path = self.folder / f"{name}.png"
+        self.attempt(f"{name}.png", draw)
+
+    def attempt(self, name: str, draw: Callable[[Path], object]) -> None:
+        """Calls ``draw`` with the path of a file, and keeps what fails."""
+        path = self.folder / name
         try:
             path.unlink(missing_ok=True)  # of an earlier report
             draw(path)
@@ -50,7 +54,7 @@ class Figures:
         return [
             *(f"![{for_markdown(name)}]({quote(name)}.png)" for name in drawn),
             *(
-                f"- {for_markdown(name)}.png could not be drawn ({for_markdown(reason)})"
+                f"- {for_markdown(name)} could not be drawn ({for_markdown(reason)})"
                 for name, reason in self.failed.items()
             ),
         ]

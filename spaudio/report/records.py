@@ -18,7 +18,19 @@ from spaudio.train.log import read_log
 # Settings in which runs may differ and still be runs of one setting, and those that say no more
 # than the others.
 NOT_SETTINGS = frozenset(
-    {"about", "seed", "run_id", "resume", "runs", "data", "jobs", "cluster", "cluster_options"}
+    {
+        "about",
+        "seed",
+        "run_id",
+        "resume",
+        "runs",
+        "data",
+        "jobs",
+        "cluster",
+        "cluster_options",
+        "overrides",
+        "page",
+    }
 )
 # What a comparison needs of `report.json`.
 FACTS = (

@@ -2,28 +2,34 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 from typing_extensions import override
 
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
+from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.tasks.data_facts import data_facts, earlier_corrections
 from spaudio.experiment.tasks.task import Task
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.stem import ConvStem
+from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.mask_plot import draw_mask
+from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
@@ -31,9 +37,11 @@ from spaudio.tokens.front_end import make_front_end
 from spaudio.train.balance import choose_balance
 from spaudio.train.feed import make_feed
 from spaudio.train.log import read_log
+from spaudio.train.loop import FitResult
 from spaudio.train.mixing import Mixing
 from spaudio.train.multilabel import MultiLabel
 from spaudio.train.objective import Classification
+from spaudio.train.temperature import fit_temperature, tempered
 
 NORMALISER_CLIPS = 256  # enough to estimate mean and standard deviation of each filter
 
@@ -70,6 +78,10 @@ class ClassificationTask(Task):
             "valid": self.valid,
             "test": make_feed(data.test, trainer, shuffle=False, seed=0),
         }
+        self.pretraining: Pretraining | None = None
+        if settings.pretrain.objective != "none":
+            self.pretraining = Pretraining(settings, data)
+            self.data_hash = data.manifest_hash + self.pretraining.data_hash
         self.floor: dict[str, Any] = {}
 
     def _make_objective(self, mixing: Mixing) -> Classification | MultiLabel:
@@ -97,10 +109,21 @@ class ClassificationTask(Task):
         return [
             *data.warnings,
             *([self.balance.text] if self.balance.text else []),
+            *([self.pretraining.text] if self.pretraining else []),
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
             *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
             *_long_kernels(model, math.ceil(longest / tokens.stack)),
         ]
+
+    @override
+    def fit(
+        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
+    ) -> FitResult:
+        if self.pretraining is not None and not resume:
+            self.pretraining.fit(model, run=run, config=config, accelerator=accelerator)
+        return super().fit(
+            model, run=run, config=config, accelerator=accelerator, resume=resume
+        )  # fmt: skip
 
     @override
     def check_resumed(self, run: Path) -> None:
@@ -143,7 +166,8 @@ class ClassificationTask(Task):
                 split: sum(clip.split == split for clip in self.data.clips)
                 for split in ("train", "valid", "test")
             },
-            "skipped": self.data.skipped,
+            "skipped": len(self.data.skipped),
+            "notes": list(self.data.warnings),
             "token_seconds": self.token_seconds,
         }
 
@@ -151,18 +175,61 @@ class ClassificationTask(Task):
         self, run: Path, before: Any, after: Any, facts: dict[str, Any],
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        """Draws filters, front-end, mask and trajectory, and writes the report."""
+        """Fits the temperature, draws the figures, and writes report and page."""
         data, test = self.data, measured["test"]
+        probabilities, facts["calibration"] = self._calibrate(run, measured)
+        records = read_log(run)
+        if self.pretraining is not None:
+            facts["pretrain"] = self.pretraining.facts(run)
+
+        def page(report: dict[str, Any]) -> None:
+            results = RunResults(
+                before=before,
+                after=after,
+                train=data.train,
+                test=data.test,
+                classes=data.classes,
+                root=data.root,
+                multi_label=data.multi_label,
+                raw=test.probabilities,
+                probabilities=probabilities,
+                labels=test.labels,
+                token_seconds=self.settings.tokens.token_seconds,
+                facts=data_facts(self.settings, data, report),
+                settings=self.settings.as_dict(),
+                records=records,
+                corrected=earlier_corrections(self.settings),
+            )
+            write_run_page(run, results, report)
+
         return write_report(
             run,
             facts=facts,
             figures=self._draw(run, before, after),
             scores=self._score(test.probabilities, test.labels),
-            records=read_log(run),
+            records=records,
             clips=data.test.clips,
             classes=data.classes,
-            probabilities=test.probabilities,
+            probabilities=probabilities,
+            page=page if self.settings.page else None,
         )
+
+    def _calibrate(self, run: Path, measured: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Fits the temperature and keeps it in the run.
+
+        Returns:
+            Probabilities of the test split with it, and facts about calibration.
+        """
+        valid, test = measured["valid"], measured["test"]
+        temperature, source = 1.0, "as the model was trained on the validation split"
+        if not self.settings.validation.train:
+            temperature = fit_temperature(valid.probabilities, valid.labels)
+            source = f"fitted on {len(valid.labels):,} validation clips"
+        replace(self._inputs(), temperature=temperature).save(run)
+        several = self.data.multi_label
+        scaled = tempered(test.probabilities, temperature, several)
+        found = measure_calibration(test.probabilities, scaled, test.labels, temperature)
+        return scaled, found | {"source": source}
 
     def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score(probabilities, labels, self.data.classes)

@@ -1,0 +1,100 @@
+"""Sentences about a run's data, split and model, for its page."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spaudio.experiment.data import AudioData
+from spaudio.experiment.settings import AudioSettings
+from spaudio.report.page.render import shortened
+
+_SHOWN = 10  # clips that were left out
+_NOT_SPLIT = ("source", "labels")  # settings of a data set that say nothing about its split
+
+
+def data_facts(
+    settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Describes how a result came about.
+
+    Args:
+        settings: Of the run.
+        data: Its splits.
+        report: Facts about training and model, as in ``report.json``.
+    """
+    clips = data.clips
+    count = {s: sum(c.split == s for c in clips) for s in ("train", "valid", "test")}
+    seconds, rates = [c.seconds for c in clips], sorted({c.sample_rate for c in clips})
+    shown_rates = ", ".join(f"{rate:,}" for rate in rates[:3]) + (" …" if rates[3:] else "")
+    facts = {
+        "Data": [
+            f"{settings.about.title}; licence: {settings.about.licence}",
+            f"{count['train']:,} training, {count['valid']:,} validation and {count['test']:,} "
+            f"test clips of {len(data.classes):,} classes, {min(seconds):.2f} to "
+            f"{max(seconds):.2f} s long, sampled at {shown_rates} Hz",
+        ],
+        "Split": _split(settings, data),
+        "Left out": _left_out(data),
+        "Notes": list(data.warnings),
+        "Model": [
+            f"tokens {settings.tokens.front_end}, filter {settings.filter.name}, "
+            f"{report['num_params']:,} parameters, seed {settings.seed}",
+            "trained on the validation split as well; weights of the last epoch "
+            f"({report['epochs']})"
+            if settings.validation.train
+            else f"selected on the validation split: epoch {report['best_epoch']} of "
+            f"{report['epochs']}; the test split was used once, at the end",
+            f"training took {report['seconds']['train']:,.0f} s",
+        ],
+    }
+    return {name: lines for name, lines in facts.items() if lines}
+
+
+def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
+    """Clip, label and former label of each correction that a run was made with."""
+    file = settings.prep_options.get("labels")
+    if file is None:
+        return []
+    with Path(file).expanduser().open(newline="", encoding="utf-8-sig") as text:
+        return [(r["clip"], r["label"], r.get("was") or "") for r in csv.DictReader(text)]
+
+
+def _split(settings: AudioSettings, data: AudioData) -> list[str]:
+    given = {k: v for k, v in settings.prep_options.items()
+             if k not in _NOT_SPLIT and v is not None}  # fmt: skip
+    if settings.fold is not None:
+        given["fold"] = settings.fold
+    validation = settings.validation
+    lines = [", ".join(f"{name}={shortened(value)}" for name, value in given.items())]
+    own = all(clip.group == clip.path for clip in data.clips)
+    groups = {s: {c.group for c in data.clips if c.split == s} for s in ("train", "valid", "test")}
+    learned = groups["train"] | groups["valid"]
+    both = groups["test"] & learned
+    if own:
+        lines.append(
+            "Clips are not grouped: if several are from one person or recording, the score is that "
+            "of known ones"
+        )
+    elif both:
+        lines.append(
+            f"{len(both):,} of the {len(groups['test']):,} groups (speakers, recordings …) of the "
+            "test split are also in the training or validation split"
+        )
+    else:
+        lines.append(
+            f"No group (speaker, recording …) is in two splits; groups in the test split: "
+            f"{len(groups['test']):,}, in the others: {len(learned):,}"
+        )
+    if data.carved:
+        lines.append(
+            f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"
+        )
+    return [line for line in lines if line]
+
+
+def _left_out(data: AudioData) -> list[str]:
+    lines = [f"{path}: {reason}" for path, reason in data.skipped[:_SHOWN]]
+    if len(data.skipped) > _SHOWN:
+        lines.append(f"and {len(data.skipped) - _SHOWN:,} more")
+    return lines

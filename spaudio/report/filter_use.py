@@ -1,0 +1,290 @@
+"""What filters do on real clips: which kernels are used, by what, and what changes without."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spaudio.filters import (
+    AdaptiveFilterBank,
+    DepthwiseFilter,
+    FilterBank,
+    FIRFilter,
+    MultiScaleFilterBank,
+    TokenFilter,
+)
+from spaudio.filters.base import without_padding
+from spaudio.filters.definition import ACTIVATIONS, padding
+from spaudio.model.adapted import AdaptedClassifier
+from spaudio.model.classifier import Classifier
+from spaudio.report.filter_plots import filters_of
+from spaudio.report.nearest import batches
+from spaudio.tokens.dataset import TokenDataset
+
+Model = Classifier | AdaptedClassifier
+SHOWN = 4  # most used kernels
+EXCITING = 3  # clips of each
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where a clip excites a kernel most.
+
+    Args:
+        clip: Number of the clip in its dataset.
+        token: Number of the token in the clip, or in its segment.
+        strength: What the kernel adds there: root mean square over the dimensions that it acts on.
+    """
+
+    clip: int
+    token: int
+    strength: float
+
+
+@dataclass(frozen=True)
+class UsedKernel:
+    """A kernel that is among the most used of a model.
+
+    Args:
+        layer: Such as ``layer 0``.
+        number: Of the kernel in its filter.
+        share: Of what all kernels of the model add, by root mean square.
+        peaks: The clips that excite it most.
+    """
+
+    layer: str
+    number: int
+    share: float
+    peaks: tuple[Peak, ...]
+
+
+@dataclass(frozen=True)
+class FilterUse:
+    """What the filters of a model do on some clips of the test split.
+
+    Args:
+        kernels: The most used kernels.
+        clips: Number of clips that were looked at.
+        accuracy_on: Share of the clips whose most probable class is right.
+        accuracy_off: The same with all filters switched off, without another training.
+        clip: The clip whose label loses most probability when they are off.
+        on: Its probabilities (classes,).
+        off: The same with all filters off.
+        before: (tokens, dim) of this clip, input of the last filter, with all filters off.
+        after: (tokens, dim), output of the last filter.
+    """
+
+    kernels: tuple[UsedKernel, ...]
+    clips: int
+    accuracy_on: float
+    accuracy_off: float
+    clip: int
+    on: Tensor
+    off: Tensor
+    before: Tensor
+    after: Tensor
+
+
+@torch.inference_mode()
+def measure_filter_use(
+    model: Model, dataset: TokenDataset, clips: Sequence[int], multi_label: bool
+) -> FilterUse | None:
+    """Runs a model over clips with its filters on and off.
+
+    Args:
+        model: Trained, in evaluation mode.
+        dataset: The test split.
+        clips: Numbers of the clips; memory does not depend on how many they are.
+        multi_label: A clip may have several classes.
+
+    Returns:
+        None if the model has no filter with kernels.
+    """
+    filters = filters_of(model.encoder)
+    if not filters:
+        return None
+    learned = {name: filter for name, filter in filters.items() if filter.num_parameters}
+    total: dict[str, Tensor] = {}
+    highest: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in learned}
+    seen_clips: list[int] = []
+    seen: dict[str, Any] = {}
+    chances: dict[int, list[Tensor]] = {}
+    right: dict[int, Tensor] = {}
+    device = next(model.parameters()).device
+    for batch in batches(dataset, clips):
+        tokens, mask = batch.tokens.to(device), batch.padding_mask.to(device)
+        seen_clips += batch.clips.tolist()
+        with _recorded(learned, seen):
+            on = model(tokens, mask)
+        for name, filter in learned.items():
+            strength = kernel_activity(filter, seen[name], seen[f"{name} mask"]).cpu()
+            total[name] = total.get(name, 0) + strength.square().sum(dim=(0, 1))
+            highest[name].append(tuple(strength.max(dim=1)))
+        with switched_off(list(filters.values())):
+            off = model(tokens, mask)
+        for row, clip in enumerate(batch.clips.tolist()):
+            chances.setdefault(clip, []).append(torch.stack([on[row], off[row]]).float().cpu())
+            right[clip] = batch.labels[row]
+    mean = {
+        clip: torch.stack([p.sigmoid() if multi_label else p.softmax(dim=1) for p in found]).mean(0)
+        for clip, found in chances.items()
+    }
+    lost = {clip: _own(found[0], right[clip]) - _own(found[1], right[clip])
+            for clip, found in mean.items()}  # fmt: skip
+    clip = max(lost, key=lambda number: lost[number])
+    before, after = _compare(model, list(filters.items())[-1], dataset, clip, filters)
+    return FilterUse(
+        _most_used(total, highest, seen_clips),
+        len(mean),
+        *(
+            sum(_is_right(found[i], right[c]) for c, found in mean.items()) / len(mean)
+            for i in (0, 1)
+        ),
+        clip,
+        mean[clip][0],
+        mean[clip][1],
+        before,
+        after,
+    )
+
+
+def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """How much each kernel adds to each token.
+
+    Args:
+        filter: Any filter with kernels.
+        x: (batch, tokens, dim), its input.
+        padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+    Returns:
+        (batch, tokens, M): root mean square over dimensions of the kernel's output after activation
+        and gain. A kernel of its own dimension (``depthwise``) has one value to take it of.
+    """
+    gains, activation = None, "identity"
+    bank = filter.bank if isinstance(filter, AdaptiveFilterBank) else filter
+    if isinstance(bank, FilterBank | MultiScaleFilterBank) and not isinstance(bank, FIRFilter):
+        gains, activation = bank.gains, bank.activation
+    elif isinstance(bank, DepthwiseFilter):
+        activation = bank.activation or "identity"
+    activate = {**ACTIVATIONS, "silu": F.silu}[activation]
+    kernels = list(filter.taps())
+    window = without_padding(x, padding_mask).transpose(1, 2)  # (batch, dim, tokens)
+    own = len(kernels[0]) == x.shape[-1] and isinstance(filter, DepthwiseFilter | FIRFilter)
+    parts = []
+    for kernel in kernels:
+        sides = padding(kernel.shape[-1], filter.causal)
+        wide = F.pad(window, sides)
+        if own:
+            found = activate(F.conv1d(wide, kernel.unsqueeze(1), groups=len(kernel)))
+            parts.append(found.abs().transpose(1, 2))
+            continue
+        signals = wide.reshape(-1, 1, wide.shape[-1])
+        found = activate(F.conv1d(signals, kernel.unsqueeze(1)))
+        found = found.view(len(x), x.shape[-1], len(kernel), -1)
+        parts.append(found.square().mean(dim=1).sqrt().transpose(1, 2))
+    strength = torch.cat(parts, dim=2)
+    if gains is not None:
+        size = gains.abs() if gains.dim() == 1 else gains.square().mean(dim=0).sqrt()
+        strength = strength * size
+    if isinstance(filter, AdaptiveFilterBank):
+        strength = strength * filter.token_mask(x, padding_mask)
+    if padding_mask is not None:
+        strength = strength.masked_fill(padding_mask.unsqueeze(-1), 0)
+    return strength
+
+
+@contextmanager
+def switched_off(filters: Sequence[TokenFilter]) -> Iterator[None]:
+    """Lets tokens pass the filters unchanged."""
+
+    def through(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return arguments[0]
+
+    hooks = [filter.register_forward_hook(through) for filter in filters]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator[None]:
+    """Keeps the inputs and outputs of filters."""
+
+    def keeper(name: str) -> Any:
+        def keep(module: Any, args: tuple[Any, ...], options: dict[str, Any], out: Any) -> None:
+            seen[name], seen[f"{name} out"] = args[0], out
+            seen[f"{name} mask"] = options.get("padding_mask", args[1] if len(args) > 1 else None)
+
+        return keep
+
+    hooks = [f.register_forward_hook(keeper(n), with_kwargs=True) for n, f in filters.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _most_used(
+    total: dict[str, Tensor], highest: dict[str, list[tuple[Tensor, ...]]], clips: list[int]
+) -> tuple[UsedKernel, ...]:
+    """Chooses kernels by what they add.
+
+    Args:
+        total: Power of each kernel (M,), by layer.
+        highest: Largest activity of each kernel and its token, each (batch, M), by layer.
+        clips: Number of the clip in each row of all batches.
+    """
+    size = {name: power.sqrt() for name, power in total.items()}
+    whole = sum(float(one.sum()) for one in size.values()) or 1.0
+    ranked = sorted(
+        ((float(value), name, i) for name, one in size.items() for i, value in enumerate(one)),
+        key=lambda entry: -entry[0],
+    )
+    used = []
+    for value, name, i in ranked[:SHOWN]:
+        strength, place = (torch.cat(parts)[:, i] for parts in zip(*highest[name], strict=True))
+        best: dict[int, Peak] = {}  # one per clip, of which there may be several segments
+        for row in strength.argsort(descending=True).tolist():
+            peak = Peak(clips[row], int(place[row]), float(strength[row]))
+            best.setdefault(peak.clip, peak)
+        used.append(UsedKernel(name, i, value / whole, tuple(best.values())[:EXCITING]))
+    return tuple(used)
+
+
+def _own(chances: Tensor, label: Tensor) -> float:
+    """Probability of the label; of several labels the lowest."""
+    return float(chances[label] if label.dim() == 0 else chances[label > 0.5].min())
+
+
+def _is_right(chances: Tensor, label: Tensor) -> bool:
+    best = int(chances.argmax())
+    return bool(label == best if label.dim() == 0 else label[best] > 0.5)
+
+
+def _compare(
+    model: Model,
+    last: tuple[str, TokenFilter],
+    dataset: TokenDataset,
+    clip: int,
+    filters: dict[str, TokenFilter],
+) -> tuple[Tensor, Tensor]:
+    """Returns the output of the last filter for a clip with all filters off, and on."""
+    name, filter = last
+    device = next(model.parameters()).device
+    batch = next(batches(dataset, [clip]))
+    tokens, mask = batch.tokens[:1].to(device), batch.padding_mask[:1].to(device)
+    seen: dict[str, Any] = {}
+    with _recorded({name: filter}, seen):
+        model(tokens, mask)
+        after = seen[f"{name} out"][0].float().cpu()
+        with switched_off(list(filters.values())):
+            model(tokens, mask)
+        before = seen[name][0].float().cpu()
+    return before, after

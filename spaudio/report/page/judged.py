@@ -1,0 +1,82 @@
+"""What a run says about each clip of its test split, kept as ``clips.jsonl``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from spaudio.io.atomic import write_atomic
+
+FILE = "clips.jsonl"
+TOP = 5  # classes that are kept of each clip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A clip of the test split, and what the model says about it.
+
+    Args:
+        path: Relative to the data set's audio root.
+        group: Speaker, recording or the like; the path itself if there is none.
+        seconds: Its duration.
+        labels: Class indices.
+        top: The most probable classes and their probabilities, after temperature scaling.
+        own: Probability of its label; of several, the lowest.
+        confidence: The largest probability before temperature scaling.
+        near_label: The most similar training clip with its label; None if it was not looked for.
+        near_predicted: The most similar training clip of the most probable class.
+        fold: Name of the fold that tested it, with ``folds=all``.
+    """
+
+    path: str
+    group: str
+    seconds: float
+    labels: tuple[int, ...]
+    top: tuple[tuple[int, float], ...]
+    own: float
+    confidence: float
+    near_label: str | None = None
+    near_predicted: str | None = None
+    fold: str | None = None
+
+    @property
+    def predicted(self) -> int:
+        """The most probable class."""
+        return self.top[0][0]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the most probable class is a label of the clip."""
+        return self.predicted in self.labels
+
+
+def errors_first(clips: Sequence[Judged]) -> list[Judged]:
+    """Sorts clips: errors by falling confidence, then the others by rising probability."""
+    wrong = sorted((c for c in clips if not c.is_right), key=lambda c: -c.top[0][1])
+    return wrong + sorted((c for c in clips if c.is_right), key=lambda c: c.own)
+
+
+def by_own_confidence(clips: Sequence[Judged]) -> list[Judged]:
+    """Sorts clips by the probability of their label, lowest first.
+
+    This is the ranking by self-confidence of Northcutt et al., "Confident Learning", arXiv
+    1911.00068. The probabilities must come from a model that was not trained on these clips.
+    """
+    return sorted(clips, key=lambda clip: clip.own)
+
+
+def write_judged(run: Path, clips: Sequence[Judged]) -> None:
+    """Writes one JSON object per clip and line."""
+    lines = (json.dumps(asdict(clip)) + "\n" for clip in clips)
+    write_atomic(run / FILE, "".join(lines).encode())
+
+
+def read_judged(run: Path, fold: str) -> list[Judged]:
+    """Reads the clips of a fold's run."""
+    found = []
+    for line in (run / FILE).read_text(encoding="utf-8").splitlines():
+        content = json.loads(line)
+        content["labels"] = tuple(content["labels"])
+        content["top"] = tuple((index, chance) for index, chance in content["top"])
+        found.append(replace(Judged(**content), fold=fold))
+    return found

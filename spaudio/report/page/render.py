@@ -1,0 +1,302 @@
+"""Fills the page's template: one HTML file with its style and script inside."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from spaudio.io.atomic import write_atomic
+from spaudio.report.escape import printable
+from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
+from spaudio.report.page.media import Media, shown_frequencies
+from spaudio.tokens.scales import hz_to_mel
+
+NAME = "report.html"
+SUSPECTS = 100  # clips in the list of labels to check
+CELLS = 40  # classes of which the confusion matrix is shown; of more, the most confused pairs
+PAIRS = 60  # of more classes; beside a matrix, a few
+PAIRS_BESIDE = 12
+MOST_CLIPS = 20_000  # that are listed; the errors come first
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A score beside others: its name, value in [0, 1], text, and color as in `charts.Line`."""
+
+    name: str
+    value: float
+    text: str
+    color: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class in the table of classes.
+
+    Args:
+        number: Index of the class.
+        name: Of the class.
+        clips: Number of its clips in the test split.
+        scores: Values of the columns, as text.
+        above: For each threshold, the predictions of the class that reach it, and the right ones.
+    """
+
+    number: int
+    name: str
+    clips: int
+    scores: Sequence[str]
+    above: tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class ShownPeak:
+    """A clip that excites a filter: path, label, and second of the peak if it is known."""
+
+    path: str
+    label: str
+    second: float | None
+
+
+@dataclass(frozen=True)
+class ShownKernel:
+    """A kernel that is used much: its name, share in per cent as text, drawing and clips."""
+
+    name: str
+    share: str
+    drawing: Markup
+    peaks: Sequence[ShownPeak]
+
+
+@dataclass(frozen=True)
+class FilterSection:
+    """What the page says about filters.
+
+    Args:
+        description: Lines of text.
+        layers: Name of a layer and its drawings, before and after training.
+        kernels: The most used ones.
+        switched: Sentence about accuracy with filters on and off.
+        clip: Path of the clip that is shown with filters off and on.
+        chances: Name of a class, probability with filters on, and off.
+        activations: Drawings of the embeddings, off and on.
+    """
+
+    description: Sequence[str]
+    layers: Sequence[tuple[str, Sequence[Markup]]]
+    kernels: Sequence[ShownKernel]
+    switched: str
+    clip: str
+    chances: Sequence[tuple[str, float, float]]
+    activations: Sequence[Markup]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows.
+
+    Args:
+        title: Such as ``fsdd``.
+        run: Name of the run.
+        metric: Name of the main score.
+        score: Its value as text.
+        detail: What qualifies it.
+        bars: The main score beside its references.
+        facts: Sentences about data, split and model, by name.
+        warnings: What the user should look at first.
+        classes: Class names.
+        multi_label: A clip may have several classes.
+        clips: Of the test split.
+        columns: Names of the scores of `rows`.
+        rows: One per class.
+        calibration: Sentences.
+        reliability: Drawing.
+        curves: Drawings.
+        settings: All settings.
+        command: What made the run.
+        filters: None if there is none.
+        corrected: Clip, label and former label of the corrections that the run was made with.
+        folds: Name, address and score of each fold's page.
+    """
+
+    title: str
+    run: str
+    metric: str
+    score: str
+    detail: str
+    bars: Sequence[Bar]
+    facts: Mapping[str, Sequence[str]]
+    warnings: Sequence[str]
+    classes: Sequence[str]
+    multi_label: bool
+    clips: Sequence[Judged]
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    calibration: Sequence[str]
+    reliability: Markup
+    curves: Sequence[Markup]
+    settings: Mapping[str, Any]
+    command: str
+    filters: FilterSection | None = None
+    corrected: Sequence[tuple[str, str, str]] = ()
+    folds: Sequence[tuple[str, str, str]] = ()
+
+
+def write_page(folder: Path, page: Page, media: Media) -> None:
+    """Writes ``report.html``.
+
+    Args:
+        folder: The run's folder.
+        page: Its content.
+        media: Will hold the clips: errors first, then those that the page names, then the others.
+    """
+    clips = errors_first(page.clips)[:MOST_CLIPS]
+    place = {clip.path: i for i, clip in enumerate(clips)}
+    suspects = [] if page.multi_label else by_own_confidence(page.clips)[:SUSPECTS]
+    named = [path for c in clips for path in (c.near_label, c.near_predicted) if path]
+    wrong = [c for c in clips if not c.is_right]
+    first = [p for c in wrong for p in (c.path, c.near_label, c.near_predicted) if p]
+    if page.filters is not None:
+        peaks = [peak.path for kernel in page.filters.kernels for peak in kernel.peaks]
+        media.embed([page.filters.clip, *peaks])
+    media.embed([*first, *(c.path for c in suspects), *_some_right(clips)])
+    media.link([*(clip.path for clip in clips), *named])
+    kept = {
+        "key": f"spaudio {page.title} {page.run}",
+        "classes": [printable(name) for name in page.classes],
+        "several": page.multi_label,
+        "clips": [_as_json(clip) for clip in clips],
+        "suspects": [place[c.path] for c in suspects if c.path in place],
+        "media": {printable(path): _medium(m) for path, m in media.found.items()},
+        "hertz": [
+            [f"{hertz:g}", float(hz_to_mel(hertz) / hz_to_mel(media.top))]
+            for hertz in shown_frequencies(media.top)
+        ],
+        "earlier": page.corrected,
+        "above": [row.above for row in page.rows],
+    }
+    # `<` cannot end the script element then; the two separators are no JavaScript in old browsers.
+    text = json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c")
+    own = files("spaudio.report.page")
+    style, script = ((own / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment = Environment(
+        loader=PackageLoader("spaudio.report", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = printable
+    linked = any(not medium.picture for medium in media.found.values())
+    html = environment.get_template("page.html").render(
+        page=page,
+        matrix=_matrix(page),
+        pairs=_pairs(page),
+        errors=len(wrong),
+        listed=len(clips),
+        embedded=sum(bool(m.picture) for m in media.found.values()),
+        settings=list(_flat(page.settings)),
+        data=Markup(text),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script, linked),
+    )
+    write_atomic(folder / NAME, html.encode("utf-8", "backslashreplace"))
+
+
+def _some_right(clips: Sequence[Judged], of_each: int = 20) -> list[str]:
+    """Paths of clips that are predicted rightly, some of each class, the least sure first."""
+    count: dict[int, int] = {}
+    found = []
+    for clip in clips:
+        if clip.is_right and count.get(clip.predicted, 0) < of_each:
+            count[clip.predicted] = count.get(clip.predicted, 0) + 1
+            found.append(clip.path)
+    return found
+
+
+def _as_json(clip: Judged) -> dict[str, Any]:
+    """A clip as the script reads it."""
+    found: dict[str, Any] = {
+        "p": printable(clip.path),
+        "l": clip.labels,
+        "t": [[index, round(chance, 4)] for index, chance in clip.top],
+        "o": round(clip.own, 4),
+        "s": round(clip.seconds, 2),
+    }
+    if found["p"] != clip.path:
+        found["r"] = clip.path  # for the file of corrections
+    if clip.group != clip.path:
+        found["g"] = printable(clip.group)
+    if clip.near_label or clip.near_predicted:
+        found["n"] = [p and printable(p) for p in (clip.near_label, clip.near_predicted)]
+    if clip.fold is not None:
+        found["f"] = printable(clip.fold)
+    return found
+
+
+def _medium(medium: Any) -> list[Any]:
+    return [
+        medium.sound, medium.picture, round(medium.start, 2), round(medium.seconds, 3),
+        round(medium.peak),
+    ]  # fmt: skip
+
+
+def _matrix(page: Page) -> list[list[tuple[int, int]]] | None:
+    """Number of clips and color of each cell; None if there are too many classes."""
+    size = len(page.classes)
+    if page.multi_label or size > CELLS:
+        return None
+    counts = [[0] * size for _ in range(size)]
+    for clip in page.clips:
+        counts[clip.labels[0]][clip.predicted] += 1
+    return [[(n, -(-9 * n // max(1, sum(row)))) for n in row] for row in counts]
+
+
+def _pairs(page: Page) -> list[tuple[int, int, int]]:
+    """The most confused pairs of classes: label, prediction, number of clips."""
+    count: dict[tuple[int, int], int] = {}
+    for clip in page.clips:
+        if not clip.is_right and not page.multi_label:
+            pair = (clip.labels[0], clip.predicted)
+            count[pair] = count.get(pair, 0) + 1
+    ranked = sorted(count.items(), key=lambda entry: -entry[1])
+    shown = PAIRS if len(page.classes) > CELLS else PAIRS_BESIDE
+    return [(*pair, number) for pair, number in ranked[:shown]]
+
+
+def _policy(style: str, script: str, linked: bool) -> str:
+    """The content-security policy: nothing is loaded but what is in the page, and linked sounds."""
+
+    def digest(text: str) -> str:
+        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest(script)}'; "
+        f"style-src 'sha256-{digest(style)}'; img-src data:; "
+        f"media-src data:{' file: ' + chr(39) + 'self' + chr(39) if linked else ''}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def shortened(value: object) -> str:
+    """Returns a setting as text; of a path from the root only the last part is shown."""
+    text = printable(value)
+    posix, windows = PurePosixPath(text), PureWindowsPath(text)
+    if posix.is_absolute() or text.startswith("~"):
+        return f"…/{posix.name}"
+    return f"…/{windows.name}" if windows.drive else text
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Any:
+    """Yields names and values of settings."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", shortened(value)

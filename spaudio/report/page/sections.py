@@ -1,0 +1,134 @@
+"""Parts of the page that a run and a run over all folds share."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from spaudio.report.calibration import count_above
+from spaudio.report.page.charts import Line, line_chart
+from spaudio.report.page.judged import Judged
+from spaudio.report.page.render import Row, shortened
+
+COLORS = 6  # of the style sheet
+
+
+QUOTES = "'\""  # with which a value may be given
+
+
+def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[Row]:
+    """The table of classes: precision, recall and F1; a prediction counts for its top class."""
+    rows = []
+    for number, name in enumerate(classes):
+        taken = [clip for clip in clips if clip.predicted == number]
+        confidence = np.array([clip.top[0][1] for clip in taken], dtype=np.float64)
+        right = np.array([clip.is_right for clip in taken], dtype=np.float64)
+        support = sum(number in clip.labels for clip in clips)
+        precision = right.sum() / max(1, len(taken))
+        recall = right.sum() / max(1, support)
+        f1 = 2 * right.sum() / max(1, len(taken) + support)
+        scores = [f"{value:.3f}" for value in (precision, recall, f1)]
+        rows.append(Row(number, name, support, scores, count_above(confidence, right)))
+    return rows
+
+
+def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
+    """Accuracy against probability, before and after temperature scaling."""
+    lines = []
+    for color, (key, name) in ((2, ("before", "as trained")), (0, ("after", "with temperature"))):
+        bins = calibration[key]["bins"]
+        lines.append(
+            Line(
+                f"{name}: error {calibration[key]['ece']:.3f}",
+                [(b["confidence"], b["accuracy"]) for b in bins],
+                color,
+                dots=True,
+                notes=[
+                    f"{b['low']:.2f} to {b['high']:.2f}: {b['count']} predictions, mean "
+                    f"probability {b['confidence']:.3f}, right {b['accuracy']:.3f}"
+                    for b in bins
+                ],
+            )
+        )
+    return line_chart(
+        lines,
+        title="Reliability diagram",
+        x="probability of the prediction",
+        y="share that is right",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        diagonal=True,
+    )
+
+
+def learning_curves(
+    records: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
+) -> list[Markup]:
+    """Losses and validation score against epochs.
+
+    Args:
+        records: Training log of each fold, or of the one run, by name.
+        metric: Name of the score.
+    """
+
+    def points(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+        return [(r["epoch"], r[key]) for r in log if isinstance(r.get(key), int | float)]
+
+    several = len(records) > 1
+    losses, scores = [], []
+    for i, (name, log) in enumerate(records.items()):
+        color = i % COLORS
+        if not several:
+            losses.append(Line("training (augmented)", points(log, "train_loss"), 1))
+        losses.append(Line(name if several else "validation", points(log, "valid_loss"), color))
+        scores.append(Line(name if several else "", points(log, f"valid_{metric}"), color))
+    drawn = []
+    for lines, label in ((losses, "cross-entropy (nats)"), (scores, f"validation {metric}")):
+        if any(line.points for line in lines):
+            title = f"{label} against epochs"
+            if several and label.startswith("cross"):
+                label = f"validation {label}"
+            drawn.append(line_chart(lines, title=title, x="epoch", y=label))
+    return drawn
+
+
+def calibration_lines(calibration: Mapping[str, Any], several: bool, clips: int) -> list[str]:
+    """Sentences about calibration."""
+    before, after = calibration["before"], calibration["after"]
+    temperature = calibration["temperature"]
+    named = (
+        f"{temperature:.3f}" if isinstance(temperature, float) else " to ".join(
+            f"{t:.3f}" for t in (min(temperature), max(temperature)))
+    )  # fmt: skip
+    what = "the probability of each class of each clip" if several else "the largest probability"
+    return [
+        f"Expected calibration error on {clips:,} test clips, of {what} in 15 bins: "
+        f"{before['ece']:.4f} as trained, {after['ece']:.4f} with temperature scaling.",
+        f"Cross-entropy: {before['loss']:.4f} as trained, {after['loss']:.4f} with it (nats).",
+        f"Temperature {named}, {calibration['source']}. All probabilities on this page, in "
+        "predictions.csv and of spaudio predict are divided by it (as logits).",
+        "On the dashed line a probability is the share of predictions that are right; below it, "
+        "the model is too sure of itself. Bins of few clips scatter.",
+    ]
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """What the user should look at first."""
+    found = []
+    metric = report["metric"]
+    if report["test"][metric] <= report["floor"]["svm"]:
+        found.append("The transformer does not beat the classical floor.")
+    if report.get("skipped"):
+        found.append(f"{report['skipped']:,} clips were missing or unusable and left out.")
+    return found
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command that made a run; of folders only the last part is shown."""
+    words = []
+    for override in settings["overrides"]:
+        name, _, value = override.partition("=")
+        words.append(shlex.quote(f"{name}={shortened(value.strip(QUOTES))}"))
+    return " ".join([f"python recipes/{settings['recipe']}/run.py", *words])
