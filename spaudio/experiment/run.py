@@ -29,7 +29,13 @@ from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.report.provenance import provenance
-from spaudio.train.checkpoint import find_checkpoint, load_model
+from spaudio.train.checkpoint import (
+    PRETRAINING,
+    TRAINING,
+    Stage,
+    find_checkpoint,
+    load_model,
+)
 from spaudio.train.feed import Feed
 from spaudio.train.loop import FitResult, exclusive
 from spaudio.train.shards import share_out
@@ -67,10 +73,10 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     with named_sizes():
         model = task.build_model()
     untrained = copy.deepcopy(model)
-    resume = run is not None and any((run / "checkpoints").glob("last-*"))
-    if resume and run is not None:
+    begun = [] if run is None else _begun(run)
+    if begun and run is not None:
         task.check_resumed(run)
-        kept = read_yaml(find_checkpoint(run / "checkpoints", "last") / "config.yaml")
+        kept = read_yaml(find_checkpoint(run / "checkpoints", begun[-1].last) / "config.yaml")
         if kept.get(DATA_HASH) != task.data_hash:
             raise CheckpointError(
                 f"the checkpoints of {run} were trained on other data than those of now; put the "
@@ -92,7 +98,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                     {**settings.as_dict(), DATA_HASH: task.data_hash}, sort_keys=False
                 ),
                 accelerator=accelerator,
-                resume=resume,
+                resume=TRAINING in begun,
             )
     except KeyboardInterrupt:
         console.print(
@@ -121,6 +127,12 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     accelerator.wait_for_everyone()  # none leaves while another still writes or measures
     accelerator.end_training()
     return run
+
+
+def _begun(run: Path) -> list[Stage]:
+    """Returns the stages of a run that have a checkpoint, in their order."""
+    stages = (PRETRAINING, TRAINING)
+    return [s for s in stages if any((run / "checkpoints").glob(f"{s.last}-*"))]
 
 
 def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:

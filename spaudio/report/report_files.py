@@ -57,6 +57,16 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
             f"the best epoch; {report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
+    if "pretrain" in report:
+        p = report["pretrain"]
+        less = f", without {p['left_out']} of validation or test split" if p["left_out"] else ""
+        lines.append(
+            f"pretrained by masked prediction ({p['share']:.0%} of a clip, spans of "
+            f"{p['span_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
+            f"{for_markdown(p['source'])}{less}, without labels: {p['steps']:,} steps, "
+            f"{p['seconds']:.1f} s; squared error {p['loss']:.3f} on {p['held_out']:,} of them "
+            "that were held out"
+        )
     if report.get("skipped"):
         lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
     if report.get("token_seconds"):

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,26 @@ from torch import Tensor, nn
 
 from spaudio.errors import CheckpointError
 
+
+@dataclass(frozen=True)
+class Stage:
+    """Names of what a stage of training keeps in the run's folder.
+
+    Args:
+        title: Of the progress bar.
+        last: Checkpoints to continue from.
+        best: Checkpoints of the best epoch.
+        log: The log, without its suffix.
+    """
+
+    title: str
+    last: str
+    best: str
+    log: str
+
+
+TRAINING = Stage("train", "last", "best", "log")
+PRETRAINING = Stage("pretrain", "pretraining", "pretrained", "pretraining")
 WEIGHTS = "model.safetensors"
 STATE = "trainer.pt"
 HASHES = "sha256.json"
@@ -38,7 +59,7 @@ def save_checkpoint(
 
     Args:
         folder: The run's checkpoint folder.
-        name: ``"last"`` or ``"best"``.
+        name: ``last`` or ``best`` of a stage.
         epoch: Epochs finished.
         weights: The model's state dict.
         state: What else is needed to resume: tensors, numbers, strings and containers of these.

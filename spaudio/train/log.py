@@ -8,20 +8,21 @@ from spaudio.io.atomic import write_atomic
 
 
 class TrainingLog:
-    """Appends one record per epoch to ``log.jsonl``.
+    """Appends one record per epoch to ``<name>.jsonl``.
 
     Args:
         folder: The run's folder.
         keep: Records up to this epoch are kept when a run resumes. Later ones are dropped, as the
             checkpoint does not include their epochs.
+        name: Of the log.
     """
 
-    def __init__(self, folder: Path, keep: int = 0) -> None:
-        self.path = folder / "log.jsonl"
-        self.records = [r for r in read_log(folder) if r["epoch"] <= keep]
+    def __init__(self, folder: Path, keep: int = 0, name: str = "log") -> None:
+        self.path = folder / f"{name}.jsonl"
+        self.records = [r for r in read_log(folder, name) if r["epoch"] <= keep]
         # Atomic: a run that is killed here must not lose its log.
         write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in self.records).encode())
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder / "tensorboard" / name)
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds a record; it must have ``epoch``."""
@@ -35,9 +36,9 @@ class TrainingLog:
             self._board.flush()
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
+def read_log(folder: Path, name: str = "log") -> list[dict[str, Any]]:
     """Reads a run's records; a last line that a crash cut short is ignored."""
-    path = folder / "log.jsonl"
+    path = folder / f"{name}.jsonl"
     if not path.is_file():
         return []
     records = []
@@ -55,4 +56,4 @@ def _tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder))

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from spaudio.errors import SpaudioError
 from spaudio.io.lock import claimed
 from spaudio.train.checkpoint import (
+    TRAINING,
+    Stage,
     drop_later,
     find_checkpoint,
     load_model,
@@ -109,6 +111,7 @@ def fit(
     accelerator: Accelerator,
     resume: bool = False,
     select: bool = True,
+    stage: Stage = TRAINING,
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
@@ -123,11 +126,12 @@ def fit(
         trainer: Epochs, batches, precision.
         optim: Optimizer and schedule.
         seed: Seeds dropout, order and augmentation.
-        run: The run's folder; checkpoints go to ``checkpoints/``, the log to ``log.jsonl``.
+        run: The run's folder; checkpoints go to ``checkpoints/``.
         config: The settings as YAML, kept with each checkpoint.
         accelerator: Device, precision and processes.
         resume: Continue from the run's last checkpoint.
         select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
+        stage: Names of checkpoints and log.
 
     Returns:
         Best epoch, seconds and tokens per second.
@@ -140,7 +144,7 @@ def fit(
     optimizer = make_optimizer(model, optim)
     so_far = SoFar()
     if resume:
-        checkpoint = find_checkpoint(checkpoints, "last")
+        checkpoint = find_checkpoint(checkpoints, stage.last)
         state = load_state(checkpoint)
         load_model(model, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
@@ -150,7 +154,7 @@ def fit(
             so_far.tokens = 0  # the total is kept by the first process
         accelerator.wait_for_everyone()  # before a checkpoint is removed, all must have read it
         if accelerator.is_main_process:
-            drop_later(checkpoints, "best", so_far.best_epoch)
+            drop_later(checkpoints, stage.best, so_far.best_epoch)
     else:
         seed_process(seed, accelerator)
     average = WeightAverage(model, trainer.ema) if trainer.ema else None
@@ -161,7 +165,7 @@ def fit(
     model, optimizer = accelerator.prepare(model, optimizer)
     train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
     valid_loader = share_out(valid.loader, accelerator)
-    log = TrainingLog(run, keep=so_far.epochs) if accelerator.is_main_process else None
+    log = TrainingLog(run, so_far.epochs, stage.log) if accelerator.is_main_process else None
     steps = len(train.sampler)  # per epoch
     epochs = max(trainer.epochs, math.ceil(trainer.min_steps / steps))
     total = epochs * steps
@@ -179,7 +183,7 @@ def fit(
             **({} if average is None else {"average": average.model.state_dict()}),
         }
         weights = accelerator.unwrap_model(model).state_dict()
-        save_checkpoint(checkpoints, "last", so_far.epochs, weights, state, config)
+        save_checkpoint(checkpoints, stage.last, so_far.epochs, weights, state, config)
 
     if not resume:
         checkpoint_last()  # a run that is stopped in its first epoch can be resumed too
@@ -192,7 +196,7 @@ def fit(
         TextColumn("{task.fields[text]}"),
         disable=not accelerator.is_main_process,
     ) as progress:
-        bar = progress.add_task("train", total=total, completed=so_far.epochs * steps, text="")
+        bar = progress.add_task(stage.title, total=total, completed=so_far.epochs * steps, text="")
         for epoch in range(so_far.epochs, epochs):
             start, cpu_start = time.perf_counter(), time.process_time()
             train.sampler.set_epoch(epoch)
@@ -254,7 +258,7 @@ def fit(
                 so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
                 if accelerator.is_main_process:
                     weights = accelerator.unwrap_model(scored).state_dict()
-                    save_checkpoint(checkpoints, "best", so_far.epochs, weights, None, config)
+                    save_checkpoint(checkpoints, stage.best, so_far.epochs, weights, None, config)
             checkpoint_last()
             progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {measured.text}")
     accelerator.wait_for_everyone()  # all read what the first process has written

@@ -1,0 +1,181 @@
+"""Pretraining by masked prediction, on audio without labels, ahead of the training of a classifier.
+
+It is a stage of a run, with checkpoints and a log of its own in the run's folder.
+"""
+
+import copy
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from spaudio.audio.find import audio_files
+from spaudio.audio.manifest import Clip, SourceClip
+from spaudio.audio.prepare import Prepared, SourceClips, prepare
+from spaudio.errors import ConfigError, DataError
+from spaudio.experiment.data import AudioData
+from spaudio.experiment.settings import AudioSettings
+from spaudio.model.classifier import Classifier
+from spaudio.model.masked import MaskedPredictor
+from spaudio.tokens.augment import Augment
+from spaudio.tokens.cache import FrameCache
+from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.train.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.train.feed import make_feed
+from spaudio.train.log import read_log
+from spaudio.train.loop import fit
+from spaudio.train.masked_prediction import MaskedPrediction
+
+HELD_OUT = 0.05  # share of the clips that measures the pretraining
+_LABEL = "unlabelled"
+
+
+class Pretraining:
+    """Masked prediction on the training split's clips, or on those of a folder.
+
+    Labels are not used. A twentieth of the clips, at least one, measures the prediction and selects
+    the epoch. Clips of the validation and the test split are never used; those of a folder that
+    equal one of them, sample by sample, are left out.
+
+    Args:
+        settings: Of the run.
+        data: The run's data.
+
+    Raises:
+        ConfigError: If the folder does not exist.
+        DataError: If fewer than two clips are left, or clips of the folder cannot be used.
+    """
+
+    def __init__(self, settings: AudioSettings, data: AudioData) -> None:
+        self.settings = settings
+        self.left_out = 0
+        self.data_hash = ""
+        clips, cache, segments = data.train.clips, data.frames, settings.segments
+        if settings.pretrain.source is not None:
+            prepared, cache = _open_folder(settings, data)
+            held = {data.frames.entry(c.path).samples for c in data.clips if c.split != "train"}
+            clips = [c for c in prepared.clips if cache.entry(c.path).samples not in held]
+            self.left_out = len(prepared.clips) - len(clips)
+            both = prepared.hash + prepared.samples_hash
+            self.data_hash = hashlib.sha256(both.encode()).hexdigest()
+            segments = SegmentConfig(settings.segments.seconds or data.longest_seconds)
+        if len(clips) < 2:
+            raise DataError(f"pretrain=masked needs two clips; {self.where} has {len(clips)}")
+        self.clips = [replace(clip, label=_LABEL) for clip in clips]
+        order = np.random.default_rng(settings.seed).permutation(len(clips))
+        held_out = max(1, round(HELD_OUT * len(clips)))
+        # Without SpecAugment, whose zeros would be predicted.
+        augment = Augment(replace(settings.augment, time_masks=0, mel_masks=0))
+
+        def dataset(numbers: Any, augment: Augment | None) -> TokenDataset:
+            chosen: list[Clip] = [self.clips[i] for i in sorted(numbers)]
+            return TokenDataset(
+                chosen, (_LABEL,), cache, data.front_end,
+                augment=augment, seed=settings.seed, segments=segments,
+            )  # fmt: skip
+
+        trainer = replace(settings.trainer, epochs=1, min_steps=settings.pretrain.steps)
+        self._trainer = trainer
+        self._train = make_feed(
+            dataset(order[held_out:], augment), trainer, shuffle=True, seed=settings.seed
+        )
+        self._valid = make_feed(
+            dataset(order[:held_out], None), trainer, shuffle=False, seed=settings.seed
+        )
+        span = settings.pretrain.span / 1000 / settings.tokens.token_seconds
+        self._objective = MaskedPrediction(settings.pretrain.share, max(1, round(span)))
+
+    @property
+    def where(self) -> str:
+        """Where the clips are from."""
+        return self.settings.pretrain.source or "the training split"
+
+    @property
+    def text(self) -> str:
+        """One line on the clips, to be shown before training."""
+        less = f", without {self.left_out} of validation or test split" if self.left_out else ""
+        hours = sum(clip.seconds for clip in self.clips) / 3600
+        return (
+            f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}{less}"
+        )
+
+    def fit(
+        self, model: Classifier, *, run: Path, config: str, accelerator: Accelerator
+    ) -> None:  # fmt: skip
+        """Pretrains stem, projection and encoder, or goes on with it, or loads what it ended with.
+
+        Arguments and errors are those of :func:`spaudio.train.loop.fit`.
+        """
+        checkpoints = run / "checkpoints"
+        # A copy, as the processes of a run synchronise each model that they have once trained.
+        predictor = MaskedPredictor(copy.deepcopy(model))
+        fit(
+            predictor,
+            self._train,
+            self._valid,
+            objective=self._objective,
+            trainer=self._trainer,
+            optim=self.settings.optim,
+            seed=self.settings.seed,
+            run=run,
+            config=config,
+            accelerator=accelerator,
+            resume=any(checkpoints.glob(f"{PRETRAINING.last}-*")),
+            stage=PRETRAINING,
+        )
+        accelerator.free_memory()
+        weights = load_weights(find_checkpoint(checkpoints, PRETRAINING.best))
+        kept = {name: w for name, w in weights.items() if not name.startswith("predict.")}
+        unknown = model.load_state_dict(kept, strict=False).unexpected_keys
+        assert not unknown
+        set_seed(self.settings.seed)  # whether the pretraining was just now or before a resumption
+
+    def facts(self, run: Path) -> dict[str, Any]:
+        """Returns what was pretrained on what and how long, for ``report.json``."""
+        records = read_log(run, PRETRAINING.log)
+        return {
+            "source": self.where,
+            "clips": len(self.clips),
+            "hours": sum(clip.seconds for clip in self.clips) / 3600,
+            "left_out": self.left_out,
+            "share": self.settings.pretrain.share,
+            "span_tokens": self._objective.span,
+            "steps": records[-1]["step"],
+            "seconds": records[-1]["seconds"],
+            "loss": min(record["valid_loss"] for record in records),
+            "held_out": len(self._valid.loader.dataset.clips),  # type: ignore[attr-defined]
+        }
+
+
+def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, FrameCache]:
+    """Checks the clips of ``pretrain.source`` and computes their frames."""
+    root = Path(str(settings.pretrain.source))
+    if not root.is_dir():
+        raise ConfigError(f"pretrain.source={root} is no folder; name one with audio files")
+    home = Path(settings.data) / settings.recipe
+    front_end = data.front_end
+    cache = FrameCache(
+        home / "features", front_end.cache_key, settings.tokens.sample_rate, front_end.extract,
+        front_end.restore,
+    )  # fmt: skip
+
+    def find(work: Path) -> SourceClips:
+        clips = [SourceClip(path, _LABEL, "train", path) for path in audio_files(root)]
+        return SourceClips(root, clips)
+
+    prepared = prepare(
+        "pretrain",
+        find,
+        folder=home,
+        options={"source": str(root.resolve())},
+        skip_bad=settings.skip_bad,
+        duplicates="allow",
+        workers=2,
+        stores=[cache],
+    )
+    cache.root = prepared.root
+    return prepared, cache

@@ -1,0 +1,153 @@
+"""Pretraining as a stage of a run: on which clips, what is kept, and that it can be resumed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.experiment import pretraining
+from spaudio.experiment.processes import make_accelerator
+from spaudio.experiment.settings import PretrainConfig
+from spaudio.experiment.tasks import open_task
+from spaudio.experiment.tasks.classification import ClassificationTask
+from spaudio.train.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.train.log import read_log
+from spaudio.train.masked_prediction import MaskedPrediction
+from tests.conftest import RunRecipe
+from tests.fixtures.tiny_audio import make_class_folders
+from tests.fixtures.tiny_run import RECIPES, compose
+
+SETTINGS = ("preset=debug", "trainer.epochs=1", "pretrain=masked", "pretrain.steps=4", "page=false")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_class_folders(tmp_path_factory.mktemp("audio") / "sounds", groups=4, clips=2)
+
+
+def last(run: Path) -> dict[str, torch.Tensor]:
+    return load_weights(find_checkpoint(run / "checkpoints", "last"))
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
+    """Makes a call of a function an interruption."""
+    function, calls = getattr(owner, name), 0
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return function(*args, **options)
+
+    monkeypatch.setattr(owner, name, stopping)
+
+
+def train(run: Path, *settings: str) -> Path:
+    """Trains as a run does, without its measurement and report."""
+    chosen = compose("folder", *settings)
+    accelerator = make_accelerator(chosen.trainer)
+    task = open_task(chosen, RECIPES.parent / "data_prep")
+    task.fit(task.build_model(), run=run, config="", accelerator=accelerator, resume=False)
+    return run
+
+
+def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(
+    tmp_path: Path,
+    sounds: Path,
+    run_recipe: RunRecipe,
+    blank_figures: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = (*SETTINGS, f"source={sounds}")
+    with monkeypatch.context() as patch:
+        stop_at(patch, MaskedPrediction, "measure", 2)
+        assert run_recipe("folder", *settings, "run_id=run").code == 130
+    run = tmp_path / "runs" / "folder" / "run"
+    assert not list((run / "checkpoints").glob("last-*"))
+    torch.manual_seed(99)
+    done = run_recipe("folder", f"resume={run}")
+    assert done.code == 0, done.err
+    assert "pretrain=masked: " in done.err
+
+    whole, between = tmp_path / "whole", tmp_path / "between"
+    train(whole, *settings)
+    with monkeypatch.context() as patch:
+        stop_at(patch, pretraining, "set_seed", 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(between, *settings)
+    train(between, *settings)
+    expected, losses = last(whole), [r["valid_loss"] for r in read_log(whole, PRETRAINING.log)]
+    for resumed in (run, between):
+        found = last(resumed)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert [r["valid_loss"] for r in read_log(resumed, PRETRAINING.log)] == losses
+
+    # Training began from the pretrained weights, but for the head.
+    pretrained = load_weights(find_checkpoint(run / "checkpoints", PRETRAINING.best))
+    began = load_weights(run / "checkpoints" / "last-0000")
+    assert {n for n in began if n not in pretrained} == {"head.1.weight", "head.1.bias"}
+    assert all(torch.equal(began[n], w) for n, w in pretrained.items() if "predict" not in n)
+
+    report = json.loads((run / "report.json").read_text())
+    facts, records = report["pretrain"], read_log(run, PRETRAINING.log)
+    assert facts["source"] == "the training split"
+    assert facts["clips"] == report["clips"]["train"]
+    assert facts["steps"] >= 4
+    assert facts["loss"] == min(losses) > 0
+    assert facts["seconds"] == records[-1]["seconds"] > 0
+    assert "pretrained by masked prediction (60% of a clip" in (run / "report.md").read_text()
+    assert len(read_log(run)) == report["epochs"] == 1
+
+
+def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Path) -> None:
+    """Not even under other names in a folder that is given."""
+    extra = tmp_path / "extra"
+    shutil.copytree(sounds, extra / "all")
+    shutil.copy(next(sounds.rglob("*.wav")), extra / "copy.wav")
+    given = (*SETTINGS, f"source={sounds}", f"data={tmp_path / 'data'}")
+    tasks = [
+        open_task(compose("folder", *given, *more), RECIPES.parent / "data_prep")
+        for more in ((), (f"pretrain.source={extra}",))
+    ]
+    split, folder = tasks
+    assert isinstance(split, ClassificationTask)
+    assert isinstance(folder, ClassificationTask)
+    assert split.pretraining is not None
+    assert folder.pretraining is not None
+    data = split.data
+    train = {clip.path for clip in data.train.clips}
+    assert {clip.path for clip in split.pretraining.clips} == train
+    found = {clip.path.removeprefix("all/") for clip in folder.pretraining.clips}
+    assert found - {"copy.wav"} == train
+    assert folder.pretraining.left_out >= len(data.valid.clips) + len(data.test.clips)
+    assert f"without {folder.pretraining.left_out} of validation" in folder.pretraining.text
+    # A checkpoint knows the folder's content.
+    assert split.data_hash == data.manifest_hash != folder.data_hash
+    for feed in (split.pretraining._train, split.pretraining._valid):
+        assert {clip.label for clip in feed.loader.dataset.clips} == {"unlabelled"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (("pretrain=masked", "tokens=waveform"), "pretrain=masked predicts spectrogram frames"),
+        (("pretrain.source=x",), r"pretrain\.source=x needs pretrain=masked"),
+        (("pretrain=mask",), "unknown pretrain 'mask'; did you mean masked"),
+        (("pretrain=masked", "pretrain.share=1"), r"pretrain\.share must lie in \(0, 1\)"),
+        (("pretrain=masked", "pretrain.span=0"), r"pretrain\.span must be positive"),
+        (("pretrain=masked", "pretrain.step=9"), r"did you mean pretrain\.steps"),
+    ],
+)
+def test_what_cannot_be_is_named(settings: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        compose("folder", "source=unused", *settings)
+
+
+def test_the_objective_is_checked() -> None:
+    with pytest.raises(ConfigError, match="none or masked; got 'contrastive'"):
+        PretrainConfig("contrastive")
