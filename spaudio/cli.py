@@ -4,6 +4,7 @@ spaudio datasets            the recipes, their licences and sizes, and whether t
 spaudio compare RUN...      one table over runs, mean ± std over seeds
 spaudio filters RUN         kernels and their responses, before and after training
 spaudio predict RUN FILE... the classes of any audio file or folder
+spaudio detect RUN FILE...  the events in long recordings, as table, labels or selections
 spaudio export RUN          the model with its front-end, as ONNX or pt2
 spaudio study FILE          the runs that a study lists; finished ones are skipped
 spaudio generate RUN        text from a language model, character by character
@@ -141,12 +142,62 @@ def _predict(chosen: argparse.Namespace) -> None:
         sys.stdout.flush()
     else:
         write_atomic(chosen.output, text.encode())
+    _tell_bad(bad, skip=chosen.skip_bad, some=bool(predictions))
+
+
+def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
+    """Names files that could not be used; ends with code 1 unless they may be skipped."""
     for path, reason in bad:
-        sys.stderr.write(
-            f"{'skipped' if chosen.skip_bad else 'error'}: {printable(path)}: {printable(reason)}\n"
-        )
-    if bad and not (chosen.skip_bad and predictions):
+        how = "skipped" if skip else "error"
+        sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
+    if bad and not (skip and some):
         sys.exit(1)
+
+
+def _detect(chosen: argparse.Namespace) -> None:
+    """Prints or writes the events of recordings; files that cannot be used fail the command."""
+    from spaudio.experiment.detect import detect
+    from spaudio.experiment.predict import Predictor, expand
+    from spaudio.io.atomic import write_atomic
+    from spaudio.report.events import write_audacity, write_csv, write_raven
+
+    files = expand(chosen.paths)[0]
+    output, form = chosen.output, chosen.format
+    targets: dict[Path, Path] = {}
+    if form != "csv" and output is not None and output.is_dir():
+        targets = {file: output / f"{file.name}.{form}.txt" for file in files}
+        if len(set(targets.values())) < len(targets):
+            raise ConfigError(
+                "two recordings have the same name; write them to folders of their own"
+            )
+    elif form != "csv" and len(files) > 1:
+        raise ConfigError(
+            f"--format {form} is one file per recording; name an existing folder by --output"
+        )
+    for target in targets.values() or [output] * (output is not None):
+        inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
+        check_output(target, "--output", inputs=inputs, force=chosen.force)
+    predictor = Predictor(chosen.run, chosen.window)
+    recordings, bad = detect(
+        predictor, chosen.paths, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
+    )
+    top = predictor.front_end.config.top
+    texts = {
+        targets.get(one.path, output): write_audacity(one) if form == "audacity" else
+        write_raven(one, top)
+        for one in recordings
+    } if form != "csv" else {output: write_csv(recordings)}  # fmt: skip
+    for target, text in texts.items():
+        if target is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            write_atomic(target, text.encode())
+    for one in recordings:
+        sys.stderr.write(
+            f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s\n"
+        )
+    _tell_bad(bad, skip=chosen.skip_bad, some=bool(recordings))
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -214,6 +265,23 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "clip of the run's data)"},
         "--unsure": {"type": float, "metavar": "P", "help": "say unsure where the most probable "
                      "class has a probability below P"},
+        "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
+        "--force": _FORCE,
+    }),
+    "detect": (_detect, "find the events in long recordings", {
+        "run": _RUN,
+        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds that are classified at a time "
+                     "(default: the longest clip of the run's data)"},
+        "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "
+                  "(default: half a window)"},
+        "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "a class is there "
+                        "from this probability on (default: 0.5)"},
+        "--format": {"choices": ("csv", "audacity", "raven"), "default": "csv"},
+        "--times": {"action": "store_true", "help": "clock times, from the names of the files: "
+                    "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal ones"},
+        "--output": {"type": Path, "help": "file; of labels and selection tables also a folder, "
+                     "for one file per recording"},
         "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
         "--force": _FORCE,
     }),

@@ -13,7 +13,7 @@ from torch import Tensor
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import resample_stream
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor, Waveform, class_probabilities
+from spaudio.experiment.predict import Predictor, Waveform, class_probabilities, finite
 from spaudio.model.classifier import Classifier
 from spaudio.model.stream import EncoderStream
 from spaudio.report.predictions import Ranked
@@ -136,7 +136,7 @@ class WindowStream:
             yield from self._answers(batch)
 
     def _answers(self, batch: Sequence[Window]) -> Iterator[Heard]:
-        found = self.predictor.probabilities([window.samples for window in batch]).numpy()
+        found = finite(self.predictor.probabilities([window.samples for window in batch]).numpy())
         rate = self.predictor.sample_rate
         for (start, samples), row in zip(batch, found, strict=True):
             end = (start + len(samples)) / rate
@@ -233,7 +233,7 @@ class StateStream:
         found = class_probabilities(logits, inputs.multi_label, inputs.temperature)[0].cpu().numpy()
         seconds = self.config.token_seconds
         end = (start + new.shape[1]) * seconds
-        return Heard(oldest.start * seconds, end, found, inputs.classes)
+        return Heard(oldest.start * seconds, end, finite(found), inputs.classes)
 
 
 class _Context:

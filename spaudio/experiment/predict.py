@@ -96,9 +96,7 @@ class Predictor:
         )
         # The temperature was fitted to means over segments.
         inputs = self.inputs
-        found = tempered(mean[None], inputs.temperature, inputs.multi_label)[0].numpy()
-        if not np.isfinite(found).all():
-            raise CheckpointError("the model gives no finite probabilities; its run is damaged")
+        found = finite(tempered(mean[None], inputs.temperature, inputs.multi_label)[0].numpy())
         return Prediction(path, samples / self.sample_rate, windows, found, inputs.classes)
 
     def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
@@ -157,6 +155,17 @@ def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -
     """Turns logits (batch, classes) into probabilities."""
     logits = logits / temperature
     return logits.sigmoid() if multi_label else logits.softmax(dim=1)
+
+
+def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns probabilities as they are.
+
+    Raises:
+        CheckpointError: If some are not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError("the model gives no finite probabilities; its run is damaged")
+    return probabilities
 
 
 def predict_files(

@@ -1,0 +1,47 @@
+"""The time at which a recording began, from the name of its file."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from spaudio.errors import DataError
+
+# 20240501_123000, 20240501T123000Z, 2024-05-01_12-30-00, 2024-05-01T12:30:00.5+02:00, and the like,
+# anywhere in the name.
+_DATE_TIME = re.compile(
+    r"(?<!\d)(?P<date>\d{4}-?\d{2}-?\d{2})[T_ -](?P<time>\d{2}[-:_]?\d{2}[-:_]?\d{2})(?!\d)"
+    r"(?P<fraction>[.,]\d{1,6})?(?P<zone>Z|[+-]\d{2}:?\d{2}(?!\d))?"
+)
+# AudioMoth's first firmware: the whole name is the Unix time in hexadecimal.
+_HEX = re.compile(r"[0-9A-Fa-f]{8}")
+_YEARS = range(2010, 2050)  # of recordings with a hexadecimal name; 20240501 would be of 1987
+
+
+def recording_start(path: Path) -> datetime:
+    """Reads when a recording began.
+
+    Args:
+        path: Its file. The name is AudioMoth's hexadecimal one (``5E90A4D4.WAV``, in UTC), or holds
+            date and time, as in ``20240501_123000`` or ISO 8601. Without a zone, ``Z`` or an offset
+            the time is a local one.
+
+    Raises:
+        DataError: If the name holds no time, or one that does not exist.
+    """
+    stem = path.stem
+    if _HEX.fullmatch(stem):
+        found = datetime.fromtimestamp(int(stem, 16), UTC)
+        if found.year in _YEARS:
+            return found
+    match = _DATE_TIME.search(stem)
+    if match is None:
+        raise DataError(
+            f"{path}: its name holds no start time; expected YYYYMMDD_HHMMSS, an ISO time, or "
+            "AudioMoth's hexadecimal one"
+        )
+    date, time = (re.sub(r"\D", "", match[part]) for part in ("date", "time"))
+    fraction = (match["fraction"] or "").replace(",", ".")
+    try:
+        return datetime.fromisoformat(f"{date}T{time}{fraction}{match['zone'] or ''}")
+    except ValueError as error:
+        raise DataError(f"{path}: {match[0]} in its name is no time that exists") from error

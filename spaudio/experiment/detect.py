@@ -1,0 +1,125 @@
+"""Finds the events in long recordings: windows, a threshold, and neighbours merged."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaudio.audio.decode import stream_audio
+from spaudio.audio.recorded import recording_start
+from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.live import Heard, WindowStream
+from spaudio.experiment.predict import Predictor, expand
+from spaudio.io.progress import progress_bar
+from spaudio.report.events import Event, Recording
+
+_BATCH = 32  # windows
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What one window stands for.
+
+    Args:
+        start: Seconds.
+        end: Seconds.
+        heard: The answer over the window, which is longer where windows overlap.
+    """
+
+    start: float
+    end: float
+    heard: Heard
+
+
+def stretches(answers: Iterable[Heard]) -> Iterator[Stretch]:
+    """Divides a recording among its windows, without gap or overlap.
+
+    Each window stands for the sound that is nearer to its middle than to that of another; so the
+    ends of an event are found to half a hop, and not to a window's length.
+    """
+    before, start = None, 0.0
+    for heard in answers:
+        if before is not None:
+            end = (before.start + before.end + heard.start + heard.end) / 4
+            yield Stretch(start, end, before)
+            start = end
+        before = heard
+    if before is not None:
+        yield Stretch(start, before.end, before)
+
+
+def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], float]:
+    """Joins neighbouring stretches with the same class.
+
+    Args:
+        parts: The stretches of a recording, in order.
+        threshold: A class is there if its probability is at least this.
+
+    Returns:
+        The events, by start; and the duration of the recording. Classes whose name is between
+        underscores, as ``_background_`` is, are no events.
+    """
+    open_events: dict[str, Event] = {}
+    done: list[Event] = []
+    seconds = 0.0
+    for part in parts:
+        seconds = part.end
+        found = {
+            label: float(p)
+            for label, p in zip(part.heard.classes, part.heard.probabilities, strict=True)
+            if p >= threshold and not is_nothing(label)
+        }
+        done += [open_events.pop(label) for label in list(open_events) if label not in found]
+        for label, p in found.items():
+            before = open_events.get(label, Event(part.start, part.end, label, p))
+            open_events[label] = Event(before.start, part.end, label, max(p, before.confidence))
+    done += open_events.values()
+    return sorted(done, key=lambda event: (event.start, event.end, event.label)), seconds
+
+
+def is_nothing(label: str) -> bool:
+    """Whether a class stands for the absence of all others: its name is between underscores."""
+    return len(label) > 2 and label.startswith("_") and label.endswith("_")
+
+
+def detect(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    *,
+    hop: float | None = None,
+    threshold: float = 0.5,
+    timed: bool = False,
+) -> tuple[list[Recording], list[tuple[Path, str]]]:
+    """Finds the events in files, and in all audio files below folders, of any length.
+
+    Memory holds a few windows, and the events.
+
+    Args:
+        predictor: Of the run; its window is the one that is moved over the recordings.
+        paths: Files and folders.
+        hop: Seconds from one window to the next; None is half of the window.
+        threshold: A class is there if its probability is at least this.
+        timed: Read from the names of the files when they began.
+
+    Returns:
+        The recordings, and the unusable files, each with a reason.
+
+    Raises:
+        ConfigError: If hop or threshold is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
+    window = predictor.window_seconds
+    stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
+    files, bad = expand(paths)
+    recordings = []
+    with progress_bar("detect", len(files), show=len(files) > 1) as advance:
+        for path in files:
+            try:
+                begin = recording_start(path) if timed else None
+                pieces = stream_audio(path, predictor.sample_rate)
+                events, seconds = merge(stretches(stream(pieces)), threshold)
+                recordings.append(Recording(path, seconds, events, begin))
+            except (SpaudioError, OSError, MemoryError) as error:
+                bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))
+            advance(1)
+    return recordings, bad

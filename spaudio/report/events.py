@@ -1,0 +1,101 @@
+"""Events in recordings as CSV, Audacity labels or Raven selection tables."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from spaudio.report.escape import for_csv, printable
+
+FORMATS = ("csv", "audacity", "raven")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stretch of a recording with one class.
+
+    Args:
+        start: Seconds since the start of the recording.
+        end: Seconds.
+        label: Class.
+        confidence: Highest probability of the class in the stretch.
+    """
+
+    start: float
+    end: float
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The events of one recording.
+
+    Args:
+        path: Its file.
+        seconds: Its duration.
+        events: By start.
+        begin: When it began, if that is known.
+    """
+
+    path: Path
+    seconds: float
+    events: Sequence[Event]
+    begin: datetime | None = None
+
+    def clock(self, seconds: float) -> str:
+        """Returns a time in the recording as ISO 8601, to the millisecond."""
+        assert self.begin is not None
+        return (self.begin + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def write_csv(recordings: Sequence[Recording]) -> str:
+    """Returns a table over recordings, with clock times if they are known."""
+    timed = any(one.begin is not None for one in recordings)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    clock = ["start_time", "end_time"] if timed else []
+    writer.writerow(["file", "start", "end", "class", "confidence", *clock])
+    for one in recordings:
+        for event in one.events:
+            times = [one.clock(event.start), one.clock(event.end)] if timed else []
+            name, label = for_csv(printable(one.path)), for_csv(event.label)
+            start, end = f"{event.start:.3f}", f"{event.end:.3f}"
+            writer.writerow([name, start, end, label, f"{event.confidence:.4f}", *times])
+    return text.getvalue()
+
+
+def write_audacity(recording: Recording) -> str:
+    """Returns a label track of Audacity: start, end and text, which ends in the confidence."""
+    lines = []
+    for event in recording.events:
+        words = [printable(event.label), f"{event.confidence:.2f}"]
+        if recording.begin is not None:
+            words.append(recording.clock(event.start))
+        lines.append(f"{event.start:.6f}\t{event.end:.6f}\t{' '.join(words)}\n")
+    return "".join(lines)
+
+
+def write_raven(recording: Recording, top: float) -> str:
+    """Returns a selection table of Raven; see its manual, "Selection tables".
+
+    Args:
+        recording: The recording.
+        top: Upper edge of the band that the model hears, in Hz, which selections need.
+    """
+    header = [
+        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
+        "High Freq (Hz)", "Begin File", "Class", "Confidence",
+        *(["Begin Date Time"] if recording.begin is not None else []),
+    ]  # fmt: skip
+    lines = ["\t".join(header)]
+    for number, event in enumerate(recording.events, start=1):
+        cells = [str(number), "Spectrogram 1", "1", f"{event.start:.6f}", f"{event.end:.6f}", "0",
+                 f"{top:g}", printable(recording.path.name), printable(event.label),
+                 f"{event.confidence:.4f}"]  # fmt: skip
+        if recording.begin is not None:
+            cells.append(recording.clock(event.start))
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,132 @@
+"""Events in long recordings: where the sounds are, whatever the hop, in constant memory."""
+
+import csv
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spaudio.cli import main
+from spaudio.errors import ConfigError
+from spaudio.experiment.detect import Stretch, detect, is_nothing, merge, stretches
+from spaudio.experiment.live import Heard
+from spaudio.experiment.predict import Predictor
+from tests.fixtures.tiny_run import make_untrained_run
+
+CLASSES = ("dog", "owl", "_background_")
+
+
+def heard(start: float, end: float, dog: float, owl: float = 0.0) -> Heard:
+    return Heard(start, end, np.array([dog, owl, 1 - dog - owl], np.float32), CLASSES)
+
+
+def test_windows_divide_the_recording() -> None:
+    answers = [heard(0, 1, 0.1), heard(0.5, 1.5, 0.9), heard(1, 2, 0.9), heard(1.2, 2.2, 0.1)]
+    parts = list(stretches(answers))
+    assert [(p.start, p.end) for p in parts] == [(0, 0.75), (0.75, 1.25), (1.25, 1.6), (1.6, 2.2)]
+    [alone] = stretches([heard(0, 0.3, 1)])
+    assert (alone.start, alone.end) == (0, 0.3)
+    assert list(stretches([])) == []
+
+
+def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
+    shares = [(0.6, 0), (0.9, 0), (0.2, 0.8), (0.5, 0.5), (0, 0), (0.7, 0)]
+    parts = [Stretch(i, i + 1, heard(i, i + 1, *share)) for i, share in enumerate(shares)]
+    events, seconds = merge(parts, 0.5)
+    found = [(e.start, e.end, e.label, round(e.confidence, 3)) for e in events]
+    assert found == [(0, 2, "dog", 0.9), (2, 4, "owl", 0.8), (3, 4, "dog", 0.5), (5, 6, "dog", 0.7)]
+    assert seconds == 6
+    assert is_nothing("_silence_")
+    assert not is_nothing("_")
+
+
+def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: Path) -> None:
+    """Digits at known places, as the model hears each of them alone."""
+    predictor = Predictor(own_run)
+    sounds = own_run.parents[2] / "sounds"
+    clips = sorted(sounds.glob("*/theo_*.flac"))[:6]
+    window = predictor.window_samples
+    slots = []
+    for path in clips:
+        wave = soundfile.read(path, dtype="float32")[0]
+        slots.append(np.pad(wave, (0, window - len(wave))))
+    path = tmp_path / "20240501_220000.wav"
+    soundfile.write(path, np.concatenate(slots), 8000, subtype="FLOAT")
+    expected = [predictor.probabilities([slot])[0] for slot in slots]
+    [one], bad = detect(predictor, [path], hop=predictor.window_seconds, threshold=0.01, timed=True)
+    assert not bad
+    assert one.seconds == pytest.approx(6 * predictor.window_seconds)
+    for label, place in zip(predictor.inputs.classes, range(3), strict=True):
+        [event] = [event for event in one.events if event.label == label]
+        assert (event.start, event.end) == (0, one.seconds)
+        assert event.confidence == pytest.approx(max(float(p[place]) for p in expected), abs=1e-5)
+    tops = [p.argmax().item() for p in expected]
+    limit = min(float(p.max()) for p in expected)
+    [one], _ = detect(predictor, [path], hop=predictor.window_seconds, threshold=limit)
+    for event in one.events:
+        first, last = (round(t / predictor.window_seconds) for t in (event.start, event.end))
+        number = predictor.inputs.classes.index(event.label)
+        assert all(expected[slot][number] >= limit - 1e-5 for slot in range(first, last))
+        assert number in tops
+    main(["detect", str(own_run), str(path), "--times", "--output", str(tmp_path / "events.csv"),
+          "--threshold", "0.01"])  # fmt: skip
+    row = next(csv.DictReader((tmp_path / "events.csv").open()))
+    assert row["start_time"] == "2024-05-01T22:00:00.000"
+
+
+def test_memory_does_not_grow_with_the_recording(own_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor(own_run, window=1.0)
+    rng = np.random.default_rng(0)
+
+    def peak(seconds: int) -> int:
+        path = tmp_path / f"{seconds}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(seconds * 8000), 8000)
+        tracemalloc.start()
+        detect(predictor, [path], threshold=0.999)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(20)  # the first call fills caches
+    assert peak(100) < 1.2 * peak(20)
+
+
+def test_every_format_and_what_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(make_untrained_run(tmp_path))
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / "in" / name, 0.1 * rng.standard_normal(16_000), 8000)
+    command = ["detect", run, str(tmp_path / "in"), "--threshold", "0.2"]
+    main(command)
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(out.splitlines()))
+    assert {Path(row["file"]).name for row in rows} == {"a.wav", "b.wav"}
+    assert "a.wav: " in err
+    assert " events in 2.0 s" in err
+    for form, end in (("audacity", "audacity.txt"), ("raven", "raven.txt")):
+        (tmp_path / form).mkdir()
+        main([*command, "--format", form, "--output", str(tmp_path / form)])
+        assert {p.name for p in (tmp_path / form).iterdir()} == {f"a.wav.{end}", f"b.wav.{end}"}
+        main(["detect", run, str(tmp_path / "in" / "a.wav"), "--format", form])
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match=r"error: --format .* one file per recording"):
+            main([*command, "--format", form])
+        with pytest.raises(SystemExit, match="exists; name another file"):
+            main([*command, "--format", form, "--output", str(tmp_path / form)])
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--times", "--skip-bad"])
+    assert caught.value.code == 1
+    assert "a.wav: its name holds no start time" in capsys.readouterr().err
+    predictor = Predictor(Path(run))
+    for options, said in (
+        ({"threshold": 0}, "threshold=0; expected"),
+        ({"threshold": float("nan")}, "threshold=nan"),
+        ({"hop": 2.0}, r"window=0\.5 s, hop=2 s; expected"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            detect(predictor, [], **options)  # type: ignore[arg-type]
