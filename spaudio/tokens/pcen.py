@@ -48,7 +48,8 @@ class Pcen(nn.Module):
         c = self.config
         energy = (log_mel.exp() - self.log_offset).clamp(min=0)
         scaled = energy / (c.eps + self.smooth(energy)) ** c.gain
-        return (scaled + c.bias) ** c.power - c.bias**c.power
+        found: Tensor = (scaled + c.bias) ** c.power - c.bias**c.power
+        return found
 
     def smooth(self, energy: Tensor) -> Tensor:
         """Returns the recursive mean of (..., frames, n_mels) along the frames.

@@ -79,7 +79,8 @@ class MaskedPrediction:
         masked = mask_spans(batch.padding_mask, self.share, self.span, rng)
         predicted = model(batch.tokens, batch.padding_mask, masked).float()
         errors = (predicted - batch.tokens).square().mean(dim=2)
-        return (errors * masked).sum(dim=1) / masked.sum(dim=1)
+        found: Tensor = (errors * masked).sum(dim=1) / masked.sum(dim=1)
+        return found
 
 
 def mask_spans(padding_mask: Tensor, share: float, span: int, rng: np.random.Generator) -> Tensor:
