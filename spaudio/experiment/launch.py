@@ -25,9 +25,11 @@ from spaudio.experiment.processes import processes, with_parent
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import REPORT, new_run_id, open_run_folder, read_run_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.tasks.data_facts import fold_facts
 from spaudio.io.lock import locked
 from spaudio.io.plain import read_yaml
 from spaudio.report.fold_report import write_fold_report
+from spaudio.report.page.fold_page import write_fold_page
 
 _KINDS = {"overrides": "key=value", "seeds": "whole numbers"}  # in a study
 OUTPUT = "output.txt"  # output of a run in a process of its own
@@ -219,10 +221,12 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             raise ConfigError(f"fold_by.key={key} is no setting of {settings.recipe}")
         setattr(one, key, value)
         one.folds, one.jobs, one.resume = None, 1, None
+        one.overrides = [o for o in one.overrides if not o.startswith(("folds=", f"{key}="))]
+        one.overrides.append(f"{key}={value}")
         return one
 
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
-    load_data(fold(values[0]), data_prep_folder(script.parent))
+    data = load_data(fold(values[0]), data_prep_folder(script.parent))
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
     console.print(f"folds: {folder}", soft_wrap=True)
     with locked(folder / "lock"):
@@ -240,7 +244,20 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             raise
         if failed:
             raise SpaudioError(_failed(failed, len(runs), f"resume={folder}"))
-        report = write_fold_report(folder, runs)
+
+        def page(report: dict[str, Any], calibrations: list[dict[str, Any]]) -> None:
+            write_fold_page(
+                folder,
+                runs,
+                report,
+                calibrations,
+                root=data.root,
+                highest=max(clip.sample_rate for clip in data.clips) / 2,
+                settings=settings.as_dict(),
+                facts=fold_facts(settings, data, report),
+            )
+
+        report = write_fold_report(folder, runs, page if settings.page else None)
     test, floor = report["test"], report["floor"]
     console.print(
         f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,12 +32,18 @@ SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", 
           "filter_params", "token_seconds", "git_commit", "versions", "machine")  # fmt: skip
 
 
-def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]:
+def write_fold_report(
+    folder: Path,
+    folds: Mapping[str, Path],
+    page: Callable[[dict[str, Any], list[dict[str, Any]]], None] | None = None,
+) -> dict[str, Any]:
     """Joins the folds' finished runs into one report; ``report.json`` is written last.
 
     Args:
         folder: Folder of the run over all folds.
         folds: Folder of the run of each fold, by the fold's name.
+        page: Writes ``report.html``, given the content of ``report.json`` and what the reports of
+            the folds say about calibration; None if there is none.
 
     Returns:
         The content of ``report.json``, which can be compared with the reports of other runs.
@@ -102,6 +108,9 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
     figures = Figures(folder)
     figures.draw("confusion", lambda path: plot_confusion(from_numpy(confusion), classes, path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
+    if page is not None:
+        calibrations = [one["calibration"] for one in reports.values()]
+        figures.attempt("report.html", lambda path: page(report, calibrations))
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
@@ -141,6 +150,11 @@ def write_fold_report(folder: Path, folds: Mapping[str, Path]) -> dict[str, Any]
         "",
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",
+        *(
+            ["[report.html](report.html) lets you hear the errors of all folds.", ""]
+            if (folder / "report.html").is_file()
+            else []
+        ),
         f"The transformer is above the classical floor, in {above} of {len(rows)} folds."
         if mean["accuracy"] > mean["svm"]
         else "**The transformer does not beat the classical floor** "

@@ -17,7 +17,11 @@ from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.tasks.data_facts import data_facts, earlier_corrections
+from spaudio.experiment.tasks.data_facts import (
+    data_facts,
+    earlier_corrections,
+    is_calibrated_on_known_groups,
+)
 from spaudio.experiment.tasks.task import Task
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
@@ -225,6 +229,11 @@ class ClassificationTask(Task):
         if not self.settings.validation.train:
             temperature = fit_temperature(valid.probabilities, valid.labels)
             source = f"fitted on {len(valid.labels):,} validation clips"
+            if is_calibrated_on_known_groups(self.data):
+                source += (
+                    " of groups (speakers, recordings …) that were trained on, unlike those of the "
+                    "test split (validation.by=group takes others)"
+                )
         replace(self._inputs(), temperature=temperature).save(run)
         several = self.data.multi_label
         scaled = tempered(test.probabilities, temperature, several)

@@ -23,23 +23,18 @@ def data_facts(
         data: Its splits.
         report: Facts about training and model, as in ``report.json``.
     """
-    clips = data.clips
-    count = {s: sum(c.split == s for c in clips) for s in ("train", "valid", "test")}
-    seconds, rates = [c.seconds for c in clips], sorted({c.sample_rate for c in clips})
-    shown_rates = ", ".join(f"{rate:,}" for rate in rates[:3]) + (" …" if rates[3:] else "")
+    count = {s: sum(c.split == s for c in data.clips) for s in ("train", "valid", "test")}
     facts = {
         "Data": [
-            f"{settings.about.title}; licence: {settings.about.licence}",
+            _about(settings, data),
             f"{count['train']:,} training, {count['valid']:,} validation and {count['test']:,} "
-            f"test clips of {len(data.classes):,} classes, {min(seconds):.2f} to "
-            f"{max(seconds):.2f} s long, sampled at {shown_rates} Hz",
+            "test clips",
         ],
         "Split": _split(settings, data),
         "Left out": _left_out(data),
         "Notes": list(data.warnings),
         "Model": [
-            f"tokens {settings.tokens.front_end}, filter {settings.filter.name}, "
-            f"{report['num_params']:,} parameters, seed {settings.seed}",
+            _model(settings, report),
             "trained on the validation split as well; weights of the last epoch "
             f"({report['epochs']})"
             if settings.validation.train
@@ -49,6 +44,50 @@ def data_facts(
         ],
     }
     return {name: lines for name, lines in facts.items() if lines}
+
+
+def fold_facts(
+    settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Describes how the result over all folds came about; arguments as of :func:`data_facts`."""
+    given = _given(settings, settings.fold_by.key)
+    facts = {
+        "Data": [_about(settings, data), f"{len(data.clips):,} clips"],
+        "Split": [
+            *([given] if given else []),
+            f"Each {settings.fold_by.key} was the test split of a run of its own; its "
+            "probabilities are those of a model that was not trained on it",
+        ],
+        "Left out": _left_out(data),
+        "Notes": list(data.warnings),
+        "Model": [_model(settings, report)],
+    }
+    return {name: lines for name, lines in facts.items() if lines}
+
+
+def _about(settings: AudioSettings, data: AudioData) -> str:
+    seconds, rates = [c.seconds for c in data.clips], sorted({c.sample_rate for c in data.clips})
+    shown = ", ".join(f"{rate:,}" for rate in rates[:3]) + (" …" if rates[3:] else "")
+    return (
+        f"{settings.about.title}; licence: {settings.about.licence}; {len(data.classes):,} "
+        f"classes, {min(seconds):.2f} to {max(seconds):.2f} s, sampled at {shown} Hz"
+    )
+
+
+def _model(settings: AudioSettings, report: Mapping[str, Any]) -> str:
+    return (
+        f"tokens {settings.tokens.front_end}, filter {settings.filter.name}, "
+        f"{report['num_params']:,} parameters, seed {settings.seed}"
+    )
+
+
+def _given(settings: AudioSettings, *without: str) -> str:
+    """The data set's own settings, which decide the split."""
+    given = {k: v for k, v in settings.prep_options.items()
+             if k not in (*_NOT_SPLIT, *without) and v is not None}  # fmt: skip
+    if settings.fold is not None and "fold" not in without:
+        given["fold"] = settings.fold
+    return ", ".join(f"{name}={shortened(value)}" for name, value in given.items())
 
 
 def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
@@ -61,12 +100,8 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
 
 
 def _split(settings: AudioSettings, data: AudioData) -> list[str]:
-    given = {k: v for k, v in settings.prep_options.items()
-             if k not in _NOT_SPLIT and v is not None}  # fmt: skip
-    if settings.fold is not None:
-        given["fold"] = settings.fold
     validation = settings.validation
-    lines = [", ".join(f"{name}={shortened(value)}" for name, value in given.items())]
+    lines = [_given(settings)]
     own = all(clip.group == clip.path for clip in data.clips)
     groups = {s: {c.group for c in data.clips if c.split == s} for s in ("train", "valid", "test")}
     learned = groups["train"] | groups["valid"]
@@ -91,6 +126,15 @@ def _split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"
         )
     return [line for line in lines if line]
+
+
+def is_calibrated_on_known_groups(data: AudioData) -> bool:
+    """Whether the groups of the validation split were trained on, and those of the test not."""
+    train, valid, test = (
+        {clip.group for clip in data.clips if clip.split == split}
+        for split in ("train", "valid", "test")
+    )
+    return bool(train & valid) and not test & (train | valid)
 
 
 def _left_out(data: AudioData) -> list[str]:

@@ -1,0 +1,104 @@
+"""The page of a run over all folds: every clip is judged by a model that was not trained on it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from spaudio.report.calibration import calibration_error, reliability
+from spaudio.report.page.judged import FILE, Judged, read_judged
+from spaudio.report.page.media import Media
+from spaudio.report.page.render import NAME, Bar, Page, write_page
+from spaudio.report.page.sections import (
+    calibration_lines,
+    command,
+    learning_curves,
+    reliability_chart,
+    rows_of_one_label,
+    warnings_of,
+)
+from spaudio.train.log import read_log
+
+
+def write_fold_page(
+    folder: Path,
+    folds: Mapping[str, Path],
+    report: Mapping[str, Any],
+    calibrations: Sequence[Mapping[str, Any]],
+    *,
+    root: Path,
+    highest: float,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Sequence[str]],
+) -> None:
+    """Writes ``report.html`` from the clips that the folds have judged.
+
+    Args:
+        folder: Folder of the run over all folds.
+        folds: Folder of the run of each fold, by the fold's name.
+        report: Content of ``report.json``.
+        calibrations: Of each fold.
+        root: Folder that the clips' paths are relative to.
+        highest: Highest frequency of the clips, in Hz.
+        settings: All settings.
+        facts: Sentences about data, split and model, by name.
+    """
+    if not all((run / FILE).is_file() for run in folds.values()):
+        return  # the folds were run without a page
+    judged = {name: read_judged(run, name) for name, run in folds.items()}
+    clips = [clip for found in judged.values() for clip in found]
+    test, floor = report["test"], report["floor"]
+    calibration = _calibration(clips, calibrations)
+    page = Page(
+        title=report["recipe"],
+        run=f"{folder.name}, all folds",
+        metric="accuracy",
+        score=f"{test['accuracy']:.3f}",
+        detail=f"mean over {len(folds)} folds, ± {test['std']:.3f}; all clips together "
+        f"{test['pooled_accuracy']:.3f}",
+        bars=[
+            Bar("this model", test["accuracy"], f"{test['accuracy']:.3f}"),
+            Bar("classical floor", floor["svm"], f"{floor['svm']:.3f}", 1),
+            Bar("majority class", floor["majority"], f"{floor['majority']:.3f}", 2),
+        ],
+        facts=facts,
+        warnings=warnings_of(report),
+        classes=report["classes"],
+        multi_label=False,
+        clips=clips,
+        columns=["Precision", "Recall", "F1"],
+        rows=rows_of_one_label(report["classes"], clips),
+        calibration=calibration_lines(calibration, False, len(clips)),
+        reliability=reliability_chart(calibration),
+        curves=learning_curves({name: read_log(run) for name, run in folds.items()}, "accuracy"),
+        settings=settings,
+        command=command(settings),
+        folds=[
+            (name, f"fold-{quote(name)}/{NAME}", f"{row['accuracy']:.3f}")
+            for name, row in zip(folds, report["folds"], strict=True)
+        ],
+    )
+    write_page(folder, page, Media(root, folder, highest))
+
+
+def _calibration(
+    clips: Sequence[Judged], calibrations: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Joins the folds: the bins of all clips, and the mean cross-entropy."""
+    right = np.array([clip.is_right for clip in clips], dtype=np.float64)
+    sizes = [sum(b["count"] for b in one["after"]["bins"]) for one in calibrations]
+    found: dict[str, Any] = {
+        "temperature": [one["temperature"] for one in calibrations],
+        "source": "one per fold, fitted on its validation clips",
+    }
+    for name, chances in (
+        ("before", [clip.confidence for clip in clips]),
+        ("after", [clip.top[0][1] for clip in clips]),
+    ):
+        bins = reliability(np.array(chances, dtype=np.float64), right)
+        losses = [one[name]["loss"] for one in calibrations]
+        loss = float(np.average(losses, weights=sizes))
+        found[name] = {"ece": calibration_error(bins), "loss": loss, "bins": bins}
+    return found
