@@ -1,11 +1,12 @@
 """What tests of several rooms share: a recipe's command line, run in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+import torch
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -42,6 +43,15 @@ def run_recipe(
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads() -> Iterator[None]:
+    """Other tests keep their number of threads, which benchmarks change."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def _write_blank(self: Any, file: BinaryIO, **options: Any) -> None:

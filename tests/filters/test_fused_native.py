@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from spaudio.filters.fused import cpu
 from spaudio.filters.fused.problem import Problem
 from tests.filters.causality import assert_causal
 from tests.filters.test_fused import draw, relative_errors, run
-
-
-@pytest.fixture(autouse=True)
-def _restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def step(gains: int = 0, seed: int = 0) -> list[Tensor]:
