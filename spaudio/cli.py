@@ -1,10 +1,13 @@
 """The command ``spaudio``: what can be done with recipes and finished runs.
 
+spaudio train DIR           trains on a folder of sounds, as recipes/folder does
+spaudio new NAME DIR        writes a recipe to edit for a folder of sounds
 spaudio datasets            the recipes, their licences and sizes, and whether their data are here
 spaudio compare RUN...      one table over runs, mean ± std over seeds
 spaudio filters RUN         kernels and their responses, before and after training
 spaudio predict RUN FILE... the classes of any audio file or folder
 spaudio detect RUN FILE...  the events in long recordings, as table, labels or selections
+spaudio listen RUN          the classes of what a microphone hears
 spaudio export RUN          the model with its front-end, as ONNX or pt2
 spaudio study FILE          the runs that a study lists; finished ones are skipped
 spaudio generate RUN        text from a language model, character by character
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.output import check_output
 from spaudio.report.escape import printable
 from spaudio.version import __version__
@@ -32,11 +36,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.set_defaults(run_command=function)
         for option, settings in options.items():
             command.add_argument(option, **settings)
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    if rest and chosen.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    chosen.rest = rest
     try:
         chosen.run_command(chosen)
     except (SpaudioError, OSError) as error:
         sys.exit(f"error: {printable(error)}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; install what this needs: pip install 'spaudio[recipes]'")
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    """Runs the recipe for folders of sounds."""
+    from spaudio.experiment.compose import quoted
+    from spaudio.experiment.entry import main as run_recipe
+
+    given = [*chosen.settings, *chosen.rest]  # argparse cuts the list where an option stands
+    if given and ("=" not in given[0] or Path(given[0]).exists()):
+        given[0] = f"source={quoted(given[0])}"
+    script = recipes_folder() / "folder" / "run.py"
+    options = ["-m"] * chosen.multirun + ["--cfg"] * chosen.cfg
+    run_recipe(str(script), [*options, *given], program="spaudio train")
+
+
+def _new(chosen: argparse.Namespace) -> None:
+    """Writes a recipe into the current folder."""
+    from spaudio.experiment.new_recipe import write_recipe
+
+    made = write_recipe(chosen.name, chosen.source, Path())
+    sys.stdout.write(f"{made}: edit config.yaml and prep.py, then: python {made / 'run.py'}\n")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:
@@ -200,6 +230,34 @@ def _detect(chosen: argparse.Namespace) -> None:
     _tell_bad(bad, skip=chosen.skip_bad, some=bool(recordings))
 
 
+def _listen(chosen: argparse.Namespace) -> None:
+    """Prints what is heard, as it comes, until Ctrl-C or the end of the file."""
+    from spaudio.experiment.listen import listen, open_microphone, play_file
+    from spaudio.experiment.live import Heard, open_stream
+    from spaudio.experiment.predict import Predictor
+
+    if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
+        raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
+    predictor = Predictor(chosen.run)
+
+    def warn(text: str) -> None:
+        sys.stderr.write(f"{printable(text)}\n")
+
+    def say(heard: Heard) -> None:
+        label = heard.label if chosen.unsure is None else heard.decision(chosen.unsure)
+        sys.stdout.write(f"{heard.end:8.2f} s  {heard.confidence:.2f}  {printable(label)}\n")
+        sys.stdout.flush()
+
+    stream = open_stream(predictor, chosen.window, chosen.hop)
+    rate = predictor.sample_rate
+    source = (
+        open_microphone(chosen.device, rate, warn)
+        if chosen.file is None
+        else play_file(chosen.file, rate)
+    )
+    listen(stream, source, say, warn)
+
+
 def _export(chosen: argparse.Namespace) -> None:
     """Writes the exported model and says how far it is from the original."""
     from spaudio.export.write import export_run
@@ -230,12 +288,21 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 _RUN: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a run"}
 _FORCE: dict[str, Any] = {"action": "store_true", "help": "replace files that exist"}
-_CHECKOUT = Path(__file__).resolve().parents[1] / "recipes"
 
 # Of each command: its function, what it does, and its options as argparse takes them.
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
+    "train": (_train, "train on a folder of sounds, one sub-folder per class", {
+        "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "the folder, and settings"},
+        "-m": {"dest": "multirun", "action": "store_true",
+               "help": "run all combinations of listed values"},
+        "--cfg": {"action": "store_true", "help": "print all settings, and run nothing"},
+    }),
+    "new": (_new, "write a recipe to edit for a folder of sounds", {
+        "name": {"metavar": "NAME", "help": "of the recipe and its folder"},
+        "source": {"type": Path, "metavar": "DIR", "help": "the sounds"},
+    }),
     "datasets": (_datasets, "the recipes and whether their data are here", {
-        "--recipes": {"type": Path, "default": _CHECKOUT, "help": "folder of recipes"},
+        "--recipes": {"type": Path, "default": recipes_folder(), "help": "folder of recipes"},
         "--data": {"type": Path, "default": Path("data"), "help": "the setting data="},
     }),
     "compare": (_compare, "one table over runs, mean ± std over seeds", {
@@ -284,6 +351,17 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "for one file per recording"},
         "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
         "--force": _FORCE,
+    }),
+    "listen": (_listen, "classify what a microphone hears", {
+        "run": _RUN,
+        "--device": {"metavar": "NAME", "help": "number or part of the name of an input device"},
+        "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds of sound that an answer is "
+                     "about (default: the longest clip of the run's data)"},
+        "--hop": {"type": float, "default": 0.25, "metavar": "S", "help": "seconds from one answer "
+                  "to the next (default: 0.25)"},
+        "--unsure": {"type": float, "metavar": "P", "help": "say unsure where the most probable "
+                     "class has a probability below P"},
     }),
     "export": (_export, "write a run's model with its front-end", {
         "run": _RUN,

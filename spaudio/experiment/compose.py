@@ -176,8 +176,9 @@ def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
 
 
 def data_prep_folder(recipe: Path) -> Path:
-    """Returns the folder of data preparation scripts of a recipe's checkout."""
-    return recipe.resolve().parents[1] / "data_prep"
+    """Returns where a recipe's script is: in its folder, if that has ``prep.py``, or ``data_prep``."""
+    recipe = recipe.resolve()
+    return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
 
 
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:

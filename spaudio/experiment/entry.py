@@ -22,17 +22,20 @@ from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import end_with_parent, is_first_process
 
 
-def main(script: str, arguments: Sequence[str] | None = None) -> None:
+def main(
+    script: str, arguments: Sequence[str] | None = None, *, program: str | None = None
+) -> None:
     """Runs a recipe; an error gives one line and exit code 1.
 
     Args:
         script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
         arguments: Command line arguments; None takes those of this process.
+        program: What was called; None is the script.
     """
     end_with_parent()
     path = Path(script).resolve()
     parser = argparse.ArgumentParser(
-        prog=f"recipes/{path.parent.name}/run.py",
+        prog=program or f"recipes/{path.parent.name}/run.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

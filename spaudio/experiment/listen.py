@@ -1,0 +1,165 @@
+"""Classifies sound while it is heard: from a microphone, or from a file at its real speed."""
+
+import os
+import queue
+import statistics
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spaudio.audio.decode import probe, stream_audio
+from spaudio.errors import ConfigError
+from spaudio.experiment.live import Heard, Stream
+from spaudio.experiment.predict import Waveform
+
+BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give answers sooner and cost more
+_BEHIND = 2.0  # seconds of sound that may wait before it is told
+
+
+@dataclass
+class Source:
+    """Sound that arrives.
+
+    Args:
+        blocks: Waveforms (samples,), mono, each given when its last sample has been heard.
+        sample_rate: Their rate in Hz.
+        name: What is listened to.
+    """
+
+    blocks: Generator[Waveform, None, None]
+    sample_rate: int
+    name: str
+
+
+def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
+    """Gives a file's samples when they would be heard if it were played.
+
+    Args:
+        path: Audio file of any format.
+        sample_rate: Rate wanted, in Hz.
+        speed: 1 is real time; infinity does not wait.
+
+    Raises:
+        AudioError: If the file cannot be opened; later, if it is damaged.
+        ConfigError: If the speed is not positive.
+    """
+    if not speed > 0:
+        raise ConfigError(f"speed={speed:g}; expected a positive number")
+    probe(path)
+
+    def blocks() -> Generator[Waveform, None, None]:
+        size, start, played = round(BLOCK_SECONDS * sample_rate), time.perf_counter(), 0
+        for piece in stream_audio(path, sample_rate):
+            for block in np.split(piece, range(size, len(piece), size)):
+                played += len(block)
+                wait = played / sample_rate / speed - (time.perf_counter() - start)
+                if wait > 0:
+                    time.sleep(wait)
+                yield block
+
+    return Source(blocks(), sample_rate, os.fspath(path))
+
+
+def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], None]) -> Source:
+    """Opens a microphone by PortAudio, at the wanted rate or else at its own.
+
+    Args:
+        device: Number or part of the name of an input device; None is the system's default.
+        sample_rate: Rate wanted, in Hz.
+        warn: Is told of sound that is lost or that waits.
+
+    Raises:
+        ConfigError: If sounddevice or PortAudio is missing, or there is no such device.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: PortAudio's library is missing
+        raise ConfigError(
+            f"a microphone needs sounddevice and PortAudio ({error}): pip install "
+            "'spaudio[microphone]' (Linux: and the system's package libportaudio2), or listen to a "
+            "file by --file"
+        ) from error
+    chosen = int(device) if device is not None and device.isdecimal() else device
+    try:
+        info: dict[str, Any] = sounddevice.query_devices(chosen, "input")
+        try:
+            sounddevice.check_input_settings(chosen, channels=1, samplerate=sample_rate)
+            rate = sample_rate
+        except sounddevice.PortAudioError:
+            rate = int(info["default_samplerate"])
+        arrived: queue.SimpleQueue[Waveform] = queue.SimpleQueue()
+        lost: list[str] = []
+
+        def heard(samples: Any, frames: int, times: Any, status: Any) -> None:
+            if status:
+                lost.append(str(status))
+            arrived.put(samples[:, 0].copy())
+
+        stream = sounddevice.InputStream(
+            samplerate=rate, blocksize=round(BLOCK_SECONDS * rate), device=chosen, channels=1,
+            dtype="float32", callback=heard,
+        )  # fmt: skip
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise ConfigError(
+            f"no input device {'' if device is None else repr(device)} ({error}); `python -m "
+            "sounddevice` lists them, and --file listens to a file"
+        ) from error
+
+    def blocks() -> Generator[Waveform, None, None]:
+        late = False
+        with stream:
+            while True:
+                yield arrived.get()
+                waiting = arrived.qsize() * BLOCK_SECONDS
+                if waiting > _BEHIND and not late:
+                    warn(f"answers are {waiting:.1f} s behind the sound; give a longer --hop")
+                late = waiting > _BEHIND
+                if lost:
+                    warn(f"sound was lost ({lost[0]})")
+                    lost.clear()
+
+    return Source(blocks(), rate, str(info["name"]))
+
+
+def listen(
+    stream: Stream, source: Source, say: Callable[[Heard], None], warn: Callable[[str], None]
+) -> None:
+    """Answers until the source ends, or Ctrl-C.
+
+    Args:
+        stream: Of the model.
+        source: What is listened to.
+        say: Takes each answer.
+        warn: Takes remarks: how and how late answers come, before and after.
+    """
+    warn(
+        f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; a sound takes part "
+        f"in an answer after {stream.delay:.2f} s at most, and the computing time"
+    )
+    took: list[float] = []
+    asked = time.perf_counter()
+
+    def timed() -> Generator[Waveform, None, None]:
+        nonlocal asked
+        for block in source.blocks:
+            asked = time.perf_counter()
+            yield block
+
+    with closing(source.blocks):
+        try:
+            for heard in stream(timed(), source.sample_rate):
+                took.append(time.perf_counter() - asked)
+                say(heard)
+                asked = time.perf_counter()
+        except KeyboardInterrupt:
+            pass
+    if took:
+        warn(
+            f"{len(took)} answers; computing one took {statistics.median(took) * 1000:.0f} ms in "
+            f"the median, {max(took) * 1000:.0f} ms at most"
+        )

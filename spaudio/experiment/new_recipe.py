@@ -1,0 +1,77 @@
+"""Writes a recipe to edit, for a folder of sounds: a copy of ``recipes/folder`` with its script."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from spaudio.errors import ConfigError
+from spaudio.experiment.recipes import recipes_folder
+
+_README = """# {name}
+
+A recipe for the sounds in `{source}`, made by `spaudio new`.
+
+```sh
+python {name}/run.py                         # one run; data go to ./data, runs to ./runs
+python {name}/run.py --cfg                   # all settings, with their values
+python {name}/run.py -m filter=none,bank seed=0,1,2
+```
+
+- `config.yaml`: the settings that differ from the defaults. Fill in `about`: the licence of the
+  data goes into reports and model cards.
+- `prep.py`: which clips there are, their labels, groups and splits. `python {name}/prep.py
+  source=DIR` tries it alone. The keyword arguments of `prepare` are settings of the recipe.
+- `run.py`: nothing to edit.
+"""
+
+
+def write_recipe(name: str, source: Path, folder: Path) -> Path:
+    """Writes ``<folder>/<name>/``; it appears whole or not at all.
+
+    Args:
+        name: Of the recipe, its folder and its runs.
+        source: The sounds: a folder with one sub-folder per class, or an archive of it.
+        folder: Where to write.
+
+    Returns:
+        The recipe's folder.
+
+    Raises:
+        ConfigError: If the name is no name, the folder exists, or there is no source.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise ConfigError(f"{name!r} is no name for a recipe; use letters, digits and underscores")
+    target = folder / name
+    if target.exists():
+        raise ConfigError(f"{target} exists; choose another name, or remove it")
+    if not source.exists():
+        raise ConfigError(f"{source}: no such file or folder; name the folder of your sounds")
+    sounds = str(source.resolve())
+    if "${" in sounds:
+        raise ConfigError(f"{sounds}: settings cannot hold `${{`; rename the folder")
+    recipes = recipes_folder()
+    config = (recipes / "folder" / "config.yaml").read_text(encoding="utf-8")
+    own = f"recipe: {name}\nprep: prep  # prep.py beside this file\nsource: {json.dumps(sounds)}\n"
+    config = config.replace("recipe: folder\n", own)
+    config = re.sub(
+        r"^#.*\n", "# Settings of this recipe. See README.md beside this file.\n", config
+    )
+    config = re.sub(r"^  title: .*$", f"  title: {name}", config, flags=re.MULTILINE)
+    script = (recipes.parent / "data_prep" / "folder.py").read_text(encoding="utf-8")
+    script = script.replace("python data_prep/folder.py", f"python {name}/prep.py")
+    script = script.replace('main("folder", prepare)', f'main("{name}", prepare)')
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=f".{name}."))
+    try:
+        (staging / "config.yaml").write_text(config, encoding="utf-8")
+        (staging / "prep.py").write_text(script, encoding="utf-8")
+        (staging / "README.md").write_text(
+            _README.format(name=name, source=source), encoding="utf-8"
+        )
+        shutil.copyfile(recipes / "folder" / "run.py", staging / "run.py")
+        staging.chmod(0o755)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target

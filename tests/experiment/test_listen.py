@@ -1,0 +1,129 @@
+"""Listening to a file as it plays, and to a device that gives its samples in a thread."""
+
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from spaudio.cli import main
+from spaudio.errors import ConfigError
+from spaudio.experiment.listen import BLOCK_SECONDS, listen, open_microphone, play_file
+from spaudio.experiment.live import Heard, open_stream
+from spaudio.experiment.predict import Predictor
+from tests.fixtures.own_sounds import RECORDINGS
+from tests.fixtures.tiny_run import make_untrained_run
+
+CLIP = RECORDINGS / "7_theo_3.flac"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrained_run(tmp_path_factory.mktemp("runs"), "model.causal=true", "filter=bank")
+
+
+def test_a_file_gives_the_answers_of_its_samples(run: Path) -> None:
+    predictor = Predictor(run)
+    stream = open_stream(predictor, window=1.0, hop=0.12)
+    heard: list[Heard] = []
+    said: list[str] = []
+    listen(stream, play_file(CLIP, 8000, float("inf")), heard.append, said.append)
+    wave = soundfile.read(CLIP, dtype="float32")[0]
+    expected = list(stream([wave]))
+    assert [one.end for one in heard] == [one.end for one in expected]
+    np.testing.assert_allclose(heard[-1].probabilities, expected[-1].probabilities, atol=1e-5)
+    assert "from the state of the causal model, every 0.12 s; a sound takes part" in said[0]
+    assert f"{len(heard)} answers; computing one took" in said[1]
+
+
+def test_a_file_plays_at_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    for speed in (1.0, 4.0):
+        start, played = now[0], 0
+        for block in play_file(CLIP, 8000, speed).blocks:
+            played += len(block)
+            assert len(block) <= round(BLOCK_SECONDS * 8000)
+            assert now[0] - start == pytest.approx(played / 8000 / speed)
+    with pytest.raises(ConfigError, match="speed=0"):
+        play_file(CLIP, 8000, 0)
+
+
+class FakeAudio(types.ModuleType):
+    """What is used of sounddevice: one device of 16 kHz, which plays a wave and then waits."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, wave: np.ndarray) -> None:
+        super().__init__("sounddevice")
+        self.wave = wave
+        outer = self
+
+        class InputStream:
+            def __init__(self, callback: Any, blocksize: int, **settings: Any) -> None:
+                self.callback, self.size = callback, blocksize
+                assert settings["samplerate"] == 16_000
+
+            def __enter__(self) -> None:
+                blocks = np.split(outer.wave, range(self.size, len(outer.wave), self.size))
+
+                def play() -> None:
+                    for number, block in enumerate(blocks):
+                        self.callback(block[:, None], len(block), None, "overflow" * (number == 2))
+
+                self.thread = threading.Thread(target=play)
+                self.thread.start()
+
+            def __exit__(self, *error: object) -> None:
+                self.thread.join()
+
+        self.InputStream = InputStream
+
+    def query_devices(self, device: object, kind: str) -> dict[str, Any]:
+        if device not in (None, 3):
+            raise ValueError(f"No input device matching {device!r}")
+        return {"name": "Fake", "default_samplerate": 16_000.0}
+
+    def check_input_settings(self, device: object, *, channels: int, samplerate: int) -> None:
+        if samplerate != 16_000:
+            raise self.PortAudioError("Invalid sample rate")
+
+
+def test_a_microphone_of_another_rate(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = soundfile.read(CLIP, dtype="float32")[0]
+    doubled = np.repeat(wave, 2)
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeAudio(doubled))
+    stream = open_stream(Predictor(run), window=1.0, hop=0.12)
+    expected = next(iter(stream([doubled], 16_000)))
+    said: list[str] = []
+    heard: list[Heard] = []
+
+    def say(one: Heard) -> None:
+        heard.append(one)
+        raise KeyboardInterrupt  # as Ctrl-C
+
+    listen(stream, open_microphone("3", 8000, said.append), say, said.append)
+    np.testing.assert_allclose(heard[0].probabilities, expected.probabilities, atol=1e-4)
+    assert said[0].startswith("listening to Fake (16,000 Hz)")
+    assert "sound was lost (overflow)" in said
+    with pytest.raises(ConfigError, match=r"no input device 'x' \(No input device matching 'x'"):
+        open_microphone("x", 8000, said.append)
+
+
+def test_the_command(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["listen", str(run), "--file", str(CLIP), "--hop", "0.2", "--unsure", "1"])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert all(line.endswith("  unsure") for line in out.splitlines())
+    assert "from the state" in err
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(SystemExit, match=r"needs sounddevice .*spaudio\[microphone\].*--file"):
+        main(["listen", str(run)])
