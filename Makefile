@@ -8,7 +8,7 @@ NATIVE := $(wildcard spaudio/filters/fused/native/*)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit fuzz audit lock clean
+.PHONY: help demo test lint types unit docs fuzz audit lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,9 @@ types: $(READY)  ## mypy --strict
 # One process per core with one thread each; more threads would only compete.
 unit: $(READY)  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+docs: $(READY)  ## Build the site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/mkdocs.yml
 
 fuzz: $(READY)  ## Fuzz the readers of audio, manifests, archives and settings (Linux)
 	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz

@@ -1,26 +1,36 @@
-"""Every command printed in README.md and recipes/*/README.md runs as printed, on tiny data."""
+"""Every command printed in README.md, docs/*.md and recipes/*/README.md runs, on tiny data."""
 
 import re
 import shlex
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import soundfile
 
 from spaudio import cli
+from spaudio.errors import SpaudioError
 from spaudio.experiment.compose import compose, expand
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 from tests.fixtures.tiny_recipes import TINY
 
 ROOT = RECIPES.parent
-PAGES = [ROOT / "README.md", *sorted(RECIPES.glob("*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(RECIPES.glob("*/README.md")),
+]
+RESULTS = [ROOT / "spaudio/bench/RESULTS.md", *sorted(RECIPES.glob("*/RESULTS.md"))]
 
 # What cannot run here, by a part of the command, and why. Settings of a run.py are composed.
 NOT_RUN = {
     "make": "sets up an environment of its own, and `make test` runs this test",
+    "venv": "sets up an environment",
+    "install": "downloads packages",
     "head=$(scontrol": "needs SLURM",
     "torchrun": "several GPUs or machines; tests/experiment/test_processes.py has two processes",
     "cluster=slurm": "needs SLURM; tests/experiment/test_launch.py submits with cluster=local",
@@ -44,7 +54,8 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield words
 
 
-COMMANDS = [command for page in PAGES for command in commands(page)]
+# Each once, even if several pages print it.
+COMMANDS = [*map(list, dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)))]
 
 
 def reason(words: list[str]) -> str | None:
@@ -66,6 +77,9 @@ def tiny(words: list[str], data: list[str]) -> list[str]:
     given = [word for word in words if not re.match("(source|corpus)=", word)]
     given = [re.sub(r"^(seed=\d),.*|^(filter=\w+,\w+),.*", r"\1\2", word) for word in given]
     given = [word.replace("(speaker\\d+)", "(g\\d+)") for word in given]
+    if "pretrain=masked" in words:
+        given = [word.replace("source=UNLABELLED", data[0]) for word in given]
+        given.append("pretrain.steps=1")
     return [*given, *data, *SMALL]
 
 
@@ -138,3 +152,27 @@ def test_commands_on_finished_runs(
         else:
             cli.main(given[1:])
         assert capsys.readouterr().out, words
+
+
+def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take hours, so they are only parsed."""
+    from spaudio.bench import __main__ as bench
+
+    monkeypatch.setattr(bench, "check_output", lambda *given, **options: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    accepted: list[str] = []
+
+    def stop(chosen: Namespace) -> NoReturn:
+        accepted.append(chosen.command)
+        raise SpaudioError("parsed")
+
+    monkeypatch.setattr(bench, "_measure", stop)
+    for name, (_, *others) in cli._COMMANDS.items():
+        monkeypatch.setitem(cli._COMMANDS, name, (stop, *others))
+    printed = [words for page in RESULTS for words in commands(page)]
+    for words in printed:
+        words = [word for word in words if not word.startswith("OMP_NUM_THREADS=")]
+        with pytest.raises(SystemExit, match="parsed"):
+            bench.main(words[3:]) if words[1] == "-m" else cli.main(words[1:])
+    assert len(accepted) == len(printed) > 5

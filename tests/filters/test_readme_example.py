@@ -1,23 +1,32 @@
-"""The README's example of filters in another model runs as printed."""
+"""The examples of filters in README.md and docs/*.md run as printed."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 MARKED = re.compile(
     r"<!-- filters-example -->\s*```python\n(.*?)```\s*<!-- filters-example -->", re.DOTALL
 )
+PAGES = [
+    page
+    for page in (README, *sorted((ROOT / "docs").glob("*.md")))
+    if "```python" in page.read_text("utf-8")
+]
 
 
-def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchaudio")
     pytest.importorskip("huggingface_hub")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(compile(block, str(page), "exec"), {})
+
+
+def test_the_readme_has_one_short_example() -> None:
     found = MARKED.findall(README.read_text(encoding="utf-8"))
     assert len(found) == 1, "README.md must hold one example between two marks"
-    lines = [line for line in found[0].splitlines() if line.strip()]
-    assert len(lines) <= 15
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(lines), str(README), "exec"), {})
-    assert (tmp_path / "my-filters" / "model.safetensors").exists()
+    assert len([line for line in found[0].splitlines() if line.strip()]) <= 15

@@ -1,0 +1,39 @@
+"""The site builds with strict links, without a network, and loads nothing from other hosts."""
+
+import logging
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_site_builds_and_loads_nothing_from_other_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
+    pytest.importorskip("material", reason="the extra docs is not installed")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort
+
+    def refuse(*given: object) -> None:
+        raise OSError("the site needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    config = load_config(str(ROOT / "docs" / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    with caplog.at_level(logging.WARNING, logger="mkdocs"):
+        config.plugins.on_startup(command="build", dirty=False)
+        try:
+            build(config)
+        except Abort:
+            pytest.fail("\n".join(record.getMessage() for record in caplog.records))
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        loaded = re.findall(r'(?:src="|<link[^>]*href=")(https?://[^"]+)', page.read_text("utf-8"))
+        assert not loaded, page
+    assert "Parameters" in (tmp_path / "docs/api/filters.html").read_text("utf-8")
