@@ -72,6 +72,7 @@ def open_stream(predictor: Predictor, window: float | None = None, hop: float = 
         ConfigError: If window or hop is out of range.
     """
     window = predictor.window_seconds if window is None else window
+    mel = predictor.front_end.config.spectrogram
     try:
         refused = None
         if not isinstance(predictor.model, Classifier):
@@ -80,6 +81,8 @@ def open_stream(predictor: Predictor, window: float | None = None, hop: float = 
             refused = "model.causal=false"
         elif predictor.front_end.config.normalise != "global":
             refused = f"tokens.normalise={predictor.front_end.config.normalise}"
+        elif not predictor.front_end.config.learned and mel.scaling == "pcen":
+            refused = "tokens.spectrogram.scaling=pcen"  # its mean reaches back to the start
         if refused is None:
             return StateStream(predictor, window, hop)
     except ConfigError as error:

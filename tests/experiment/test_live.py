@@ -124,5 +124,6 @@ def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path
     for window, hop in ((0.5, 0.6), (0.5, 0.0), (0.5, -1), (float("nan"), 0.1), (0.5, 1e-5)):
         with pytest.raises(ConfigError, match="hop="):
             open_stream(centred, window, hop)
-    by_clip = causal(tmp_path, "tokens.normalise=clip")
-    assert "tokens.normalise=clip: not from state" in open_stream(by_clip).how
+    for setting in ("tokens.normalise=clip", "tokens.spectrogram.scaling=pcen"):
+        found = causal(tmp_path / setting[-4:], setting)  # both look back to the start of the sound
+        assert f"{setting}: not from state" in open_stream(found).how
