@@ -176,7 +176,7 @@ def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
 
 
 def data_prep_folder(recipe: Path) -> Path:
-    """Returns where a recipe's script is: in its folder, if that has ``prep.py``, or ``data_prep``."""
+    """Returns where a recipe's script is: in its folder, as prep.py, or in ``data_prep``."""
     recipe = recipe.resolve()
     return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
 

@@ -1,0 +1,64 @@
+"""``spaudio train`` and ``spaudio new``: a folder of sounds, and a recipe of one's own."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spaudio.cli import main
+from spaudio.experiment.run_folder import read_run_config
+from tests.fixtures.own_sounds import make_own_sounds
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
+
+def test_train_takes_the_folder_and_settings_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / "my 'own', sounds=1"
+    odd.mkdir()
+    for command in ([str(odd), "--cfg", "seed=3"], ["--cfg", str(odd), "seed=3"]):
+        main(["train", *command])
+        settings = yaml.safe_load(capsys.readouterr().out)
+        assert (settings["source"], settings["seed"]) == (str(odd), 3)
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "nowhere"])
+    assert caught.value.code == 1
+    assert "source='nowhere': no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit):
+        main(["datasets", "x=1"])
+    assert "unrecognized arguments: x=1" in capsys.readouterr().err
+
+
+def test_a_new_recipe_runs_and_can_be_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spaudio.experiment.entry import main as run_recipe
+
+    monkeypatch.chdir(tmp_path)
+    make_own_sounds(tmp_path / "sounds", clips=2)
+    main(["new", "digits", "sounds"])
+    folder = tmp_path / "digits"
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.yaml", "prep.py",
+                                                        "run.py"}  # fmt: skip
+    script = folder / "prep.py"
+    edited = script.read_text().replace("test_fraction: float = 0.2", "test_fraction: float = 0.4")
+    script.write_text(edited)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("that of your data", "CC0"))
+    run_recipe(
+        str(folder / "run.py"), ["preset=debug", "page=false", "trainer.epochs=1", "run_id=a"]
+    )
+    run = tmp_path / "runs" / "digits" / "a"
+    assert read_run_config(run)["about"]["licence"] == "CC0"
+    assert "15 training, 3 validation, 12 test" in (run / "report.md").read_text().replace("\n", "")
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="digits exists; choose another name"):
+        main(["new", "digits", "sounds"])
+    with pytest.raises(SystemExit, match="nowhere: no such file or folder"):
+        main(["new", "more", "nowhere"])
+    with pytest.raises(SystemExit, match=r"'\.\./x' is no name"):
+        main(["new", "../x", "sounds"])
+    assert {path.name for path in tmp_path.iterdir()} == {"sounds", "digits", "data", "runs"}

@@ -1,0 +1,114 @@
+"""The wheel in an empty environment, built with and without a compiler: no clone is needed."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.own_sounds import make_own_sounds
+
+pytest.importorskip("setuptools")
+ROOT = Path(__file__).resolve().parents[1]
+# What is built does not matter here, only whether it is; without optimization it takes 2 s, not 10.
+COMPILER = """#!/bin/sh
+exec c++ "$@" -O0
+"""
+BUILD = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
+
+
+def build(folder: Path, compiler: str) -> Path:
+    """Builds the wheel from a copy of what it is made of."""
+    for name in ("spaudio", "recipes", "data_prep"):
+        ignored = shutil.ignore_patterns("*.flac", "__pycache__", "*.so")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("setup.py", "MANIFEST.in", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD],
+        cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "CC": compiler, "CXX": compiler},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [wheel] = (folder / "wheel").glob("spaudio-*.whl")
+    return wheel
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Makes an environment with the wheel alone; it sees the dependencies of this one.
+
+    Returns:
+        Its folder of programs.
+    """
+    venv.create(folder)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+    # Paths in a .pth file are added after those of the environment, without their own .pth files,
+    # of which one names this checkout.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    programs = Path(sysconfig.get_path("scripts", "venv", {"base": str(folder)}))
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps",
+               "--python", str(programs / "python"), str(wheel)]  # fmt: skip
+    subprocess.run(command, check=True)
+    return programs
+
+
+def in_place(programs: Path, folder: Path, *command: str) -> str:
+    """Runs a program of an environment in a folder, and returns what it prints."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(programs / command[0]), *command[1:]],
+        cwd=folder, capture_output=True, text=True, env={**clean, "COLUMNS": "300"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
+def test_without_a_compiler_a_folder_of_sounds_is_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("uv")
+    (tmp_path / "source").mkdir()
+    wheel = build(tmp_path / "source", "/bin/false")
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {
+        f"spaudio/{path.relative_to(ROOT).as_posix()}"
+        for room in ("recipes/*/config.yaml", "recipes/*/run.py", "data_prep/*.py")
+        for path in ROOT.glob(room)
+    }
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "spaudio").rglob("*")
+        if path.is_file() and path.suffix in (".py", ".yaml", ".html", ".css", ".js", ".typed")
+    }
+    assert not {name for name in shipped | package if name not in names}
+    assert not [name for name in names if name.endswith((".flac", ".so"))]
+    programs = install(wheel, tmp_path / "environment")
+    here = tmp_path / "here"
+    here.mkdir()
+    where = "import spaudio; print(spaudio.__file__)"
+    assert str(tmp_path / "environment") in in_place(programs, here, "python", "-c", where)
+    make_own_sounds(here / "sounds", clips=2)
+    in_place(programs, here, "spaudio", "train", "sounds", "preset=debug", "run_id=x")
+    run = here / "runs" / "folder" / "x"
+    assert {"report.json", "report.md"} <= {path.name for path in run.iterdir()}
+    assert (here / "data" / "folder").is_dir()
+    assert "prepared: 30 clips" in in_place(programs, here, "spaudio", "datasets")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
+def test_with_a_compiler_the_wheel_holds_the_kernel(tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    (tmp_path / "source").mkdir()
+    wheel = build(tmp_path / "source", str(compiler))
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith(".so")]
+    assert name.startswith("spaudio/filters/fused/_native")
+    ctypes.CDLL(archive.extract(name, tmp_path))
