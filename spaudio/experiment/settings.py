@@ -104,6 +104,9 @@ class PretrainedConfig(ClassifierConfig):
 
     Args:
         source: Folder or id on the Hugging Face Hub.
+        states: Hidden states that the head reads, ``"upper"`` or ``"all"``; see
+            :class:`spaudio.model.adapted.Adaptation`.
+        combine: How the head combines them, ``"concat"`` or ``"sum"``.
         lora_rank: Rank of ``adapt=lora``.
 
     Raises:
@@ -111,6 +114,8 @@ class PretrainedConfig(ClassifierConfig):
     """
 
     source: str | None = None
+    states: str = "upper"
+    combine: str = "concat"
     lora_rank: int = 4
 
     def __post_init__(self) -> None:
@@ -386,6 +391,8 @@ class AudioSettings(Settings):
             self.filter_options,
             self.model.filter_layers,
             self.model.lora_rank,
+            self.model.states,
+            self.model.combine,
         )
 
 

@@ -15,6 +15,8 @@ from spaudio.model.encoded import statistics
 from spaudio.model.pretrained import Base, ConvolutionalBase, copied
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
+STATES = ("upper", "all")
+COMBINATIONS = ("concat", "sum")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Adaptation:
         filter_options: ``name`` and options of the filter.
         filter_layers: Layers that are followed by a filter, from 0; None for all.
         lora_rank: Rank of LoRA.
+        states: Hidden states that the head reads: ``"upper"``, those of the upper half of the
+            layers, or ``"all"``, from the embedding on.
+        combine: ``"concat"`` gives the head these states side by side, ``"sum"`` a learned
+            weighted sum of them.
 
     Raises:
         ConfigError: If a value is unknown, or does not fit the others.
@@ -40,10 +46,17 @@ class Adaptation:
     filter_options: Mapping[str, Any] = field(default_factory=lambda: {"name": "none"})
     filter_layers: Sequence[int] | None = None
     lora_rank: int = 4
+    states: str = "upper"
+    combine: str = "concat"
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
             raise ConfigError(f"adapt={self.way}; expected {', '.join(WAYS)}")
+        for name, choices in (("states", STATES), ("combine", COMBINATIONS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"model.{name}={getattr(self, name)}; expected {' or '.join(choices)}"
+                )
         filtered = self.filter_options["name"] != "none"
         if filtered != (self.way == "filters"):
             raise ConfigError(
@@ -81,23 +94,36 @@ class Adaptation:
 
 
 class Head(nn.Module):
-    """Standardised hidden states, their weighted sum, pooling over time, and a linear layer.
+    """Standardised hidden states, side by side or summed, pooled over time; a linear layer.
 
     Args:
-        states: Number of hidden states.
+        states: Number of hidden states that are read.
         dim: Width of a state.
         classes: Number of classes.
         pooling: ``"mean"`` or ``"attention"``.
+        combine: ``"concat"`` or ``"sum"``.
+        first: Number of the first state that is read.
     """
 
-    def __init__(self, states: int, dim: int, classes: int, pooling: str) -> None:
+    def __init__(
+        self,
+        states: int,
+        dim: int,
+        classes: int,
+        pooling: str = "mean",
+        combine: str = "concat",
+        first: int = 0,
+    ) -> None:
         super().__init__()
+        self.first = first
         width = 2 * dim if pooling == "mean" else dim
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(states, width))
         self.register_buffer("std", torch.ones(states, width))
-        self.mix = nn.Parameter(torch.zeros(states))
+        self.mix = nn.Parameter(torch.zeros(states)) if combine == "sum" else None
+        if self.mix is None:
+            width, dim = states * width, states * dim
         self.score = None if pooling == "mean" else nn.Parameter(torch.zeros(dim))
         self.linear = nn.Linear(width, classes)
         nn.init.zeros_(self.linear.weight)
@@ -105,7 +131,8 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def standardise(self, found: Tensor) -> None:
-        """Takes mean and standard deviation from statistics (clips, states, 2 * dim)."""
+        """Takes mean and standard deviation from statistics (clips, all states, 2 * dim)."""
+        found = found[:, self.first :]
         if self.score is None:
             mean, std = found.mean(dim=0), found.std(dim=0, correction=0)
         else:  # of tokens, from those of clips
@@ -116,28 +143,36 @@ class Head(nn.Module):
         self.std.copy_(std.clamp_min(1e-4))
 
     def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Classifies statistics (batch, states, 2 * dim); returns logits (batch, classes)."""
+        """Classifies statistics (batch, all states, 2 * dim); returns logits (batch, classes)."""
         logits: Tensor = self.linear(self.mixed(found))
         return logits
 
     def mixed(self, found: Tensor) -> Tensor:
-        """Weighted sum of statistics (batch, states, 2 * dim); returns (batch, width)."""
+        """Combines statistics (batch, all states, 2 * dim); returns (batch, width)."""
+        return self.combined(self.standardised(found))
+
+    def standardised(self, found: Tensor) -> Tensor:
+        """Standardises statistics (batch, all states, 2 * dim) of the states that are read."""
         width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
-        return self._mixed(found[..., :width])
+        return (found[:, self.first :, :width] - self.mean) / self.std
+
+    def combined(self, x: Tensor) -> Tensor:
+        """Combines standardised states (..., states, width) to (..., width of the linear layer)."""
+        if self.mix is None:
+            return x.flatten(-2)
+        weights = self.mix.softmax(dim=0).unsqueeze(-1)
+        mixed: Tensor = (x * weights).sum(dim=-2)
+        return mixed
 
     def pool(self, states: Sequence[Tensor], padding: Tensor) -> Tensor:
         """Pools hidden states, each (batch, tokens, dim); returns (batch, width)."""
         if self.score is None:
             return self.mixed(torch.stack([statistics(s, padding) for s in states], dim=1))
-        mixed = self._mixed(torch.stack(list(states), dim=2))
+        stacked = torch.stack(list(states[self.first :]), dim=2)
+        mixed = self.combined((stacked - self.mean) / self.std)
         score = (mixed @ self.score).masked_fill(padding, float("-inf"))
         mixed = mixed.masked_fill(padding.unsqueeze(-1), 0)
         return (score.softmax(dim=1).unsqueeze(-1) * mixed).sum(dim=1)
-
-    def _mixed(self, x: Tensor) -> Tensor:
-        weights = self.mix.softmax(dim=0).unsqueeze(-1)
-        mixed: Tensor = ((x - self.mean) / self.std * weights).sum(dim=-2)
-        return mixed
 
 
 class AdaptedClassifier(nn.Module):
@@ -164,7 +199,10 @@ class AdaptedClassifier(nn.Module):
         self.adaptation = adaptation
         self.filter_options = dict(adaptation.filter_options)
         self.part, self.count = adaptation.part(base)
-        self.head = Head(base.states, base.dim, classes, adaptation.pooling)
+        first = base.states // 2 if adaptation.states == "upper" else 0
+        self.head = Head(
+            base.states - first, base.dim, classes, adaptation.pooling, adaptation.combine, first
+        )
         self.base = base
         self.register_buffer("base_hash", torch.tensor(list(bytes.fromhex(base.hash))).byte())
         _adapt(base, adaptation)

@@ -14,7 +14,7 @@ from spaudio.tokens.dataset import Batch
 from spaudio.train.objective import Objective
 
 #: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
-PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+PENALTIES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 ITERATIONS = 60
 
 
@@ -40,7 +40,7 @@ def solve_head(
     weights: Tensor | None = None,
     refit: Batch | None = None,
 ) -> list[dict[str, Any]]:
-    """Fits weights of layers and the linear layer for each penalty, and keeps the best.
+    """Fits the linear layer and weights of states for each penalty, and keeps the best.
 
     Each fit minimises the mean cross-entropy on the training split and the penalty by L-BFGS, from
     the solution of the stronger penalty. The best is the one that the objective ranks highest on
@@ -96,10 +96,9 @@ def solve_head(
 
 
 def _standardised(head: Head, batch: Batch) -> Tensor:
-    """Fits the standardisation; returns standardised statistics (states, clips, width)."""
+    """Fits the standardisation; returns standardised statistics (clips, states, width)."""
     head.standardise(batch.tokens)
-    found = ((batch.tokens[..., : head.mean.shape[1]] - head.mean) / head.std).transpose(0, 1)
-    return found.contiguous()
+    return head.standardised(batch.tokens)
 
 
 def _minimise(
@@ -107,7 +106,7 @@ def _minimise(
 ) -> float:
     """Continues from the head's parameters; returns the cross-entropy without the penalty."""
     optimizer: Any = torch.optim.LBFGS(
-        [head.mix, head.linear.weight, head.linear.bias],
+        [p for p in (head.mix, head.linear.weight, head.linear.bias) if p is not None],
         max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5, tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
@@ -115,8 +114,7 @@ def _minimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        mixed = torch.tensordot(head.mix.softmax(dim=0), features, dims=1)
-        loss = _cross_entropy(head.linear(mixed), labels, weights)
+        loss = _cross_entropy(head.linear(head.combined(features)), labels, weights)
         losses.append(loss.item())
         loss = loss + penalty * head.linear.weight.square().sum()
         torch.autograd.backward(loss)

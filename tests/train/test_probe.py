@@ -54,12 +54,13 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
 
 def test_the_weights_find_the_state_that_tells_and_the_best_fit_is_kept() -> None:
     train, valid = batch(4, 200), batch(4, 200, seed=1)
-    head = Head(4, 4, 3, "mean")
+    head = Head(4, 4, 3, "mean", "sum")
     seen: list[bool] = []
     records = probe.solve_head(
         head, train, valid, Classification(), Accelerator(cpu=True),
         lambda record, better: seen.append(better),
     )  # fmt: skip
+    assert head.mix is not None
     assert int(head.mix.argmax()) == 3
     assert [record["best"] for record in records] == seen
     with torch.no_grad():
