@@ -2,24 +2,31 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
     python data_prep/folder.py source=DIR labels=corrections.csv
+    python data_prep/folder.py source=DIR background=RECORDINGS
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
 ``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not
 audio are skipped. A class folder of which nothing is taken is named.
 """
 
+import contextlib
 import csv
+import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
+from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
+from spaudio.audio.decode import probe
 from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
-from spaudio.audio.split import split_by_clip, split_by_group
-from spaudio.errors import ConfigError, DataError
+from spaudio.audio.source import link_parts
+from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
+from spaudio.errors import AudioError, ConfigError, DataError
 from spaudio.io.unpack import open_source
 from spaudio.report.escape import FORMULA
 
@@ -29,6 +36,7 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _SHOWN = 5  # names in an error's message
+_MEASURED = 200  # clips of which the length is looked up, for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
 
@@ -41,6 +49,7 @@ def prepare(
     valid_fraction: float = 0.1,
     split_seed: int = 0,
     labels: str | None = None,
+    background: str | None = None,
 ) -> SourceClips:
     r"""Lists the clips of a folder; the label is the class folder's name.
 
@@ -56,6 +65,9 @@ def prepare(
         split_seed: Decides the split.
         labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. The
             split stays that of the folders.
+        background: A folder of recordings of anything else, of any length. The class
+            ``_background_`` is cut from it: clips as long as the median of the others, and as many
+            as the other classes have on average. See `spaudio.audio.background`.
 
     Raises:
         ConfigError: If an option is missing or out of range.
@@ -83,10 +95,48 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
+    if background is not None:
+        root, clips = _with_background(root, clips, Path(background).expanduser(), work, split_seed)
     notes = []
     if labels is not None:
         clips, notes = _corrected(clips, Path(labels).expanduser())
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])
+
+
+def _with_background(
+    root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, seed: int
+) -> tuple[Path, list[SourceClip]]:
+    """Adds the class of all other sounds; returns the root of all clips, and the clips.
+
+    Raises:
+        ConfigError: If ``folder`` is none, is part of the source, or the class is there already.
+    """
+    labels = {clip.label for clip in clips}
+    if BACKGROUND in labels:
+        raise ConfigError(f"background={folder}: the source has a class {BACKGROUND} already")
+    if not folder.is_dir():
+        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"background={folder} is part of the source; move it out of {root}")
+    splits = Counter(clip.split for clip in clips)
+    counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
+    some = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
+    seconds = _median_seconds([root / path for path in some])
+    cuts, more = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
+    parts = {one.name: one for one in root.iterdir() if one.is_dir() and not is_hidden(one.name)}
+    named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
+    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named]
+
+
+def _median_seconds(paths: Sequence[Path]) -> float:
+    """Returns the median length of the clips that can be read; the others are reported later."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(AudioError):
+            found.append(probe(path).seconds)
+    if not found:
+        raise DataError(f"none of {len(paths)} clips can be read, such as {paths[0]}")
+    return statistics.median(found)
 
 
 def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip], list[str]]:

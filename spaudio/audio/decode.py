@@ -176,7 +176,9 @@ def is_silent(waveform: NDArray[np.float32]) -> bool:
     return bool(np.ptp(waveform) < _SILENCE)
 
 
-def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDArray[np.float32]]:
+def stream_audio(
+    path: str | os.PathLike[str], sample_rate: int, *, silent_ok: bool = False
+) -> Iterator[NDArray[np.float32]]:
     """Decodes and resamples a file of any length piece by piece.
 
     Joined, the pieces equal what `load_audio` returns, to the bit. Only after the last piece is the
@@ -185,6 +187,7 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
     Args:
         path: Audio file, in any format that libsndfile reads.
         sample_rate: Rate wanted in Hz.
+        silent_ok: Accept silent files.
 
     Yields:
         Mono waveforms, shape (samples,), float32, full scale at 1.0.
@@ -193,7 +196,7 @@ def stream_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[NDA
         AudioError: For the reasons of `load_audio`, except that no file is too long.
     """
     with _open(path) as file:
-        blocks = _checked_blocks(file, any_length=True)
+        blocks = _checked_blocks(file, any_length=True, silent_ok=silent_ok)
         rate, samples = int(file.samplerate), 0
         for piece in resample_stream(blocks, rate, sample_rate):
             samples += len(piece)

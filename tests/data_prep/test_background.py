@@ -1,0 +1,101 @@
+"""The class of all other sounds, cut from one long recording or many short ones."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep.folder import prepare
+from spaudio.audio import SourceClips
+from spaudio.audio.background import cut_background
+from spaudio.errors import ConfigError, DataError
+from tests.fixtures.own_sounds import make_own_sounds
+from tests.fixtures.tiny_audio import run_script
+
+COUNTS = {"train": 7, "valid": 1, "test": 2}
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_own_sounds(tmp_path_factory.mktemp("own") / "sounds")
+
+
+def ramp(path: Path, seconds: float) -> Path:
+    """A recording of which every sample tells its place; returns its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.arange(1, round(seconds * RATE) + 1) / 2**15
+    soundfile.write(path, values, RATE, "PCM_16")
+    return path.parent
+
+
+def listed(sounds: Path, work: Path, background: Path) -> SourceClips:
+    return prepare(work, source=str(sounds), background=str(background))
+
+
+def test_one_recording_gives_every_split_seconds_of_its_own(tmp_path: Path) -> None:
+    folder = ramp(tmp_path / "in" / "deep" / "long.wav", 3.9)
+    root, clips = cut_background(
+        folder.parent, tmp_path / "work", seconds=0.1, counts=COUNTS, seed=0
+    )
+    assert Counter(clip.split for clip in clips) == COUNTS
+    places: dict[str, set[int]] = {}
+    for clip in clips:
+        wave = soundfile.read(root / clip.path, dtype="int16")[0]
+        assert len(wave) == 800
+        assert (np.diff(wave) == 1).all()  # cut out, and not altered
+        places.setdefault(clip.split, set()).add(int(wave[0]) // 800)
+    assert max(places["valid"]) < min(places["test"])
+    assert max(places["test"]) < min(places["train"])
+    again = cut_background(folder.parent, tmp_path / "other", seconds=0.1, counts=COUNTS, seed=0)
+    assert again[1] == clips
+
+
+def test_many_recordings_are_divided_and_silence_is_left_out(tmp_path: Path) -> None:
+    for number in range(20):
+        ramp(tmp_path / "in" / f"{number}.wav", 0.05 if number % 2 else 0.1)  # short ones too
+    soundfile.write(tmp_path / "in" / "silent.wav", np.zeros(RATE // 10), RATE)
+    many = {split: 10 * count for split, count in COUNTS.items()}
+    _, clips = cut_background(tmp_path / "in", tmp_path / "w", seconds=0.1, counts=many, seed=0)
+    assert len(clips) == 20
+    root, clips = cut_background(
+        tmp_path / "in", tmp_path / "w", seconds=0.1, counts=COUNTS, seed=0
+    )
+    assert Counter(clip.split for clip in clips) == COUNTS
+    assert len({clip.path.split("/")[1] for clip in clips}) == len(clips)  # no recording twice
+    assert {len(soundfile.read(root / clip.path)[0]) for clip in clips} == {400, 800}
+
+
+def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path: Path) -> None:
+    ramp(tmp_path / "noise" / "a.wav", 4.0)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    soundfile.write(tmp_path / "noise" / "b.wav", noise, RATE)
+    without = prepare(tmp_path / "work", source=str(sounds))
+    found = listed(sounds, tmp_path / "work", tmp_path / "noise")
+    mine = [clip for clip in found.clips if clip.label == "_background_"]
+    others = [clip for clip in found.clips if clip.label != "_background_"]
+    assert others == list(without.clips)
+    assert 5 <= len(mine) <= 20
+    assert {clip.split for clip in mine} == {"train", "valid", "test"}
+    seconds = [soundfile.info(found.root / clip.path).duration for clip in others]
+    for clip in mine:
+        assert soundfile.info(found.root / clip.path).duration == pytest.approx(
+            np.median(seconds), abs=1e-3
+        )
+    prepared = run_script(prepare, tmp_path, source=sounds, background=str(tmp_path / "noise"))
+    assert prepared.labels == ("_background_", "four", "seven", "zero")
+
+
+def test_folders_that_cannot_be_the_background_are_named(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"background=.*nowhere: no such folder"):
+        listed(sounds, tmp_path, tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="is part of the source"):
+        listed(sounds, tmp_path, sounds / "zero")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(DataError, match="no audio files found to cut _background_ from"):
+        listed(sounds, tmp_path, tmp_path / "void")
+    short = ramp(tmp_path / "short" / "a.wav", 0.5)
+    with pytest.raises(DataError, match="not enough sound for a _background_ clip"):
+        listed(sounds, tmp_path, short)
