@@ -54,14 +54,15 @@ def _restore_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _write_blank(self: Any, file: BinaryIO, **options: Any) -> None:
+def write_blank(self: Any, file: BinaryIO, **options: Any) -> None:
+    """Stands in for `Figure.savefig`."""
     file.write(b"blank")
 
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves every figure without drawing it, which is most of the time of a tiny run."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", _write_blank)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_blank)
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +77,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("matplotlib.figure.Figure.savefig", _write_blank)
+        patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
         done = spaudio.train(
             make_own_sounds(folder / "sounds"),
             preset="debug",

@@ -24,6 +24,8 @@ FILES = (
     "report.md",
     "curves.png",
     "predictions.csv",
+    "report.html",
+    "clips.jsonl",
 )
 _SHOWN = 5  # most probable classes of a clip with several labels
 

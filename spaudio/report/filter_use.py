@@ -185,11 +185,12 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
         signals = wide.reshape(-1, 1, wide.shape[-1])
         found = activate(F.conv1d(signals, kernel.unsqueeze(1)))
         found = found.view(len(x), x.shape[-1], len(kernel), -1)
+        if gains is not None:
+            done = sum(part.shape[2] for part in parts)
+            own_gains = gains[..., done : done + len(kernel)]
+            found = found * own_gains.unsqueeze(-1)  # (M, 1) or (dim, M, 1)
         parts.append(found.square().mean(dim=1).sqrt().transpose(1, 2))
     strength = torch.cat(parts, dim=2)
-    if gains is not None:
-        size = gains.abs() if gains.dim() == 1 else gains.square().mean(dim=0).sqrt()
-        strength = strength * size
     if isinstance(filter, AdaptiveFilterBank):
         strength = strength * filter.token_mask(x, padding_mask)
     if padding_mask is not None:

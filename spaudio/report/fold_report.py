@@ -26,6 +26,7 @@ FOLD_FILES = (
     "confusion.png",
     "folds.png",
     "predictions.csv",
+    "report.html",
 )
 # Facts that are equal in every fold.
 SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", "num_params",

@@ -153,3 +153,54 @@ def test_an_empty_source_is_not_the_current_folder(
         prepare(tmp_path / "work", source=given)
     with pytest.raises(ConfigError, match="source= is empty"):
         run_script(prepare, tmp_path, source=given)
+
+
+def test_corrected_labels_change_no_split(source: Path, tmp_path: Path) -> None:
+    before = {clip.path: clip for clip in listed(source).clips}
+    (changed, out, kept), classes = sorted(before)[:3], sorted(CLASSES)
+    other = next(name for name in classes if name != before[changed].label)
+    file = tmp_path / "corrections.csv"
+    file.write_text(
+        f"clip,label,was\n{changed},{other},{before[changed].label}\n{out},,\n"
+        f"{kept},{before[kept].label},{before[kept].label}\n",
+        encoding="utf-8",
+    )
+    found = listed(source, labels=str(file))
+    assert found.warnings == ["1 label changed by labels=corrections.csv, which leaves out 1 clip"]
+    after = {clip.path: clip for clip in found.clips}
+    assert after.pop(changed).label == other
+    assert after == {path: c for path, c in before.items() if path not in (changed, out)}
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("clip,label\nhum/none.wav,hum", r"line 2: there is no clip 'hum/none\.wav'"),
+        ("clip,label\n{clip},dog", "line 2: unknown class 'dog'; known: hiss, hum, sweep"),
+        ("clip,label,was\n{clip},hum,sweep", "line 2: .*was 'sweep' .* but is 'hiss' now"),
+        ("clip,label\n{clip},hum\n{clip},sweep", "line 3: .*another label in a line above"),
+        ("file,label\n{clip},hum", "holds no corrections; .* columns clip and label"),
+        ("", "holds no corrections"),
+        (None, "cannot be read .*; check the path"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_named(
+    source: Path, tmp_path: Path, lines: str | None, words: str
+) -> None:
+    clip = next(clip.path for clip in listed(source).clips if clip.label == "hiss")
+    file = tmp_path / "corrections.csv"
+    if lines is not None:
+        file.write_text(lines.format(clip=clip), encoding="utf-8")
+    with pytest.raises((ConfigError, DataError), match=words):
+        listed(source, labels=str(file))
+
+
+def test_a_corrected_name_may_look_like_a_formula(source: Path, tmp_path: Path) -> None:
+    """The page puts an apostrophe before it."""
+    folder = source / "=hum"
+    for number in range(3):
+        add(folder / f"{number}.wav")
+    file = tmp_path / "corrections.csv"
+    file.write_text("clip,label\n'=hum/0.wav,hum\nhum/g0_0.wav,'=hum\n", encoding="utf-8")
+    labels = {clip.path: clip.label for clip in listed(source, labels=str(file)).clips}
+    assert (labels["=hum/0.wav"], labels["hum/g0_0.wav"]) == ("hum", "=hum")

@@ -1,7 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+
+from tests.fixtures.page_run import make_page_run
 
 
 @pytest.fixture
@@ -15,3 +18,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return saved
+
+
+@pytest.fixture(scope="session")
+def page_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run whose page has errors."""
+    return make_page_run(tmp_path_factory.mktemp("page"))

@@ -40,7 +40,7 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
     facts: dict[str, Any] = {
         "floor": {"svm": 0.5, "majority": 0.1}, "recipe": "toy", "tokens": {"front_end": "x"},
         "filter": {"name": "none"}, "seed": 0, "best_epoch": 1, "epochs": 1,
-        "valid": {"accuracy": 0.5},
+        "valid": {"accuracy": 0.5}, "trained_on_valid": False, "balance": {"text": ""},
         "clips": dict.fromkeys(("train", "valid", "test"), 9), "num_params": 1, "filters": [],
         "filter_params": 0, "seconds": {}, "step_seconds": 0.1, "git_commit": None,
     }  # fmt: skip

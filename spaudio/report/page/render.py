@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -159,14 +159,12 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     clips = errors_first(page.clips)[:MOST_CLIPS]
     place = {clip.path: i for i, clip in enumerate(clips)}
     suspects = [] if page.multi_label else by_own_confidence(page.clips)[:SUSPECTS]
-    named = [path for c in clips for path in (c.near_label, c.near_predicted) if path]
     wrong = [c for c in clips if not c.is_right]
-    first = [p for c in wrong for p in (c.path, c.near_label, c.near_predicted) if p]
     if page.filters is not None:
         peaks = [peak.path for kernel in page.filters.kernels for peak in kernel.peaks]
         media.embed([page.filters.clip, *peaks])
-    media.embed([*first, *(c.path for c in suspects), *_some_right(clips)])
-    media.link([*(clip.path for clip in clips), *named])
+    media.embed([*_with_near([*wrong, *suspects]), *_some_right(clips)])
+    media.link(_with_near(clips))
     kept = {
         "key": f"spaudio {page.title} {page.run}",
         "classes": [printable(name) for name in page.classes],
@@ -200,7 +198,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         errors=len(wrong),
         listed=len(clips),
         embedded=sum(bool(m.picture) for m in media.found.values()),
-        settings=list(_flat(page.settings)),
+        settings=[(k, v) for k, v in _flat(page.settings) if k != "overrides"],
         data=Markup(text),
         style=Markup(style),
         script=Markup(script),
@@ -209,7 +207,13 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     write_atomic(folder / NAME, html.encode("utf-8", "backslashreplace"))
 
 
-def _some_right(clips: Sequence[Judged], of_each: int = 20) -> list[str]:
+def _with_near(clips: Sequence[Judged]) -> list[str]:
+    """Paths of clips, each with those of similar training clips after it."""
+    paths = (path for c in clips for path in (c.path, c.near_label, c.near_predicted))
+    return [path for path in paths if path is not None]
+
+
+def _some_right(clips: Sequence[Judged], of_each: int = 5) -> list[str]:
     """Paths of clips that are predicted rightly, some of each class, the least sure first."""
     count: dict[int, int] = {}
     found = []
@@ -293,7 +297,7 @@ def shortened(value: object) -> str:
     return f"…/{windows.name}" if windows.drive else text
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Any:
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yields names and values of settings."""
     for key, value in settings.items():
         if isinstance(value, Mapping):

@@ -44,7 +44,7 @@ from spaudio.report.page.sections import (
 )
 from spaudio.tokens.dataset import TokenDataset
 
-MOST_NEAREST = 500  # test clips whose similar training clips are looked for
+MOST_NEAREST = 200  # test clips whose similar training clips are looked for
 MOST_FILTERED = 200  # test clips that filters are tried on
 
 

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import Tensor
+
+from spaudio.report.calibration import (
+    STEPS,
+    calibration_error,
+    confidences,
+    count_above,
+    measure_calibration,
+    reliability,
+)
+from spaudio.train.temperature import fit_temperature, tempered
+
+
+def drawn(temperature: float, several: bool) -> tuple[Tensor, Tensor]:
+    """Logits, and labels drawn from their probabilities at a temperature."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(4000, 5, generator=generator, dtype=torch.float64)
+    if several:
+        return logits, torch.bernoulli((logits / temperature).sigmoid(), generator=generator)
+    chances = (logits / temperature).softmax(dim=1)
+    return logits, chances.multinomial(1, generator=generator).squeeze(1)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_the_temperature_of_the_labels_is_found(temperature: float, several: bool) -> None:
+    logits, labels = drawn(temperature, several)
+    chances = logits.sigmoid() if several else logits.softmax(dim=1)
+    found = fit_temperature(chances.float(), labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    scaled = tempered(chances, found, several)
+    expected = (logits / found).sigmoid() if several else (logits / found).softmax(dim=1)
+    torch.testing.assert_close(scaled, expected, atol=1e-6, rtol=1e-4)
+    assert torch.equal(tempered(chances, 1.0, several), chances)
+    facts = measure_calibration(chances, scaled, labels, found)
+    assert facts["after"]["ece"] < 0.02 < facts["before"]["ece"]
+    assert facts["after"]["loss"] < facts["before"]["loss"]
+
+
+def test_a_split_without_an_error_gives_no_certainty() -> None:
+    chances = torch.tensor([[0.6, 0.4], [0.3, 0.7]])
+    found = tempered(chances, fit_temperature(chances, torch.tensor([0, 1])), False)
+    assert 0.7 < found.max() < 0.95
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """Two bins: four of mean 0.95 of which three are right, one of 0.55 which is wrong."""
+    sure = torch.tensor([0.94, 0.96, 0.95, 0.95, 0.55])
+    probabilities = torch.stack([sure, 1 - sure], dim=1)
+    bins = reliability(*confidences(probabilities, torch.tensor([0, 0, 1, 0, 1])))
+    assert [b["count"] for b in bins] == [1, 4]
+    assert [b["accuracy"] for b in bins] == [0, 0.75]
+    assert calibration_error(bins) == pytest.approx((4 * 0.2 + 0.55) / 5)
+    assert reliability(*confidences(torch.ones(1, 1), torch.tensor([0])))[0]["high"] == 1
+
+
+def test_counts_above_thresholds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.rand(200, generator=generator, dtype=torch.float64)
+    chances[0] = 0.5  # exactly a threshold
+    right = torch.bernoulli(chances, generator=generator)
+    above, hits = count_above(chances.numpy(), right.numpy())
+    for step in range(STEPS):
+        kept = chances >= step / STEPS
+        assert (above[step], hits[step]) == (int(kept.sum()), int(right[kept].sum()))

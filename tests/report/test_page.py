@@ -1,0 +1,182 @@
+"""The page of a run, as a file: what is in it, and what is not."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import soundfile
+from markupsafe import Markup
+
+from spaudio.report.page.charts import Line, line_chart
+from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
+from spaudio.report.page.media import Media, loudest
+from spaudio.report.page.render import NAME, Page, shortened, write_page
+from spaudio.report.page.sections import rows_of_one_label
+from tests.fixtures.tiny_audio import RATE
+
+ODD = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"x" & \u2028')
+
+
+class Found(HTMLParser):
+    """Tags with their attributes, and what scripts and styles hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.held: dict[str, str] = {}
+        self._in = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self._in = dict(attributes).get("id") or tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in:
+            self.held[self._in] = self.held.get(self._in, "") + data
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.held["data"])
+
+
+def check_policy(found: Found) -> str:
+    """Nothing is run, styled or loaded but what the policy names; returns the policy."""
+    [policy] = [t["content"] for _, t in found.tags if t.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    for kind in ("script", "style"):
+        digest = base64.b64encode(hashlib.sha256(found.held[kind].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    for tag, attributes in found.tags:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:", "fold-")), attributes
+    return policy
+
+
+def test_the_page_of_a_run(page_run: Path) -> None:
+    html = (page_run / NAME).read_text(encoding="utf-8")
+    found = Found(html)
+    assert "file:" not in check_policy(found)
+    assert str(page_run.parents[2]) not in html  # nor any folder of this machine
+    assert "source=…/sounds" in html
+    report = json.loads((page_run / "report.json").read_text())
+    assert not list(re.findall("could not be drawn.*", (page_run / "report.md").read_text()))
+    data = found.data
+    assert len(data["clips"]) == report["clips"]["test"]
+    wrong = [clip for clip in data["clips"] if clip["t"][0][0] not in clip["l"]]
+    accuracy = 1 - len(wrong) / len(data["clips"])
+    assert accuracy == pytest.approx(report["test"]["accuracy"])
+    assert len(wrong) > 2
+    # Each error has the most similar training clips of its own class and of the predicted one.
+    splits = {clip["p"]: clip for clip in data["clips"]}
+    for clip in wrong:
+        for path, number in zip(clip["n"], (clip["l"][0], clip["t"][0][0]), strict=True):
+            assert path.startswith(data["classes"][number] + "/")
+            assert path not in splits
+            assert data["media"][path][0].startswith("data:audio/mpeg")
+    assert [clip["o"] for clip in map(data["clips"].__getitem__, data["suspects"])] == sorted(
+        clip["o"] for clip in data["clips"]
+    )
+    inputs = json.loads((page_run / "inputs.json").read_text())
+    assert inputs["temperature"] == report["calibration"]["temperature"]
+    assert f"{inputs['temperature']:.3f}" in html
+    assert html.count('class="kernel"') == 5  # the most used, and one clip with filters off
+    kept = read_judged(page_run, "one")
+    assert [round(clip.own, 4) for clip in errors_first(kept)] == [c["o"] for c in data["clips"]]
+
+
+def odd_page(folder: Path) -> tuple[Page, Media]:
+    clips = []
+    for number, name in enumerate(ODD):
+        path = f"{number} #%?\u202e.wav"
+        soundfile.write(folder / path, np.sin(np.arange(RATE) / 9), RATE)
+        top = tuple(((number + i) % 3, chance) for i, chance in enumerate((0.7, 0.2, 0.1)))
+        clips.append(Judged(path, name, 1.0, ((number + number // 2) % 3,), top, 0.7, 0.7))
+    page = Page(
+        title="<b>", run=ODD[0], metric="accuracy", score="0.5", detail="", bars=[], facts={},
+        warnings=[ODD[1]], classes=ODD, multi_label=False, clips=clips, columns=["Precision"],
+        rows=rows_of_one_label(ODD, clips), calibration=[], reliability=Markup(""), curves=[],
+        settings={"a": {"b": ODD[0]}}, command=ODD[0],
+    )  # fmt: skip
+    (folder / "run").mkdir()
+    return page, Media(folder, folder / "run", 4000)
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    page, media = odd_page(tmp_path)
+    write_page(tmp_path / "run", page, media)
+    found = Found((tmp_path / "run" / NAME).read_text(encoding="utf-8"))
+    check_policy(found)
+    assert [tag for tag, _ in found.tags].count("script") == 2
+    assert not [1 for tag, attributes in found.tags if tag == "img" or "onerror" in attributes]
+    assert found.data["classes"] == [*ODD[:2], r'"x" & \u2028']
+    assert {clip["r"] for clip in found.data["clips"]} == {clip.path for clip in page.clips}
+
+
+def test_what_the_budget_does_not_hold_is_linked(tmp_path: Path) -> None:
+    page, media = odd_page(tmp_path)
+    media.budget = 1
+    write_page(tmp_path / "run", page, media)
+    found = Found((tmp_path / "run" / NAME).read_text(encoding="utf-8"))
+    assert "media-src data: file: 'self'" in check_policy(found)
+    for address, picture, *_ in found.data["media"].values():
+        assert not picture
+        assert (tmp_path / "run" / unquote(address)).is_file()
+
+
+def test_long_clips_are_shown_where_they_are_loudest(tmp_path: Path) -> None:
+    wave = 0.001 * np.random.default_rng(0).standard_normal(8 * RATE).astype(np.float32)
+    wave[6 * RATE : 6 * RATE + 800] = 0.5 * np.sin(np.arange(800) * 0.8)  # 0.1 s
+    assert loudest(wave, 2 * RATE) in range(4 * RATE, 6 * RATE + 1)
+    assert loudest(wave, 9 * RATE) == 0
+    soundfile.write(tmp_path / "long.wav", wave, RATE)
+    media = Media(tmp_path, tmp_path, 4000)
+    media.embed(["long.wav"])
+    [medium] = media.found.values()
+    assert medium.seconds == pytest.approx(5)
+    assert medium.start <= 6 <= medium.start + 5
+    assert medium.peak == pytest.approx(-6.02, abs=0.1)
+    sound = base64.b64decode(medium.sound.partition(",")[2])
+    (tmp_path / "long.mp3").write_bytes(sound)
+    decoded, rate = soundfile.read(tmp_path / "long.mp3")
+    assert (rate, decoded.ndim, len(decoded)) == (16_000, 1, 80_000)
+    loud = np.flatnonzero(np.abs(decoded) > 0.3) / rate + medium.start
+    assert (loud[0], loud[-1]) == pytest.approx((6, 6.1), abs=0.01)  # where the playhead shows it
+
+
+def test_clips_are_ranked() -> None:
+    def clip(name: str, label: int, top: tuple[tuple[int, float], ...], own: float) -> Judged:
+        return Judged(name, name, 1.0, (label,), top, own, 0.5)
+
+    clips = [
+        clip("sure", 0, ((0, 0.9),), 0.9), clip("unsure", 0, ((0, 0.4),), 0.4),
+        clip("wrong", 1, ((0, 0.5),), 0.3), clip("very wrong", 1, ((0, 0.8),), 0.1),
+    ]  # fmt: skip
+    assert [c.path for c in errors_first(clips)] == ["very wrong", "wrong", "unsure", "sure"]
+    assert [c.path for c in by_own_confidence(clips)] == ["very wrong", "wrong", "unsure", "sure"]
+
+
+def test_of_folders_the_last_part_is_shown() -> None:
+    assert shortened("/home/ann/sounds") == "…/sounds"
+    assert shortened("~/sounds") == "…/sounds"
+    assert shortened(r"C:\Users\ann\sounds") == "…/sounds"
+    assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
+    assert shortened(0.5) == "0.5"
+
+
+def test_a_chart_of_a_point_has_axes() -> None:
+    drawing = line_chart([Line("<a>", [(1, 0.5)], dots=True)], title="t", x="x", y="y")
+    assert "&lt;a&gt;" in drawing
+    assert 'class="dot c0" cx="252.0"' in drawing  # in the middle of the frame

@@ -1,0 +1,135 @@
+"""The page of a run in Chromium, as a user meets it: by keys and clicks, from the disk."""
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.folder import prepare
+from spaudio.report.page.render import NAME
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="needs chromium and chromedriver, from the system's packages"
+)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                     "--autoplay-policy=no-user-gesture-required"):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    downloads = tmp_path_factory.mktemp("downloads")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = downloads
+    yield driver
+    driver.quit()
+
+
+def wait(condition: Callable[[], Any]) -> Any:
+    """Returns what a condition gives once it holds."""
+    for _ in range(500):
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    raise AssertionError("it has not come true in 5 s")
+
+
+def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> None:
+    def js(code: str, *arguments: Any) -> Any:
+        return driver.execute_script(f"return {code}", *arguments)
+
+    def press(key: str) -> None:
+        driver.switch_to.active_element.send_keys(key)
+
+    def click(selector: str) -> None:
+        js("document.querySelector(arguments[0]).click()", selector)
+
+    def cards() -> int:
+        return int(js("document.querySelectorAll('#list article').length"))
+
+    driver.get_log("performance")
+    driver.get((page_run / NAME).as_uri())
+    errors = js("data.clips.filter((c) => !c.l.includes(c.t[0][0])).length")
+    assert cards() == min(errors, 20)
+
+    # The first error is played; the head moves over its spectrogram, which is drawn.
+    press("j")
+    assert js("document.activeElement.clip === data.clips[0]")
+    press(" ")
+    wait(lambda: js("audio.currentTime > 0.05 && !playing.head.hidden"))
+    assert js("parseFloat(playing.head.style.left)") > 0
+    assert js("Math.abs(audio.duration - playing.seconds)") < 0.02
+    assert js("$('img', document.activeElement).naturalWidth") > 20
+    press("2")  # the most similar training clip of the predicted class
+    wait(lambda: js("audio.ended"))
+    assert js("audio.error === null && playing === null")
+
+    # One label is wrong, one right, one answer is taken back; a third clip is left out.
+    press("n")
+    for key in "jyjnu":
+        press(key)
+    press("n")
+    js("(() => { const s = document.activeElement.querySelector('select'); s.value = LEFT_OUT;"
+       "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    click("#save")
+    file = wait(lambda: next(iter(driver.downloads.glob("*.csv")), None))
+    with file.open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    names = js("data.clips.slice(0, 3).map((c) => [c.p, ...[c.l[0], c.t[0][0]]"
+               ".map((i) => data.classes[i])])")  # fmt: skip
+    assert [(row["clip"], row["label"], row["was"]) for row in rows] == [
+        (names[0][0], names[0][2], names[0][1]),
+        (names[1][0], names[1][1], names[1][1]),
+        (names[2][0], "", names[2][1]),
+    ]
+    # They are kept with the page, and recipes/folder takes them.
+    driver.refresh()
+    assert js("labels.size") == 3
+    source = page_run.parents[2] / "sounds"
+    found = prepare(page_run, source=str(source), labels=str(file))
+    assert found.warnings == [f"1 label changed by labels={file.name}, which leaves out 1 clip"]
+    now = {clip.path: clip.label for clip in found.clips}
+    assert now[names[0][0]] == names[0][2]
+    assert names[2][0] not in now
+
+    # A cell of the matrix lists its clips, a class those that have to do with it.
+    click(".cell.wrong")
+    cell = js("{...$('.cell[aria-pressed=true]').dataset}")
+    there = js("data.clips.filter((c) => c.l[0] == arguments[0].label && "
+               "c.t[0][0] == arguments[0].predicted).length", cell)  # fmt: skip
+    assert cards() == there > 0
+    click("#unfilter")
+    click("[data-view=suspects]")
+    assert cards() == min(20, js("data.suspects.length"))
+    # A threshold leaves the more confident predictions.
+    before = js("$('.classes .recall').textContent")
+    js(
+        "(() => { $('#threshold').value = 99;"
+        " $('#threshold').dispatchEvent(new Event('input')); })()"
+    )
+    assert js("$('.classes .recall').textContent") < before
+
+    # On a telephone nothing is wider than the screen.
+    driver.set_window_size(360, 740)
+    assert js("document.documentElement.scrollWidth <= innerWidth")
+    assert not driver.get_log("browser")
+    log = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    requested = {
+        entry["params"]["request"]["url"]
+        for entry in log
+        if entry["method"] == "Network.requestWillBeSent"
+    }
+    assert {url for url in requested if not url.startswith(("data:", "blob:"))} == {
+        (page_run / NAME).as_uri()
+    }
