@@ -12,7 +12,6 @@ from spaudio.errors import ConfigError
 
 BALANCES = ("auto", "none", "sampler", "loss")
 RATIO = 4.0  # of the largest to the smallest class, above which "auto" balances
-AUTO = "loss"  # what "auto" takes
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,23 @@ class Balance:
         return {"method": self.method, "ratio": self.ratio}
 
 
-def choose_balance(setting: str, classes: Sequence[int], multi_label: bool = False) -> Balance:
+def choose_balance(
+    setting: str,
+    classes: Sequence[int],
+    *,
+    multi_label: bool = False,
+    long_clips: bool = False,
+) -> Balance:
     """Decides how the classes of a training split are balanced.
 
     Args:
-        setting: ``trainer.balance``. ``"auto"`` is ``AUTO`` for a ratio above ``RATIO``, else
-            ``"none"``.
+        setting: ``trainer.balance``. For a ratio above ``RATIO``, ``"auto"`` is ``"sampler"``,
+            which learns better from few clips (Buda et al. 2018, arXiv 1710.05381), or ``"loss"``
+            if there are long clips; else it is ``"none"``.
         classes: Class of each item of the training split; empty for a multi-label set.
         multi_label: A clip may have several classes.
+        long_clips: Whether clips are so long that ``trainer.max_tokens`` bounds their batches,
+            which excludes the sampler.
 
     Raises:
         ConfigError: If a multi-label set is to be balanced.
@@ -85,7 +93,7 @@ def choose_balance(setting: str, classes: Sequence[int], multi_label: bool = Fal
     ratio = float(present.max() / present.min())
     method = setting
     if setting == "auto":
-        method = AUTO if ratio > RATIO else "none"
+        method = "none" if ratio <= RATIO else "loss" if long_clips else "sampler"
     if method == "none" or ratio == 1:
         return Balance(ratio=ratio)
     weights = len(classes) / (len(present) * np.maximum(counts, 1))

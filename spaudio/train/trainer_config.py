@@ -27,7 +27,7 @@ class TrainerConfig:
         min_steps: Fewest optimizer steps: a small dataset gets more epochs.
         balance: What makes up for classes of different sizes; see :mod:`spaudio.train.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
-            equally, ``"auto"`` does the latter if the largest class has more than 4 times as many
+            equally, ``"auto"`` does the former if the largest class has more than 4 times as many
             items as the smallest, ``"none"`` nothing.
 
     Raises:

@@ -34,7 +34,8 @@ def test_weights_are_scikit_learns_and_used_above_a_ratio() -> None:
     assert found.weights is not None
     np.testing.assert_allclose(found.weights, expected, rtol=1e-6)
     assert found.weights[CLASSES].mean().item() == pytest.approx(1)
-    assert choose_balance("auto", CLASSES).method != "none"
+    assert choose_balance("auto", CLASSES).method == "sampler"
+    assert choose_balance("auto", CLASSES, long_clips=True).method == "loss"
     assert "30.0 times" in choose_balance("auto", CLASSES).text
     at_most = [0] * round(RATIO) + [1]
     assert choose_balance("auto", at_most) == Balance(ratio=RATIO)
@@ -121,7 +122,7 @@ def test_a_run_on_classes_of_different_sizes(
     sounds = make_class_folders(tmp_path / "sounds", groups=10, clips=1)
     for file in sorted((sounds / "hum").rglob("*.*"))[3:]:
         file.unlink()
-    for balance in ("auto", "sampler"):
+    for balance in ("auto", "loss"):
         done = run_recipe(
             "folder", "preset=debug", "trainer.epochs=1", f"trainer.balance={balance}",
             f"source={sounds}", f"run_id={balance}", "test_fraction=0.3",
@@ -131,7 +132,7 @@ def test_a_run_on_classes_of_different_sizes(
         run = tmp_path / "runs" / "folder" / balance
         report = json.loads((run / "report.json").read_text())
         assert report["balance"]["ratio"] > RATIO
-        assert report["balance"]["method"] == "sampler" if balance == "sampler" else "loss"
+        assert report["balance"]["method"] == {"auto": "sampler"}.get(balance, balance)
         assert f"trainer.balance={report['balance']['method']}" in (run / "report.md").read_text()
         assert report["test"]["balanced_accuracy"] > 0
         assert "valid_balanced_accuracy" in read_log(run)[0]

@@ -65,9 +65,11 @@ class ClassificationTask(Task):
         self.data_hash = data.manifest_hash
         self.select = not settings.validation.train
         augment = settings.augment
-        several = data.multi_label
         self.balance = choose_balance(
-            trainer.balance, [] if several else data.train.classes(), several
+            trainer.balance,
+            [] if data.multi_label else data.train.classes(),
+            multi_label=data.multi_label,
+            long_clips=max(data.train.lengths()) * trainer.batch_size > trainer.max_tokens,
         )
         self.objective = self._make_objective(Mixing(augment.mixup, augment.cutmix))
         self.train = make_feed(
