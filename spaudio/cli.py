@@ -7,6 +7,7 @@ spaudio compare RUN...      one table over runs, mean ± std over seeds
 spaudio filters RUN         kernels and their responses, before and after training
 spaudio predict RUN FILE... the classes of any audio file or folder
 spaudio detect RUN FILE...  the events in long recordings, as table, labels or selections
+spaudio explain RUN FILE    the seconds and bands of a sound that decided
 spaudio listen RUN          the classes of what a microphone hears
 spaudio export RUN          the model with its front-end, as ONNX or pt2
 spaudio study FILE          the runs that a study lists; finished ones are skipped
@@ -230,6 +231,29 @@ def _detect(chosen: argparse.Namespace) -> None:
     _tell_bad(bad, skip=chosen.skip_bad, some=bool(recordings))
 
 
+def _explain(chosen: argparse.Namespace) -> None:
+    """Prints the seconds and bands that decided, and draws them."""
+    from spaudio.experiment.explain import explain
+    from spaudio.experiment.predict import Predictor
+
+    output = chosen.output or Path(f"{chosen.file.stem}.explained.png")
+    if output.suffix.lower() not in (".png", ".svg"):
+        raise ConfigError(f"--output {output}: the name of a figure ends in .png or .svg")
+    check_output(output, "--output", inputs=[chosen.run, chosen.file], force=chosen.force)
+    found = explain(Predictor(chosen.run, chosen.window), chosen.file, chosen.label)
+    end = found.start + len(found.waveform) / found.sample_rate
+    lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
+    for unit, digits, parts in (("s", 2, found.stretches), ("Hz", 0, found.bands)):
+        for low, high, drop in parts:
+            part = f"{low:,.{digits}f} - {high:,.{digits}f} {unit}"
+            lines.append(f"  without {part:>20} the log-odds fall by {drop:.2f}")
+    if len(lines) == 1:
+        lines.append("  no part by itself speaks for this class")
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    found.draw(output, chosen.file.name)
+    sys.stdout.write(f"{printable(output)}\n")
+
+
 def _listen(chosen: argparse.Namespace) -> None:
     """Prints what is heard, as it comes, until Ctrl-C or the end of the file."""
     from spaudio.experiment.listen import listen, open_microphone, play_file
@@ -350,6 +374,16 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--output": {"type": Path, "help": "file; of labels and selection tables also a folder, "
                      "for one file per recording"},
         "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
+        "--force": _FORCE,
+    }),
+    "explain": (_explain, "which seconds and bands decided", {
+        "run": _RUN,
+        "file": {"type": Path, "metavar": "FILE", "help": "audio"},
+        "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds; of a longer file the window "
+                     "with the highest probability is explained"},
+        "--output": {"type": Path, "help": "figure, PNG or SVG (default: <name>.explained.png in "
+                     "the current folder)"},
         "--force": _FORCE,
     }),
     "listen": (_listen, "classify what a microphone hears", {

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spaudio.audio.decode import check_array, resample, stream_audio
 from spaudio.errors import ConfigError
+from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
 from spaudio.experiment.predict import Predictor, Waveform
 from spaudio.experiment.saved import fetch, save_pretrained
@@ -88,6 +89,22 @@ class AudioModel(Predictor):
         if isinstance(audio, list | tuple):
             return np.stack([self.embed(one, sample_rate) for one in audio])
         return self.embedding(self._pieces(audio, sample_rate))
+
+    def explain(
+        self, audio: Audio, sample_rate: int | None = None, label: str | None = None
+    ) -> Explanation:
+        """Measures which seconds and bands decided; see `spaudio.experiment.explain`.
+
+        Args:
+            audio: A file or waveform.
+            sample_rate: Rate of a waveform, in Hz.
+            label: Class to explain; None takes the most probable one.
+
+        Raises:
+            AudioError: If the sound cannot be used.
+            ConfigError: If the rate is missing, or the run has no such class.
+        """
+        return explain_sound(self, self._pieces(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float = 0.25) -> Stream:
         """Returns a function from blocks of samples, as they arrive, to answers.

@@ -68,6 +68,7 @@ class Predictor:
                 f"{tokens.frame_seconds:g} s"
             )
         self.sample_rate = tokens.sample_rate
+        self.token_samples = tokens.token_samples
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
@@ -133,16 +134,21 @@ class Predictor:
     @torch.inference_mode()
     def embeddings(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Returns what the head classifies, (waveforms, width); see :meth:`probabilities`."""
-        return self.model.embed(*self._batch(waveforms)).float().cpu()
+        return self.model.embed(*self._batch(map(self.tokens, waveforms))).float().cpu()
 
     @torch.inference_mode()
-    def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
-        logits: Tensor = self.model(*self._batch(waveforms)).float()
-        return class_probabilities(logits, self.inputs.multi_label, temperature).cpu()
+    def logits(self, tokens: Iterable[Waveform]) -> Tensor:
+        """Classifies clips that are tokens, each (tokens, features); returns (clips, classes)."""
+        found: Tensor = self.model(*self._batch(tokens)).float().cpu()
+        return found
 
-    def _batch(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
-        """Turns waveforms into padded tokens and their mask, on the model's device."""
-        batch = collate([Example(self.tokens(waveform), 0, 0) for waveform in waveforms])
+    def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
+        logits = self.logits(map(self.tokens, waveforms))
+        return class_probabilities(logits, self.inputs.multi_label, temperature)
+
+    def _batch(self, tokens: Iterable[Waveform]) -> tuple[Tensor, Tensor]:
+        """Pads tokens; returns them and their mask on the model's device."""
+        batch = collate([Example(one, 0, 0) for one in tokens])
         return batch.tokens.to(self.device), batch.padding_mask.to(self.device)
 
     def tokens(self, waveform: Waveform) -> Waveform:

@@ -93,11 +93,14 @@ def as_lists(values: Tensor) -> Any:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Writes a PNG atomically; warns once of characters that the font lacks, not of each."""
+    """Writes a PNG, or what the suffix says, atomically.
+
+    It warns once of characters that the font lacks, not of each.
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure.savefig(buffer, format="png", dpi=dpi)
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=dpi)
     others = [one for one in caught if not str(one.message).startswith("Glyph")]
     for one in others:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

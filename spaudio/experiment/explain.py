@@ -1,0 +1,152 @@
+"""Explains the answer to one sound: the seconds and bands without which it would be another."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spaudio.audio.chunks import Window, cut_windows, in_batches
+from spaudio.audio.decode import stream_audio
+from spaudio.errors import ConfigError
+from spaudio.experiment.predict import Predictor, Waveform
+from spaudio.report.occlusion import measure_importance
+from spaudio.report.occlusion_plot import plot_importance
+from spaudio.tokens.front_end import stack_frames
+from spaudio.tokens.scales import mel_edges
+
+_BATCH = 16  # windows
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What decided the answer to a sound.
+
+    Args:
+        label: The class that is explained.
+        confidence: Its probability.
+        start: Second of the recording with which the explained window begins.
+        waveform: (samples,), the window.
+        sample_rate: In Hz.
+        drop: (rows, columns), fall of the log-odds of the class when a cell is hidden. One row if
+            only stretches of time were hidden.
+        seconds: (columns + 1,), edges of the cells.
+        hertz: (rows + 1,), edges of the cells.
+        stretches: The stretches that matter most: start and end in seconds, and the fall of the
+            log-odds when all of it is hidden; the most important first.
+        bands: The same of bands, in Hz.
+    """
+
+    label: str
+    confidence: float
+    start: float
+    waveform: Waveform
+    sample_rate: int
+    drop: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    hertz: NDArray[np.float64]
+    stretches: list[tuple[float, float, float]]
+    bands: list[tuple[float, float, float]]
+
+    def draw(self, path: Path, title: str) -> None:
+        """Draws the spectrogram and the importance of its parts, as PNG or SVG."""
+        plot_importance(
+            self.waveform, self.sample_rate, self.drop, self.seconds, self.hertz, path,
+            start=self.start, title=f"{title}: {self.label} {self.confidence:.2f}",
+        )  # fmt: skip
+
+
+def explain(predictor: Predictor, path: Path, label: str | None = None) -> Explanation:
+    """Explains the answer to a file; see :func:`explain_sound`.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        ConfigError: If the run has no such class.
+    """
+    return explain_sound(predictor, stream_audio(path, predictor.sample_rate), label)
+
+
+def explain_sound(
+    predictor: Predictor, pieces: Iterable[Waveform], label: str | None = None
+) -> Explanation:
+    """Explains the answer to a sound.
+
+    Of a sound that is longer than the predictor's window, the window with the highest probability
+    of the class is explained. Log-mel frames are hidden by time and band; with other front-ends,
+    which have no bands, stretches of the samples are silenced.
+
+    Args:
+        predictor: Of the run.
+        pieces: Waveforms (samples,), mono, at the predictor's rate, which follow each other.
+        label: Class; None takes the most probable one.
+
+    Raises:
+        ConfigError: If the run has no such class.
+    """
+    classes = predictor.inputs.classes
+    if label is not None and label not in classes:
+        raise ConfigError(f"no class {label!r}; the run has {', '.join(classes)}")
+    best: list[tuple[float, Window]] = []  # of each class
+    total = torch.zeros(len(classes))
+    for batch in in_batches(cut_windows(pieces, predictor.window_samples), _BATCH):
+        for window, row in zip(
+            batch, predictor.probabilities([window.samples for window in batch]), strict=True
+        ):
+            total += row
+            shares = row.tolist()
+            best = [
+                max(one, (share, window), key=lambda pair: pair[0])
+                for one, share in zip(best or [(-1.0, window)] * len(shares), shares, strict=True)
+            ]
+    number = int(total.argmax()) if label is None else classes.index(label)
+    confidence, window = best[number]
+    config, rate = predictor.front_end.config, predictor.sample_rate
+    start = window.start / rate
+
+    def log_odds(logits: Tensor) -> NDArray[np.float64]:
+        logits = logits.double()
+        chosen = logits[:, number]
+        if not predictor.inputs.multi_label:
+            others = torch.arange(len(classes)) != number
+            chosen = chosen - logits[:, others].logsumexp(dim=1)
+        return np.asarray(chosen)
+
+    if config.front_end == "spectrogram":
+        front_end = predictor.front_end
+        frames = front_end.normalise(front_end.restore(front_end.extract(window.samples)))
+        found = measure_importance(
+            frames,
+            lambda variants: log_odds(
+                predictor.logits(stack_frames(one, config.stack) for one in variants)
+            ),
+        )
+        step = config.frame_seconds
+        edges = mel_edges(config.bands, config.f_min, config.top)
+        hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
+    else:
+        found = measure_importance(
+            window.samples[:, None],
+            lambda variants: log_odds(
+                predictor.logits(predictor.tokens(one[:, 0].copy()) for one in variants)
+            ),
+        )
+        step, hertz = 1 / rate, np.array([0.0, rate / 2])
+
+    def seconds(place: int) -> float:
+        return start + min(place * step, len(window.samples) / rate)
+
+    return Explanation(
+        label=classes[number],
+        confidence=confidence,
+        start=start,
+        waveform=window.samples,
+        sample_rate=rate,
+        drop=found.drop,
+        seconds=np.array([seconds(place) for place in found.steps]),
+        hertz=hertz[found.bands],
+        stretches=[(seconds(p.first), seconds(p.last), p.drop) for p in found.stretches],
+        bands=[(float(hertz[p.first]), float(hertz[p.last]), p.drop) for p in found.ranges],
+    )

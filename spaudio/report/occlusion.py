@@ -1,0 +1,126 @@
+"""Which part of a sound decided: parts are hidden, and the change of the answer is measured.
+
+Source: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
+A patch that slides over time and bands is set to zero, which in normalised log-mel frames is the
+mean of the training data, as the masks of SpecAugment are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaudio.audio.chunks import in_batches
+
+COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
+_WIDE, _HIGH = 3, 2  # cells of a patch
+_BATCH = 32
+_SHOWN = 3  # stretches and bands
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of time over all bands, or some bands over all time.
+
+    Args:
+        first: First step or band.
+        last: One after the last.
+        drop: Fall of the log-odds when it is hidden.
+    """
+
+    first: int
+    last: int
+    drop: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What hiding a part does to the answer.
+
+    Args:
+        drop: (rows, columns), fall of the log-odds of the class, mean over all patches that cover
+            the cell; row 0 is the lowest band.
+        steps: (columns + 1,), edges of the cells in steps of the input.
+        bands: (rows + 1,), edges of the cells in bands.
+        stretches: The stretches of time that matter most, each hidden by itself, by their drop.
+        ranges: The same of bands.
+    """
+
+    drop: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    bands: NDArray[np.int64]
+    stretches: list[Part]
+    ranges: list[Part]
+
+
+def measure_importance(
+    values: Array, log_odds: Callable[[Sequence[Array]], NDArray[np.float64]]
+) -> Importance:
+    """Hides patches of an input, then whole stretches and bands.
+
+    Args:
+        values: (steps, bands), in which zero says nothing.
+        log_odds: Takes variants of ``values`` and returns the log-odds of the class, (variants,).
+    """
+    steps, bands = _edges(len(values), COLUMNS), _edges(values.shape[1], ROWS)
+    columns, rows = len(steps) - 1, len(bands) - 1
+    wide, high = min(_WIDE, columns), min(_HIGH, rows)
+    before = log_odds([values])[0]
+
+    def drops(areas: Sequence[tuple[slice, slice]]) -> NDArray[np.float64]:
+        found = [np.zeros(0)]
+        for batch in in_batches(areas, _BATCH):
+            hidden = [values.copy() for _ in batch]
+            for variant, area in zip(hidden, batch, strict=True):
+                variant[area] = 0
+            found.append(before - log_odds(hidden))
+        return np.concatenate(found)
+
+    cells = [
+        (slice(max(0, column), column + wide), slice(max(0, row), row + high))
+        for row in range(1 - high, rows)
+        for column in range(1 - wide, columns)
+    ]
+    areas = [
+        (slice(*steps[[time.start, min(time.stop, columns)]]),
+         slice(*bands[[band.start, min(band.stop, rows)]]))
+        for time, band in cells
+    ]  # fmt: skip
+    total, covered = np.zeros((rows, columns)), np.zeros((rows, columns))
+    for (time, band), drop in zip(cells, drops(areas), strict=True):
+        total[band, time] += drop
+        covered[band, time] += 1
+    drop = total / covered
+    everything = slice(None)
+    times = [slice(*steps[[a, b]]) for a, b in _peaks(drop.mean(axis=0))]
+    heights = [slice(*bands[[a, b]]) for a, b in _peaks(drop.mean(axis=1))] if rows > 1 else []
+    return Importance(
+        drop,
+        steps,
+        bands,
+        _parts(times, drops([(one, everything) for one in times])),
+        _parts(heights, drops([(everything, one) for one in heights])),
+    )
+
+
+def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Returns where a profile is above half of its maximum: first and one after the last cell."""
+    if profile.max() <= 0:
+        return []
+    above = np.concatenate([[0], profile >= profile.max() / 2, [0]]).astype(int)
+    starts, ends = np.flatnonzero(np.diff(above) == 1), np.flatnonzero(np.diff(above) == -1)
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _parts(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Part]:
+    """Returns the parts whose absence counts against the class, the most important first."""
+    found = [Part(int(s.start), int(s.stop), float(d)) for s, d in zip(spans, drops, strict=True) if d > 0]
+    return sorted(found, key=lambda part: -part.drop)[:_SHOWN]
+
+
+def _edges(size: int, cells: int) -> NDArray[np.int64]:
+    """Divides ``size`` positions into at most ``cells`` cells of nearly the same width."""
+    return np.linspace(0, size, min(size, cells) + 1).round().astype(np.int64)

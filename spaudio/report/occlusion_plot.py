@@ -1,0 +1,59 @@
+"""Figure of an explanation: the mel spectrogram, and what hiding each part does to the answer."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from spaudio.report.drawing import save_figure
+from spaudio.report.escape import for_figure
+
+_FLOOR_DB = 80.0
+
+
+def plot_importance(
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    drop: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    hertz: NDArray[np.float64],
+    path: Path,
+    *,
+    start: float,
+    title: str,
+) -> None:
+    """Draws both panels over the same axes, as librosa has them: seconds and mel-scaled Hz.
+
+    Args:
+        waveform: (samples,).
+        sample_rate: In Hz.
+        drop: (rows, columns), fall of the log-odds.
+        seconds: (columns + 1,), edges of the cells.
+        hertz: (rows + 1,), edges of the cells.
+        path: PNG or SVG to write.
+        start: Second of the recording with which the waveform begins.
+        title: Of the figure.
+    """
+    import librosa  # imported here: it takes most of a second
+
+    hop = max(1, round(0.005 * sample_rate))
+    mel = librosa.feature.melspectrogram(
+        y=waveform, sr=sample_rate, n_fft=1 << (round(0.032 * sample_rate) - 1).bit_length(),
+        hop_length=hop, n_mels=64,
+    )  # fmt: skip
+    decibels = librosa.power_to_db(mel, ref=np.max, top_db=_FLOOR_DB)
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)
+    times = start + librosa.frames_to_time(np.arange(mel.shape[1]), sr=sample_rate, hop_length=hop)
+    image = librosa.display.specshow(
+        decibels, x_coords=times, x_axis="s", y_axis="mel", sr=sample_rate, cmap="magma", ax=upper
+    )
+    figure.colorbar(image, ax=upper, format="%+2.0f dB")
+    most = max(float(np.abs(drop).max()), 1e-6)
+    shown = lower.pcolormesh(seconds, hertz, drop, cmap="RdBu_r", vmin=-most, vmax=most)
+    figure.colorbar(shown, ax=lower, label="fall of the log-odds when hidden")
+    upper.set(xlabel="", ylabel="Hz", title=for_figure(title, 100))
+    lower.set(xlabel="seconds", ylabel="Hz")
+    lower.set_xlim(start, start + len(waveform) / sample_rate)
+    save_figure(figure, path)

@@ -1,0 +1,80 @@
+"""What decided the answer to a real clip: the model is asked again without it."""
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import spaudio
+from spaudio.cli import main
+from spaudio.errors import ConfigError
+from spaudio.experiment.explain import explain
+from spaudio.experiment.predict import Predictor
+from spaudio.tokens.front_end import stack_frames
+from tests.fixtures.own_sounds import RECORDINGS
+from tests.fixtures.tiny_run import make_untrained_run
+
+CLIP = RECORDINGS / "7_theo_3.flac"
+
+
+def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
+    predictor = Predictor(own_run)
+    prediction = predictor(CLIP)
+    found = explain(predictor, CLIP)
+    assert found.label == prediction.label
+    assert found.confidence == pytest.approx(prediction.confidence, abs=1e-6)
+    assert (found.start, found.seconds[0]) == (0, 0)
+    assert found.seconds[-1] == pytest.approx(prediction.seconds, abs=0.01)
+    assert (found.hertz[0], found.hertz[-1]) == (0, 4000)
+    assert found.drop.shape == (len(found.hertz) - 1, len(found.seconds) - 1)
+    start, end, drop = found.stretches[0]
+    front_end = predictor.front_end
+    frames = front_end.normalise(front_end.restore(front_end.extract(found.waveform)))
+    hop = front_end.config.frame_seconds
+    hidden = frames.copy()
+    hidden[round(start / hop) : round(end / hop)] = 0
+    stack = front_end.config.stack
+    logits = predictor.logits([stack_frames(frames, stack), stack_frames(hidden, stack)])
+    number = predictor.inputs.classes.index(found.label)
+    shares = logits.double().softmax(dim=1)[:, number]
+    before, after = (shares / (1 - shares)).log().tolist()
+    assert drop == pytest.approx(before - after, abs=1e-4)
+
+
+def test_other_front_ends_and_long_sounds(tmp_path: Path) -> None:
+    run = make_untrained_run(tmp_path, "tokens=waveform", "tokens.waveform.num_filters=20",
+                             "tokens.stem=none")  # fmt: skip
+    model = spaudio.load(run, window=0.2)
+    wave = np.random.default_rng(0).normal(0, 0.1, 8000)
+    found = model.explain(wave, 8000, label="owl")
+    assert len(found.drop) == 1
+    assert found.bands == []
+    best = max(
+        (model.probabilities([wave[i : i + 1600].astype(np.float32)])[0, 3].item(), i / 8000)
+        for i in range(0, 8000, 1600)
+    )
+    assert (found.confidence, found.start) == pytest.approx(best, abs=1e-5)
+    assert found.seconds[0] == found.start
+    assert found.seconds[-1] == pytest.approx(found.start + 0.2)
+    with pytest.raises(ConfigError, match="no class 'bat'; the run has cat, cow, dog, owl"):
+        model.explain(wave, 8000, label="bat")
+
+
+def test_the_command_prints_and_draws(
+    own_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["explain", str(own_run), str(CLIP)])
+    out = capsys.readouterr().out
+    assert " s the log-odds fall by " in out
+    assert " Hz the log-odds fall by " in out
+    assert matplotlib.image.imread("7_theo_3.explained.png").shape[1] > 500
+    main(["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"])
+    assert capsys.readouterr().out.startswith("four ")
+    assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+    with pytest.raises(SystemExit, match=r"ends in \.png or \.svg"):
+        main(["explain", str(own_run), str(CLIP), "--output", "x.txt"])

@@ -1,0 +1,34 @@
+"""Hidden parts: those that an answer depends on are found, and no others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from spaudio.report.occlusion import COLUMNS, ROWS, measure_importance
+
+
+def answer(variants: Sequence[np.ndarray]) -> np.ndarray:
+    """Depends on steps 40 to 50 in bands 16 to 24, and against steps 100 on in bands 48 on."""
+    return np.array([v[40:50, 16:24].mean() - 0.5 * v[100:, 48:].mean() for v in variants])
+
+
+def test_the_part_that_decides_is_found() -> None:
+    values = np.ones((120, 64), np.float32)
+    found = measure_importance(values, answer)
+    assert found.drop.shape == (ROWS, COLUMNS)
+    row, column = np.unravel_index(found.drop.argmax(), found.drop.shape)
+    assert found.steps[column] <= 45 < found.steps[column + 1] + 5
+    assert found.bands[row] == 16
+    assert found.drop[-1, -1] < -0.1
+    [stretch] = found.stretches
+    assert (stretch.first, stretch.last) == (35, 55)  # cells of five steps, patches of three cells
+    assert stretch.drop == pytest.approx(1)
+    assert any(part.first <= 16 and part.last >= 24 for part in found.ranges)
+    assert (values == 1).all()
+
+
+def test_what_does_not_matter_has_no_importance() -> None:
+    found = measure_importance(np.ones((3, 1), np.float32), lambda v: np.zeros(len(v)))
+    assert found.drop.tolist() == [[0, 0, 0]]
+    assert (found.stretches, found.ranges) == ([], [])
