@@ -1,11 +1,8 @@
 """The command line of a recipe: where options may stand, resume, errors, Ctrl-C."""
 
-import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ import yaml
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.entry import _check_resume
-from tests.conftest import RECIPES, RunRecipe
+from tests.conftest import RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -36,34 +33,45 @@ def test_resume_takes_no_other_setting_but_the_number_of_jobs() -> None:
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, run_recipe: RunRecipe) -> None:
-    command = [sys.executable, str(RECIPES / "folder" / "run.py"), "preset=debug",
-               "trainer.epochs=200", "run_id=stopped", *tiny_folder(tmp_path)]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        # As in a terminal: a suite that a shell runs in the background ignores Ctrl-C.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    run = tmp_path / "runs" / "folder" / "stopped"
-    deadline = time.monotonic() + 120
-    while not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "resume=runs/folder/stopped" in errors
-    assert "Traceback" not in errors
+    """The run has a process of its own, to which the sweep that started it passes Ctrl-C on."""
+    run = tmp_path / "runs" / "folder" / "stopped-0"
+    errors: list[str] = []
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 120
+        while not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text():
+            if time.monotonic() > deadline:
+                errors.append((run / "output.txt").read_text())
+                break
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    # As in a terminal: a suite that a shell runs in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        stopped = run_recipe(
+            "folder", "-m", "seed=0", "jobs=2", "preset=debug", "trainer.epochs=200",
+            "run_id=stopped", *tiny_folder(tmp_path),
+        )  # fmt: skip
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert not errors
+    assert stopped.code == 130
+    said = (run / "output.txt").read_text()
+    assert "resume=runs/folder/stopped-0" in said
+    assert "Traceback" not in said + stopped.err
     assert not (run / "report.json").exists()
     # Shorten what is left, as nobody wants to wait for 200 epochs.
     epochs = len((run / "log.jsonl").read_text().splitlines()) + 2
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["trainer"]["epochs"] = epochs
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
-    done = run_recipe("folder", "resume=runs/folder/stopped")
+    done = run_recipe("folder", "resume=runs/folder/stopped-0")
     assert done.code == 0, done.err
     assert (run / "report.json").is_file()
     assert len((run / "log.jsonl").read_text().splitlines()) == epochs
-    again = run_recipe("folder", "resume=runs/folder/stopped")
+    again = run_recipe("folder", "resume=runs/folder/stopped-0")
     assert "is finished" in again.err

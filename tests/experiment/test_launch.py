@@ -17,6 +17,7 @@ from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
+from spaudio.experiment.entry import main as run_script
 from spaudio.experiment.launch import Launcher, plan_study, run_folds
 from spaudio.experiment.settings import AudioSettings
 from spaudio.report.classification_report import FILES
@@ -78,15 +79,43 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(run_recipe: RunRecipe) -> 
     assert "continue with run_id=" in done.err
 
 
-def test_a_sweep_runs_jobs_beside_each_other(tmp_path: Path, run_recipe: RunRecipe) -> None:
-    done = run_recipe(
-        "folder", "filter=haar,none", "-m", "jobs=2", "preset=debug", "trainer.epochs=1",
-        "run_id=s", *tiny_folder(tmp_path),
-    )  # fmt: skip
+# In place of a run: waits until the other one has started, and the first until the other has ended.
+STAND_IN = """
+import pathlib, shutil, sys, time
+
+def wait(file):
+    end = time.monotonic() + 60
+    while not file.exists():
+        if time.monotonic() > end: sys.exit(f"no {file}")
+        time.sleep(0.02)
+
+run = pathlib.Path(sys.argv[1].removeprefix("resume=").strip("'"))
+(run / "started").touch()
+wait(run.with_name("s-1") / "started")
+wait(run.with_name("s-0") / "started")
+if run.name == "s-0":
+    wait(run.with_name("s-1") / "report.json")
+for name in ("log.jsonl", "report.json"):
+    shutil.copy(run.with_name("done") / name, run)
+print("the output of", run.name)
+"""
+
+
+def test_a_sweep_runs_jobs_beside_each_other(
+    tmp_path: Path, run_recipe: RunRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ["preset=debug", "trainer.epochs=1", *tiny_folder(tmp_path)]
+    done = run_recipe("folder", *tiny, "run_id=done")
     assert done.code == 0, done.err
+    recipe = tmp_path / "recipes" / "folder"
+    shutil.copytree(RECIPES / "folder", recipe)
+    (recipe / "run.py").write_text(STAND_IN)
+    (tmp_path / "data_prep").symlink_to(RECIPES.parent / "data_prep")
+    run_script(str(recipe / "run.py"), ["filter=haar,none", "-m", "jobs=2", *tiny, "run_id=s"])
+    assert "s-0/report.md" in capsys.readouterr().out
     home = tmp_path / "runs" / "folder"
-    for number in (0, 1):
-        assert "report:" in (home / f"s-{number}" / "output.txt").read_text()
+    for name in ("s-0", "s-1"):
+        assert (home / name / "output.txt").read_text() == f"the output of {name}\n"
     # Whichever ends first, the table has the order of the command.
     assert rows(home / "compare-s-1.md") == ["filter=haar", "filter=none"]
 

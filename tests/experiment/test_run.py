@@ -36,6 +36,7 @@ def check_report(run: Path, figures: tuple[str, ...]) -> dict[str, Any]:
         assert (run / name).stat().st_size > 0, name
     for name in figures:
         assert name in text
+    assert "could not be drawn" not in text
     assert 0 < report["floor"]["majority"] <= report["floor"]["svm"] <= 1
     assert f"{report['floor']['svm']:.4f}" in text
     assert f"{report['test'][report['metric']]:.4f}" in text
@@ -87,9 +88,8 @@ def test_one_label(
     assert len({row["probability"] for row in rows}) > 1
     for row, one in zip(rows, predictions, strict=True):
         assert one.windows == 1
-        [(label, probability)] = one.top(predictor.inputs.classes, 1)
-        assert label == row["predicted"]
-        assert probability == pytest.approx(float(row["probability"]), abs=2e-5)
+        assert one.label == row["predicted"]
+        assert one.confidence == pytest.approx(float(row["probability"]), abs=2e-5)
 
     # `filters` draws the figure again, `compare` lists the run.
     (run / "filters.png").unlink()
