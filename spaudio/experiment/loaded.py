@@ -1,7 +1,7 @@
 """A trained model in Python: predictions and embeddings of files and arrays, and streams."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import overload
 
@@ -18,6 +18,7 @@ from spaudio.experiment.saved import fetch, save_pretrained
 from spaudio.report.predictions import Prediction
 
 Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
+Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
 ARRAY = Path("<array>")  # what predictions of arrays name as their file
 
 
@@ -53,11 +54,9 @@ class AudioModel(Predictor):
     @overload
     def predict(self, audio: Audio, sample_rate: int | None = None) -> Prediction: ...
     @overload
+    def predict(self, audio: Audios, sample_rate: int | None = None) -> list[Prediction]: ...
     def predict(
-        self, audio: Sequence[Audio], sample_rate: int | None = None
-    ) -> list[Prediction]: ...
-    def predict(
-        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None
+        self, audio: Audio | Audios, sample_rate: int | None = None
     ) -> Prediction | list[Prediction]:
         """Classifies a sound, or several.
 
@@ -78,9 +77,7 @@ class AudioModel(Predictor):
         path = Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY
         return self.classify(path, self._pieces(audio, sample_rate))
 
-    def embed(
-        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, audio: Audio | Audios, sample_rate: int | None = None) -> NDArray[np.float32]:
         """Returns what the last layer classifies; arguments and errors are those of `predict`.
 
         Returns:
