@@ -1,6 +1,11 @@
 /* What one instruction set offers to filterbank.cpp: each is compiled in its own translation unit
    (target_*.cpp) and called only where the processor has it. */
 #pragma once
+
+/* Otherwise gcc reuses loads across iterations and spills accumulators. clang has no such option. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-predictive-commoning")
+#endif
 #include "filterbank.h"
 
 /* Where a group adds its gradients, or null. Gains by token: this item's (tokens, M). */
