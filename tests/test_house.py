@@ -1,11 +1,14 @@
-"""The rooms: data flows one way, and the filters need torch alone."""
+"""The rooms: data flows one way, and the filters need torch alone. The version is one."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from spaudio import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each room may import what stands before it; `errors` and `version` are the ground they stand on.
@@ -72,3 +75,8 @@ def test_imports_with_torch_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [__version__]
