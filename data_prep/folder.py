@@ -97,7 +97,7 @@ def prepare(
         )
     if background is not None:
         root, clips = _with_background(root, clips, Path(background).expanduser(), work, split_seed)
-    notes = []
+    notes: list[str] = []
     if labels is not None:
         clips, notes = _corrected(clips, Path(labels).expanduser())
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])

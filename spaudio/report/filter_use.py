@@ -17,8 +17,7 @@ from spaudio.filters import (
     MultiScaleFilterBank,
     TokenFilter,
 )
-from spaudio.filters.base import without_padding
-from spaudio.filters.definition import ACTIVATIONS, padding
+from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
 from spaudio.report.filter_plots import filters_of
@@ -138,17 +137,15 @@ def measure_filter_use(
     clip = max(lost, key=lambda number: lost[number])
     before, after = _compare(model, list(filters.items())[-1], dataset, clip, filters)
     return FilterUse(
-        _most_used(total, highest, seen_clips),
-        len(mean),
-        *(
-            sum(_is_right(found[i], right[c]) for c, found in mean.items()) / len(mean)
-            for i in (0, 1)
-        ),
-        clip,
-        mean[clip][0],
-        mean[clip][1],
-        before,
-        after,
+        kernels=_most_used(total, highest, seen_clips),
+        clips=len(mean),
+        accuracy_on=sum(_is_right(p[0], right[c]) for c, p in mean.items()) / len(mean),
+        accuracy_off=sum(_is_right(p[1], right[c]) for c, p in mean.items()) / len(mean),
+        clip=clip,
+        on=mean[clip][0],
+        off=mean[clip][1],
+        before=before,
+        after=after,
     )
 
 

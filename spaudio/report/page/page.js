@@ -440,5 +440,6 @@ for (const place of $$("main section .player[data-path]")) {
   const { path, caption, mark } = place.dataset;
   makePlayer(place, path, caption, mark === undefined ? undefined : +mark);
 }
+if (!data.clips.some((clip) => !clip.l.includes(clip.t[0][0]))) state.view = "all"; // no errors
 list();
 showCount();

@@ -37,7 +37,7 @@ def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[R
 def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
     """Accuracy against probability, before and after temperature scaling."""
     lines = []
-    for color, (key, name) in ((2, ("before", "as trained")), (0, ("after", "with temperature"))):
+    for color, (key, name) in ((2, ("before", "as trained")), (0, ("after", "scaled"))):
         bins = calibration[key]["bins"]
         lines.append(
             Line(
