@@ -89,6 +89,11 @@ def test_the_page_of_a_run(page_run: Path) -> None:
     assert [clip["o"] for clip in map(data["clips"].__getitem__, data["suspects"])] == sorted(
         clip["o"] for clip in data["clips"]
     )
+    assert set(data["decided"]) == {clip["p"] for clip in data["clips"][: min(12, len(wrong))]}
+    for cells in data["decided"].values():
+        lefts, rights, lowers, uppers, weights = zip(*cells, strict=True)
+        assert (min(lefts), max(rights), min(lowers), max(uppers)) == (0, 1, 0, 1)
+        assert (min(weights), max(weights)) == (0, 1)
     inputs = json.loads((page_run / "inputs.json").read_text())
     assert inputs["temperature"] == report["calibration"]["temperature"]
     assert f"{inputs['temperature']:.3f}" in html

@@ -75,6 +75,9 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
     wait(lambda: js("audio.ended"))
     assert js("audio.error === null && playing === null")
 
+    press("e")
+    assert js("getComputedStyle($('.veil', document.activeElement)).display") == "block"
+
     # One label is wrong, one right, one answer is taken back; a third clip is left out.
     press("n")
     for key in "jyjnu":

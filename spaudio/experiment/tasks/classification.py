@@ -200,7 +200,7 @@ class ClassificationTask(Task):
                 raw=test.probabilities,
                 probabilities=probabilities,
                 labels=test.labels,
-                token_seconds=self.settings.tokens.token_seconds,
+                front_end=data.front_end,
                 facts=data_facts(self.settings, data, report),
                 settings=self.settings.as_dict(),
                 records=records,

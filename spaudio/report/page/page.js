@@ -72,6 +72,28 @@ function addAxes(axes, start, seconds) {
   }
 }
 
+/** Darkens the parts of a spectrogram that did not decide the prediction. */
+function makeVeil(cells) {
+  const veil = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  veil.setAttribute("viewBox", "0 0 1 1");
+  veil.setAttribute("preserveAspectRatio", "none");
+  veil.setAttribute("class", "veil");
+  for (const [left, right, lower, upper, weight] of cells) {
+    const cell = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const place = { x: left, y: 1 - upper, width: right - left, height: upper - lower, "fill-opacity": 0.7 * (1 - weight) };
+    for (const [name, value] of Object.entries(place)) cell.setAttribute(name, value);
+    veil.append(cell);
+  }
+  return veil;
+}
+
+function explain(card) {
+  const veil = $(".veil", card);
+  if (!veil) return;
+  const shown = veil.classList.toggle("shown");
+  $(".explain", card).setAttribute("aria-pressed", shown);
+}
+
 function toggle(player, from = 0) {
   const same = playing === player;
   const wasPlaying = same && !audio.paused;
@@ -248,6 +270,15 @@ function makeCard(clip) {
   const own = make("div", "own");
   makePlayer(own, clip.p, "this clip");
   sounds.append(own);
+  const cells = data.decided[clip.p];
+  if (cells && data.media[clip.p][1]) {
+    own.player.button.append(makeVeil(cells));
+    const button = make("button", "explain", "what decided");
+    button.title = `Darkens the parts that did not decide for ${data.classes[predicted]} (key e)`;
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => explain(card));
+    $(".caption", own).append(button);
+  }
   const near = clip.n || [];
   near.forEach((path, i) => {
     if (!path || (i && right)) return;
@@ -342,6 +373,7 @@ document.addEventListener("keydown", (event) => {
     " ": current && inList && (() => playNumber(0)),
     1: current && (() => playNumber(1)),
     2: current && (() => playNumber(2)),
+    e: current && (() => explain(current)),
     y: current && !data.several && (() => judge(current, "y")),
     n: current && !data.several && (() => judge(current, "n")),
     u: !data.several && undo,

@@ -4,11 +4,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
@@ -75,6 +77,21 @@ class ShownKernel:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """Which parts of a clip decided its prediction; see `spaudio.report.occlusion`.
+
+    Args:
+        drop: (rows, columns), fall of the log-odds of the predicted class without the cell.
+        seconds: (columns + 1,), edges of the cells.
+        hertz: (rows + 1,), edges of the cells.
+    """
+
+    drop: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+    hertz: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class FilterSection:
     """What the page says about filters.
 
@@ -122,6 +139,7 @@ class Page:
         command: What made the run.
         filters: None if there is none.
         corrected: Clip, label and former label of the corrections that the run was made with.
+        decided: Of some clips, by path.
         folds: Name, address and score of each fold's page.
     """
 
@@ -145,6 +163,7 @@ class Page:
     command: str
     filters: FilterSection | None = None
     corrected: Sequence[tuple[str, str, str]] = ()
+    decided: Mapping[str, Decided] = field(default_factory=dict)
     folds: Sequence[tuple[str, str, str]] = ()
 
 
@@ -177,6 +196,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
             for hertz in shown_frequencies(media.top)
         ],
         "earlier": page.corrected,
+        "decided": {printable(p): _cells(one, media.top) for p, one in page.decided.items()},
         "above": [row.above for row in page.rows],
     }
     # `<` cannot end the script element then; the two separators are no JavaScript in old browsers.
@@ -242,6 +262,18 @@ def _as_json(clip: Judged) -> dict[str, Any]:
     if clip.fold is not None:
         found["f"] = printable(clip.fold)
     return found
+
+
+def _cells(decided: Decided, top: float) -> list[list[float]]:
+    """Left, right, lower and upper edge and weight of cells, all in [0, 1] of the spectrogram."""
+    across = decided.seconds / decided.seconds[-1]
+    up = np.minimum(hz_to_mel(decided.hertz) / hz_to_mel(top), 1)
+    weight = decided.drop.clip(min=0) / max(decided.drop.max(), 1e-9)
+    return [
+        [*(round(float(v), 3) for v in (*across[j : j + 2], *up[i : i + 2], weight[i, j]))]
+        for i in range(len(up) - 1)
+        for j in range(len(across) - 1)
+    ]
 
 
 def _medium(medium: Any) -> list[Any]:

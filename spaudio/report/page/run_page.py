@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,17 +17,20 @@ from spaudio.report.drawing import LOWEST_DB
 from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
 from spaudio.report.filter_use import FilterUse, Model, UsedKernel, measure_filter_use
 from spaudio.report.nearest import find_nearest, some_of_each_class
+from spaudio.report.occlusion import measure_importance
 from spaudio.report.page.charts import SMALL, Line, heat_map, line_chart
 from spaudio.report.page.judged import (
     TOP,
     Judged,
     by_own_confidence,
+    errors_first,
     write_judged,
 )
-from spaudio.report.page.media import Media, picture_url
+from spaudio.report.page.media import SECONDS, Media, picture_url
 from spaudio.report.page.render import (
     SUSPECTS,
     Bar,
+    Decided,
     FilterSection,
     Page,
     Row,
@@ -43,9 +47,12 @@ from spaudio.report.page.sections import (
     warnings_of,
 )
 from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.front_end import FrontEnd, stack_frames
+from spaudio.tokens.scales import mel_edges
 
 MOST_NEAREST = 200  # test clips whose similar training clips are looked for
 MOST_FILTERED = 200  # test clips that filters are tried on
+MOST_DECIDED = 12  # errors of which the decisive parts are looked for, by 250 passes each
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class RunResults:
         raw: (clips, classes), probabilities of the test split before temperature scaling.
         probabilities: The same after it.
         labels: (clips,), or (clips, classes) for several labels.
-        token_seconds: Seconds per token.
+        front_end: Of the run.
         facts: Sentences about data, split and model, by name.
         settings: All settings.
         records: The training log.
@@ -80,7 +87,7 @@ class RunResults:
     raw: Tensor
     probabilities: Tensor
     labels: Tensor
-    token_seconds: float
+    front_end: FrontEnd
     facts: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
@@ -131,6 +138,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         command=command(results.settings),
         filters=_filters(results, report["filters"]),
         corrected=results.corrected,
+        decided=_decided(results, clips),
     )
     highest = max(clip.sample_rate for clip in results.test.clips) / 2
     write_page(run, page, Media(results.root, run, highest))
@@ -174,6 +182,44 @@ def _with_nearest(results: RunResults, clips: list[Judged]) -> list[Judged]:
     return clips
 
 
+@torch.inference_mode()
+def _decided(results: RunResults, clips: Sequence[Judged]) -> dict[str, Decided]:
+    """Finds what decided the most confident errors, where the input has bands."""
+    config = results.front_end.config
+    if config.front_end != "spectrogram" or not _is_whole(results):
+        return {}
+    number = {clip.path: i for i, clip in enumerate(clips)}
+    edges = mel_edges(config.bands, config.f_min, config.top)
+    hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
+    device = next(results.after.parameters()).device
+    found = {}
+    for clip in errors_first(clips)[:MOST_DECIDED]:
+        if clip.is_right or clip.seconds > SECONDS:
+            continue
+
+        def log_odds(
+            variants: Sequence[npt.NDArray[np.float32]], predicted: int = clip.predicted
+        ) -> npt.NDArray[np.float64]:
+            tokens = np.stack([stack_frames(one, config.stack) for one in variants])
+            logits = results.after(torch.from_numpy(tokens).to(device)).double().cpu()
+            chosen = logits[:, predicted]
+            if not results.multi_label:
+                others = torch.arange(logits.shape[1]) != predicted
+                chosen = chosen - logits[:, others].logsumexp(dim=1)
+            return np.asarray(chosen)
+
+        frames = results.front_end.normalise(results.test.frames(number[clip.path]))
+        cells = measure_importance(frames, log_odds)
+        seconds = np.minimum(cells.steps * config.frame_seconds, clip.seconds)
+        found[clip.path] = Decided(cells.drop, seconds, hertz[cells.bands])
+    return found
+
+
+def _is_whole(results: RunResults) -> bool:
+    """Whether no clip is cut into segments, in which tokens and frames have another place."""
+    return len(results.test) == len(results.test.clips)
+
+
 def _rows_of_several(results: RunResults, per_class: Mapping[str, Any]) -> list[Row]:
     rows = []
     for number, (name, scores) in enumerate(per_class.items()):
@@ -193,9 +239,8 @@ def _filters(results: RunResults, described: Sequence[str]) -> FilterSection | N
     numbers = sorted({number for found in chosen.values() for number in found})
     use = measure_filter_use(results.after, results.test, numbers, results.multi_label)
     assert use is not None  # there are filters
-    seconds = results.token_seconds
-    whole = len(results.test) == len(results.test.clips)  # of segments, tokens have no place
-    shown = [_kernel(kernel, after[kernel.layer], results, whole) for kernel in use.kernels]
+    seconds = results.front_end.config.token_seconds
+    shown = [_kernel(kernel, after[kernel.layer], results) for kernel in use.kernels]
     clip = results.test.clips[use.clip]
     order = use.on.argsort(descending=True)[:TOP].tolist()
     order += [i for i in use.off.argsort(descending=True)[:2].tolist() if i not in order]
@@ -268,11 +313,10 @@ def _layer(before: TokenFilter, after: TokenFilter, seconds: float) -> list[Any]
     return drawings
 
 
-def _kernel(
-    kernel: UsedKernel, filter: TokenFilter, results: RunResults, whole: bool
-) -> ShownKernel:
+def _kernel(kernel: UsedKernel, filter: TokenFilter, results: RunResults) -> ShownKernel:
+    seconds = results.front_end.config.token_seconds
     response = filter.frequency_response(N_FFT)[kernel.number].abs()
-    hertz = np.linspace(0, 0.5 / results.token_seconds, len(response))
+    hertz = np.linspace(0, 0.5 / seconds, len(response))
     points = list(zip(hertz.tolist(), response.tolist(), strict=True))
     name = f"{kernel.layer}, kernel {kernel.number}"
     drawing = line_chart(
@@ -286,8 +330,8 @@ def _kernel(
     peaks = []
     for peak in kernel.peaks:
         clip = results.test.clips[peak.clip]
-        second = (peak.token + 0.5) * results.token_seconds
+        second = (peak.token + 0.5) * seconds
         # A longer clip is shown in part.
-        known = whole and second < clip.seconds <= 5
+        known = _is_whole(results) and second < clip.seconds <= SECONDS
         peaks.append(ShownPeak(clip.path, clip.label, round(second, 3) if known else None))
     return ShownKernel(name, f"{kernel.share:.1%}", drawing, peaks)
