@@ -74,6 +74,21 @@ def test_prediction_is_what_the_evaluation_after_training_was(
         np.testing.assert_allclose(heard.probabilities, found.probabilities, atol=1e-5)
 
 
+def test_the_example_in_the_readme_runs(
+    own_run: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (RECIPES.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("<!-- load-example -->")[1].strip().removeprefix("```python")
+    (tmp_path / "runs" / "folder").mkdir(parents=True)
+    (tmp_path / "runs" / "folder" / "ID").symlink_to(own_run)
+    for name, clip in zip(("a.wav", "b.wav"), clips, strict=False):
+        (tmp_path / name).symlink_to(clip)
+    monkeypatch.chdir(tmp_path)
+    wave, rate = soundfile.read(clips[0], dtype="float32")
+    exec(example.removesuffix("```"), {"blocks": np.array_split(wave, 5), "sample_rate": rate})
+    assert (tmp_path / "birds-model" / "README.md").is_file()
+
+
 def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[Path]) -> None:
     waves = [soundfile.read(path)[0] for path in clips]  # float64
     expected = model.predict(clips)
