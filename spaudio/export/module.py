@@ -7,8 +7,12 @@ import copy
 
 from torch import Tensor, nn
 
+from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, class_probabilities
+from spaudio.export.whisper import WhisperFrames
+from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
+from spaudio.model.pretrained import RATE, WhisperBase
 
 
 class WaveformClassifier(nn.Module):
@@ -16,15 +20,31 @@ class WaveformClassifier(nn.Module):
 
     Args:
         predictor: Predictor of the run; its modules are copied.
+
+    Raises:
+        ConfigError: If the model is on a pretrained encoder other than Whisper's.
     """
+
+    front_end: nn.Module
+    model: Classifier | AdaptedClassifier
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        self.front_end = copy.deepcopy(predictor.front_end)
+        model = predictor.model
+        if isinstance(model, AdaptedClassifier):
+            if not isinstance(model.base, WhisperBase):
+                raise ConfigError(
+                    f"{predictor.run} is on the encoder {model.base.source}, which cannot be "
+                    "exported: of pretrained encoders, only those of Whisper can. Use spaudio "
+                    "predict, or train with model=small"
+                )
+            self.front_end = WhisperFrames(model.base.extractor)
+        else:
+            self.front_end = copy.deepcopy(predictor.front_end)
+        self.token_samples = predictor.token_samples
         self.multi_label = predictor.inputs.multi_label
         self.temperature = predictor.inputs.temperature
-        assert isinstance(predictor.model, Classifier)  # no pretrained encoder
-        self.model = copy.deepcopy(predictor.model).cpu()
+        self.model = copy.deepcopy(model).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
             # torch.export saves the whole storage of a view.
@@ -33,10 +53,13 @@ class WaveformClassifier(nn.Module):
     @property
     def max_samples(self) -> int | None:
         """Largest number of samples that the model's positions allow; None if unlimited."""
+        if isinstance(self.model, AdaptedClassifier):
+            # The front-end adds up to two tokens.
+            return round(self.model.base.max_seconds * RATE) - 2 * self.token_samples
         learned = self.model.encoder.learned
         if learned is None:
             return None
-        return (len(learned.weight) - 1) * self.front_end.config.token_samples - 1
+        return (len(learned.weight) - 1) * self.token_samples - 1
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Classifies a padded batch of waveforms.
@@ -48,5 +71,8 @@ class WaveformClassifier(nn.Module):
         Returns:
             Probabilities (batch, classes).
         """
-        logits = self.model(*self.front_end(waveform, lengths))
+        inputs = self.front_end(waveform, lengths)
+        model = self.model
+        adapted = isinstance(model, AdaptedClassifier)
+        logits = model.from_inputs(*inputs) if adapted else model(*inputs)
         return class_probabilities(logits, self.multi_label, self.temperature)

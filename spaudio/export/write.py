@@ -20,7 +20,6 @@ from spaudio.experiment.predict import Predictor, expand
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
-from spaudio.model.adapted import AdaptedClassifier
 
 #: Largest accepted difference of a probability. Another order of summation gives about 1e-6, and
 #: more where it rounds a frame to the neighbouring float16 value.
@@ -70,7 +69,8 @@ def export_run(
     Raises:
         AudioError: If a clip of ``clips`` cannot be used.
         CheckpointError: If the run cannot be used, or the exported model differs from it.
-        ConfigError: If the format is unknown or its packages are missing.
+        ConfigError: If the format is unknown, its packages are missing, or the model is on a
+            pretrained encoder other than Whisper's.
     """
     if form not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}; got {form!r}")
@@ -78,11 +78,6 @@ def export_run(
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_onnx(package)
     predictor = Predictor(run)
-    if isinstance(predictor.model, AdaptedClassifier):
-        raise ConfigError(
-            f"{run} is a run of model=pretrained, which cannot be exported yet; use spaudio "
-            "predict, or train with model=small"
-        )
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
     files, bad = expand(clips)
     if bad:
@@ -117,8 +112,7 @@ def export_run(
 
 def trace(module: WaveformClassifier) -> ExportedProgram:
     """Traces the model with dynamic batch and samples, and without custom operators."""
-    hop = module.front_end.config.token_samples
-    example = pad(synthetic_clips(hop, 3.0)[:3])  # three clips of up to three tokens
+    example = pad(synthetic_clips(module.token_samples, 3.0)[:3])  # of up to three tokens
     shapes = {
         "waveform": {0: Dim("batch"), 1: Dim("samples", max=module.max_samples)},
         "lengths": {0: Dim("batch")},

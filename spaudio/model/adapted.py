@@ -140,7 +140,8 @@ class Head(nn.Module):
             mean = means.mean(dim=0)
             std = ((means - mean).square() + spreads.square()).mean(dim=0).sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(1e-4))
+        # States are cached as float16; a spread of the size of its rounding is none.
+        self.std.copy_(torch.maximum(std, 2e-3 * mean.abs()).clamp_min(1e-4))
 
     def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Classifies statistics (batch, all states, 2 * dim); returns logits (batch, classes)."""
@@ -260,6 +261,12 @@ class AdaptedClassifier(nn.Module):
         if self.part == "statistics":
             return self.head.mixed(tokens)
         return self.head.pool(*self.hidden_states(tokens, padding_mask))
+
+    def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
+        """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
+        states, padding = self.base.run(*self.base.embed(inputs, padding))
+        logits: Tensor = self.head.linear(self.head.pool(states, padding))
+        return logits
 
     def hidden_states(
         self, tokens: Tensor, padding_mask: Tensor | None = None

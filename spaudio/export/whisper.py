@@ -1,0 +1,61 @@
+"""The log-mel frames of Whisper as a module that can be exported."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FLOOR = 1e-10  # of the mel power
+RANGE = 8.0  # decades below the loudest value of a clip, where its frames are cut off
+
+
+class WhisperFrames(nn.Module):
+    """Waveforms to the log-mel frames that Whisper reads.
+
+    The frames of a clip are those of ``transformers.WhisperFeatureExtractor`` within float
+    tolerance.
+
+    Args:
+        extractor: The feature extractor of the model.
+    """
+
+    def __init__(self, extractor: Any) -> None:
+        super().__init__()
+        self.n_fft, self.hop = int(extractor.n_fft), int(extractor.hop_length)
+        filters = torch.from_numpy(extractor.mel_filters).float()  # (frequencies, bands)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Transforms a padded batch.
+
+        Args:
+            waveform: (batch, samples), float, mono, at 16 kHz, full scale at 1.0. Samples beyond a
+                clip's length are not read.
+            lengths: (batch,), samples of each clip.
+
+        Returns:
+            Frames (batch, frames, bands), zero at padding, and the boolean padding mask (batch,
+            frames). The number of frames is even.
+        """
+        samples = waveform.shape[1]
+        # Two more than needed: torch.export would treat a number of tokens that can be 1 as constant.
+        frames = 2 * (samples // (2 * self.hop) + 2)
+        places = torch.arange(samples, device=waveform.device)
+        waveform = waveform.masked_fill(places >= lengths.unsqueeze(1), 0)
+        # Zeros after the clip, as many as its last window and the centred padding read.
+        waveform = F.pad(waveform, (0, frames * self.hop - samples + self.n_fft))
+        spectrum = torch.stft(
+            waveform, self.n_fft, self.hop, window=self.window, center=True, pad_mode="reflect",
+            return_complex=True,
+        )  # fmt: skip
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)[:, :, :frames]
+        found = (power.transpose(1, 2) @ self.filters).clamp_min(FLOOR).log10()
+        count = (lengths + self.hop - 1) // self.hop
+        count = count.clamp_min(1).unsqueeze(1)
+        padding = torch.arange(frames, device=waveform.device) >= count
+        # Silence after the clip is never the loudest.
+        top = found.flatten(1).amax(dim=1).view(-1, 1, 1)
+        found = (torch.maximum(found, top - RANGE) + 4) / 4
+        return found.masked_fill(padding.unsqueeze(-1), 0), padding
