@@ -40,7 +40,7 @@ class WhisperFrames(nn.Module):
             frames). The number of frames is even.
         """
         samples = waveform.shape[1]
-        # Two more than needed: torch.export would treat a number of tokens that can be 1 as constant.
+        # Two more than needed: torch.export would treat a length that can be 2 as constant.
         frames = 2 * (samples // (2 * self.hop) + 2)
         places = torch.arange(samples, device=waveform.device)
         waveform = waveform.masked_fill(places >= lengths.unsqueeze(1), 0)
