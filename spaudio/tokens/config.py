@@ -1,8 +1,6 @@
 """Settings of the token front-ends: how waveforms become tokens."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.kernels import INITS
@@ -177,26 +175,6 @@ class TokenConfig:
                 f"tokens.waveform.stride must divide the hop of {self.hop_samples} samples; got "
                 f"{stride}"
             )
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """Builds the settings from what ``dataclasses.asdict`` returned.
-
-        Raises:
-            ConfigError: If a setting is unknown or out of range.
-        """
-        plain = dict(settings)
-        try:
-            if "spectrogram" in plain:
-                mel = dict(plain["spectrogram"])
-                plain["spectrogram"] = SpectrogramConfig(
-                    **mel | {"pcen": PcenConfig(**mel.get("pcen", {}))}
-                )
-            if "waveform" in plain:
-                plain["waveform"] = WaveformConfig(**plain["waveform"])
-            return cls(**plain)
-        except TypeError as error:
-            raise ConfigError(f"tokens: {error}") from error
 
     @property
     def learned(self) -> bool:

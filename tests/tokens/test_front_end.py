@@ -1,6 +1,6 @@
 """The front-end: settings, and that a padded batch gives the tokens of each clip alone."""
 
-from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,6 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import (
     NORMALISATIONS,
-    PcenConfig,
     SpectrogramConfig,
     TokenConfig,
     WaveformConfig,
@@ -86,9 +85,6 @@ def test_each_front_end_has_its_own_sizes_and_learned_part() -> None:
     learned = make_front_end(waveform).learned_part()
     assert learned is not None
     assert learned.filters.weight.shape == (20, 1, 200)
-    pcen = SpectrogramConfig(scaling="pcen", pcen=PcenConfig(bias=1.0))
-    for config in (waveform, TokenConfig(8000, spectrogram=pcen)):
-        assert TokenConfig.from_dict(asdict(config)) == config
     # The stride is the hop's largest divisor up to four.
     assert [TokenConfig(rate).stride_samples for rate in (8000, 22050, 44100)] == [4, 4, 3]
 
@@ -112,14 +108,12 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
     [
         ({"front_end": "cochlea"}, "tokens.front_end .*'cochlea'"),
         ({"normalise": "speaker"}, f"tokens.normalise must be one of .*{NORMALISATIONS[2]}"),
-        ({"n_mel": 3}, "n_mel"),
         ({"stack": 0}, "tokens.stack"),
         ({"hop": 0.0}, "tokens.hop"),
         ({"hop": 1e-5}, "tokens.hop=1e-05 s is less than one sample"),
         ({"window": 1e-5}, "tokens.window=1e-05 s is less than one sample"),
         ({"f_max": 9000.0}, "9000"),
         ({"f_min": 5000.0}, "5000"),
-        ({"spectrogram": {"pcen": {"gian": 1}}}, "gian"),
         ({"spectrogram": {"n_mels": -1}}, "tokens.spectrogram.n_mels"),
         ({"waveform": {"num_filters": 0}}, "tokens.waveform.num_filters"),
         ({"waveform": {"kernel": 1e-5}}, "tokens.waveform.kernel=1e-05 s is less than one"),
@@ -130,9 +124,15 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
         ({"waveform": {"log_offset": 0.0}}, "tokens.waveform.log_offset"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, object], named: str) -> None:
+def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
+    groups: dict[str, Any] = {"spectrogram": SpectrogramConfig, "waveform": WaveformConfig}
+
+    def make() -> TokenConfig:
+        made = {k: groups[k](**v) if k in groups else v for k, v in settings.items()}
+        return TokenConfig(**{"sample_rate": 8000, "front_end": "waveform", **made})
+
     with pytest.raises(ConfigError, match=named):
-        TokenConfig.from_dict({"sample_rate": 8000, "front_end": "waveform", **settings})
+        make()
     for kind in ("spectrogram", "waveform"):
         with pytest.raises(ConfigError, match="at least one"):
             make_front_end(TokenConfig(8000, kind)).fit([])
