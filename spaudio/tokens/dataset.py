@@ -149,6 +149,11 @@ class TokenDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether each clip is one item."""
+        return len(self._items) == len(self.clips)
+
     def lengths(self) -> list[int]:
         """Returns the number of tokens of each item, before augmentation."""
         stack = self._front_end.config.stack

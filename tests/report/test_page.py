@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.charts import Line, line_chart
+from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, loudest
 from spaudio.report.page.render import NAME, Page, shortened, write_page
@@ -100,6 +103,33 @@ def test_the_page_of_a_run(page_run: Path) -> None:
     assert html.count('class="kernel"') == 5  # the most used, and one clip with filters off
     kept = read_judged(page_run, "one")
     assert [round(clip.own, 4) for clip in errors_first(kept)] == [c["o"] for c in data["clips"]]
+
+
+def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Figure]) -> None:
+    runs = {"a": page_run, "b": page_run}
+    settings = {"recipe": "folder", "overrides": ["source=/home/ann/sounds", "folds=all"]}
+    calibrations: list[dict[str, Any]] = []
+
+    def page(report: dict[str, Any], found: list[dict[str, Any]]) -> None:
+        calibrations.extend(found)
+        write_fold_page(
+            tmp_path, runs, report, found, root=page_run.parents[2] / "sounds", highest=4000,
+            settings=settings, facts={"Split": ["by fold"]},
+        )  # fmt: skip
+
+    report = write_fold_report(tmp_path, runs, page)
+    assert not re.findall("could not be drawn.*", (tmp_path / "report.md").read_text())
+    html = (tmp_path / NAME).read_text(encoding="utf-8")
+    found = Found(html)
+    check_policy(found)
+    assert sorted(c["f"] for c in found.data["clips"]) == ["a"] * 12 + ["b"] * 12
+    assert report["test"]["clips"] == 24
+    assert "python recipes/folder/run.py &#39;source=…/sounds&#39; folds=all" in html
+    assert 'href="fold-a/report.html"' in html
+    # Twice the same clips are calibrated as they are once.
+    for stage in ("before", "after"):
+        assert f"{calibrations[0][stage]['ece']:.4f}" in html
+        assert f"{calibrations[0][stage]['loss']:.4f}" in html
 
 
 def odd_page(folder: Path) -> tuple[Page, Media]:

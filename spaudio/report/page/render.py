@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from spaudio.io.atomic import write_atomic
 from spaudio.report.escape import printable
+from spaudio.report.page.decided import Decided
+from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
 from spaudio.report.page.media import Media, shown_frequencies
 from spaudio.tokens.scales import hz_to_mel
@@ -55,63 +56,6 @@ class Row:
     clips: int
     scores: Sequence[str]
     above: tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True)
-class ShownPeak:
-    """A clip that excites a filter: path, label, and second of the peak if it is known."""
-
-    path: str
-    label: str
-    second: float | None
-
-
-@dataclass(frozen=True)
-class ShownKernel:
-    """A kernel that is used much: its name, share in per cent as text, drawing and clips."""
-
-    name: str
-    share: str
-    drawing: Markup
-    peaks: Sequence[ShownPeak]
-
-
-@dataclass(frozen=True)
-class Decided:
-    """Which parts of a clip decided its prediction; see `spaudio.report.occlusion`.
-
-    Args:
-        drop: (rows, columns), fall of the log-odds of the predicted class without the cell.
-        seconds: (columns + 1,), edges of the cells.
-        hertz: (rows + 1,), edges of the cells.
-    """
-
-    drop: npt.NDArray[np.float64]
-    seconds: npt.NDArray[np.float64]
-    hertz: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FilterSection:
-    """What the page says about filters.
-
-    Args:
-        description: Lines of text.
-        layers: Name of a layer and its drawings, before and after training.
-        kernels: The most used ones.
-        switched: Sentence about accuracy with filters on and off.
-        clip: Path of the clip that is shown with filters off and on.
-        chances: Name of a class, probability with filters on, and off.
-        activations: Drawings of the embeddings, off and on.
-    """
-
-    description: Sequence[str]
-    layers: Sequence[tuple[str, Sequence[Markup]]]
-    kernels: Sequence[ShownKernel]
-    switched: str
-    clip: str
-    chances: Sequence[tuple[str, float, float]]
-    activations: Sequence[Markup]
 
 
 @dataclass(frozen=True)

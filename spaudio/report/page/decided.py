@@ -1,0 +1,83 @@
+"""Which parts of a clip decided its prediction, for the most confident errors of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spaudio.report.filter_use import Model
+from spaudio.report.occlusion import measure_importance
+from spaudio.report.page.judged import Judged, errors_first
+from spaudio.report.page.media import SECONDS
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.front_end import FrontEnd, stack_frames
+from spaudio.tokens.scales import mel_edges
+
+MOST = 12  # errors, of which each takes 250 passes
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Which parts of a clip decided its prediction; see `spaudio.report.occlusion`.
+
+    Args:
+        drop: (rows, columns), fall of the log-odds of the predicted class without the cell.
+        seconds: (columns + 1,), edges of the cells.
+        hertz: (rows + 1,), edges of the cells.
+    """
+
+    drop: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+    hertz: npt.NDArray[np.float64]
+
+
+@torch.inference_mode()
+def find_decided(
+    model: Model,
+    front_end: FrontEnd,
+    test: TokenDataset,
+    clips: Sequence[Judged],
+    multi_label: bool,
+) -> dict[str, Decided]:
+    """Finds what decided the most confident errors.
+
+    Args:
+        model: Trained, in evaluation mode.
+        front_end: Of the run.
+        test: The test split.
+        clips: What the model says about it, in its order.
+        multi_label: A clip may have several classes.
+
+    Returns:
+        By path. Empty if the input has no bands, or clips are cut into segments.
+    """
+    config = front_end.config
+    if config.front_end != "spectrogram" or not test.is_whole:
+        return {}
+    number = {clip.path: i for i, clip in enumerate(clips)}
+    edges = mel_edges(config.bands, config.f_min, config.top)
+    hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
+    device = next(model.parameters()).device
+    found = {}
+    for clip in errors_first(clips)[:MOST]:
+        if clip.is_right or clip.seconds > SECONDS:
+            continue
+
+        def log_odds(
+            variants: Sequence[npt.NDArray[np.float32]], predicted: int = clip.predicted
+        ) -> npt.NDArray[np.float64]:
+            tokens = np.stack([stack_frames(one, config.stack) for one in variants])
+            logits = model(torch.from_numpy(tokens).to(device)).double().cpu()
+            chosen = logits[:, predicted]
+            if not multi_label:
+                others = torch.arange(logits.shape[1]) != predicted
+                chosen = chosen - logits[:, others].logsumexp(dim=1)
+            return np.asarray(chosen)
+
+        frames = front_end.normalise(test.frames(number[clip.path]))
+        cells = measure_importance(frames, log_odds)
+        seconds = np.minimum(cells.steps * config.frame_seconds, clip.seconds)
+        found[clip.path] = Decided(cells.drop, seconds, hertz[cells.bands])
+    return found
