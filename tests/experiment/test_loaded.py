@@ -1,6 +1,7 @@
 """``spaudio.train`` and ``spaudio.load``: what a run has measured, on files, arrays and streams."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import spaudio
 from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.experiment import call
 from spaudio.experiment.call import Trained
 from spaudio.experiment.data import load_data
 from spaudio.experiment.loaded import AudioModel
@@ -74,18 +76,22 @@ def test_prediction_is_what_the_evaluation_after_training_was(
         np.testing.assert_allclose(heard.probabilities, found.probabilities, atol=1e-5)
 
 
-def test_the_example_in_the_readme_runs(
-    own_run: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/own_sounds.md"])
+def test_the_example_runs(
+    page: str, own_run: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (RECIPES.parent / "README.md").read_text(encoding="utf-8")
-    example = text.split("<!-- load-example -->")[1].strip().removeprefix("```python")
+    """Its settings are checked, and a finished run stands in for that which it trains."""
+    monkeypatch.setattr(call, "start_run", lambda settings, script: own_run)
+    text = (RECIPES.parent / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [example] = [block for block in blocks if block.startswith("import spaudio\n")]
     (tmp_path / "runs" / "folder").mkdir(parents=True)
     (tmp_path / "runs" / "folder" / "ID").symlink_to(own_run)
     for name, clip in zip(("a.wav", "b.wav"), clips, strict=False):
         (tmp_path / name).symlink_to(clip)
     monkeypatch.chdir(tmp_path)
     wave, rate = soundfile.read(clips[0], dtype="float32")
-    exec(example.removesuffix("```"), {"blocks": np.array_split(wave, 5), "sample_rate": rate})
+    exec(example, {"blocks": np.array_split(wave, 5), "sample_rate": rate})
     assert (tmp_path / "birds-model" / "README.md").is_file()
 
 
