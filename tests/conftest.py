@@ -59,10 +59,17 @@ def write_blank(self: Any, file: BinaryIO, **options: Any) -> None:
     file.write(b"blank")
 
 
+def _write_blank_page(run: Path, *_: object, **__: object) -> None:
+    (run / "report.html").write_text("blank")
+    (run / "clips.jsonl").write_text("blank")
+
+
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves every figure without drawing it, which is most of the time of a tiny run."""
+    """Draws no figure and no page of a report, which take most of the time of a tiny run."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_blank)
+    monkeypatch.setattr("spaudio.experiment.tasks.classification.write_run_page", _write_blank_page)
+    monkeypatch.setattr("spaudio.experiment.launch.write_fold_page", _write_blank_page)
 
 
 @pytest.fixture(scope="session")
