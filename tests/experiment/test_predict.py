@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> 
     whole = Predictor(run, window=2)(tmp_path / "long.wav")
     assert whole.windows == 1
     assert np.abs(whole.probabilities - one.probabilities).max() > 1e-3
+
+
+def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:
+    """Of a window its own, of a long file those of the mean over windows."""
+    soundfile.write(tmp_path / "long.wav", noise(0.9), RATE, subtype="FLOAT")
+    plain, warm = Predictor(run, window=0.2), Predictor(run, window=0.2)
+    warm.inputs = replace(warm.inputs, temperature=2.0)
+    for one in (
+        lambda predictor: predictor(tmp_path / "long.wav").probabilities,
+        lambda predictor: predictor.probabilities([noise(0.2)])[0].numpy(),
+    ):
+        roots = np.sqrt(one(plain))
+        np.testing.assert_allclose(one(warm), roots / roots.sum(), atol=1e-6)
 
 
 def test_an_impossible_window_is_named(run: Path) -> None:
