@@ -92,7 +92,7 @@ def test_an_unfinished_run_says_so(
     stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    go_on = f"python recipes/folder/run.py resume={stopped}"
+    go_on = f"run its recipe with resume={stopped}"
     main(["predict", str(stopped), "sounds/hum/g0_0.wav"])
     said = capsys.readouterr()
     assert "g0_0.wav" in said.out
