@@ -64,12 +64,17 @@ def _write_blank_page(run: Path, *_: object, **__: object) -> None:
     (run / "clips.jsonl").write_text("blank")
 
 
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Leaves figures and pages of reports blank, which take most of the time of a tiny run."""
+    patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
+    patch.setattr("spaudio.experiment.tasks.classification.write_run_page", _write_blank_page)
+    patch.setattr("spaudio.experiment.launch.write_fold_page", _write_blank_page)
+
+
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws no figure and no page of a report, which take most of the time of a tiny run."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_blank)
-    monkeypatch.setattr("spaudio.experiment.tasks.classification.write_run_page", _write_blank_page)
-    monkeypatch.setattr("spaudio.experiment.launch.write_fold_page", _write_blank_page)
+    """Nothing is drawn: figures and pages of reports are blank."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +89,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
+        draw_nothing(patch)
         done = spaudio.train(
             make_own_sounds(folder / "sounds"),
             preset="debug",
@@ -92,6 +97,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             group_regex=r"(\w+)_\d",
             tokens={"sample_rate": 8000, "normalise": "clip"},
             filter="depthwise",
+            page=False,
             **{"about.licence": "CC BY-SA 4.0"},
         )
     return folder / done.run
