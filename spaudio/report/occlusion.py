@@ -117,7 +117,8 @@ def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 def _parts(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Part]:
     """Returns the parts whose absence counts against the class, the most important first."""
-    found = [Part(int(s.start), int(s.stop), float(d)) for s, d in zip(spans, drops, strict=True) if d > 0]
+    pairs = zip(spans, drops, strict=True)
+    found = [Part(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
     return sorted(found, key=lambda part: -part.drop)[:_SHOWN]
 
 
