@@ -195,8 +195,8 @@ function showCount() {
   if (!button) return;
   const changed = data.clips.filter((clip) => labels.has(clip.p) && labels.get(clip.p) !== clip.l[0]).length;
   button.disabled = labels.size === 0;
-  button.textContent = labels.size ? `Save corrections (${changed} of ${labels.size})` : "Save corrections";
-  button.title = `${changed} labels changed, ${labels.size - changed} confirmed`;
+  const counts = `: ${changed} changed, ${labels.size - changed} confirmed`;
+  button.textContent = `Save corrections${labels.size ? counts : ""}`;
 }
 
 // ---- The list of clips ----
