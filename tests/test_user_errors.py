@@ -18,10 +18,11 @@ import yaml
 from spaudio import cli
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
-from tests.conftest import RECIPES, RunRecipe
+from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 
 Command = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture
@@ -189,6 +190,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.chdir(folder)
+        draw_nothing(patch)
         main(str(RECIPES / "folder" / "run.py"), arguments)
     return folder / "runs" / "folder" / "a", said.getvalue()
 

@@ -19,7 +19,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
 from spaudio.report.text_report import TEXT_FILES
-from tests.conftest import RunRecipe
+from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
 
@@ -99,7 +99,9 @@ def test_one_label(
     assert "| folder | 1 |" in (tmp_path / "table.md").read_text()
 
 
-def test_a_learned_front_end_and_a_mask(tmp_path: Path, run_recipe: RunRecipe) -> None:
+def test_a_learned_front_end_and_a_mask(
+    tmp_path: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = run_recipe(
         "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6", "filter.width=8",
         "filter.heads=2", "model.filter_place=attention", "model.filter_layers=[1]",
@@ -125,6 +127,7 @@ def test_a_learned_front_end_and_a_mask(tmp_path: Path, run_recipe: RunRecipe) -
     main(["filters", str(run)])
     assert (run / "frontend.png").stat().st_size > 0
     # Stopped before its first checkpoint, a run begins anew, and measures its front-end as well.
+    draw_nothing(monkeypatch)
     again = run.with_name("again")
     again.mkdir()
     shutil.copy(run / "config.yaml", again)
