@@ -27,6 +27,7 @@ from spaudio.tokens.dataset import TokenDataset
 Model = Classifier | AdaptedClassifier
 SHOWN = 4  # most used kernels
 EXCITING = 3  # clips of each
+_TOGETHER = 16  # kernels whose outputs are in memory
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
     kernels = list(filter.taps())
     window = without_padding(x, padding_mask).transpose(1, 2)  # (batch, dim, tokens)
     own = len(kernels[0]) == x.shape[-1] and isinstance(filter, DepthwiseFilter | FIRFilter)
+    if not own:  # in parts, as the output of all kernels may not fit in memory
+        kernels = [part for kernel in kernels for part in kernel.split(_TOGETHER)]
     parts = []
     for kernel in kernels:
         sides = padding(kernel.shape[-1], filter.causal)

@@ -12,10 +12,10 @@ from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.split import seeded_order
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
-from spaudio.tokens.dataset import Batch, TokenDataset, collate
+from spaudio.tokens.dataset import Batch, Example, TokenDataset, collate
 
 MOST = 5000  # training clips that are looked at, the same share of each class
-_BATCH = 32
+_BATCH, _TOKENS = 32, 1 << 13  # most clips and tokens of a batch
 
 
 def batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
@@ -31,8 +31,17 @@ def batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
     lengths = plain.lengths()
     items = [i for i in range(len(plain)) if plain.clip(i).path in wanted]
     items.sort(key=lambda item: lengths[item])
-    for start in range(0, len(items), _BATCH):
-        yield collate([plain[0, item] for item in items[start : start + _BATCH]])
+    waiting: list[Example] = []
+    for item in items:
+        example = plain[0, item]
+        longest = max(len(one.tokens) for one in (example, *waiting))
+        if len(waiting) == _BATCH or (len(waiting) + 1) * longest > _TOKENS:
+            if waiting:
+                yield collate(waiting)
+            waiting = []
+        waiting.append(example)
+    if waiting:
+        yield collate(waiting)
 
 
 @torch.inference_mode()
