@@ -122,4 +122,6 @@ def portable(run: Path) -> dict[str, Any]:
         for field in fields(Settings)
         if field.name in _LOCAL
     }
+    if isinstance(settings.get("pretrain"), dict):
+        fresh["pretrain"] = settings["pretrain"] | {"source": None}
     return {name: value for name, value in (settings | fresh).items() if name not in _FILES}

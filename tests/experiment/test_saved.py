@@ -9,6 +9,7 @@ import yaml
 
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.saved import portable
 from tests.fixtures.tiny_run import make_untrained_run
 
 hub = pytest.importorskip("huggingface_hub")
@@ -47,6 +48,11 @@ def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: 
     assert files == {"README.md", "config.yaml", "inputs.json", "model.safetensors", "report.json"}
     for path in saved.iterdir():
         assert str(own_run.parents[2]).encode() not in path.read_bytes(), path
+
+
+def test_folders_of_unlabelled_sounds_are_not_named(tmp_path: Path) -> None:
+    run = make_untrained_run(tmp_path, "pretrain=masked", f"pretrain.source={tmp_path}")
+    assert str(tmp_path) not in str(portable(run))
 
 
 def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> None:
