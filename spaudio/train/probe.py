@@ -1,5 +1,6 @@
 """A linear probe, trained to its optimum: logistic regression with a weighted sum of layers."""
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from spaudio.tokens.dataset import Batch
 from spaudio.train.objective import Objective
 
 #: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
-PENALTIES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 ITERATIONS = 60
 
 
@@ -36,15 +37,17 @@ def solve_head(
     valid: Batch,
     objective: Objective,
     accelerator: Accelerator,
-    then: Any = None,
     weights: Tensor | None = None,
     refit: Batch | None = None,
-) -> list[dict[str, Any]]:
-    """Fits the linear layer and weights of states for each penalty, and keeps the best.
+) -> tuple[list[dict[str, Any]], int]:
+    """Fits the linear layer and weights of states for each penalty, and chooses one.
 
     Each fit minimises the mean cross-entropy on the training split and the penalty by L-BFGS, from
-    the solution of the stronger penalty. The best is the one that the objective ranks highest on
-    the validation split. The head's standardisation is fitted first.
+    the solution of the stronger penalty. The strongest penalty is chosen whose rank on the
+    validation split lies within one standard error of the best (Breiman et al. 1984,
+    Classification and Regression Trees, section 3.4.3): where the split cannot tell the fits
+    apart, as with clips of the speakers of the training split, weaker penalties overfit. The head's
+    standardisation is fitted first.
 
     Args:
         head: The head, which is changed.
@@ -52,47 +55,43 @@ def solve_head(
         valid: Statistics of the validation split.
         objective: Ranks the fits.
         accelerator: As the objective takes it.
-        then: Called with the record of each fit and whether it is the best so far.
         weights: (classes,), weights of the cross-entropy of the clips of each class.
         refit: Statistics of the clips that the head is fitted to again, with the penalty that was
-            chosen; None keeps the best fit.
+            chosen; None keeps the chosen fit.
 
     Returns:
-        One record per fit, as the training log has them.
+        One record per fit, as the training log has them, and the index of the chosen one.
     """
     start, cpu_start = time.perf_counter(), time.process_time()
-    best_rank: tuple[float, ...] = ()
-    best: dict[str, Tensor] = {}
-    records = []
+    records: list[dict[str, Any]] = []
+    ranks: list[float] = []
+    fits: list[dict[str, Tensor]] = []
     features = _standardised(head, train)
     for number, penalty in enumerate(PENALTIES, 1):
         loss = _minimise(head, features, train.labels, weights, penalty)
         measured = objective.measure(head, [valid], accelerator)
-        record = {
-            "epoch": number,
-            "step": number,
-            "penalty": penalty,
-            "lr": 0.0,
-            "train_loss": loss,
-            **{f"valid_{name}": value for name, value in measured.metrics.items()},
-            "seconds": time.perf_counter() - start,
-            "cpu_seconds": time.process_time() - cpu_start,
-            "wait_seconds": 0.0,
-            "best": False,  # so far
-        }
-        records.append(record)
-        better = measured.rank > best_rank
-        if better:
-            best_rank = measured.rank
-            record["best"] = True
-            best = {name: value.clone() for name, value in head.state_dict().items()}
-        if then is not None:
-            then(record, better)
-    head.load_state_dict(best)
+        records.append(
+            {
+                "epoch": number,
+                "step": number,
+                "penalty": penalty,
+                "lr": 0.0,
+                "train_loss": loss,
+                **{f"valid_{name}": value for name, value in measured.metrics.items()},
+                "seconds": time.perf_counter() - start,
+                "cpu_seconds": time.process_time() - cpu_start,
+                "wait_seconds": 0.0,
+            }
+        )
+        ranks.append(measured.rank[0])
+        fits.append({name: value.clone() for name, value in head.state_dict().items()})
+    best = max(ranks)
+    error = math.sqrt(max(0.0, best * (1 - best)) / len(valid.labels))
+    chosen = next(i for i, rank in enumerate(ranks) if rank >= best - error)
+    head.load_state_dict(fits[chosen])
     if refit is not None:
-        chosen = [record["penalty"] for record in records if record["best"]][-1]
-        _minimise(head, _standardised(head, refit), refit.labels, weights, chosen)
-    return records
+        _minimise(head, _standardised(head, refit), refit.labels, weights, PENALTIES[chosen])
+    return records, chosen
 
 
 def _standardised(head: Head, batch: Batch) -> Tensor:

@@ -41,28 +41,28 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
     train, valid, both = batch(1), batch(1, seed=1), batch(1, 180, seed=2)
     heads = Head(1, 4, 3, "mean"), Head(1, 4, 3, "mean")
     accelerator = Accelerator(cpu=True)
-    records = probe.solve_head(
+    _, chosen = probe.solve_head(
         heads[0], train, valid, Classification(), accelerator, refit=both
     )  # fmt: skip
-    chosen = [record["penalty"] for record in records if record["best"]][-1]
-    monkeypatch.setattr(probe, "PENALTIES", (chosen,))
+    monkeypatch.setattr(probe, "PENALTIES", (probe.PENALTIES[chosen],))
     probe.solve_head(heads[1], both, valid, Classification(), accelerator)
     with torch.no_grad():
         found, expected = (head(valid.tokens).softmax(dim=1) for head in heads)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
-def test_the_weights_find_the_state_that_tells_and_the_best_fit_is_kept() -> None:
+def test_the_weights_find_the_state_that_tells_and_the_strongest_good_penalty_is_kept() -> None:
     train, valid = batch(4, 200), batch(4, 200, seed=1)
     head = Head(4, 4, 3, "mean", "sum")
-    seen: list[bool] = []
-    records = probe.solve_head(
-        head, train, valid, Classification(), Accelerator(cpu=True),
-        lambda record, better: seen.append(better),
-    )  # fmt: skip
+    accelerator = Accelerator(cpu=True)
+    records, chosen = probe.solve_head(head, train, valid, Classification(), accelerator)
     assert head.mix is not None
     assert int(head.mix.argmax()) == 3
-    assert [record["best"] for record in records] == seen
+    accuracies = [record["valid_accuracy"] for record in records]
+    error = (max(accuracies) * (1 - max(accuracies)) / 200) ** 0.5
+    assert min(accuracies) < max(accuracies) - error  # some penalties are worse
+    good = [i for i, found in enumerate(accuracies) if found >= max(accuracies) - error]
+    assert chosen == good[0]
     with torch.no_grad():
         accuracy = (head(valid.tokens).argmax(dim=1) == valid.labels).double().mean().item()
-    assert accuracy == pytest.approx(max(record["valid_accuracy"] for record in records))
+    assert accuracy == pytest.approx(accuracies[chosen])

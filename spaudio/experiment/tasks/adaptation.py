@@ -63,36 +63,25 @@ class AdaptationTask(ClassificationTask):
     def _solve(
         self, model: AdaptedClassifier, run: Path, config: str, accelerator: Accelerator
     ) -> FitResult:
-        """Fits the head; keeps a checkpoint of the best fit if nothing else is trained."""
-        final = model.part == "statistics"
+        """Fits the head; keeps a checkpoint if nothing else is trained."""
         start = time.perf_counter()
         train, valid = (
             collect(model, feed.loader, accelerator.device) for feed in (self.train, self.valid)
         )
         waited = time.perf_counter() - start
-        checkpoints = run / "checkpoints"
-        log = None
-        if final and accelerator.is_main_process:
-            shutil.rmtree(checkpoints, ignore_errors=True)  # of a fit that was interrupted
-            log = TrainingLog(run)
-
-        def keep(record: dict[str, Any], better: bool) -> None:
-            if log is None:
-                return
-            record["seconds"] += waited
-            log.add(record)
-            if better:
-                weights = model.state_dict()
-                save_checkpoint(checkpoints, "best", record["epoch"], weights, None, config)
-
         both = None
         if self.settings.validation.train:  # the penalty is still chosen on clips not fitted to
             both, train = train, _first_clips(train, len(self.data.train) - len(self.data.valid))
-        records = solve_head(
-            model.head, train, valid, self.objective, accelerator, keep, self.balance.weights, both
+        records, chosen = solve_head(
+            model.head, train, valid, self.objective, accelerator, self.balance.weights, both
         )
-        best = [record["epoch"] for record in records if record["best"]][-1]
-        if both is not None and log is not None:
+        best = records[chosen]["epoch"]
+        if model.part == "statistics" and accelerator.is_main_process:
+            checkpoints = run / "checkpoints"
+            shutil.rmtree(checkpoints, ignore_errors=True)  # of a fit that was interrupted
+            log = TrainingLog(run)
+            for record in records:
+                log.add(record | {"seconds": record["seconds"] + waited})
             save_checkpoint(checkpoints, "best", best, model.state_dict(), None, config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
