@@ -15,7 +15,7 @@ from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, stack_frames
 from spaudio.tokens.scales import mel_edges
 
-MOST = 12  # errors, of which each takes 250 passes
+MOST, MOST_SECONDS = 12, 15.0  # errors, and their length in all: each takes 250 passes
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,12 @@ def find_decided(
     edges = mel_edges(config.bands, config.f_min, config.top)
     hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
     device = next(model.parameters()).device
-    found = {}
+    found: dict[str, Decided] = {}
+    left = MOST_SECONDS
     for clip in errors_first(clips)[:MOST]:
-        if clip.is_right or clip.seconds > SECONDS:
+        if clip.is_right or clip.seconds > min(SECONDS, left):
             continue
+        left -= clip.seconds
 
         def log_odds(
             variants: Sequence[npt.NDArray[np.float32]], predicted: int = clip.predicted
