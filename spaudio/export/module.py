@@ -71,8 +71,11 @@ class WaveformClassifier(nn.Module):
         Returns:
             Probabilities (batch, classes).
         """
-        inputs = self.front_end(waveform, lengths)
-        model = self.model
-        adapted = isinstance(model, AdaptedClassifier)
-        logits = model.from_inputs(*inputs) if adapted else model(*inputs)
+        tokens, padding = self.front_end(waveform, lengths)
+        model: Classifier | AdaptedClassifier = self.model
+        logits = (
+            model.from_inputs(tokens, padding)
+            if isinstance(model, AdaptedClassifier)
+            else model(tokens, padding)
+        )
         return class_probabilities(logits, self.multi_label, self.temperature)

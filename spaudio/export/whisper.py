@@ -20,6 +20,9 @@ class WhisperFrames(nn.Module):
         extractor: The feature extractor of the model.
     """
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, extractor: Any) -> None:
         super().__init__()
         self.n_fft, self.hop = int(extractor.n_fft), int(extractor.hop_length)
