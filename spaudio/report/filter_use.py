@@ -173,7 +173,7 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
     window = without_padding(x, padding_mask).transpose(1, 2)  # (batch, dim, tokens)
     own = len(kernels[0]) == x.shape[-1] and isinstance(filter, DepthwiseFilter | FIRFilter)
     if not own:  # in parts, as the output of all kernels may not fit in memory
-        kernels = [part for kernel in kernels for part in kernel.split(_TOGETHER)]
+        kernels = [part for kernel in kernels for part in torch.split(kernel, _TOGETHER)]
     parts = []
     for kernel in kernels:
         sides = padding(kernel.shape[-1], filter.causal)
