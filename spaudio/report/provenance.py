@@ -9,7 +9,7 @@ import torch
 
 from spaudio.version import __version__
 
-LIBRARIES = ("torch", "torchaudio", "accelerate", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "torchaudio", "accelerate", "torchmetrics", "numpy", "scikit-learn")
 
 
 def provenance() -> dict[str, object]:

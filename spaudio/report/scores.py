@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import binomtest, norm
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from spaudio.train.multilabel import average_precisions
@@ -42,35 +42,41 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
 
     Returns:
         ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, in which a
-        class without clips counts as zero if it is predicted, and is left out otherwise;
-        ``balanced_accuracy``, the mean recall of the classes that have clips; and ``per_class``:
-        precision, recall, f1 and support (number of clips). The interval assumes independent clips.
-        If several are from one speaker or recording, the uncertainty for new speakers is larger.
+        class without clips counts as zero; ``balanced_accuracy``, the mean recall of the classes
+        that have clips; and ``per_class``: precision, recall, f1 and support
+        (number of clips). The interval assumes independent clips. If several are from one speaker
+        or recording, the uncertainty for new speakers is larger.
     """
-    names = range(len(classes))
-    truth, predicted = labels.numpy(), probabilities.argmax(dim=1).numpy()
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, predicted, labels=names, zero_division=0
+    from torchmetrics.functional.classification import (  # takes seconds to import
+        multiclass_accuracy,
+        multiclass_confusion_matrix,
+        multiclass_f1_score,
+        multiclass_precision,
+        multiclass_recall,
     )
-    confusion = confusion_matrix(truth, predicted, labels=names)
-    support = confusion.sum(axis=1)
-    each = {"precision": precision, "recall": recall, "f1": f1, "support": support}
-    occurs = confusion.sum(axis=0) + support > 0
-    right = int((predicted == truth).sum())
-    low, high = binomtest(right, len(truth)).proportion_ci(method="wilson")
+
+    count = len(classes)
+    predicted = probabilities.argmax(dim=1)
+    each = {
+        "precision": multiclass_precision(predicted, labels, count, average="none"),
+        "recall": multiclass_recall(predicted, labels, count, average="none"),
+        "f1": multiclass_f1_score(predicted, labels, count, average="none"),
+        "support": torch.bincount(labels, minlength=count),
+    }
+    hits = binomtest(int((predicted == labels).sum()), len(labels))
+    low, high = hits.proportion_ci(method="wilson")
     values = {
-        "accuracy": right / len(truth),
+        "accuracy": multiclass_accuracy(predicted, labels, count, average="micro").item(),
         "interval": [low, high],
-        "macro_f1": float(f1[occurs].mean()),
-        "balanced_accuracy": float(recall[support > 0].mean()),
+        "macro_f1": multiclass_f1_score(predicted, labels, count, average="macro").item(),
+        "balanced_accuracy": each["recall"][each["support"] > 0].mean().item(),
         "per_class": {
-            name: {key: column[i].item() for key, column in each.items()}
+            name: {key: value[i].item() for key, value in each.items()}
             for i, name in enumerate(classes)
         },
     }
-    return Scores(
-        "accuracy", values, f"95 % interval {low:.4f}-{high:.4f}", torch.from_numpy(confusion)
-    )
+    confusion = multiclass_confusion_matrix(predicted, labels, count)
+    return Scores("accuracy", values, f"95 % interval {low:.4f}-{high:.4f}", confusion)
 
 
 def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:

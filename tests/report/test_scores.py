@@ -23,7 +23,7 @@ def test_scores_of_each_class() -> None:
         "d": (0, 0, 0, 0),
     }
     assert list(scores.values["per_class"]["a"]) == ["precision", "recall", "f1", "support"]
-    assert scores.values["accuracy"] == 4 / 7
+    assert scores.values["accuracy"] == pytest.approx(4 / 7)
     assert scores.values["macro_f1"] == pytest.approx((6 / 7 + 1 / 2) / 4)
     assert scores.values["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 3)
     assert scores.confusion is not None
