@@ -64,8 +64,8 @@ def test_weights_are_written_as_safetensors_alone() -> None:
         for path in FILES
         if "torch.save(" in path.read_text(encoding="utf-8")
     }
-    assert callers == {"spaudio/train/checkpoint.py"}
-    source = (ROOT / "spaudio/train/checkpoint.py").read_text(encoding="utf-8")
+    assert callers == {"spaudio/training/checkpoint.py"}
+    source = (ROOT / "spaudio/training/checkpoint.py").read_text(encoding="utf-8")
     saved = [
         ast.unparse(node.args[0])
         for node in ast.walk(ast.parse(source))

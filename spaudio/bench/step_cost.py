@@ -15,8 +15,8 @@ from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
-from spaudio.train.objective import Objective
-from spaudio.train.optim import make_optimizer
+from spaudio.training.objective import Objective
+from spaudio.training.optim import make_optimizer
 
 BATCHES = 8  # per round. The clips of a batch have similar lengths, so several are needed.
 COLUMNS = {

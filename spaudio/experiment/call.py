@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from spaudio.experiment.audio_model import AudioModel, load
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.launch import start_run
-from spaudio.experiment.loaded import AudioModel, load
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.run_folder import REPORT
 from spaudio.io.plain import read_json

@@ -33,7 +33,7 @@ class Inputs:
         manifest: SHA-256 of the manifest (`Prepared.hash`).
         samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
         temperature: Of the probabilities; fitted on the validation split after training, 1 before
-            (`spaudio.train.temperature`).
+            (`spaudio.training.temperature`).
     """
 
     classes: tuple[str, ...]

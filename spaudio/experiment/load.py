@@ -16,7 +16,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
-from spaudio.train.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
+from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
 
 
 def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:

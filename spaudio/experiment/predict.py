@@ -22,7 +22,7 @@ from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
-from spaudio.train.temperature import tempered
+from spaudio.training.temperature import tempered
 
 Waveform = NDArray[np.float32]
 

@@ -24,11 +24,11 @@ from spaudio.model.masked import MaskedPredictor
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
-from spaudio.train.checkpoint import PRETRAINING, find_checkpoint, load_weights
-from spaudio.train.feed import make_feed
-from spaudio.train.log import read_log
-from spaudio.train.loop import fit
-from spaudio.train.masked_prediction import MaskedPrediction
+from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.training.feed import make_feed
+from spaudio.training.log import read_log
+from spaudio.training.loop import fit
+from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that measures the pretraining
 _LABEL = "unlabelled"
@@ -108,7 +108,7 @@ class Pretraining:
     ) -> None:  # fmt: skip
         """Pretrains stem, projection and encoder, or goes on with it, or loads what it ended with.
 
-        Arguments and errors are those of :func:`spaudio.train.loop.fit`.
+        Arguments and errors are those of :func:`spaudio.training.loop.fit`.
         """
         checkpoints = run / "checkpoints"
         # A copy, as the processes of a run synchronise each model that they have once trained.

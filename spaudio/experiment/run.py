@@ -29,16 +29,16 @@ from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.report.provenance import provenance
-from spaudio.train.checkpoint import (
+from spaudio.training.checkpoint import (
     PRETRAINING,
     TRAINING,
     Stage,
     find_checkpoint,
     load_model,
 )
-from spaudio.train.feed import Feed
-from spaudio.train.loop import FitResult, exclusive
-from spaudio.train.shards import share_out
+from spaudio.training.feed import Feed
+from spaudio.training.loop import FitResult, exclusive
+from spaudio.training.shards import share_out
 
 DATA_HASH = "data_sha256"  # kept with the settings in each checkpoint
 

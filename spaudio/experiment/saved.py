@@ -25,7 +25,7 @@ from spaudio.experiment.settings import Settings
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
 from spaudio.report.page.sections import command
-from spaudio.train.checkpoint import WEIGHTS
+from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -23,7 +23,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
-from spaudio.train.trainer_config import OptimConfig, TrainerConfig
+from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 _MOST = 2**31  # of a whole number
 _LARGEST = 3.4e38  # float32's limit

@@ -31,7 +31,7 @@ from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.dataset import multi_hot
 from spaudio.tokens.front_end import SpectrogramFrontEnd
-from spaudio.train.multilabel import average_precisions
+from spaudio.training.multilabel import average_precisions
 
 MFCC = 20
 SEGMENTS = 8

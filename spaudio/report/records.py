@@ -13,7 +13,7 @@ from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.escape import FORMULA
-from spaudio.train.log import read_log
+from spaudio.training.log import read_log
 
 # Settings in which runs may differ and still be runs of one setting, and those that say no more
 # than the others.

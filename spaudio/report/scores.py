@@ -11,7 +11,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from spaudio.train.multilabel import average_precisions
+from spaudio.training.multilabel import average_precisions
 
 
 @dataclass(frozen=True)

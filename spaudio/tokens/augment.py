@@ -31,7 +31,7 @@ class AugmentConfig:
         noise: Largest level of added white noise, as a share of the clip's root mean square; for
             waveforms only.
         mixup: Share of the training batches in which clips are added in pairs; see
-            :class:`spaudio.train.mixing.Mixing`.
+            :class:`spaudio.training.mixing.Mixing`.
         cutmix: Share of the training batches in which clips exchange a span.
         crop: Length in seconds of the random excerpt that training sees of a longer clip; 0 takes
             clips whole.

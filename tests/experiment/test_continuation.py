@@ -14,7 +14,7 @@ from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.text import build_language_model
 from spaudio.text.corpus import ALPHABET
-from spaudio.train.checkpoint import save_checkpoint
+from spaudio.training.checkpoint import save_checkpoint
 from tests.conftest import RECIPES
 from tests.fixtures.tiny_run import make_untrained_run
 

@@ -24,7 +24,7 @@ from spaudio.report.classification_report import FILES
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.fold_report import FOLD_FILES
 from spaudio.report.records import read_records
-from spaudio.train.log import read_log
+from spaudio.training.log import read_log
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
 from tests.fixtures.tiny_recipes import TINY, tiny_esc50, tiny_folder

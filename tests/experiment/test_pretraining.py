@@ -14,9 +14,9 @@ from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import PretrainConfig
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
-from spaudio.train.checkpoint import PRETRAINING, find_checkpoint, load_weights
-from spaudio.train.log import read_log
-from spaudio.train.masked_prediction import MaskedPrediction
+from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.training.log import read_log
+from spaudio.training.masked_prediction import MaskedPrediction
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_run import RECIPES, compose

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spaudio.train.log import read_log
+from spaudio.training.log import read_log
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 

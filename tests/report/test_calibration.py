@@ -10,7 +10,7 @@ from spaudio.report.calibration import (
     measure_calibration,
     reliability,
 )
-from spaudio.train.temperature import fit_temperature, tempered
+from spaudio.training.temperature import fit_temperature, tempered
 
 
 def drawn(temperature: float, several: bool) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.normalise import LevelNormaliser
-from spaudio.train.feed import make_feed
-from spaudio.train.trainer_config import TrainerConfig
+from spaudio.training.feed import make_feed
+from spaudio.training.trainer_config import TrainerConfig
 
 CONFIG = TokenConfig(8000, "waveform", stack=2)
 CLIPS = [

@@ -21,18 +21,18 @@ from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import Batch
-from spaudio.train.checkpoint import save_checkpoint
-from spaudio.train.log import TrainingLog, read_log
-from spaudio.train.loop import FitResult
-from spaudio.train.probe import collect, solve_head
+from spaudio.training.checkpoint import save_checkpoint
+from spaudio.training.log import TrainingLog, read_log
+from spaudio.training.loop import FitResult
+from spaudio.training.probe import collect, solve_head
 
 
 class AdaptationTask(ClassificationTask):
     """One label per clip.
 
-    The head is fitted first (:mod:`spaudio.train.probe`), with weights where classes are balanced.
-    With ``adapt=probe`` and mean pooling that is all; in all other cases training begins from it
-    (arXiv 2202.10054).
+    The head is fitted first (:mod:`spaudio.training.probe`), with weights where classes are
+    balanced. With ``adapt=probe`` and mean pooling that is all; in all other cases training begins
+    from it (arXiv 2202.10054).
     """
 
     @override

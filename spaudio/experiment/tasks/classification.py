@@ -38,14 +38,14 @@ from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
 from spaudio.tokens.front_end import make_front_end
-from spaudio.train.balance import choose_balance
-from spaudio.train.feed import make_feed
-from spaudio.train.log import read_log
-from spaudio.train.loop import FitResult
-from spaudio.train.mixing import Mixing
-from spaudio.train.multilabel import MultiLabel
-from spaudio.train.objective import Classification
-from spaudio.train.temperature import fit_temperature, tempered
+from spaudio.training.balance import choose_balance
+from spaudio.training.feed import make_feed
+from spaudio.training.log import read_log
+from spaudio.training.loop import FitResult
+from spaudio.training.mixing import Mixing
+from spaudio.training.multilabel import MultiLabel
+from spaudio.training.objective import Classification
+from spaudio.training.temperature import fit_temperature, tempered
 
 NORMALISER_CLIPS = 256  # enough to estimate mean and standard deviation of each filter
 

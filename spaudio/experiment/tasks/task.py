@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from spaudio.errors import ConfigError
-from spaudio.train.feed import Feed
-from spaudio.train.loop import FitResult, fit
-from spaudio.train.objective import Objective
+from spaudio.training.feed import Feed
+from spaudio.training.loop import FitResult, fit
+from spaudio.training.objective import Objective
 
 
 @contextmanager
@@ -71,7 +71,7 @@ class Task(ABC):
     def fit(
         self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
     ) -> FitResult:
-        """Trains a model; arguments and errors are those of :func:`spaudio.train.loop.fit`."""
+        """Trains a model; arguments and errors are those of :func:`spaudio.training.loop.fit`."""
         return fit(
             model,
             self.train,

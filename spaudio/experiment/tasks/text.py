@@ -33,9 +33,9 @@ from spaudio.text.windows import (
     sliding_windows,
     spread_windows,
 )
-from spaudio.train.feed import Feed
-from spaudio.train.log import read_log
-from spaudio.train.next_character import NextCharacter
+from spaudio.training.feed import Feed
+from spaudio.training.log import read_log
+from spaudio.training.next_character import NextCharacter
 
 
 class TextTask(Task):

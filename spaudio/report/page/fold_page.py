@@ -19,7 +19,7 @@ from spaudio.report.page.sections import (
     rows_of_one_label,
     warnings_of,
 )
-from spaudio.train.log import read_log
+from spaudio.training.log import read_log
 
 
 def write_fold_page(

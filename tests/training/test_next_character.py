@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from spaudio.text import windows
 from spaudio.text.corpus import encode
-from spaudio.train.next_character import Likelihood, NextCharacter
-from spaudio.train.shards import share_out
+from spaudio.training.next_character import Likelihood, NextCharacter
+from spaudio.training.shards import share_out
 from tests.fixtures.tiny_text import make_text
 
 

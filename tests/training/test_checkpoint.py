@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spaudio.errors import CheckpointError
-from spaudio.train.checkpoint import (
+from spaudio.training.checkpoint import (
     HASHES,
     STATE,
     WEIGHTS,

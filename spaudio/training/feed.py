@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
-from spaudio.train.trainer_config import TrainerConfig
+from spaudio.training.trainer_config import TrainerConfig
 
 
 class EpochSampler(Protocol):

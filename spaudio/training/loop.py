@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spaudio.errors import SpaudioError
 from spaudio.io.lock import claimed
-from spaudio.train.checkpoint import (
+from spaudio.training.checkpoint import (
     TRAINING,
     Stage,
     drop_later,
@@ -26,15 +26,15 @@ from spaudio.train.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from spaudio.train.ema import WeightAverage
-from spaudio.train.failures import named_failures
-from spaudio.train.feed import Feed
-from spaudio.train.log import TrainingLog
-from spaudio.train.objective import Objective
-from spaudio.train.optim import make_optimizer, schedule
-from spaudio.train.random_state import random_states, restore_random_state, seed_process
-from spaudio.train.shards import gather, share_out, split_up
-from spaudio.train.trainer_config import OptimConfig, TrainerConfig
+from spaudio.training.ema import WeightAverage
+from spaudio.training.failures import named_failures
+from spaudio.training.feed import Feed
+from spaudio.training.log import TrainingLog
+from spaudio.training.objective import Objective
+from spaudio.training.optim import make_optimizer, schedule
+from spaudio.training.random_state import random_states, restore_random_state, seed_process
+from spaudio.training.shards import gather, share_out, split_up
+from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 VALIDATIONS = 50  # of a run that `min_steps` prolongs; more would cost more than they tell
 CHECK = 50  # steps between checks of the losses, each of which waits for the GPU
@@ -90,7 +90,7 @@ def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
 
     Raises:
         SpaudioError: If another process trains the run, or as
-            :func:`spaudio.train.failures.named_failures`.
+            :func:`spaudio.training.failures.named_failures`.
     """
     claim = claimed(run) if accelerator.is_main_process else nullcontext()
     with named_failures(run), claim:

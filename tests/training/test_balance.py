@@ -14,16 +14,16 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.dataset import BucketSampler
-from spaudio.train.balance import RATIO, Balance, choose_balance
-from spaudio.train.feed import make_feed
-from spaudio.train.log import read_log
-from spaudio.train.mixing import Mixing
-from spaudio.train.objective import Classification, Predictions, predict
-from spaudio.train.trainer_config import TrainerConfig
+from spaudio.training.balance import RATIO, Balance, choose_balance
+from spaudio.training.feed import make_feed
+from spaudio.training.log import read_log
+from spaudio.training.mixing import Mixing
+from spaudio.training.objective import Classification, Predictions, predict
+from spaudio.training.trainer_config import TrainerConfig
 from tests.conftest import RunRecipe
 from tests.fixtures import toy
 from tests.fixtures.tiny_audio import make_class_folders
-from tests.train.test_objective import MeanModel, batch
+from tests.training.test_objective import MeanModel, batch
 
 CLASSES = [0] * 90 + [1] * 10 + [2] * 3
 

@@ -9,8 +9,8 @@ import torch
 
 from spaudio.errors import SpaudioError
 from spaudio.io.lock import claimed
-from spaudio.train.checkpoint import find_checkpoint, load_weights
-from spaudio.train.log import read_log
+from spaudio.training.checkpoint import find_checkpoint, load_weights
+from spaudio.training.log import read_log
 from tests.fixtures.toy import NEVER, PLACES, in_processes, last, start, train, train_and_die
 
 EPOCHS = 4

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from spaudio.errors import ConfigError
-from spaudio.train.balance import BALANCES
+from spaudio.training.balance import BALANCES
 
 
 @dataclass
@@ -25,7 +25,7 @@ class TrainerConfig:
         ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
             weights themselves.
         min_steps: Fewest optimizer steps: a small dataset gets more epochs.
-        balance: What makes up for classes of different sizes; see :mod:`spaudio.train.balance`.
+        balance: What makes up for classes of different sizes; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
             equally, ``"auto"`` does the former if the largest class has more than 4 times as many
             items as the smallest, ``"none"`` nothing.

@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
-from spaudio.train.balance import Balance
-from spaudio.train.mixing import Mixing
-from spaudio.train.shards import gather
+from spaudio.training.balance import Balance
+from spaudio.training.mixing import Mixing
+from spaudio.training.shards import gather
 
 
 class Measured(Protocol):
@@ -151,7 +151,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
 
     Args:
         model: Called as ``model(tokens, padding_mask)``; left in evaluation mode.
-        batches: This process's share of the whole split (`spaudio.train.shards.share_out`).
+        batches: This process's share of the whole split (`spaudio.training.shards.share_out`).
         accelerator: Gathers over processes.
 
     Returns:

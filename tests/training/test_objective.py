@@ -10,8 +10,8 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
-from spaudio.train.mixing import Mixing
-from spaudio.train.objective import Classification, predict
+from spaudio.training.mixing import Mixing
+from spaudio.training.objective import Classification, predict
 
 
 class MeanModel(nn.Module):

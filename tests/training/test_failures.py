@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from spaudio.errors import SpaudioError
-from spaudio.train import loop
-from spaudio.train.checkpoint import find_checkpoint, load_state
+from spaudio.training import loop
+from spaudio.training.checkpoint import find_checkpoint, load_state
 from tests.fixtures.toy import ToyCache, last, train
 
 EPOCHS = 2

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spaudio.train import loop
-from spaudio.train.checkpoint import find_checkpoint, load_state
-from spaudio.train.log import read_log
+from spaudio.training import loop
+from spaudio.training.checkpoint import find_checkpoint, load_state
+from spaudio.training.log import read_log
 from tests.fixtures.toy import TRAINING, last, train
 
 

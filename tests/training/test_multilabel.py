@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from sklearn.metrics import average_precision_score
 
-from spaudio.train.mixing import Mixing
-from spaudio.train.multilabel import MultiLabel, MultiLabelPredictions, average_precisions
-from tests.train.test_objective import MeanModel, batch
+from spaudio.training.mixing import Mixing
+from spaudio.training.multilabel import MultiLabel, MultiLabelPredictions, average_precisions
+from tests.training.test_objective import MeanModel, batch
 
 LABELS = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]).float()
 

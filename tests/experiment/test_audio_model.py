@@ -12,9 +12,9 @@ import torch
 import spaudio
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment import call
+from spaudio.experiment.audio_model import AudioModel
 from spaudio.experiment.call import Trained
 from spaudio.experiment.data import load_data
-from spaudio.experiment.loaded import AudioModel
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.tokens.dataset import collate

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 
 from spaudio.model.adapted import Head
 from spaudio.tokens.dataset import Batch
-from spaudio.train import probe
-from spaudio.train.objective import Classification
+from spaudio.training import probe
+from spaudio.training.objective import Classification
 
 
 def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:

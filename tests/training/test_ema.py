@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from spaudio.train.ema import WeightAverage
+from spaudio.training.ema import WeightAverage
 
 
 def test_the_average_follows_weights_and_buffers() -> None:

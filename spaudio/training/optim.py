@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from spaudio.train.trainer_config import OptimConfig
+from spaudio.training.trainer_config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

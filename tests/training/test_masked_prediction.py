@@ -11,7 +11,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.model.masked import MaskedPredictor
 from spaudio.model.stem import ConvStem
 from spaudio.tokens.dataset import Batch
-from spaudio.train.masked_prediction import MaskedPrediction, mask_spans
+from spaudio.training.masked_prediction import MaskedPrediction, mask_spans
 
 LENGTHS = (40, 17, 1, 3)
 

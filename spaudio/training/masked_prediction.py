@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
-from spaudio.train.shards import gather
+from spaudio.training.shards import gather
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.train.optim import make_optimizer, schedule
-from spaudio.train.trainer_config import OptimConfig, TrainerConfig
+from spaudio.training.optim import make_optimizer, schedule
+from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 
 def test_decay_is_for_matrices_outside_filters() -> None:

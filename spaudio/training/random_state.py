@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from spaudio.train.shards import gather
+from spaudio.training.shards import gather
 
 
 def seed_process(seed: int, accelerator: Accelerator) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spaudio.model.adapted import AdaptedClassifier, Head
 from spaudio.tokens.dataset import Batch
-from spaudio.train.objective import Objective
+from spaudio.training.objective import Objective
 
 #: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from spaudio.train.checkpoint import find_checkpoint, load_model
-from spaudio.train.feed import make_feed
-from spaudio.train.log import read_log
-from spaudio.train.objective import predict
-from spaudio.train.shards import SplitBatches, WholeBatches, share_out
-from spaudio.train.trainer_config import TrainerConfig
+from spaudio.training.checkpoint import find_checkpoint, load_model
+from spaudio.training.feed import make_feed
+from spaudio.training.log import read_log
+from spaudio.training.objective import predict
+from spaudio.training.shards import SplitBatches, WholeBatches, share_out
+from spaudio.training.trainer_config import TrainerConfig
 from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
 
 # Without mixup and dropout, which are drawn per process.

@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
-from spaudio.train.mixing import Mixing
-from spaudio.train.shards import gather
+from spaudio.training.mixing import Mixing
+from spaudio.training.shards import gather
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spaudio.text.windows import TextBatch
-from spaudio.train.shards import gather
+from spaudio.training.shards import gather
 
 
 @dataclass(frozen=True)
