@@ -12,7 +12,7 @@ from spaudio.experiment.predict import Predictor, class_probabilities
 from spaudio.export.whisper import WhisperFrames
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
-from spaudio.model.pretrained import RATE, WhisperBase
+from spaudio.model.pretrained import RATE, SILENCE_AFTER, SILENCE_BEFORE, WhisperBase
 
 
 class WaveformClassifier(nn.Module):
@@ -39,6 +39,12 @@ class WaveformClassifier(nn.Module):
                     "predict, or train with model=small"
                 )
             self.front_end = WhisperFrames(model.base.extractor)
+            most = model.base.max_seconds - 2
+            if predictor.window_seconds > most:
+                raise ConfigError(
+                    f"{predictor.run} was trained on clips of up to {predictor.window_seconds:g} "
+                    f"s; of models on Whisper's encoder, those of up to {most:g} s can be exported"
+                )
         else:
             self.front_end = copy.deepcopy(predictor.front_end)
         self.token_samples = predictor.token_samples
@@ -54,8 +60,8 @@ class WaveformClassifier(nn.Module):
     def max_samples(self) -> int | None:
         """Largest number of samples that the model's positions allow; None if unlimited."""
         if isinstance(self.model, AdaptedClassifier):
-            # The front-end adds up to two tokens.
-            return round(self.model.base.max_seconds * RATE) - 2 * self.token_samples
+            added = 2 + (SILENCE_BEFORE + SILENCE_AFTER) // 2  # tokens, by the front-end
+            return round(self.model.base.max_seconds * RATE) - added * self.token_samples
         learned = self.model.encoder.learned
         if learned is None:
             return None

@@ -6,15 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaudio.model.pretrained import SILENCE_AFTER, SILENCE_BEFORE
+
+SILENCE = SILENCE_BEFORE + SILENCE_AFTER  # frames
 FLOOR = 1e-10  # of the mel power
 RANGE = 8.0  # decades below the loudest value of a clip, where its frames are cut off
 
 
 class WhisperFrames(nn.Module):
-    """Waveforms to the log-mel frames that Whisper reads.
+    """Waveforms to the log-mel frames that Whisper reads, with silence around each clip.
 
-    The frames of a clip are those of ``transformers.WhisperFeatureExtractor`` within float
-    tolerance.
+    The frames are those of :class:`spaudio.model.pretrained.WhisperBase` within float tolerance.
 
     Args:
         extractor: The feature extractor of the model.
@@ -44,11 +46,12 @@ class WhisperFrames(nn.Module):
         """
         samples = waveform.shape[1]
         # Two more than needed: torch.export would treat a length that can be 2 as constant.
-        frames = 2 * (samples // (2 * self.hop) + 2)
+        frames = 2 * (samples // (2 * self.hop) + 2) + SILENCE
         places = torch.arange(samples, device=waveform.device)
         waveform = waveform.masked_fill(places >= lengths.unsqueeze(1), 0)
         # Zeros after the clip, as many as its last window and the centred padding read.
-        waveform = F.pad(waveform, (0, frames * self.hop - samples + self.n_fft))
+        before = SILENCE_BEFORE * self.hop
+        waveform = F.pad(waveform, (before, frames * self.hop - before - samples + self.n_fft))
         spectrum = torch.stft(
             waveform, self.n_fft, self.hop, window=self.window, center=True, pad_mode="reflect",
             return_complex=True,
@@ -56,7 +59,7 @@ class WhisperFrames(nn.Module):
         power = torch.view_as_real(spectrum).square().sum(dim=-1)[:, :, :frames]
         found = (power.transpose(1, 2) @ self.filters).clamp_min(FLOOR).log10()
         count = (lengths + self.hop - 1) // self.hop
-        count = count.clamp_min(1).unsqueeze(1)
+        count = count.clamp_min(1).unsqueeze(1) + SILENCE
         padding = torch.arange(frames, device=waveform.device) >= count
         # Silence after the clip is never the loudest.
         top = found.flatten(1).amax(dim=1).view(-1, 1, 1)

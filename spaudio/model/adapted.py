@@ -260,12 +260,13 @@ class AdaptedClassifier(nn.Module):
         """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
         if self.part == "statistics":
             return self.head.mixed(tokens)
-        return self.head.pool(*self.hidden_states(tokens, padding_mask))
+        states, padding = self.hidden_states(tokens, padding_mask)
+        return self.head.pool(states, self.base.outside(padding))
 
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
         """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
         states, padding = self.base.run(*self.base.embed(inputs, padding))
-        logits: Tensor = self.head.linear(self.head.pool(states, padding))
+        logits: Tensor = self.head.linear(self.head.pool(states, self.base.outside(padding)))
         return logits
 
     def hidden_states(
@@ -291,7 +292,8 @@ class AdaptedClassifier(nn.Module):
         if self.part == "statistics":
             return tokens
         states, padding = self.hidden_states(tokens, padding_mask)
-        return torch.stack([statistics(state, padding) for state in states], dim=1)
+        outside = self.base.outside(padding)
+        return torch.stack([statistics(state, outside) for state in states], dim=1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedClassifier":
         """Copies what is trained; frozen parameters are shared."""

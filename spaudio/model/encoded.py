@@ -38,7 +38,7 @@ class EncodedFrontEnd(FrontEnd):
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        return {"pretrained": self.base.hash, "part": self.part, "count": self.count}
+        return self.base.cache_key | {"part": self.part, "count": self.count}
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
@@ -49,7 +49,8 @@ class EncodedFrontEnd(FrontEnd):
             most = torch.finfo(torch.float16).max
             tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)
             return tokens.to(torch.float16).numpy()
-        return statistics(states).numpy()
+        padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
+        return statistics(states, self.base.outside(padding)).numpy()
 
     @staticmethod
     @override
