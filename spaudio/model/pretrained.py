@@ -24,7 +24,7 @@ from spaudio.errors import AudioError, ConfigError
 
 Frames = npt.NDArray[np.float32]
 RATE = 16_000  # Hz, of all supported encoders
-# Silence around a clip that Whisper reads, in frames of 10 ms. It was trained on clips within 30 s of
+# Silence around a clip that Whisper reads, in frames of 10 ms. It was trained on clips in 30 s of
 # sound or silence; with it, the features of digits by unheard speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
 CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
