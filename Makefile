@@ -7,6 +7,10 @@ NATIVE := $(wildcard spaudio/filters/fused/native/*)
 # Keep compiled modules, whatever the environment says: tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Python compiles modules when it first imports them: the large ones, while the kernel is built.
+COMPILED := import torch._dynamo, torchaudio, accelerate, sklearn.svm, librosa, numba, \
+  matplotlib.figure, torchmetrics, transformers, hydra
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit docs fuzz audit lock clean
 
@@ -18,7 +22,9 @@ $(READY): requirements.lock pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e .
+	$(BIN)/python -c "$(COMPILED)" & \
+	  $(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e . \
+	  && wait
 	@touch $@
 
 demo: $(READY)  ## Train on recordings of people, test on a voice never heard, compare

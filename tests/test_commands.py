@@ -77,6 +77,7 @@ def tiny(words: list[str], data: list[str]) -> list[str]:
     given = [word for word in words if not re.match("(source|corpus)=", word)]
     given = [re.sub(r"^(seed=\d),.*|^(filter=\w+,\w+),.*", r"\1\2", word) for word in given]
     given = [word.replace("(speaker\\d+)", "(g\\d+)") for word in given]
+    given = [word.replace("yweweler,nicolas", "jackson,theo") for word in given]
     if "pretrain=masked" in words:
         given = [word.replace("source=UNLABELLED", data[0]) for word in given]
         given.append("pretrain.steps=1")
