@@ -102,6 +102,7 @@ def prepare(
     skip_bad: bool = False,
     duplicates: str = "refuse",
     workers: int = 1,
+    initializer: Callable[[], None] | None = None,
     stores: Sequence[ClipStore] = (),
     progress: bool = True,
 ) -> Prepared:
@@ -122,7 +123,8 @@ def prepare(
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
             splits or folds; ``"allow"`` only warns.
-        workers: Threads that decode.
+        workers: Threads that decode and compute what the stores keep.
+        initializer: Called first in each of these threads.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
             decoded again.
         progress: Show a bar.
@@ -151,6 +153,7 @@ def prepare(
             stores=stores,
             silent_ok=source.silent_ok,
             workers=workers,
+            initializer=initializer,
             progress=progress,
             on_new=lambda: (target / MARKER).unlink(missing_ok=True),
         )

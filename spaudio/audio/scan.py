@@ -81,6 +81,7 @@ def scan_clips(
     stores: Sequence[ClipStore] = (),
     silent_ok: bool = False,
     workers: int = 1,
+    initializer: Callable[[], None] | None = None,
     progress: bool = True,
     on_new: Callable[[], None] = lambda: None,
 ) -> dict[str, Finding]:
@@ -93,6 +94,7 @@ def scan_clips(
         stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
         silent_ok: Silent clips are not bad.
         workers: Threads that decode and compute what the stores keep.
+        initializer: Called first in each of these threads.
         progress: Show a bar.
         on_new: Called before checking, if the journal lacks a clip.
 
@@ -143,7 +145,7 @@ def scan_clips(
         done = len(clips) - len(rest)
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
-        pool = ThreadPoolExecutor(max(1, workers))
+        pool = ThreadPoolExecutor(max(1, workers), initializer=initializer)
         stack.callback(pool.shutdown, cancel_futures=True)
         for start in range(0, len(rest), _QUEUED):
             queued = rest[start : start + _QUEUED]

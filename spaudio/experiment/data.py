@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
@@ -80,16 +82,22 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     rate = settings.tokens.sample_rate
     cache = FrameCache(features, front_end.cache_key, rate, front_end.extract, front_end.restore)
     floor = FloorFeatures(features, rate)
-    prepared = prepare(
-        settings.recipe,
-        lambda work: find(work, **options),
-        folder=Path(settings.data),
-        options=options,
-        skip_bad=settings.skip_bad,
-        duplicates=settings.duplicates,
-        workers=2,
-        stores=[cache, floor],
-    )
+    threads = torch.get_num_threads()
+    try:
+        prepared = prepare(
+            settings.recipe,
+            lambda work: find(work, **options),
+            folder=Path(settings.data),
+            options=options,
+            skip_bad=settings.skip_bad,
+            duplicates=settings.duplicates,
+            workers=threads,
+            # One clip per core: operations on single clips gain little from several threads.
+            initializer=lambda: torch.set_num_threads(1),
+            stores=[cache, floor],
+        )
+    finally:
+        torch.set_num_threads(threads)  # part of it holds for the whole process
     cache.root = prepared.root
     clips = _split(settings, prepared)
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
