@@ -18,6 +18,15 @@ FILES = (
 )  # fmt: skip
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lists the recipes in the navigation, `folder` first."""
+    names = sorted(path.parent.name for path in ROOT.glob("recipes/*/README.md"))
+    names.sort(key=lambda name: name != "folder")
+    section = next(entry for entry in config.nav if "Recipes" in entry)
+    section["Recipes"] = [{name: f"recipes/{name}/README.md"} for name in names]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the files of the repository."""
     for path in sorted(path for pattern in FILES for path in ROOT.glob(pattern)):
