@@ -37,6 +37,7 @@ NOT_RUN = {
     "test=archive": "downloads the separate test set of Speech Commands",
     "subset=dev-clean": "downloads another part of LibriSpeech",
     "model=pretrained": "loads an encoder; tests/experiment/test_adaptation.py has small ones",
+    "export": "takes seconds; tests/export/test_write.py runs the command in both formats",
     "corpus=text8": "takes no other text than text8 itself",
 }
 # Added to what is printed, so that a run takes a second.
@@ -133,7 +134,6 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
 def test_commands_on_finished_runs(
     tmp_path: Path, run_recipe: RunRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime")
     from spaudio.bench.__main__ import main as bench
 
     for name in ("fsdd", "text8"):
