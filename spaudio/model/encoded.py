@@ -52,11 +52,6 @@ class EncodedFrontEnd(FrontEnd):
         padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
         return statistics(states, self.base.outside(padding)).numpy()
 
-    @staticmethod
-    @override
-    def restore(stored: npt.NDArray[Any]) -> Frames:
-        return np.asarray(stored, dtype=np.float32)
-
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
         assert isinstance(self.normaliser, BandNormaliser)

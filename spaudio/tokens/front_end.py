@@ -49,9 +49,9 @@ class FrontEnd(nn.Module):
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
 
     @staticmethod
-    @abstractmethod
     def restore(stored: npt.NDArray[Any]) -> Frames:
         """Returns stored frames as float32."""
+        return np.asarray(stored, dtype=np.float32)
 
     @abstractmethod
     def fit(self, training_clips: Iterable[Frames]) -> Normaliser:
@@ -137,11 +137,6 @@ class SpectrogramFrontEnd(FrontEnd):
     def extract(self, waveform: Frames) -> npt.NDArray[np.float16]:
         frames: Frames = self.log_mel(torch.from_numpy(waveform)).numpy()
         return frames.astype(np.float16)
-
-    @staticmethod
-    @override
-    def restore(stored: npt.NDArray[Any]) -> Frames:
-        return np.asarray(stored, dtype=np.float32)
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:

@@ -10,13 +10,14 @@ import numpy as np
 from spaudio.report.calibration import calibration_error, reliability
 from spaudio.report.page.judged import FILE, Judged, read_judged
 from spaudio.report.page.media import Media
-from spaudio.report.page.render import NAME, Bar, Page, write_page
+from spaudio.report.page.render import NAME, Page, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
     command,
     learning_curves,
     reliability_chart,
     rows_of_one_label,
+    score_bars,
     warnings_of,
 )
 from spaudio.training.log import read_log
@@ -49,7 +50,7 @@ def write_fold_page(
         return  # the folds were run without a page
     judged = {name: read_judged(run, name) for name, run in folds.items()}
     clips = [clip for found in judged.values() for clip in found]
-    test, floor = report["test"], report["floor"]
+    test = report["test"]
     calibration = _calibration(clips, calibrations)
     page = Page(
         title=report["recipe"],
@@ -58,11 +59,7 @@ def write_fold_page(
         score=f"{test['accuracy']:.3f}",
         detail=f"mean over {len(folds)} folds, ± {test['std']:.3f}; all clips together "
         f"{test['pooled_accuracy']:.3f}",
-        bars=[
-            Bar("this model", test["accuracy"], f"{test['accuracy']:.3f}"),
-            Bar("classical floor", floor["svm"], f"{floor['svm']:.3f}", 1),
-            Bar("majority class", floor["majority"], f"{floor['majority']:.3f}", 2),
-        ],
+        bars=score_bars(test["accuracy"], report["floor"], "majority class"),
         facts=facts,
         warnings=warnings_of(report),
         classes=report["classes"],

@@ -21,13 +21,14 @@ from spaudio.report.page.judged import (
     write_judged,
 )
 from spaudio.report.page.media import Media
-from spaudio.report.page.render import SUSPECTS, Bar, Page, Row, write_page
+from spaudio.report.page.render import SUSPECTS, Page, Row, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
     command,
     learning_curves,
     reliability_chart,
     rows_of_one_label,
+    score_bars,
     warnings_of,
 )
 from spaudio.tokens.dataset import TokenDataset
@@ -85,7 +86,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
     """
     clips = _judge(results)
     write_judged(run, clips)
-    test, floor, metric = report["test"], report["floor"], report["metric"]
+    test, metric = report["test"], report["metric"]
     several = results.multi_label
     if several:
         detail, trivial = f"macro AUC {test['auc']:.4f}", "class frequencies"
@@ -98,11 +99,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         metric=metric,
         score=f"{test[metric]:.3f}",
         detail=detail,
-        bars=[
-            Bar("this model", test[metric], f"{test[metric]:.3f}"),
-            Bar("classical floor", floor["svm"], f"{floor['svm']:.3f}", 1),
-            Bar(trivial, floor["majority"], f"{floor['majority']:.3f}", 2),
-        ],
+        bars=score_bars(test[metric], report["floor"], trivial),
         facts=results.facts,
         warnings=warnings_of(report),
         classes=results.classes,

@@ -10,12 +10,19 @@ from markupsafe import Markup
 from spaudio.report.calibration import count_above
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
-from spaudio.report.page.render import Row, shortened
+from spaudio.report.page.render import Bar, Row, shortened
 
 COLORS = 6  # of the style sheet
-
-
 QUOTES = "'\""  # with which a value may be given
+
+
+def score_bars(score: float, floor: Mapping[str, Any], trivial: str) -> list[Bar]:
+    """The score beside the classical floor and that of a trivial answer, which is named."""
+    values = {"this model": score, "classical floor": floor["svm"], trivial: floor["majority"]}
+    return [
+        Bar(name, value, f"{value:.3f}", color)
+        for color, (name, value) in enumerate(values.items())
+    ]
 
 
 def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[Row]:
