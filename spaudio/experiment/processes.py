@@ -16,6 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from spaudio.errors import ConfigError
 from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.io.allocator import keep_freed_memory
 from spaudio.training.trainer_config import TrainerConfig
 
 # Other processes wait while the first prepares a data set; the default timeout is minutes.
@@ -74,6 +75,7 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     Raises:
         ConfigError: If they cannot be joined.
     """
+    keep_freed_memory()
     AcceleratorState._reset_state()  # of the previous run of a sweep, whose precision may differ
     accelerator = Accelerator(
         # Accelerate does not choose the CPU by itself for several processes.

@@ -67,10 +67,10 @@ class ConvStem(nn.Module):
         Returns:
             (batch, tokens, features).
         """
-        # (batch, frames, 1, bands), without a `reshape`, which torch.export would guard.
-        x: Tensor = torch.unflatten(tokens, 2, (self.stack, 1, self.bands)).flatten(1, 2)
-        x = x.transpose(1, 2)  # (batch, 1, frames, bands)
-        x = x.contiguous(memory_format=torch.channels_last)
+        # (batch, frames, bands, 1), without a `reshape`, which torch.export would guard.
+        x: Tensor = torch.unflatten(tokens, 2, (self.stack, self.bands, 1)).flatten(1, 2)
+        # Of one channel, these strides alone tell the convolution to go on with channels last.
+        x = x.permute(0, 3, 1, 2)  # (batch, 1, frames, bands)
         kept = None if padding_mask is None else ~padding_mask.repeat_interleave(self.stack, dim=1)
         for convolution, norm, stride in zip(
             self.convolutions, self.norms, self.time_strides, strict=True
@@ -100,7 +100,9 @@ class MaskedBatchNorm(nn.BatchNorm1d):
             return y if kept is None else y * kept[..., None, None]
         rows = x.flatten(0, 1)
         where = None if kept is None else kept.flatten().nonzero().flatten()
-        if where is not None:
+        if where is None or len(where) == len(rows):
+            where = None  # nothing is padded
+        else:
             rows = rows.index_select(0, where)
         # As a channels-last image of one row, for which the fast kernel is made.
         image = rows.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)

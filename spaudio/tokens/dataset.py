@@ -181,11 +181,14 @@ class TokenDataset(Dataset[Example]):
             tokens = self._front_end.tokens(frames)
         else:
             rng = np.random.default_rng([self._seed, variation, index])
-            if self._most and len(frames) > self._most:
-                start = int(rng.integers(len(frames) - self._most + 1))
-                frames = frames[start : start + self._most]
-            frames = self._front_end.normalise(self.augment.vary(frames, rng))
-            frames = self.augment.mask(frames, rng)
+            if self._most:
+                # As many as may be left at the fastest tempo.
+                most = math.ceil(self._most / (1 - self.augment.config.tempo))
+                start = int(rng.integers(max(1, len(frames) - most + 1)))
+                frames = self.augment.vary(frames[start : start + most], rng)[: self._most]
+            else:
+                frames = self.augment.vary(frames, rng)
+            frames = self.augment.mask(self._front_end.normalise(frames), rng)
             tokens = stack_frames(frames, self._front_end.config.stack)
         return Example(tokens, self.label(self.clips[clip]), clip)
 

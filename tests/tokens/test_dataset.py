@@ -7,7 +7,7 @@ import pytest
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.errors import ConfigError
-from spaudio.tokens.augment import AugmentConfig
+from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
@@ -61,6 +61,15 @@ def test_a_variation_depends_on_seed_epoch_and_clip_alone() -> None:
     data[3, 0]  # another clip in between changes nothing
     assert np.array_equal(data[3, 1].tokens, first)
     assert not np.array_equal(data[4, 1].tokens, first)
+
+
+def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
+    augment = Augment(AugmentConfig(tempo=0.3, crop=0.2))
+    data = dataset(augment=augment)
+    lengths = {clip: {len(data[epoch, clip].tokens) for epoch in range(30)} for clip in range(4)}
+    assert lengths[0] == lengths[2] == {10}  # 0.31 and 0.51 s; a token is 20 ms
+    assert len(lengths[1]) > 1  # 0.12 s, shorter than the crop
+    assert max(max(each) for each in lengths.values()) == 10
 
 
 def test_buckets_cover_every_clip_once_and_waste_little() -> None:

