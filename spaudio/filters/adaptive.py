@@ -32,6 +32,7 @@ class AdaptiveFilterBank(TokenFilter):
         heads: Number of its attention heads.
         causal: Whether a token sees only itself and the past, in the bank and in the mask.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        init: Kernels before training, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
         device: Where the parameters live.
         dtype: Their type.
@@ -54,6 +55,7 @@ class AdaptiveFilterBank(TokenFilter):
         heads: int = 4,
         causal: bool = False,
         activation: str = "relu",
+        init: str = "random",
         zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -64,6 +66,7 @@ class AdaptiveFilterBank(TokenFilter):
             [(num_filters, kernel_size)] if scales is None else scales,
             causal=causal,
             activation=activation,
+            init=init,
             zero_init=zero_init,
             device=device,
             dtype=dtype,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.filters.bandpass import check_init, reset_bandpass
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
@@ -21,13 +22,15 @@ class _Bank(TokenFilter):
 
     Args:
         kernels: Kernels (M, K), or a list of such kernels; not initialised.
-        options: ``causal``, ``gains``, ``dim``, ``activation`` and ``zero_init``.
+        options: ``causal``, ``gains``, ``dim``, ``activation``, ``init`` and ``zero_init``.
     """
 
     def __init__(self, kernels: nn.Parameter | nn.ParameterList, **options: Any) -> None:
         super().__init__(causal=options["causal"])
         check_activation(options["activation"])
+        check_init(options["init"])
         self.activation: str = options["activation"]
+        self.init: str = options["init"]
         self.zero_init: bool = options["zero_init"]
         self.kernels = kernels
         self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
@@ -43,10 +46,11 @@ class _Bank(TokenFilter):
     def reset_parameters(self) -> None:
         """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.
 
-        Kernels are uniform within ±1/sqrt(K), gains within ±1/sqrt(M).
+        Kernels are uniform within ±1/sqrt(K), or those of
+        :func:`spaudio.filters.bandpass.reset_bandpass`; gains are uniform within ±1/sqrt(M).
         """
         for kernels in self.scale_kernels():
-            reset_rows(kernels)
+            (reset_bandpass if self.init == "bandpass" else reset_rows)(kernels)
         reset_rows(self.gains, zero=self.zero_init)
 
     @override
@@ -73,7 +77,11 @@ class _Bank(TokenFilter):
         gains: dict[str, Any] = {"gains": "shared"}
         if self.gains.dim() == 2:
             gains = {"gains": "per_dim", "dim": self.gains.shape[0]}
-        options = {"activation": self.activation, "zero_init": self.zero_init}
+        options = {
+            "activation": self.activation,
+            "init": self.init,
+            "zero_init": self.zero_init,
+        }
         return super().config() | gains | options
 
     @override
@@ -94,6 +102,8 @@ class FilterBank(_Bank):
         gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M).
         dim: Embedding dimensions; needed for ``gains="per_dim"``.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        init: Kernels before training: ``"random"``, or ``"bandpass"``, filters over modulation
+            frequency; see :func:`spaudio.filters.bandpass.reset_bandpass`.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
         device: Where the parameters live.
         dtype: Their type.
@@ -113,6 +123,7 @@ class FilterBank(_Bank):
         gains: str = "shared",
         dim: int | None = None,
         activation: str = "relu",
+        init: str = "random",
         zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -124,6 +135,7 @@ class FilterBank(_Bank):
             gains=gains,
             dim=dim,
             activation=activation,
+            init=init,
             zero_init=zero_init,
         )
         self.kernel_size = kernel_size
@@ -146,6 +158,7 @@ class MultiScaleFilterBank(_Bank):
         gains: ``"shared"`` or ``"per_dim"``.
         dim: Embedding dimensions.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        init: ``"random"``, or ``"bandpass"`` for each scale.
         zero_init: Whether gains start at zero.
         device: Where the parameters live.
         dtype: Their type.
@@ -164,6 +177,7 @@ class MultiScaleFilterBank(_Bank):
         gains: str = "shared",
         dim: int | None = None,
         activation: str = "relu",
+        init: str = "random",
         zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -179,6 +193,7 @@ class MultiScaleFilterBank(_Bank):
             gains=gains,
             dim=dim,
             activation=activation,
+            init=init,
             zero_init=zero_init,
         )
 

@@ -26,6 +26,7 @@ class FIRFilter(FilterBank):
         causal: Whether a token sees only itself and the past.
         gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one per dimension.
         dim: Embedding dimensions.
+        init: Kernels before training, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero.
         device: Where the parameters live.
         dtype: Their type.
@@ -44,6 +45,7 @@ class FIRFilter(FilterBank):
         causal: bool = False,
         gains: str = "shared",
         dim: int | None = None,
+        init: str = "random",
         zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -55,6 +57,7 @@ class FIRFilter(FilterBank):
             gains=gains,
             dim=dim,
             activation="identity",
+            init=init,
             zero_init=zero_init,
             device=device,
             dtype=dtype,

@@ -13,9 +13,11 @@ from spaudio.filters import (
     centre_frequency,
     describe,
     filterbank,
+    make_filter,
     modulation_response,
     receptive_field_ms,
 )
+from spaudio.filters.bandpass import bandpass_centres
 from tests.filters.cases import DIM, build, spread
 
 
@@ -59,6 +61,22 @@ def test_centre_frequency_finds_a_tuned_kernel() -> None:
     centres = centre_frequency(bank.frequency_response(512))
     torch.testing.assert_close(centres[:3], frequencies, atol=0.01, rtol=0)
     assert centres[3] == 0
+
+
+@pytest.mark.parametrize(("count", "taps"), [(36, 16), (12, 64), (9, 2), (36, 4), (1, 5)])
+def test_bandpass_kernels_respond_most_at_their_centres(count: int, taps: int) -> None:
+    """To within the resolution of K taps, 1/K cycles per token."""
+    bank = make_filter("multiscale", scales=[(count, taps), (2, 3)], init="bandpass")
+    response = bank.frequency_response(1024).abs()[:count]
+    centres = bandpass_centres(count, taps)
+    assert centres[0] == 0
+    assert centres[-1] == (0.5 if count > 1 else 0)
+    assert ((response.argmax(1) / 1024 - centres).abs() < 1 / taps).all()
+    assert bank.config()["init"] == "bandpass"
+    for kernels in bank.taps():
+        torch.testing.assert_close(kernels.square().sum(1), torch.full((len(kernels),), 1 / 3))
+    with pytest.raises(ValueError, match="init must be one of"):
+        FilterBank(2, 2, init="sinc")
 
 
 def test_modulation_frequencies_are_in_hz() -> None:
