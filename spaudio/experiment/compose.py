@@ -66,6 +66,9 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line} lists several values; add -m to run them all")
+    keys = {override.key_or_group for override in parsed}
+    if {"filter.milliseconds", "filter.kernel_size"} <= keys:
+        raise ConfigError("filter.milliseconds and filter.kernel_size say the same; give one")
     _register(recipe, parsed)
     config = _compose(recipe, parsed)
     try:

@@ -69,9 +69,30 @@ class FilterConfig:
 
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
+        milliseconds: Length of the kernels in place of ``kernel_size``, which it sets: the nearest
+            number of tokens, at least two. For filters with one ``kernel_size``, on audio.
     """
 
     name: str = MISSING
+    milliseconds: float | None = None
+
+    def set_kernel_size(self, token_seconds: float) -> None:
+        """Replaces ``milliseconds`` by a kernel size for tokens of that many seconds.
+
+        Raises:
+            ConfigError: If the filter has no ``kernel_size``, or the length is not positive.
+        """
+        if self.milliseconds is None:
+            return
+        if not hasattr(self, "kernel_size"):
+            raise ConfigError(
+                f"filter.milliseconds={self.milliseconds:g}: filter={self.name} has no kernel_size;"
+                " give its own options, or filter=bank, fir, depthwise or adaptive"
+            )
+        if self.milliseconds <= 0:
+            raise ConfigError(f"filter.milliseconds must be positive; got {self.milliseconds:g}")
+        taps = max(2, round(self.milliseconds / (1000 * token_seconds)))
+        vars(self).update(kernel_size=taps, milliseconds=None)
 
 
 @dataclass
@@ -300,7 +321,7 @@ class Settings:
     @property
     def filter_options(self) -> dict[str, Any]:
         """Name and options of the filter, as :func:`spaudio.filters.make_filter` takes them."""
-        return asdict(self.filter)
+        return {key: value for key, value in asdict(self.filter).items() if key != "milliseconds"}
 
     def as_dict(self) -> dict[str, Any]:
         """All settings, as ``config.yaml`` holds them."""
@@ -368,6 +389,7 @@ class AudioSettings(Settings):
             self._check_pretrained()
         elif self.adapt is not None:
             raise ConfigError(f"adapt={self.adapt} needs model=pretrained model.source=...")
+        self.filter.set_kernel_size(self.tokens.token_seconds)
 
     def _check_pretrained(self) -> None:
         """Completes and checks the settings of a pretrained encoder."""
@@ -422,6 +444,11 @@ class TextSettings(Settings):
             raise ConfigError(
                 f"trainer.balance={self.trainer.balance} is for classes of clips; a text has none. "
                 "Leave it out"
+            )
+        if self.filter.milliseconds is not None:
+            raise ConfigError(
+                f"filter.milliseconds={self.filter.milliseconds:g}: characters have no length in "
+                "time; give filter.kernel_size"
             )
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:

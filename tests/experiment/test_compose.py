@@ -43,6 +43,24 @@ def test_every_recipe_composes(name: str) -> None:
     assert learned.tokens.sample_rate == settings.tokens.sample_rate
 
 
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "taps"),
+    [
+        ("fsdd", ["filter=bank"], 8),  # a token is 20 ms
+        ("folder", ["filter=fir", "tokens.hop=0.008"], 5),
+        ("ravdess", ["filter=depthwise"], 2),
+        ("esc50", ["filter=adaptive", "tokens.stack=16"], 2),  # the fewest
+    ],
+)
+def test_kernels_in_milliseconds(recipe: str, overrides: list[str], taps: int) -> None:
+    settings = compose(RECIPES / recipe, [*overrides, "filter.milliseconds=160"])
+    assert settings.filter_options["kernel_size"] == taps
+    assert read_settings(settings.as_dict()).as_dict() == settings.as_dict()
+    build_classifier(settings, 2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="characters have no length in time"):
+        compose(RECIPES / "text8", ["filter=bank", "filter.milliseconds=160"])
+
+
 def test_every_choice_of_every_group_composes() -> None:
     choices = [
         f"{group}={file.stem}"
@@ -73,6 +91,9 @@ def test_every_choice_of_every_group_composes() -> None:
         (["filter=bank", "filter.kernel=8"], r"did you mean filter\.kernel_size"),
         (["+seed=1"], "cannot be added"),
         (["seed=0,1"], "add -m to run them all"),
+        (["filter=haar", "filter.milliseconds=80"], r"filter=haar has no kernel_size"),
+        (["filter=bank", "filter.milliseconds=0"], "must be positive; got 0"),
+        (["filter=bank", "filter.milliseconds=80", "filter.kernel_size=4"], "give one"),
         (["hydra/launcher=joblib"], "jobs=N"),
     ],
 )
