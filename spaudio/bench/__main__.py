@@ -4,6 +4,7 @@ python -m spaudio.bench filters         each backend of the filterbank against t
 python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without cache
 python -m spaudio.bench export RUN      the exported model of a run against the eager one
 python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
+python -m spaudio.bench profile RECIPE  a training step of a recipe by kind of operation
 """
 
 import argparse
@@ -65,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "are compared with the first one (default: none, depthwise, bank)",
     )
 
+    command = commands.add_parser("profile", help="a training step by kind of operation")
+    _add_common(command, "profile", each="in total", threads=2, rounds=9)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="its folder")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="as for its run.py")
+
     chosen = parser.parse_args(arguments)
     if getattr(chosen, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; use --device cpu")
@@ -118,6 +124,11 @@ def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, s
         from spaudio.bench import export_cost
 
         return export_cost.measure(chosen.run, *limits), export_cost.COLUMNS
+    if chosen.command == "profile":
+        from spaudio.bench import step_profile
+
+        report = step_profile.measure(chosen.recipe, chosen.overrides, *limits)
+        return report, step_profile.COLUMNS
     from spaudio.bench import step_cost
 
     names = chosen.filter or ["none", "depthwise", "bank"]

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.profiler import record_function
 
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
+from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer
 
+UPDATE = "optimizer, clipping, averaging"  # range of the profiler around what follows the gradients
 BATCHES = 8  # per round. The clips of a batch have similar lengths, so several are needed.
 COLUMNS = {
     "filter": "{filter}",
@@ -30,7 +33,7 @@ COLUMNS = {
 def measure(
     recipe: Path, overrides: Sequence[str], filters: Sequence[str], rounds: int, limit: float
 ) -> dict[str, Any]:
-    """Times forward pass, backward pass and optimizer step, without loading of the batches.
+    """Times forward pass, backward pass, optimizer step and averaging of the weights, not loading.
 
     Args:
         recipe: Folder with a ``config.yaml``. Its data set is prepared if necessary.
@@ -61,7 +64,7 @@ def measure(
         task.settings = settings
         model = task.build_model()
         parameters[name] = sum(p.numel() for p in model.parameters())
-        functions[name] = _steps(settings, model, task.objective, batches)
+        functions[name] = make_steps(settings, model, task.objective, batches)
     seconds = take_turns(functions, rounds, limit)
     rows = [
         {
@@ -73,19 +76,9 @@ def measure(
         }
         for name, took in seconds.items()
     ]
-    if isinstance(first, TextSettings):
-        tokens: float = first.context
-    else:
-        tokens = fmean(batch.tokens.shape[1] for batch in batches)
-    shape = {
-        "batch": first.trainer.batch_size,
-        "tokens": tokens,
-        "dim": first.model.dim,
-        "layers": first.model.layers,
-    }
+    title, shape = describe_shape(first, batches)
     return {
-        "title": f"{first.recipe}: {first.model.layers} layers of width {first.model.dim}, batches "
-        f"of {first.trainer.batch_size} sequences of {tokens:.0f} tokens; ",
+        "title": title,
         "machine": machine(),
         "recipe": first.recipe,
         "shape": shape,
@@ -93,7 +86,7 @@ def measure(
     }
 
 
-def _steps(
+def make_steps(
     settings: AudioSettings | TextSettings,
     model: nn.Module,
     objective: Objective,
@@ -103,14 +96,34 @@ def _steps(
     trainer = settings.trainer
     accelerator = make_accelerator(trainer)
     optimizer = make_optimizer(model, settings.optim)
+    average = WeightAverage(model, trainer.ema) if trainer.ema else None
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     rng = np.random.default_rng(settings.seed)
 
     def run() -> None:
-        for batch in batches:
+        for step, batch in enumerate(batches):
             accelerator.backward(objective.loss(model, batch, rng))
-            accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            with record_function(UPDATE):
+                accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update(accelerator.unwrap_model(model), step)
 
     return run
+
+
+def describe_shape(
+    settings: AudioSettings | TextSettings, batches: Sequence[Any]
+) -> tuple[str, dict[str, float]]:
+    """Returns the shapes of model and batches, as the beginning of a title and as numbers."""
+    model, batch = settings.model, settings.trainer.batch_size
+    if isinstance(settings, TextSettings):
+        tokens: float = settings.context
+    else:
+        tokens = fmean(batch.tokens.shape[1] for batch in batches)
+    title = (
+        f"{settings.recipe}: {model.layers} layers of width {model.dim}, batches of {batch} "
+        f"sequences of {tokens:.0f} tokens; "
+    )
+    return title, {"batch": batch, "tokens": tokens, "dim": model.dim, "layers": model.layers}

@@ -58,6 +58,21 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"| {filter} |" in capsys.readouterr().out
 
 
+def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> None:
+    data = f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"
+    parts = {}
+    for name in ("none", "depthwise"):
+        rows = bench("profile", FSDD, "preset=debug", "tokens.stem=none", data, f"filter={name}")
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        parts[name] = {row["kind"]: row["operations"] for row in rows}
+    none, depthwise = parts["none"], parts["depthwise"]
+    assert "filter" in depthwise.keys() - none.keys()
+    # The stem is left out, so that every convolution, forward and backward, is the filter's.
+    assert "convolutions" not in depthwise
+    for kind in ("matrix products", "attention", "norms", "activations"):
+        assert depthwise[kind] == none[kind]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

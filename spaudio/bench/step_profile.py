@@ -1,0 +1,149 @@
+"""A training step of a recipe by kind of operation, from torch's profiler."""
+
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from spaudio.bench.harness import machine
+from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps
+from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.tasks import open_task
+from spaudio.model.encoder import Encoder
+
+FILTER = "filter"  # also the name of the range around a filter's forward pass
+BACKWARD = "autograd::engine::evaluate_function: "
+LOADING, OTHER = "loading", "Python and dispatch"
+# The first pattern that matches the name of an operation decides. Names of torch 2.
+KINDS = {
+    "attention": re.compile(r"aten::(_scaled_dot|_flash|bmm|baddbmm|_softmax)"),
+    "matrix products": re.compile(r"aten::(addmm|mm\b|addmv|mv\b|dot\b)|.*_linear"),
+    "convolutions": re.compile(r"aten::(.*convolution|_slow_conv|thnn_conv|.*pool[12]d)"),
+    "dropout": re.compile(r"aten::(bernoulli|native_dropout|_fused_dropout|random_)"),
+    "norms": re.compile(r"aten::(.*layer_norm|.*batch_norm)"),
+    "activations": re.compile(r"aten::(gelu|relu|silu|threshold|sigmoid)"),
+    OTHER: re.compile(r"(?!aten::|detach$)|aten::(empty|as_strided|view|expand|t\b|transpose)"),
+    "element-wise, sums and copies": re.compile(""),
+}
+COLUMNS = {
+    "kind": "{kind}",
+    "mostly": "{mostly}",
+    "ms per step": "{ms:.2f}",
+    "share": "{share:.1%}",
+    "operations per step": "{operations:.0f}",
+}
+
+
+def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -> dict[str, Any]:
+    """Profiles forward pass, backward pass, clipping, optimizer, averaging, and loading.
+
+    Batches are loaded in this process, as by one worker; with ``trainer.workers=1``, the default,
+    that happens beside the steps where a core is free.
+
+    Args:
+        recipe: Folder with a ``config.yaml``. Its data set is prepared if necessary.
+        overrides: Settings, as for the recipe's ``run.py``.
+        rounds: Measurements. Medians are reported.
+        limit: Seconds after which no further round starts.
+
+    Returns:
+        ``title``, ``machine``, ``recipe``, and ``rows``, one per kind of operation.
+
+    Raises:
+        ConfigError: If the folder is not a recipe's, or a setting is wrong.
+        DataError: If the data set is missing.
+    """
+    settings = compose(recipe, [*overrides, "trainer.workers=0"])
+    task = open_task(settings, data_prep_folder(recipe))
+    loader, batches, loading = iter(task.train.loader), [], []
+    for _ in range(min(BATCHES, len(task.train.loader))):
+        start = time.perf_counter()
+        batches.append(next(loader))
+        loading.append(time.perf_counter() - start)
+    model = task.build_model()
+    for encoder in (m for m in model.modules() if isinstance(m, Encoder)):
+        for each in encoder.token_filters():
+            each.forward = record_function(FILTER)(each.forward)  # type: ignore[method-assign]
+    steps = make_steps(settings, model, task.objective, batches)
+    steps()
+    alone: list[float] = []
+    found: list[dict[str, Counter[str]]] = []
+    counts: list[Counter[str]] = []
+    begun = time.perf_counter()
+    while len(alone) < rounds and (len(alone) < 3 or time.perf_counter() - begun < limit):
+        start = time.perf_counter()
+        steps()
+        alone.append((time.perf_counter() - start) / len(batches))
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            start = time.perf_counter()
+            steps()
+            took = time.perf_counter() - start
+        spent, number = by_kind(profiler.events() or [])
+        spent[OTHER]["outside of operations"] = took - sum(map(Counter.total, spent.values()))
+        found.append(spent)
+        counts.append(number)
+    seconds = {
+        kind: median(spent[kind].total() for spent in found) / len(batches)
+        for kind in [*KINDS, FILTER, UPDATE]
+    }
+    seconds[LOADING] = median(loading)
+    whole = sum(seconds.values())
+    rows = []
+    for kind, took in sorted(seconds.items(), key=lambda pair: -pair[1]):
+        most = sum((spent.get(kind, Counter()) for spent in found), Counter[str]()).most_common(2)
+        if not took:
+            continue
+        rows.append(
+            {
+                "kind": kind,
+                "mostly": ", ".join(name.removeprefix("aten::") for name, _ in most),
+                "rounds": len(found),
+                "seconds": took,
+                "share": took / whole,
+                "operations": median(n[kind] for n in counts) / len(batches),
+            }
+        )
+    title, shape = describe_shape(settings, batches)
+    return {
+        "title": f"{title}a step takes {1e3 * median(alone):.1f} ms without the profiler; ",
+        "machine": machine(),
+        "recipe": settings.recipe,
+        "shape": shape,
+        "rows": rows,
+    }
+
+
+def by_kind(
+    events: Iterable[FunctionEvent],
+) -> tuple[dict[str, Counter[str]], Counter[str]]:
+    """Sums the time that operations spend themselves, without the operations that they call.
+
+    An operation of the backward pass belongs to a filter if the operation that it differentiates
+    does. It is found by the sequence number that the two share.
+
+    Returns:
+        For each kind the seconds of each operation by name, and the number of its operations.
+    """
+    inside: dict[int, str | None] = {}  # range by the id of an event
+    by_number: dict[int, str | None] = {}  # range of the operation with a sequence number
+    spent: dict[str, Counter[str]] = defaultdict(Counter)
+    number: Counter[str] = Counter()
+    for event in sorted(events, key=lambda event: event.time_range.start):
+        scope = event.name if event.name in (FILTER, UPDATE) else None
+        if scope is None and event.cpu_parent is not None:
+            scope = inside[event.cpu_parent.id]
+        if event.name.startswith(BACKWARD):
+            scope = by_number.get(event.sequence_nr)
+        elif event.sequence_nr >= 0:
+            by_number[event.sequence_nr] = scope  # the last one makes the node of the graph
+        inside[event.id] = scope
+        kind = scope or next(kind for kind, name in KINDS.items() if name.match(event.name))
+        spent[kind][event.name] += 1e-6 * event.self_cpu_time_total
+        number[kind] += 1
+    return spent, number
