@@ -13,8 +13,9 @@ from spaudio.model.pretrained import load_base
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
-# Peak learning rates; the head starts from a fitted probe.
-_RATES = {"probe": 1e-3, "filters": 1e-3, "lora": 1e-3, "bitfit": 1e-3, "full": 5e-5}
+# Peak learning rates, and the share of it that the head has, which starts from a fitted probe.
+_RATES = {"full": (5e-5, 1.0)}
+_OTHER_RATES = (1e-3, 0.1)
 
 
 def open_front_end(settings: AudioSettings, normaliser: Normaliser | None = None) -> FrontEnd:
@@ -60,9 +61,10 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
     if given.get("model") != "pretrained":
         return []
-    rate = _RATES.get(str(given.get("adapt", "probe")), 1e-3)
+    rate, share = _RATES.get(str(given.get("adapt")), _OTHER_RATES)
     changed = {"augment": "none", "segments.seconds": "null", "trainer.min_steps": 0,
-               "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate}  # fmt: skip
+               "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
+               "model.head_rate": share}  # fmt: skip
     if given.get("preset") is None:
-        changed |= {"trainer.epochs": 15, "trainer.batch_size": 32}
+        changed |= {"trainer.epochs": 8, "trainer.batch_size": 16}
     return [f"{name}={value}" for name, value in changed.items() if name not in given]

@@ -129,6 +129,7 @@ class PretrainedConfig(ClassifierConfig):
             :class:`spaudio.model.adapted.Adaptation`.
         combine: How the head combines them, ``"concat"`` or ``"sum"``.
         lora_rank: Rank of ``adapt=lora``.
+        head_rate: Learning rate of the head beside that of the encoder, as a share of ``optim.lr``.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.
@@ -138,6 +139,7 @@ class PretrainedConfig(ClassifierConfig):
     states: str = "upper"
     combine: str = "concat"
     lora_rank: int = 4
+    head_rate: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -415,6 +417,7 @@ class AudioSettings(Settings):
             self.model.lora_rank,
             self.model.states,
             self.model.combine,
+            self.model.head_rate,
         )
 
 

@@ -36,6 +36,8 @@ class Adaptation:
             layers, or ``"all"``, from the embedding on.
         combine: ``"concat"`` gives the head these states side by side, ``"sum"`` a learned
             weighted sum of them.
+        head_rate: Learning rate of the head, as a share of that of the encoder. The head is fitted
+            before, and large steps would undo it.
 
     Raises:
         ConfigError: If a value is unknown, or does not fit the others.
@@ -48,6 +50,7 @@ class Adaptation:
     lora_rank: int = 4
     states: str = "upper"
     combine: str = "concat"
+    head_rate: float = 0.1
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -67,6 +70,8 @@ class Adaptation:
             )
         if self.lora_rank < 1:
             raise ConfigError(f"model.lora_rank must be at least 1; got {self.lora_rank}")
+        if not 0 <= self.head_rate <= 1:
+            raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
 
     def part(self, base: Base) -> tuple[str, int]:
         """What can be cached per clip, as :class:`EncodedFrontEnd` takes it: part and count."""
@@ -199,6 +204,8 @@ class AdaptedClassifier(nn.Module):
         self.classes = classes
         self.adaptation = adaptation
         self.filter_options = dict(adaptation.filter_options)
+        alone = adaptation.way == "probe"
+        self.rate_shares = {} if alone else {"head": adaptation.head_rate}
         self.part, self.count = adaptation.part(base)
         first = base.states // 2 if adaptation.states == "upper" else 0
         self.head = Head(

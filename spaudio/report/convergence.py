@@ -232,7 +232,8 @@ def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, C
         )
     curves: dict[int, Curve] = {}
     for record in group.records:
-        seed, log = record.facts["seed"], record.log
+        seed = record.facts["seed"]
+        log = [entry for entry in record.log if entry["step"]]  # without a model fitted before
         if seed in curves:
             raise DataError(f"{record.name} repeats seed {seed} of {group.name}; leave one run out")
         if not log:

@@ -181,7 +181,7 @@ def _check(record: Record) -> None:
     for entry in record.log:
         for name in ("step", "valid_loss", "seconds", "cpu_seconds"):
             value = entry.get(name, 1 if "seconds" in name else None)
-            if not isinstance(value, int | float) or (name == "step" and not value > 0):
+            if not isinstance(value, int | float) or (name == "step" and not value >= 0):
                 raise ValueError(f"a record of the log has {name}={value!r}")
 
 

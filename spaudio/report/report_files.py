@@ -1,6 +1,7 @@
 """What the reports of all kinds of runs share: their files, and lines of their Markdown."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def filter_choice(report: dict[str, Any]) -> str:
     name = options.pop("name")
     written = ", ".join(f"{key}={for_markdown(value)}" for key, value in options.items())
     return f"`{name}` ({written})" if written else f"`{name}`"
+
+
+def chosen_epoch(report: Mapping[str, Any]) -> str:
+    """Returns which epoch was selected, as text."""
+    before = "" if report["best_epoch"] else ", the head as it was fitted before them"
+    return f"epoch {report['best_epoch']} of {report['epochs']}{before}"
 
 
 def cost_lines(report: dict[str, Any]) -> list[str]:

@@ -45,9 +45,9 @@ class FitResult:
     """The result of training; seconds exclude validation.
 
     Args:
-        best_epoch: Counted from 1.
+        best_epoch: Counted from 1; 0 is the model as it was fitted before.
         epochs: Epochs in all.
-        seconds: Of training.
+        seconds: Of training, and of fitting before it.
         tokens_per_second: Tokens per second, without padding.
         step_seconds: Seconds per optimizer step, including the loading of its batch.
         data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
@@ -61,18 +61,32 @@ class FitResult:
     data_wait: float
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """How a model was fitted before it is trained.
+
+    Args:
+        loss: Training loss.
+        seconds: What it took.
+    """
+
+    loss: float
+    seconds: float
+
+
 @dataclass
 class SoFar:
     """Progress of a run, as stored in its checkpoints.
 
     Args:
         epochs: Finished epochs.
-        best_epoch: Counted from 1; 0 if there is none.
+        best_epoch: Counted from 1; 0 if there is none, or it is the model as it was fitted before.
         best_rank: Rank of that epoch; the empty tuple is below every rank.
         seconds: Of training, without validation.
         cpu_seconds: CPU time of all threads, which other load on the machine does not change.
         waited: Seconds spent waiting for batches.
         tokens: Tokens that this process trained on, without padding.
+        before: Seconds of fitting before the first step.
     """
 
     epochs: int = 0
@@ -82,6 +96,7 @@ class SoFar:
     cpu_seconds: float = 0.0
     waited: float = 0.0
     tokens: int = 0
+    before: float = 0.0
 
 
 @contextmanager
@@ -112,6 +127,7 @@ def fit(
     resume: bool = False,
     select: bool = True,
     stage: Stage = TRAINING,
+    fitted: Fitted | None = None,
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
@@ -132,6 +148,8 @@ def fit(
         resume: Continue from the run's last checkpoint.
         select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
         stage: Names of checkpoints and log.
+        fitted: How the model was fitted before. It is then measured as epoch 0, which is kept
+            unless a later epoch ranks higher. None if it was not; ignored by ``resume``.
 
     Returns:
         Best epoch, seconds and tokens per second.
@@ -165,7 +183,8 @@ def fit(
     model, optimizer = accelerator.prepare(model, optimizer)
     train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
     valid_loader = share_out(valid.loader, accelerator)
-    log = TrainingLog(run, so_far.epochs, stage.log) if accelerator.is_main_process else None
+    kept = so_far.epochs if resume else -1
+    log = TrainingLog(run, kept, stage.log) if accelerator.is_main_process else None
     steps = len(train.sampler)  # per epoch
     epochs = max(trainer.epochs, math.ceil(trainer.min_steps / steps))
     total = epochs * steps
@@ -185,7 +204,32 @@ def fit(
         weights = accelerator.unwrap_model(model).state_dict()
         save_checkpoint(checkpoints, stage.last, so_far.epochs, weights, state, config)
 
+    def validate(train_loss: float, rate: float) -> str:
+        scored = accelerator.unwrap_model(model) if average is None else average.model
+        measured = objective.measure(scored, valid_loader, accelerator)
+        record: dict[str, Any] = {
+            "epoch": so_far.epochs,
+            "step": so_far.epochs * steps,
+            "lr": rate,
+            "train_loss": train_loss,
+            **{f"valid_{name}": value for name, value in measured.metrics.items()},
+            "seconds": so_far.before + so_far.seconds,
+            "cpu_seconds": so_far.cpu_seconds,
+            "wait_seconds": so_far.waited,
+        }
+        if log is not None:
+            log.add(record)  # before the checkpoint: a resumed run drops records without one
+        if measured.rank > so_far.best_rank if select else so_far.epochs == epochs:
+            so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
+            if accelerator.is_main_process:
+                weights = accelerator.unwrap_model(scored).state_dict()
+                save_checkpoint(checkpoints, stage.best, so_far.epochs, weights, None, config)
+        return measured.text
+
     if not resume:
+        if fitted is not None:
+            so_far.before = fitted.seconds
+            validate(fitted.loss, 0.0)
         checkpoint_last()  # a run that is stopped in its first epoch can be resumed too
 
     with Progress(
@@ -208,7 +252,7 @@ def fit(
                 step = epoch * steps + i
                 rate = schedule(step, total, optim)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("share", 1.0)  # checkpoints may lack it
                 loss = torch.zeros((), device=accelerator.device)
                 for part in range(trainer.accumulate):
                     asked = time.perf_counter()
@@ -240,33 +284,15 @@ def fit(
             so_far.epochs += 1
             if so_far.epochs % period and so_far.epochs < epochs:
                 continue
-            scored = accelerator.unwrap_model(model) if average is None else average.model
-            measured = objective.measure(scored, valid_loader, accelerator)
-            record: dict[str, Any] = {
-                "epoch": so_far.epochs,
-                "step": so_far.epochs * steps,
-                "lr": rate,
-                "train_loss": train_loss,
-                **{f"valid_{name}": value for name, value in measured.metrics.items()},
-                "seconds": so_far.seconds,
-                "cpu_seconds": so_far.cpu_seconds,
-                "wait_seconds": so_far.waited,
-            }
-            if log is not None:
-                log.add(record)  # before the checkpoint: a resumed run drops records without one
-            if measured.rank > so_far.best_rank if select else so_far.epochs == epochs:
-                so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
-                if accelerator.is_main_process:
-                    weights = accelerator.unwrap_model(scored).state_dict()
-                    save_checkpoint(checkpoints, stage.best, so_far.epochs, weights, None, config)
+            text = validate(train_loss, rate)
             checkpoint_last()
-            progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {measured.text}")
+            progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {text}")
     accelerator.wait_for_everyone()  # all read what the first process has written
     seconds = max(so_far.seconds, 1e-9)
     return FitResult(
         best_epoch=so_far.best_epoch,
         epochs=epochs,
-        seconds=so_far.seconds,
+        seconds=so_far.before + so_far.seconds,
         tokens_per_second=sum(gather([so_far.tokens], accelerator)) / seconds,
         step_seconds=so_far.seconds / total,
         data_wait=so_far.waited / seconds,

@@ -1,6 +1,7 @@
 """AdamW with and without weight decay, and a schedule of warm-up and cosine."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -9,17 +10,25 @@ from spaudio.training.trainer_config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Builds AdamW with two parameter groups: with and without weight decay."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    """Builds AdamW with parameter groups: with and without weight decay.
+
+    A model may have ``rate_shares``, which maps the first part of a parameter's name to its share
+    of the learning rate. Groups keep it as ``share``, which is 1 by default.
+    """
+    shares: Mapping[str, float] = getattr(model, "rate_shares", {})
+    members: dict[tuple[float, float], list[nn.Parameter]] = {
+        (config.weight_decay, 1.0): [], (0.0, 1.0): []
+    }  # fmt: skip
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         in_filter = ".filters." in f".{name}" or ".token_filter." in name
-        (plain if parameter.dim() < 2 or in_filter else decay).append(parameter)
+        decay = 0.0 if parameter.dim() < 2 or in_filter else config.weight_decay
+        share = shares.get(name.partition(".")[0], 1.0)
+        members.setdefault((decay, share), []).append(parameter)
     groups = [
-        {"params": decay, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "share": share}
+        for (decay, share), parameters in members.items()
     ]
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)

@@ -23,7 +23,7 @@ from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
 from spaudio.training.log import TrainingLog, read_log
-from spaudio.training.loop import FitResult
+from spaudio.training.loop import FitResult, Fitted
 from spaudio.training.probe import collect, solve_head
 
 
@@ -32,7 +32,7 @@ class AdaptationTask(ClassificationTask):
 
     The head is fitted first (:mod:`spaudio.training.probe`), with weights where classes are
     balanced. With ``adapt=probe`` and mean pooling that is all; in all other cases training begins
-    from it (arXiv 2202.10054).
+    from it (arXiv 2202.10054), and it is kept unless the validation split ranks an epoch higher.
     """
 
     @override
@@ -53,17 +53,18 @@ class AdaptationTask(ClassificationTask):
     ) -> FitResult:
         assert isinstance(model, AdaptedClassifier)
         if not resume:
-            solved = self._solve(model, run, config, accelerator)
+            solved, loss = self._solve(model, run, config, accelerator)
             if model.part == "statistics":
                 return solved
+            self.fitted = Fitted(loss, solved.seconds)
         return super().fit(
             model, run=run, config=config, accelerator=accelerator, resume=resume
         )  # fmt: skip
 
     def _solve(
         self, model: AdaptedClassifier, run: Path, config: str, accelerator: Accelerator
-    ) -> FitResult:
-        """Fits the head; keeps a checkpoint if nothing else is trained."""
+    ) -> tuple[FitResult, float]:
+        """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
         start = time.perf_counter()
         train, valid = (
             collect(model, feed.loader, accelerator.device) for feed in (self.train, self.valid)
@@ -85,7 +86,7 @@ class AdaptationTask(ClassificationTask):
             save_checkpoint(checkpoints, "best", best, model.state_dict(), None, config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
-        return FitResult(
+        result = FitResult(
             best_epoch=best,
             epochs=len(records),
             seconds=seconds,
@@ -93,6 +94,7 @@ class AdaptationTask(ClassificationTask):
             step_seconds=(seconds - waited) / len(records),
             data_wait=waited / seconds,
         )
+        return result, records[chosen]["train_loss"]
 
     @override
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.report.page.render import shortened
+from spaudio.report.report_files import chosen_epoch
 
 _SHOWN = 10  # clips that were left out
 _NOT_SPLIT = ("source", "labels")  # settings of a data set that say nothing about its split
@@ -38,8 +39,8 @@ def data_facts(
             "trained on the validation split as well; weights of the last epoch "
             f"({report['epochs']})"
             if settings.validation.train
-            else f"selected on the validation split: epoch {report['best_epoch']} of "
-            f"{report['epochs']}; the test split was used once, at the end",
+            else f"selected on the validation split: {chosen_epoch(report)}; the test split was "
+            "used once, at the end",
             f"training took {report['seconds']['train']:,.0f} s",
         ],
     }

@@ -11,7 +11,7 @@ from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.training.feed import Feed
-from spaudio.training.loop import FitResult, fit
+from spaudio.training.loop import FitResult, Fitted, fit
 from spaudio.training.objective import Objective
 
 
@@ -43,6 +43,7 @@ class Task(ABC):
         token_seconds: Seconds per token, or None where tokens have no duration.
         data_hash: SHA-256 of the manifest of the clips, which each checkpoint holds.
         select: Whether the validation split selects the epoch.
+        fitted: How the model was fitted before :meth:`fit` trains it; None if it was not.
     """
 
     settings: Any
@@ -53,6 +54,7 @@ class Task(ABC):
     token_seconds: float | None = None
     data_hash: str | None = None
     select: bool = True
+    fitted: Fitted | None = None
 
     @abstractmethod
     def build_model(self) -> Any:
@@ -85,6 +87,7 @@ class Task(ABC):
             accelerator=accelerator,
             resume=resume,
             select=self.select,
+            fitted=self.fitted,
         )
 
     @abstractmethod
