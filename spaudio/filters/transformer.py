@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROTARY_BASE = 10_000.0
-SHORT = 256  # tokens up to which attention without a fused kernel is faster in half precision
+SHORT = 512  # tokens up to which attention without a fused kernel is faster in half precision
 
 #: New keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
 KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,19 +52,23 @@ def rotary(
         dtype: At least float32: bfloat16 cannot count beyond 256 tokens.
 
     Returns:
-        Cosine and sine, each (tokens, head_dim / 2).
+        Cosine and signed sine of :func:`rotate`, each (tokens, 1, head_dim).
     """
     exponent = torch.arange(0, head_dim, 2, device=device, dtype=dtype) / head_dim
     positions = torch.arange(start, start + tokens, device=device, dtype=dtype)
-    angles = torch.outer(positions, ROTARY_BASE**-exponent)
-    return angles.cos(), angles.sin()
+    angles = torch.outer(positions, ROTARY_BASE**-exponent).unsqueeze(1)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates queries or keys (batch, heads, tokens, head_dim) by the angles of :func:`rotary`."""
+    """Rotates queries and keys (batch, tokens, heads, head_dim) by the angles of :func:`rotary`.
+
+    Each number of the first half of a head is rotated with that of the second half.
+    """
     cosine, sine = (part.to(x.dtype) for part in rotation)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return torch.addcmul(x * cosine, torch.cat((second, first), dim=-1), sine)
 
 
 def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None) -> Tensor:
@@ -125,33 +129,59 @@ class SelfAttention(nn.Module):
             extend: Prepends the keys and values of earlier tokens, or None.
         """
         batch, tokens, dim = x.shape
-        q, k, v = (
-            part.view(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
-            for part in self.qkv(x).chunk(3, dim=-1)
-        )
+        qk, v = self.qkv(x).split((2 * dim, dim), dim=-1)
+        qk = qk.view(batch, tokens, 2 * self.heads, dim // self.heads)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            qk = rotate(qk, rotation)
+        v = v.view(batch, tokens, self.heads, dim // self.heads)
+        q, k, v = (part.transpose(1, 2) for part in (*qk.chunk(2, dim=2), v))
         if extend is not None:
             k, v = extend(k, v)
         causal = self.causal and attend is None and tokens > 1
-        half = q.dtype in (torch.bfloat16, torch.float16) and q.device.type == "cpu"
-        if half and k.shape[2] <= SHORT and not (self.training and self.dropout):
-            mixed = _plain_attention(q, k, v, causal_mask(tokens) if causal else attend)
-        else:
-            dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal
-            )
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention(q, k, v, attend, dropout=dropout, causal=causal)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, dim))
         return out
 
 
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:
-    """Attention without a fused kernel, whose backward pass is slow in half precision on CPUs."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attend: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention, by the faster of two ways.
+
+    Args:
+        q: Queries (batch, heads, tokens, width).
+        k: Keys (batch, heads, keys, width).
+        v: Values (batch, heads, keys, width).
+        attend: See :meth:`SelfAttention.forward`.
+        dropout: Dropout of the attention weights.
+        causal: Whether a query attends to past keys only; ``attend`` is then None.
+        scale: Of the scores; None is one over the root of the width.
+
+    Returns:
+        (batch, heads, tokens, width).
+    """
+    # The backward pass of the fused kernel is slow in half precision on CPUs.
+    half = q.dtype in (torch.bfloat16, torch.float16) and q.device.type == "cpu"
+    if not half or dropout or k.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal, scale=scale
+        )
+    if causal:
+        attend = causal_mask(q.shape[2])
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     if attend is not None:
-        scores = scores.masked_fill(~attend, float("-inf"))
-    mixed: Tensor = scores.softmax(dim=-1) @ v
+        closed = torch.zeros_like(attend, dtype=q.dtype).masked_fill(~attend, float("-inf"))
+        scores = scores + closed
+    # Rows of any length are faster in float32, in which the sum is computed in any case.
+    mixed: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype) @ v
     return mixed
 
 
