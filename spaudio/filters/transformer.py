@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaudio.filters.dropout import Dropout, drop
+
 ROTARY_BASE = 10_000.0
 SHORT = 512  # tokens up to which attention without a fused kernel is faster in half precision
 
@@ -168,9 +170,9 @@ def attention(
     Returns:
         (batch, heads, tokens, width).
     """
-    # The backward pass of the fused kernel is slow in half precision on CPUs.
-    half = q.dtype in (torch.bfloat16, torch.float16) and q.device.type == "cpu"
-    if not half or dropout or k.shape[2] > SHORT:
+    # On CPUs the backward pass of the fused kernel is slow in half precision, and has no dropout.
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if q.device.type != "cpu" or not (half or dropout) or k.shape[2] > SHORT:
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal, scale=scale
         )
@@ -181,8 +183,10 @@ def attention(
         closed = torch.zeros_like(attend, dtype=q.dtype).masked_fill(~attend, float("-inf"))
         scores = scores + closed
     # Rows of any length are faster in float32, in which the sum is computed in any case.
-    mixed: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype) @ v
-    return mixed
+    weights = scores.softmax(dim=-1, dtype=torch.float32 if half else None).to(q.dtype)
+    if dropout:
+        weights = drop(weights, dropout)
+    return weights @ v
 
 
 class TransformerLayer(nn.Module):
@@ -219,7 +223,7 @@ class TransformerLayer(nn.Module):
             nn.GELU(),
             nn.Linear(ff_mult * dim, dim, **factory),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters.dropout import Dropout
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
 from spaudio.model.stem import ConvStem
@@ -55,7 +56,7 @@ class Classifier(nn.Module):
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
         self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.pooling = make_pooling(pooling, encoder.dim)
-        self.head = nn.Sequential(nn.Dropout(encoder.dropout), nn.Linear(encoder.dim, classes))
+        self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(encoder.dim, classes))
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Classifies.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import NoFilter, TokenFilter, make_filter
+from spaudio.filters.dropout import Dropout
 from spaudio.filters.transformer import KeyValues, TransformerLayer, causal_mask, rotary
 from spaudio.model.positions import LearnedPositions
 
@@ -126,7 +127,7 @@ class Encoder(nn.Module):
                 f"a filter is needed for each of the {config.layers} layers; got {len(filters)}"
             )
         self.config = config
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.learned = (
             LearnedPositions(config.max_tokens, config.dim)
             if config.positions == "learned"
