@@ -32,7 +32,7 @@ def open_front_end(settings: AudioSettings, normaliser: Normaliser | None = None
     if not isinstance(settings.model, PretrainedConfig):
         return make_front_end(settings.tokens, normaliser)
     base = load_base(str(settings.model.source))
-    return EncodedFrontEnd(settings.tokens, base, *settings.adaptation.part(base))
+    return EncodedFrontEnd(settings.tokens, base, settings.adaptation.part(base))
 
 
 def build_adapted(settings: AudioSettings, classes: int) -> AdaptedClassifier:

@@ -128,6 +128,8 @@ class PretrainedConfig(ClassifierConfig):
         states: Hidden states that the head reads, ``"upper"`` or ``"all"``; see
             :class:`spaudio.model.adapted.Adaptation`.
         combine: How the head combines them, ``"concat"`` or ``"sum"``.
+        adapt_layers: Layers that are adapted or followed by a filter, from 0; None for all. What
+            the layers below the first of them compute is cached.
         lora_rank: Rank of ``adapt=lora``.
         head_rate: Learning rate of the head beside that of the encoder, as a share of ``optim.lr``.
 
@@ -138,6 +140,7 @@ class PretrainedConfig(ClassifierConfig):
     source: str | None = None
     states: str = "upper"
     combine: str = "concat"
+    adapt_layers: list[int] | None = None
     lora_rank: int = 4
     head_rate: float = 0.1
 
@@ -147,6 +150,11 @@ class PretrainedConfig(ClassifierConfig):
             raise ConfigError(
                 "model=pretrained needs model.source=..., a folder or an id on the Hugging Face "
                 "Hub, such as openai/whisper-tiny.en"
+            )
+        if self.filter_layers is not None:
+            raise ConfigError(
+                f"model.filter_layers={self.filter_layers} is for models that are trained from "
+                f"scratch; give model.adapt_layers={self.filter_layers}"
             )
 
 
@@ -413,7 +421,7 @@ class AudioSettings(Settings):
             self.adapt or "probe",
             self.model.pooling,
             self.filter_options,
-            self.model.filter_layers,
+            self.model.adapt_layers,
             self.model.lora_rank,
             self.model.states,
             self.model.combine,

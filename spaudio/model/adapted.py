@@ -11,8 +11,8 @@ from typing_extensions import override
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.filters import FILTERS, NoFilter, TokenFilter, insert_filters
 from spaudio.filters.attach import CHILD
-from spaudio.model.encoded import statistics
-from spaudio.model.pretrained import Base, ConvolutionalBase, copied
+from spaudio.model.encoded import Part, statistics
+from spaudio.model.pretrained import Base, copied
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
 STATES = ("upper", "all")
@@ -26,11 +26,12 @@ class Adaptation:
     Args:
         way: ``"probe"`` trains the head alone; ``"filters"`` filters after layers as well,
             ``"lora"`` low-rank changes of queries and values, ``"bitfit"`` the biases of the
-            layers, ``"full"`` the whole encoder, without convolutions over samples.
+            layers, ``"full"`` the whole encoder, without convolutions over samples; or, if layers
+            are named, all of these.
         pooling: ``"mean"`` takes mean and standard deviation over time, ``"attention"`` a
             weighted mean.
         filter_options: ``name`` and options of the filter.
-        filter_layers: Layers that are followed by a filter, from 0; None for all.
+        layers: Layers that are adapted or followed by a filter, from 0; None for all.
         lora_rank: Rank of LoRA.
         states: Hidden states that the head reads: ``"upper"``, those of the upper half of the
             layers, or ``"all"``, from the embedding on.
@@ -46,7 +47,7 @@ class Adaptation:
     way: str = "probe"
     pooling: str = "mean"
     filter_options: Mapping[str, Any] = field(default_factory=lambda: {"name": "none"})
-    filter_layers: Sequence[int] | None = None
+    layers: Sequence[int] | None = None
     lora_rank: int = 4
     states: str = "upper"
     combine: str = "concat"
@@ -73,26 +74,40 @@ class Adaptation:
         if not 0 <= self.head_rate <= 1:
             raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
 
-    def part(self, base: Base) -> tuple[str, int]:
-        """What can be cached per clip, as :class:`EncodedFrontEnd` takes it: part and count."""
-        if self.way == "probe":
-            return ("statistics" if self.pooling == "mean" else "states"), base.states
-        if self.way == "filters" and base.resumable:
-            # With the output of the first filtered layer, but not that of the last layer of all,
-            # which is normalised after its filter.
-            return "states", min(min(self.layers(base)) + 2, len(base.layers))
-        return "inputs", 0
+    def first_state(self, base: Base) -> int:
+        """Number of the first hidden state that the head reads."""
+        return base.states // 2 if self.states == "upper" else 0
 
-    def layers(self, base: Base) -> list[int]:
-        """Numbers of the layers that are followed by a filter.
+    def part(self, base: Base) -> Part:
+        """What can be cached per clip.
 
         Raises:
             ConfigError: If the encoder has no such layer.
         """
-        found = range(len(base.layers)) if self.filter_layers is None else self.filter_layers
+        if self.way == "probe":
+            if self.pooling == "mean":
+                return Part("statistics", base.states)
+            first = self.first_state(base)
+            return Part("states", base.states - first, first)
+        if self.way == "full" and self.layers is None:
+            return Part("inputs")
+        # The layers begin again with the first one whose output changes. A filter changes that of
+        # the next one, but the output of the last of all is normalised after its filter.
+        lowest = self.adapted_layers(base)[0] + (self.way == "filters")
+        lowest = min(lowest, len(base.layers) - 1)
+        first = min(lowest, self.first_state(base))
+        return Part("states", lowest + 1 - first, first)
+
+    def adapted_layers(self, base: Base) -> list[int]:
+        """Numbers of the layers that are adapted or followed by a filter, in ascending order.
+
+        Raises:
+            ConfigError: If the encoder has no such layer.
+        """
+        found = range(len(base.layers)) if self.layers is None else self.layers
         if not found or not all(0 <= layer < len(base.layers) for layer in found):
             raise ConfigError(
-                f"model.filter_layers={list(found)}: {base.source} has layers 0 to "
+                f"model.adapt_layers={list(found)}: {base.source} has layers 0 to "
                 f"{len(base.layers) - 1}"
             )
         return sorted(set(found))
@@ -107,7 +122,6 @@ class Head(nn.Module):
         classes: Number of classes.
         pooling: ``"mean"`` or ``"attention"``.
         combine: ``"concat"`` or ``"sum"``.
-        first: Number of the first state that is read.
     """
 
     def __init__(
@@ -117,10 +131,8 @@ class Head(nn.Module):
         classes: int,
         pooling: str = "mean",
         combine: str = "concat",
-        first: int = 0,
     ) -> None:
         super().__init__()
-        self.first = first
         width = 2 * dim if pooling == "mean" else dim
         self.mean: Tensor
         self.std: Tensor
@@ -136,8 +148,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def standardise(self, found: Tensor) -> None:
-        """Takes mean and standard deviation from statistics (clips, all states, 2 * dim)."""
-        found = found[:, self.first :]
+        """Takes mean and standard deviation from statistics (clips, states, 2 * dim)."""
         if self.score is None:
             mean, std = found.mean(dim=0), found.std(dim=0, correction=0)
         else:  # of tokens, from those of clips
@@ -149,18 +160,18 @@ class Head(nn.Module):
         self.std.copy_(torch.maximum(std, 2e-3 * mean.abs()).clamp_min(1e-4))
 
     def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Classifies statistics (batch, all states, 2 * dim); returns logits (batch, classes)."""
+        """Classifies statistics (batch, states, 2 * dim); returns logits (batch, classes)."""
         logits: Tensor = self.linear(self.mixed(found))
         return logits
 
     def mixed(self, found: Tensor) -> Tensor:
-        """Combines statistics (batch, all states, 2 * dim); returns (batch, width)."""
+        """Combines statistics (batch, states, 2 * dim); returns (batch, width)."""
         return self.combined(self.standardised(found))
 
     def standardised(self, found: Tensor) -> Tensor:
-        """Standardises statistics (batch, all states, 2 * dim) of the states that are read."""
+        """Standardises statistics (batch, states, 2 * dim)."""
         width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
-        return (found[:, self.first :, :width] - self.mean) / self.std
+        return (found[..., :width] - self.mean) / self.std
 
     def combined(self, x: Tensor) -> Tensor:
         """Combines standardised states (..., states, width) to (..., width of the linear layer)."""
@@ -174,7 +185,7 @@ class Head(nn.Module):
         """Pools hidden states, each (batch, tokens, dim); returns (batch, width)."""
         if self.score is None:
             return self.mixed(torch.stack([statistics(s, padding) for s in states], dim=1))
-        stacked = torch.stack(list(states[self.first :]), dim=2)
+        stacked = torch.stack(list(states), dim=2)
         mixed = self.combined((stacked - self.mean) / self.std)
         score = (mixed @ self.score).masked_fill(padding, float("-inf"))
         mixed = mixed.masked_fill(padding.unsqueeze(-1), 0)
@@ -206,11 +217,10 @@ class AdaptedClassifier(nn.Module):
         self.filter_options = dict(adaptation.filter_options)
         alone = adaptation.way == "probe"
         self.rate_shares = {} if alone else {"head": adaptation.head_rate}
-        self.part, self.count = adaptation.part(base)
-        first = base.states // 2 if adaptation.states == "upper" else 0
-        self.head = Head(
-            base.states - first, base.dim, classes, adaptation.pooling, adaptation.combine, first
-        )
+        self.part = adaptation.part(base)
+        self.first_state = adaptation.first_state(base)
+        states = base.states - self.first_state
+        self.head = Head(states, base.dim, classes, adaptation.pooling, adaptation.combine)
         self.base = base
         self.register_buffer("base_hash", torch.tensor(list(bytes.fromhex(base.hash))).byte())
         _adapt(base, adaptation)
@@ -265,39 +275,50 @@ class AdaptedClassifier(nn.Module):
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
-        if self.part == "statistics":
-            return self.head.mixed(tokens)
+        if self.part.kind == "statistics":
+            return self.head.mixed(tokens[:, self.first_state :])
         states, padding = self.hidden_states(tokens, padding_mask)
         return self.head.pool(states, self.base.outside(padding))
 
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
         """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
         states, padding = self.base.run(*self.base.embed(inputs, padding))
-        logits: Tensor = self.head.linear(self.head.pool(states, self.base.outside(padding)))
+        outside = self.base.outside(padding)
+        logits: Tensor = self.head.linear(self.head.pool(states[self.first_state :], outside))
         return logits
 
     def hidden_states(
         self, tokens: Tensor, padding_mask: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """All hidden states, each (batch, tokens, dim), and their padding mask."""
+        """The hidden states that the head reads, each (batch, tokens, dim), and their padding."""
         if padding_mask is None:
             padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
-        if self.part == "inputs":
-            return self.base.run(*self.base.embed(tokens, padding_mask))
-        known = list(tokens.chunk(self.count, dim=2))
-        if self.count == self.base.states and self.adaptation.way == "probe":
+        kind, count, first = self.part
+        if kind == "inputs":
+            states, padding_mask = self.base.run(*self.base.embed(tokens, padding_mask))
+            return states[self.first_state :], padding_mask
+        known = list(tokens.chunk(count, dim=2))
+        if self.adaptation.way == "probe":
             return known, padding_mask
-        last, first = known.pop(), self.count - 1
-        if first:  # it has not been filtered yet
-            last = self.filters[first - 1](last, padding_mask)
-        states, padding_mask = self.base.run(last, padding_mask, first)
-        return known + states, padding_mask
+        last, layer = known.pop(), first + count - 1
+        if layer:  # it has not been filtered yet
+            last = self.filters[layer - 1](last, padding_mask)
+        states, padding_mask = self.base.run(last, padding_mask, layer)
+        return (known + states)[self.first_state - first :], padding_mask
 
     @torch.no_grad()
     def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
-        """Mean and standard deviation of each hidden state, (batch, states, 2 * dim)."""
-        if self.part == "statistics":
-            return tokens
+        """Mean and standard deviation of the hidden states that the head reads.
+
+        Args:
+            tokens: As :meth:`forward` takes them.
+            padding_mask: Likewise.
+
+        Returns:
+            (batch, states, 2 * dim).
+        """
+        if self.part.kind == "statistics":
+            return tokens[:, self.first_state :]
         states, padding = self.hidden_states(tokens, padding_mask)
         outside = self.base.outside(padding)
         return torch.stack([statistics(state, outside) for state in states], dim=1)
@@ -311,13 +332,10 @@ class AdaptedClassifier(nn.Module):
 def _adapt(base: Base, adaptation: Adaptation) -> None:
     """Makes the parameters that an adaptation trains, or lets them be trained."""
     base.requires_grad_(False)
+    if adaptation.way == "probe":
+        return
+    layers = [base.layers[i] for i in adaptation.adapted_layers(base)]
     if adaptation.way == "filters":
-        if isinstance(base, ConvolutionalBase) and base.squeeze > 1:
-            raise ConfigError(
-                "adapt=filters does not act on SEW, whose layers see fewer tokens than their "
-                "padding mask has; give adapt=lora, bitfit or full"
-            )
-        layers = [base.layers[i] for i in adaptation.layers(base)]
         options = dict(adaptation.filter_options)
         name = options.pop("name")
         known = FILTERS[name].__init__.__code__.co_varnames
@@ -328,11 +346,13 @@ def _adapt(base: Base, adaptation: Adaptation) -> None:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"filter: {error}") from error
     elif adaptation.way == "lora":
-        _insert_lora(base, adaptation.lora_rank)
+        _insert_lora(base, adaptation.adapted_layers(base), adaptation.lora_rank)
     elif adaptation.way == "bitfit":
-        for name, parameter in base.layers.named_parameters():
+        for name, parameter in nn.ModuleList(layers).named_parameters():
             parameter.requires_grad_(name.endswith("bias"))
-    elif adaptation.way == "full":
+    elif adaptation.layers is not None:
+        nn.ModuleList(layers).requires_grad_(True)
+    else:
         base.net.requires_grad_(True)
         for part in ("embed_positions", "feature_extractor"):
             if hasattr(base.net, part):
@@ -342,24 +362,36 @@ def _adapt(base: Base, adaptation: Adaptation) -> None:
                 parameter.requires_grad_(False)
 
 
-def _insert_lora(base: Base, rank: int) -> None:
-    if isinstance(base, ConvolutionalBase) and base.net.config.model_type == "wavlm":
-        raise ConfigError(
-            "adapt=lora does not act on WavLM, whose attention reads its weights past LoRA's "
-            "layers; give adapt=filters, bitfit or full"
-        )
+def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import Linear
     except ImportError as error:
         raise ConfigError(
             f"adapt=lora needs peft ({error}): pip install 'spaudio[pretrained]'"
         ) from error
-    targets = [f"{n}.{p}" for n, _ in base.layers.named_modules() for p in ("q_proj", "v_proj")]
-    known = {name for name, _ in base.layers.named_modules()}
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=[name for name in targets if name in known]
-    )
+    targets = [
+        name
+        for name, _ in base.layers.named_modules()
+        if name.endswith((".q_proj", ".v_proj")) and int(name.partition(".")[0]) in layers
+    ]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     inject_adapter_in_model(config, base.layers)
+    if base.net.config.model_type != "wavlm":
+        return
+
+    class Merged(Linear):
+        """Of WavLM, whose attention reads the weights and does not call the layers."""
+
+        @property
+        @override
+        def weight(self) -> Tensor:
+            added: Tensor = self.get_delta_weight("default")
+            return self.base_layer.weight + added
+
+    for module in base.layers.modules():
+        if isinstance(module, Linear):
+            module.__class__ = Merged
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

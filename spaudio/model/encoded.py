@@ -1,7 +1,7 @@
 """The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,34 +18,49 @@ Frames = npt.NDArray[np.float32]
 LEAST_SPREAD = 1e-6
 
 
+class Part(NamedTuple):
+    """What is computed once per clip and cached.
+
+    Args:
+        kind: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, hidden states
+            side by side (tokens, count * dim); ``"statistics"``, mean and standard deviation over
+            time of hidden states (count, 2 * dim).
+        count: Number of states.
+        first: Number of the first one.
+    """
+
+    kind: str
+    count: int = 0
+    first: int = 0
+
+
 class EncodedFrontEnd(FrontEnd):
     """What is computed once per clip, by a frozen encoder or the part of it that stays frozen.
 
     Args:
         config: The settings.
         base: The encoder, not adapted; None if only cached frames are read.
-        part: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, its first hidden
-            states side by side (tokens, count * dim); ``"statistics"``, mean and standard deviation
-            over time of every hidden state (states, 2 * dim).
-        count: Number of states, for ``"states"``.
+        part: What is computed.
     """
 
-    def __init__(self, config: TokenConfig, base: Base, part: str, count: int) -> None:
+    def __init__(self, config: TokenConfig, base: Base, part: Part) -> None:
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
-        self.base, self.part, self.count = base, part, count
+        self.base, self.part = base, part
 
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        return self.base.cache_key | {"part": self.part, "count": self.count}
+        kind, count, first = self.part
+        later = {"first": first} if first else {}
+        return self.base.cache_key | {"part": kind, "count": count} | later
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
-        if self.part == "inputs":
+        if self.part.kind == "inputs":
             return self.base.inputs(waveform).astype(np.float16)
-        states = self.base.hidden_states(waveform, self.count)
-        if self.part == "states":
+        states = self.base.hidden_states(waveform, self.part.count, self.part.first)
+        if self.part.kind == "states":
             most = torch.finfo(torch.float16).max
             tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)
             return tokens.to(torch.float16).numpy()

@@ -8,7 +8,6 @@ one on (:meth:`Base.run`).
 import copy
 import hashlib
 import math
-import threading
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.errors import AudioError, ConfigError
+from spaudio.filters.transformer import attention
 
 Frames = npt.NDArray[np.float32]
 RATE = 16_000  # Hz, of all supported encoders
@@ -40,9 +40,6 @@ class Base(nn.Module):
         extractor: Its feature extractor.
         source: Folder or id that it was loaded from.
     """
-
-    #: Whether :meth:`run` can begin after the first layer.
-    resumable = True
 
     def __init__(self, net: nn.Module, extractor: Any, source: str) -> None:
         super().__init__()
@@ -121,39 +118,45 @@ class Base(nn.Module):
             Tokens (batch, tokens, dim), and their padding mask (batch, tokens).
         """
 
-    @abstractmethod
-    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
+    def run(
+        self, tokens: Tensor, padding: Tensor, first: int = 0, stop: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
         """Runs the layers from number ``first`` on.
 
         Args:
             tokens: (batch, tokens, dim), as the first of these layers reads them.
             padding: Boolean (batch, tokens), True at padding.
-            first: Number of the first layer, from 0; 0 if the encoder is not ``resumable``.
+            first: Number of the first layer, from 0.
+            stop: Number of the layer before which to stop; None runs all.
 
         Returns:
             Hidden states (batch, tokens, dim): the input of the first of these layers and the
-            output of each; that of the last one is normalised if the encoder ends with a norm.
-            Then their padding mask (batch, tokens).
+            output of each; that of the last layer of all is normalised if the encoder ends with a
+            norm. Then their padding mask (batch, tokens).
         """
+        states = [tokens]
+        arguments = self._layer_arguments(tokens, padding)
+        for layer in list(self.layers)[first:stop]:
+            found = layer(states[-1], *arguments)
+            states.append(found[0] if isinstance(found, tuple) else found)
+        if len(states) > 1 and stop in (None, len(self.layers)):
+            states[-1] = self._normalised(states[-1])
+        return states, padding
+
+    def _layer_arguments(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, ...]:
+        """What each layer reads besides tokens."""
+        return (~padding[:, None, None],)
+
+    @abstractmethod
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        """Normalises the output of the last layer."""
 
     @torch.inference_mode()
-    def hidden_states(self, waveform: Frames, count: int) -> Tensor:
-        """Returns the first ``count`` hidden states (count, tokens, dim) of one clip."""
+    def hidden_states(self, waveform: Frames, count: int, first: int = 0) -> Tensor:
+        """Returns ``count`` hidden states (count, tokens, dim) of one clip, from ``first`` on."""
         inputs = torch.from_numpy(self.inputs(waveform)).unsqueeze(0)
         tokens, padding = self.embed(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
-        return torch.cat(self.run(tokens, padding)[0][:count])
-
-    def _run_layers(
-        self, tokens: Tensor, padding: Tensor, first: int, norm: Any
-    ) -> tuple[list[Tensor], Tensor]:
-        mask = ~padding[:, None, None]
-        states = [tokens]
-        for layer in list(self.layers)[first:]:
-            tokens = layer(tokens, mask)
-            states.append(tokens)
-        if len(states) > 1:
-            states[-1] = norm(states[-1])
-        return states, padding
+        return torch.cat(self.run(tokens, padding, stop=first + count - 1)[0][first:])
 
 
 class WhisperBase(Base):
@@ -204,8 +207,9 @@ class WhisperBase(Base):
         return x + self.net.embed_positions.weight[: x.shape[1]], padding[:, ::2]
 
     @override
-    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
-        return self._run_layers(tokens, padding, first, self.net.layer_norm)
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.layer_norm(tokens)
+        return found
 
 
 class SpectrogramBase(Base):
@@ -228,18 +232,17 @@ class SpectrogramBase(Base):
         return x, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
 
     @override
-    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
-        return self._run_layers(tokens, padding, first, self.net.layernorm)
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.layernorm(tokens)
+        return found
 
 
 class ConvolutionalBase(Base):
     """An encoder of the wav2vec2 family: convolutions over samples, then a transformer.
 
-    The input is the output of the convolutions, which are never trained. They run on each clip
-    alone, as some normalise over time and would mix padding in.
+    The input is the output of the convolutions over samples, which are never trained. They run on
+    each clip alone, as some normalise over time and would mix padding in.
     """
-
-    resumable = False  # the masks of these layers differ; the convolutions are the larger part
 
     @property
     @override
@@ -251,6 +254,11 @@ class ConvolutionalBase(Base):
     def squeeze(self) -> int:
         """Inputs per token: 1, or the squeeze factor of SEW."""
         return int(getattr(self.net.config, "squeeze_factor", 1))
+
+    @property
+    def _norm_first(self) -> bool:
+        """Whether layers begin with their norms, and the encoder ends with one."""
+        return bool(getattr(self.net.config, "do_stable_layer_norm", False))
 
     @override
     def _inputs(self, waveform: Frames) -> Frames:
@@ -267,51 +275,45 @@ class ConvolutionalBase(Base):
 
     @override
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        net = self.net
+        net, encoder = self.net, self.net.encoder
         if hasattr(net, "project_features"):  # SEW
             x = net.layer_norm(inputs)
             x = net.feature_projection(x) if net.project_features else x
         else:
             x = net.feature_projection(inputs)
             x = x[0] if isinstance(x, tuple) else x
-        return x, padding
+        outside = padding.unsqueeze(-1)
+        x = x.masked_fill(outside, 0)
+        if self.squeeze > 1:
+            pooled = encoder.pool(x.transpose(1, 2))
+            positions = encoder.pos_conv_embed(x.transpose(1, 2))
+            x = (pooled + positions[..., : pooled.shape[2]]).transpose(1, 2)
+        else:
+            x = x + self._positions(x, outside)
+        return x if self._norm_first else encoder.layer_norm(x), padding[:, :: self.squeeze]
+
+    def _positions(self, x: Tensor, outside: Tensor) -> Tensor:
+        """Embedding of positions, computed from the tokens themselves."""
+        positions = self.net.encoder.pos_conv_embed
+        if self.net.config.model_type != "data2vec-audio":
+            found: Tensor = positions(x)
+            return found
+        for layer in positions.layers:  # each would read what the one before wrote at padding
+            x = layer(x.masked_fill(outside, 0).transpose(1, 2)).transpose(1, 2)
+        return x
 
     @override
-    def run(self, tokens: Tensor, padding: Tensor, first: int = 0) -> tuple[list[Tensor], Tensor]:
-        states: list[Tensor] = []
-        thread = threading.get_ident()
-        outside = padding.unsqueeze(1)
+    def _layer_arguments(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, ...]:
+        if self.net.config.model_type != "wavlm":
+            return super()._layer_arguments(tokens, padding)
+        count = tokens.shape[1]
+        bias = self.layers[0].attention.compute_bias(count, count)  # of all layers
+        return ~padding, bias.repeat(len(tokens), 1, 1)
 
-        # Other threads run the same layers, whose hooks then pass over.
-        def begin(module: nn.Module, arguments: Any) -> None:
-            if threading.get_ident() == thread:
-                states.append(arguments[0])
-
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            if threading.get_ident() == thread:
-                states.append(output[0] if isinstance(output, tuple) else output)
-
-        def mask(module: nn.Module, arguments: Any) -> Any:
-            if threading.get_ident() == thread:
-                return (arguments[0].masked_fill(outside, 0),)
-            return None
-
-        encoder = self.net.encoder
-        hooks = [layer.register_forward_hook(keep) for layer in self.layers]
-        hooks.append(self.layers[0].register_forward_pre_hook(begin))
-        # The positions of data2vec are several convolutions, each of which would read padding.
-        stacked = getattr(encoder.pos_conv_embed, "layers", ())
-        if self.net.config.model_type == "data2vec-audio":
-            hooks += [layer.register_forward_pre_hook(mask) for layer in stacked]
-        try:
-            # A copy, as it writes zeros at padding in place.
-            last = encoder(tokens.clone(), attention_mask=~padding).last_hidden_state
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if self.squeeze == 1:
-            states[-1] = last
-        return states, padding[:, :: self.squeeze]
+    @override
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.encoder.layer_norm(tokens) if self._norm_first else tokens
+        return found
 
 
 def load_base(source: str) -> Base:
@@ -354,7 +356,7 @@ def load_base(source: str) -> Base:
                 source,
                 use_safetensors=True,
                 dtype=torch.float32,
-                attn_implementation="sdpa" if config.model_type != "wavlm" else None,
+                attn_implementation=_attention() if config.model_type != "wavlm" else None,
                 output_loading_info=True,
                 **options,
             )
@@ -375,6 +377,30 @@ def load_base(source: str) -> Base:
         return WhisperBase(net if alone else net.encoder, extractor, source)
     convolutional = config.model_type in CONVOLUTIONAL
     return (ConvolutionalBase if convolutional else SpectrogramBase)(net, extractor, source)
+
+
+def _attention() -> str:
+    """Makes this package's attention known to transformers; returns its name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("spaudio", _attend)
+    AttentionMaskInterface.register("spaudio", sdpa_mask)
+    return "spaudio"
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it; the layers are in evaluation mode, without dropout."""
+    mixed = attention(query, key, value, attention_mask, scale=scaling)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 class _quiet:  # noqa: N801

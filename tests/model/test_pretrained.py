@@ -28,7 +28,7 @@ def tiny_base(folder: Path, name: str = "whisper") -> Base:
 def read(model: AdaptedClassifier, *clips: np.ndarray) -> torch.Tensor:
     """Logits of clips in one padded batch."""
     base = load_base(model.base.source)  # not adapted
-    front_end = EncodedFrontEnd(TokenConfig(), base, model.part, model.count)
+    front_end = EncodedFrontEnd(TokenConfig(), base, model.part)
     batch = collate([Example(front_end.restore(front_end.extract(c)), 0, 0) for c in clips])
     with torch.inference_mode():
         logits: torch.Tensor = model(batch.tokens, batch.padding_mask)
@@ -46,7 +46,7 @@ def shake(model: AdaptedClassifier) -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_clips_alone_and_in_a_padded_batch(name: str, tmp_path: Path) -> None:
     base = tiny_base(tmp_path, name)
-    for way in ("probe", "full") if name == "sew" else ("probe", "full", "filters"):
+    for way in ("probe", "full", "filters"):
         options = BANK if way == "filters" else {"name": "none"}
         model = AdaptedClassifier(base, Adaptation(way, "attention", options), 3).eval()
         shake(model)
@@ -57,19 +57,29 @@ def test_clips_alone_and_in_a_padded_batch(name: str, tmp_path: Path) -> None:
         base = tiny_base(tmp_path)
 
 
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "whisper"])
+def test_hidden_states_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, name)
+    read = base.extractor(CLIPS[0], sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.inference_mode():
+        found = base.net(read, output_hidden_states=True)
+    # The last one is normalised; that of SEW is put back to the rate of its input.
+    last = found.hidden_states[-1] if name == "sew" else found.last_hidden_state
+    theirs = (*found.hidden_states[:-1], last)
+    for first in (0, 1):
+        for state, ours in enumerate(base.hidden_states(CLIPS[0], 3 - first, first), first):
+            torch.testing.assert_close(ours, theirs[state][0], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> None:
     save_encoder(name, tmp_path)
     original = AdaptedClassifier(tiny_base(tmp_path), Adaptation(), 3).eval()
     shake(original)
     counts = {}
-    for way in ("filters", "lora", "bitfit", "full"):
+    for way, layers in [("filters", [0]), ("lora", None), ("bitfit", [1]), ("full", None)]:
         options = BANK if way == "filters" else {"name": "none"}
-        adaptation = Adaptation(way, filter_options=options, lora_rank=2)
-        if (way, name) in (("lora", "wavlm"), ("filters", "sew")):
-            with pytest.raises(ConfigError, match="does not act on"):
-                AdaptedClassifier(tiny_base(tmp_path), adaptation, 3)
-            continue
+        adaptation = Adaptation(way, filter_options=options, layers=layers, lora_rank=2)
         model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
         model.head.load_state_dict(original.head.state_dict())
         torch.testing.assert_close(read(model, *CLIPS), read(original, *CLIPS), atol=5e-3, rtol=0)
@@ -78,7 +88,7 @@ def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> No
         model.train()
         assert not model.base.net.training
         shake(model)
-        front_end = EncodedFrontEnd(TokenConfig(), tiny_base(tmp_path), model.part, model.count)
+        front_end = EncodedFrontEnd(TokenConfig(), tiny_base(tmp_path), model.part)
         frames = front_end.restore(front_end.extract(CLIPS[0]))
         model(torch.from_numpy(frames)[None]).square().sum().backward()
         for key, parameter in model.named_parameters():
@@ -100,7 +110,7 @@ def test_statistics_leave_padding_out() -> None:
 def test_weights_hold_what_was_trained_and_fit_one_encoder(
     layers: list[int] | None, tmp_path: Path
 ) -> None:
-    adaptation = Adaptation("filters", filter_options=BANK, filter_layers=layers)
+    adaptation = Adaptation("filters", filter_options=BANK, layers=layers)
     model = AdaptedClassifier(tiny_base(tmp_path / "base"), adaptation, 3).eval()
     shake(model)
     held = model.state_dict()

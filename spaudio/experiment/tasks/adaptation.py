@@ -54,7 +54,7 @@ class AdaptationTask(ClassificationTask):
         assert isinstance(model, AdaptedClassifier)
         if not resume:
             solved, loss = self._solve(model, run, config, accelerator)
-            if model.part == "statistics":
+            if model.part.kind == "statistics":
                 return solved
             self.fitted = Fitted(loss, solved.seconds)
         return super().fit(
@@ -77,7 +77,7 @@ class AdaptationTask(ClassificationTask):
             model.head, train, valid, self.objective, accelerator, self.balance.weights, both
         )
         best = records[chosen]["epoch"]
-        if model.part == "statistics" and accelerator.is_main_process:
+        if model.part.kind == "statistics" and accelerator.is_main_process:
             checkpoints = run / "checkpoints"
             shutil.rmtree(checkpoints, ignore_errors=True)  # of a fit that was interrupted
             log = TrainingLog(run)
