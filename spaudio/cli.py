@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for option, settings in options.items():
             command.add_argument(option, **settings)
     chosen, rest = parser.parse_known_args(arguments)
-    if rest and chosen.command != "train":
+    if rest and chosen.command == "study" and not any(word.startswith("-") for word in rest):
+        chosen.overrides += rest  # argparse cuts a list where an option stands
+    elif rest and chosen.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     chosen.rest = rest
     try:
@@ -110,27 +112,54 @@ def _check_table(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
 
 
 def _study(chosen: argparse.Namespace) -> None:
-    """Runs a study and compares its runs."""
+    """Runs a study and compares its runs; or prints the results that a CSV file holds."""
     from spaudio.experiment.compare import compare_runs
-    from spaudio.experiment.launch import run_study
+    from spaudio.experiment.study import finished_runs, plan_study, read_runs, run_study
+    from spaudio.report.study_page import show_results
+    from spaudio.report.study_records import read_results
 
-    _check_table(chosen, [chosen.file])
-    only = chosen.only.split(",") if chosen.only else None
+    _check_study_output(chosen)
+    if chosen.file.suffix == ".csv":
+        show_results(read_results(chosen.file), page=chosen.output)
+        return
+    only, data = (names.split(",") if names else None for names in (chosen.only, chosen.data))
     try:
         seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
     except ValueError:
         sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
+    runs = plan_study(chosen.file, chosen.overrides, only=only, data=data, seeds=seeds)
     try:
-        runs = run_study(chosen.file, chosen.overrides, only=only, seeds=seeds, jobs=chosen.jobs)
+        if not chosen.results:
+            run_study(runs, chosen.jobs)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         sys.exit(130)
+    runs = finished_runs(runs)
+    if runs[0].data is not None:
+        show_results(read_runs(runs), page=chosen.output, table=chosen.csv)
+        return
     try:
-        compare_runs(runs, output=chosen.output)
+        compare_runs([run.folder for run in runs], output=chosen.output, table=chosen.csv)
     except DataError as error:
         if chosen.output is not None:
             raise
         sys.stderr.write(f"all runs are finished, but not compared: {printable(error)}\n")
+
+
+def _check_study_output(chosen: argparse.Namespace) -> None:
+    """Checks the files that a study is to write. A page with a place for results is kept."""
+    from spaudio.report.study_page import chart_beside, has_place
+
+    if chosen.csv is not None:
+        if chosen.file.suffix == ".csv":
+            raise ConfigError(f"--csv {chosen.csv}: the results are read from a CSV already")
+        check_output(chosen.csv, "--csv", inputs=[chosen.file], force=chosen.force)
+    if chosen.output is None:
+        return
+    if has_place(chosen.output):
+        check_output(chart_beside(chosen.output), "--output", inputs=[chosen.file], force=True)
+    else:
+        _check_table(chosen, [chosen.file])
 
 
 def _filters(chosen: argparse.Namespace) -> None:
@@ -406,12 +435,19 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--force": _FORCE,
     }),
     "study": (_study, "run what a study lists; finished runs are skipped", {
-        "file": {"type": Path, "metavar": "FILE", "help": "recipes/<name>/<study>.yaml"},
-        "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "settings of every run"},
+        "file": {"type": Path, "metavar": "FILE", "help": "recipes/<name>/<study>.yaml, or the CSV "
+                 "of a study over data sets, whose results are printed again"},
+        "overrides": {"nargs": "*", "metavar": "[DATA:]KEY=VALUE", "help": "settings of every run, "
+                      "or of those of one data set"},
         "--only": {"metavar": "NAME,...", "help": "of these settings alone"},
+        "--data": {"metavar": "NAME,...", "help": "of these data sets alone"},
         "--seeds": {"metavar": "SEED,...", "help": "of these seeds alone"},
         "--jobs": {"type": int, "default": 1, "help": "runs at a time"},
-        "--output": {"type": Path, "help": "write the comparison as Markdown"},
+        "--results": {"action": "store_true", "help": "run nothing: compare the finished runs"},
+        "--csv": {"type": Path, "help": "also write the results, one row per run"},
+        "--output": {"type": Path, "help": "write the comparison as Markdown, with figures beside "
+                     "it; of a page with two lines `<!-- results -->` what is between them is "
+                     "replaced"},
         "--force": _FORCE,
     }),
     "generate": (_generate, "text from a run of a text recipe", {

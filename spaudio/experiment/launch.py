@@ -1,4 +1,4 @@
-"""Launches several runs: a sweep, all folds of a data set, or a study.
+"""Launches several runs: a sweep, or all folds of a data set. A study is launched as they are.
 
 Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
 finished runs and resumes interrupted ones. If the launching process ends, so do its runs.
@@ -27,36 +27,33 @@ from spaudio.experiment.run_folder import REPORT, new_run_id, open_run_folder, r
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks.data_facts import fold_facts
 from spaudio.io.lock import locked
-from spaudio.io.plain import read_yaml
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
-_KINDS = {"overrides": "key=value", "seeds": "whole numbers"}  # in a study
 OUTPUT = "output.txt"  # output of a run in a process of its own
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """Runs the runs in a list of folders.
+    """Runs the runs in folders.
 
     Args:
-        script: The recipe's ``run.py``.
         jobs: Runs at a time. One job runs in this process; several jobs have processes of their own
             and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs by submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``.
     """
 
-    script: Path
     jobs: int = 1
     cluster: str | None = None
     cluster_options: Mapping[str, Any] | None = None
 
-    def __call__(self, runs: Sequence[Path]) -> list[Path]:
+    def __call__(self, runs: Mapping[Path, Path]) -> list[Path]:
         """Executes the unfinished runs; a failed run does not stop the others.
 
         Args:
-            runs: Folders of runs, each with its settings.
+            runs: Folders of runs, which hold their settings, each with the ``run.py`` of its
+                recipe.
 
         Returns:
             The runs that failed.
@@ -65,30 +62,27 @@ class Launcher:
             KeyboardInterrupt: After every run has stopped and kept its last epoch.
         """
         console = Console(stderr=True)
-        left = [run for run in runs if not (run / REPORT).is_file()]
+        left = {run: script for run, script in runs.items() if not (run / REPORT).is_file()}
         if len(left) < len(runs):
             console.print(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
         if self.cluster is not None and left:
             self._submit(left)
         elif self.jobs == 1:
-            for run in left:
-                self._here(run, console)
+            for run, script in left.items():
+                self._here(run, script, console)
         else:
             self._beside(left, console)
         return [run for run in runs if not (run / REPORT).is_file()]
 
-    def _here(self, run: Path, console: Console) -> None:
+    def _here(self, run: Path, script: Path, console: Console) -> None:
         settings = read_run_settings(run)
         settings.resume, settings.jobs = str(run), 1
         try:
-            start_run(settings, self.script)
+            start_run(settings, script)
         except (SpaudioError, OSError) as error:
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
 
-    def _command(self, run: Path) -> list[str]:
-        return [sys.executable, str(self.script), f"resume={quoted(run)}"]
-
-    def _beside(self, runs: Sequence[Path], console: Console) -> None:
+    def _beside(self, runs: Mapping[Path, Path], console: Console) -> None:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
         running: list[subprocess.Popen[bytes]] = []
@@ -100,7 +94,7 @@ class Launcher:
                     return
                 # In its own process group, so that Ctrl-C reaches it once, by the signal below.
                 process = subprocess.Popen(
-                    self._command(run),
+                    _command(run, runs[run]),
                     env=environment, stdout=output, stderr=output, process_group=0,
                 )  # fmt: skip
                 running.append(process)
@@ -120,16 +114,21 @@ class Launcher:
                     if process.poll() is None:
                         process.send_signal(signal.SIGINT)
 
-    def _submit(self, runs: Sequence[Path]) -> None:
+    def _submit(self, runs: Mapping[Path, Path]) -> None:
         try:
             import submitit
         except ImportError as error:
             raise ConfigError("cluster= needs submitit: pip install 'spaudio[submitit]'") from error
-        executor = submitit.AutoExecutor(folder=runs[0].parent / "submitit", cluster=self.cluster)
+        folder = next(iter(runs)).parent / "submitit"
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         executor.update_parameters(**(self.cluster_options or {}))
-        functions = [submitit.helpers.CommandFunction(self._command(run)) for run in runs]
+        functions = [submitit.helpers.CommandFunction(_command(*run)) for run in runs.items()]
         for job in [executor.submit(function) for function in functions]:
             job.wait()
+
+
+def _command(run: Path, script: Path) -> list[str]:
+    return [sys.executable, str(script), f"resume={quoted(run)}"]
 
 
 def start_run(settings: AudioSettings | TextSettings, script: Path) -> Path:
@@ -178,11 +177,11 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
     first = composed[0]
-    launcher = Launcher(script, first.jobs, first.cluster, first.cluster_options)
+    launcher = Launcher(first.jobs, first.cluster, first.cluster_options)
     folders = [open_run_folder(settings) for settings in composed]
-    failed = launcher(folders)
+    failed = launcher(dict.fromkeys(folders, script))
     if failed:
-        text = _failed(failed, len(folders), f"run_id={name} and the same settings")
+        text = failed_runs(failed, len(folders), f"run_id={name} and the same settings")
         if len(failed) == len(folders):
             raise SpaudioError(text)
         Console(stderr=True).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
@@ -236,14 +235,14 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/fold-{value}"
             runs[str(value)] = open_run_folder(one)
         try:
-            failed = Launcher(script, settings.jobs)(list(runs.values()))
+            failed = Launcher(settings.jobs)(dict.fromkeys(runs.values(), script))
         except KeyboardInterrupt:
             console.print(
                 f"stopped; finished folds are kept. Continue with resume={folder}", soft_wrap=True
             )
             raise
         if failed:
-            raise SpaudioError(_failed(failed, len(runs), f"resume={folder}"))
+            raise SpaudioError(failed_runs(failed, len(runs), f"resume={folder}"))
 
         def page(report: dict[str, Any], calibrations: list[dict[str, Any]]) -> None:
             write_fold_page(
@@ -268,103 +267,9 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     return folder
 
 
-def run_study(
-    file: Path,
-    overrides: Sequence[str] = (),
-    *,
-    only: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    jobs: int = 1,
-) -> list[Path]:
-    """Runs a study: the first seed of every setting, then the second, and so on.
-
-    A study is a YAML file beside a recipe's ``run.py``::
-
-        seeds: [0, 1, 2]
-        overrides: [preset=tiny]            # of every run
-        settings:
-          none: [filter=none]               # name of the setting: its overrides
-          bank: [filter=bank]
-          check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
-
-    Each setting and seed is one run with the id ``<study>-<setting>-<seed>``.
-
-    Args:
-        file: The study.
-        overrides: Additional overrides for every run; those of a setting take precedence.
-        only: Names of settings; None for all.
-        seeds: Seeds to run, out of those of the study; None for all.
-        jobs: Runs at a time.
-
-    Returns:
-        Folders of all its runs.
-
-    Raises:
-        ConfigError: If the file, a name or a setting is wrong, or a run of the same id exists with
-            other settings.
-        SpaudioError: If a run has failed.
-    """
-    if jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1; got {jobs}")
-    planned = plan_study(file, overrides, only=only, seeds=seeds)
-    folders = [open_run_folder(settings) for settings in planned]
-    if failed := Launcher(file.parent / "run.py", jobs)(folders):
-        raise SpaudioError(_failed(failed, len(folders), "the same command"))
-    return folders
-
-
-def _failed(failed: Sequence[Path], total: int, remedy: str) -> str:
+def failed_runs(failed: Sequence[Path], total: int, remedy: str) -> str:
     """Returns a message with the failed runs, the output of the last one, and how to continue."""
     output = failed[-1] / OUTPUT
     lines = output.read_text("utf-8", "replace").strip().splitlines() if output.is_file() else []
     said = f" ({lines[-1]}; see {output})" if lines else ""
     return f"{len(failed)} of {total} runs failed: {failed[-1]}{said}; continue with {remedy}"
-
-
-def plan_study(
-    file: Path,
-    overrides: Sequence[str] = (),
-    *,
-    only: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> list[AudioSettings | TextSettings]:
-    """Returns the settings of a study's runs, in their order; see :func:`run_study`."""
-    study = _read_study(file)
-    settings = study["settings"]
-    if missing := sorted(set(only or ()) - set(settings)):
-        raise ConfigError(f"{file} has no setting {missing[0]!r}; it has {list(settings)}")
-    planned = []
-    for name in only or settings:
-        own = settings[name] if isinstance(settings[name], dict) else {"overrides": settings[name]}
-        for seed in own.get("seeds", study["seeds"]):
-            if seeds is None or seed in seeds:
-                every = (*study.get("overrides", ()), *overrides, *own["overrides"])
-                run_id = f"run_id={file.stem}-{name}-{seed}"
-                try:
-                    planned.append(compose(file.parent, (*every, f"seed={seed}", run_id)))
-                except ConfigError as error:
-                    raise ConfigError(f"{file}, setting {name}: {error}") from error
-    order = list(study["seeds"])
-    last = len(order)
-    return sorted(planned, key=lambda s: order.index(s.seed) if s.seed in order else last)
-
-
-def _read_study(file: Path) -> dict[str, Any]:
-    try:
-        study = read_yaml(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
-    if not isinstance(study, dict) or not {"seeds", "settings"} <= set(study):
-        raise ConfigError(f"{file} is no study: it needs seeds and settings")
-    settings = study["settings"]
-    if not isinstance(settings, dict) or not settings:
-        raise ConfigError(f"{file}: settings must map names to lists of overrides")
-    for name, own in settings.items():
-        blocks = own if isinstance(own, dict) else {"overrides": own}
-        for key, kind in (("overrides", str), ("seeds", int)):
-            values = [blocks.get(key, []), study.get(key, [])]
-            if not all(isinstance(v, list) and all(isinstance(x, kind) for x in v) for v in values):
-                raise ConfigError(f"{file}, setting {name}: {key} must be a list of {_KINDS[key]}")
-        if "overrides" not in blocks:
-            raise ConfigError(f"{file}, setting {name}: it has no overrides")
-    return study

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import spaudio.experiment.launch
 import spaudio.experiment.run
 import spaudio.experiment.tasks.task
 from spaudio.cli import main
@@ -18,8 +19,9 @@ from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
-from spaudio.experiment.launch import Launcher, plan_study, run_folds
+from spaudio.experiment.launch import Launcher, run_folds
 from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.study import plan_study
 from spaudio.report.classification_report import FILES
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.fold_report import FOLD_FILES
@@ -130,7 +132,7 @@ def script(tmp_path: Path) -> Path:
         "if run.name == 'bad': sys.exit('error: no such luck')\n"
         "(run / 'report.json').write_text('{}')\n"
     )
-    for name in ("good", "bad", "it's"):
+    for name in ("good", "bad"):
         (tmp_path / name).mkdir()
     return file
 
@@ -138,8 +140,8 @@ def script(tmp_path: Path) -> Path:
 def test_a_run_that_fails_is_named_and_stops_no_other(
     script: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [script.with_name(name) for name in ("bad", "good", "good")]
-    assert Launcher(script, jobs=2)(runs) == runs[:1]
+    runs = [script.with_name(name) for name in ("bad", "good")]
+    assert Launcher(jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
     assert "FAILED" in capsys.readouterr().err
     assert "no such luck" in (runs[0] / "output.txt").read_text()
 
@@ -148,7 +150,8 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     pytest.importorskip("submitit")
     runs = [script.with_name(name) for name in ("good", "bad")]
     options = {"timeout_min": 1}
-    assert Launcher(script, cluster="local", cluster_options=options)(runs) == runs[1:]
+    launcher = Launcher(cluster="local", cluster_options=options)
+    assert launcher(dict.fromkeys(runs, script)) == runs[1:]
 
 
 @pytest.fixture(scope="module")
@@ -268,16 +271,17 @@ def test_what_has_no_folds_is_said() -> None:
 
 def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first() -> None:
     runs = plan_study(STUDY, ["corpus=books.txt"], only=["bank-2-layers", "none", "none-sotu"])
-    assert [run.run_id for run in runs] == [
+    assert [run.settings.run_id for run in runs] == [
         "study-bank-2-layers-0", "study-none-0", "study-none-sotu-0", "study-bank-2-layers-1",
         "study-none-1", "study-bank-2-layers-2", "study-none-2",
     ]  # fmt: skip
-    for run in runs:
-        wanted = "sotu" if "sotu" in str(run.run_id) else "books.txt"
-        assert run.prep_options["corpus"] == wanted
-        assert str(run.seed) == str(run.run_id)[-1]
-    assert runs[0].model.filter_layers == [0, 1]
-    assert [run.seed for run in plan_study(STUDY, only=["bank"], seeds=[0, 2])] == [0, 2]
+    for settings in (run.settings for run in runs):
+        wanted = "sotu" if "sotu" in str(settings.run_id) else "books.txt"
+        assert settings.prep_options["corpus"] == wanted
+        assert str(settings.seed) == str(settings.run_id)[-1]
+    assert runs[0].settings.model.filter_layers == [0, 1]
+    planned = plan_study(STUDY, only=["bank"], seeds=[0, 2])
+    assert [run.settings.seed for run in planned] == [0, 2]
     with pytest.raises(ConfigError, match="no setting 'bnak'"):
         plan_study(STUDY, only=["bnak"])
     with pytest.raises(ConfigError, match="setting none"):
@@ -323,6 +327,87 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
         main(["study", str(study), *tiny, "eval.windows=4"])
 
 
+def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, table, page = (tmp_path / name for name in ("both.yaml", "both.csv", "page.md"))
+    file.write_text(
+        f"""
+        seeds: [0]
+        overrides: [preset=debug]
+        baseline: none
+        data:
+          fsdd: {{recipe: {RECIPES}/fsdd, overrides: [split=speaker], folds: [theo, jackson]}}
+          words: {{recipe: {RECIPES}/folder, title: Words, seeds: [0, 1]}}
+        settings:
+          none: [filter=none]
+          haar: {{overrides: [filter=haar], control: longer}}
+          longer: {{overrides: [filter=none], data: {{words: [trainer.epochs=9]}}}}
+        """
+    )
+    command = ["study", str(file), "fsdd:source=a.zip", "words:source=b", "trainer.batch_size=4"]
+    started: list[AudioSettings] = []
+
+    def stand_in(settings: AudioSettings, script: Path) -> None:
+        settings = settings_of(Path(str(settings.resume)))
+        if "words-haar-s1" in str(settings.run_id) and len(started) == 8:
+            raise ConfigError("no such luck")
+        assert script.parent.name == settings.recipe
+        started.append(settings)
+        report = {
+            "recipe": settings.recipe, "seed": settings.seed, "metric": "accuracy",
+            "num_params": 10, "filter_params": 0, "step_seconds": 0.1, "seconds": {"train": 1.0},
+            "test": {"accuracy": 0.5 + 0.01 * len(started), "macro_f1": 0.5}, "token_seconds": 0.04,
+            "floor": {"svm": 0.5}, "clips": {"test": 7},
+        }  # fmt: skip
+        run = Path(settings.runs, settings.recipe, str(settings.run_id))
+        entry = {"epoch": 1, "step": 3, "seconds": 1.0, "valid_loss": 1.0}
+        (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
+        (run / "report.json").write_text(json.dumps(report))
+
+    settings_of: Any = spaudio.experiment.launch.read_run_settings
+    monkeypatch.setattr(spaudio.experiment.launch, "start_run", stand_in)
+    with pytest.raises(SystemExit, match=r"1 of 10 runs failed: .*words-haar-s1"):
+        main(command)
+    # The first fold and seed of all data sets and settings comes first.
+    assert [f"{one.recipe}/{one.run_id}" for one in started] == [
+        "fsdd/both-none-s0/fold-theo", "fsdd/both-haar-s0/fold-theo",
+        "folder/both-words-none-s0", "folder/both-words-haar-s0", "folder/both-words-longer-s0",
+        "fsdd/both-none-s0/fold-jackson", "fsdd/both-haar-s0/fold-jackson",
+        "folder/both-words-none-s1", "folder/both-words-longer-s1",
+    ]  # fmt: skip
+    options = [one.prep_options | {"seed": one.seed} for one in started]
+    assert (options[0]["test_speaker"], options[0]["source"]) == ("theo", "a.zip")
+    assert (options[5]["test_speaker"], options[-1]["seed"]) == ("jackson", 1)
+    assert [one.trainer.epochs for one in started[-2:]] == [2, 9]
+    assert started[-1].trainer.batch_size == 4
+    capsys.readouterr()
+    main(["study", str(file), "--results", "--csv", str(table), "--output", str(page)])
+    done = capsys.readouterr()
+    assert "10 runs, of which 9 are finished" in done.err
+    with table.open(newline="") as lines:
+        kept = list(csv.DictReader(lines))
+    haar = kept[3]
+    assert (haar["data"], haar["setting"], haar["seed"]) == ("Words", "haar", "0")
+    assert (haar["baseline"], haar["control"]) == ("none", "longer")
+    assert haar["overrides"] == "preset=debug trainer.batch_size=4 filter=haar seed=0"
+    assert [one["fold"] for one in kept[:3]] == ["theo", "theo", ""]
+    assert (haar["accuracy"], haar["token_rate"], haar["steps"]) == ("0.54", "25.0", "3")
+    main(["study", str(table)])
+    assert capsys.readouterr().out == done.out
+    with pytest.raises(SystemExit, match="exists"):
+        main(["study", str(table), "--output", str(page)])
+    for wrong, error in (
+        (["--data", "word"], "no data set 'word'"),
+        (["--only", "longer", "--data", "fsdd"], "no run has these"),
+        (["esc50:fold=1"], "no data set 'esc50'"),
+        (["fsdd:fold=x"], "setting none, data set fsdd: fold=x"),
+    ):
+        with pytest.raises(SystemExit, match=error):
+            main(["study", str(file), "--results", *wrong])
+
+
 def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seeds: [0]\n")
     with pytest.raises(SpaudioError, match="needs seeds and settings"):
@@ -331,10 +416,13 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         plan_study(tmp_path / "b.yaml")
     for text, word in (
         ("settings: [a]", "must map names"),
-        ("settings: {x: 1}", "setting x: overrides must be a list of key=value"),
-        ("settings: {x: {overrides: [], seeds: 3}}", "seeds must be a list of whole numbers"),
-        ("settings: {x: {seeds: [0]}}", "it has no overrides"),
+        ("settings: {x: 1}", "must map names"),
+        ("settings: {x: {overrides: [], seeds: [a]}}", r"settings.x.seeds\[0\]: Value 'a'"),
+        ("settings: {x: {seeds: [0]}}", "missing mandatory value: overrides"),
         ("settings: {x: &a [b], y: *a}", "an alias"),
+        ("settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}", "Key 'fold' not in 'DataSet'"),
+        ("settings: {x: {overrides: [b], control: y}}", "has no setting 'y'"),
+        ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: has no data set 'd'"),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
         with pytest.raises(ConfigError, match=word):

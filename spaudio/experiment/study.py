@@ -1,0 +1,352 @@
+"""Runs a study: settings by seeds or folds, on one recipe or on several data sets.
+
+A study is a YAML file. Beside a recipe's ``run.py`` it is about that recipe::
+
+    seeds: [0, 1, 2]
+    overrides: [preset=tiny]            # of every run
+    settings:
+      none: [filter=none]               # name of the setting: its overrides
+      bank: [filter=bank]
+      check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
+
+With ``data`` it is about several data sets, whose recipes are folders relative to the file::
+
+    seeds: [0]
+    baseline: none                      # what settings are compared with
+    data:
+      fsdd: {recipe: ../fsdd, overrides: [split=speaker], folds: [george, jackson]}
+      arabic: {recipe: ../folder, title: Arabic commands, seeds: [0, 1, 2]}
+    settings:
+      none: [filter=none]
+      depthwise: [filter=depthwise]
+      bank: {overrides: [filter=bank], control: depthwise}   # of equal cost
+      longer: {overrides: [filter=none], data: {arabic: [trainer.min_steps=3000]}}
+
+``folds`` are values of the setting by which the recipe chooses one (``fold_by.key``). ``data`` of a
+setting restricts it to these data sets, each with further overrides.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.experiment.compose import compose
+from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.run_folder import REPORT, open_run_folder, read_run_config
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.io.plain import read_json, read_yaml
+from spaudio.report.records import read_records
+from spaudio.report.study_records import Result
+
+# Settings that are paths of a machine, or change no result.
+_PATHS = ("source", "corpus", "labels", "background", "model.source", "pretrain.source", "data",
+          "runs", "run_id", "jobs", "page")  # fmt: skip
+
+
+@dataclass
+class DataSet:
+    """A data set of a study.
+
+    Args:
+        recipe: Folder of its recipe, relative to the study.
+        title: Name in tables and figures; None takes its name in the study.
+        overrides: Of its runs.
+        seeds: In place of those of the study.
+        folds: Values of the setting by which the recipe chooses a fold.
+    """
+
+    recipe: str = MISSING
+    title: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    seeds: list[int] | None = None
+    folds: list[Any] | None = None
+
+
+@dataclass
+class Setting:
+    """A setting of a study.
+
+    Args:
+        overrides: Of its runs.
+        seeds: In place of those of the data set and the study.
+        control: A setting of equal cost that it is compared with too.
+        data: The data sets on which it runs, each with further overrides; None for all.
+    """
+
+    overrides: list[str] = MISSING
+    seeds: list[int] | None = None
+    control: str | None = None
+    data: dict[str, list[str]] | None = None
+
+
+@dataclass
+class Study:
+    """What a study's file holds.
+
+    Args:
+        seeds: Of every setting.
+        settings: By name.
+        overrides: Of every run.
+        baseline: The setting that all others are compared with.
+        data: The data sets by name; None for the recipe beside the file.
+    """
+
+    seeds: list[int] = MISSING
+    settings: dict[str, Setting] = MISSING
+    overrides: list[str] = field(default_factory=list)
+    baseline: str | None = None
+    data: dict[str, DataSet] | None = None
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study.
+
+    Args:
+        data: Name of its data set in the study; None in a study of one recipe.
+        title: Name of the data set in tables and figures.
+        setting: Name of its setting.
+        fold: The fold that it is tested on, if the study names folds.
+        baseline: The setting that it is compared with.
+        control: A setting of equal cost that it is compared with too.
+        script: The ``run.py`` of its recipe.
+        settings: Its settings.
+    """
+
+    data: str | None
+    title: str
+    setting: str
+    fold: str | None
+    baseline: str | None
+    control: str | None
+    script: Path
+    settings: AudioSettings | TextSettings
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.settings.runs, self.settings.recipe, str(self.settings.run_id))
+
+
+def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
+    """Runs what is not finished yet.
+
+    Args:
+        runs: From :func:`plan_study`.
+        jobs: Runs at a time.
+
+    Raises:
+        ConfigError: If a run of the same name exists with other settings.
+        SpaudioError: If a run has failed.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1; got {jobs}")
+    folders = {open_run_folder(run.settings): run.script for run in runs}
+    if failed := Launcher(jobs)(folders):
+        raise SpaudioError(failed_runs(failed, len(folders), "the same command"))
+
+
+def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Returns the finished runs, and says how many there are.
+
+    Raises:
+        ConfigError: If none is finished.
+    """
+    found = [run for run in runs if (run.folder / REPORT).is_file()]
+    if not found:
+        raise ConfigError(
+            f"none of the {len(runs)} runs is finished, such as {runs[0].folder}; run the study, "
+            "or name the folder of runs by runs=FOLDER"
+        )
+    if len(found) < len(runs):
+        Console(stderr=True).print(f"{len(runs)} runs, of which {len(found)} are finished")
+    return found
+
+
+def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
+    """Reads the results of finished runs.
+
+    Args:
+        runs: Of a study of classifiers.
+
+    Raises:
+        DataError: If a run cannot be read, or is not measured by its accuracy.
+    """
+    found = []
+    for run in runs:
+        (record,) = read_records([run.folder])
+        facts, report = record.facts, read_json(run.folder / REPORT)
+        if facts["metric"] != "accuracy":
+            raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
+        given = read_run_config(run.folder).get("overrides", [])
+        shown = [one for one in given if one.partition("=")[0] not in _PATHS]
+        found.append(
+            Result(
+                data=run.title,
+                recipe=facts["recipe"],
+                setting=run.setting,
+                fold=run.fold or "",
+                seed=facts["seed"],
+                accuracy=facts["test.accuracy"],
+                floor=facts["floor.svm"],
+                clips=report["clips"]["test"],
+                token_rate=1 / report["token_seconds"],
+                parameters=facts["num_params"],
+                filter_parameters=facts["filter_params"],
+                steps=int(record.log[-1]["step"]),
+                step_seconds=facts["step_seconds"],
+                train_seconds=facts["seconds.train"],
+                baseline=run.baseline or "",
+                control=run.control or "",
+                overrides=shlex.join(shown),
+                git_commit=str(facts.get("git_commit", "")),
+            )
+        )
+    return found
+
+
+def plan_study(
+    file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    data: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[StudyRun]:
+    """Reads a study and returns its runs: the first seed and fold of every setting, then the next.
+
+    A run of one recipe's study is called ``<study>-<setting>-<seed>``. With data sets it is
+    ``<study>-<setting>-s<seed>``, followed by ``/fold-<fold>``; the data set's name stands before
+    the setting if it is not that of the recipe's folder.
+
+    Args:
+        file: The study.
+        overrides: Additional overrides for every run, or for those of one data set, as in
+            ``fsdd:source=DIR``; those of a setting take precedence.
+        only: Names of settings; None for all.
+        data: Names of data sets; None for all.
+        seeds: Seeds to run, out of those of the study; None for all.
+
+    Raises:
+        ConfigError: If the file, a name or a setting is wrong.
+    """
+    study = _read_study(file)
+    sets: dict[str | None, DataSet] = {None: DataSet(".")} if study.data is None else {**study.data}
+    _check_names(file, "setting", only, study.settings)
+    _check_names(file, "data set", data, sets)
+    general, special = _by_data(overrides, sets)
+    planned: list[tuple[int, StudyRun]] = []
+    for name in data or sets:
+        for setting in only or study.settings:
+            own, of = study.settings[setting], sets[name]
+            if own.data is not None and name not in own.data:
+                continue
+            every = [*study.overrides, *of.overrides, *general, *special.get(name, ()),
+                     *own.overrides, *(own.data or {}).get(str(name), ())]  # fmt: skip
+            recipe = file.parent / of.recipe
+            try:
+                settings = compose(recipe, every)
+            except ConfigError as error:
+                where = f"{file}, setting {setting}" + (f", data set {name}" if name else "")
+                raise ConfigError(f"{where}: {error}") from error
+            prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
+            if name is not None and name != recipe.resolve().name:
+                prefix = f"{file.stem}-{name}-{setting}-s"
+            chosen = own.seeds or of.seeds or study.seeds
+            for rank, (seed, fold) in enumerate(product(chosen, of.folds or [None])):
+                if seeds is not None and seed not in seeds:
+                    continue
+                run = StudyRun(
+                    data=name,
+                    title=of.title or str(name),
+                    setting=setting,
+                    fold=None if fold is None else str(fold),
+                    baseline=None if setting == study.baseline else study.baseline,
+                    control=own.control,
+                    script=recipe / "run.py",
+                    settings=_of_fold(settings, f"{prefix}{seed}", seed, fold),
+                )
+                planned.append((rank, run))
+    if not planned:
+        raise ConfigError(f"{file}: no run has these settings, data sets and seeds")
+    folders = Counter(run.folder for _, run in planned)
+    if twice := [folder for folder, count in folders.items() if count > 1]:
+        raise ConfigError(f"{file}: two runs would be {twice[0]}; rename a setting or data set")
+    return [run for _, run in sorted(planned, key=lambda pair: pair[0])]
+
+
+def _of_fold(
+    settings: AudioSettings | TextSettings, run_id: str, seed: int, fold: Any
+) -> AudioSettings | TextSettings:
+    """Returns the settings for a seed and a fold. Composing each would take a tenth of a second."""
+    changed = {"seed": seed}
+    if fold is not None:
+        key = settings.fold_by.key if isinstance(settings, AudioSettings) else "fold"
+        if not hasattr(settings, key):
+            raise ConfigError(f"{settings.recipe} has no folds")
+        changed[key] = fold
+        run_id = f"{run_id}/fold-{fold}"
+    given = [f"{key}={value}" for key, value in changed.items()]
+    whole: Any = {**changed, "run_id": run_id, "overrides": [*settings.overrides, *given]}
+    return replace(settings, **whole)
+
+
+def _by_data(
+    overrides: Sequence[str], names: Collection[str | None]
+) -> tuple[list[str], dict[str | None, list[str]]]:
+    """Splits overrides into those of all runs, and those of each data set (``NAME:KEY=VALUE``)."""
+    general: list[str] = []
+    special: dict[str | None, list[str]] = {}
+    for override in overrides:
+        name, colon, rest = override.partition(":")
+        if not colon or "=" in name:
+            general.append(override)
+        elif name not in names:
+            raise ConfigError(f"{override}: the study has no data set {name!r}; it has {[*names]}")
+        else:
+            special.setdefault(name, []).append(rest)
+    return general, special
+
+
+def _check_names(
+    file: Path | str, what: str, chosen: Iterable[str] | None, known: Collection[str | None]
+) -> None:
+    if missing := sorted(set(chosen or ()) - set(known)):
+        raise ConfigError(f"{file} has no {what} {missing[0]!r}; it has {[*known]}")
+
+
+def _read_study(file: Path) -> Study:
+    try:
+        content = read_yaml(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
+    if not isinstance(content, dict) or not {"seeds", "settings"} <= set(content):
+        raise ConfigError(f"{file} is no study: it needs seeds and settings")
+    settings = content["settings"]
+    if not isinstance(settings, dict) or not all(
+        isinstance(own, list | dict) for own in settings.values()
+    ):
+        raise ConfigError(f"{file}: settings must map names to lists of overrides")
+    named = {k: {"overrides": own} if isinstance(own, list) else own for k, own in settings.items()}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Study), {**content, "settings": named})
+        study = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"{file}, {error.full_key or 'study'}: {said}") from error
+    assert isinstance(study, Study)
+    controls = [one.control for one in study.settings.values()]
+    compared = [name for name in (study.baseline, *controls) if name is not None]
+    _check_names(file, "setting", compared, study.settings)
+    for name, own in study.settings.items():
+        _check_names(f"{file}, setting {name}:", "data set", own.data, study.data or ())
+    return study

@@ -1,0 +1,144 @@
+"""What a setting changes: paired differences of accuracy, with intervals, over several data sets.
+
+Two settings are compared on runs of the same data set, fold and seed. The effect is the mean over
+data sets of the mean difference in each, so that every data set counts the same. Its interval is
+that of the percentile bootstrap, which resamples the runs within each data set; a data set with one
+run enters as it is. The p-value is of the permutation test that exchanges the two settings in each
+pair, corrected by Holm's method for the number of settings that are compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import bootstrap, permutation_test
+
+from spaudio.errors import DataError
+from spaudio.report.study_records import Result
+
+RESAMPLES = 9_999
+CONFIDENCE = 0.95
+_SEED = 0  # of the resampling, so that the same results give the same intervals
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A setting compared with another one.
+
+    Args:
+        setting: Its name.
+        other: Name of the other.
+        differences: Accuracy minus that of the other, one value per fold and seed, by data set.
+        mean: Mean over data sets of the mean difference.
+        low: Lower end of the 95 % interval; NaN if no data set has two runs.
+        high: Upper end.
+        p: Two-sided p-value.
+        corrected: The p-value by Holm's method over the settings that are compared.
+    """
+
+    setting: str
+    other: str
+    differences: Mapping[str, Array]
+    mean: float
+    low: float
+    high: float
+    p: float
+    corrected: float = 1.0
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of runs."""
+        return sum(len(values) for values in self.differences.values())
+
+
+def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> list[Effect]:
+    """Compares settings with others.
+
+    Args:
+        results: Of all runs.
+        others: The setting that each setting is compared with.
+
+    Returns:
+        The effect of each setting that has runs in common with the other, in order.
+
+    Raises:
+        DataError: If two runs have the same data set, setting, fold and seed.
+    """
+    runs: dict[str, dict[tuple[str, str, int], float]] = {}
+    for one in results:
+        pair = (one.data, one.fold, one.seed)
+        if runs.setdefault(one.setting, {}).setdefault(pair, one.accuracy) != one.accuracy:
+            raise DataError(
+                f"two runs are {one.setting} on {one.data}, fold {one.fold or '-'}, seed "
+                f"{one.seed}; leave one out"
+            )
+    found = []
+    for setting, other in others.items():
+        here, there = runs.get(setting, {}), runs.get(other, {})
+        shared = [pair for pair in here if pair in there]
+        data = list(dict.fromkeys(pair[0] for pair in shared))
+        values = {
+            name: np.array([here[pair] - there[pair] for pair in shared if pair[0] == name])
+            for name in data
+        }
+        if values:
+            samples = list(values.values())
+            low, high = _interval(samples)
+            mean = float(_mean_over_data(*samples))
+            found.append(Effect(setting, other, values, mean, low, high, _p_value(samples)))
+    corrected = holm([effect.p for effect in found])
+    return [replace(effect, corrected=p) for effect, p in zip(found, corrected, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects p-values for their number by Holm's method (Scand. J. Statist. 6, 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(factors * np.asarray(p_values)[order]).clip(max=1)
+    return [float(p) for p in corrected]
+
+
+def _mean_over_data(*samples: Array, axis: int = -1) -> Array:
+    means: Array = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
+    return means
+
+
+def _interval(samples: Sequence[Array]) -> tuple[float, float]:
+    """Bootstrap interval of the mean over data sets; a single run is no sample to draw from."""
+    several = [sample for sample in samples if len(sample) > 1]
+    if not several:
+        return float("nan"), float("nan")
+    fixed = sum(float(sample[0]) for sample in samples if len(sample) == 1)
+
+    def statistic(*drawn: Array, axis: int = -1) -> Array:
+        total: Array = np.sum([sample.mean(axis=axis) for sample in drawn], axis=0)
+        return (total + fixed) / len(samples)
+
+    drawn: Any = bootstrap(
+        several, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+        method="percentile", random_state=np.random.default_rng(_SEED),
+    )  # fmt: skip
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def _p_value(samples: Sequence[Array]) -> float:
+    """Permutation test of no difference: within each pair the sign is exchangeable."""
+    if sum(map(len, samples)) < 2:
+        return 1.0
+    weights = np.concatenate([np.full(len(s), 1 / (len(samples) * len(s))) for s in samples])
+
+    def statistic(one: Array, other: Array, axis: int = -1) -> Array:
+        difference: Array = ((one - other) * weights).sum(axis=axis)
+        return difference
+
+    differences = np.concatenate(samples)
+    tested: Any = permutation_test(
+        (differences, np.zeros_like(differences)), statistic, permutation_type="samples",
+        n_resamples=RESAMPLES, vectorized=True, random_state=np.random.default_rng(_SEED),
+    )  # fmt: skip
+    return float(tested.pvalue)

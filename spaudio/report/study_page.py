@@ -1,0 +1,236 @@
+"""Tables and the chart of a study over data sets, on the terminal and in a page of Markdown."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.report.drawing import Figures, save_figure
+from spaudio.report.escape import for_figure, for_markdown
+from spaudio.report.study_effects import Effect, measure_effects
+from spaudio.report.study_records import Result, write_results
+from spaudio.report.tables import markdown_table, plus_minus, show_rows
+
+PLACE = "<!-- results -->"
+Rows = list[dict[str, str]]
+
+
+def show_results(
+    results: Sequence[Result], *, page: Path | None = None, table: Path | None = None
+) -> None:
+    """Prints the results of a study and optionally writes them.
+
+    Args:
+        results: Of its runs.
+        page: Markdown file. If it has two lines ``<!-- results -->``, what is between them is
+            replaced; if not, it is written anew. The chart is written beside it.
+        table: CSV file for the results.
+
+    Raises:
+        DataError: If two runs are the same, or none is of a baseline.
+    """
+    if table is not None:
+        write_results(results, table)
+    baseline = _baseline(results)
+    effects = measure_effects(
+        results, {one.setting: one.baseline for one in results if one.baseline}
+    )
+    controls = measure_effects(
+        results, {one.setting: one.control for one in results if one.control}
+    )
+    tables = {
+        "Data sets": data_rows(results, baseline),
+        "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results, baseline),
+        f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
+        "Points of accuracy, minus the control of equal cost": effect_rows(results, controls),
+    }
+    tables = {title: rows for title, rows in tables.items() if rows}
+    for title, rows in tables.items():
+        show_rows(rows, title)
+    if page is None:
+        return
+    figures = Figures(page.parent)
+    chart = chart_beside(page)
+    if effects:
+        figures.draw(chart.stem, lambda path: plot_effects(effects, path))
+    blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
+    _write_page(page, "\n\n".join([*blocks, *figures.links(chart.stem)]))
+    Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
+
+
+def chart_beside(page: Path) -> Path:
+    """Returns the chart of a page."""
+    return page.with_name(f"{page.stem}-effects.png")
+
+
+def has_place(page: Path) -> bool:
+    """Returns whether a file is a page with a place for results."""
+    try:
+        return page.is_file() and page.read_text("utf-8").splitlines().count(PLACE) == 2
+    except (OSError, ValueError):
+        return False
+
+
+def data_rows(results: Sequence[Result], baseline: str) -> Rows:
+    """Returns the rows of the table of data sets."""
+    rows = []
+    for data in _names(results, "data"):
+        mine = [one for one in results if one.data == data]
+        own = [one for one in mine if one.setting == baseline] or mine
+        rows.append(
+            {
+                "data set": data,
+                "recipe": mine[0].recipe,
+                "runs per setting": str(len(own)),
+                "test clips": f"{sum({one.fold: one.clips for one in own}.values()):,}",
+                "tokens/s": _range([one.token_rate for one in mine]),
+                "steps": _range([one.steps for one in own]),
+                "classical floor": plus_minus(
+                    [*{one.fold: one.floor for one in own}.values()], digits=3
+                ),
+            }
+        )
+    return rows
+
+
+def accuracy_rows(results: Sequence[Result], baseline: str) -> Rows:
+    """Returns the rows of the table of settings and data sets.
+
+    A cell over fewer runs than the baseline has gives their number.
+    """
+    data = _names(results, "data")
+    found: dict[tuple[str, str], list[float]] = {}
+    for one in results:
+        found.setdefault((one.setting, one.data), []).append(one.accuracy)
+
+    def cell(setting: str, name: str) -> str:
+        values, most = found.get((setting, name)), len(found.get((baseline, name), ()))
+        if values is None:
+            return "-"
+        few = f" ({len(values)} of {most})" if len(values) < most else ""
+        return plus_minus(values, digits=3) + few
+
+    return [
+        {"setting": setting, **{name: cell(setting, name) for name in data}}
+        for setting in _names(results, "setting")
+    ]
+
+
+def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
+    """Returns the rows of a table of effects, in points of accuracy (hundredths)."""
+    rows = []
+    for effect in effects:
+        pairs = _pairs(results, effect)
+        filters = [one.filter_parameters for one, _ in pairs]
+        rows.append(
+            {
+                "setting": effect.setting,
+                "minus": effect.other,
+                "data sets": str(len(effect.differences)),
+                "pairs": str(effect.pairs),
+                "points": f"{100 * effect.mean:+.2f}",
+                "95 % interval": "-"
+                if math.isnan(effect.low)
+                else f"{100 * effect.low:+.2f} to {100 * effect.high:+.2f}",
+                "p": f"{effect.p:.3f}",
+                "p (Holm)": f"{effect.corrected:.3f}",
+                "filter parameters": _range(filters),
+                "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in pairs]),
+                "steps": _ratio([(a.steps, b.steps) for a, b in pairs]),
+            }
+        )
+    return rows
+
+
+def plot_effects(effects: Sequence[Effect], path: Path) -> None:
+    """Draws the effect of each setting with its interval, and the mean of each data set.
+
+    Args:
+        effects: From :func:`spaudio.report.study_effects.measure_effects`.
+        path: PNG to write, 700 pixels wide.
+    """
+    figure = Figure(figsize=(7, 1.5 + 0.34 * len(effects)), layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(effects))[::-1]  # the first on top
+    axes.axvline(0, color="0.5", linewidth=1)
+    names = list(dict.fromkeys(name for effect in effects for name in effect.differences))
+    for i, name in enumerate(names):
+        dots = [
+            (100 * effect.differences[name].mean(), row)
+            for effect, row in zip(effects, rows, strict=True)
+            if name in effect.differences
+        ]
+        axes.scatter(
+            *zip(*dots, strict=True), s=22, color=f"C{i}", label=for_figure(name), zorder=2
+        )
+    for effect, row in zip(effects, rows, strict=True):
+        mean, low, high = (100 * value for value in (effect.mean, effect.low, effect.high))
+        if not math.isnan(low):
+            axes.plot([low, high], [row, row], color="black", linewidth=2, zorder=3)
+        label = "mean, 95 % interval" if row == rows[0] else None
+        axes.scatter(mean, row, marker="D", s=34, color="black", zorder=4, label=label)
+    axes.set_yticks(list(rows), [for_figure(effect.setting) for effect in effects], fontsize=10)
+    axes.set_xlabel(f"points of accuracy, minus {for_figure(effects[0].other)}", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    save_figure(figure, path, dpi=100)
+
+
+def _write_page(page: Path, text: str) -> None:
+    if has_place(page):
+        before, _, after = page.read_text("utf-8").split(PLACE)
+        text = f"{before}{PLACE}\n\n{text}\n\n{PLACE}{after}"
+    else:
+        text = f"{text}\n"
+    write_atomic(page, text.encode())
+
+
+def _escaped(rows: Rows) -> str:
+    plain = [{key: for_markdown(cell) for key, cell in row.items()} for row in rows]
+    header = {key: for_markdown(key) for key in rows[0]}
+    return markdown_table([{header[key]: cell for key, cell in row.items()} for row in plain])
+
+
+def _baseline(results: Sequence[Result]) -> str:
+    """Returns the name of the baseline.
+
+    Raises:
+        DataError: If there is none, or several.
+    """
+    named = _names([one for one in results if one.baseline], "baseline")
+    if not named:  # only the baseline was run
+        named = _names(results, "setting")
+    if len(named) != 1:
+        raise DataError(
+            f"a study is compared with one setting; got {', '.join(named)}. Name it by baseline: "
+            "in the study's file"
+        )
+    return named[0]
+
+
+def _names(results: Sequence[Result], field: str) -> list[str]:
+    return list(dict.fromkeys(getattr(one, field) for one in results))
+
+
+def _pairs(results: Sequence[Result], effect: Effect) -> list[tuple[Result, Result]]:
+    def runs(setting: str) -> dict[tuple[str, str, int], Result]:
+        return {(r.data, r.fold, r.seed): r for r in results if r.setting == setting}
+
+    here, there = runs(effect.setting), runs(effect.other)
+    return [(one, there[key]) for key, one in here.items() if key in there]
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
+    return f"{statistics.fmean(one / other for one, other in pairs):.2f}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (
+        f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in (min(values), max(values))
+    )
+    return low if low == high else f"{low} to {high}"

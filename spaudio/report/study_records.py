@@ -1,0 +1,103 @@
+"""Results of a study over data sets, one per run, and the CSV file that holds them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import get_type_hints
+
+from spaudio.errors import DataError
+from spaudio.io.atomic import write_atomic
+from spaudio.report.escape import FORMULA, for_csv
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study keeps of a run.
+
+    Args:
+        data: Title of the data set.
+        recipe: Its recipe.
+        setting: Name of the setting.
+        fold: The fold that was tested on; empty if the study names none.
+        seed: The run's seed.
+        accuracy: On the test split.
+        floor: Accuracy of the classical floor on it.
+        clips: Clips of the test split.
+        token_rate: Tokens per second of audio.
+        parameters: Of the model.
+        filter_parameters: Of its filters.
+        steps: Optimizer steps.
+        step_seconds: Seconds per step, which depend on the load of the machine.
+        train_seconds: Seconds of training.
+        baseline: The setting that it is compared with; empty for that setting itself.
+        control: A setting of equal cost that it is compared with too; empty if there is none.
+        overrides: The settings that were given, without paths.
+        git_commit: Of the code that trained it.
+    """
+
+    data: str
+    recipe: str
+    setting: str
+    fold: str
+    seed: int
+    accuracy: float
+    floor: float
+    clips: int
+    token_rate: float
+    parameters: int
+    filter_parameters: int
+    steps: int
+    step_seconds: float
+    train_seconds: float
+    baseline: str
+    control: str
+    overrides: str
+    git_commit: str
+
+
+def write_results(results: Sequence[Result], path: Path) -> None:
+    """Writes a CSV file with one row per run.
+
+    Args:
+        results: Of the runs.
+        path: File to write.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        row = asdict(result)
+        writer.writerow({k: for_csv(v) if isinstance(v, str) else v for k, v in row.items()})
+    write_atomic(path, text.getvalue().encode())
+
+
+def read_results(path: Path) -> list[Result]:
+    """Reads what :func:`write_results` wrote.
+
+    Raises:
+        DataError: If the file cannot be read or is another one.
+    """
+    kinds = get_type_hints(Result)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = [
+            Result(**{name: kind(_plain(row[name])) for name, kind in kinds.items()})
+            for row in rows
+        ]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a file that `spaudio study --csv` writes ({error})"
+        ) from error
+    if not found:
+        raise DataError(f"{path} holds no run")
+    return found
+
+
+def _plain(cell: str) -> str:
+    """Undoes :func:`spaudio.report.escape.for_csv`."""
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell

@@ -1,0 +1,95 @@
+"""A study over data sets: its CSV, paired effects, tables and page."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import wilcoxon
+
+from spaudio.errors import DataError
+from spaudio.report.study_effects import holm, measure_effects
+from spaudio.report.study_page import PLACE, chart_beside, show_results
+from spaudio.report.study_records import Result, read_results, write_results
+
+RUN = Result(
+    data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, floor=0.4,
+    clips=100, token_rate=50.0, parameters=1000, filter_parameters=0, steps=10, step_seconds=0.1,
+    train_seconds=1.0, baseline="", control="", overrides="filter=none", git_commit="abc",
+)  # fmt: skip
+
+
+def study() -> list[Result]:
+    """Two data sets, one of five folds and one of one run; `bank` gains 0.1 and 0.02."""
+    noise = np.random.default_rng(0).normal(0, 0.01, 5)
+    found = []
+    for setting, gain in (("none", 0.0), ("depthwise", 0.02), ("bank", 0.1)):
+        named = replace(RUN, setting=setting, baseline="" if setting == "none" else "none")
+        if setting == "bank":
+            named = replace(named, control="depthwise", filter_parameters=9, step_seconds=0.2)
+        found.append(replace(named, accuracy=0.8 + (0.02 if gain else 0)))
+        for fold in range(5):
+            accuracy = 0.5 + 0.05 * fold + gain + (noise[fold] if gain else 0)
+            found.append(replace(named, data="=music", fold=str(fold), accuracy=accuracy))
+    return found
+
+
+def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
+    results = study()
+    depthwise, bank = measure_effects(results, {"depthwise": "none", "bank": "none", "fir": "none"})
+    noise = bank.differences["=music"].mean() - 0.1
+    assert bank.mean == pytest.approx((0.1 + noise + 0.02) / 2)
+    assert bank.low < bank.mean < bank.high
+    # The spread is that of the resampled folds, and half of it, as the other set has one run.
+    spread = bank.differences["=music"].std() / 5**0.5 / 2
+    assert bank.high - bank.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert (bank.pairs, list(bank.differences)) == (6, ["digits", "=music"])
+    # All six differences are positive, so that of 64 exchanges two are as extreme.
+    assert bank.p == pytest.approx(wilcoxon(np.arange(1, 7.0)).pvalue) == pytest.approx(2 / 64)
+    assert bank.corrected == 2 * bank.p
+    assert depthwise.other == "none"
+    (against,) = measure_effects(results, {"bank": "depthwise"})
+    assert against.mean == pytest.approx(0.04)
+    alone = [one for one in results if one.data == "digits"]
+    (only,) = measure_effects(alone, {"bank": "none"})
+    assert np.isnan(only.low)
+    assert only.p == 1
+    with pytest.raises(DataError, match="two runs are bank on digits"):
+        measure_effects([*alone, replace(alone[-1], accuracy=0.3)], {"bank": "none"})
+
+
+def test_holms_correction() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_the_csv_prints_the_tables_and_the_chart_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], figures: list[Figure]
+) -> None:
+    file, page, again = tmp_path / "study.csv", tmp_path / "page.md", tmp_path / "again.md"
+    page.write_text(f"# Study\n\n{PLACE}\n\nstale\n\n{PLACE}\n\nThe end.\n")
+    show_results(study(), page=page, table=file)
+    printed = capsys.readouterr().out
+    assert "0.600 ± 0.079" in printed
+    assert read_results(file) == study()
+    show_results(read_results(file), page=again)
+    assert capsys.readouterr().out == printed
+    text = page.read_text()
+    assert text.startswith(f"# Study\n\n{PLACE}\n\n**Data sets**")
+    assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
+    assert "stale" not in text
+    assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
+    assert chart_beside(page).read_bytes() == b"a figure"
+    first = figures[0]
+    assert first.get_figwidth() * 100 == 700
+    assert [label.get_text() for label in first.axes[0].get_yticklabels()] == ["depthwise", "bank"]
+    for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
+        assert row in text
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="not a file that `spaudio study"):
+        read_results(tmp_path / "other.csv")
+    write_results([], file)
+    with pytest.raises(DataError, match="holds no run"):
+        read_results(file)
