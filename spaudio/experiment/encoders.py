@@ -1,15 +1,16 @@
 """Pretrained encoders as models of a run: their front-end, their classifier, their defaults."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from accelerate.utils import set_seed
 from hydra.core.override_parser.types import Override
 
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.encoded import EncodedFrontEnd
-from spaudio.model.pretrained import load_base
+from spaudio.model.pretrained import Base, load_base
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
@@ -18,36 +19,56 @@ _RATES = {"full": (5e-5, 1.0)}
 _OTHER_RATES = (1e-3, 0.1)
 
 
-def open_front_end(settings: AudioSettings, normaliser: Normaliser | None = None) -> FrontEnd:
+def open_base(settings: AudioSettings | TextSettings) -> Base | None:
+    """Loads the pretrained encoder of a run; None if it has none.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    model = settings.model
+    return load_base(str(model.source)) if isinstance(model, PretrainedConfig) else None
+
+
+def open_front_end(
+    settings: AudioSettings, normaliser: Normaliser | None = None, base: Base | None = None
+) -> FrontEnd:
     """Builds the front-end of a run.
 
     Args:
         settings: Of the run.
         normaliser: Fitted on the training split; None if only frames are needed. That of a
             pretrained encoder is fixed.
+        base: From :func:`open_base`; None loads it.
 
     Raises:
         ConfigError: If the pretrained encoder cannot be loaded, or not be adapted so.
     """
-    if not isinstance(settings.model, PretrainedConfig):
+    base = base or open_base(settings)
+    if base is None:
         return make_front_end(settings.tokens, normaliser)
-    base = load_base(str(settings.model.source))
     return EncodedFrontEnd(settings.tokens, base, settings.adaptation.part(base))
 
 
-def build_adapted(settings: AudioSettings, classes: int) -> AdaptedClassifier:
+def build_adapted(
+    settings: AudioSettings, classes: int, base: Base | None = None
+) -> AdaptedClassifier:
     """Builds the classifier on a pretrained encoder before training.
 
     Args:
         settings: Of the run.
         classes: Number of classes.
+        base: From :func:`open_base`, of which a copy is adapted; None loads it.
 
     Raises:
         ConfigError: If the encoder cannot be loaded, or not be adapted so.
     """
-    assert isinstance(settings.model, PretrainedConfig)
+    base = open_base(settings) if base is None else copy.deepcopy(base)
+    assert base is not None
     set_seed(settings.seed)
-    return AdaptedClassifier(load_base(str(settings.model.source)), settings.adaptation, classes)
+    return AdaptedClassifier(base, settings.adaptation, classes)
 
 
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:

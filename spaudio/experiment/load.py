@@ -14,16 +14,20 @@ from spaudio.experiment.tasks.text import build_language_model
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
+from spaudio.model.pretrained import Base
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
 
 
-def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
+def load_untrained(
+    run: Path, base: Base | None = None
+) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run as it was before training.
 
     Args:
         run: The run's folder.
+        base: Its pretrained encoder, of which a copy is taken; None loads it, if there is one.
 
     Raises:
         CheckpointError: If the folder is not a run's.
@@ -34,27 +38,30 @@ def load_untrained(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
             return build_language_model(settings)
     weights = load_weights(weights_folder(run))
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
-        return build_adapted(settings, len(weights["head.linear.weight"]))
+        return build_adapted(settings, len(weights["head.linear.weight"]), base)
     if "head.1.weight" not in weights:
         raise CheckpointError(f"the checkpoint of {run} is not of the kind of its config.yaml")
     with named_sizes():
         return build_classifier(settings, len(weights["head.1.weight"]))
 
 
-def load_best(run: Path) -> Classifier | AdaptedClassifier | LanguageModel:
+def load_best(
+    run: Path, base: Base | None = None
+) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run from its best checkpoint, in evaluation mode.
 
     A run that is not finished is told of on the terminal.
 
     Args:
         run: The run's folder.
+        base: As :func:`load_untrained` takes it.
 
     Raises:
         CheckpointError: If the folder is not a run's, it has no model yet, or the weights do not
             fit its settings.
     """
     _tell_unfinished(run)
-    model = load_untrained(run)
+    model = load_untrained(run, base)
     load_model(model, weights_folder(run))
     return model.eval()
 
@@ -88,13 +95,13 @@ def _tell_unfinished(run: Path) -> None:
     )  # fmt: skip
 
 
-def load_classifier(run: Path) -> Classifier | AdaptedClassifier:
-    """Loads the best model of a run of an audio recipe.
+def load_classifier(run: Path, base: Base | None = None) -> Classifier | AdaptedClassifier:
+    """Loads the best model of a run of an audio recipe; arguments as :func:`load_best`.
 
     Raises:
         CheckpointError: As :func:`load_best`, or if the run is one of a text recipe.
     """
-    model = load_best(run)
+    model = load_best(run, base)
     if not isinstance(model, Classifier | AdaptedClassifier):
         raise CheckpointError(f"{run} is a run on text, which classifies no audio")
     return model

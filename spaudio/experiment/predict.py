@@ -13,7 +13,7 @@ from spaudio.audio.chunks import cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.experiment.encoders import open_front_end
+from spaudio.experiment.encoders import open_base, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier
 from spaudio.experiment.run_folder import read_run_settings
@@ -44,8 +44,9 @@ class Predictor:
 
     def __init__(self, run: Path, window: float | None = None) -> None:
         self.run = run
-        self.model = load_classifier(run)
         settings = read_run_settings(run)
+        base = open_base(settings)
+        self.model = load_classifier(run, base)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
         tokens = settings.tokens
@@ -55,7 +56,7 @@ class Predictor:
                 f"{run / FILE} normalises {len(normaliser.mean)} bands, but the run has "
                 f"{tokens.bands}; run the recipe again"
             )
-        self.front_end = open_front_end(settings, normaliser)
+        self.front_end = open_front_end(settings, normaliser, base)
         if self.model.classes != len(self.inputs.classes):
             raise CheckpointError(
                 f"the model of {run} has {self.model.classes} outputs, but the run names "

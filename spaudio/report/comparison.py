@@ -102,6 +102,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
         raise DataError(f"{' and '.join(metrics)} cannot be compared; name runs of one kind")
     metric = metrics[0]
     other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
+    adapted = any("trained_params" in r.facts for group in groups for r in group.records)
     return [
         {
             "setting": group.name,
@@ -113,9 +114,24 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "of filters": f"{group.records[0].facts['filter_params']:,}",
             "train s": f"{statistics.fmean(group.by_seed('seconds.train')):.0f}",
             "ms/step": f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
+            **(_adapting(group) if adapted else {}),
         }
         for group in groups
     ]
+
+
+def _adapting(group: Group) -> dict[str, str]:
+    """What it took to adapt a pretrained encoder, as far as the runs of a group did."""
+    if not all("trained_params" in record.facts for record in group.records):
+        return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
+    seconds = statistics.fmean(group.by_seed("best_seconds"))
+    memory = max(group.by_seed("peak_memory_bytes")) / 2**20
+    trained = group.records[0].facts["trained_params"]
+    return {
+        "trained": f"{trained:,}",
+        "s to best": f"{seconds:.0f}",
+        "MiB at most": f"{memory:,.0f}",
+    }
 
 
 def _differing(records: Sequence[Record]) -> list[str]:

@@ -50,6 +50,9 @@ FACTS = (
     "test.auc",
     "test.loss",
     "floor.svm",
+    "trained_params",
+    "best_seconds",
+    "peak_memory_bytes",
     "git_commit",
 )
 _NUMBERS = ("num_params", "filter_params", "seconds.train", "step_seconds")

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
 from spaudio.export.write import export_run
 from spaudio.model.adapted import AdaptedClassifier
+from spaudio.model.pretrained import load_base
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
@@ -36,12 +38,20 @@ def sounds(tmp_path: Path) -> Path:
     ],
 )
 def test_a_run_and_its_predictions(
-    encoder: str, settings: tuple[str, ...], tmp_path: Path, sounds: Path, run_recipe: RunRecipe
+    encoder: str,
+    settings: tuple[str, ...],
+    tmp_path: Path,
+    sounds: Path,
+    run_recipe: RunRecipe,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(encoders, "load_base", lambda s: (loaded.append(s), load_base(s))[1])
     base = save_encoder(encoder, tmp_path / "base")
     given = (*DEBUG, f"source={sounds}", f"model.source={base}", *settings)
     done = run_recipe("folder", *given)
     assert done.code == 0, done.err
+    assert loaded == [str(base)]
     run = tmp_path / "runs" / "folder" / "run"
     report = json.loads((run / "report.json").read_text())
     assert report["base"]["source"] == str(base)
@@ -96,6 +106,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         (["model=pretrained", "model.source=x", "adapt=filters"], "needs a filter"),
         (["model=pretrained", "model.source=x", "filter=bank"], "has no place in adapt=probe"),
         (["model=pretrained", "model.source=x", "segments.seconds=1"], "reads clips whole"),
+        (["model=pretrained", "model.source=x", "model.filter_layers=[1]"], "model.adapt_layers"),
     ]:
         with pytest.raises(ConfigError, match=said):
             compose("folder", f"source={tmp_path}", *settings)

@@ -88,3 +88,16 @@ def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:
     assert (row["test mAP"], row["macro AUC"]) == ("0.2500", "0.7500")
     with pytest.raises(DataError, match="accuracy and mAP cannot be compared"):
         compare(group_runs([run(0.5), several]))
+
+
+def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:
+    adapted = [run(0.9, adapt="lora"), run(0.8, seed=1, adapt="lora")]
+    for record, seconds, memory in zip(adapted, (2.0, 4.0), (2**30, 2**29), strict=True):
+        found = {"trained_params": 5000, "best_seconds": seconds, "peak_memory_bytes": memory}
+        record.facts |= found
+    rows = compare(group_runs([*adapted, run(0.5, adapt="none")]))
+    names = ("setting", "trained", "s to best", "MiB at most", "ms/step")
+    assert [[row[name] for name in names] for row in rows] == [
+        ["adapt=lora", "5,000", "3", "1,024", "100"],
+        ["adapt=none", "-", "-", "-", "100"],
+    ]

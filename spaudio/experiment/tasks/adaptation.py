@@ -17,6 +17,7 @@ from spaudio.experiment.encoders import build_adapted
 from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
 from spaudio.model.adapted import AdaptedClassifier
+from spaudio.model.encoded import EncodedFrontEnd
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
@@ -37,7 +38,9 @@ class AdaptationTask(ClassificationTask):
 
     @override
     def build_model(self) -> Any:
-        return build_adapted(self.settings, len(self.data.classes))
+        front_end = self.data.front_end
+        assert isinstance(front_end, EncodedFrontEnd)
+        return build_adapted(self.settings, len(self.data.classes), front_end.base)
 
     @override
     def messages(self, model: Any) -> list[str]:
