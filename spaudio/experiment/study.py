@@ -26,6 +26,7 @@ With ``data`` it is about several data sets, whose recipes are folders relative 
 setting restricts it to these data sets, each with further overrides.
 """
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -197,6 +198,7 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
                 fold=run.fold or "",
                 seed=facts["seed"],
                 accuracy=facts["test.accuracy"],
+                valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
                 floor=facts["floor.svm"],
                 clips=report["clips"]["test"],
                 token_rate=1 / report["token_seconds"],

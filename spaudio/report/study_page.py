@@ -45,6 +45,9 @@ def show_results(
     )
     tables = {
         "Data sets": data_rows(results, baseline),
+        "Validation accuracy, by which settings are chosen": accuracy_rows(
+            [one for one in results if not math.isnan(one.valid)], baseline, "valid"
+        ),
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results, baseline),
         f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
         "Points of accuracy, minus the control of equal cost": effect_rows(results, controls),
@@ -98,15 +101,20 @@ def data_rows(results: Sequence[Result], baseline: str) -> Rows:
     return rows
 
 
-def accuracy_rows(results: Sequence[Result], baseline: str) -> Rows:
-    """Returns the rows of the table of settings and data sets.
+def accuracy_rows(results: Sequence[Result], baseline: str, field: str = "accuracy") -> Rows:
+    """Returns the rows of a table of settings and data sets.
 
     A cell over fewer runs than the baseline has gives their number.
+
+    Args:
+        results: Of all runs.
+        baseline: Name of the baseline.
+        field: ``"accuracy"``, of the test split, or ``"valid"``, of the validation split.
     """
     data = _names(results, "data")
     found: dict[tuple[str, str], list[float]] = {}
     for one in results:
-        found.setdefault((one.setting, one.data), []).append(one.accuracy)
+        found.setdefault((one.setting, one.data), []).append(getattr(one, field))
 
     def cell(setting: str, name: str) -> str:
         values, most = found.get((setting, name)), len(found.get((baseline, name), ()))

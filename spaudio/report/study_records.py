@@ -23,6 +23,7 @@ class Result:
         fold: The fold that was tested on; empty if the study names none.
         seed: The run's seed.
         accuracy: On the test split.
+        valid: On the validation split; NaN if the run was trained on it too.
         floor: Accuracy of the classical floor on it.
         clips: Clips of the test split.
         token_rate: Tokens per second of audio.
@@ -43,6 +44,7 @@ class Result:
     fold: str
     seed: int
     accuracy: float
+    valid: float
     floor: float
     clips: int
     token_rate: float

@@ -359,7 +359,8 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
             "recipe": settings.recipe, "seed": settings.seed, "metric": "accuracy",
             "num_params": 10, "filter_params": 0, "step_seconds": 0.1, "seconds": {"train": 1.0},
             "test": {"accuracy": 0.5 + 0.01 * len(started), "macro_f1": 0.5}, "token_seconds": 0.04,
-            "floor": {"svm": 0.5}, "clips": {"test": 7},
+            "floor": {"svm": 0.5}, "clips": {"test": 7}, "valid": {"accuracy": 0.25},
+            "trained_on_valid": settings.recipe == "fsdd",
         }  # fmt: skip
         run = Path(settings.runs, settings.recipe, str(settings.run_id))
         entry = {"epoch": 1, "step": 3, "seconds": 1.0, "valid_loss": 1.0}
@@ -393,6 +394,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert (haar["baseline"], haar["control"]) == ("none", "longer")
     assert haar["overrides"] == "preset=debug trainer.batch_size=4 filter=haar seed=0"
     assert [one["fold"] for one in kept[:3]] == ["theo", "theo", ""]
+    assert (haar["valid"], kept[0]["valid"]) == ("0.25", "nan")
     assert (haar["accuracy"], haar["token_rate"], haar["steps"]) == ("0.54", "25.0", "3")
     main(["study", str(table)])
     assert capsys.readouterr().out == done.out

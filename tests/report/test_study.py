@@ -10,13 +10,14 @@ from scipy.stats import wilcoxon
 
 from spaudio.errors import DataError
 from spaudio.report.study_effects import holm, measure_effects
-from spaudio.report.study_page import PLACE, chart_beside, show_results
+from spaudio.report.study_page import PLACE, chart_beside, has_place, show_results
 from spaudio.report.study_records import Result, read_results, write_results
 
+STUDY = Path(__file__).resolve().parents[2] / "recipes" / "study"
 RUN = Result(
-    data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, floor=0.4,
-    clips=100, token_rate=50.0, parameters=1000, filter_parameters=0, steps=10, step_seconds=0.1,
-    train_seconds=1.0, baseline="", control="", overrides="filter=none", git_commit="abc",
+    data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, valid=0.6,
+    floor=0.4, clips=100, token_rate=50.0, parameters=1000, filter_parameters=0, steps=10,
+    step_seconds=0.1, train_seconds=1.0, baseline="", control="", overrides="filter=none", git_commit="abc",
 )  # fmt: skip
 
 
@@ -73,6 +74,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     show_results(study(), page=page, table=file)
     printed = capsys.readouterr().out
     assert "0.600 ± 0.079" in printed
+    assert "0.600 ± 0.000" in printed  # on the validation split
     assert read_results(file) == study()
     show_results(read_results(file), page=again)
     assert capsys.readouterr().out == printed
@@ -93,3 +95,17 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     write_results([], file)
     with pytest.raises(DataError, match="holds no run"):
         read_results(file)
+
+
+def test_the_page_of_the_audio_study_is_what_its_csv_prints(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    page, file = (STUDY / name for name in ("RESULTS.md", "study.csv"))
+    assert has_place(page)
+    if not file.is_file():
+        pytest.skip("the study has no recorded runs yet")
+    copy = tmp_path / page.name
+    copy.write_bytes(page.read_bytes())
+    show_results(read_results(file), page=copy)
+    assert copy.read_text() == page.read_text()
+    assert chart_beside(page).is_file()
