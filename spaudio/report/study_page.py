@@ -145,8 +145,8 @@ def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
                 "95 % interval": "-"
                 if math.isnan(effect.low)
                 else f"{100 * effect.low:+.2f} to {100 * effect.high:+.2f}",
-                "p": f"{effect.p:.3f}",
-                "p (Holm)": f"{effect.corrected:.3f}",
+                "p": _p_value(effect.p),
+                "p (Holm)": _p_value(effect.corrected),
                 "filter parameters": _range(filters),
                 "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in pairs]),
                 "steps": _ratio([(a.steps, b.steps) for a, b in pairs]),
@@ -231,6 +231,10 @@ def _pairs(results: Sequence[Result], effect: Effect) -> list[tuple[Result, Resu
 
     here, there = runs(effect.setting), runs(effect.other)
     return [(one, there[key]) for key, one in here.items() if key in there]
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
