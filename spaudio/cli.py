@@ -166,8 +166,8 @@ def _filters(chosen: argparse.Namespace) -> None:
     """Draws a run's filters, and those of a learned front-end, and says where."""
     from spaudio.experiment.load import draw_run
 
-    drawn = draw_run(chosen.run)
-    sys.stdout.writelines(f"{printable(path)}\n" for path in drawn)
+    drawn, said = draw_run(chosen.run)
+    sys.stdout.writelines(f"{printable(line)}\n" for line in (*drawn, *said))
     if not drawn:
         sys.stdout.write(f"{printable(chosen.run)} has no filter with kernels\n")
 

@@ -1,23 +1,38 @@
 """The models of a run, built from its settings and its best checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from spaudio.errors import CheckpointError
+from spaudio.audio.prepare import MARKER
+from spaudio.errors import CheckpointError, SpaudioError
+from spaudio.experiment.compose import data_prep_folder
+from spaudio.experiment.data import load_data
 from spaudio.experiment.encoders import build_adapted
+from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.task import named_sizes
 from spaudio.experiment.tasks.text import build_language_model
+from spaudio.filters import TokenFilter
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained import Base
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
+from spaudio.report.modulation_plot import (
+    compare_responses,
+    modulation_grid,
+    modulation_spectrum,
+    plot_responses,
+)
 from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
+
+SPECTRUM_CLIPS = 256  # enough for a mean modulation spectrum
 
 
 def load_untrained(
@@ -122,14 +137,17 @@ def load_language_model(run: Path) -> LanguageModel:
     return model
 
 
-def draw_run(run: Path) -> list[Path]:
+def draw_run(run: Path) -> tuple[list[Path], list[str]]:
     """Draws the filters of a run, and its learned front-end, before and after training.
+
+    Where its data are prepared, the responses of the kernels are also compared with the modulation
+    spectrum of the training clips.
 
     Args:
         run: The run's folder.
 
     Returns:
-        The figures written into it.
+        The figures written into it, and what is found about them, in lines.
 
     Raises:
         CheckpointError: If the folder is not a run's.
@@ -137,12 +155,44 @@ def draw_run(run: Path) -> list[Path]:
     settings = read_run_settings(run)
     after, before = load_best(run), load_untrained(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
-    drawn = []
+    drawn, said = [], []
     filters = filters_of(before.encoder), filters_of(after.encoder)
     if plot_filters(*filters, run / "filters.png", hop_seconds=seconds):
         drawn.append(run / "filters.png")
+        if isinstance(settings, AudioSettings) and settings.tokens.front_end == "spectrogram":
+            figure, said = _draw_modulations(run, settings, *filters)
+            drawn += figure
     first, last = (getattr(model, "front_end", None) for model in (before, after))
     if first is not None and last is not None:
         plot_front_end(first, last, run / "frontend.png")
         drawn.append(run / "frontend.png")
-    return drawn
+    return drawn, said
+
+
+def _draw_modulations(
+    run: Path,
+    settings: AudioSettings,
+    before: Mapping[str, TokenFilter],
+    after: Mapping[str, TokenFilter],
+) -> tuple[list[Path], list[str]]:
+    """Draws the responses of kernels against the modulation spectrum of the training clips."""
+    recipe = recipes_folder() / settings.recipe
+    prepared = any((Path(settings.data) / settings.recipe).glob(f"*/{MARKER}"))
+    if not prepared or not recipe.is_dir():
+        return [], [
+            f"no modulation.png: the data of {settings.recipe} are not prepared in {settings.data}"
+        ]
+    try:
+        train = load_data(settings, data_prep_folder(recipe)).train
+    except SpaudioError as error:
+        return [], [f"no modulation.png: {error}"]
+    order = np.random.default_rng(0).permutation(len(train))[:SPECTRUM_CLIPS]
+    tokens, figure = settings.tokens, run / "modulation.png"
+    spectrum = modulation_spectrum(
+        (train.frames(int(item)) for item in order),
+        tokens.frame_seconds,
+        modulation_grid(tokens.token_seconds),
+    )
+    layers = compare_responses(before, after, spectrum, tokens.token_seconds)
+    plot_responses(layers, spectrum, tokens.token_seconds, figure)
+    return [figure], [str(layer) for layer in layers]
