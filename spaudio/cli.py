@@ -135,7 +135,7 @@ def _study(chosen: argparse.Namespace) -> None:
         sys.stderr.write("stopped; the same command goes on\n")
         sys.exit(130)
     runs = finished_runs(runs)
-    if runs[0].data is not None:
+    if runs[0].data:
         show_results(read_runs(runs), page=chosen.output, table=chosen.csv)
         return
     try:

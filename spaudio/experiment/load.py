@@ -155,7 +155,8 @@ def draw_run(run: Path) -> tuple[list[Path], list[str]]:
     settings = read_run_settings(run)
     after, before = load_best(run), load_untrained(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
-    drawn, said = [], []
+    drawn: list[Path] = []
+    said: list[str] = []
     filters = filters_of(before.encoder), filters_of(after.encoder)
     if plot_filters(*filters, run / "filters.png", hop_seconds=seconds):
         drawn.append(run / "filters.png")

@@ -113,7 +113,7 @@ class StudyRun:
     """One run of a study.
 
     Args:
-        data: Name of its data set in the study; None in a study of one recipe.
+        data: Name of its data set in the study; empty in a study of one recipe.
         title: Name of the data set in tables and figures.
         setting: Name of its setting.
         fold: The fold that it is tested on, if the study names folds.
@@ -123,7 +123,7 @@ class StudyRun:
         settings: Its settings.
     """
 
-    data: str | None
+    data: str
     title: str
     setting: str
     fold: str | None
@@ -242,7 +242,7 @@ def plan_study(
         ConfigError: If the file, a name or a setting is wrong.
     """
     study = _read_study(file)
-    sets: dict[str | None, DataSet] = {None: DataSet(".")} if study.data is None else {**study.data}
+    sets = study.data or {"": DataSet(".")}
     _check_names(file, "setting", only, study.settings)
     _check_names(file, "data set", data, sets)
     general, special = _by_data(overrides, sets)
@@ -253,7 +253,7 @@ def plan_study(
             if own.data is not None and name not in own.data:
                 continue
             every = [*study.overrides, *of.overrides, *general, *special.get(name, ()),
-                     *own.overrides, *(own.data or {}).get(str(name), ())]  # fmt: skip
+                     *own.overrides, *(own.data or {}).get(name, ())]  # fmt: skip
             recipe = file.parent / of.recipe
             try:
                 settings = compose(recipe, every)
@@ -261,7 +261,7 @@ def plan_study(
                 where = f"{file}, setting {setting}" + (f", data set {name}" if name else "")
                 raise ConfigError(f"{where}: {error}") from error
             prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
-            if name is not None and name != recipe.resolve().name:
+            if name and name != recipe.resolve().name:
                 prefix = f"{file.stem}-{name}-{setting}-s"
             chosen = own.seeds or of.seeds or study.seeds
             for rank, (seed, fold) in enumerate(product(chosen, of.folds or [None])):
@@ -269,7 +269,7 @@ def plan_study(
                     continue
                 run = StudyRun(
                     data=name,
-                    title=of.title or str(name),
+                    title=of.title or name,
                     setting=setting,
                     fold=None if fold is None else str(fold),
                     baseline=None if setting == study.baseline else study.baseline,
@@ -303,11 +303,11 @@ def _of_fold(
 
 
 def _by_data(
-    overrides: Sequence[str], names: Collection[str | None]
-) -> tuple[list[str], dict[str | None, list[str]]]:
+    overrides: Sequence[str], names: Collection[str]
+) -> tuple[list[str], dict[str, list[str]]]:
     """Splits overrides into those of all runs, and those of each data set (``NAME:KEY=VALUE``)."""
     general: list[str] = []
-    special: dict[str | None, list[str]] = {}
+    special: dict[str, list[str]] = {}
     for override in overrides:
         name, colon, rest = override.partition(":")
         if not colon or "=" in name:
@@ -320,7 +320,7 @@ def _by_data(
 
 
 def _check_names(
-    file: Path | str, what: str, chosen: Iterable[str] | None, known: Collection[str | None]
+    file: Path | str, what: str, chosen: Iterable[str] | None, known: Collection[str]
 ) -> None:
     if missing := sorted(set(chosen or ()) - set(known)):
         raise ConfigError(f"{file} has no {what} {missing[0]!r}; it has {[*known]}")

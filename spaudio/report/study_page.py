@@ -169,13 +169,12 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
     names = list(dict.fromkeys(name for effect in effects for name in effect.differences))
     for i, name in enumerate(names):
         dots = [
-            (100 * effect.differences[name].mean(), row)
+            (100 * float(effect.differences[name].mean()), row)
             for effect, row in zip(effects, rows, strict=True)
             if name in effect.differences
         ]
-        axes.scatter(
-            *zip(*dots, strict=True), s=22, color=f"C{i}", label=for_figure(name), zorder=2
-        )
+        x, y = [point for point, _ in dots], [row for _, row in dots]
+        axes.scatter(x, y, s=22, color=f"C{i}", label=for_figure(name), zorder=2)
     for effect, row in zip(effects, rows, strict=True):
         mean, low, high = (100 * value for value in (effect.mean, effect.low, effect.high))
         if not math.isnan(low):
