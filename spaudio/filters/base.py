@@ -78,7 +78,7 @@ class TokenFilter(nn.Module):
                 },
             )
         if cu_seqlens is None and initial_state is None and not output_final_state:
-            return x + self.filtered(x, padding_mask)
+            return self.add_filtered(x, padding_mask)
         check_tokens(x, padding_mask, self.dim)
         y, state = filter_sequences(
             self, x, padding_mask, cu_seqlens, initial_state, output_final_state
@@ -104,6 +104,10 @@ class TokenFilter(nn.Module):
         y, final = self(x, initial_state=state, output_final_state=True)
         state.copy_(final.detach())
         return y
+
+    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """:meth:`forward` of whole sequences; for filters that have it as one operator."""
+        return x + self.filtered(x, padding_mask)
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""

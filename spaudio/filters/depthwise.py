@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bank import check_size, reset_rows
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.fused.per_dimension import is_native, native_depthwise
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -73,6 +74,14 @@ class DepthwiseFilter(TokenFilter):
     def reset_parameters(self) -> None:
         """Initialises as ``Conv1d(dim, dim, K, groups=dim)`` does: uniform within ±1/sqrt(K)."""
         reset_rows(self.kernels, zero=self.zero_init)
+
+    @override
+    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        check_tokens(x, padding_mask, self.dim)
+        if self.activation is not None or not is_native(x, self.kernels):
+            return super().add_filtered(x, padding_mask)
+        y: Tensor = native_depthwise(x, self.kernels, padding_mask, self.causal)
+        return y
 
     @override
     def convolve(self, window: Tensor) -> Tensor:

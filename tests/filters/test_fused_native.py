@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spaudio.filters import filterbank
+from spaudio.filters import DepthwiseFilter, filterbank
 from spaudio.filters.fused import cpu
 from spaudio.filters.fused.problem import Problem
 from tests.filters.causality import assert_causal
@@ -127,6 +127,50 @@ def test_a_later_token_changes_no_bit_in_any_vector_width(widest: cpu.Library, l
         weights = torch.randn(gains)
         torch.set_num_threads(threads)
         assert_causal(run, torch.randn(2, 130, 37), lambda token: token * -3 + 1)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_depthwise_in_every_vector_width(widest: cpu.Library, lanes: int) -> None:
+    library = cpu.library() if lanes < 16 else widest
+    assert library is not None
+    if library.lanes < lanes:
+        pytest.skip("this processor has no such vectors")
+    torch.manual_seed(0)
+    x, grad = torch.randn(2, 35, 21, 37)
+    mask = torch.rand(35, 21) < 0.2  # more items than parts
+    for taps, causal in ((1, True), (4, True), (4, False), (7, False)):
+        layer = DepthwiseFilter(37, taps, causal=causal)
+        for padding in (None, mask):
+            for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8)):
+                given = x.to(dtype), layer.kernels.detach(), padding, layer.extent[0], lanes
+                torch.set_num_threads(1)
+                found = [library.depthwise(*given), *library.depthwise_backward(grad, *given)]
+                torch.set_num_threads(3)
+                again = [library.depthwise(*given), *library.depthwise_backward(grad, *given)]
+                assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+                exact = x.to(dtype).double().requires_grad_()
+                kernels = layer.kernels.detach().double().requires_grad_()
+                y = torch.func.functional_call(layer, {"kernels": kernels}, (exact, padding))
+                grads = torch.autograd.grad(y, [exact, kernels], grad.to(dtype).double())
+                assert max(relative_errors(found, [y.detach(), *grads])) < tolerance
+
+
+def test_the_depthwise_operator_has_two_derivatives_and_keeps_its_precision() -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseFilter(5, 4)
+    x = torch.randn(2, 9, 5, requires_grad=True)
+    mask = torch.arange(9) >= torch.tensor([[9], [6]])
+
+    def penalty(y: Tensor) -> list[Tensor]:
+        first = torch.autograd.grad(y.square().sum(), [x, layer.kernels], create_graph=True)
+        total = torch.stack([f.square().sum() for f in first]).sum()
+        return [y, *torch.autograd.grad(total, [x, layer.kernels])]
+
+    expected = penalty(x + layer.filtered(x, mask))
+    torch.testing.assert_close(penalty(layer(x, mask)), expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x, mask), layer(x, mask).float())
+        torch.testing.assert_close(layer(x, mask), expected[0])
 
 
 def test_a_library_of_another_version_is_not_called(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The native filterbank kernel for float32 on a CPU, loaded with ctypes.
+"""The native library for CPUs, loaded with ctypes: filterbank and depthwise filter.
 
 The library is built with the package if a C++ compiler is found. It has a C interface and does not
 use torch's headers. It runs on the threads of torch's own OpenMP library, as many as
@@ -19,7 +19,7 @@ from torch import Tensor
 from spaudio.filters.fused.problem import Problem
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
-_INTERFACE = 1  # SPAUDIO_INTERFACE of native/filterbank.h
+_INTERFACE = 2  # SPAUDIO_INTERFACE of native/filterbank.h
 _WIDEST = 16  # floats per vector; the library uses fewer where the processor has no more
 
 
@@ -37,6 +37,17 @@ class _Bank(ctypes.Structure):
         *((array, ctypes.c_void_p) for array in ("shapes", "kernels", "gains", "mask")),
         *((flag, ctypes.c_int64) for flag in ("gain_shape", "activation", "causal")),
         *((number, ctypes.c_int64) for number in ("threads", "lanes")),
+        ("parallel", ctypes.c_void_p),
+    )
+
+
+class _Depthwise(ctypes.Structure):
+    """``struct Depthwise`` of native/filterbank.h, field by field."""
+
+    _fields_ = (
+        *((size, ctypes.c_int64) for size in ("batch", "tokens", "dim", "taps", "left")),
+        *((array, ctypes.c_void_p) for array in ("kernels", "mask")),
+        *((number, ctypes.c_int64) for number in ("half", "threads", "lanes")),
         ("parallel", ctypes.c_void_p),
     )
 
@@ -107,6 +118,53 @@ class Library:
         )
         return grads[0], grads[1], grads[2]
 
+    def depthwise(
+        self, x: Tensor, kernels: Tensor, mask: Tensor | None, left: int, lanes: int = _WIDEST
+    ) -> Tensor:
+        """Adds to each token what the kernel of each dimension gives.
+
+        Args:
+            x: (batch, tokens, dim), float32 or bfloat16.
+            kernels: (dim, taps), float32.
+            mask: (batch, tokens), True where a token is padding, or None.
+            left: Taps before a token's own.
+            lanes: Floats per vector.
+        """
+        x, kernels, mask, depthwise = self._depthwise(x, kernels, mask, left, lanes)
+        y = torch.empty_like(x)
+        _check(self._library.spaudio_depthwise(ctypes.byref(depthwise), _data(x), _data(y)))
+        return y
+
+    def depthwise_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        kernels: Tensor,
+        mask: Tensor | None,
+        left: int,
+        lanes: int = _WIDEST,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the gradients of ``x`` and ``kernels`` of :meth:`depthwise`."""
+        x, kernels, mask, depthwise = self._depthwise(x, kernels, mask, left, lanes)
+        grad = grad.to(x.dtype).contiguous()
+        grads = torch.empty_like(x), torch.empty_like(kernels)
+        arguments = (_data(tensor) for tensor in (x, grad, *grads))
+        _check(self._library.spaudio_depthwise_backward(ctypes.byref(depthwise), *arguments))
+        return grads
+
+    def _depthwise(
+        self, x: Tensor, kernels: Tensor, mask: Tensor | None, left: int, lanes: int
+    ) -> tuple[Tensor, Tensor, Tensor | None, _Depthwise]:
+        """Returns the tensors as the library takes them, and the structure that points to them."""
+        x, kernels = x.contiguous(), kernels.contiguous()
+        mask = None if mask is None else mask.contiguous()
+        depthwise = _Depthwise(
+            *x.shape, kernels.shape[1], left, kernels.data_ptr(),
+            None if mask is None else mask.data_ptr(), x.dtype == torch.bfloat16,
+            torch.get_num_threads(), lanes, self._region,
+        )  # fmt: skip
+        return x, kernels, mask, depthwise
+
     def _bank(self, problem: Problem, lanes: int) -> _Bank:
         tensors = (problem.kernels, problem.gains, problem.padding_mask)
         held = [tensor if tensor is None else tensor.contiguous() for tensor in tensors]
@@ -132,9 +190,13 @@ def _signal(tensor: Tensor) -> Any:
     return ctypes.byref(_Signal(tensor.data_ptr(), (ctypes.c_int64 * 3)(*tensor.stride())))
 
 
+def _data(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
 def _check(failed: int) -> None:
     if failed:
-        raise MemoryError("the native filterbank could not allocate its buffers")
+        raise MemoryError("the native library could not allocate its buffers")
 
 
 def library_path() -> Path | None:

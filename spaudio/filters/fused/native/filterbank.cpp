@@ -1,17 +1,10 @@
-/* Threads, the choice of instruction set, and the sums over parts. */
+/* The choice of instruction set, tasks for the threads, and the sums over parts. */
 #include "filterbank.h"
 
-#include <atomic>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
-#include <new>
-#include <thread>
-#include <vector>
 
 #include "target.h"
-
-namespace {
+#include "threads.h"
 
 const Target *pick(int64_t lanes) {
 #if defined(SPAUDIO_ANY_PROCESSOR)
@@ -26,41 +19,10 @@ const Target *pick(int64_t lanes) {
   return &target_generic;
 }
 
-/* Runs work(argument) on `threads` threads at once: on those of torch's own OpenMP, so that the two
-   never compete for cores; else on threads of our own. */
-void run_on_threads(ParallelRegion parallel, int64_t threads, void (*work)(void *), void *argument) {
-  if (threads <= 1) return work(argument);
-  if (parallel) return parallel(work, argument, static_cast<unsigned>(threads), 0);
-  std::vector<std::thread> others;
-  for (int64_t i = 1; i < threads; ++i) {
-    try {
-      others.emplace_back(work, argument);
-    } catch (const std::exception &) {
-      break; /* Fewer threads do: whoever runs takes the next part. */
-    }
-  }
-  work(argument);
-  for (std::thread &other : others) other.join();
-}
+namespace {
 
 /* Tokens summed one by one into a lane, before lanes and parts are: longer sums round more. */
 constexpr int64_t FLUSH = 2048;
-
-class Memory {
- public:
-  explicit Memory(int64_t bytes) {
-    const size_t size = (static_cast<size_t>(bytes) / 64 + 1) * 64; /* never 0 */
-    data_ = std::aligned_alloc(64, size);
-    if (data_) std::memset(data_, 0, size);
-  }
-  ~Memory() { std::free(data_); }
-  Memory(const Memory &) = delete;
-  Memory &operator=(const Memory &) = delete;
-  void *data() const { return data_; }
-
- private:
-  void *data_;
-};
 
 /* Groups are cut into parts, in order, and threads take part after part. Sums are kept by part and
    added in order, so the result does not depend on who computed what. */

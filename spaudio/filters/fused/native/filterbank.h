@@ -1,4 +1,4 @@
-/* C interface of the fused filterbank: y[t] = sum_m g_m act(sum_k h_m[k] x[t - left + k]).
+/* C interface of the fused filterbank, y[t] = sum_m g_m act(sum_k h_m[k] x[t - left + k]).
 
    No torch headers: the library compiles in seconds and outlives torch's versions. Sizes and strides
    count floats. */
@@ -33,8 +33,18 @@ struct Signal {
   int64_t batch_stride, token_stride, dim_stride;
 };
 
+/* One kernel a dimension, and the residual: y[t] = x[t] + sum_k h[k] x[t - left + k]. Signals are
+   contiguous (batch, tokens, dim), of float or, if `half`, of bfloat16. */
+struct Depthwise {
+  int64_t batch, tokens, dim, taps, left;
+  const float *kernels; /* (dim, taps) */
+  const uint8_t *mask;  /* as of a bank: padding counts as zeros, and passes unchanged; or null */
+  int64_t half, threads, lanes;
+  ParallelRegion parallel;
+};
+
 /* Changes with anything in this file, so that a library that an older source left is not called. */
-enum { SPAUDIO_INTERFACE = 1 };
+enum { SPAUDIO_INTERFACE = 2 };
 int64_t spaudio_interface(void);
 
 /* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */
@@ -44,6 +54,10 @@ int64_t spaudio_lanes(void);
 int spaudio_forward(const Bank *bank, const Signal *x, const Signal *y);
 int spaudio_backward(const Bank *bank, const Signal *x, const Signal *grad_y, const Signal *grad_x,
                      float *grad_kernels, float *grad_gains);
+
+int spaudio_depthwise(const Depthwise *depthwise, const void *x, void *y);
+int spaudio_depthwise_backward(const Depthwise *depthwise, const void *x, const void *grad_y,
+                               void *grad_x, float *grad_kernels);
 
 /* Floating point operations a second of dependence-free multiply-adds in registers. */
 double spaudio_peak(int64_t lanes, int64_t threads, double seconds, ParallelRegion parallel);

@@ -300,7 +300,14 @@ struct Entry {
     return 2.0 * LANES * ACC * static_cast<double>(steps);
   }
 
+  template <bool HALF>
+  static constexpr DepthwiseTarget depthwise() {
+    typedef Apart<LANES, HALF> A;
+    return {A::scratch_bytes, A::forward, A::backward};
+  }
+
   static constexpr Target target() {
-    return {LANES, scratch_bytes, begin_backward, forward, backward, flush_kernels, peak};
+    return {LANES, scratch_bytes, begin_backward, forward, backward, flush_kernels, peak,
+            {depthwise<false>(), depthwise<true>()}};
   }
 };

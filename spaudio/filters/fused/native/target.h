@@ -1,5 +1,5 @@
-/* What one instruction set offers to filterbank.cpp: each is compiled in its own translation unit
-   (target_*.cpp) and called only where the processor has it. */
+/* What one instruction set offers to filterbank.cpp and depthwise.cpp: each is compiled in its own
+   translation unit (target_*.cpp) and called only where the processor has it. */
 #pragma once
 
 /* Otherwise gcc reuses loads across iterations and spills accumulators. clang has no such option. */
@@ -11,6 +11,17 @@
 /* Where a group adds its gradients, or null. Gains by token: this item's (tokens, M). */
 struct Gradients {
   float *kernels, *gains;
+};
+
+/* The depthwise filter, see apart.h: one batch item, dimensions [first, first + lanes), all tokens.
+   Kernels are (taps, row). */
+struct DepthwiseTarget {
+  int64_t (*scratch_bytes)(const Depthwise &d);
+  void (*forward)(const Depthwise &d, const float *kernels, int64_t row, const void *x, void *y,
+                  int64_t item, int64_t first, void *scratch);
+  void (*backward)(const Depthwise &d, const float *kernels, int64_t row, const void *x,
+                   const void *grad_y, void *grad_x, float *grad_kernels, int64_t item,
+                   int64_t first, void *scratch);
 };
 
 struct Target {
@@ -28,7 +39,11 @@ struct Target {
   void (*flush_kernels)(const Bank &bank, float *kernels, void *scratch);
   /* Runs `steps` multiply-adds on independent registers; returns floating point operations. */
   double (*peak)(int64_t steps, float *sink);
+  DepthwiseTarget depthwise[2]; /* of float, of bfloat16 */
 };
+
+/* The widest that has at most so many lanes and runs on this processor. */
+const Target *pick(int64_t lanes);
 
 inline int64_t left_padding(const Bank &bank, int64_t taps) {
   return bank.causal ? taps - 1 : (taps - 1) / 2;

@@ -13,6 +13,7 @@ namespace {
 #include "scratch.h"
 #include "sink.h"
 #include "brief.h"
+#include "apart.h"
 #include "group.h"
 typedef Entry<8, 12, 96> Here;
 }  // namespace

@@ -15,6 +15,7 @@ namespace {
 #include "scratch.h"
 #include "sink.h"
 #include "brief.h"
+#include "apart.h"
 #include "group.h"
 typedef Entry<16, 24, 96> Here;
 }  // namespace

@@ -7,6 +7,7 @@ namespace {
 #include "scratch.h"
 #include "sink.h"
 #include "brief.h"
+#include "apart.h"
 #include "group.h"
 typedef Entry<4, 12, 192> Here;
 }  // namespace

@@ -8,16 +8,22 @@ template <>
 struct Lanes<4> {
   typedef float Float __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
+  typedef uint32_t Word __attribute__((vector_size(16)));
+  typedef uint16_t Short __attribute__((vector_size(8)));
 };
 template <>
 struct Lanes<8> {
   typedef float Float __attribute__((vector_size(32)));
   typedef int32_t Int __attribute__((vector_size(32)));
+  typedef uint32_t Word __attribute__((vector_size(32)));
+  typedef uint16_t Short __attribute__((vector_size(16)));
 };
 template <>
 struct Lanes<16> {
   typedef float Float __attribute__((vector_size(64)));
   typedef int32_t Int __attribute__((vector_size(64)));
+  typedef uint32_t Word __attribute__((vector_size(64)));
+  typedef uint16_t Short __attribute__((vector_size(32)));
 };
 
 template <int LANES>

@@ -1,0 +1,90 @@
+/* The depthwise filter: tasks for the threads, and sums over items. */
+#include "target.h"
+#include "threads.h"
+
+namespace {
+
+constexpr int64_t PARTS = 16; /* of the batch; sums are kept by part and added in order */
+
+/* Calls run(task, scratch) for all tasks on all threads. */
+template <class Run>
+struct Tasks {
+  const Run &run;
+  int64_t count, scratch_bytes;
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+
+  static void work(void *argument) {
+    Tasks &tasks = *static_cast<Tasks *>(argument);
+    int64_t task = tasks.next++;
+    if (task >= tasks.count) return;
+    Memory scratch(tasks.scratch_bytes);
+    if (!scratch.data()) {
+      tasks.failed = true;
+      return;
+    }
+    for (; task < tasks.count; task = tasks.next++) tasks.run(task, scratch.data());
+  }
+};
+
+template <class Run>
+int share(ParallelRegion parallel, int64_t threads, int64_t count, int64_t scratch_bytes,
+          const Run &run) {
+  Tasks<Run> tasks{run, count, scratch_bytes};
+  run_on_threads(parallel, threads < count ? threads : count, Tasks<Run>::work, &tasks);
+  return tasks.failed ? 1 : 0;
+}
+
+/* Kernels as (taps, row), so that neighbouring dimensions are neighbours. */
+struct Turned {
+  int64_t row;
+  Memory memory;
+  explicit Turned(const Depthwise &d)
+      : row((d.dim + 15) / 16 * 16), memory(d.taps * row * static_cast<int64_t>(sizeof(float))) {
+    for (int64_t i = 0; memory.data() && i < d.dim; ++i)
+      for (int64_t k = 0; k < d.taps; ++k) data()[k * row + i] = d.kernels[i * d.taps + k];
+  }
+  float *data() const { return static_cast<float *>(memory.data()); }
+};
+
+}  // namespace
+
+int spaudio_depthwise(const Depthwise *depthwise, const void *x, void *y) {
+  const Depthwise &d = *depthwise;
+  const DepthwiseTarget &target = pick(d.lanes)->depthwise[d.half != 0];
+  const Turned kernels(d);
+  if (!kernels.data()) return 1;
+  const int64_t lanes = pick(d.lanes)->lanes, groups = (d.dim + lanes - 1) / lanes;
+  return share(d.parallel, d.threads, d.batch * groups, target.scratch_bytes(d),
+               [&](int64_t task, void *scratch) {
+                 target.forward(d, kernels.data(), kernels.row, x, y, task / groups,
+                                task % groups * lanes, scratch);
+               });
+}
+
+int spaudio_depthwise_backward(const Depthwise *depthwise, const void *x, const void *grad_y,
+                               void *grad_x, float *grad_kernels) {
+  const Depthwise &d = *depthwise;
+  const DepthwiseTarget &target = pick(d.lanes)->depthwise[d.half != 0];
+  const Turned kernels(d);
+  const int64_t lanes = pick(d.lanes)->lanes, groups = (d.dim + lanes - 1) / lanes;
+  const int64_t parts = d.batch < PARTS ? d.batch : PARTS, size = d.taps * kernels.row;
+  const Memory memory(parts * size * static_cast<int64_t>(sizeof(float)));
+  float *const sums = static_cast<float *>(memory.data());
+  if (!kernels.data() || !sums) return 1;
+  const auto run = [&](int64_t task, void *scratch) {
+    const int64_t part = task / groups, first = task % groups * lanes;
+    float *const to = grad_kernels ? sums + part * size : nullptr;
+    for (int64_t item = d.batch * part / parts; item < d.batch * (part + 1) / parts; ++item)
+      target.backward(d, kernels.data(), kernels.row, x, grad_y, grad_x, to, item, first, scratch);
+  };
+  const int failed =
+      share(d.parallel, d.threads, parts * groups, target.scratch_bytes(d), run);
+  for (int64_t i = 0; grad_kernels && !failed && i < d.dim; ++i)
+    for (int64_t k = 0; k < d.taps; ++k) {
+      double sum = 0;
+      for (int64_t part = 0; part < parts; ++part) sum += sums[part * size + k * kernels.row + i];
+      grad_kernels[i * d.taps + k] = static_cast<float>(sum);
+    }
+  return failed;
+}

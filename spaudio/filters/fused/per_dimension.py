@@ -1,0 +1,97 @@
+"""The depthwise filter as an operator of the native library, ``spaudio::depthwise``.
+
+It computes in float32 and rounds the result once, also under autocast.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spaudio.filters.definition import padding, without_padding
+from spaudio.filters.fused import cpu
+from spaudio.filters.tracing import is_exported, is_transformed
+
+
+def is_native(x: Tensor, kernels: Tensor) -> bool:
+    """Whether the library takes tensors of this device and type.
+
+    It is not used where the call is compiled, exported or transformed, so that others see torch's
+    operations.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and kernels.device.type == "cpu"
+        and kernels.dtype == torch.float32
+        and not (torch.compiler.is_compiling() or is_exported() or is_transformed())
+        and cpu.library() is not None
+    )
+
+
+def _library() -> cpu.Library:
+    library = cpu.library()
+    assert library is not None, "is_native was asked"
+    return library
+
+
+@torch.library.custom_op("spaudio::depthwise", mutates_args=())
+def native_depthwise(
+    x: Tensor, kernels: Tensor, padding_mask: Tensor | None, causal: bool
+) -> Tensor:
+    """Adds to (batch, tokens, dim) what kernels (dim, K) give; see ``DepthwiseFilter``."""
+    left, _ = padding(kernels.shape[1], causal)
+    return _library().depthwise(x, kernels, padding_mask, left)
+
+
+@torch.library.custom_op("spaudio::depthwise_backward", mutates_args=())
+def _depthwise_backward(
+    grad: Tensor, x: Tensor, kernels: Tensor, padding_mask: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    left, _ = padding(kernels.shape[1], causal)
+    return _library().depthwise_backward(grad, x, kernels, padding_mask, left)
+
+
+@native_depthwise.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@_depthwise_backward.register_fake
+def _(grad: Tensor, x: Tensor, kernels: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), kernels.new_empty(kernels.shape)
+
+
+def _save_depthwise(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, kernels, padding_mask, ctx.causal = inputs
+    ctx.save_for_backward(x, kernels, padding_mask)
+
+
+def _differentiate_depthwise(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_depthwise_backward(grad, *ctx.saved_tensors, ctx.causal), None, None
+
+
+def _save_depthwise_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    grad, x, kernels, padding_mask, ctx.causal = inputs
+    ctx.save_for_backward(grad, x, kernels, padding_mask)
+
+
+def _differentiate_depthwise_twice(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Second derivatives, from the definition: rare."""
+    *saved, padding_mask = ctx.saved_tensors
+    with torch.enable_grad():
+        grad, x, kernels = (value.detach().requires_grad_() for value in saved)
+        window = without_padding(x, padding_mask).float().transpose(1, 2)
+        window = F.pad(window, padding(kernels.shape[1], ctx.causal))
+        y = F.conv1d(window, kernels.unsqueeze(1), groups=len(kernels)).transpose(1, 2)
+        y = x + without_padding(y, padding_mask).to(x.dtype)
+        first = torch.autograd.grad(y, [x, kernels], grad, create_graph=True)
+    second = torch.autograd.grad(first, [grad, x, kernels], grads, allow_unused=True)
+    return *second, None, None
+
+
+native_depthwise.register_autograd(_differentiate_depthwise, setup_context=_save_depthwise)
+_depthwise_backward.register_autograd(
+    _differentiate_depthwise_twice, setup_context=_save_depthwise_backward
+)
