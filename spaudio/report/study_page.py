@@ -45,7 +45,7 @@ def show_results(
     )
     tables = {
         "Data sets": data_rows(results, baseline),
-        "Validation accuracy, by which settings are chosen": accuracy_rows(
+        "Validation accuracy, where it was not trained on": accuracy_rows(
             [one for one in results if not math.isnan(one.valid)], baseline, "valid"
         ),
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results, baseline),
