@@ -293,18 +293,18 @@ class AdaptedClassifier(nn.Module):
         """The hidden states that the head reads, each (batch, tokens, dim), and their padding."""
         if padding_mask is None:
             padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
-        kind, count, first = self.part
-        if kind == "inputs":
+        part = self.part
+        if part.kind == "inputs":
             states, padding_mask = self.base.run(*self.base.embed(tokens, padding_mask))
             return states[self.first_state :], padding_mask
-        known = list(tokens.chunk(count, dim=2))
+        known = list(tokens.chunk(part.count, dim=2))
         if self.adaptation.way == "probe":
             return known, padding_mask
-        last, layer = known.pop(), first + count - 1
+        last, layer = known.pop(), part.first + part.count - 1
         if layer:  # it has not been filtered yet
             last = self.filters[layer - 1](last, padding_mask)
         states, padding_mask = self.base.run(last, padding_mask, layer)
-        return (known + states)[self.first_state - first :], padding_mask
+        return (known + states)[self.first_state - part.first :], padding_mask
 
     @torch.no_grad()
     def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -365,7 +365,7 @@ def _adapt(base: Base, adaptation: Adaptation) -> None:
 def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import Linear
+        from peft.tuners import lora
     except ImportError as error:
         raise ConfigError(
             f"adapt=lora needs peft ({error}): pip install 'spaudio[pretrained]'"
@@ -380,17 +380,19 @@ def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
     if base.net.config.model_type != "wavlm":
         return
 
-    class Merged(Linear):
+    linear: Any = lora.Linear
+
+    class Merged(linear):  # type: ignore[misc]
         """Of WavLM, whose attention reads the weights and does not call the layers."""
 
         @property
         @override
         def weight(self) -> Tensor:
-            added: Tensor = self.get_delta_weight("default")
-            return self.base_layer.weight + added
+            changed: Tensor = self.base_layer.weight + self.get_delta_weight("default")
+            return changed
 
     for module in base.layers.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, linear):
             module.__class__ = Merged
 
 

@@ -1,7 +1,8 @@
 """The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ Frames = npt.NDArray[np.float32]
 LEAST_SPREAD = 1e-6
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """What is computed once per clip and cached.
 
     Args:
@@ -51,9 +53,9 @@ class EncodedFrontEnd(FrontEnd):
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        kind, count, first = self.part
-        later = {"first": first} if first else {}
-        return self.base.cache_key | {"part": kind, "count": count} | later
+        part = self.part
+        later = {"first": part.first} if part.first else {}
+        return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:

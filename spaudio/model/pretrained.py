@@ -307,7 +307,8 @@ class ConvolutionalBase(Base):
         if self.net.config.model_type != "wavlm":
             return super()._layer_arguments(tokens, padding)
         count = tokens.shape[1]
-        bias = self.layers[0].attention.compute_bias(count, count)  # of all layers
+        first: Any = self.layers[0]
+        bias: Tensor = first.attention.compute_bias(count, count)  # of all layers
         return ~padding, bias.repeat(len(tokens), 1, 1)
 
     @override
