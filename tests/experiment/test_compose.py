@@ -57,6 +57,9 @@ def test_kernels_in_milliseconds(recipe: str, overrides: list[str], taps: int) -
     assert settings.filter_options["kernel_size"] == taps
     assert read_settings(settings.as_dict()).as_dict() == settings.as_dict()
     build_classifier(settings, 2)  # type: ignore[arg-type]
+
+
+def test_kernels_in_milliseconds_are_for_audio() -> None:
     with pytest.raises(ConfigError, match="characters have no length in time"):
         compose(RECIPES / "text8", ["filter=bank", "filter.milliseconds=160"])
 
