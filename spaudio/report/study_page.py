@@ -62,7 +62,8 @@ def show_results(
     if effects:
         figures.draw(chart.stem, lambda path: plot_effects(effects, path))
     blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
-    _write_page(page, "\n\n".join([*blocks, *figures.links(chart.stem)]))
+    answer = [verdict(controls)] if controls else []
+    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(chart.stem)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
 
 
@@ -153,6 +154,20 @@ def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
             }
         )
     return rows
+
+
+def verdict(effects: Sequence[Effect]) -> str:
+    """Returns Markdown: which settings are above their control by one point or more, for certain.
+
+    Args:
+        effects: Compared with the controls.
+    """
+    above = [one for one in effects if one.mean >= 0.01 and one.low > 0]
+    names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
+    return (
+        f"**Of {len(effects)} settings that have a control of equal cost, above it by one point or "
+        f"more, with an interval above 0: {names}.**"
+    )
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
