@@ -83,13 +83,13 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             start = time.perf_counter()
             steps()
-            took = time.perf_counter() - start
+            took = round(1e9 * (time.perf_counter() - start))
         spent, number = by_kind(profiler.events() or [])
         spent[OTHER]["outside of operations"] = took - sum(map(Counter.total, spent.values()))
         found.append(spent)
         counts.append(number)
     seconds = {
-        kind: median(spent[kind].total() for spent in found) / len(batches)
+        kind: 1e-9 * median(spent[kind].total() for spent in found) / len(batches)
         for kind in [*KINDS, FILTER, UPDATE]
     }
     seconds[LOADING] = median(loading)
@@ -128,7 +128,7 @@ def by_kind(
     does. It is found by the sequence number that the two share.
 
     Returns:
-        For each kind the seconds of each operation by name, and the number of its operations.
+        For each kind the nanoseconds of each operation by name, and the number of its operations.
     """
     inside: dict[int, str | None] = {}  # range by the id of an event
     by_number: dict[int, str | None] = {}  # range of the operation with a sequence number
@@ -144,6 +144,6 @@ def by_kind(
             by_number[event.sequence_nr] = scope  # the last one makes the node of the graph
         inside[event.id] = scope
         kind = scope or next(kind for kind, name in KINDS.items() if name.match(event.name))
-        spent[kind][event.name] += 1e-6 * event.self_cpu_time_total
+        spent[kind][event.name] += round(1e3 * event.self_cpu_time_total)
         number[kind] += 1
     return spent, number

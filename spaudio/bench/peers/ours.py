@@ -1,0 +1,57 @@
+"""Our side: training of ``recipes/fsdd``, or the waveform front-end alone."""
+
+import sys
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+
+import torch
+
+from spaudio.bench.peers.clips import RECIPE
+from spaudio.bench.peers.encoder_shape import FILTERS, HOP, RATE, STRIDE, TAPS, train_encoder
+from spaudio.bench.peers.turns import Turns
+from spaudio.bench.step_cost import make_steps
+from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.tasks import open_task
+from spaudio.tokens.config import TokenConfig, WaveformConfig
+from spaudio.tokens.waveform import WaveformFrontEnd
+
+# As the other sides: no stem, no filter, no dropout, float32, loading in the same process.
+SETTINGS = ("preset=frames", "filter=none", "model.dropout=0", "trainer.workers=0")
+
+
+def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
+    """Trains on epochs of the recipe's loader, with its augmentation and further settings."""
+    with TemporaryDirectory() as data:
+        recordings = f"source={RECIPE / 'recordings'}"
+        settings = compose(RECIPE, [*SETTINGS, recordings, f"data={data}", *overrides])
+        task = open_task(settings, data_prep_folder(RECIPE))
+        batches: list[object] = []
+        run = make_steps(settings, task.build_model(), task.objective, batches)
+        going, epoch = turns.step(), 0
+        while going:
+            task.train.sampler.set_epoch(epoch)
+            for batch in task.train.loader:
+                batches[:] = [batch]
+                run()
+                going = turns.step(len(batch.labels))
+                if not going:
+                    return
+            epoch += 1
+
+
+def train_front_end(turns: Turns) -> None:
+    """Trains the waveform front-end at the shapes of :mod:`spaudio.bench.peers.encoder_shape`."""
+    config = TokenConfig(
+        sample_rate=RATE, front_end="waveform", stack=1, hop=HOP / RATE,
+        waveform=WaveformConfig(num_filters=FILTERS, kernel=TAPS / RATE, stride=STRIDE),
+    )  # fmt: skip
+    module = WaveformFrontEnd(config)
+    train_encoder(module, lambda waves: module.log_frames(waves.view(len(waves), -1, HOP)), turns)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "asteroid":
+        train_front_end(Turns(4))
+    else:
+        train_recipe(Turns(10), sys.argv[2:])
