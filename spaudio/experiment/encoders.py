@@ -74,7 +74,8 @@ def build_adapted(
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
-    Augmentation acts on log-mel frames, so there is none; few steps are needed.
+    Augmentation acts on log-mel frames, so there is none; few steps are needed. The loss is the one
+    that the head was fitted to, without label smoothing, which would first undo the fit.
 
     Args:
         overrides: Of the command line.
@@ -85,7 +86,7 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     rate, share = _RATES.get(str(given.get("adapt")), _OTHER_RATES)
     changed = {"augment": "none", "segments.seconds": "null", "trainer.min_steps": 0,
                "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
-               "model.head_rate": share}  # fmt: skip
+               "trainer.label_smoothing": 0, "model.head_rate": share}  # fmt: skip
     if given.get("preset") is None:
         changed |= {"trainer.epochs": 8, "trainer.batch_size": 16}
     return [f"{name}={value}" for name, value in changed.items() if name not in given]

@@ -112,6 +112,6 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
             compose("folder", f"source={tmp_path}", *settings)
     own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
     assert own.augment.mixup == 0
-    assert own.trainer.min_steps == 0
+    assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
