@@ -83,9 +83,9 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             start = time.perf_counter()
             steps()
-            took = round(1e9 * (time.perf_counter() - start))
+            whole = round(1e9 * (time.perf_counter() - start))
         spent, number = by_kind(profiler.events() or [])
-        spent[OTHER]["outside of operations"] = took - sum(map(Counter.total, spent.values()))
+        spent[OTHER]["outside of operations"] = whole - sum(map(Counter.total, spent.values()))
         found.append(spent)
         counts.append(number)
     seconds = {
@@ -93,7 +93,7 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         for kind in [*KINDS, FILTER, UPDATE]
     }
     seconds[LOADING] = median(loading)
-    whole = sum(seconds.values())
+    total = sum(seconds.values())
     rows = []
     for kind, took in sorted(seconds.items(), key=lambda pair: -pair[1]):
         most = sum((spent.get(kind, Counter()) for spent in found), Counter[str]()).most_common(2)
@@ -105,7 +105,7 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
                 "mostly": ", ".join(name.removeprefix("aten::") for name, _ in most),
                 "rounds": len(found),
                 "seconds": took,
-                "share": took / whole,
+                "share": took / total,
                 "operations": median(n[kind] for n in counts) / len(batches),
             }
         )
