@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.dropout import Dropout, drop
+from spaudio.filters.linear import Linear
 
 ROTARY_BASE = 10_000.0
 SHORT = 512  # tokens up to which attention without a fused kernel is faster in half precision
@@ -110,8 +111,8 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.causal = causal
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias, device=device, dtype=dtype)
-        self.out = nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.qkv = Linear(dim, 3 * dim, bias=bias, device=device, dtype=dtype)
+        self.out = Linear(dim, dim, device=device, dtype=dtype)
 
     def forward(
         self,
@@ -219,9 +220,9 @@ class TransformerLayer(nn.Module):
         self.attention = SelfAttention(dim, heads, dropout=dropout, **options, **factory)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim, **factory),
-            nn.Linear(dim, ff_mult * dim, **factory),
+            Linear(dim, ff_mult * dim, **factory),
             nn.GELU(),
-            nn.Linear(ff_mult * dim, dim, **factory),
+            Linear(ff_mult * dim, dim, **factory),
         )
         self.dropout = Dropout(dropout)
 
