@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="interpreter of the peer's environment")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of our recipe")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     module, *options = PEERS[chosen.peer]
     ours = [sys.executable, "-m", "spaudio.bench.peers.ours", chosen.peer.partition("-")[0]]
     ours += chosen.overrides
