@@ -75,7 +75,7 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
     Augmentation acts on log-mel frames, so there is none; few steps are needed. The loss is the one
-    that the head was fitted to, without label smoothing, which would first undo the fit.
+    that the head was fitted to, without label smoothing, which has another optimum.
 
     Args:
         overrides: Of the command line.
