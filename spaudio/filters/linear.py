@@ -17,8 +17,8 @@ class Linear(nn.Linear):
     """``nn.Linear`` that multiplies by oneDNN where torch would by MKL, and oneDNN is faster.
 
     That is in training in float32 on an x86 CPU: on AMD processors MKL takes 1.1 times (Zen 4) to
-    twice (Zen 5) as long. Results differ in rounding. Without gradients, and wherever the call is compiled, exported or
-    transformed, it is torch's own.
+    twice (Zen 5) as long. Results differ in rounding. Without gradients, and wherever the call is
+    compiled, exported or transformed, it is torch's own.
     """
 
     @override
