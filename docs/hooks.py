@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Pages, and the files to which they link.
 FILES = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE",
-    "docs/*.md", "docs/figures/*", "docs/notebooks/*.ipynb", "docs/api/*.md",
+    "docs/*.md", "docs/*.csv", "docs/figures/*", "docs/notebooks/*.ipynb", "docs/api/*.md",
     "recipes/*/*.md", "recipes/*/*.png", "recipes/*/*.csv", "spaudio/bench/*.md",
 )  # fmt: skip
 

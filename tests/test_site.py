@@ -2,6 +2,7 @@
 
 import logging
 import re
+import runpy
 import socket
 from pathlib import Path
 
@@ -37,3 +38,8 @@ def test_the_site_builds_and_loads_nothing_from_other_hosts(
         loaded = re.findall(r'(?:src="|<link[^>]*href=")(https?://[^"]+)', page.read_text("utf-8"))
         assert not loaded, page
     assert "Parameters" in (tmp_path / "docs/api/filters.html").read_text("utf-8")
+
+
+def test_the_table_of_results_is_that_of_the_csv() -> None:
+    results = runpy.run_path(str(ROOT / "docs" / "results.py"))
+    assert results["table"](results["read"]()) in (ROOT / "README.md").read_text("utf-8")

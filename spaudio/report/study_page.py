@@ -165,8 +165,8 @@ def verdict(effects: Sequence[Effect]) -> str:
     above = [one for one in effects if one.mean >= 0.01 and one.low > 0]
     names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
     return (
-        f"**Of {len(effects)} settings that have a control of equal cost, above it by one point or "
-        f"more, with an interval above 0: {names}.**"
+        "**Settings that are better than their control of equal cost by at least one point, with "
+        f"an interval above 0: {names} (of {len(effects)} that have one).**"
     )
 
 

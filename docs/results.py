@@ -1,0 +1,95 @@
+"""Draws the chart and prints the table of the results in ``results.csv``.
+
+    python docs/results.py            # writes figures/results.png, prints the Markdown table
+
+The CSV has one row per result: ours (from scratch, pretrained), the classical floor, and published
+models that were trained from scratch. ``source`` is the command, or where a figure was published.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+HERE = Path(__file__).parent
+KINDS = {
+    "floor": ("classical floor", "#777777", "--"),
+    "scratch": ("ours, from scratch", "#1f5fa8", "o"),
+    "pretrained": ("ours, frozen Whisper tiny and a linear head", "#c4551a", "D"),
+    "published": ("published, from scratch", "#222222", "^"),
+}
+Row = Mapping[str, str]
+
+
+def read(path: Path = HERE / "results.csv") -> list[Row]:
+    """Reads the rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Returns a Markdown table: one line per data set, one column per kind of ours."""
+    kinds = ["floor", "scratch", "pretrained"]
+    lines = ["| Data, protocol | Floor | From scratch | Frozen Whisper tiny |", "|---|--:|--:|--:|"]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        own = {row["kind"]: row for row in rows if row["data"] == data}
+        shown = [_value(own[kind]) if kind in own else "" for kind in kinds]
+        lines.append(f"| {data}, {next(iter(own.values()))['protocol']} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draws accuracy over parameters, one panel per data set."""
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure = Figure(figsize=(9, 2.9 * -(-len(names) // 3)), layout="constrained")
+    axes = list(figure.subplots(-(-len(names) // 3), 3, squeeze=False).flat)
+    for axis, name in zip(axes, names, strict=False):
+        _panel(axis, name, [row for row in rows if row["data"] == name])
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    handles = {
+        label: Line2D([], [], color=color, **_style(mark)) for label, color, mark in KINDS.values()
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(axis: Axes, name: str, rows: Sequence[Row]) -> None:
+    axis.set_title(name, fontsize=10)
+    for row in rows:
+        _, color, mark = KINDS[row["kind"]]
+        style = _style(mark)
+        accuracy = float(row["accuracy"])
+        if row["kind"] == "floor":
+            axis.axhline(accuracy, color=color, **style)
+            continue
+        error = float(row["std"]) if row["std"] else None
+        size = float(row["parameters"])
+        axis.errorbar(size, accuracy, error, color=color, capsize=3, **style)
+        if row["kind"] == "published":
+            place = (0, 5 if accuracy > 0.83 else -11)
+            axis.annotate(row["model"], (size, accuracy), place, textcoords="offset points",
+                          ha="center", fontsize=7)  # fmt: skip
+    axis.set(xscale="log", xlim=(3e4, 4e8), ylim=(0.4, 1.03))
+    axis.set_xlabel("parameters", fontsize=8)
+    axis.set_ylabel("test accuracy", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.grid(visible=True, alpha=0.25)
+
+
+def _style(mark: str) -> dict[str, Any]:
+    return {"linestyle": mark} if mark == "--" else {"marker": mark, "linestyle": "none"}
+
+
+def _value(row: Row) -> str:
+    return row["accuracy"] + (f" ± {row['std']}" if row["std"] else "")
+
+
+if __name__ == "__main__":
+    found = read()
+    draw(found, HERE / "figures" / "results.png")
+    print(table(found))
