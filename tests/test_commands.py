@@ -2,8 +2,9 @@
 
 import re
 import shlex
+import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -173,6 +174,7 @@ def test_commands_on_finished_runs(
 def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take hours, so they are only parsed."""
     from spaudio.bench import __main__ as bench
+    from spaudio.bench.peers import __main__ as peers
 
     monkeypatch.setattr(bench, "check_output", lambda *given, **options: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -183,12 +185,18 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
         accepted.append(chosen.command)
         raise SpaudioError("parsed")
 
+    def take_no_turn(sides: Sequence[Sequence[str]], rounds: int) -> NoReturn:
+        accepted.append(sides[1][2])
+        sys.exit("parsed")
+
     monkeypatch.setattr(bench, "_measure", stop)
+    monkeypatch.setattr(peers, "take_turns", take_no_turn)
+    modules = {"spaudio.bench": bench.main, "spaudio.bench.peers": peers.main}
     for name, (_, *others) in cli._COMMANDS.items():
         monkeypatch.setitem(cli._COMMANDS, name, (stop, *others))
     printed = [words for page in RESULTS for words in commands(page)]
     for words in printed:
         words = [word for word in words if not word.startswith("OMP_NUM_THREADS=")]
         with pytest.raises(SystemExit, match="parsed"):
-            bench.main(words[3:]) if words[1] == "-m" else cli.main(words[1:])
+            modules[words[2]](words[3:]) if words[1] == "-m" else cli.main(words[1:])
     assert len(accepted) == len(printed) > 5

@@ -5,6 +5,7 @@ python -m spaudio.bench.peers huggingface --python ENV/bin/python
 
 import argparse
 import sys
+from collections.abc import Sequence
 from statistics import median
 
 from spaudio.bench.peers.turns import take_turns
@@ -19,14 +20,18 @@ PEERS = {
 }
 
 
-def main() -> None:
-    """Runs one comparison."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one comparison.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench.peers")
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--python", required=True, help="interpreter of the peer's environment")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of our recipe")
-    chosen = parser.parse_intermixed_args()
+    chosen = parser.parse_intermixed_args(arguments)
     module, *options = PEERS[chosen.peer]
     ours = [sys.executable, "-m", "spaudio.bench.peers.ours", chosen.peer.partition("-")[0]]
     ours += chosen.overrides
