@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.filters.tracing import is_exported, is_transformed
+from spaudio.filters.tracing import is_eager
 
 LEVELS = 1 << 16  # probabilities are multiples of one by this
 
@@ -22,8 +22,7 @@ def drop(x: Tensor, p: float) -> Tensor:
         p: Probability, in [0, 1).
     """
     dropped = round(p * LEVELS)
-    own = torch.compiler.is_compiling() or is_exported() or is_transformed()
-    if x.device.type != "cpu" or own or not 0 < dropped < LEVELS:
+    if x.device.type != "cpu" or not is_eager() or not 0 < dropped < LEVELS:
         return F.dropout(x, p)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.filters.tracing import is_exported, is_transformed
+from spaudio.filters.tracing import is_eager
 
 FEWEST = 128  # rows below which a call costs more than the product
 _BOTH: bool = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -29,11 +29,9 @@ class Linear(nn.Linear):
         return y
 
     def _is_trained(self, x: Tensor) -> bool:
-        # First: what is recorded for any number of rows must not look at this one.
-        if torch.compiler.is_compiling() or is_exported() or is_transformed():
-            return False
         return (
-            torch.is_grad_enabled()
+            is_eager()  # first: what is recorded for any number of rows must not look at this one
+            and torch.is_grad_enabled()
             and self.weight.requires_grad
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32

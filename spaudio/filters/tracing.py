@@ -19,6 +19,14 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_eager() -> bool:
+    """Whether the call runs at once: it is neither compiled, nor exported, nor transformed.
+
+    Only then may a function use operations that compilers, runtimes and transforms do not know.
+    """
+    return not (torch.compiler.is_compiling() or is_exported() or is_transformed())
+
+
 def is_symbolic(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether ``torch.fx.symbolic_trace`` runs, whose values have no shapes."""
     return any(isinstance(value, torch.fx.Proxy) for value in (*args, *kwargs.values()))

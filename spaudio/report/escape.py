@@ -39,6 +39,11 @@ def for_csv(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
+def from_csv(cell: str) -> str:
+    """Undoes :func:`for_csv`."""
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell
+
+
 def _code(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte of a file name; see os.fsdecode
         return f"\\x{ord(character) - 0xDC00:02x}"

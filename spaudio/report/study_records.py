@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
-from spaudio.report.escape import FORMULA, for_csv
+from spaudio.report.escape import for_csv, from_csv
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_results(path: Path) -> list[Result]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         found = [
-            Result(**{name: kind(_plain(row[name])) for name, kind in kinds.items()})
+            Result(**{name: kind(from_csv(row[name])) for name, kind in kinds.items()})
             for row in rows
         ]
     except OSError as error:
@@ -98,8 +98,3 @@ def read_results(path: Path) -> list[Result]:
     if not found:
         raise DataError(f"{path} holds no run")
     return found
-
-
-def _plain(cell: str) -> str:
-    """Undoes :func:`spaudio.report.escape.for_csv`."""
-    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell

@@ -90,12 +90,23 @@ def widest(tmp_path_factory: pytest.TempPathFactory) -> cpu.Library:
     return cpu.Library(target)
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-def test_every_vector_width(widest: cpu.Library, lanes: int) -> None:
-    library = cpu.library() if lanes < 16 else widest
-    assert library is not None
-    if library.lanes < lanes:
+@pytest.fixture(params=[4, 8, 16])
+def lanes(request: pytest.FixtureRequest) -> int:
+    """Floats per vector."""
+    return int(request.param)
+
+
+@pytest.fixture
+def library(widest: cpu.Library, lanes: int) -> cpu.Library:
+    """A library that has vectors of so many lanes."""
+    found = cpu.library() if lanes < 16 else widest
+    assert found is not None
+    if found.lanes < lanes:
         pytest.skip("this processor has no such vectors")
+    return found
+
+
+def test_every_vector_width(library: cpu.Library, lanes: int) -> None:
     scales = [(4, 9), (1, 1), (2, 40), (14, 2)]
     for gains, activation in enumerate(("gelu", "relu", "relu")):
         x, kernels, gain, grad = draw((2, 130, 37), scales, gains)
@@ -109,12 +120,7 @@ def test_every_vector_width(widest: cpu.Library, lanes: int) -> None:
         assert max(relative_errors([y, *grads], expected)) < 3e-6
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-def test_a_later_token_changes_no_bit_in_any_vector_width(widest: cpu.Library, lanes: int) -> None:
-    library = cpu.library() if lanes < 16 else widest
-    assert library is not None
-    if library.lanes < lanes:
-        pytest.skip("this processor has no such vectors")
+def test_a_later_token_changes_no_bit_in_any_vector_width(library: cpu.Library, lanes: int) -> None:
     torch.manual_seed(0)
     kernels = torch.randn(5 * 9 + 4 * 2)
 
@@ -129,12 +135,7 @@ def test_a_later_token_changes_no_bit_in_any_vector_width(widest: cpu.Library, l
         assert_causal(run, torch.randn(2, 130, 37), lambda token: token * -3 + 1)
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-def test_depthwise_in_every_vector_width(widest: cpu.Library, lanes: int) -> None:
-    library = cpu.library() if lanes < 16 else widest
-    assert library is not None
-    if library.lanes < lanes:
-        pytest.skip("this processor has no such vectors")
+def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> None:
     torch.manual_seed(0)
     x, grad = torch.randn(2, 35, 21, 37)
     mask = torch.rand(35, 21) < 0.2  # more items than parts

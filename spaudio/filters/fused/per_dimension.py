@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spaudio.filters.definition import padding, without_padding
 from spaudio.filters.fused import cpu
-from spaudio.filters.tracing import is_exported, is_transformed
+from spaudio.filters.tracing import is_eager
 
 
 def is_native(x: Tensor, kernels: Tensor) -> bool:
@@ -25,7 +25,7 @@ def is_native(x: Tensor, kernels: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and kernels.device.type == "cpu"
         and kernels.dtype == torch.float32
-        and not (torch.compiler.is_compiling() or is_exported() or is_transformed())
+        and is_eager()
         and cpu.library() is not None
     )
 
