@@ -1,6 +1,7 @@
 """Runs a benchmark on this machine, prints its table and writes it as JSON.
 
 python -m spaudio.bench filters         each backend of the filterbank against the reference
+python -m spaudio.bench growth          how the cost of a bank grows with its shape, with a chart
 python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without cache
 python -m spaudio.bench export RUN      the exported model of a run against the eager one
 python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from spaudio.bench import filter_cost, generation_cost
+from spaudio.bench import filter_cost, generation_cost, growth
 from spaudio.bench.harness import describe
 from spaudio.errors import SpaudioError
 from spaudio.io.atomic import write_atomic
@@ -36,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shapes = [shape.name for shape in filter_cost.SHAPES]
     command.add_argument("--only", choices=shapes, action="append", help="a shape")
     command.add_argument("--device", choices=filter_cost.BACKENDS, default="cpu")
+
+    command = commands.add_parser("growth", help="cost of a bank over its shape, with a chart")
+    _add_common(command, "growth", each="per shape", threads=2, rounds=5)
+    command.add_argument(
+        "--only", choices=growth.VALUES, action="append", help="what is varied (default: all)"
+    )
 
     command = commands.add_parser("generate", help="symbols per second, with and without cache")
     # One symbol at a time gives a second thread nothing to do.
@@ -84,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(describe(report, columns))
     output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
     write_atomic(output, (json.dumps(report, indent=2) + "\n").encode())
+    if chosen.command == "growth":
+        growth.plot(report, output.with_suffix(".png"))
     print(f"\nwritten to {output}")
 
 
@@ -110,6 +119,8 @@ def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, s
     if chosen.command == "filters":
         shapes = [s for s in filter_cost.SHAPES if not chosen.only or s.name in chosen.only]
         return filter_cost.measure(shapes, *limits, chosen.device), filter_cost.COLUMNS
+    if chosen.command == "growth":
+        return growth.measure(chosen.only or list(growth.VALUES), *limits), growth.COLUMNS
     if chosen.command == "generate":
         if chosen.run is None:
             filters = chosen.filter or generation_cost.FILTERS

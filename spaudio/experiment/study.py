@@ -204,6 +204,7 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
                 token_rate=1 / report["token_seconds"],
                 parameters=facts["num_params"],
                 filter_parameters=facts["filter_params"],
+                trained_parameters=facts.get("trained_params", facts["num_params"]),
                 steps=int(record.log[-1]["step"]),
                 step_seconds=facts["step_seconds"],
                 train_seconds=facts["seconds.train"],

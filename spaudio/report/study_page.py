@@ -61,9 +61,12 @@ def show_results(
     chart = chart_beside(page)
     if effects:
         figures.draw(chart.stem, lambda path: plot_effects(effects, path))
+    costs = page.with_name(f"{page.stem}-costs.png")
+    if any(one.trained_parameters < one.parameters for one in results):
+        figures.draw(costs.stem, lambda path: plot_costs(results, path))
     blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
     answer = [verdict(controls)] if controls else []
-    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(chart.stem)]))
+    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(chart.stem, costs.stem)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
 
 
@@ -200,6 +203,41 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
     axes.set_xlabel(f"points of accuracy, minus {for_figure(effects[0].other)}", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    save_figure(figure, path, dpi=100)
+
+
+def plot_costs(results: Sequence[Result], path: Path) -> None:
+    """Draws accuracy over trained parameters and over seconds of training, for each data set.
+
+    Args:
+        results: Of all runs; a point is the mean over folds and seeds.
+        path: PNG to write, 700 pixels wide.
+    """
+    data, settings = _names(results, "data"), _names(results, "setting")
+    figure = Figure(figsize=(7, 0.8 + 2 * len(data)), layout="constrained")
+    for row, name in zip(figure.subplots(len(data), 2, squeeze=False), data, strict=True):
+        for axes, field in zip(row, ("trained_parameters", "train_seconds"), strict=True):
+            for i, setting in enumerate(settings):
+                runs = [r for r in results if (r.data, r.setting) == (name, setting)]
+                if runs:
+                    x = statistics.fmean(getattr(run, field) for run in runs)
+                    y = statistics.fmean(run.accuracy for run in runs)
+                    marker = "osD^v"[i // 10 % 5]
+                    axes.scatter(x, y, s=30, color=f"C{i % 10}", marker=marker,
+                                 label=for_figure(setting))  # fmt: skip
+            axes.set_xscale("log")
+            axes.set_xlabel(field.replace("train_seconds", "seconds of training").replace("_", " "),
+                            fontsize=9)  # fmt: skip
+            axes.tick_params(labelsize=8)
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel("test accuracy", fontsize=9)
+        row[0].set_title(for_figure(name), fontsize=10, loc="left")
+    found = {
+        label: point
+        for axes in figure.axes
+        for point, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, fontsize=9)
     save_figure(figure, path, dpi=100)
 
 

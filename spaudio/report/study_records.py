@@ -29,9 +29,11 @@ class Result:
         token_rate: Tokens per second of audio.
         parameters: Of the model.
         filter_parameters: Of its filters.
+        trained_parameters: Those that were trained, with the head; fewer than ``parameters`` if a
+            pretrained encoder was frozen or adapted.
         steps: Optimizer steps.
         step_seconds: Seconds per step, which depend on the load of the machine.
-        train_seconds: Seconds of training.
+        train_seconds: Seconds of training, with those of fitting the head of a pretrained encoder.
         baseline: The setting that it is compared with; empty for that setting itself.
         control: A setting of equal cost that it is compared with too; empty if there is none.
         overrides: The settings that were given, without paths.
@@ -50,6 +52,7 @@ class Result:
     token_rate: float
     parameters: int
     filter_parameters: int
+    trained_parameters: int
     steps: int
     step_seconds: float
     train_seconds: float

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from spaudio.bench import filter_cost
+from spaudio.bench import filter_cost, growth
 from spaudio.bench.__main__ import main
 from spaudio.bench.shapes import Shape
+from spaudio.filters import filterbank
 from tests.fixtures.tiny_audio import make_fsdd
 from tests.fixtures.tiny_run import RECIPES
 
@@ -36,6 +38,22 @@ def test_filters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert rows[0]["times_faster_than_reference"] == 1
     assert rows[1]["peak_extra_mib"] == 1
     assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in capsys.readouterr().out
+
+
+def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Shape("base", 1, 32, 8, ((10, 5),))
+    monkeypatch.setattr(growth, "BASE", base)
+    monkeypatch.setattr(growth, "VALUES", {"taps": (4, 5), "batch": (1, 2)})
+    monkeypatch.setattr(growth, "peak_extra_bytes", lambda *_: 2**20)  # starts processes
+    rows = bench("growth")
+    assert [(row["axis"], row["value"]) for row in rows] == [
+        ("taps", 4), ("taps", 5), ("batch", 1), ("batch", 2),
+    ]  # fmt: skip
+    assert Path("runs/bench_growth.png").is_file()
+    for taps in (4, 5):
+        x, (kernels,), gains, _ = growth.shape_of("taps", taps).inputs()
+        expected = filterbank(x, [kernels], gains)
+        torch.testing.assert_close(growth.filterbank_by_fft(x, kernels, gains), expected)
 
 
 def test_generation(capsys: pytest.CaptureFixture[str]) -> None:

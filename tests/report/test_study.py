@@ -16,9 +16,9 @@ from spaudio.report.study_records import Result, read_results, write_results
 STUDY = Path(__file__).resolve().parents[2] / "recipes" / "study"
 RUN = Result(
     data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, valid=0.6,
-    floor=0.4, clips=100, token_rate=50.0, parameters=1000, filter_parameters=0, steps=10,
-    step_seconds=0.1, train_seconds=1.0, baseline="", control="", overrides="filter=none",
-    git_commit="abc",
+    floor=0.4, clips=100, token_rate=50.0, parameters=1000, filter_parameters=0,
+    trained_parameters=1000, steps=10, step_seconds=0.1, train_seconds=1.0, baseline="", control="",
+    overrides="filter=none", git_commit="abc",
 )  # fmt: skip
 
 
