@@ -74,8 +74,9 @@ def build_adapted(
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
-    Augmentation acts on log-mel frames, so there is none; few steps are needed. The loss is the one
-    that the head was fitted to, without label smoothing, which has another optimum.
+    Augmentation acts on log-mel frames, so there is none, but clips that adapt the encoder are
+    mixed; few steps are needed. The loss is the one that the head was fitted to, without label
+    smoothing, which has another optimum.
 
     Args:
         overrides: Of the command line.
@@ -83,10 +84,13 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
     if given.get("model") != "pretrained":
         return []
-    rate, share = _RATES.get(str(given.get("adapt")), _OTHER_RATES)
+    way = str(given.get("adapt", "probe"))
+    rate, share = _RATES.get(way, _OTHER_RATES)
     changed = {"augment": "none", "segments.seconds": "null", "trainer.min_steps": 0,
                "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
                "trainer.label_smoothing": 0, "model.head_rate": share}  # fmt: skip
+    if way != "probe" and given.get("augment") is None:
+        changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.3}
     if given.get("preset") is None:
         changed |= {"trainer.epochs": 8, "trainer.batch_size": 16}
     return [f"{name}={value}" for name, value in changed.items() if name not in given]

@@ -111,7 +111,8 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=said):
             compose("folder", f"source={tmp_path}", *settings)
     own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
-    assert own.augment.mixup == 0
+    assert (own.augment.warp, own.augment.mixup, own.augment.cutmix) == (0, 0.5, 0.3)
     assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
+    assert given.augment.mixup == 0  # the probe is fitted
