@@ -25,7 +25,8 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(RECIPES.glob("*/README.md")),
 ]
-RESULTS = [ROOT / "spaudio/bench/RESULTS.md", *sorted(RECIPES.glob("*/RESULTS.md"))]
+RESULTS = [ROOT / "spaudio/bench/RESULTS.md", RECIPES / "study/ADAPTERS.md",
+           *sorted(RECIPES.glob("*/RESULTS.md"))]  # fmt: skip
 
 # What cannot run here, by a part of the command, and why. Settings of a run.py are composed.
 NOT_RUN = {

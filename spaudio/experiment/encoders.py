@@ -16,7 +16,7 @@ from spaudio.tokens.normalise import Normaliser
 
 # Peak learning rates, and the share of it that the head has, which starts from a fitted probe.
 _RATES = {"full": (5e-5, 1.0)}
-_OTHER_RATES = (1e-3, 0.1)
+_OTHER_RATES = (3e-3, 0.1)
 
 
 def open_base(settings: AudioSettings | TextSettings) -> Base | None:

@@ -101,10 +101,11 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
         read_results(file)
 
 
-def test_the_page_of_the_audio_study_is_what_its_csv_prints(
-    tmp_path: Path, figures: list[Figure]
+@pytest.mark.parametrize("names", [("RESULTS.md", "study.csv"), ("ADAPTERS.md", "adapters.csv")])
+def test_the_pages_of_the_audio_studies_are_what_their_csv_prints(
+    names: tuple[str, str], tmp_path: Path, figures: list[Figure]
 ) -> None:
-    page, file = (STUDY / name for name in ("RESULTS.md", "study.csv"))
+    page, file = (STUDY / name for name in names)
     assert has_place(page)
     if not file.is_file():
         pytest.skip("the study has no recorded runs yet")
