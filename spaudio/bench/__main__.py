@@ -3,6 +3,7 @@
 python -m spaudio.bench filters         each backend of the filterbank against the reference
 python -m spaudio.bench growth          how the cost of a bank grows with its shape, with a chart
 python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without cache
+python -m spaudio.bench data RECIPE DIR from a folder of files to features, beside other libraries
 python -m spaudio.bench export RUN      the exported model of a run against the eager one
 python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
 python -m spaudio.bench profile RECIPE  a training step of a recipe by kind of operation
@@ -57,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument(
         "--filter", choices=generation_cost.FILTERS, action="append", help="of an untrained model"
     )
+
+    command = commands.add_parser("data", help="from a folder of files to features")
+    _add_common(command, "data", each="in total", threads=2, rounds=3)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="the folder recipes/folder")
+    command.add_argument("source", type=Path, metavar="DIR", help="one sub-folder per class")
 
     command = commands.add_parser("export", help="the exported model of a run")
     _add_common(command, "export", each="per batch size", threads=2, rounds=9)
@@ -131,6 +137,10 @@ def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, s
             models = {chosen.run.name: load_language_model(chosen.run)}
         report = generation_cost.measure(models, chosen.length, *limits)
         return report, generation_cost.COLUMNS
+    if chosen.command == "data":
+        from spaudio.bench import data_cost
+
+        return data_cost.measure(chosen.recipe, chosen.source, *limits), data_cost.COLUMNS
     if chosen.command == "export":
         from spaudio.bench import export_cost
 

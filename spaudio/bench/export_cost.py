@@ -1,10 +1,15 @@
-"""Exported models against the eager one, from waveform to probabilities, timed in turn."""
+"""Exported models and plain features against the eager model, from waveform to probabilities."""
 
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import librosa
+import soundfile
 import torch
 
 from spaudio.bench.harness import machine, ratio, take_turns
@@ -16,11 +21,13 @@ from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
 
 BATCHES = (1, 8)
+_COLD_STARTS = 3
 COLUMNS = {
     "form": "{form}",
     "clips": "{batch:d}",
     "seconds per clip": "{clip_seconds:.2f}",
     "ms": "{ms:.1f}",
+    "times real time": "{times_real_time:,.0f}",
     "times faster than eager": "{times_faster_than_eager:.2f}",
 }
 
@@ -36,7 +43,8 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
     Returns:
         ``title``, ``machine``, ``missing`` (formats whose packages are not installed), and
         ``rows``, one per batch size and form of the model. Clips are as long as the longest one of
-        the run.
+        the run. ``librosa`` is 13 MFCC with two orders of deltas, without a model. ``cold`` is
+        `spaudio predict` on one file in a new process.
     """
     predictor = Predictor(run)
     runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
@@ -53,12 +61,19 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
         clip = synthetic_clips(predictor.sample_rate, predictor.window_seconds)[0]
         for batch in BATCHES:
             waveform, lengths = pad([clip] * batch)
+
+            def features(rate: int = predictor.sample_rate, batch: int = batch) -> None:
+                for _ in range(batch):
+                    mfcc = librosa.feature.mfcc(y=clip, sr=rate, n_mfcc=13)
+                    for order in (1, 2):
+                        librosa.feature.delta(mfcc, order=order)
+
             with torch.inference_mode():
                 calls = {
                     name: lambda run=run: run(waveform, lengths)  # noqa: B023  (called at once)
                     for name, run in runners.items()
                 }
-                seconds = take_turns(calls, rounds, limit)
+                seconds = take_turns({**calls, "librosa": features}, rounds, limit)
             rows += [
                 {
                     "batch": batch,
@@ -66,9 +81,35 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                     "form": name,
                     "rounds": len(took),
                     "seconds": median(took),
+                    "times_real_time": batch * predictor.window_seconds / median(took),
                     "times_faster_than_eager": ratio(seconds["eager"], took),
                 }
                 for name, took in seconds.items()
             ]
+        soundfile.write(Path(folder) / "clip.wav", clip, predictor.sample_rate)
+        rows.append(_cold(run, Path(folder) / "clip.wav", predictor.window_seconds, rows))
     title = f"not installed: {', '.join(missing) or 'none'}; "
     return {"title": title, "machine": machine(), "missing": missing, "rows": rows}
+
+
+def _cold(run: Path, file: Path, clip_seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Times `spaudio predict` in a new process, which imports, loads and predicts."""
+    seconds = []
+    for _ in range(_COLD_STARTS):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "spaudio.cli", "predict", run, file],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        seconds.append(time.perf_counter() - start)
+    took = median(seconds)
+    return {
+        "batch": 1,
+        "clip_seconds": clip_seconds,
+        "form": "cold",
+        "rounds": len(seconds),
+        "seconds": took,
+        "times_real_time": clip_seconds / took,
+        "times_faster_than_eager": rows[0]["seconds"] / took,
+    }

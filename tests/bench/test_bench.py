@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from spaudio.bench import filter_cost, growth
@@ -74,6 +76,22 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert other["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4  # taps and gains
     assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])
     assert f"| {filter} |" in capsys.readouterr().out
+
+
+def test_data(tmp_path: Path) -> None:
+    sounds, random = tmp_path / "sounds", np.random.default_rng(0)
+    for kind in range(2):
+        (sounds / str(kind)).mkdir(parents=True)
+        for clip in range(10):
+            noise = random.standard_normal(8000) / 4
+            soundfile.write(sounds / str(kind) / f"{clip}.wav", noise, 16_000)
+    rows = bench("data", str(RECIPES / "folder"), str(sounds))
+    assert [row["what"] for row in rows][:2] == ["ours", "librosa"]
+    assert rows[0]["times_ours"] == 1
+    assert {row["files"] for row in rows} == {20}
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match=r"error: .*resample nothing"):
+        main(["data", str(RECIPES / "folder"), str(tmp_path / "none")])
 
 
 def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""From a folder of audio files to features, beside loops over librosa and torchaudio."""
+
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import librosa
+import soundfile
+import torch
+
+from spaudio.bench.harness import machine, ratio, take_turns
+from spaudio.errors import ConfigError
+from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.data import load_data
+from spaudio.experiment.settings import AudioSettings
+
+COLUMNS = {
+    "what": "{what}",
+    "files": "{files:,}",
+    "s": "{seconds:.2f}",
+    "files/s": "{per_second:,.0f}",
+    "relative to ours": "{times_ours:.2f}",
+}
+
+
+def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, Any]:
+    """Times `recipes/folder` from the files to its cached features, and plain loops.
+
+    Ours lists and checks every clip, looks for copies, and writes a manifest, log-mel frames and
+    the features of the classical floor, with one process and a worker per thread. The loops read
+    one file after another and compute its log-mel frames with the same window, hop and bands. Files
+    are in the system's cache after the first round, which is not counted.
+
+    Args:
+        recipe: The folder `recipes/folder`.
+        source: Folder with one sub-folder per class.
+        rounds: Measurements of each. Medians are reported.
+        limit: Seconds after which no further round starts.
+
+    Returns:
+        ``title``, ``machine`` and ``rows``, one per way.
+
+    Raises:
+        ConfigError: If no WAV, FLAC or Ogg file of the run's sample rate is found.
+        DataError: If a clip cannot be used.
+    """
+    settings = compose(recipe, [f"source={source}"])
+    assert isinstance(settings, AudioSettings)
+    rate = settings.tokens.sample_rate
+    files = sorted(f for end in ("wav", "flac", "ogg") for f in source.rglob(f"*.{end}"))
+    other = [f for f in files if soundfile.info(f).samplerate != rate]
+    if not files or other:
+        raise ConfigError(
+            f"{other[0] if other else source}: the loops resample nothing; give a folder of WAV, "
+            f"FLAC or Ogg files at {rate} Hz"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        rounds_so_far = count()
+
+        def ours() -> object:
+            data = Path(folder) / str(next(rounds_so_far))
+            fresh = compose(recipe, [f"source={source}", f"data={data}"])
+            assert isinstance(fresh, AudioSettings)
+            return load_data(fresh, data_prep_folder(recipe))
+
+        functions = {"ours": ours, **_loops(files, settings)}
+        seconds = take_turns(functions, rounds, limit)
+    rows = [
+        {
+            "what": name,
+            "files": len(files),
+            "rounds": len(took),
+            "seconds": median(took),
+            "per_second": len(files) / median(took),
+            "times_ours": ratio(took, seconds["ours"]),
+        }
+        for name, took in seconds.items()
+    ]
+    return {"title": f"{source.name}, {rate} Hz; ", "machine": machine(), "rows": rows}
+
+
+def _loops(files: list[Path], settings: AudioSettings) -> dict[str, Callable[[], object]]:
+    tokens = settings.tokens
+    rate, window = tokens.sample_rate, tokens.window_samples
+    sizes: dict[str, Any] = {
+        "n_fft": 1 << (window - 1).bit_length(),
+        "win_length": window,
+        "hop_length": tokens.hop_samples,
+        "n_mels": tokens.spectrogram.n_mels,
+    }
+
+    def by_librosa() -> None:
+        for file in files:
+            samples, _ = librosa.load(file, sr=None)
+            mel = librosa.feature.melspectrogram(y=samples, sr=rate, **sizes)
+            librosa.power_to_db(mel)
+
+    loops: dict[str, Callable[[], object]] = {"librosa": by_librosa}
+    try:
+        from torchaudio.transforms import MelSpectrogram
+    except (ImportError, OSError):  # it does not import beside every torch
+        return loops
+    transform = MelSpectrogram(rate, **sizes)
+
+    def by_torchaudio() -> None:
+        for file in files:
+            samples, _ = soundfile.read(file, dtype="float32", always_2d=True)
+            transform(torch.from_numpy(samples.T)).clamp_min(1e-10).log()
+
+    return {**loops, "torchaudio": by_torchaudio}
