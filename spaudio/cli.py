@@ -148,7 +148,7 @@ def _study(chosen: argparse.Namespace) -> None:
 
 def _check_study_output(chosen: argparse.Namespace) -> None:
     """Checks the files that a study is to write. A page with a place for results is kept."""
-    from spaudio.report.study_page import chart_beside, has_place
+    from spaudio.report.study_page import charts_beside, has_place
 
     if chosen.csv is not None:
         if chosen.file.suffix == ".csv":
@@ -157,7 +157,8 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     if chosen.output is None:
         return
     if has_place(chosen.output):
-        check_output(chart_beside(chosen.output), "--output", inputs=[chosen.file], force=True)
+        for chart in charts_beside(chosen.output):
+            check_output(chart, "--output", inputs=[chosen.file], force=True)
     else:
         _check_table(chosen, [chosen.file])
 

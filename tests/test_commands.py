@@ -191,7 +191,7 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
         sys.exit("parsed")
 
     monkeypatch.setattr(bench, "_measure", stop)
-    monkeypatch.setattr(peers, "take_turns", take_no_turn)
+    monkeypatch.setattr(peers, "run_sides", take_no_turn)
     modules = {"spaudio.bench": bench.main, "spaudio.bench.peers": peers.main}
     for name, (_, *others) in cli._COMMANDS.items():
         monkeypatch.setitem(cli._COMMANDS, name, (stop, *others))

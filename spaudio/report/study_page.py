@@ -58,21 +58,21 @@ def show_results(
     if page is None:
         return
     figures = Figures(page.parent)
-    chart = chart_beside(page)
+    charts = [path.stem for path in charts_beside(page)]
     if effects:
-        figures.draw(chart.stem, lambda path: plot_effects(effects, path))
-    costs = page.with_name(f"{page.stem}-costs.png")
+        figures.draw(charts[0], lambda path: plot_effects(effects, path))
     if any(one.trained_parameters < one.parameters for one in results):
-        figures.draw(costs.stem, lambda path: plot_costs(results, path))
+        figures.draw(charts[1], lambda path: plot_costs(results, path))
     blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
     answer = [verdict(controls)] if controls else []
-    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(chart.stem, costs.stem)]))
+    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*charts)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
 
 
-def chart_beside(page: Path) -> Path:
-    """Returns the chart of a page."""
-    return page.with_name(f"{page.stem}-effects.png")
+def charts_beside(page: Path) -> tuple[Path, Path]:
+    """Returns the charts of a page: effects, and accuracy over what it costs."""
+    effects, costs = (page.with_name(f"{page.stem}-{name}.png") for name in ("effects", "costs"))
+    return effects, costs
 
 
 def has_place(page: Path) -> bool:

@@ -10,7 +10,7 @@ from scipy.stats import wilcoxon
 
 from spaudio.errors import DataError
 from spaudio.report.study_effects import holm, measure_effects
-from spaudio.report.study_page import PLACE, chart_beside, has_place, show_results
+from spaudio.report.study_page import PLACE, charts_beside, has_place, show_results
 from spaudio.report.study_records import Result, read_results, write_results
 
 STUDY = Path(__file__).resolve().parents[2] / "recipes" / "study"
@@ -87,12 +87,20 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
-    assert chart_beside(page).read_bytes() == b"a figure"
+    assert charts_beside(page)[0].read_bytes() == b"a figure"
     first = figures[0]
     assert first.get_figwidth() * 100 == 700
     assert [label.get_text() for label in first.axes[0].get_yticklabels()] == ["depthwise", "bank"]
     for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
         assert row in text
+    assert not charts_beside(page)[1].exists()  # of adapters alone
+    adapted = [replace(one, trained_parameters=10) for one in study()]
+    show_results(adapted, page=again)
+    assert again.read_text().splitlines()[-1] == "![again-costs](again-costs.png)"
+    left, right = figures[-1].axes[:2]
+    points = np.concatenate([point.get_offsets() for point in left.collections])
+    np.testing.assert_allclose(points, [[10, 0.8], [10, 0.82], [10, 0.82]])
+    assert right.get_xlabel() == "seconds of training"
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="not a file that `spaudio study"):
         read_results(tmp_path / "other.csv")
@@ -113,4 +121,4 @@ def test_the_pages_of_the_audio_studies_are_what_their_csv_prints(
     copy.write_bytes(page.read_bytes())
     show_results(read_results(file), page=copy)
     assert copy.read_text() == page.read_text()
-    assert chart_beside(page).is_file()
+    assert charts_beside(page)[0].is_file()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from spaudio.bench.peers.turns import take_turns
+from spaudio.bench.peers.turns import run_sides
 from spaudio.report.tables import markdown_table
 
 # Module and arguments of each side other than ours.
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours = [sys.executable, "-m", "spaudio.bench.peers.ours", chosen.peer.partition("-")[0]]
     ours += chosen.overrides
     theirs = [chosen.python, "-m", f"spaudio.bench.peers.{module}", *options]
-    told = take_turns([ours, theirs], chosen.rounds)
+    told = run_sides([ours, theirs], chosen.rounds)
     rows = []
     for name, said in zip(("spaudio", chosen.peer), told, strict=True):
         row = {"": name}

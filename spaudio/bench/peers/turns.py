@@ -44,7 +44,7 @@ class Turns:
         return True
 
 
-def take_turns(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[str, float]]]:
+def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[str, float]]]:
     """Starts the sides and gives each a turn per round, after one turn of warm-up.
 
     Args:
