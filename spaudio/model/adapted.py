@@ -277,34 +277,42 @@ class AdaptedClassifier(nn.Module):
         """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
         if self.part.kind == "statistics":
             return self.head.mixed(tokens[:, self.first_state :])
-        states, padding = self.hidden_states(tokens, padding_mask)
-        return self.head.pool(states, self.base.outside(padding))
+        return self.head.pool(*self.hidden_states(tokens, padding_mask))
 
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
         """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
-        states, padding = self.base.run(*self.base.embed(inputs, padding))
-        outside = self.base.outside(padding)
-        logits: Tensor = self.head.linear(self.head.pool(states[self.first_state :], outside))
+        logits: Tensor = self.head.linear(self.head.pool(*self._run_whole(inputs, padding)))
         return logits
+
+    def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
+        states, kept = self.base.run(*self.base.embed(inputs, padding))
+        unpooled = self.base.unpooled(kept, self.base.quiet(inputs, padding))
+        return states[self.first_state :], unpooled
 
     def hidden_states(
         self, tokens: Tensor, padding_mask: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """The hidden states that the head reads, each (batch, tokens, dim), and their padding."""
+        """The hidden states that the head reads, each (batch, tokens, dim).
+
+        Returns:
+            The states, and which tokens are not pooled over, (batch, tokens).
+        """
         if padding_mask is None:
             padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
         part = self.part
         if part.kind == "inputs":
-            states, padding_mask = self.base.run(*self.base.embed(tokens, padding_mask))
-            return states[self.first_state :], padding_mask
-        known = list(tokens.chunk(part.count, dim=2))
+            return self._run_whole(tokens, padding_mask)
+        # Of two clips that are mixed, a token is quiet if it is in both.
+        quiet = tokens[..., -1] > 0.999
+        known = list(tokens[..., :-1].chunk(part.count, dim=2))
         if self.adaptation.way == "probe":
-            return known, padding_mask
+            return known, self.base.unpooled(padding_mask, quiet)
         last, layer = known.pop(), part.first + part.count - 1
         if layer:  # it has not been filtered yet
             last = self.filters[layer - 1](last, padding_mask)
         states, padding_mask = self.base.run(last, padding_mask, layer)
-        return (known + states)[self.first_state - part.first :], padding_mask
+        unpooled = self.base.unpooled(padding_mask, quiet)
+        return (known + states)[self.first_state - part.first :], unpooled
 
     @torch.no_grad()
     def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -319,9 +327,8 @@ class AdaptedClassifier(nn.Module):
         """
         if self.part.kind == "statistics":
             return tokens[:, self.first_state :]
-        states, padding = self.hidden_states(tokens, padding_mask)
-        outside = self.base.outside(padding)
-        return torch.stack([statistics(state, outside) for state in states], dim=1)
+        states, unpooled = self.hidden_states(tokens, padding_mask)
+        return torch.stack([statistics(state, unpooled) for state in states], dim=1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedClassifier":
         """Copies what is trained; frozen parameters are shared."""

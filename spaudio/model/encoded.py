@@ -25,8 +25,9 @@ class Part:
 
     Args:
         kind: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, hidden states
-            side by side (tokens, count * dim); ``"statistics"``, mean and standard deviation over
-            time of hidden states (count, 2 * dim).
+            side by side and a column that is 1 at quiet tokens (tokens, count * dim + 1);
+            ``"statistics"``, mean and standard deviation over time of hidden states
+            (count, 2 * dim).
         count: Number of states.
         first: Number of the first one.
     """
@@ -55,19 +56,23 @@ class EncodedFrontEnd(FrontEnd):
     def cache_key(self) -> dict[str, Any]:
         part = self.part
         later = {"first": part.first} if part.first else {}
+        if part.kind == "states":
+            later["columns"] = 1
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
+        inputs = self.base.inputs(waveform)
         if self.part.kind == "inputs":
-            return self.base.inputs(waveform).astype(np.float16)
-        states = self.base.hidden_states(waveform, self.part.count, self.part.first)
+            return inputs.astype(np.float16)
+        states, quiet = self.base.hidden_states(inputs, self.part.count, self.part.first)
         if self.part.kind == "states":
             most = torch.finfo(torch.float16).max
             tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)
-            return tokens.to(torch.float16).numpy()
+            marks = tokens.new_zeros(len(tokens)) if quiet is None else quiet[0]
+            return torch.cat([tokens, marks.unsqueeze(1)], dim=1).to(torch.float16).numpy()
         padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
-        return statistics(states, self.base.outside(padding)).numpy()
+        return statistics(states, self.base.unpooled(padding, quiet)).numpy()
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:

@@ -27,6 +27,7 @@ RATE = 16_000  # Hz, of all supported encoders
 # Silence around a clip that Whisper reads, in frames of 10 ms. It was trained on clips in 30 s of
 # sound or silence; with it, the features of digits by unheard speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
+QUIET = 40.0  # dB below the loudest token of a clip, from which on a token is not pooled over
 CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
 SUPPORTED = ("whisper", "audio-spectrogram-transformer", *CONVOLUTIONAL)
 _HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
@@ -74,7 +75,7 @@ class Base(nn.Module):
         """What the hidden states of a clip depend on."""
         return {"pretrained": self.hash}
 
-    def outside(self, padding: Tensor) -> Tensor:
+    def around(self, padding: Tensor) -> Tensor:
         """Returns where a token is not of the clip itself.
 
         Args:
@@ -84,6 +85,33 @@ class Base(nn.Module):
             Boolean (batch, tokens), True at padding and at silence that was put around the clip.
         """
         return padding
+
+    def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor | None:
+        """Returns which tokens are ``QUIET`` decibels or more below the loudest of their clip.
+
+        Args:
+            inputs: (batch, frames, width), as :meth:`embed` takes them.
+            padding: Boolean (batch, frames), True at padding.
+
+        Returns:
+            Boolean (batch, tokens); None if the inputs do not tell.
+        """
+        return None
+
+    def unpooled(self, padding: Tensor, quiet: Tensor | None) -> Tensor:
+        """Returns the tokens that are not pooled over.
+
+        Args:
+            padding: Boolean (batch, tokens), True where a token is padding, as :meth:`run` returns.
+            quiet: From :meth:`quiet`. It is ignored where no token of a clip would be left.
+
+        Returns:
+            Boolean (batch, tokens).
+        """
+        around = self.around(padding)
+        if quiet is None:
+            return around
+        return around | (quiet & ~(around | quiet).all(dim=1, keepdim=True))
 
     @override
     def train(self, mode: bool = True) -> "Base":
@@ -152,11 +180,23 @@ class Base(nn.Module):
         """Normalises the output of the last layer."""
 
     @torch.inference_mode()
-    def hidden_states(self, waveform: Frames, count: int, first: int = 0) -> Tensor:
-        """Returns ``count`` hidden states (count, tokens, dim) of one clip, from ``first`` on."""
-        inputs = torch.from_numpy(self.inputs(waveform)).unsqueeze(0)
-        tokens, padding = self.embed(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
-        return torch.cat(self.run(tokens, padding, stop=first + count - 1)[0][first:])
+    def hidden_states(
+        self, inputs: Frames, count: int, first: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes hidden states of one clip.
+
+        Args:
+            inputs: (frames, width), from :meth:`inputs`.
+            count: Number of states.
+            first: Number of the first one.
+
+        Returns:
+            (count, tokens, dim), and what :meth:`quiet` returns.
+        """
+        batch = torch.from_numpy(inputs).unsqueeze(0)
+        whole = torch.zeros(batch.shape[:2], dtype=torch.bool)
+        states, _ = self.run(*self.embed(batch, whole), stop=first + count - 1)
+        return torch.cat(states[first:]), self.quiet(batch, whole)
 
 
 class WhisperBase(Base):
@@ -171,14 +211,23 @@ class WhisperBase(Base):
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        return super().cache_key | {"silence": [SILENCE_BEFORE, SILENCE_AFTER]}
+        return super().cache_key | {"silence": [SILENCE_BEFORE, SILENCE_AFTER], "quiet": QUIET}
 
     @override
-    def outside(self, padding: Tensor) -> Tensor:
+    def around(self, padding: Tensor) -> Tensor:
         count = (~padding).sum(dim=1, keepdim=True)
         places = torch.arange(padding.shape[1], device=padding.device)
         # Two frames are a token.
         return (places < SILENCE_BEFORE // 2) | (places >= count - SILENCE_AFTER // 2)
+
+    @override
+    def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor:
+        # A frame is (log10(power) + 4) / 4 in each band; two frames are a token.
+        level = (4 * math.log(10) * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
+        second = F.pad(level, (0, 1), value=-math.inf)[:, 1::2]
+        loudness = torch.maximum(level[:, ::2], second)
+        own = loudness.masked_fill(self.around(padding[:, ::2]), -math.inf)
+        return loudness <= own.amax(dim=1, keepdim=True) - QUIET / 10 * math.log(10)
 
     @property
     @override

@@ -51,7 +51,7 @@ def compare_with_transformers(base: Base, *, last_is_kept: bool) -> None:
     last = found.last_hidden_state if last_is_kept else found.hidden_states[-1]
     theirs = [state[0] for state in (*found.hidden_states[:-1], last)]
     for first in (0, 1):
-        ours = list(base.hidden_states(CLIPS[0], len(theirs) - first, first))
+        ours = list(base.hidden_states(base.inputs(CLIPS[0]), len(theirs) - first, first)[0])
         torch.testing.assert_close(ours, theirs[first:], atol=1e-4, rtol=1e-4)
 
 
@@ -94,6 +94,29 @@ def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> No
         for key, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, key
     assert max(counts.values()) == counts["full"]
+
+
+def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, "whisper")
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    clip = np.concatenate([noise, 1e-3 * noise])  # 40 dB are a factor of 100
+    inputs = torch.from_numpy(base.inputs(clip))[None]
+    whole = torch.zeros(inputs.shape[:2], dtype=torch.bool)
+    quiet = base.quiet(inputs, whole)
+    assert quiet is not None
+    padding = whole[:, ::2]
+    pooled = ~base.unpooled(padding, quiet)[0]
+    assert abs(int(pooled.sum()) - 50) <= 1  # 1 s of 20 ms
+    assert pooled.nonzero().max() - pooled.nonzero().min() == pooled.sum() - 1
+    # In a padded batch it is the same; a clip of which nothing would be left is pooled whole.
+    longer = torch.nn.functional.pad(inputs, (0, 0, 0, 40))
+    outside = torch.nn.functional.pad(whole, (0, 40), value=True)
+    found = base.quiet(longer, outside)
+    assert found is not None
+    assert torch.equal(~base.unpooled(outside[:, ::2], found)[0, : len(pooled)], pooled)
+    everything = torch.ones_like(quiet)
+    assert torch.equal(base.unpooled(padding, everything), base.around(padding))
+    assert load_base(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
 
 
 def test_statistics_leave_padding_out() -> None:
@@ -168,7 +191,7 @@ def test_whisper_on_its_own_length_is_close_to_whisper_on_30_seconds() -> None:
     np.testing.assert_allclose(frames, whole[0, :, : len(frames)].T, atol=2e-4)
     with torch.inference_mode():
         theirs = base.net(whole).last_hidden_state[0, : len(frames) // 2]
-    ours = base.hidden_states(clip, base.states)[-1]
-    own = ~base.outside(torch.zeros(1, len(ours), dtype=torch.bool))[0]
+    ours = base.hidden_states(frames, base.states)[0][-1]
+    own = ~base.around(torch.zeros(1, len(ours), dtype=torch.bool))[0]
     assert int(own.sum()) == 100  # 2 s of 20 ms
     assert torch.nn.functional.cosine_similarity(ours[own], theirs[own]).mean() > 0.8
