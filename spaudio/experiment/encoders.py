@@ -86,8 +86,8 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
         return []
     way = str(given.get("adapt", "probe"))
     rate, share = _RATES.get(way, _OTHER_RATES)
-    changed = {"augment": "none", "segments.seconds": "null", "trainer.min_steps": 0,
-               "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
+    changed = {"augment": "none", "augment.crop": 0, "segments.seconds": "null",
+               "trainer.min_steps": 0, "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
                "trainer.label_smoothing": 0, "model.head_rate": share}  # fmt: skip
     if way != "probe" and given.get("augment") is None:
         changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.3}
