@@ -160,6 +160,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
             one.set_ylabel(label, fontsize=9)
             one.tick_params(axis="y", labelsize=8)
             one.grid(alpha=0.3)
-        time.set_yscale("log")
+        if len(values) > 2:
+            time.set_yscale("log")
         memory.set_ylim(bottom=0)
     save_figure(figure, path, dpi=100)

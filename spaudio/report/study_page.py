@@ -210,22 +210,29 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     """Draws accuracy over trained parameters and over seconds of training, for each data set.
 
     Args:
-        results: Of all runs; a point is the mean over folds and seeds.
+        results: Of all runs; a point is the mean over folds and seeds. Settings with fewer runs than
+            others are left out, as are data sets with one setting.
         path: PNG to write, 700 pixels wide.
     """
-    data, settings = _names(results, "data"), _names(results, "setting")
-    figure = Figure(figsize=(7, 0.8 + 2 * len(data)), layout="constrained")
-    for row, name in zip(figure.subplots(len(data), 2, squeeze=False), data, strict=True):
+    runs: dict[str, dict[str, list[Result]]] = {}
+    for one in results:
+        runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one)
+    for name, own in runs.items():  # a mean over some of the folds is that of other clips
+        most = max(len(group) for group in own.values())
+        runs[name] = {setting: group for setting, group in own.items() if len(group) == most}
+    compared = {name: own for name, own in runs.items() if len(own) > 1} or runs
+    settings = _names(results, "setting")
+    figure = Figure(figsize=(7, 0.8 + 2.2 * len(compared)), layout="constrained")
+    panels = figure.subplots(len(compared), 2, squeeze=False)
+    for row, (name, own) in zip(panels, compared.items(), strict=True):
         for axes, field in zip(row, ("trained_parameters", "train_seconds"), strict=True):
-            for i, setting in enumerate(settings):
-                runs = [r for r in results if (r.data, r.setting) == (name, setting)]
-                if runs:
-                    x = statistics.fmean(getattr(run, field) for run in runs)
-                    y = statistics.fmean(run.accuracy for run in runs)
-                    marker = "osD^v"[i // 10 % 5]
-                    axes.scatter(x, y, s=30, color=f"C{i % 10}", marker=marker,
-                                 label=for_figure(setting))  # fmt: skip
-            axes.set_xscale("log")
+            x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
+            for setting, group in own.items():
+                i, y = settings.index(setting), statistics.fmean(r.accuracy for r in group)
+                axes.scatter(x[setting], y, s=30, color=f"C{i % 10}", marker="osD^v"[i // 10 % 5],
+                             label=for_figure(setting))  # fmt: skip
+            if max(x.values()) > 10 * min(x.values()):
+                axes.set_xscale("log")
             axes.set_xlabel(field.replace("train_seconds", "seconds of training").replace("_", " "),
                             fontsize=9)  # fmt: skip
             axes.tick_params(labelsize=8)
