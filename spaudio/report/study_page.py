@@ -210,8 +210,8 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     """Draws accuracy over trained parameters and over seconds of training, for each data set.
 
     Args:
-        results: Of all runs; a point is the mean over folds and seeds. Settings with fewer runs than
-            others are left out, as are data sets with one setting.
+        results: Of all runs; a point is the mean over folds and seeds. Settings with fewer runs
+            than others are left out, as are data sets with one setting.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
