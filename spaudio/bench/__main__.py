@@ -90,16 +90,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     try:
         if chosen.output is not None:
-            check_output(chosen.output, "--output", force=chosen.force)
+            for path in _written(chosen, chosen.output):
+                check_output(path, "--output", force=chosen.force)
         report, columns = _measure(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
     print(describe(report, columns))
     output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
-    write_atomic(output, (json.dumps(report, indent=2) + "\n").encode())
-    if chosen.command == "growth":
-        growth.plot(report, output.with_suffix(".png"))
+    table, *charts = _written(chosen, output)
+    write_atomic(table, (json.dumps(report, indent=2) + "\n").encode())
+    for chart in charts:
+        growth.plot(report, chart)
     print(f"\nwritten to {output}")
+
+
+def _written(chosen: argparse.Namespace, output: Path) -> list[Path]:
+    """Returns the files that a benchmark writes: its report, and the chart beside it."""
+    return [output, *([output.with_suffix(".png")] if chosen.command == "growth" else [])]
 
 
 def _add_common(

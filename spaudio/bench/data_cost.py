@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -62,9 +63,7 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
 
         def ours() -> object:
             data = Path(folder) / str(next(rounds_so_far))
-            fresh = compose(recipe, [f"source={source}", f"data={data}"])
-            assert isinstance(fresh, AudioSettings)
-            return load_data(fresh, data_prep_folder(recipe))
+            return load_data(replace(settings, data=str(data)), data_prep_folder(recipe))
 
         functions = {"ours": ours, **_loops(files, settings)}
         seconds = take_turns(functions, rounds, limit)

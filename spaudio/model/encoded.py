@@ -57,7 +57,7 @@ class EncodedFrontEnd(FrontEnd):
         part = self.part
         later = {"first": part.first} if part.first else {}
         if part.kind == "states":
-            later["columns"] = 1
+            later["columns"] = 1  # beside the states: the one of quiet tokens
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override

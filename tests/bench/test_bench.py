@@ -52,6 +52,10 @@ def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         ("taps", 4), ("taps", 5), ("batch", 1), ("batch", 2),
     ]  # fmt: skip
     assert Path("runs/bench_growth.png").is_file()
+    Path("mine.png").write_text("mine")  # the chart would stand there
+    with pytest.raises(SystemExit, match=r"error: .*mine\.png"):
+        main(["growth", "--output", "mine.json"])
+    assert Path("mine.png").read_text() == "mine"
     for taps in (4, 5):
         x, (kernels,), gains, _ = growth.shape_of("taps", taps).inputs()
         expected = filterbank(x, [kernels], gains)
