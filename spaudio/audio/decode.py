@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -240,10 +241,10 @@ def _open(path: str | os.PathLike[str]) -> Any:
     try:
         # The decoder, tables and reports need names in UTF-8.
         name.encode("utf-8")
-        size = path.stat().st_size
-        if not path.is_file():  # opening a FIFO would wait for a writer
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
             raise AudioError(f"{path}: not a file; remove it or leave it out")
-        if size == 0:
+        if status.st_size == 0:
             raise AudioError(f"{path}: empty file (0 bytes); fetch it again or leave it out")
         with path.open("rb"):
             pass

@@ -58,11 +58,11 @@ class JsonLines:
         else:
             self.append(self._header)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Appends a record to the open file."""
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Appends records to the open file."""
         if self._stream is None:
             raise ValueError(f"{self.file} is not open")
-        write_all(self._stream, _encode(record))
+        write_all(self._stream, b"".join(map(_encode, records)))
 
     def close(self) -> None:
         """Closes the file."""

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from rich.console import Console
+from scipy.fft import dct
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -76,21 +78,26 @@ def summarise(frames: Frames) -> Summaries:
         frames: Log-mel frames (frames, n_mels).
 
     Returns:
-        Mean and standard deviation of each band, standard deviation of the deltas of MFCC-20, and
-        the means of MFCC-20 over eight equal segments: (2 * n_mels + 20 + 160,). Deltas are
-        Savitzky-Golay slopes over nine frames.
+        Mean and standard deviation of each band, standard deviation of the slopes of MFCC-20, and
+        the means of MFCC-20 over eight equal segments: (2 * n_mels + 20 + 160,). Slopes are
+        fitted to nine frames.
     """
-    import librosa
-
-    mfcc = np.ascontiguousarray(librosa.feature.mfcc(S=frames.T, n_mfcc=MFCC).T)
+    mfcc = dct(frames, norm="ortho")[:, :MFCC]
     width = min(9, len(mfcc) - 1 + len(mfcc) % 2)
-    delta = librosa.feature.delta(mfcc, width=width, axis=0) if width >= 3 else np.zeros_like(mfcc)
+    slopes = np.zeros_like(mfcc)
+    if width >= 3:
+        # As librosa.feature.delta, which solves for the same weights anew for each clip. Its
+        # slopes at the ends are those of the first and the last whole window.
+        half = width // 2
+        offsets = np.arange(-half, half + 1, dtype=mfcc.dtype)
+        inner = sliding_window_view(mfcc, width, axis=0) @ (offsets / (offsets @ offsets))
+        slopes = np.pad(inner, ((half, half), (0, 0)), mode="edge")
     edges = np.linspace(0, len(mfcc), SEGMENTS + 1)
     segments = [
         mfcc[min(int(a), len(mfcc) - 1) : max(int(b), int(a) + 1)].mean(axis=0)
         for a, b in pairwise(edges)
     ]
-    parts = [frames.mean(axis=0), frames.std(axis=0), delta.std(axis=0), *segments]
+    parts = [frames.mean(axis=0), frames.std(axis=0), slopes.std(axis=0), *segments]
     return np.concatenate(parts).astype(np.float64)
 
 

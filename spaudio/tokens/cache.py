@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from spaudio.io.lock import locked
 from spaudio.io.state import FileState
 
 Frames = npt.NDArray[np.float32]
-_SYNCED = 64  # clips after which data and index are written to the disk
+_SYNC_SECONDS = 1.0  # between writings of data and index to the disk, which take milliseconds
 
 
 class _Entry(NamedTuple):
@@ -103,6 +104,7 @@ class FrameCache:
         self._data: IO[bytes] | None = None
         self._map: npt.NDArray[Any] | None = None
         self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
+        self._synced = time.monotonic()
         self._entries: dict[str, _Entry] = {}
         self._places: dict[str, _Entry] = {}  # the latest entry of each hash of samples
         self._kind: tuple[str, int] | None = None  # type and width of all frames
@@ -144,7 +146,7 @@ class FrameCache:
             entry = same._replace(state=state)
             self._entries[path] = self._places[samples] = entry
             self._pending.append({"path": path, "kind": self._kind, **entry._asdict()})
-            if len(self._pending) >= _SYNCED:
+            if time.monotonic() >= self._synced + _SYNC_SECONDS:
                 self._sync()
 
     def _append(self, frames: npt.NDArray[Any], state: FileState, samples: str) -> _Entry:
@@ -244,9 +246,9 @@ class FrameCache:
         """Writes the index of what is on the disk, so that it holds even after a power failure."""
         assert self._data is not None
         os.fsync(self._data.fileno())
-        for record in self._pending:
-            self._index.append(record)
+        self._index.append(*self._pending)
         self._pending.clear()
+        self._synced = time.monotonic()
 
     def _read(self) -> None:
         """Reads the index, up to the first entry whose line or frames are not whole."""
