@@ -16,6 +16,7 @@ from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
+from spaudio.model.adapted import AdaptedClassifier
 from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer
@@ -76,7 +77,7 @@ def measure(
         }
         for name, took in seconds.items()
     ]
-    title, shape = describe_shape(first, batches)
+    title, shape = describe_shape(first, model, batches)
     return {
         "title": title,
         "machine": machine(),
@@ -114,16 +115,19 @@ def make_steps(
 
 
 def describe_shape(
-    settings: AudioSettings | TextSettings, batches: Sequence[Any]
+    settings: AudioSettings | TextSettings, model: nn.Module, batches: Sequence[Any]
 ) -> tuple[str, dict[str, float]]:
     """Returns the shapes of model and batches, as the beginning of a title and as numbers."""
-    model, batch = settings.model, settings.trainer.batch_size
+    batch = settings.trainer.batch_size
+    layers, dim = settings.model.layers, settings.model.dim
+    if isinstance(model, AdaptedClassifier):  # whose encoder has a shape of its own
+        layers, dim = len(model.base.layers), model.base.dim
     if isinstance(settings, TextSettings):
         tokens: float = settings.context
     else:
         tokens = fmean(batch.tokens.shape[1] for batch in batches)
     title = (
-        f"{settings.recipe}: {model.layers} layers of width {model.dim}, batches of {batch} "
+        f"{settings.recipe}: {layers} layers of width {dim}, batches of {batch} "
         f"sequences of {tokens:.0f} tokens; "
     )
-    return title, {"batch": batch, "tokens": tokens, "dim": model.dim, "layers": model.layers}
+    return title, {"batch": batch, "tokens": tokens, "dim": dim, "layers": layers}

@@ -15,7 +15,7 @@ from spaudio.bench.harness import machine
 from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps
 from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.tasks import open_task
-from spaudio.model.encoder import Encoder
+from spaudio.filters import TokenFilter
 
 FILTER = "filter"  # also the name of the range around a filter's forward pass
 BACKWARD = "autograd::engine::evaluate_function: "
@@ -67,9 +67,8 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         batches.append(next(loader))
         loading.append(time.perf_counter() - start)
     model = task.build_model()
-    for encoder in (m for m in model.modules() if isinstance(m, Encoder)):
-        for each in encoder.token_filters():
-            each.forward = record_function(FILTER)(each.forward)  # type: ignore[method-assign]
+    for each in (m for m in model.modules() if isinstance(m, TokenFilter)):
+        each.forward = record_function(FILTER)(each.forward)  # type: ignore[method-assign]
     steps = make_steps(settings, model, task.objective, batches)
     steps()
     alone: list[float] = []
@@ -109,7 +108,7 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
                 "operations": median(n[kind] for n in counts) / len(batches),
             }
         )
-    title, shape = describe_shape(settings, batches)
+    title, shape = describe_shape(settings, model, batches)
     return {
         "title": f"{title}a step takes {1e3 * median(alone):.1f} ms without the profiler; ",
         "machine": machine(),
