@@ -67,7 +67,8 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         batches.append(next(loader))
         loading.append(time.perf_counter() - start)
     model = task.build_model()
-    for each in (m for m in model.modules() if isinstance(m, TokenFilter)):
+    filters = (m for m in model.modules() if isinstance(m, TokenFilter) and m.name != "none")
+    for each in filters:
         each.forward = record_function(FILTER)(each.forward)  # type: ignore[method-assign]
     steps = make_steps(settings, model, task.objective, batches)
     steps()
