@@ -1,6 +1,7 @@
 """The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,20 +98,23 @@ def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
 
     Args:
         states: (..., tokens, dim).
-        padding: Boolean, broadcastable to (..., tokens), True at padding; None if there is none.
+        padding: Boolean, broadcastable to (..., tokens), True at padding, where states must be
+            finite; None if there is none.
 
     Returns:
         (..., 2 * dim): means, then standard deviations.
     """
     if padding is None:
-        mean = states.mean(dim=-2, keepdim=True)
-        variance = (states - mean).square().mean(dim=-2)
-    else:
-        outside = padding.unsqueeze(-1)
-        count = (~outside).sum(dim=-2, keepdim=True)
-        mean = states.masked_fill(outside, 0).sum(dim=-2, keepdim=True) / count
-        squares = (states - mean).square().masked_fill(outside, 0)
-        variance = squares.sum(dim=-2) / count.squeeze(-2)
+        padding = torch.zeros(states.shape[-2], dtype=torch.bool, device=states.device)
+    kept = (~padding).to(states.dtype)
+    weights = (kept / kept.sum(dim=-1, keepdim=True)).unsqueeze(-2)
+    # Products with weights read the states half as often as sums of masked ones. Autocast would
+    # round them to half precision.
+    kind = states.device.type
+    rounding = torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if rounding else nullcontext():
+        mean = weights @ states
+        variance = (weights @ (states - mean).square()).squeeze(-2)
     # The gradient of a root is infinite at zero, which a clip of one token has.
     spread = (variance + LEAST_SPREAD).sqrt()
     return torch.cat([mean.squeeze(-2), spread], dim=-1)
