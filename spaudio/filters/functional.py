@@ -54,7 +54,8 @@ def filterbank(
     backend means ``"reference"``, which torch can differentiate and batch in any way.
 
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
-    a CPU are computed in at least float32.
+    a CPU are computed in at least float32. If ``x`` is bfloat16 and the processor multiplies such
+    numbers (AVX-512 BF16), kernels are rounded to it for the responses, not for the gradients.
 
     Returns:
         (batch, tokens, dim), of the type of ``x`` (under autocast, of autocast's type).

@@ -120,6 +120,36 @@ def test_every_vector_width(library: cpu.Library, lanes: int) -> None:
         assert max(relative_errors([y, *grads], expected)) < 3e-6
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("gains", range(3))
+def test_responses_by_products_of_bfloat16(widest: cpu.Library, own: bool, gains: int) -> None:
+    """Products of such values are exact in float32, so that only the order of sums differs.
+
+    ``own`` is the library of this processor, which may compute them in float32.
+    """
+    scales = [(4, 9), (1, 1), (2, 40), (14, 2)]
+    x, kernels, gain, grad = draw((2, 130, 37), scales, gains)
+    x = x.bfloat16()
+    rounded = [kernel.bfloat16().double() for kernel in kernels]
+    exact = run((x.double(), rounded, gain, grad), "reference", torch.float64, activation="relu")
+    shapes = [size for scale in scales for size in scale]
+    library = cpu.library() if own else widest
+    assert library is not None
+
+    def problem(kernels: list[Tensor]) -> Problem:
+        flat = torch.cat([kernel.flatten() for kernel in kernels]).float()
+        made = Problem(x, flat, shapes, gain.float(), None, False, "relu").to(torch.float32)
+        assert made.half
+        return made
+
+    y = library.forward(problem(rounded))
+    grads = library.backward(grad.float(), problem(rounded), [True] * 3)
+    expected = [exact[0], exact[1], torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
+    assert max(relative_errors([y, *grads], expected)) < 3e-6
+    if not own:  # kernels are rounded as torch rounds them
+        assert torch.equal(library.forward(problem(kernels)), y)
+
+
 def test_a_later_token_changes_no_bit_in_any_vector_width(library: cpu.Library, lanes: int) -> None:
     torch.manual_seed(0)
     kernels = torch.randn(5 * 9 + 4 * 2)

@@ -19,7 +19,7 @@ from torch import Tensor
 from spaudio.filters.fused.problem import Problem
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
-_INTERFACE = 2  # SPAUDIO_INTERFACE of native/filterbank.h
+_INTERFACE = 3  # SPAUDIO_INTERFACE of native/filterbank.h
 _WIDEST = 16  # floats per vector; the library uses fewer where the processor has no more
 
 
@@ -35,7 +35,7 @@ class _Bank(ctypes.Structure):
     _fields_ = (
         *((size, ctypes.c_int64) for size in ("batch", "tokens", "dim", "scales")),
         *((array, ctypes.c_void_p) for array in ("shapes", "kernels", "gains", "mask")),
-        *((flag, ctypes.c_int64) for flag in ("gain_shape", "activation", "causal")),
+        *((flag, ctypes.c_int64) for flag in ("gain_shape", "activation", "causal", "half")),
         *((number, ctypes.c_int64) for number in ("threads", "lanes")),
         ("parallel", ctypes.c_void_p),
     )
@@ -177,6 +177,7 @@ class Library:
             problem.gains.dim(),
             _ACTIVATIONS[problem.activation],
             problem.causal,
+            problem.half,
             torch.get_num_threads(),
             lanes,
             self._region,

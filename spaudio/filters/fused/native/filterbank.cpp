@@ -6,16 +6,16 @@
 #include "target.h"
 #include "threads.h"
 
-const Target *pick(int64_t lanes) {
+const Target *pick(int64_t lanes, bool half) {
 #if defined(SPAUDIO_ANY_PROCESSOR)
-  if (lanes >= 16) return &target_avx512;
+  if (lanes >= 16) return half ? &target_avx512bf16 : &target_avx512;
 #elif defined(__x86_64__) || defined(_M_X64)
   if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-    return &target_avx512;
+    return half && __builtin_cpu_supports("avx512bf16") ? &target_avx512bf16 : &target_avx512;
   if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     return &target_avx2;
 #endif
-  (void)lanes;
+  (void)lanes, (void)half;
   return &target_generic;
 }
 
@@ -38,7 +38,7 @@ struct Job {
   std::atomic<bool> failed{false};
 
   Job(const Bank &b, const Signal *x_, const Signal *y_, const Signal *gy, const Signal *gx)
-      : bank(b), target(*pick(b.lanes)), x(x_), y(y_), grad_y(gy), grad_x(gx) {
+      : bank(b), target(*pick(b.lanes, b.half)), x(x_), y(y_), grad_y(gy), grad_x(gx) {
     groups = (b.dim + target.lanes - 1) / target.lanes;
     /* Sixteen parts a thread even out what else runs on the cores. */
     const int64_t wanted = 16 * (b.threads > 1 ? b.threads : 1);
@@ -82,7 +82,7 @@ struct Job {
       job.failed = true;
       return;
     }
-    if (!job.y) job.target.begin_backward(job.bank, scratch.data());
+    job.target.begin(job.bank, !job.y, scratch.data());
     for (; part < job.parts; part = job.next++) job.run_part(part, scratch.data());
   }
 

@@ -23,6 +23,7 @@ struct Bank {
   int64_t gain_shape;     /* GainShape */
   int64_t activation;     /* Activation */
   int64_t causal;
+  int64_t half;           /* x has been rounded to bfloat16: responses may be computed from such */
   int64_t threads;
   int64_t lanes; /* vector width to use: one that spaudio_lanes returns, or a narrower one */
   ParallelRegion parallel;
@@ -44,7 +45,7 @@ struct Depthwise {
 };
 
 /* Changes with anything in this file, so that a library that an older source left is not called. */
-enum { SPAUDIO_INTERFACE = 2 };
+enum { SPAUDIO_INTERFACE = 3 };
 int64_t spaudio_interface(void);
 
 /* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */

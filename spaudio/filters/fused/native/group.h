@@ -3,9 +3,10 @@
 
    Filters go by threes (what is left over, one by one), tokens by tiles that stay in first-level
    cache. Going forward a response never leaves the registers; going backward those of three filters
-   to a tile are all that is ever held of the time-frequency representation. */
+   to a tile are all that is ever held of the time-frequency representation. With PAIRS responses
+   are computed in bfloat16; gradients never are, which in halves.h take three quarters anyway. */
 
-template <int LANES, int ACC, int TILE>
+template <int LANES, int ACC, int TILE, bool PAIRS>
 struct Group {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
@@ -20,19 +21,22 @@ struct Group {
                       int64_t first, void *memory) {
     Buffers buffers(bank, memory);
     Buffers::pack(bank, x, item, first, buffers.x + buffers.left);
+    if (PAIRS) buffers.pack_pairs(bank);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.y, bank.tokens);
     Buffers::clear(buffers.lost, bank.tokens);
     const float *h = bank.kernels;
+    const uint32_t *paired = buffers.paired;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
-      const Float *window = buffers.x + buffers.left - left_padding(bank, taps);
-      for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
+      const int64_t start = buffers.left - left_padding(bank, taps);
+      for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
         rows = count - done < ROWS ? 1 : ROWS;
-        convolve(rows, h, taps, window, bank.tokens,
+        convolve(buffers, rows, h, paired, taps, start, bank.tokens,
                  Weigh<LANES, ACC, ACTIVATION, BY_TOKEN>{
                      {bank, buffers.gains, item, m}, buffers.y, buffers.lost});
+        h += rows * taps, paired += rows * H::taps(taps);
       }
     }
     Buffers::unpack(bank, buffers.y, item, first, y);
@@ -44,10 +48,12 @@ struct Group {
                        void *memory) {
     Buffers buffers(bank, memory);
     Buffers::pack(bank, x, item, first, buffers.x + buffers.left);
+    if (PAIRS) buffers.pack_pairs(bank);
     Buffers::pack(bank, grad_y, item, first, buffers.y);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.dx, bank.tokens);
     const float *h = bank.kernels, *h_halves = buffers.kernels;
+    const uint32_t *paired = buffers.paired;
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
@@ -57,6 +63,7 @@ struct Group {
         backward_brief<ACTIVATION>(bank, buffers, h, count, taps, window, first, m,
                                    grad_x != nullptr, to);
         m += count, h += count * taps, h_halves += count * HALVES * H::taps(taps);
+        paired += count * H::taps(taps);
         continue;
       }
       Float *const x_halves[HALVES] = {buffers.x_halves, buffers.x_halves + buffers.half_span,
@@ -67,7 +74,7 @@ struct Group {
       const int64_t half = H::taps(taps), before = half - 1, kind = ROWS * buffers.row;
       for (int64_t i = 0; i < HALVES * ROWS; ++i)
         Buffers::clear(buffers.dz + i * buffers.row, before);
-      for (int64_t done = 0, rows; done < count; done += rows, m += rows, h += rows * taps) {
+      for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
         rows = count - done < ROWS ? 1 : ROWS;
         Float gain_sums[ROWS] = {};
         const Differentiate<LANES, ACTIVATION, BY_TOKEN> sink{
@@ -78,10 +85,10 @@ struct Group {
             gain_sums,
             BY_TOKEN && to.gains ? to.gains + m : nullptr,
             0};
-        backward_rows(bank, buffers, h, h_halves, window, rows, taps, grad_x != nullptr,
+        backward_rows(bank, buffers, h, h_halves, paired, rows, taps, grad_x != nullptr,
                       to.kernels ? buffers.kernel_sums + m * HALVES * buffers.sum_row : nullptr,
                       sink);
-        h_halves += rows * HALVES * half;
+        h += rows * taps, h_halves += rows * HALVES * half, paired += rows * half;
         if (to.gains && !BY_TOKEN)
           for (int64_t i = 0; i < rows; ++i)
             add_gain(bank, gain_sums[i], first, m + i, to.gains);
@@ -97,8 +104,10 @@ struct Group {
     if (grad_x) Buffers::unpack(bank, buffers.dx, item, first, *grad_x);
   }
 
-  static void begin_backward(const Bank &bank, void *memory) {
+  static void begin(const Bank &bank, bool backward, void *memory) {
     Buffers buffers(bank, memory);
+    if (PAIRS) buffers.pair_kernels(bank);
+    if (!backward) return;
     const float *h = bank.kernels;
     float *to = buffers.kernels;
     for (int64_t s = 0; s < bank.scales; ++s) {
@@ -128,8 +137,8 @@ struct Group {
      first tile they are zeros, now and on return. */
   template <class Sink>
   static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
-                            const float *h_halves, const Float *window, int64_t rows, int64_t taps,
-                            bool wants_x, Float *kernel_sums, Sink sink) {
+                            const float *h_halves, const uint32_t *paired, int64_t rows,
+                            int64_t taps, bool wants_x, Float *kernel_sums, Sink sink) {
     const int64_t left = left_padding(bank, taps), half = H::taps(taps), before = half - 1;
     /* Padded tokens whose gradient is a token's, by twos: the first and the end of the last. */
     const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
@@ -138,7 +147,7 @@ struct Group {
       const int64_t start = 2 * pair, ahead = bank.tokens - start;
       const int64_t tokens = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
       sink.start = start;
-      convolve(rows, h, taps, window + start, tokens, sink);
+      convolve(buffers, rows, h, paired, taps, buffers.left - left + start, tokens, sink);
       const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
       for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens, until - pair);
       if (kernel_sums)
@@ -219,11 +228,21 @@ struct Group {
       gains[(first + lane) * filters + m] += sum[lane];
   }
 
+  /* The responses of `rows` filters to tokens from the padded one `start` on. */
   template <class Sink>
-  static void convolve(int64_t rows, const float *h, int64_t taps, const Float *x, int64_t count,
+  static void convolve(const Buffers &buffers, int64_t rows, const float *h,
+                       const uint32_t *paired, int64_t taps, int64_t start, int64_t count,
                        const Sink &sink) {
-    if (rows == ROWS) return P::template convolve<ROWS>(h, taps, x, count, sink);
-    P::template convolve<1>(h, taps, x, count, sink);
+    if constexpr (PAIRS)
+      respond(rows, PairedTaps<LANES>{paired, H::taps(taps), buffers.pairs + start}, count, sink);
+    else
+      respond(rows, SingleTaps<LANES>{h, taps, buffers.x + start}, count, sink);
+  }
+
+  template <class Taps, class Sink>
+  static void respond(int64_t rows, const Taps &taps, int64_t count, const Sink &sink) {
+    if (rows == ROWS) return P::template convolve<ROWS>(taps, count, sink);
+    P::template convolve<1>(taps, count, sink);
   }
 
   /* A block of taps is always computed whole: short kernels take smaller ones. */
@@ -247,9 +266,9 @@ struct Group {
 };
 
 /* The entry points of a target: the activation and the kind of gains picked once a group. */
-template <int LANES, int ACC, int TILE>
+template <int LANES, int ACC, int TILE, bool PAIRS = false>
 struct Entry {
-  typedef Group<LANES, ACC, TILE> G;
+  typedef Group<LANES, ACC, TILE, PAIRS> G;
 
   static int64_t scratch_bytes(const Bank &bank) {
     typename G::Buffers buffers(bank, nullptr);
@@ -266,8 +285,8 @@ struct Entry {
     table[bank.activation][bank.gain_shape == GAIN_TOKEN](bank, x, y, item, first, scratch);
   }
 
-  static void begin_backward(const Bank &bank, void *scratch) {
-    G::begin_backward(bank, scratch);
+  static void begin(const Bank &bank, bool backward, void *scratch) {
+    G::begin(bank, backward, scratch);
   }
 
   static void flush_kernels(const Bank &bank, float *kernels, void *scratch) {
@@ -307,7 +326,7 @@ struct Entry {
   }
 
   static constexpr Target target() {
-    return {LANES, scratch_bytes, begin_backward, forward, backward, flush_kernels, peak,
+    return {LANES, scratch_bytes, begin, forward, backward, flush_kernels, peak,
             {depthwise<false>(), depthwise<true>()}};
   }
 };

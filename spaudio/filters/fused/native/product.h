@@ -7,6 +7,38 @@
    Measured against filters in the lanes: that needs x transposed, a sum across lanes a position, and
    an overlap-add across lanes in the backward pass. */
 
+/* The taps of some filters, one a step. */
+template <int LANES>
+struct SingleTaps {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+
+  const float *h; /* (rows, steps) */
+  int64_t steps;
+  const Float *x;
+
+  inline Float weight(int i, int64_t k) const { return V::splat(h[i * steps + k]); }
+  inline Float value(int64_t t, int64_t k) const { return x[t + k]; }
+  static inline Float add(Float sum, Float weight, Float value) { return sum + weight * value; }
+};
+
+/* Two taps a step, in bfloat16, where the processor adds two such products in one instruction. */
+template <int LANES>
+struct PairedTaps {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+
+  const uint32_t *h; /* (rows, steps): the later tap of a pair in the high half */
+  int64_t steps;
+  const Float *x; /* x[t] and x[t + 1], likewise */
+
+  inline Float weight(int i, int64_t k) const { return V::splat_bits(h[i * steps + k]); }
+  inline Float value(int64_t t, int64_t k) const { return x[t + 2 * k]; }
+  static inline Float add(Float sum, Float weight, Float value) {
+    return V::add_pairs(sum, weight, value);
+  }
+};
+
 template <int LANES, int ACC>
 struct Product {
   typedef Vector<LANES> V;
@@ -22,30 +54,31 @@ struct Product {
   }
 
   /* z[i][t] = sum_k h[i][k] x[t + k], for t in [0, count), handed over block by block:
-     sink.take(t, z) gets ROWS by COLUMNS values, from t on, while they are in registers. */
-  template <int ROWS, class Sink>
-  __attribute__((noinline)) static void convolve(const float *h, int64_t taps, const Float *x,
-                                                 int64_t count, const Sink &sink) {
+     sink.take(t, z) gets ROWS by COLUMNS values, from t on, while they are in registers. `taps` is
+     one of the two below. */
+  template <int ROWS, class Taps, class Sink>
+  __attribute__((noinline)) static void convolve(const Taps &taps, int64_t count,
+                                                 const Sink &sink) {
     constexpr int COLUMNS = ACC / ROWS;
     int64_t t = 0;
-    for (; t + COLUMNS / 2 < count; t += COLUMNS) respond<ROWS, COLUMNS>(h, taps, x, t, sink);
-    if (t < count) respond<ROWS, COLUMNS / 2>(h, taps, x, t, sink);
+    for (; t + COLUMNS / 2 < count; t += COLUMNS) respond<ROWS, COLUMNS>(taps, t, sink);
+    if (t < count) respond<ROWS, COLUMNS / 2>(taps, t, sink);
   }
 
   /* One block of it. */
-  template <int ROWS, int COLUMNS, class Sink>
-  static inline void respond(const float *h, int64_t taps, const Float *x, int64_t t,
-                             const Sink &sink) {
+  template <int ROWS, int COLUMNS, class Taps, class Sink>
+  static inline void respond(const Taps &taps, int64_t t, const Sink &sink) {
+    const Taps own = taps; /* its fields in registers */
     Float acc[ROWS][COLUMNS] = {};
-    for (int64_t k = 0; k < taps; ++k) {
+    for (int64_t k = 0; k < own.steps; ++k) {
       Float weight[ROWS];
 #pragma GCC unroll 4
-      for (int i = 0; i < ROWS; ++i) weight[i] = V::splat(h[i * taps + k]);
+      for (int i = 0; i < ROWS; ++i) weight[i] = own.weight(i, k);
 #pragma GCC unroll 32
       for (int j = 0; j < COLUMNS; ++j) {
-        const Float value = V::in_register(x[t + k + j]);
+        const Float value = V::in_register(own.value(t + j, k));
 #pragma GCC unroll 4
-        for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
+        for (int i = 0; i < ROWS; ++i) acc[i][j] = Taps::add(acc[i][j], weight[i], value);
       }
     }
     sink.take(t, acc);

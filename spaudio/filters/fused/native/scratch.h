@@ -13,6 +13,7 @@ struct Scratch {
   int64_t half_span; /* distance of the halves of a signal */
   int64_t elements;  /* size of it all */
   Float *x;           /* input, padded */
+  Float *pairs;       /* of bfloat16: each token of it and the next one; see PairedTaps */
   Float *y;           /* output; in the backward pass its gradient */
   Float *lost;        /* what rounding took from the sums in y, or in dx_halves */
   Float *gains;       /* a vector a filter, unless they go by token */
@@ -24,6 +25,7 @@ struct Scratch {
   Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, not yet summed over lanes */
   Float *gain_sums;   /* a vector a filter: the same of gains, where brief.h adds them up */
   float *kernels;     /* of each scale in turn (M, HALVES, half of its taps), see Halves */
+  uint32_t *paired;   /* of each scale in turn (M, half of its taps), see PairedTaps */
 
   Scratch(const Bank &bank, void *memory) {
     int64_t taps = 1;
@@ -40,7 +42,8 @@ struct Scratch {
     row = half + TILE / 2 + 2 * ACC;
     sum_row = (half + COLUMNS - 1) / COLUMNS * COLUMNS;
     x = static_cast<Float *>(memory);
-    y = x + length;
+    pairs = x + length;
+    y = pairs + (bank.half ? length : 0);
     lost = y + length;
     gains = lost + HALVES * half_span;
     dx = gains + (bank.gain_shape == GAIN_TOKEN ? 0 : count_filters(bank));
@@ -51,7 +54,9 @@ struct Scratch {
     gain_sums = kernel_sums + count_filters(bank) * HALVES * sum_row;
     Float *end = gain_sums + count_filters(bank);
     kernels = reinterpret_cast<float *>(end);
-    elements = end - x + (count_filters(bank) * HALVES * half + LANES - 1) / LANES;
+    const int64_t sequences = HALVES + (bank.half ? 1 : 0);
+    paired = reinterpret_cast<uint32_t *>(kernels + count_filters(bank) * HALVES * half);
+    elements = end - x + (count_filters(bank) * sequences * half + LANES - 1) / LANES;
   }
 
   static void clear(Float *from, int64_t count) {
@@ -76,6 +81,29 @@ struct Scratch {
     for (int64_t t = 0; t < bank.tokens; ++t)
       V::store(data + t * to.token_stride, lanes, to.dim_stride,
                mask && mask[t] ? Float{} : from[t]);
+  }
+
+  void pack_pairs(const Bank &bank) {
+    for (int64_t t = left > 0 ? left - 1 : 0; t < left + bank.tokens; ++t)
+      pairs[t] = V::pair(x[t], x[t + 1]);
+  }
+
+  /* Rounds kernels to bfloat16, to nearest and ties to even. */
+  void pair_kernels(const Bank &bank) {
+    const float *h = bank.kernels;
+    uint32_t *to = paired;
+    for (int64_t s = 0; s < bank.scales; ++s) {
+      const int64_t taps = bank.shapes[2 * s + 1];
+      for (int64_t m = 0; m < bank.shapes[2 * s]; ++m, h += taps)
+        for (int64_t k = 0; k < taps; k += 2)
+          *to++ = rounded(h[k]) | (k + 1 < taps ? rounded(h[k + 1]) << 16 : 0);
+    }
+  }
+
+  static uint32_t rounded(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return value == value ? (bits + ((bits >> 16 & 1) + 0x7fff)) >> 16 : 0x7fc0;
   }
 
   void pack_gains(const Bank &bank, int64_t first) {

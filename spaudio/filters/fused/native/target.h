@@ -28,8 +28,8 @@ struct Target {
   int64_t lanes;
   /* Bytes that one thread needs: zeroed, and aligned to 64. */
   int64_t (*scratch_bytes)(const Bank &bank);
-  /* Fills in what is the same for all groups; ahead of the first backward pass. */
-  void (*begin_backward)(const Bank &bank, void *scratch);
+  /* Fills in what is the same for all groups; ahead of the first forward or backward pass. */
+  void (*begin)(const Bank &bank, bool backward, void *scratch);
   /* One group: dimensions [first, first + lanes) of one batch item, all tokens. */
   void (*forward)(const Bank &bank, const Signal &x, const Signal &y, int64_t item, int64_t first,
                   void *scratch);
@@ -42,8 +42,9 @@ struct Target {
   DepthwiseTarget depthwise[2]; /* of float, of bfloat16 */
 };
 
-/* The widest that has at most so many lanes and runs on this processor. */
-const Target *pick(int64_t lanes);
+/* The widest that has at most so many lanes and runs on this processor; with `half`, the one with
+   products of bfloat16 where there is one. */
+const Target *pick(int64_t lanes, bool half = false);
 
 inline int64_t left_padding(const Bank &bank, int64_t taps) {
   return bank.causal ? taps - 1 : (taps - 1) / 2;
@@ -65,4 +66,5 @@ extern const Target target_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Target target_avx2;
 extern const Target target_avx512;
+extern const Target target_avx512bf16;
 #endif

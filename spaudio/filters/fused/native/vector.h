@@ -30,9 +30,28 @@ template <int LANES>
 struct Vector {
   typedef typename Lanes<LANES>::Float Float;
   typedef typename Lanes<LANES>::Int Int;
+  typedef typename Lanes<LANES>::Word Word;
 
   /* x - 0 is x for every x, so this compiles to one broadcast. */
   static inline Float splat(float value) { return value - Float{}; }
+
+  static inline Float splat_bits(uint32_t bits) { return (Float)(bits - Word{}); }
+
+  /* Of each lane two values of bfloat16, `first` in the low half; they must be exact as such. */
+  static inline Float pair(Float first, Float second) {
+    return (Float)(((Word)first >> 16) | ((Word)second & 0xffff0000u));
+  }
+
+  /* sum + the product of the low halves + the product of the high halves. */
+  static inline Float add_pairs(Float sum, Float a, Float b) {
+#if defined(SPAUDIO_PAIRS) && !defined(SPAUDIO_ANY_PROCESSOR)
+    return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    const Float low_a = (Float)((Word)a << 16), low_b = (Float)((Word)b << 16);
+    const Float high_a = (Float)((Word)a & 0xffff0000u), high_b = (Float)((Word)b & 0xffff0000u);
+    return sum + low_a * low_b + high_a * high_b;
+#endif
+  }
 
   /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add, and the
      load ports, not the multipliers, set the pace. */

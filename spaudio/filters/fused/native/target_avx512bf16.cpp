@@ -1,0 +1,32 @@
+#include "target.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+/* As target_avx512.cpp, with responses by products of bfloat16. */
+#if defined(SPAUDIO_ANY_PROCESSOR)
+#elif defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bf16,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq,avx512bf16,fma")
+#endif
+#define SPAUDIO_PAIRS
+#if !defined(SPAUDIO_ANY_PROCESSOR)
+#include <immintrin.h>
+#endif
+namespace {
+#include "vector.h"
+#include "product.h"
+#include "halves.h"
+#include "scratch.h"
+#include "sink.h"
+#include "brief.h"
+#include "apart.h"
+#include "group.h"
+typedef Entry<16, 24, 96, true> Here;
+}  // namespace
+
+const Target target_avx512bf16 = Here::target();
+
+#if defined(__clang__) && !defined(SPAUDIO_ANY_PROCESSOR)
+#pragma clang attribute pop
+#endif
+#endif
