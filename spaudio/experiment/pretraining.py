@@ -78,7 +78,8 @@ class Pretraining:
                 augment=augment, seed=settings.seed, segments=segments,
             )  # fmt: skip
 
-        trainer = replace(settings.trainer, epochs=1, min_steps=settings.pretrain.steps)
+        steps = settings.pretrain.steps
+        trainer = replace(settings.trainer, epochs=1, min_steps=steps, max_epochs=steps)
         self._trainer = trainer
         self._train = make_feed(
             dataset(order[held_out:], augment), trainer, shuffle=True, seed=settings.seed

@@ -186,7 +186,8 @@ def fit(
     kept = so_far.epochs if resume else -1
     log = TrainingLog(run, kept, stage.log) if accelerator.is_main_process else None
     steps = len(train.sampler)  # per epoch
-    epochs = max(trainer.epochs, math.ceil(trainer.min_steps / steps))
+    prolonged = min(trainer.max_epochs, math.ceil(trainer.min_steps / steps))
+    epochs = max(trainer.epochs, prolonged)
     total = epochs * steps
     # Of a small dataset, several epochs lie between two validations.
     period = max(1, epochs // max(trainer.epochs, VALIDATIONS))

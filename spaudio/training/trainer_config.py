@@ -24,7 +24,9 @@ class TrainerConfig:
         workers: Processes that load batches; 0 loads in the training process.
         ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
             weights themselves.
-        min_steps: Fewest optimizer steps: a small dataset gets more epochs.
+        min_steps: Fewest optimizer steps: a small dataset gets more epochs than ``epochs``, but not
+            more than ``max_epochs``.
+        max_epochs: Most epochs that ``min_steps`` may ask for.
         balance: What makes up for classes of different sizes; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
             equally, ``"auto"`` does the former if the largest class has more than 4 times as many
@@ -44,10 +46,13 @@ class TrainerConfig:
     workers: int = 1
     ema: float = 0.0
     min_steps: int = 0
+    max_epochs: int = 250
     balance: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "accumulate", "clip_norm"):
+        for name in (
+            "epochs", "batch_size", "max_tokens", "accumulate", "clip_norm", "max_epochs",
+        ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"trainer.{name} must be positive; got {getattr(self, name)}")
         if self.accumulate > self.batch_size:

@@ -76,3 +76,8 @@ def test_a_prolonged_run_is_measured_every_few_epochs(
     result = train(tmp_path, 1, min_steps=9, batch_size=64)  # one step per epoch
     assert result.epochs == 9
     assert [record["epoch"] for record in read_log(tmp_path)] == [2, 4, 6, 8, 9]
+
+
+def test_a_tiny_dataset_is_not_trained_without_end(tmp_path: Path) -> None:
+    result = train(tmp_path, 1, min_steps=9, max_epochs=3, batch_size=64)
+    assert result.epochs == 3
