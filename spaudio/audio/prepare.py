@@ -123,8 +123,8 @@ def prepare(
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
             splits or folds; ``"allow"`` only warns.
-        workers: Threads that decode and compute what the stores keep.
-        initializer: Called first in each of these threads.
+        workers: Processes that decode and compute what the stores keep.
+        initializer: Called first in each of them.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
             decoded again.
         progress: Show a bar.

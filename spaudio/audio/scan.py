@@ -8,11 +8,10 @@ which every change of the content changes.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +21,18 @@ from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
+from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
 _RULES = {"version": 3, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
-_QUEUED = 4096  # clips per batch for the threads, so that memory stays small on large data sets
 
 
 class ClipStore(Protocol):
     """Keeps something computed from each clip's waveform, such as its features.
 
     Attributes:
-        sample_rate: Rate in Hz of the waveforms that `add` expects.
+        sample_rate: Rate in Hz of the waveforms that `compute` expects.
     """
 
     sample_rate: int
@@ -47,8 +46,11 @@ class ClipStore(Protocol):
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether the store has no entry for the file as it is now."""
 
-    def add(self, file: Path, status: os.stat_result, waveform: NDArray[np.float32]) -> None:
-        """Adds a clip; several threads may call this at the same time, in any order."""
+    def compute(self, waveform: NDArray[np.float32]) -> Any:
+        """Computes what `add` keeps of a clip, in whatever process decodes it."""
+
+    def add(self, file: Path, status: os.stat_result, computed: Any) -> None:
+        """Adds a clip, in the process that has called `writing`."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def scan_clips(
         journal: The journal's file.
         stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
         silent_ok: Silent clips are not bad.
-        workers: Threads that decode and compute what the stores keep.
-        initializer: Called first in each of these threads.
+        workers: Processes that decode and compute what the stores keep.
+        initializer: Called first in each of them.
         progress: Show a bar.
         on_new: Called before checking, if the journal lacks a clip.
 
@@ -103,7 +105,9 @@ def scan_clips(
 
     Raises:
         AudioError: If a clip is too short to be resampled for a store.
+        DataError: If a process dies.
     """
+    check = _Check(root, silent_ok, stores)
     lines = JsonLines(journal, {**_RULES, "root": os.fspath(root)})
     known: dict[str, Finding] = {}
     end = 0
@@ -111,7 +115,7 @@ def scan_clips(
         state = FileState(*record.pop("state"))
         known[record["path"]], end = Finding(state=state, **record), after
     findings: dict[str, Finding] = {}
-    rest: list[tuple[str, os.stat_result, list[ClipStore]]] = []
+    rest: list[_Job] = []
     with ExitStack() as stack:
         for store in stores:
             stack.enter_context(store.writing())
@@ -121,22 +125,22 @@ def scan_clips(
                 status = (root / path).stat()
             except (OSError, ValueError):
                 # `decode` reports what is wrong: missing, a loop of links, a bad name.
-                findings[path] = _check_file(root, silent_ok, path, None, ())
+                findings[path], _ = check(_Job(path, None, ()))
                 continue
             found = known.get(path)
             if found and found.state != FileState.of(status):
                 del known[path]
                 found = None
             wanting = [
-                store
-                for store, paths in selected
+                number
+                for number, (store, paths) in enumerate(selected)
                 if path in paths and store.lacks(root / path, status)
             ]
             if found and (found.reason or not wanting):
                 findings[path] = found
             else:
-                rest.append((path, status, wanting))
-        if any(path not in known for path, *_ in rest):
+                rest.append(_Job(path, status, wanting))
+        if any(job.path not in known for job in rest):
             on_new()
         lines.open(end)
         stack.callback(lines.close)
@@ -145,37 +149,50 @@ def scan_clips(
         done = len(clips) - len(rest)
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
-        pool = ThreadPoolExecutor(max(1, workers), initializer=initializer)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        for start in range(0, len(rest), _QUEUED):
-            queued = rest[start : start + _QUEUED]
-            for finding in pool.map(lambda job: _check_file(root, silent_ok, *job), queued):
-                if known.get(finding.path) != finding:
-                    lines.append(asdict(finding))
-                findings[finding.path] = finding
-                advance(1)
+        results = stack.enter_context(closing(spread(check, rest, workers, initializer)))
+        for job, (finding, computed) in zip(rest, results, strict=True):
+            for number, value in computed.items():
+                assert job.status is not None  # a file that cannot be found goes to no store
+                stores[number].add(root / job.path, job.status, value)
+            if known.get(finding.path) != finding:
+                lines.append(asdict(finding))
+            findings[finding.path] = finding
+            advance(1)
     return findings
 
 
-def _check_file(
-    root: Path,
-    silent_ok: bool,
-    path: str,
-    status: os.stat_result | None,
-    stores: Sequence[ClipStore],
-) -> Finding:
-    file = root / path
-    state = FileState.of(status) if status else None
-    try:
-        waveform, rate = decode(file, silent_ok=silent_ok)
-    except AudioError as error:
-        return Finding(path, state, reason=str(error).removeprefix(f"{file}: "))
-    rates = {store.sample_rate for store in stores}
-    waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
-    for store in stores:
-        assert status is not None  # a file that cannot be found goes to no store
-        store.add(file, status, waveforms[store.sample_rate])
-    samples = None
-    if not is_silent(waveform):
-        samples = hashlib.blake2b(waveform.data, key=b"%d" % rate, digest_size=16).hexdigest()
-    return Finding(path, state, round(len(waveform) / rate, 6), rate, samples=samples)
+@dataclass(frozen=True)
+class _Job:
+    """A file to check, its state, and the numbers of the stores that lack it."""
+
+    path: str
+    status: os.stat_result | None
+    wanting: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Decodes and checks files, and computes what stores keep of them."""
+
+    root: Path
+    silent_ok: bool
+    stores: Sequence[ClipStore]
+
+    def __call__(self, job: _Job) -> tuple[Finding, dict[int, Any]]:
+        """Returns the finding, and what each store that lacks the file computes of it."""
+        path, file = job.path, self.root / job.path
+        state = FileState.of(job.status) if job.status else None
+        try:
+            waveform, rate = decode(file, silent_ok=self.silent_ok)
+        except AudioError as error:
+            return Finding(path, state, reason=str(error).removeprefix(f"{file}: ")), {}
+        stores = {number: self.stores[number] for number in job.wanting}
+        rates = {store.sample_rate for store in stores.values()}
+        waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
+        computed = {n: store.compute(waveforms[store.sample_rate]) for n, store in stores.items()}
+        samples = None
+        if not is_silent(waveform):
+            key = b"%d" % rate
+            samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
+        seconds = round(len(waveform) / rate, 6)
+        return Finding(path, state, seconds, rate, samples=samples), computed

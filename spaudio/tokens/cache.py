@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import threading
 import time
 import warnings
 import zlib
@@ -45,6 +44,18 @@ class _Entry(NamedTuple):
     crc32: int
 
 
+class _Computed(NamedTuple):
+    """What is added of a clip.
+
+    Args:
+        samples: Hash of the waveform.
+        frames: (frames, width); None if the cache has those of the same samples.
+    """
+
+    samples: str
+    frames: npt.NDArray[Any] | None
+
+
 class FrameCache:
     """Frames of clips, computed from their waveforms and appended to one memory-mapped file.
 
@@ -67,15 +78,15 @@ class FrameCache:
     the next `writing` overwrites what it does leave. Each entry and each line of the index holds a
     checksum. `lacks` checks the frames, so that a preparation computes damaged ones anew, with a
     warning; `frames` checks them at each use.
-    Entries are stored in the order in which threads finish; nothing depends on it. A cache can be
-    pickled for processes that read it.
+    A cache can be pickled for processes that read it.
 
     Args:
         folder: Where caches are kept, each in a sub-folder named by a hash of its settings.
         settings: Everything that changes the frames; must be JSON-serialisable.
         sample_rate: Of the waveforms that ``extract`` takes, in Hz.
         extract: From a float32 waveform (samples,) to frames (frames, width) as they are stored,
-            of one type and width. Several threads call it, each with torch on one thread.
+            of one type and width. Other processes or threads may call it, each with torch on one
+            thread.
         restore: From stored frames to those that `frames` returns, usually float32. It must be
             picklable where other processes read the cache.
 
@@ -100,7 +111,6 @@ class FrameCache:
         self._extract = extract
         self._restore = restore
         self._index = JsonLines(self.folder / "index.jsonl", header)
-        self._mutex = threading.Lock()
         self._data: IO[bytes] | None = None
         self._map: npt.NDArray[Any] | None = None
         self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
@@ -128,26 +138,34 @@ class FrameCache:
         )
         return True
 
-    def add(self, file: Path, status: os.stat_result, waveform: Frames) -> None:
-        """Computes and appends the frames of a clip; threads may call this at the same time."""
-        path, state = os.path.abspath(file), FileState.of(status)
+    def compute(self, waveform: Frames) -> _Computed:
+        """Computes the frames of a clip, unless there are some of the same samples."""
         samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
-        with self._mutex:
-            same = self._places.get(samples)
-            if same is not None and self._read_frames(same) is None:
-                same = None
-        frames = None if same else np.ascontiguousarray(self._extract(waveform))
-        with self._mutex:
-            if self._data is None:
-                raise ValueError("the cache is not open; add within `with cache.writing():`")
-            if frames is not None:
-                same = self._append(frames, state, samples)
-            assert same is not None
-            entry = same._replace(state=state)
-            self._entries[path] = self._places[samples] = entry
-            self._pending.append({"path": path, "kind": self._kind, **entry._asdict()})
-            if time.monotonic() >= self._synced + _SYNC_SECONDS:
-                self._sync()
+        if self._place(samples) is not None:
+            return _Computed(samples, None)
+        return _Computed(samples, np.ascontiguousarray(self._extract(waveform)))
+
+    def add(self, file: Path, status: os.stat_result, computed: _Computed) -> None:
+        """Appends what `compute` has returned for a clip."""
+        if self._data is None:
+            raise ValueError("the cache is not open; add within `with cache.writing():`")
+        path, state = os.path.abspath(file), FileState.of(status)
+        if computed.frames is None:
+            same = self._places[computed.samples]
+        else:  # two clips of the same samples may have been computed at the same time
+            same = self._place(computed.samples) or self._append(
+                computed.frames, state, computed.samples
+            )
+        entry = same._replace(state=state)
+        self._entries[path] = self._places[computed.samples] = entry
+        self._pending.append({"path": path, "kind": self._kind, **entry._asdict()})
+        if time.monotonic() >= self._synced + _SYNC_SECONDS:
+            self._sync()
+
+    def _place(self, samples: str) -> _Entry | None:
+        """Returns an entry of the same samples whose frames are whole."""
+        same = self._places.get(samples)
+        return same if same is not None and self._read_frames(same) is not None else None
 
     def _append(self, frames: npt.NDArray[Any], state: FileState, samples: str) -> _Entry:
         """Writes frames behind all others."""
@@ -184,7 +202,7 @@ class FrameCache:
     def fill(self, files: Iterable[Path]) -> None:
         """Decodes and adds the clips that are lacking, one by one.
 
-        For a data set, give the cache to `spaudio.audio.prepare`, which uses threads.
+        For a data set, give the cache to `spaudio.audio.prepare`, which uses every core.
 
         Raises:
             AudioError: If a clip cannot be decoded.
@@ -196,7 +214,8 @@ class FrameCache:
         with self.writing():
             for file, status in states:
                 if self.lacks(file, status):  # another process may have added it meanwhile
-                    self.add(file, status, load_audio(file, self.sample_rate, silent_ok=True))
+                    waveform = load_audio(file, self.sample_rate, silent_ok=True)
+                    self.add(file, status, self.compute(waveform))
 
     def frames(self, file: str | Path) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), as ``restore`` returns them.
@@ -240,7 +259,7 @@ class FrameCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what only writing needs; a memory map is opened again where it is read."""
-        return vars(self) | {"_extract": None, "_mutex": None, "_map": None, "_places": {}}
+        return vars(self) | {"_extract": None, "_map": None, "_places": {}}
 
     def _sync(self) -> None:
         """Writes the index of what is on the disk, so that it holds even after a power failure."""

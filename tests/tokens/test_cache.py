@@ -82,6 +82,17 @@ def test_a_preparation_decodes_each_clip_once_for_all_stores(
     assert len(decoded) == 7
 
 
+def test_processes_fill_a_cache_as_one_does(tmp_path: Path) -> None:
+    files = write_clips(tmp_path, number=150, seconds=0.02)
+    soundfile.write(tmp_path / "copy.wav", *soundfile.read(files[9]))
+    cache = open_cache(tmp_path / "f")
+    prepared(tmp_path, cache)
+    for file in [*files, tmp_path / "copy.wav"]:
+        np.testing.assert_array_equal(cache.frames(file), expected(file))
+    stored = sum(cache.length(file) for file in files)  # those of the copy are shared
+    assert (cache.folder / "frames.bin").stat().st_size == stored * 16
+
+
 def test_an_interrupted_cache_is_resumed_and_serves_only_whole_entries(tmp_path: Path) -> None:
     files = write_clips(tmp_path)
     cache = open_cache(tmp_path / "f")

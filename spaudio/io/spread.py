@@ -1,0 +1,91 @@
+"""A function applied to many values by several processes, in order and in bounded memory."""
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from spaudio.errors import DataError
+
+_LEAST = 64  # values per process: fewer are not worth its start
+_CHUNK = 8  # values that a process takes at a time
+_AHEAD = 4  # chunks per process that are begun before their results are asked for
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_own = threading.local()
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+def spread(
+    function: Callable[[Value], Result],
+    values: Sequence[Value],
+    workers: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[Result]:
+    """Yields the result for each value, in their order.
+
+    Few values are computed by the calling process. On Linux the others are processes that are
+    forked from it, so that they have what ``function`` refers to, as it was at the first value;
+    elsewhere they are threads. Only values and results are sent between them.
+
+    Args:
+        function: Applied to each value.
+        values: The values.
+        workers: Most processes.
+        initializer: Called first in each of them.
+
+    Raises:
+        DataError: If a process dies.
+    """
+    workers = min(workers, len(values) // _LEAST)
+    if workers < 2:
+        if initializer is not None:
+            initializer()
+        yield from map(function, values)
+        return
+    pool = _make_pool(workers, (function, initializer))
+    waiting: deque[Any] = deque()
+    try:
+        for start in range(0, len(values), _CHUNK):
+            waiting.append(pool.submit(_apply, values[start : start + _CHUNK]))
+            if len(waiting) > _AHEAD * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenExecutor as error:
+        raise DataError(
+            f"one of {workers} processes died, probably for lack of memory; run the same command "
+            "again, with fewer of them (OMP_NUM_THREADS=1)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make_pool(workers: int, arguments: tuple[Any, ...]) -> Executor:
+    if sys.platform == "linux":
+        context = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(workers, context, _begin_process, arguments)
+    return ThreadPoolExecutor(workers, initializer=_begin, initargs=arguments)
+
+
+def _begin(function: Callable[[Any], Any], initializer: Callable[[], None] | None) -> None:
+    _own.function = function
+    if initializer is not None:
+        initializer()
+
+
+def _begin_process(*arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the calling process ends this one
+    # Were that process killed, this one would wait for values without end.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _begin(*arguments)
+
+
+def _apply(values: Sequence[Any]) -> list[Any]:
+    return [_own.function(value) for value in values]

@@ -1,0 +1,102 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
+from spaudio.errors import AudioError, DataError
+from spaudio.io.spread import spread
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are threads")
+
+
+def square(value: int) -> tuple[int, int]:
+    return value * value, os.getpid()
+
+
+@pytest.mark.parametrize(("number", "alone"), [(40, True), (300, False)])
+def test_results_come_in_order(number: int, alone: bool) -> None:
+    results = list(spread(square, range(number), 2))
+    assert [result for result, _ in results] == [value**2 for value in range(number)]
+    if sys.platform == "linux":
+        assert alone == (os.getpid() in {process for _, process in results})
+
+
+def test_few_results_wait_for_the_caller() -> None:
+    made: list[int] = []
+
+    def values() -> Iterator[int]:
+        for value in spread(lambda v: [v] * 3, range(10_000), 2):
+            made.append(value[0])
+            yield value[0]
+
+    started = values()
+    assert list(islice(started, 3)) == [0, 1, 2]
+    started.close()  # ends the processes
+    assert made == [0, 1, 2]
+
+
+def refuse(value: int) -> int:
+    if value == 170:
+        raise AudioError("170 cannot be used")
+    return value
+
+
+def test_an_error_is_that_of_the_function() -> None:
+    seen = []
+    with pytest.raises(AudioError, match="170 cannot be used"):
+        for value in spread(refuse, range(300), 2):
+            seen.append(value)
+    assert seen == list(range(168))  # whole chunks before it
+
+
+def die(value: int) -> int:
+    if value == 170:
+        os._exit(9)
+    return value
+
+
+@LINUX
+def test_the_death_of_a_process_is_named() -> None:
+    with pytest.raises(DataError, match=r"one of 2 processes died.*OMP_NUM_THREADS=1"):
+        list(spread(die, range(300), 2))
+
+
+SCRIPT = """
+import os, time
+from spaudio.io.spread import spread
+
+def slow(value):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+list(spread(slow, range(200), 2))
+"""
+
+
+@LINUX
+def test_no_process_outlives_one_that_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        others = [int(parent.stdout.readline()) for _ in range(2)]
+        assert parent.pid not in others
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(is_running(process) for process in others):
+        assert time.monotonic() < deadline, others
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{process}/stat") as stat:  # one that has ended but waits to be reaped
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
