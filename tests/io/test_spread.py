@@ -47,10 +47,9 @@ def refuse(value: int) -> int:
 
 
 def test_an_error_is_that_of_the_function() -> None:
-    seen = []
+    seen: list[int] = []
     with pytest.raises(AudioError, match="170 cannot be used"):
-        for value in spread(refuse, range(300), 2):
-            seen.append(value)
+        seen.extend(spread(refuse, range(300), 2))
     assert seen == list(range(168))  # whole chunks before it
 
 
