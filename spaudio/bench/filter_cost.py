@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from spaudio.filters.fused.op import select
 SHAPES = (
     Shape("K32", 8, 256, 128, ((144, 32),)),
     Shape("K16", 8, 256, 128, ((144, 16),)),
+    Shape("K16-bfloat16", 8, 256, 128, ((144, 16),), "bfloat16"),
     Shape("scales", 8, 256, 128, ((36, 8), (36, 16), (36, 32), (36, 64))),
     Shape("small", 16, 100, 64, ((24, 16),)),
 )
@@ -86,6 +87,7 @@ def _measure(
     if device == "cuda":
         peaks = [2 * MATRIX**3 / took for took in seconds["peak"]]
     peak = statistics.median(peaks) if peaks else None
+    bank = " + ".join(f"{filters}·{taps}" for filters, taps in shape.bank)
     rows = []
     for backend in backends:
         memory = peak_extra_bytes(backend, shape, device)
@@ -97,7 +99,7 @@ def _measure(
             rows.append(
                 {
                     "shape": asdict(shape),
-                    "bank": " + ".join(f"{filters}·{taps}" for filters, taps in shape.bank),
+                    "bank": bank if shape.dtype == "float32" else f"{bank}, {shape.dtype}",
                     "pass": kind,
                     "backend": backend,
                     "rounds": len(took),
@@ -118,6 +120,6 @@ def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
     layer = nn.TransformerEncoderLayer(
         shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True, device=device
     )
-    x, _, _, grad = shape.inputs(device)
+    x, _, _, grad = replace(shape, dtype="float32").inputs(device)
     leaves = [x, *layer.parameters()]
     return lambda: torch.autograd.grad(layer(x), leaves, grad)

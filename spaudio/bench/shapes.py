@@ -19,6 +19,7 @@ class Shape:
         tokens: Tokens per item.
         dim: Embedding dimensions.
         bank: Number of filters and taps of each scale.
+        dtype: Type of the tokens; kernels and gains are float32.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Shape:
     tokens: int
     dim: int
     bank: tuple[tuple[int, int], ...]
+    dtype: str = "float32"
 
     @property
     def operations(self) -> int:
@@ -40,7 +42,7 @@ class Shape:
             return torch.randn(shape, generator=generator).to(device)
 
         size = (self.batch, self.tokens, self.dim)
-        x, grad = normal(*size), normal(*size)
+        x, grad = (normal(*size).to(getattr(torch, self.dtype)) for _ in range(2))
         kernels = [normal(*scale).requires_grad_() for scale in self.bank]
         gains = normal(sum(filters for filters, _ in self.bank)).requires_grad_()
         return x.requires_grad_(), kernels, gains, grad
