@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
 from spaudio.report.drawing import save_figure
@@ -31,6 +30,8 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
     if len(classes) > MOST_CLASSES:
         _plot_confused_pairs(confusion, classes, path)
         return
+    from sklearn.metrics import ConfusionMatrixDisplay  # loads slowly
+
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     size = max(4.0, 0.35 * len(classes) + 2)
     figure = Figure(figsize=(size, size), layout="constrained")

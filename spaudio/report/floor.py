@@ -15,15 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # whose submodules are loaded where they are used, as sklearn is
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from rich.console import Console
-from scipy.fft import dct
-from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from typing_extensions import override
 
 from spaudio.audio.manifest import Clip, SourceClip
@@ -82,7 +77,7 @@ def summarise(frames: Frames) -> Summaries:
         the means of MFCC-20 over eight equal segments: (2 * n_mels + 20 + 160,). Slopes are
         fitted to nine frames.
     """
-    mfcc = dct(frames, norm="ortho")[:, :MFCC]
+    mfcc = scipy.fft.dct(frames, norm="ortho")[:, :MFCC]
     width = min(9, len(mfcc) - 1 + len(mfcc) % 2)
     slopes = np.zeros_like(mfcc)
     if width >= 3:
@@ -186,6 +181,10 @@ def _single_label_floor(
     x_train: Summaries, y_train: Targets, x_test: Summaries, y_test: Targets
 ) -> tuple[float, float]:
     """Returns the accuracies of the majority class and of the support vector machine."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
     majority = Counter(y_train.tolist()).most_common(1)[0][0]
     svm = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(x_train, y_train)
     return float((y_test == majority).mean()), float((svm.predict(x_test) == y_test).mean())
@@ -199,6 +198,11 @@ def _multi_label_floor(
     The kernel is that of the support vector machine, in Nyström's approximation, so that hundreds
     of classes need one linear solve.
     """
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     kernel = Nystroem(
         gamma=1 / x_train.shape[1], n_components=min(COMPONENTS, len(x_train)), random_state=0
     )

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # whose submodules are loaded where they are used
 from matplotlib.figure import Figure
-from scipy.signal import welch
 
 from spaudio.filters import TokenFilter, modulation_response
 from spaudio.report.drawing import save_figure
@@ -74,7 +74,7 @@ def modulation_spectrum(
     total = np.zeros(length + 1)
     for frames in clips:
         if len(frames) > 1:
-            _, power = welch(
+            _, power = scipy.signal.welch(
                 np.asarray(frames, np.float64), 1 / frame_seconds, nperseg=min(length, len(frames)),
                 nfft=2 * length, axis=0,
             )  # fmt: skip

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # whose submodules are loaded where they are used
 import torch
-from scipy.stats import binomtest, norm
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from spaudio.training.multilabel import average_precisions
@@ -63,7 +62,7 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         "f1": multiclass_f1_score(predicted, labels, count, average="none"),
         "support": torch.bincount(labels, minlength=count),
     }
-    hits = binomtest(int((predicted == labels).sum()), len(labels))
+    hits = scipy.stats.binomtest(int((predicted == labels).sum()), len(labels))
     low, high = hits.proportion_ci(method="wilson")
     values = {
         "accuracy": multiclass_accuracy(predicted, labels, count, average="micro").item(),
@@ -93,13 +92,15 @@ def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[st
         √2 · Φ⁻¹(AUC), infinite for an AUC of 1 (Fonseca et al., "FSD50K", arXiv 2010.00475); and
         ``per_class``: ap, auc and support (number of clips).
     """
+    from sklearn.metrics import roc_auc_score  # loads slowly; few runs need it
+
     precisions = average_precisions(probabilities, labels)
     areas = [
         float(roc_auc_score(truth, chance)) if 0 < truth.sum() < len(truth) else math.nan
         for truth, chance in zip(labels.T.numpy(), probabilities.T.numpy(), strict=True)
     ]
     auc = float(np.nanmean(areas))
-    d_prime = math.sqrt(2) * float(norm.ppf(auc))
+    d_prime = math.sqrt(2) * float(scipy.stats.norm.ppf(auc))
     support = labels.sum(dim=0).tolist()
     values = {
         "mAP": float(np.nanmean(precisions)),

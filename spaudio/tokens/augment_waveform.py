@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
+import scipy  # whose submodules are loaded where they are used
 import soxr
 
 from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve

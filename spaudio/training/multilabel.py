@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
@@ -114,6 +113,8 @@ def average_precisions(scores: Tensor, labels: Tensor) -> list[float]:
     Returns:
         One value per class, NaN for a class without clips.
     """
+    from sklearn.metrics import average_precision_score  # loads slowly; few runs need it
+
     return [
         float(average_precision_score(truth, score)) if truth.any() else math.nan
         for truth, score in zip(labels.T.numpy(), scores.T.numpy(), strict=True)

@@ -6,9 +6,9 @@ ranking of classes, so accuracy and mAP stay as they are.
 
 import math
 
+import scipy  # whose submodules are loaded where they are used
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -60,7 +60,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
         return F.cross_entropy(scaled, labels, label_smoothing=other).item()
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+    return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
 def _logits(probabilities: Tensor, multi_label: bool) -> Tensor:
