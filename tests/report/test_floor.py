@@ -61,7 +61,7 @@ def test_the_floor_is_scored_on_the_test_split_and_kept(
     assert found["majority"] == pytest.approx(1 / 3)
     assert "trained_on" not in found
     with monkeypatch.context() as patch:
-        patch.setattr("spaudio.report.floor.SVC", None)  # must not be fitted again
+        patch.setattr("sklearn.svm.SVC", None)  # must not be fitted again
         assert measure_floor(clips, classes, tmp_path, features) == found
     [kept] = features.folder.glob("floor-*.jsonl")
     kept.write_bytes(kept.read_bytes().replace(b'"svm": 1.0', b'"svm": 2.0'))
