@@ -36,6 +36,7 @@ from spaudio.training.random_state import random_states, restore_random_state, s
 from spaudio.training.shards import gather, share_out, split_up
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
+LEAST_STEPS = 1500  # that `max_epochs` leaves: not even the smallest dataset is learned in fewer
 VALIDATIONS = 50  # of a run that `min_steps` prolongs; more would cost more than they tell
 CHECK = 50  # steps between checks of the losses, each of which waits for the GPU
 
@@ -186,8 +187,7 @@ def fit(
     kept = so_far.epochs if resume else -1
     log = TrainingLog(run, kept, stage.log) if accelerator.is_main_process else None
     steps = len(train.sampler)  # per epoch
-    prolonged = min(trainer.max_epochs, math.ceil(trainer.min_steps / steps))
-    epochs = max(trainer.epochs, prolonged)
+    epochs = max(trainer.epochs, _prolonged(trainer, steps))
     total = epochs * steps
     # Of a small dataset, several epochs lie between two validations.
     period = max(1, epochs // max(trainer.epochs, VALIDATIONS))
@@ -325,3 +325,9 @@ def _finite(
                 f"items; the last checkpoint is intact (continue from it with resume={run})"
             )
     return values
+
+
+def _prolonged(trainer: TrainerConfig, steps: int) -> int:
+    """Returns the epochs that `min_steps` asks for, of so many steps each."""
+    least = math.ceil(min(trainer.min_steps, LEAST_STEPS) / steps)
+    return min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))

@@ -24,9 +24,8 @@ class TrainerConfig:
         workers: Processes that load batches; 0 loads in the training process.
         ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
             weights themselves.
-        min_steps: Fewest optimizer steps: a small dataset gets more epochs than ``epochs``, but not
-            more than ``max_epochs``.
-        max_epochs: Most epochs that ``min_steps`` may ask for.
+        min_steps: Fewest optimizer steps: a small dataset gets more epochs than ``epochs``.
+        max_epochs: Most epochs that ``min_steps`` asks for, beyond its first 1,500 steps.
         balance: What makes up for classes of different sizes; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
             equally, ``"auto"`` does the former if the largest class has more than 4 times as many

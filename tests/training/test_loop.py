@@ -78,6 +78,10 @@ def test_a_prolonged_run_is_measured_every_few_epochs(
     assert [record["epoch"] for record in read_log(tmp_path)] == [2, 4, 6, 8, 9]
 
 
-def test_a_tiny_dataset_is_not_trained_without_end(tmp_path: Path) -> None:
-    result = train(tmp_path, 1, min_steps=9, max_epochs=3, batch_size=64)
-    assert result.epochs == 3
+@pytest.mark.parametrize(("least", "epochs"), [(2, 3), (5, 5), (20, 9)])
+def test_a_small_dataset_is_not_trained_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, epochs: int
+) -> None:
+    monkeypatch.setattr(loop, "LEAST_STEPS", least)
+    result = train(tmp_path, 1, min_steps=9, max_epochs=3, batch_size=64)  # one step per epoch
+    assert result.epochs == epochs
