@@ -30,7 +30,7 @@ def spread(
 ) -> Generator[Result, None, None]:
     """Yields the result for each value, in their order.
 
-    Few values are computed by the calling process. On Linux the others are processes that are
+    Few values are computed by the calling process, as are all of them within a process pool. On Linux the others are processes that are
     forked from it, so that they have what ``function`` refers to, as it was at the first value;
     elsewhere they are threads. Only values and results are sent between them.
 
@@ -44,7 +44,8 @@ def spread(
         DataError: If a process dies.
     """
     workers = min(workers, len(values) // _LEAST)
-    if workers < 2:
+    # Python lets no process of a `multiprocessing.Pool` start others.
+    if workers < 2 or multiprocessing.current_process().daemon:
         if initializer is not None:
             initializer()
         yield from map(function, values)

@@ -1,3 +1,5 @@
+import multiprocessing
+import operator
 import os
 import signal
 import subprocess
@@ -24,6 +26,16 @@ def test_results_come_in_order(number: int, alone: bool) -> None:
     assert [result for result, _ in results] == [value**2 for value in range(number)]
     if sys.platform == "linux":
         assert alone == (os.getpid() in {process for _, process in results})
+
+
+def total(number: int) -> int:
+    return sum(spread(operator.neg, range(number), 2))
+
+
+@LINUX
+def test_within_a_pool_it_stays_in_its_process() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.map(total, [300]) == [-sum(range(300))]
 
 
 def test_few_results_wait_for_the_caller() -> None:
