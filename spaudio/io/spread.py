@@ -30,9 +30,10 @@ def spread(
 ) -> Generator[Result, None, None]:
     """Yields the result for each value, in their order.
 
-    Few values are computed by the calling process, as are all of them within a process pool. On Linux the others are processes that are
-    forked from it, so that they have what ``function`` refers to, as it was at the first value;
-    elsewhere they are threads. Only values and results are sent between them.
+    Few values are computed by the calling process, as are all of them within a process pool. On
+    Linux the others are processes that are forked from it, so that they have what ``function``
+    refers to, as it was at the first value; elsewhere they are threads. Only values and results are
+    sent between them.
 
     Args:
         function: Applied to each value.
