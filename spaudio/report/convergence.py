@@ -11,12 +11,11 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from spaudio.errors import DataError
 from spaudio.io.plain import read_json
 from spaudio.report.comparison import Group
-from spaudio.report.drawing import save_figure
+from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 from spaudio.report.tables import plus_minus
 
@@ -183,7 +182,7 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
         path: PNG to write.
     """
     legend_rows = (len(found) + 1) // 2
-    figure = Figure(figsize=(12, 5 + 0.2 * legend_rows), layout="constrained")
+    figure = make_figure(12, 5 + 0.2 * legend_rows)
     panels = figure.subplots(1, 2, sharey=True)
     for i, one in enumerate(found):
         curves = list(one.curves.values())

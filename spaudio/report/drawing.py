@@ -4,17 +4,19 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from torch import Tensor
 
 from spaudio.io.atomic import write_atomic
 from spaudio.report.escape import for_markdown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 LOWEST_DB = -40.0  # responses below are drawn in the same color
 
@@ -61,8 +63,8 @@ class Figures:
 
 
 def draw_image(
-    axes: Axes, values: Tensor, extent: tuple[float, float, float, float], **style: Any
-) -> AxesImage:
+    axes: "Axes", values: Tensor, extent: tuple[float, float, float, float], **style: Any
+) -> "AxesImage":
     """Draws a matrix (rows, columns) as an image, first row at the bottom.
 
     ``extent`` is left, right, bottom and top; ``style`` are further arguments of ``Axes.imshow``.
@@ -72,7 +74,7 @@ def draw_image(
 
 
 def draw_responses(
-    axes: Axes,
+    axes: "Axes",
     magnitude: Tensor,
     extent: tuple[float, float, float, float],
     *,
@@ -92,7 +94,14 @@ def as_lists(values: Tensor) -> Any:
     return values.detach().float().cpu().tolist()
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
+def make_figure(width: float, height: float) -> "Figure":
+    """Returns an empty figure of a size in inches, whose parts make room for each other."""
+    from matplotlib.figure import Figure  # loads slowly, and prediction draws nothing
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int = 110) -> None:
     """Writes a PNG, or what the suffix says, atomically.
 
     It warns once of characters that the font lacks, not of each.

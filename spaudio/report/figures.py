@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from spaudio.report.drawing import save_figure
+from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 
 MOST_CLASSES = 60  # of a confusion matrix; memory and size grow with their square
@@ -34,7 +33,7 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
 
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     size = max(4.0, 0.35 * len(classes) + 2)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = make_figure(size, size)
     axes = figure.subplots()
     display = ConfusionMatrixDisplay(shares, display_labels=[for_figure(name) for name in classes])
     display.plot(
@@ -85,7 +84,7 @@ def plot_per_class(per_class: Mapping[str, Mapping[str, float | None]], path: Pa
 
 def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> None:
     """Draws a horizontal bar per row (escaped name, value), the first at the bottom."""
-    figure = Figure(figsize=(7, max(2.0, 0.16 * len(rows) + 1)), layout="constrained")
+    figure = make_figure(7, max(2.0, 0.16 * len(rows) + 1))
     axes = figure.subplots()
     axes.barh(range(len(rows)), [value for _, value in rows])
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
@@ -97,9 +96,7 @@ def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> N
 
 def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws accuracy and floor of each fold."""
-    figure = Figure(
-        figsize=(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5), layout="constrained"
-    )
+    figure = make_figure(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5)
     axes = figure.subplots()
     places = np.arange(len(rows))
     axes.bar(places - 0.2, [row["accuracy"] for row in rows], 0.4, label="transformer")
@@ -113,7 +110,7 @@ def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, metric: str) -> None:
     """Draws training loss, validation loss and the metric ``valid_<metric>`` against epochs."""
     epochs = [record["epoch"] for record in records]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = make_figure(9, 3.5)
     loss, chosen = figure.subplots(1, 2)
     loss.plot(epochs, [r["train_loss"] for r in records], label="training (augmented, smoothed)")
     loss.plot(epochs, [r["valid_loss"] for r in records], label="validation")
@@ -126,7 +123,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, metric: str) -
 
 def plot_losses(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws training and validation loss of text against steps and against seconds."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = make_figure(9, 3.5)
     labels = {"step": "steps", "seconds": "seconds of training"}
     for axes, key in zip(figure.subplots(1, 2, sharey=True), labels, strict=True):
         at = [record[key] for record in records]

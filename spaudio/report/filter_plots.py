@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
 from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.encoder import Encoder
-from spaudio.report.drawing import as_lists, draw_image, draw_responses, save_figure
+from spaudio.report.drawing import as_lists, draw_image, draw_responses, make_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 N_FFT = 256
 
@@ -50,7 +52,7 @@ def plot_filters(
     """
     if not after:
         return False
-    figure = Figure(figsize=(11, 0.6 + 2.4 * len(after)), layout="constrained")
+    figure = make_figure(11, 0.6 + 2.4 * len(after))
     grid = figure.subplots(len(after), 4, squeeze=False)
     for row, name in zip(grid, after, strict=True):
         for column, filters in ((0, before), (2, after)):
@@ -69,7 +71,7 @@ def plot_filters(
 
 
 def _draw_filter(
-    kernel_axes: Axes, response_axes: Axes, filter: TokenFilter, hop_seconds: float | None
+    kernel_axes: "Axes", response_axes: "Axes", filter: TokenFilter, hop_seconds: float | None
 ) -> None:
     response = filter.frequency_response(N_FFT)
     centres = centre_frequency(response)

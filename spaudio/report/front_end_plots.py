@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
-from spaudio.report.drawing import as_lists, draw_responses, save_figure
+from spaudio.report.drawing import as_lists, draw_responses, make_figure, save_figure
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -25,7 +24,7 @@ def plot_front_end(before: WaveformFrontEnd, after: WaveformFrontEnd, path: Path
         path: PNG to write.
     """
     config, bank = after.config, after.config.waveform
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = make_figure(13, 4.2)
     *images, curves = figure.subplots(1, 3)
     ranks, by_rank = range(bank.num_filters), "filter, by centre frequency"
     extent = (-0.5, bank.num_filters - 0.5, 0.0, config.sample_rate / 2)

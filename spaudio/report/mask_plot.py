@@ -4,13 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency, record_masks
 from spaudio.model.classifier import Classifier
-from spaudio.report.drawing import draw_image, save_figure
+from spaudio.report.drawing import draw_image, make_figure, save_figure
 from spaudio.report.escape import for_figure
 
 
@@ -42,7 +40,9 @@ def draw_mask(
     Returns:
         Whether a filter is token-adaptive. If not, nothing is written.
     """
-    from librosa.display import specshow  # imported here: it takes most of a second
+    # Imported here: it takes most of a second.
+    from librosa.display import specshow
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     batch = tokens.unsqueeze(0).to(next(model.parameters()).device)
     masks = record_masks(model.eval(), lambda: model(batch))
@@ -53,7 +53,7 @@ def draw_mask(
         front_end = model.front_end
         assert front_end is not None, "a model without a learned front-end needs a spectrogram"
         spectrogram = front_end.log_frames(batch)[0].T[front_end.centre_frequencies().argsort()]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = make_figure(8, 5)
     upper, lower = figure.subplots(2, 1, sharex=True)
     energies = spectrogram.float().cpu().numpy()
     bands, frames = energies.shape

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy  # whose submodules are loaded where they are used
-from matplotlib.figure import Figure
 
 from spaudio.filters import TokenFilter, modulation_response
-from spaudio.report.drawing import save_figure
+from spaudio.report.drawing import make_figure, save_figure
 
 SEGMENT = 2.56  # seconds; resolves modulations of 0.4 Hz
 LOWEST = 0.5  # Hz
@@ -125,7 +124,7 @@ def plot_responses(
         path: PNG to write.
     """
     hertz = modulation_grid(token_seconds)
-    figure = Figure(figsize=(7, 0.7 + 1.9 * ((len(layers) + 1) // 2)), layout="constrained")
+    figure = make_figure(7, 0.7 + 1.9 * ((len(layers) + 1) // 2))
     panels = figure.subplots((len(layers) + 1) // 2, 2, squeeze=False, sharex=True, sharey=True)
     for axes, layer in zip(panels.flat, layers, strict=False):
         axes.fill_between(hertz, spectrum, color="0.85", label="modulation spectrum of the audio")

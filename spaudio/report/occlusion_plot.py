@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spaudio.report.drawing import save_figure
+from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 
 _FLOOR_DB = 80.0
@@ -43,7 +42,7 @@ def plot_importance(
         hop_length=hop, n_mels=64,
     )  # fmt: skip
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=_FLOOR_DB)
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = make_figure(8, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)
     times = start + librosa.frames_to_time(np.arange(mel.shape[1]), sr=sample_rate, hop_length=hop)
     image = librosa.display.specshow(

@@ -5,12 +5,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
-from spaudio.report.drawing import Figures, save_figure
+from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
@@ -180,7 +179,7 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
         effects: From :func:`spaudio.report.study_effects.measure_effects`.
         path: PNG to write, 700 pixels wide.
     """
-    figure = Figure(figsize=(7, 1.5 + 0.34 * len(effects)), layout="constrained")
+    figure = make_figure(7, 1.5 + 0.34 * len(effects))
     axes = figure.subplots()
     rows = range(len(effects))[::-1]  # the first on top
     axes.axvline(0, color="0.5", linewidth=1)
@@ -222,7 +221,7 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
         runs[name] = {setting: group for setting, group in own.items() if len(group) == most}
     compared = {name: own for name, own in runs.items() if len(own) > 1} or runs
     settings = _names(results, "setting")
-    figure = Figure(figsize=(7, 0.8 + 2.2 * len(compared)), layout="constrained")
+    figure = make_figure(7, 0.8 + 2.2 * len(compared))
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for row, (name, own) in zip(panels, compared.items(), strict=True):
         for axes, field in zip(row, ("trained_parameters", "train_seconds"), strict=True):

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.report.drawing import save_figure
+from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 
 MAX_LABELS = 60  # more do not fit into a panel
@@ -62,7 +61,7 @@ def draw_trajectory(
     if not all(bool(one.isfinite().all()) for one in seen):
         return False
     points, share = principal_axes(seen)
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = make_figure(11, 5.2)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for i, (axes, stage) in enumerate(zip(panels, ("before", "after"), strict=True)):
         x, y = points[i].T.tolist()

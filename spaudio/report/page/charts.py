@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from markupsafe import Markup, escape
-from matplotlib.ticker import MaxNLocator
 
 LARGE, SMALL = (460, 270), (260, 190)  # width and height, about those in pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
@@ -174,8 +173,15 @@ def _text(x: float, y: float, text: str, kind: str = "") -> Markup:
 def _ticks(limits: tuple[float, float]) -> list[float]:
     low, high = sorted(limits)
     margin = 1e-6 * (high - low)
+    return [v for v in _rounded(low, high) if low - margin <= v <= high + margin]
+
+
+def _rounded(low: float, high: float) -> list[float]:
+    """Returns about five round numbers that span a range."""
+    from matplotlib.ticker import MaxNLocator  # loads slowly
+
     found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(v) for v in found if low - margin <= v <= high + margin]
+    return [float(value) for value in found]
 
 
 def _limits(values: Sequence[float], given: tuple[float, float] | None) -> tuple[float, float]:
@@ -184,6 +190,5 @@ def _limits(values: Sequence[float], given: tuple[float, float] | None) -> tuple
     low, high = min(values), max(values)
     if low == high:
         return low - 0.5, high + 0.5
-    edges = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    outer = [(a, b) for a, b in pairwise(edges) if a <= low < b or a < high <= b]
-    return float(min(low, outer[0][0])), float(max(high, outer[-1][1]))
+    outer = [(a, b) for a, b in pairwise(_rounded(low, high)) if a <= low < b or a < high <= b]
+    return min(low, outer[0][0]), max(high, outer[-1][1])

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
-from matplotlib.image import imsave
 
 from spaudio.audio.decode import decode, resample
 from spaudio.errors import AudioError
@@ -149,6 +148,8 @@ def loudest(waveform: Waveform, length: int) -> int:
 
 def picture_url(values: npt.NDArray[Any], cmap: str, low: float, high: float) -> str:
     """Draws a matrix, one pixel per value and the first row at the top, as a data URL (WebP)."""
+    from matplotlib.image import imsave  # loads slowly
+
     file = io.BytesIO()
     options = {"lossless": values.size < 4096, "quality": 70, "method": 2}
     imsave(file, values, cmap=cmap, vmin=low, vmax=high, format="webp", pil_kwargs=options)
