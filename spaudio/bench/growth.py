@@ -136,12 +136,10 @@ def plot(report: dict[str, Any], path: Path) -> None:
         report: From :func:`measure`.
         path: PNG to write, 700 pixels wide.
     """
-    from matplotlib.figure import Figure  # the other benchmarks need torch alone
-
-    from spaudio.report.drawing import save_figure
+    from spaudio.report.drawing import make_figure, save_figure  # others need torch alone
 
     axes = list(dict.fromkeys(row["axis"] for row in report["rows"]))
-    figure = Figure(figsize=(7, 0.4 + 2 * len(axes)), layout="constrained")
+    figure = make_figure(7, 0.4 + 2 * len(axes))
     for pair, axis in zip(figure.subplots(len(axes), 2, squeeze=False), axes, strict=True):
         rows = [row for row in report["rows"] if row["axis"] == axis]
         values = [row["value"] for row in rows]
