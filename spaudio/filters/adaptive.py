@@ -94,7 +94,14 @@ class AdaptiveFilterBank(TokenFilter):
         return mask
 
     @override
+    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        return self._filter(x, padding_mask, residual=True)
+
+    @override
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        return self._filter(x, padding_mask, residual=False)
+
+    def _filter(self, x: Tensor, padding_mask: Tensor | None, residual: bool) -> Tensor:
         return filterbank(
             x,
             self.bank.taps(),
@@ -102,6 +109,7 @@ class AdaptiveFilterBank(TokenFilter):
             causal=self.causal,
             padding_mask=padding_mask,
             activation=self.bank.activation,
+            residual=residual,
         )
 
     @override

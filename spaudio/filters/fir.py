@@ -69,7 +69,7 @@ class FIRFilter(FilterBank):
         return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def _filter(self, x: Tensor, padding_mask: Tensor | None, residual: bool) -> Tensor:
         if self.gains.dim() == 1:  # a bank of one kernel
             return filterbank(
                 x,
@@ -78,8 +78,10 @@ class FIRFilter(FilterBank):
                 causal=self.causal,
                 padding_mask=padding_mask,
                 activation=self.activation,
+                residual=residual,
             )
-        return TokenFilter.filtered(self, x, padding_mask)
+        y = TokenFilter.filtered(self, x, padding_mask)
+        return x + y if residual else y
 
     @override
     def convolve(self, window: Tensor) -> Tensor:

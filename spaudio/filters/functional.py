@@ -21,13 +21,14 @@ def filterbank(
     causal: bool = False,
     padding_mask: Tensor | None = None,
     activation: str = "relu",
+    residual: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Filters every dimension along the tokens with M kernels, a ReLU, gains and a sum.
 
     For each batch item and dimension: ``Conv1d(1 -> M, K)`` over tokens, ReLU, multiplication by
     the gains, and a sum over the M filters. Tokens outside the sequence count as zeros. This is the
-    filtered signal of arXiv 2406.10254, Fig. 1C, without the residual.
+    filtered signal of arXiv 2406.10254, Fig. 1C.
 
     Args:
         x: Token embeddings (batch, tokens, dim), floating point.
@@ -40,6 +41,7 @@ def filterbank(
         padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count as
             zeros in the input and are zero in the output.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        residual: Whether to add ``x`` to the result, padded tokens included.
         backend: The implementation; by default the environment variable SPAUDIO_FILTER_BACKEND or,
             where it is not set, ``"auto"``. One of
 
@@ -58,7 +60,8 @@ def filterbank(
     numbers (AVX-512 BF16), kernels are rounded to it for the responses, not for the gradients.
 
     Returns:
-        (batch, tokens, dim), of the type of ``x`` (under autocast, of autocast's type).
+        (batch, tokens, dim), of the type of ``x``; under autocast of autocast's type, or with
+        ``residual`` of the wider of the two.
 
     Raises:
         ValueError: If a shape, type or option does not fit, or the backend does not support the
@@ -89,7 +92,7 @@ def filterbank(
         )
     if backend == "reference" or (backend == "auto" and is_exported()) or is_transformed():
         dtype = functools.reduce(torch.promote_types, (v.dtype for v in (x, gains, *scales)))
-        return filterbank_definition(
+        y = filterbank_definition(
             x.to(dtype),
             [kernel.to(dtype) for kernel in scales],
             gains.to(dtype),
@@ -97,9 +100,12 @@ def filterbank(
             padding_mask=padding_mask,
             activation=activation,
         ).to(torch.get_autocast_dtype(kind) if autocast else x.dtype)
+        return x + y if residual else y
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
-    if autocast:
-        x = x.to(torch.get_autocast_dtype(kind))
-    y: Tensor = fused_filterbank(x, flat, shapes, gains, padding_mask, causal, activation, backend)
-    return y
+    signal = x.to(torch.get_autocast_dtype(kind)) if autocast else x
+    # What autocast rounds is filtered; what is added to it is not rounded.
+    within = residual and signal.dtype == x.dtype
+    options = (padding_mask, causal, activation, within, backend)
+    result: Tensor = fused_filterbank(signal, flat, shapes, gains, *options)
+    return x + result if residual and not within else result

@@ -107,7 +107,7 @@ def library(widest: cpu.Library, lanes: int) -> cpu.Library:
 
 
 def test_every_vector_width(library: cpu.Library, lanes: int) -> None:
-    scales = [(4, 9), (1, 1), (2, 40), (14, 2)]
+    scales = [(4, 9), (1, 1), (2, 40), (14, 2), (30, 4), (3, 3)]
     for gains, activation in enumerate(("gelu", "relu", "relu")):
         x, kernels, gain, grad = draw((2, 130, 37), scales, gains)
         exact = run((x, kernels, gain, grad), "reference", torch.float64, activation=activation)
@@ -122,30 +122,34 @@ def test_every_vector_width(library: cpu.Library, lanes: int) -> None:
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("gains", range(3))
-def test_responses_by_products_of_bfloat16(widest: cpu.Library, own: bool, gains: int) -> None:
-    """Products of such values are exact in float32, so that only the order of sums differs.
+@pytest.mark.parametrize("residual", [True, False])
+def test_products_of_bfloat16(widest: cpu.Library, own: bool, gains: int, residual: bool) -> None:
+    """Products of such values are exact in float32, so that only sums and the result are rounded.
 
     ``own`` is the library of this processor, which may compute them in float32.
     """
-    scales = [(4, 9), (1, 1), (2, 40), (14, 2)]
+    scales = [(4, 9), (1, 1), (2, 40), (14, 2), (30, 4), (3, 3)]
     x, kernels, gain, grad = draw((2, 130, 37), scales, gains)
-    x = x.bfloat16()
+    x, grad = x.bfloat16(), grad.bfloat16()
     rounded = [kernel.bfloat16().double() for kernel in kernels]
-    exact = run((x.double(), rounded, gain, grad), "reference", torch.float64, activation="relu")
+    values = (x.double(), rounded, gain, grad.double())
+    exact = run(values, "reference", torch.float64, activation="relu", residual=residual)
     shapes = [size for scale in scales for size in scale]
     library = cpu.library() if own else widest
     assert library is not None
 
     def problem(kernels: list[Tensor]) -> Problem:
         flat = torch.cat([kernel.flatten() for kernel in kernels]).float()
-        made = Problem(x, flat, shapes, gain.float(), None, False, "relu").to(torch.float32)
-        assert made.half
-        return made
+        return Problem(x, flat, shapes, gain.float(), None, False, "relu", residual)
 
     y = library.forward(problem(rounded))
-    grads = library.backward(grad.float(), problem(rounded), [True] * 3)
-    expected = [exact[0], exact[1], torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
-    assert max(relative_errors([y, *grads], expected)) < 3e-6
+    dx, *grads = library.backward(grad, problem(rounded), [True] * 3)
+    for result, expected in ((y, exact[0]), (dx, exact[1])):
+        assert result.dtype == torch.bfloat16
+        assert (result != expected.bfloat16()).float().mean() < 2e-3  # those between two values
+        assert relative_errors([result], [expected])[0] < 2**-8
+    expected = [torch.cat([k.flatten() for k in exact[3:]]), exact[2]]
+    assert max(relative_errors(grads, expected)) < 3e-6
     if not own:  # kernels are rounded as torch rounds them
         assert torch.equal(library.forward(problem(kernels)), y)
 

@@ -43,7 +43,7 @@ def test_operator_contract(backend: str) -> None:
     x, kernels, _, gains = arguments(gains=2)
     flat = kernels.detach().flatten().requires_grad_()
     gains = gains[..., :4].detach().requires_grad_()
-    common = (x, flat, [4, 3], gains, None, False, "relu", backend)
+    common = (x, flat, [4, 3], gains, None, False, "relu", True, backend)
     # Tracing is the same for every backend; what a backend returns must match the fake kernels.
     checks = ["test_schema", "test_faketensor"]
     if backend == "cpu":

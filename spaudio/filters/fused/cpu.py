@@ -19,7 +19,7 @@ from torch import Tensor
 from spaudio.filters.fused.problem import Problem
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
-_INTERFACE = 3  # SPAUDIO_INTERFACE of native/filterbank.h
+_INTERFACE = 4  # SPAUDIO_INTERFACE of native/filterbank.h
 _WIDEST = 16  # floats per vector; the library uses fewer where the processor has no more
 
 
@@ -35,7 +35,8 @@ class _Bank(ctypes.Structure):
     _fields_ = (
         *((size, ctypes.c_int64) for size in ("batch", "tokens", "dim", "scales")),
         *((array, ctypes.c_void_p) for array in ("shapes", "kernels", "gains", "mask")),
-        *((flag, ctypes.c_int64) for flag in ("gain_shape", "activation", "causal", "half")),
+        *((choice, ctypes.c_int64) for choice in ("gain_shape", "activation")),
+        *((flag, ctypes.c_int64) for flag in ("causal", "half", "residual")),
         *((number, ctypes.c_int64) for number in ("threads", "lanes")),
         ("parallel", ctypes.c_void_p),
     )
@@ -90,20 +91,23 @@ class Library:
         )
 
     def forward(self, problem: Problem, lanes: int = _WIDEST) -> Tensor:
-        """Computes the result (batch, tokens, dim); all tensors are float32."""
+        """Computes the result (batch, tokens, dim); see :meth:`backward` for the types."""
         bank = self._bank(problem, lanes)
-        y = torch.empty(problem.x.shape)
+        y = torch.empty(problem.x.shape, dtype=problem.x.dtype)
         _check(self._library.spaudio_forward(ctypes.byref(bank), _signal(problem.x), _signal(y)))
         return y
 
     def backward(
         self, grad: Tensor, problem: Problem, wanted: Sequence[bool], lanes: int = _WIDEST
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Computes gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``."""
+        """Computes gradients of ``x``, ``kernels`` and ``gains``; empty where not ``wanted``.
+
+        ``x`` and ``grad`` are both float32 or both bfloat16, kernels and gains are float32.
+        """
         bank = self._bank(problem, lanes)
         values = (problem.x, problem.kernels, problem.gains)
         grads = tuple(
-            torch.empty(value.shape if want else 0)
+            torch.empty(value.shape if want else 0, dtype=value.dtype)
             for value, want in zip(values, wanted, strict=True)
         )
         _check(
@@ -177,7 +181,8 @@ class Library:
             problem.gains.dim(),
             _ACTIVATIONS[problem.activation],
             problem.causal,
-            problem.half,
+            problem.x.dtype == torch.bfloat16,
+            problem.residual,
             torch.get_num_threads(),
             lanes,
             self._region,

@@ -50,7 +50,9 @@ def _prepare(problem: Problem, backend: str) -> tuple[Any, Problem]:
     chosen = select(backend, x.device, dtype)
     if chosen == "triton":  # takes half-precision x with float32 gains
         return triton_launch, problem
-    return cpu.library() if chosen == "cpu" else gemm, problem.to(dtype)
+    if chosen == "cpu":  # takes bfloat16 x
+        return cpu.library(), problem.to(dtype, x.dtype if x.dtype == torch.bfloat16 else dtype)
+    return gemm, problem.to(dtype)
 
 
 @torch.library.custom_op("spaudio::filterbank", mutates_args=())
@@ -62,13 +64,16 @@ def fused_filterbank(
     padding_mask: Tensor | None,
     causal: bool,
     activation: str,
+    residual: bool,
     backend: str,
 ) -> Tensor:
     """Filters ``x`` by a backend, or "auto"; see :class:`Problem` for the other arguments."""
-    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
+    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation, residual)
     with torch.autocast(x.device.type, enabled=False):
         implementation, problem = _prepare(problem, backend)
         y: Tensor = implementation.forward(problem)
+        if residual and not isinstance(implementation, cpu.Library):
+            y = y + problem.x
         return y.to(x.dtype)
 
 
@@ -82,15 +87,19 @@ def fused_filterbank_backward(
     padding_mask: Tensor | None,
     causal: bool,
     activation: str,
+    residual: bool,
     backend: str,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, ``kernels`` (flat) and ``gains``; empty where not ``wanted``."""
-    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation)
+    problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation, residual)
     with torch.autocast(x.device.type, enabled=False):
         implementation, problem = _prepare(problem, backend)
-        grads = implementation.backward(grad.to(problem.x.dtype), problem, wanted)
-        return grads[0].to(x.dtype), grads[1].to(kernels.dtype), grads[2].to(gains.dtype)
+        grad = grad.to(problem.x.dtype)
+        dx, dkernels, dgains = implementation.backward(grad, problem, wanted)
+        if residual and wanted[0] and not isinstance(implementation, cpu.Library):
+            dx = dx + grad
+        return dx.to(x.dtype), dkernels.to(kernels.dtype), dgains.to(gains.dtype)
 
 
 @fused_filterbank.register_fake
@@ -117,7 +126,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad, x, kernels, ctx.shapes, gains, padding_mask, *ctx.options, wanted
     )
     dx, dkernels, dgains = (g if want else None for g, want in zip(grads, wanted, strict=True))
-    return dx, dkernels, None, dgains, None, None, None, None
+    return dx, dkernels, None, dgains, None, None, None, None, None
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -128,7 +137,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second derivatives, from the definition: rare enough to store the representation."""
     *saved, padding_mask = ctx.saved_tensors
-    causal, activation, _, wanted = ctx.options
+    causal, activation, residual, _, wanted = ctx.options
     # Empty gradients have no derivatives.
     grads = tuple(g for g, want in zip(grads, wanted, strict=True) if want)
     with torch.enable_grad():
@@ -137,10 +146,11 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scales = split(kernels, ctx.shapes)
         options = {"causal": causal, "padding_mask": padding_mask, "activation": activation}
         y = filterbank_definition(x, scales, gains, **options)
+        y = x + y if residual else y
         asked = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
         first = torch.autograd.grad(y, asked, grad, create_graph=True)
     second = torch.autograd.grad(first, [grad, *leaves], grads, allow_unused=True)
-    return (second[0], second[1], second[2], None, second[3], None, None, None, None, None)
+    return (second[0], second[1], second[2], None, second[3], *[None] * 6)
 
 
 fused_filterbank.register_autograd(_backward, setup_context=_save)

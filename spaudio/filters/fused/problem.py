@@ -21,7 +21,7 @@ class Problem:
         padding_mask: (batch, tokens), True where a token is padding, or None.
         causal: Causal or centred taps.
         activation: A key of ``ACTIVATIONS``.
-        half: Whether ``x`` was bfloat16 before :meth:`to`, so that its values are exact as such.
+        residual: Whether ``x`` is added to what the filters give.
     """
 
     x: Tensor
@@ -31,14 +31,12 @@ class Problem:
     padding_mask: Tensor | None
     causal: bool
     activation: str
-    half: bool = False
+    residual: bool = False
 
-    def to(self, dtype: torch.dtype) -> Problem:
-        """Converts ``x``, ``kernels`` and ``gains`` to another type."""
-        values = (self.x, self.kernels, self.gains)
-        x, kernels, gains = (value.to(dtype) for value in values)
-        half = self.x.dtype == torch.bfloat16
-        return replace(self, x=x, kernels=kernels, gains=gains, half=half)
+    def to(self, dtype: torch.dtype, signal: torch.dtype | None = None) -> Problem:
+        """Converts kernels and gains, and ``x``, which can have a type of its own."""
+        x = self.x.to(dtype if signal is None else signal)
+        return replace(self, x=x, kernels=self.kernels.to(dtype), gains=self.gains.to(dtype))
 
     def scales(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields views for each scale: its kernels (M, K) and its gains (..., M)."""

@@ -1,39 +1,5 @@
-/* One kernel a dimension: its time is that of reading and writing. Signals are stored as float or,
-   HALF, as bfloat16, and computed as float. Included by each target's translation unit, inside its
-   namespace, after vector.h. */
-
-template <int LANES, bool HALF>
-struct Stored {
-  typedef Vector<LANES> V;
-  typedef typename V::Float Float;
-  typedef typename Lanes<LANES>::Word Word;
-  typedef typename Lanes<LANES>::Short Short;
-
-  static inline Float load(const void *from, int64_t at, int64_t lanes) {
-    if (!HALF) return V::load(static_cast<const float *>(from) + at, lanes, 1);
-    Short value{};
-    const uint16_t *data = static_cast<const uint16_t *>(from) + at;
-    if (lanes == LANES)
-      __builtin_memcpy(&value, data, sizeof value);
-    else
-      for (int64_t lane = 0; lane < lanes; ++lane) value[lane] = data[lane];
-    return (Float)(__builtin_convertvector(value, Word) << 16);
-  }
-
-  /* Rounds to nearest, ties to even, as torch does; a NaN stays one. */
-  static inline void store(void *to, int64_t at, int64_t lanes, Float value) {
-    if (!HALF) return V::store(static_cast<float *>(to) + at, lanes, 1, value);
-    Word bits = (Word)value;
-    bits = (bits + (((bits >> 16) & 1) + 0x7fff)) >> 16;
-    bits = value == value ? bits : bits - bits + 0x7fc0;
-    const Short rounded = __builtin_convertvector(bits, Short);
-    uint16_t *data = static_cast<uint16_t *>(to) + at;
-    if (lanes == LANES)
-      __builtin_memcpy(data, &rounded, sizeof rounded);
-    else
-      for (int64_t lane = 0; lane < lanes; ++lane) data[lane] = rounded[lane];
-  }
-};
+/* One kernel a dimension: its time is that of reading and writing. Included by each target's
+   translation unit, inside its namespace, after stored.h. */
 
 template <int LANES, bool HALF>
 struct Apart {
@@ -55,8 +21,8 @@ struct Apart {
     pack(d, mask, x, start, lanes, window + d.left);
     convolve(d, kernels + first, row, 1, window, sums);
     for (int64_t t = 0; t < d.tokens; ++t) {
-      const Float own = S::load(x, start + t * d.dim, lanes);
-      S::store(y, start + t * d.dim, lanes, mask && mask[t] ? own : own + sums[t]);
+      const Float own = S::load(x, start + t * d.dim, lanes, 1);
+      S::store(y, start + t * d.dim, lanes, 1, mask && mask[t] ? own : own + sums[t]);
     }
   }
 
@@ -73,8 +39,8 @@ struct Apart {
     if (grad_x) {
       convolve(d, kernels + first + (d.taps - 1) * row, row, -1, grads, sums);
       for (int64_t t = 0; t < d.tokens; ++t) {
-        const Float own = S::load(grad_y, start + t * d.dim, lanes);
-        S::store(grad_x, start + t * d.dim, lanes, mask && mask[t] ? own : own + sums[t]);
+        const Float own = S::load(grad_y, start + t * d.dim, lanes, 1);
+        S::store(grad_x, start + t * d.dim, lanes, 1, mask && mask[t] ? own : own + sums[t]);
       }
     }
     if (!grad_kernels) return;
@@ -94,7 +60,7 @@ struct Apart {
   static void pack(const Depthwise &d, const uint8_t *mask, const void *from, int64_t start,
                    int64_t lanes, Float *to) {
     for (int64_t t = 0; t < d.tokens; ++t)
-      to[t] = mask && mask[t] ? Float{} : S::load(from, start + t * d.dim, lanes);
+      to[t] = mask && mask[t] ? Float{} : S::load(from, start + t * d.dim, lanes, 1);
   }
 
   /* sums[t] = sum_k kernels[k] window[t + k]; `way` is the step, in rows, from tap to tap. */

@@ -1,6 +1,6 @@
-/* The backward pass of a scale of short kernels: all that a few tokens need stays in registers. A
-   filter stores nothing but sums of its own gradients, and the gradient of the input is stored once
-   for many filters. Included by each target's translation unit, inside its namespace, after
+/* A scale of short kernels: all that a few tokens need stays in registers. Output and gradient of the
+   input are stored once for many filters; going backward, a filter stores nothing but sums for its
+   own gradients. Included by each target's translation unit, inside its namespace, after
    scratch.h. */
 
 /* Whether a scale goes this way. In half as many registers halves.h is faster; gains by token and
@@ -15,69 +15,120 @@ template <int LANES>
 struct BriefSignals {
   typedef typename Vector<LANES>::Float Float;
 
-  const Float *x;     /* padded: token t sees x[t] and on; zeros past the last token, as dy */
-  const Float *dy;
-  Float *dx, *lost;   /* of padded tokens; what rounding took from them. dx null: not wanted */
-  const Float *gains; /* a vector a filter, as gain_sums */
-  Float *gain_sums;
-  Float *kernel_sums; /* a vector a tap, or null */
-  int64_t sums_row;   /* distance of two filters' kernel_sums */
+  Float *y, *lost;    /* output, or gradient of padded tokens; what rounding took from it. y null:
+                         not wanted */
+  const Float *gains; /* a vector a filter */
+  /* Of the backward pass: */
+  const Float *dy;    /* zeros past the last token */
+  const Float *low;   /* with PAIRS: dy as bfloat16 in the low half */
+  Float *shares;      /* a vector a tap, or null */
+  int64_t row;        /* distance of two filters' shares */
 };
 
-template <int LANES, int ACC, int64_t ACTIVATION, int TAPS>
+/* ReLU and identity are linear in each tap where their slope is one. So what a filter passes of dy,
+   correlated with x, is all that the gradients of its taps and of its gain are made of: these shares
+   times the gain, and times the taps. */
+template <int LANES, int ACC, int64_t ACTIVATION, int TAPS, bool PAIRS>
 struct Brief {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
+  typedef typename V::Word Word;
   typedef Activate<LANES, ACTIVATION> A;
-  static constexpr int TOKENS = 6; /* at once: with their inputs they fill 32 registers */
-  static constexpr int SPAN = TOKENS + TAPS - 1;
-  static constexpr int64_t FILTERS = 24; /* in turn: their sums stay in first-level cache */
+  typedef typename std::conditional<PAIRS, PairedTaps<LANES>, SingleTaps<LANES>>::type Taps;
+  static constexpr int STEPS = PAIRS ? (TAPS + 1) / 2 : TAPS; /* of a response */
+  static constexpr int STRIDE = PAIRS ? 2 : 1;                /* tokens from one to the next */
+  static constexpr int MORE = STRIDE * (STEPS - 1);           /* tokens seen past the last */
+  /* Tokens at once: with their inputs they fill 32 registers. */
+  static constexpr int TOKENS = 9;
+  static constexpr int TOKENS_BACK = 6;
+  /* Filters in turn: longer sums would round more; shares stay in first-level cache. */
+  static constexpr int64_t FILTERS = 12;
+  static constexpr int64_t FILTERS_BACK = 24;
 
   BriefSignals<LANES> signals;
   const float *h; /* (filters, TAPS) */
+  Taps taps;      /* the same, of which responses are made */
 
-  __attribute__((noinline)) void run(int64_t filters, int64_t tokens) const {
+  __attribute__((noinline)) void forward(int64_t filters, int64_t tokens) const {
     for (int64_t first = 0; first < filters; first += FILTERS) {
       const int64_t end = first + FILTERS < filters ? first + FILTERS : filters;
-      for (int64_t t = 0; t < tokens; t += TOKENS) block(first, end, t);
+      for (int64_t t = 0; t < tokens; t += TOKENS) respond(first, end, t);
+    }
+  }
+
+  __attribute__((noinline)) void backward(int64_t filters, int64_t tokens) const {
+    for (int64_t first = 0; first < filters; first += FILTERS_BACK) {
+      const int64_t end = first + FILTERS_BACK < filters ? first + FILTERS_BACK : filters;
+      for (int64_t t = 0; t < tokens; t += TOKENS_BACK) differentiate(first, end, t);
     }
   }
 
  private:
-  inline void block(int64_t first, int64_t end, int64_t t) const {
-    const Float *x = signals.x + t, *dy = signals.dy + t;
-    Float seen[SPAN], back[SPAN] = {};
+  static inline Float response(const Float (&weight)[STEPS], const Float *seen) {
+    Float z = Taps::add(Float{}, weight[0], seen[0]);
+#pragma GCC unroll 4
+    for (int k = 1; k < STEPS; ++k) z = Taps::add(z, weight[k], seen[STRIDE * k]);
+    return z;
+  }
+
+  inline void respond(int64_t first, int64_t end, int64_t t) const {
+    Float seen[TOKENS + MORE], sum[TOKENS] = {};
 #pragma GCC unroll 16
-    for (int j = 0; j < SPAN; ++j) seen[j] = V::in_register(x[j]);
+    for (int j = 0; j < TOKENS + MORE; ++j) seen[j] = V::in_register(taps.x[t + j]);
     for (int64_t m = first; m < end; ++m) {
       const Float gain = signals.gains[m];
-      Float weight[TAPS], dz[TOKENS], shares = V::zero();
+      Float weight[STEPS];
 #pragma GCC unroll 4
-      for (int k = 0; k < TAPS; ++k) weight[k] = V::splat(h[m * TAPS + k]);
+      for (int k = 0; k < STEPS; ++k) weight[k] = taps.weight(m, k);
+#pragma GCC unroll 16
+      for (int j = 0; j < TOKENS; ++j) sum[j] += gain * A::value(response(weight, seen + j));
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < TOKENS; ++j)
+      Product<LANES, ACC>::add(sum[j], signals.y[t + j], signals.lost[t + j]);
+  }
+
+  inline void differentiate(int64_t first, int64_t end, int64_t t) const {
+    constexpr int TOKENS = TOKENS_BACK, SPAN = TOKENS + TAPS - 1;
+    const Float *dy = signals.dy + t, *low = signals.low + t;
+    Float seen[TOKENS + MORE], back[SPAN] = {};
+#pragma GCC unroll 16
+    for (int j = 0; j < TOKENS + MORE; ++j) seen[j] = V::in_register(taps.x[t + j]);
+    for (int64_t m = first; m < end; ++m) {
+      Float weight[STEPS], passed[TOKENS], pairs[TOKENS / 2];
+#pragma GCC unroll 4
+      for (int k = 0; k < STEPS; ++k) weight[k] = taps.weight(m, k);
 #pragma GCC unroll 16
       for (int j = 0; j < TOKENS; ++j) {
-        Float z = weight[0] * seen[j];
-#pragma GCC unroll 4
-        for (int k = 1; k < TAPS; ++k) z += weight[k] * seen[j + k];
-        shares += A::value(z) * dy[j];
-        dz[j] = A::gradient(z, gain * dy[j]);
-#pragma GCC unroll 4
-        for (int k = 0; k < TAPS; ++k) back[j + k] += weight[k] * dz[j];
+        const Float z = response(weight, seen + j);
+        passed[j] = A::gradient(z, dy[j]);
+        if (!PAIRS) continue;
+        if (j % 2)
+          pairs[j / 2] = (Float)((Word)pairs[j / 2] | (Word)passed[j]);
+        else
+          pairs[j / 2] = A::gradient(z, low[j]);
       }
-      signals.gain_sums[m] += shares;
-      if (!signals.kernel_sums) continue;
-      Float *sums = signals.kernel_sums + m * signals.sums_row;
+      const Float gain = signals.gains[m];
 #pragma GCC unroll 4
       for (int k = 0; k < TAPS; ++k) {
-        Float tap = dz[0] * seen[k];
+        const Float scaled = gain * V::splat(h[m * TAPS + k]);
 #pragma GCC unroll 16
-        for (int j = 1; j < TOKENS; ++j) tap += dz[j] * seen[j + k];
-        sums[k] += tap;
+        for (int j = 0; j < TOKENS; ++j) back[j + k] += scaled * passed[j];
+      }
+      if (!signals.shares) continue;
+      Float *shares = signals.shares + m * signals.row;
+#pragma GCC unroll 4
+      for (int k = 0; k < TAPS; ++k) {
+        Float share{};
+#pragma GCC unroll 16
+        for (int j = 0; j < TOKENS; j += STRIDE)
+          share = Taps::add(share, PAIRS ? pairs[j / 2] : passed[j], seen[j + k]);
+        shares[k] += share;
       }
     }
-    if (!signals.dx) return;
+    if (!signals.y) return;
 #pragma GCC unroll 16
     for (int j = 0; j < SPAN; ++j)
-      Product<LANES, ACC>::add(back[j], signals.dx[t + j], signals.lost[t + j]);
+      Product<LANES, ACC>::add(back[j], signals.y[t + j], signals.lost[t + j]);
   }
 };

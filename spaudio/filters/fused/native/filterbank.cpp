@@ -52,7 +52,7 @@ struct Job {
   bool shares_first_item(int64_t part) const { return begin(part) % groups != 0; }
 
   void run_part(int64_t part, void *scratch) {
-    int64_t tokens = 0; /* whose share of the kernels' gradient is in `scratch` */
+    int64_t tokens = 0; /* whose share of the gradients is in `scratch` */
     for (int64_t task = begin(part); task < begin(part + 1); ++task) {
       const int64_t item = task / groups, first = task % groups * target.lanes;
       if (y) {
@@ -66,8 +66,8 @@ struct Job {
         to.gains = grad_gains + item * gain_size;
       target.backward(bank, *x, *grad_y, grad_x, to, item, first, scratch);
       tokens += bank.tokens;
-      if (kernel_sums && (tokens >= FLUSH || task + 1 == begin(part + 1))) {
-        target.flush_kernels(bank, to.kernels, scratch);
+      if (tokens >= FLUSH || task + 1 == begin(part + 1)) {
+        target.flush(bank, to, scratch);
         tokens = 0;
       }
     }

@@ -1,9 +1,11 @@
-/* C interface of the fused filterbank, y[t] = sum_m g_m act(sum_k h_m[k] x[t - left + k]).
+/* C interface of the fused filterbank, y[t] = sum_m g_m act(sum_k h_m[k] x[t - left + k]), with or
+   without x[t].
 
    No torch headers: the library compiles in seconds and outlives torch's versions. Sizes and strides
-   count floats. */
+   count values. */
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 extern "C" {
 
@@ -23,14 +25,15 @@ struct Bank {
   int64_t gain_shape;     /* GainShape */
   int64_t activation;     /* Activation */
   int64_t causal;
-  int64_t half;           /* x has been rounded to bfloat16: responses may be computed from such */
+  int64_t half;           /* signals are of bfloat16, and responses may be computed from such */
+  int64_t residual;       /* y is x and what the filters give */
   int64_t threads;
   int64_t lanes; /* vector width to use: one that spaudio_lanes returns, or a narrower one */
   ParallelRegion parallel;
 };
 
 struct Signal {
-  float *data;
+  void *data; /* float or, if `half`, bfloat16 */
   int64_t batch_stride, token_stride, dim_stride;
 };
 
@@ -45,7 +48,7 @@ struct Depthwise {
 };
 
 /* Changes with anything in this file, so that a library that an older source left is not called. */
-enum { SPAUDIO_INTERFACE = 3 };
+enum { SPAUDIO_INTERFACE = 4 };
 int64_t spaudio_interface(void);
 
 /* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */

@@ -31,6 +31,16 @@ struct Group {
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       const int64_t start = buffers.left - left_padding(bank, taps);
+      if (is_brief<ACC>(bank, taps)) {
+        const BriefSignals<LANES> signals{buffers.y, buffers.lost, buffers.gains + m,
+                                          nullptr,   nullptr,      nullptr, 0};
+        const auto own = taps_of(buffers, h, paired, taps, start);
+        run_brief<ACTIVATION>(signals, h, own, taps, [&](const auto &brief) {
+          brief.forward(count, bank.tokens);
+        });
+        h += count * taps, paired += count * H::taps(taps), m += count;
+        continue;
+      }
       for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
         rows = count - done < ROWS ? 1 : ROWS;
         convolve(buffers, rows, h, paired, taps, start, bank.tokens,
@@ -39,7 +49,7 @@ struct Group {
         h += rows * taps, paired += rows * H::taps(taps);
       }
     }
-    Buffers::unpack(bank, buffers.y, item, first, y);
+    Buffers::unpack(bank, buffers.y, item, first, y, bank.residual ? &x : nullptr);
   }
 
   template <int64_t ACTIVATION, bool BY_TOKEN>
@@ -50,6 +60,7 @@ struct Group {
     Buffers::pack(bank, x, item, first, buffers.x + buffers.left);
     if (PAIRS) buffers.pack_pairs(bank);
     Buffers::pack(bank, grad_y, item, first, buffers.y);
+    if (PAIRS) buffers.pack_low(bank);
     buffers.pack_gains(bank, first);
     Buffers::clear(buffers.dx, bank.tokens);
     const float *h = bank.kernels, *h_halves = buffers.kernels;
@@ -60,8 +71,9 @@ struct Group {
       const int64_t left = left_padding(bank, taps);
       const Float *window = buffers.x + buffers.left - left;
       if (is_brief<ACC>(bank, taps)) {
-        backward_brief<ACTIVATION>(bank, buffers, h, count, taps, window, first, m,
-                                   grad_x != nullptr, to);
+        backward_brief<ACTIVATION>(bank, buffers, h, paired, count, taps, m, grad_x != nullptr,
+                                   to.kernels || to.gains);
+        if (bank.gain_shape == GAIN_DIM) settle(bank, buffers, h, count, taps, first, m, to);
         m += count, h += count * taps, h_halves += count * HALVES * H::taps(taps);
         paired += count * H::taps(taps);
         continue;
@@ -86,7 +98,7 @@ struct Group {
             BY_TOKEN && to.gains ? to.gains + m : nullptr,
             0};
         backward_rows(bank, buffers, h, h_halves, paired, rows, taps, grad_x != nullptr,
-                      to.kernels ? buffers.kernel_sums + m * HALVES * buffers.sum_row : nullptr,
+                      to.kernels ? buffers.sums_of(m) : nullptr,
                       sink);
         h += rows * taps, h_halves += rows * HALVES * half, paired += rows * half;
         if (to.gains && !BY_TOKEN)
@@ -101,7 +113,8 @@ struct Group {
         H::merge(halves, rests, left, bank.tokens, buffers.dx);
       }
     }
-    if (grad_x) Buffers::unpack(bank, buffers.dx, item, first, *grad_x);
+    if (grad_x)
+      Buffers::unpack(bank, buffers.dx, item, first, *grad_x, bank.residual ? &grad_y : nullptr);
   }
 
   static void begin(const Bank &bank, bool backward, void *memory) {
@@ -117,17 +130,22 @@ struct Group {
     }
   }
 
-  static void flush_kernels(const Bank &bank, float *kernels, void *memory) {
+  static void flush(const Bank &bank, const Gradients &to, void *memory) {
     Buffers buffers(bank, memory);
-    Float *sums = buffers.kernel_sums;
+    const float *h = bank.kernels;
+    int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
-      const bool brief = is_brief<ACC>(bank, taps); /* its sums are of taps, not of halves */
-      for (int64_t m = 0; m < count; ++m, sums += HALVES * buffers.sum_row)
-        for (int64_t k = 0; k < taps; ++k)
-          *kernels++ += brief ? V::sum(sums[k]) : H::tap(sums, buffers.sum_row, k);
+      if (is_brief<ACC>(bank, taps)) {
+        if (bank.gain_shape == GAIN_FILTER) settle(bank, buffers, h, count, taps, 0, m, to);
+      } else if (to.kernels) {
+        float *const grads = to.kernels + (h - bank.kernels);
+        for (int64_t i = 0; i < count * taps; ++i)
+          grads[i] += H::tap(buffers.sums_of(m + i / taps), buffers.sum_row, i % taps);
+        Buffers::clear(buffers.sums_of(m), count * buffers.filter_row());
+      }
+      m += count, h += count * taps;
     }
-    Buffers::clear(buffers.kernel_sums, sums - buffers.kernel_sums);
   }
 
  private:
@@ -173,34 +191,56 @@ struct Group {
     }
   }
 
-  /* All that the filters of one scale of short kernels contribute. */
+  /* What the filters of one scale of short kernels add to dx, and their shares; see brief.h. */
   template <int64_t ACTIVATION>
   static void backward_brief(const Bank &bank, const Buffers &buffers, const float *h,
-                             int64_t filters, int64_t taps, const Float *window, int64_t first,
-                             int64_t m, bool wants_x, const Gradients &to) {
-    const int64_t left = left_padding(bank, taps), row = HALVES * buffers.sum_row;
+                             const uint32_t *paired, int64_t filters, int64_t taps, int64_t m,
+                             bool wants_x, bool wants_shares) {
+    const int64_t left = left_padding(bank, taps);
     Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
     Buffers::clear(buffers.lost, HALVES * buffers.half_span);
-    Buffers::clear(buffers.gain_sums, filters);
-    const BriefSignals<LANES> signals{window,
-                                      buffers.y,
-                                      wants_x ? buffers.dx_halves : nullptr,
+    const BriefSignals<LANES> signals{wants_x ? buffers.dx_halves : nullptr,
                                       buffers.lost,
                                       buffers.gains + m,
-                                      buffers.gain_sums,
-                                      to.kernels ? buffers.kernel_sums + m * row : nullptr,
-                                      row};
-    switch (taps) {
-      case 1: Brief<LANES, ACC, ACTIVATION, 1>{signals, h}.run(filters, bank.tokens); break;
-      case 2: Brief<LANES, ACC, ACTIVATION, 2>{signals, h}.run(filters, bank.tokens); break;
-      case 3: Brief<LANES, ACC, ACTIVATION, 3>{signals, h}.run(filters, bank.tokens); break;
-      default: Brief<LANES, ACC, ACTIVATION, 4>{signals, h}.run(filters, bank.tokens);
-    }
-    if (to.gains)
-      for (int64_t i = 0; i < filters; ++i)
-        add_gain(bank, buffers.gain_sums[i], first, m + i, to.gains);
+                                      buffers.y,
+                                      buffers.low,
+                                      wants_shares ? buffers.sums_of(m) : nullptr,
+                                      buffers.filter_row()};
+    const auto own = taps_of(buffers, h, paired, taps, buffers.left - left);
+    run_brief<ACTIVATION>(signals, h, own, taps, [&](const auto &brief) {
+      brief.backward(filters, bank.tokens);
+    });
     for (int64_t t = 0; wants_x && t < bank.tokens; ++t)
       buffers.dx[t] += buffers.dx_halves[t + left] - buffers.lost[t + left];
+  }
+
+  template <int64_t ACTIVATION, class Taps, class Run>
+  static void run_brief(const BriefSignals<LANES> &signals, const float *h, const Taps &own,
+                        int64_t taps, const Run &run) {
+    switch (taps) {
+      case 1: return run(Brief<LANES, ACC, ACTIVATION, 1, PAIRS>{signals, h, own});
+      case 2: return run(Brief<LANES, ACC, ACTIVATION, 2, PAIRS>{signals, h, own});
+      case 3: return run(Brief<LANES, ACC, ACTIVATION, 3, PAIRS>{signals, h, own});
+      default: run(Brief<LANES, ACC, ACTIVATION, 4, PAIRS>{signals, h, own});
+    }
+  }
+
+  /* Turns the shares of filters from m on, with taps `h`, into gradients. Gains that differ by
+     dimension ask for it after each group. */
+  static void settle(const Bank &bank, const Buffers &buffers, const float *h, int64_t filters,
+                     int64_t taps, int64_t first, int64_t m, const Gradients &to) {
+    for (int64_t i = 0; i < filters; ++i) {
+      const Float *shares = buffers.sums_of(m + i);
+      Float gain_sum{};
+      for (int64_t k = 0; k < taps; ++k) {
+        const int64_t tap = i * taps + k;
+        if (to.kernels)
+          to.kernels[h + tap - bank.kernels] += V::sum(buffers.gains[m + i] * shares[k]);
+        gain_sum += V::splat(h[tap]) * shares[k];
+      }
+      if (to.gains) add_gain(bank, gain_sum, first, m + i, to.gains);
+    }
+    Buffers::clear(buffers.sums_of(m), filters * buffers.filter_row());
   }
 
   /* Past the last token the gradient is zero, whatever a block computed there; up to pair `end` it
@@ -233,10 +273,16 @@ struct Group {
   static void convolve(const Buffers &buffers, int64_t rows, const float *h,
                        const uint32_t *paired, int64_t taps, int64_t start, int64_t count,
                        const Sink &sink) {
+    respond(rows, taps_of(buffers, h, paired, taps, start), count, sink);
+  }
+
+  /* Taps, and the signal from the padded token `start` on, as responses are computed from them. */
+  static auto taps_of(const Buffers &buffers, const float *h, const uint32_t *paired, int64_t taps,
+                      int64_t start) {
     if constexpr (PAIRS)
-      respond(rows, PairedTaps<LANES>{paired, H::taps(taps), buffers.pairs + start}, count, sink);
+      return PairedTaps<LANES>{paired, H::taps(taps), buffers.pairs + start};
     else
-      respond(rows, SingleTaps<LANES>{h, taps, buffers.x + start}, count, sink);
+      return SingleTaps<LANES>{h, taps, buffers.x + start};
   }
 
   template <class Taps, class Sink>
@@ -289,8 +335,8 @@ struct Entry {
     G::begin(bank, backward, scratch);
   }
 
-  static void flush_kernels(const Bank &bank, float *kernels, void *scratch) {
-    G::flush_kernels(bank, kernels, scratch);
+  static void flush(const Bank &bank, const Gradients &to, void *scratch) {
+    G::flush(bank, to, scratch);
   }
 
   static void backward(const Bank &bank, const Signal &x, const Signal &grad_y,
@@ -326,7 +372,7 @@ struct Entry {
   }
 
   static constexpr Target target() {
-    return {LANES, scratch_bytes, begin, forward, backward, flush_kernels, peak,
+    return {LANES, scratch_bytes, begin, forward, backward, flush, peak,
             {depthwise<false>(), depthwise<true>()}};
   }
 };

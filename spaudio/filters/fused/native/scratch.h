@@ -14,6 +14,7 @@ struct Scratch {
   int64_t elements;  /* size of it all */
   Float *x;           /* input, padded */
   Float *pairs;       /* of bfloat16: each token of it and the next one; see PairedTaps */
+  Float *low;         /* y as bfloat16, in the low half */
   Float *y;           /* output; in the backward pass its gradient */
   Float *lost;        /* what rounding took from the sums in y, or in dx_halves */
   Float *gains;       /* a vector a filter, unless they go by token */
@@ -22,8 +23,8 @@ struct Scratch {
   Float *x_halves;    /* (HALVES, half_span) */
   Float *dx_halves;   /* (HALVES, half_span) */
   Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
-  Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, not yet summed over lanes */
-  Float *gain_sums;   /* a vector a filter: the same of gains, where brief.h adds them up */
+  Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, or shares (see brief.h), not yet
+                         summed over lanes */
   float *kernels;     /* of each scale in turn (M, HALVES, half of its taps), see Halves */
   uint32_t *paired;   /* of each scale in turn (M, half of its taps), see PairedTaps */
 
@@ -43,7 +44,8 @@ struct Scratch {
     sum_row = (half + COLUMNS - 1) / COLUMNS * COLUMNS;
     x = static_cast<Float *>(memory);
     pairs = x + length;
-    y = pairs + (bank.half ? length : 0);
+    low = pairs + (bank.half ? length : 0);
+    y = low + (bank.half ? length : 0);
     lost = y + length;
     gains = lost + HALVES * half_span;
     dx = gains + (bank.gain_shape == GAIN_TOKEN ? 0 : count_filters(bank));
@@ -51,41 +53,40 @@ struct Scratch {
     dx_halves = x_halves + HALVES * half_span;
     dz = dx_halves + HALVES * half_span;
     kernel_sums = dz + HALVES * ROWS * row;
-    gain_sums = kernel_sums + count_filters(bank) * HALVES * sum_row;
-    Float *end = gain_sums + count_filters(bank);
+    Float *end = sums_of(count_filters(bank));
     kernels = reinterpret_cast<float *>(end);
     const int64_t sequences = HALVES + (bank.half ? 1 : 0);
     paired = reinterpret_cast<uint32_t *>(kernels + count_filters(bank) * HALVES * half);
     elements = end - x + (count_filters(bank) * sequences * half + LANES - 1) / LANES;
   }
 
+  int64_t filter_row() const { return HALVES * sum_row; }
+  Float *sums_of(int64_t m) const { return kernel_sums + m * filter_row(); }
+
   static void clear(Float *from, int64_t count) {
     __builtin_memset(from, 0, count * sizeof(Float));
   }
 
-  /* Tokens that are padding become zeros, both ways; lanes past the last dimension are zeros. */
+  /* Tokens that are padding become zeros; lanes past the last dimension are zeros. */
   static void pack(const Bank &bank, const Signal &from, int64_t item, int64_t first, Float *to) {
-    const float *data = from.data + item * from.batch_stride + first * from.dim_stride;
-    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
-    const int64_t lanes = valid(bank, first);
-    for (int64_t t = 0; t < bank.tokens; ++t)
-      to[t] = mask && mask[t] ? Float{}
-                              : V::load(data + t * from.token_stride, lanes, from.dim_stride);
+    bank.half ? pack_as<true>(bank, from, item, first, to)
+              : pack_as<false>(bank, from, item, first, to);
   }
 
+  /* Padding becomes zeros. With `residual` its tokens are added, those of padding too. */
   static void unpack(const Bank &bank, const Float *from, int64_t item, int64_t first,
-                     const Signal &to) {
-    float *data = to.data + item * to.batch_stride + first * to.dim_stride;
-    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
-    const int64_t lanes = valid(bank, first);
-    for (int64_t t = 0; t < bank.tokens; ++t)
-      V::store(data + t * to.token_stride, lanes, to.dim_stride,
-               mask && mask[t] ? Float{} : from[t]);
+                     const Signal &to, const Signal *residual) {
+    bank.half ? unpack_as<true>(bank, from, item, first, to, residual)
+              : unpack_as<false>(bank, from, item, first, to, residual);
   }
 
   void pack_pairs(const Bank &bank) {
     for (int64_t t = left > 0 ? left - 1 : 0; t < left + bank.tokens; ++t)
       pairs[t] = V::pair(x[t], x[t + 1]);
+  }
+
+  void pack_low(const Bank &bank) {
+    for (int64_t t = 0; t < bank.tokens; ++t) low[t] = V::pair(y[t], Float{});
   }
 
   /* Rounds kernels to bfloat16, to nearest and ties to even. */
@@ -116,5 +117,37 @@ struct Scratch {
 
   static int64_t valid(const Bank &bank, int64_t first) {
     return bank.dim - first < LANES ? bank.dim - first : LANES;
+  }
+
+ private:
+  static int64_t start(const Signal &signal, int64_t item, int64_t first) {
+    return item * signal.batch_stride + first * signal.dim_stride;
+  }
+
+  template <bool HALF>
+  static void pack_as(const Bank &bank, const Signal &from, int64_t item, int64_t first,
+                      Float *to) {
+    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
+    const int64_t lanes = valid(bank, first), at = start(from, item, first);
+    for (int64_t t = 0; t < bank.tokens; ++t)
+      to[t] = mask && mask[t] ? Float{}
+                              : Stored<LANES, HALF>::load(from.data, at + t * from.token_stride,
+                                                          lanes, from.dim_stride);
+  }
+
+  template <bool HALF>
+  static void unpack_as(const Bank &bank, const Float *from, int64_t item, int64_t first,
+                        const Signal &to, const Signal *residual) {
+    typedef Stored<LANES, HALF> S;
+    const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
+    const int64_t lanes = valid(bank, first), at = start(to, item, first);
+    const int64_t own = residual ? start(*residual, item, first) : 0;
+    for (int64_t t = 0; t < bank.tokens; ++t) {
+      Float value = mask && mask[t] ? Float{} : from[t];
+      if (residual)
+        value += S::load(residual->data, own + t * residual->token_stride, lanes,
+                         residual->dim_stride);
+      S::store(to.data, at + t * to.token_stride, lanes, to.dim_stride, value);
+    }
   }
 };

@@ -35,8 +35,8 @@ struct Target {
                   void *scratch);
   void (*backward)(const Bank &bank, const Signal &x, const Signal &grad_y, const Signal *grad_x,
                    const Gradients &to, int64_t item, int64_t first, void *scratch);
-  /* Adds the kernels' gradient that backward has gathered in `scratch` to `kernels`. */
-  void (*flush_kernels)(const Bank &bank, float *kernels, void *scratch);
+  /* Adds what backward has gathered in `scratch` to the gradients. */
+  void (*flush)(const Bank &bank, const Gradients &to, void *scratch);
   /* Runs `steps` multiply-adds on independent registers; returns floating point operations. */
   double (*peak)(int64_t steps, float *sink);
   DepthwiseTarget depthwise[2]; /* of float, of bfloat16 */

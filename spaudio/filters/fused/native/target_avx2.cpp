@@ -8,6 +8,7 @@
 #endif
 namespace {
 #include "vector.h"
+#include "stored.h"
 #include "product.h"
 #include "halves.h"
 #include "scratch.h"

@@ -2,6 +2,7 @@
 
 namespace {
 #include "vector.h"
+#include "stored.h"
 #include "product.h"
 #include "halves.h"
 #include "scratch.h"

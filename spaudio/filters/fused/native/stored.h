@@ -1,0 +1,35 @@
+/* Signals are stored as float or, HALF, as bfloat16, and computed as float. Included by each target's
+   translation unit, inside its namespace, after vector.h. */
+
+template <int LANES, bool HALF>
+struct Stored {
+  typedef Vector<LANES> V;
+  typedef typename V::Float Float;
+  typedef typename Lanes<LANES>::Word Word;
+  typedef typename Lanes<LANES>::Short Short;
+
+  static inline Float load(const void *from, int64_t at, int64_t lanes, int64_t stride) {
+    if (!HALF) return V::load(static_cast<const float *>(from) + at, lanes, stride);
+    Short value{};
+    const uint16_t *data = static_cast<const uint16_t *>(from) + at;
+    if (stride == 1 && lanes == LANES)
+      __builtin_memcpy(&value, data, sizeof value);
+    else
+      for (int64_t lane = 0; lane < lanes; ++lane) value[lane] = data[lane * stride];
+    return (Float)(__builtin_convertvector(value, Word) << 16);
+  }
+
+  /* Rounds to nearest, ties to even, as torch does; a NaN stays one. */
+  static inline void store(void *to, int64_t at, int64_t lanes, int64_t stride, Float value) {
+    if (!HALF) return V::store(static_cast<float *>(to) + at, lanes, stride, value);
+    Word bits = (Word)value;
+    bits = (bits + (((bits >> 16) & 1) + 0x7fff)) >> 16;
+    bits = value == value ? bits : bits - bits + 0x7fc0;
+    const Short rounded = __builtin_convertvector(bits, Short);
+    uint16_t *data = static_cast<uint16_t *>(to) + at;
+    if (stride == 1 && lanes == LANES)
+      __builtin_memcpy(data, &rounded, sizeof rounded);
+    else
+      for (int64_t lane = 0; lane < lanes; ++lane) data[lane * stride] = rounded[lane];
+  }
+};
