@@ -39,7 +39,7 @@ struct Brief {
   static constexpr int STRIDE = PAIRS ? 2 : 1;                /* tokens from one to the next */
   static constexpr int MORE = STRIDE * (STEPS - 1);           /* tokens seen past the last */
   /* Tokens at once: with their inputs they fill 32 registers. */
-  static constexpr int TOKENS = 9;
+  static constexpr int TOKENS = 10; /* or half of them, at the end */
   static constexpr int TOKENS_BACK = 6;
   /* Filters in turn: longer sums would round more; shares stay in first-level cache. */
   static constexpr int64_t FILTERS = 12;
@@ -52,7 +52,9 @@ struct Brief {
   __attribute__((noinline)) void forward(int64_t filters, int64_t tokens) const {
     for (int64_t first = 0; first < filters; first += FILTERS) {
       const int64_t end = first + FILTERS < filters ? first + FILTERS : filters;
-      for (int64_t t = 0; t < tokens; t += TOKENS) respond(first, end, t);
+      int64_t t = 0;
+      for (; t + TOKENS / 2 < tokens; t += TOKENS) respond<TOKENS>(first, end, t);
+      if (t < tokens) respond<TOKENS / 2>(first, end, t);
     }
   }
 
@@ -71,20 +73,21 @@ struct Brief {
     return z;
   }
 
+  template <int COUNT>
   inline void respond(int64_t first, int64_t end, int64_t t) const {
-    Float seen[TOKENS + MORE], sum[TOKENS] = {};
+    Float seen[COUNT + MORE], sum[COUNT] = {};
 #pragma GCC unroll 16
-    for (int j = 0; j < TOKENS + MORE; ++j) seen[j] = V::in_register(taps.x[t + j]);
+    for (int j = 0; j < COUNT + MORE; ++j) seen[j] = V::in_register(taps.x[t + j]);
     for (int64_t m = first; m < end; ++m) {
       const Float gain = signals.gains[m];
       Float weight[STEPS];
 #pragma GCC unroll 4
       for (int k = 0; k < STEPS; ++k) weight[k] = taps.weight(m, k);
 #pragma GCC unroll 16
-      for (int j = 0; j < TOKENS; ++j) sum[j] += gain * A::value(response(weight, seen + j));
+      for (int j = 0; j < COUNT; ++j) sum[j] += gain * A::value(response(weight, seen + j));
     }
 #pragma GCC unroll 16
-    for (int j = 0; j < TOKENS; ++j)
+    for (int j = 0; j < COUNT; ++j)
       Product<LANES, ACC>::add(sum[j], signals.y[t + j], signals.lost[t + j]);
   }
 
