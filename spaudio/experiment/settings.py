@@ -20,6 +20,7 @@ from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS
 from spaudio.model.adapted import Adaptation
 from spaudio.model.encoder import EncoderConfig
+from spaudio.model.pooling import POOLINGS
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
@@ -100,18 +101,22 @@ class ClassifierConfig(EncoderConfig):
     """Shape of a classifier.
 
     Args:
-        pooling: ``"mean"`` or ``"attention"``, over the tokens of a clip.
+        pooling: ``"mean"``, ``"mean_std"`` (mean and standard deviation) or ``"attention"``
+            (a weighted mean), over the tokens of a clip. A pretrained encoder has ``"mean_std"`` or
+            ``"attention"``.
 
     Raises:
         ConfigError: If a value is out of range.
     """
 
-    pooling: str = "mean"
+    pooling: str = "mean_std"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pooling not in ("mean", "attention"):
-            raise ConfigError(f"model.pooling must be 'mean' or 'attention'; got {self.pooling!r}")
+        if self.pooling not in POOLINGS:
+            raise ConfigError(
+                f"model.pooling must be one of {', '.join(POOLINGS)}; got {self.pooling!r}"
+            )
 
     @property
     def encoder(self) -> EncoderConfig:

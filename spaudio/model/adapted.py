@@ -11,10 +11,12 @@ from typing_extensions import override
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.filters import FILTERS, NoFilter, TokenFilter, insert_filters
 from spaudio.filters.attach import CHILD
-from spaudio.model.encoded import Part, statistics
+from spaudio.model.encoded import Part
+from spaudio.model.pooling import statistics
 from spaudio.model.pretrained import Base, copied
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
+POOLINGS = ("mean_std", "attention")
 STATES = ("upper", "all")
 COMBINATIONS = ("concat", "sum")
 
@@ -28,7 +30,7 @@ class Adaptation:
             ``"lora"`` low-rank changes of queries and values, ``"bitfit"`` the biases of the
             layers, ``"full"`` the whole encoder, without convolutions over samples; or, if layers
             are named, all of these.
-        pooling: ``"mean"`` takes mean and standard deviation over time, ``"attention"`` a
+        pooling: ``"mean_std"`` takes mean and standard deviation over time, ``"attention"`` a
             weighted mean.
         filter_options: ``name`` and options of the filter.
         layers: Layers that are adapted or followed by a filter, from 0; None for all.
@@ -45,7 +47,7 @@ class Adaptation:
     """
 
     way: str = "probe"
-    pooling: str = "mean"
+    pooling: str = "mean_std"
     filter_options: Mapping[str, Any] = field(default_factory=lambda: {"name": "none"})
     layers: Sequence[int] | None = None
     lora_rank: int = 4
@@ -56,7 +58,8 @@ class Adaptation:
     def __post_init__(self) -> None:
         if self.way not in WAYS:
             raise ConfigError(f"adapt={self.way}; expected {', '.join(WAYS)}")
-        for name, choices in (("states", STATES), ("combine", COMBINATIONS)):
+        known = {"pooling": POOLINGS, "states": STATES, "combine": COMBINATIONS}
+        for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"model.{name}={getattr(self, name)}; expected {' or '.join(choices)}"
@@ -85,7 +88,7 @@ class Adaptation:
             ConfigError: If the encoder has no such layer.
         """
         if self.way == "probe":
-            if self.pooling == "mean":
+            if self.pooling == "mean_std":
                 return Part("statistics", base.states)
             first = self.first_state(base)
             return Part("states", base.states - first, first)
@@ -120,7 +123,7 @@ class Head(nn.Module):
         states: Number of hidden states that are read.
         dim: Width of a state.
         classes: Number of classes.
-        pooling: ``"mean"`` or ``"attention"``.
+        pooling: ``"mean_std"`` or ``"attention"``.
         combine: ``"concat"`` or ``"sum"``.
     """
 
@@ -129,11 +132,11 @@ class Head(nn.Module):
         states: int,
         dim: int,
         classes: int,
-        pooling: str = "mean",
+        pooling: str = "mean_std",
         combine: str = "concat",
     ) -> None:
         super().__init__()
-        width = 2 * dim if pooling == "mean" else dim
+        width = 2 * dim if pooling == "mean_std" else dim
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(states, width))
@@ -141,7 +144,7 @@ class Head(nn.Module):
         self.mix = nn.Parameter(torch.zeros(states)) if combine == "sum" else None
         if self.mix is None:
             width, dim = states * width, states * dim
-        self.score = None if pooling == "mean" else nn.Parameter(torch.zeros(dim))
+        self.score = None if pooling == "mean_std" else nn.Parameter(torch.zeros(dim))
         self.linear = nn.Linear(width, classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

@@ -22,7 +22,7 @@ class Classifier(nn.Module):
         encoder: Shape of the transformer.
         filter_options: ``name`` and options of the filters, as arguments of
             :func:`spaudio.filters.make_filter`.
-        pooling: ``"mean"`` or ``"attention"``.
+        pooling: ``"mean"``, ``"mean_std"`` or ``"attention"``.
         front_end: Learned front-end, from samples to ``features``; None if the input are features.
         stem: Convolutions between the frames of tokens and their projection, or None.
 
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         classes: int,
         encoder: EncoderConfig,
         filter_options: Mapping[str, Any],
-        pooling: str = "mean",
+        pooling: str = "mean_std",
         front_end: WaveformFrontEnd | None = None,
         stem: ConvStem | None = None,
     ) -> None:
@@ -55,8 +55,8 @@ class Classifier(nn.Module):
         self.stem = stem
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
         self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
-        self.pooling = make_pooling(pooling, encoder.dim)
-        self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(encoder.dim, classes))
+        self.pooling, width = make_pooling(pooling, encoder.dim)
+        self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(width, classes))
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Classifies.
@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Returns what the head classifies, (batch, dim); arguments as of :meth:`forward`."""
+        """Returns what the head classifies, (batch, width); arguments as of :meth:`forward`."""
         if self.front_end is not None:
             tokens = self.front_end(tokens, padding_mask)
         if self.stem is not None:

@@ -1,7 +1,6 @@
 """The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.model.pooling import statistics
 from spaudio.model.pretrained import Base
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
 
 Frames = npt.NDArray[np.float32]
-LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,30 +90,3 @@ class EncodedFrontEnd(FrontEnd):
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the encoder, which processes that read cached frames do not need."""
         return vars(self) | {"_modules": {}}
-
-
-def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
-    """Mean and standard deviation over time.
-
-    Args:
-        states: (..., tokens, dim).
-        padding: Boolean, broadcastable to (..., tokens), True at padding, where states must be
-            finite; None if there is none.
-
-    Returns:
-        (..., 2 * dim): means, then standard deviations.
-    """
-    if padding is None:
-        padding = torch.zeros(states.shape[-2], dtype=torch.bool, device=states.device)
-    kept = (~padding).to(states.dtype)
-    weights = (kept / kept.sum(dim=-1, keepdim=True)).unsqueeze(-2)
-    # Products with weights read the states half as often as sums of masked ones. Autocast would
-    # round them to half precision.
-    kind = states.device.type
-    rounding = torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if rounding else nullcontext():
-        mean = weights @ states
-        variance = (weights @ (states - mean).square()).squeeze(-2)
-    # The gradient of a root is infinite at zero, which a clip of one token has.
-    spread = (variance + LEAST_SPREAD).sqrt()
-    return torch.cat([mean.squeeze(-2), spread], dim=-1)

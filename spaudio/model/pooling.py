@@ -1,9 +1,14 @@
 """Pools a sequence of tokens to one vector per clip, without the padding."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+
+POOLINGS = ("mean", "mean_std", "attention")
+LEAST_SPREAD = 1e-6
 
 
 class MeanPooling(nn.Module):
@@ -16,6 +21,16 @@ class MeanPooling(nn.Module):
         kept = (~padding_mask).unsqueeze(-1).to(x.dtype)
         # masked_fill, as a product would keep a NaN or an infinity at padding.
         return x.masked_fill(padding_mask.unsqueeze(-1), 0).sum(dim=1) / kept.sum(dim=1)
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over the tokens that are not padding (arXiv 1803.10963)."""
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Pools (batch, tokens, dim) to (batch, 2 * dim)."""
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask.unsqueeze(-1), 0)
+        return statistics(x, padding_mask)
 
 
 class AttentionPooling(nn.Module):
@@ -40,14 +55,43 @@ class AttentionPooling(nn.Module):
         return (torch.softmax(score, dim=1) * x).sum(dim=1)
 
 
-def make_pooling(kind: str, dim: int) -> nn.Module:
-    """Builds the pooling ``"mean"`` or ``"attention"``.
+def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Mean and standard deviation over time.
+
+    Args:
+        states: (..., tokens, dim).
+        padding: Boolean, broadcastable to (..., tokens), True at padding, where states must be
+            finite; None if there is none.
+
+    Returns:
+        (..., 2 * dim): means, then standard deviations.
+    """
+    if padding is None:
+        padding = torch.zeros(states.shape[-2], dtype=torch.bool, device=states.device)
+    kept = (~padding).to(states.dtype)
+    weights = (kept / kept.sum(dim=-1, keepdim=True)).unsqueeze(-2)
+    # Products with weights read the states half as often as sums of masked ones. Autocast would
+    # round them to half precision.
+    kind = states.device.type
+    rounding = torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if rounding else nullcontext():
+        mean = weights @ states
+        variance = (weights @ (states - mean).square()).squeeze(-2)
+    # The gradient of a root is infinite at zero, which a clip of one token has.
+    spread = (variance + LEAST_SPREAD).sqrt()
+    return torch.cat([mean.squeeze(-2), spread], dim=-1)
+
+
+def make_pooling(kind: str, dim: int) -> tuple[nn.Module, int]:
+    """Builds the pooling ``"mean"``, ``"mean_std"`` or ``"attention"``; returns its width too.
 
     Raises:
         ConfigError: If the kind is unknown.
     """
     if kind == "mean":
-        return MeanPooling()
+        return MeanPooling(), dim
+    if kind == "mean_std":
+        return StatisticsPooling(), 2 * dim
     if kind == "attention":
-        return AttentionPooling(dim)
-    raise ConfigError(f"model.pooling must be 'mean' or 'attention'; got {kind!r}")
+        return AttentionPooling(dim), dim
+    raise ConfigError(f"model.pooling must be one of {', '.join(POOLINGS)}; got {kind!r}")

@@ -33,6 +33,8 @@ class AugmentConfig:
         mixup: Share of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
         cutmix: Share of the training batches in which clips exchange a span.
+        mixstyle: Share of the training batches in which clips take on part of each other's mean
+            and spread in each band; for spectrograms only.
         crop: Length in seconds of the random excerpt that training sees of a longer clip; 0 takes
             clips whole.
     """
@@ -50,6 +52,7 @@ class AugmentConfig:
     noise: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mixstyle: float = 0.0
     crop: float = 0.0
 
     def __post_init__(self) -> None:
@@ -59,10 +62,11 @@ class AugmentConfig:
         for name in ("warp", "tempo", "time_shift", "time_mask"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
-        if max(self.roll, self.mixup + self.cutmix) > 1:
+        if max(self.roll, self.mixstyle, self.mixup + self.cutmix) > 1:
             raise ConfigError(
-                "augment.roll, and augment.mixup and augment.cutmix together, are shares "
-                f"of at most 1; got {self.roll}, {self.mixup} and {self.cutmix}"
+                "augment.roll, augment.mixstyle, and augment.mixup and augment.cutmix together, "
+                f"are shares of at most 1; got {self.roll}, {self.mixstyle}, {self.mixup} and "
+                f"{self.cutmix}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Batches mixed with themselves: mixup and cutmix."""
+"""Batches mixed with themselves: MixStyle, mixup and cutmix."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spaudio.model.pooling import statistics
 from spaudio.tokens.dataset import Batch
+
+_LEAST_SPREAD = 0.03  # of normalised bands; digital silence must not be amplified to noise
 
 
 class Mixed(NamedTuple):
@@ -30,6 +33,10 @@ class Mixed(NamedTuple):
 class Mixing:
     """Mixes the clips of training batches in pairs.
 
+    MixStyle (arXiv 2104.02008; by band as in arXiv 2305.07499) gives a clip, in each band, part of
+    the mean and of the standard deviation over time of another one: its microphone, room or voice
+    changes, and its class stays. A clip keeps at least half of its own.
+
     Mixup (arXiv 1710.09412) adds two clips by shares that are drawn from a Beta distribution for
     each pair. Where one clip has ended, it counts as zeros: the mean of normalised frames, or
     silence of waveforms. Cutmix (arXiv 1905.04899) replaces a span of tokens by the same span of
@@ -38,12 +45,36 @@ class Mixing:
     Args:
         mixup: Share of the batches that mixup is applied to.
         cutmix: Share of the batches that cutmix is applied to.
-        beta: Both parameters of the Beta distribution.
+        mixstyle: Share of the batches that MixStyle is applied to, ahead of the other two.
+        bands: Bands per frame, of which a token has several; needed for MixStyle.
+        beta: Both parameters of the Beta distribution of mixup.
+        style_beta: The same of MixStyle.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
+    mixstyle: float = 0.0
+    bands: int = 1
     beta: float = 0.3
+    style_beta: float = 0.4
+
+    def restyle(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Applies MixStyle to a padded batch, or returns it where it is left as it is."""
+        if not self.mixstyle or rng.random() >= self.mixstyle:
+            return batch
+        clips, tokens, width = batch.tokens.shape
+        other = torch.from_numpy(rng.permutation(clips)).to(batch.tokens.device)
+        draws = rng.beta(self.style_beta, self.style_beta, clips)
+        share = torch.from_numpy(np.maximum(draws, 1 - draws)).to(batch.tokens)[:, None]
+        frames = batch.tokens.view(clips, -1, self.bands)
+        padding = batch.padding_mask.repeat_interleave(width // self.bands, dim=1)
+        mean, std = statistics(frames, padding).chunk(2, dim=1)
+        std = std.clamp_min(_LEAST_SPREAD)
+        mean_to, std_to = (share * value + (1 - share) * value[other] for value in (mean, std))
+        scale = std_to / std
+        frames = frames * scale[:, None] + (mean_to - mean * scale)[:, None]
+        frames = frames.masked_fill(padding.unsqueeze(-1), 0)
+        return batch._replace(tokens=frames.view(clips, tokens, width))
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Mixed | None:
         """Mixes a padded batch, or returns None where it is left as it is."""

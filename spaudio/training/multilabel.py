@@ -66,6 +66,7 @@ class MultiLabel:
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Returns the mean binary cross-entropy over clips and classes; mixup mixes targets too."""
         targets = batch.labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        batch = self.mixing.restyle(batch, rng)
         mixed = self.mixing(batch, rng)
         if mixed is None:
             logits = model(batch.tokens, batch.padding_mask)

@@ -117,6 +117,7 @@ class Classification:
         each of its two labels. The sum is divided by the number of clips, not by that of weights,
         so that the parts of a batch add up to it.
         """
+        batch = self.mixing.restyle(batch, rng)
         mixed = self.mixing(batch, rng)
         if mixed is None:
             logits = model(batch.tokens, batch.padding_mask)

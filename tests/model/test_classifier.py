@@ -4,25 +4,27 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
-from spaudio.model.pooling import make_pooling
+from spaudio.model.pooling import POOLINGS, make_pooling
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
 
 
-@pytest.mark.parametrize("kind", ["mean", "attention"])
+@pytest.mark.parametrize("kind", POOLINGS)
 def test_pooling_ignores_padding(kind: str) -> None:
-    pooling = make_pooling(kind, 4)
+    pooling, width = make_pooling(kind, 4)
     x = torch.randn(2, 6, 4)
     padding = torch.zeros(2, 6, dtype=torch.bool)
     padding[0, 3:] = True
     x[0, 3:] = float("inf")
     y = pooling(x, padding)
+    assert y.shape == (2, width)
     torch.testing.assert_close(y[0], pooling(x[:1, :3])[0])
     torch.testing.assert_close(y[1], pooling(x[1:])[0])
-    if kind == "mean":
-        torch.testing.assert_close(y[1], x[1].mean(dim=0))
+    mean, std = x[1].mean(dim=0), x[1].std(dim=0, correction=0)
+    if kind != "attention":
+        torch.testing.assert_close(y[1], torch.cat([mean, std])[:width], atol=1e-4, rtol=1e-4)
 
 
 def test_counts_filter_parameters() -> None:

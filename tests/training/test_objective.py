@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +100,31 @@ def test_cutmix_exchanges_one_span_and_counts_it() -> None:
         assert (own | taken).all()
         assert int((~own)[:length].sum()) <= round(float(1 - mixed.share[i]) * length)
         assert mixed.tokens[i, length:].eq(one.tokens[i, length:]).all()  # padding stays
+
+
+def test_mixstyle_gives_part_of_another_clips_statistics() -> None:
+    """In each band; the course over time stays, and padding is zero."""
+    torch.manual_seed(0)
+    one = batch([0, 1, 2, 3, 4, 5])
+    tokens = 2 * torch.randn(6, 5, 6) + torch.randn(6, 1, 1)  # two frames of three bands each
+    tokens[one.padding_mask] = 0
+    one = one._replace(tokens=tokens)
+    mixing = Mixing(mixstyle=1.0, bands=3)
+    styled = mixing.restyle(one, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    rng.random()
+    other, draws = rng.permutation(6), rng.beta(mixing.style_beta, mixing.style_beta, 6)
+    frames, after = (
+        [x[i][~one.padding_mask[i]].reshape(-1, 3) for i in range(6)]
+        for x in (one.tokens, styled.tokens)
+    )
+    for i, j in enumerate(other):
+        share = max(draws[i], 1 - draws[i])
+        for part in (torch.mean, partial(torch.std, correction=0)):
+            expected = share * part(frames[i], 0) + (1 - share) * part(frames[j], 0)
+            torch.testing.assert_close(part(after[i], 0), expected, atol=1e-4, rtol=1e-4)
+        shape, course = ((f - f.mean(0)) / f.std(0) for f in (frames[i], after[i]))
+        torch.testing.assert_close(course, shape, atol=1e-3, rtol=1e-3)
+    assert not torch.equal(styled.tokens, one.tokens)
+    assert styled.tokens[one.padding_mask].eq(0).all()
+    assert Mixing(bands=3).restyle(one, rng) is one

@@ -24,7 +24,7 @@ def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:
 
 def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid = batch(1), batch(1, seed=1)
-    head = Head(1, 4, 3, "mean")
+    head = Head(1, 4, 3, "mean_std")
     monkeypatch.setattr(probe, "PENALTIES", (0.01,))
     probe.solve_head(head, train, valid, Classification(), Accelerator(cpu=True))
     x = train.tokens[:, 0].numpy()
@@ -39,7 +39,7 @@ def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid, both = batch(1), batch(1, seed=1), batch(1, 180, seed=2)
-    heads = Head(1, 4, 3, "mean"), Head(1, 4, 3, "mean")
+    heads = Head(1, 4, 3, "mean_std"), Head(1, 4, 3, "mean_std")
     accelerator = Accelerator(cpu=True)
     _, chosen = probe.solve_head(
         heads[0], train, valid, Classification(), accelerator, refit=both
@@ -53,7 +53,7 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
 
 def test_the_weights_find_the_state_that_tells_and_the_strongest_good_penalty_is_kept() -> None:
     train, valid = batch(4, 200), batch(4, 200, seed=1)
-    head = Head(4, 4, 3, "mean", "sum")
+    head = Head(4, 4, 3, "mean_std", "sum")
     accelerator = Accelerator(cpu=True)
     records, chosen = probe.solve_head(head, train, valid, Classification(), accelerator)
     assert head.mix is not None

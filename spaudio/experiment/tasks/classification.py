@@ -71,7 +71,10 @@ class ClassificationTask(Task):
             multi_label=data.multi_label,
             long_clips=max(data.train.lengths()) * trainer.batch_size > trainer.max_tokens,
         )
-        self.objective = self._make_objective(Mixing(augment.mixup, augment.cutmix))
+        style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
+        self.objective = self._make_objective(
+            Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands)
+        )
         self.train = make_feed(
             data.train,
             trainer,
