@@ -13,8 +13,9 @@ from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
-from spaudio.report.tables import markdown_table, plus_minus, show_rows
+from spaudio.report.tables import markdown_table, mean_std, plus_minus, show_rows
 
+LEAST_RANGE = 0.04  # of the axis of accuracy
 PLACE = "<!-- results -->"
 Rows = list[dict[str, str]]
 
@@ -209,7 +210,8 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     """Draws accuracy over trained parameters and over seconds of training, for each data set.
 
     Args:
-        results: Of all runs; a point is the mean over folds and seeds. Settings with fewer runs
+        results: Of all runs; a point is the mean over folds and seeds, its bar their standard
+            deviation. Settings with fewer runs
             than others are left out, as are data sets with one setting.
         path: PNG to write, 700 pixels wide.
     """
@@ -227,11 +229,18 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
         for axes, field in zip(row, ("trained_parameters", "train_seconds"), strict=True):
             x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
             for setting, group in own.items():
-                i, y = settings.index(setting), statistics.fmean(r.accuracy for r in group)
-                axes.scatter(x[setting], y, s=30, color=f"C{i % 10}", marker="osD^v"[i // 10 % 5],
-                             label=for_figure(setting))  # fmt: skip
-            if max(x.values()) > 10 * min(x.values()):
-                axes.set_xscale("log")
+                i, (y, std) = settings.index(setting), mean_std([r.accuracy for r in group])
+                axes.errorbar(x[setting], y, 0 if math.isnan(std) else std, capsize=2, fmt="osD^v"[i // 10 % 5], markersize=5, color=f"C{i % 10}",
+                              elinewidth=0.8, label=for_figure(setting))  # fmt: skip
+            low, high = min(x.values()), max(x.values())
+            if high > 10 * low:
+                axes.set_xscale("log")  # whole decades, so that each has a label
+                axes.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+            else:
+                axes.locator_params(axis="x", nbins=4)
+            bottom, top = axes.get_ylim()
+            missing = max(0.0, LEAST_RANGE - (top - bottom)) / 2  # noise is not to fill a panel
+            axes.set_ylim(bottom - missing, top + missing)
             axes.set_xlabel(field.replace("train_seconds", "seconds of training").replace("_", " "),
                             fontsize=9)  # fmt: skip
             axes.tick_params(labelsize=8)
