@@ -230,8 +230,11 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
             x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
             for setting, group in own.items():
                 i, (y, std) = settings.index(setting), mean_std([r.accuracy for r in group])
-                axes.errorbar(x[setting], y, 0 if math.isnan(std) else std, capsize=2, fmt="osD^v"[i // 10 % 5], markersize=5, color=f"C{i % 10}",
-                              elinewidth=0.8, label=for_figure(setting))  # fmt: skip
+                color = f"C{i % 10}"
+                axes.scatter(x[setting], y, s=30, color=color, marker="osD^v"[i // 10 % 5],
+                             label=for_figure(setting))  # fmt: skip
+                if not math.isnan(std):
+                    axes.errorbar(x[setting], y, std, color=color, lw=0.8, capsize=2, fmt="none")
             low, high = min(x.values()), max(x.values())
             if high > 10 * low:
                 axes.set_xscale("log")  # whole decades, so that each has a label

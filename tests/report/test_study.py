@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
@@ -98,7 +99,9 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     show_results(adapted, page=again)
     assert again.read_text().splitlines()[-1] == "![again-costs](again-costs.png)"
     left, right = figures[-1].axes[:2]
-    points = np.concatenate([point.get_offsets() for point in left.collections])
+    points = np.concatenate(
+        [each.get_offsets() for each in left.collections if isinstance(each, PathCollection)]
+    )
     np.testing.assert_allclose(points, [[10, 0.8], [10, 0.82], [10, 0.82]])
     assert right.get_xlabel() == "seconds of training"
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
