@@ -11,7 +11,9 @@ const Target *pick(int64_t lanes, bool half) {
   if (lanes >= 16) return half ? &target_avx512bf16 : &target_avx512;
 #elif defined(__x86_64__) || defined(_M_X64)
   if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-    return half && __builtin_cpu_supports("avx512bf16") ? &target_avx512bf16 : &target_avx512;
+    return half && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16")
+               ? &target_avx512bf16
+               : &target_avx512;
   if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     return &target_avx2;
 #endif

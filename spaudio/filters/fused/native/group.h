@@ -3,15 +3,15 @@
 
    Filters go by threes (what is left over, one by one), tokens by tiles that stay in first-level
    cache. Going forward a response never leaves the registers; going backward those of three filters
-   to a tile are all that is ever held of the time-frequency representation. With PAIRS responses
-   are computed in bfloat16; gradients never are, which in halves.h take three quarters anyway. */
+   to a tile are all that is ever held of the time-frequency representation. With PAIRS all products
+   are of bfloat16. */
 
 template <int LANES, int ACC, int TILE, bool PAIRS>
 struct Group {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
   typedef Product<LANES, ACC> P;
-  typedef Halves<LANES> H;
+  typedef typename std::conditional<PAIRS, PairedHalves<LANES>, Halves<LANES>>::type H;
   static constexpr int ROWS = 3;
   static_assert(TILE % ACC == 0 && ACC % (2 * ROWS) == 0, "a tile is whole blocks of pairs");
   typedef Scratch<LANES, ACC, TILE, ROWS> Buffers;
@@ -38,7 +38,7 @@ struct Group {
         run_brief<ACTIVATION>(signals, h, own, taps, [&](const auto &brief) {
           brief.forward(count, bank.tokens);
         });
-        h += count * taps, paired += count * H::taps(taps), m += count;
+        h += count * taps, paired += count * half_of(taps), m += count;
         continue;
       }
       for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
@@ -46,7 +46,7 @@ struct Group {
         convolve(buffers, rows, h, paired, taps, start, bank.tokens,
                  Weigh<LANES, ACC, ACTIVATION, BY_TOKEN>{
                      {bank, buffers.gains, item, m}, buffers.y, buffers.lost});
-        h += rows * taps, paired += rows * H::taps(taps);
+        h += rows * taps, paired += rows * half_of(taps);
       }
     }
     Buffers::unpack(bank, buffers.y, item, first, y, bank.residual ? &x : nullptr);
@@ -74,22 +74,24 @@ struct Group {
         backward_brief<ACTIVATION>(bank, buffers, h, paired, count, taps, m, grad_x != nullptr,
                                    to.kernels || to.gains);
         if (bank.gain_shape == GAIN_DIM) settle(bank, buffers, h, count, taps, first, m, to);
-        m += count, h += count * taps, h_halves += count * HALVES * H::taps(taps);
-        paired += count * H::taps(taps);
+        m += count, h += count * taps, h_halves += count * HALVES * half_of(taps);
+        paired += count * half_of(taps);
         continue;
       }
       Float *const x_halves[HALVES] = {buffers.x_halves, buffers.x_halves + buffers.half_span,
                                        buffers.x_halves + 2 * buffers.half_span};
-      H::split_signal(window, (bank.tokens + taps + ACC) / 2, x_halves);
+      H::split_signal(PAIRS ? buffers.pairs + (window - buffers.x) : window,
+                      (bank.tokens + taps + ACC) / 2, x_halves);
       Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
       Buffers::clear(buffers.lost, HALVES * buffers.half_span);
-      const int64_t half = H::taps(taps), before = half - 1, kind = ROWS * buffers.row;
+      const int64_t half = half_of(taps), kind = ROWS * buffers.row;
+      const int64_t before = half - 1 + H::EXTRA;
       for (int64_t i = 0; i < HALVES * ROWS; ++i)
         Buffers::clear(buffers.dz + i * buffers.row, before);
       for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
         rows = count - done < ROWS ? 1 : ROWS;
         Float gain_sums[ROWS] = {};
-        const Differentiate<LANES, ACTIVATION, BY_TOKEN> sink{
+        const Differentiate<LANES, H, ACTIVATION, BY_TOKEN> sink{
             {bank, buffers.gains, item, m},
             buffers.y,
             {buffers.dz + before, buffers.dz + kind + before, buffers.dz + 2 * kind + before},
@@ -125,7 +127,7 @@ struct Group {
     float *to = buffers.kernels;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
-      for (int64_t m = 0; m < count; ++m, h += taps, to += HALVES * H::taps(taps))
+      for (int64_t m = 0; m < count; ++m, h += taps, to += HALVES * half_of(taps))
         H::split_kernel(h, taps, to);
     }
   }
@@ -157,7 +159,8 @@ struct Group {
   static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
                             const float *h_halves, const uint32_t *paired, int64_t rows,
                             int64_t taps, bool wants_x, Float *kernel_sums, Sink sink) {
-    const int64_t left = left_padding(bank, taps), half = H::taps(taps), before = half - 1;
+    const int64_t left = left_padding(bank, taps), half = half_of(taps);
+    const int64_t before = half - 1 + H::EXTRA;
     /* Padded tokens whose gradient is a token's, by twos: the first and the end of the last. */
     const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
     const int64_t end = wants_x ? (bank.tokens + left + 1) / 2 : (bank.tokens + 1) / 2;
@@ -169,16 +172,17 @@ struct Group {
       const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
       for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens, until - pair);
       if (kernel_sums)
-        for (int kind = 0; kind < HALVES; ++kind)
-          correlate(rows, sink.dz[kind], buffers.row,
+        for (int kind = 0; kind < H::KINDS; ++kind)
+          correlate(rows, sink.dz[H::correlated(kind)], buffers.row,
                     buffers.x_halves + kind * buffers.half_span + pair, (tokens + 1) / 2, half,
                     kernel_sums + kind * buffers.sum_row, HALVES * buffers.sum_row);
       if (!wants_x) continue;
       const int64_t from = pair > lowest ? pair : lowest;
-      for (int kind = 0; kind < HALVES; ++kind) {
+      for (int kind = 0; kind < H::KINDS; ++kind) {
         const int64_t at = kind * buffers.half_span + from;
         if (from < until)
-          spread(rows, h_halves + kind * half, HALVES * half, half, sink.dz[kind] + from - pair,
+          spread(rows, H::spread_by(h_halves, kind, half), HALVES * half, half,
+                 sink.dz[kind] + from - pair,
                  buffers.row, until - from, buffers.dx_halves + at, buffers.lost + at);
         for (int64_t i = 0; i < rows && end > TILE / 2; ++i) {
           Float *kept = sink.dz[kind] + i * buffers.row - before;
@@ -247,15 +251,9 @@ struct Group {
      will be read. */
   template <class Sink>
   static void end_tile(const Sink &sink, int64_t i, int64_t tokens, int64_t end) {
-    const int64_t pairs = tokens / 2;
     Float *dz[HALVES];
     for (int kind = 0; kind < HALVES; ++kind) dz[kind] = sink.dz[kind] + i * sink.dz_row;
-    const int64_t evens = pairs + tokens % 2;
-    if (evens > pairs) dz[BOTH][pairs] = dz[EVEN][pairs];
-    for (int64_t pair = pairs; pair < end; ++pair) {
-      dz[ODD][pair] = Float{};
-      if (pair >= evens) dz[EVEN][pair] = dz[BOTH][pair] = Float{};
-    }
+    H::end(dz, tokens, end);
   }
 
   static void add_gain(const Bank &bank, Float sum, int64_t first, int64_t m, float *gains) {
@@ -280,7 +278,7 @@ struct Group {
   static auto taps_of(const Buffers &buffers, const float *h, const uint32_t *paired, int64_t taps,
                       int64_t start) {
     if constexpr (PAIRS)
-      return PairedTaps<LANES>{paired, H::taps(taps), buffers.pairs + start};
+      return PairedTaps<LANES>{paired, half_of(taps), buffers.pairs + start};
     else
       return SingleTaps<LANES>{h, taps, buffers.x + start};
   }
@@ -296,18 +294,18 @@ struct Group {
                         int64_t count, int64_t taps, Float *sums, int64_t sum_row) {
     constexpr int COLUMNS = Buffers::COLUMNS; /* of the largest: the blocks that sum_row is made of */
     if (rows == ROWS && 4 * taps <= COLUMNS)
-      return P::template correlate<ROWS, COLUMNS / 4>(dz, dz_row, x, count, taps, sums, sum_row);
+      return P::template correlate<H, ROWS, COLUMNS / 4>(dz, dz_row, x, count, taps, sums, sum_row);
     if (rows == ROWS && 2 * taps <= COLUMNS)
-      return P::template correlate<ROWS, COLUMNS / 2>(dz, dz_row, x, count, taps, sums, sum_row);
+      return P::template correlate<H, ROWS, COLUMNS / 2>(dz, dz_row, x, count, taps, sums, sum_row);
     if (rows == ROWS)
-      return P::template correlate<ROWS, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
-    P::template correlate<1, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
+      return P::template correlate<H, ROWS, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
+    P::template correlate<H, 1, COLUMNS>(dz, dz_row, x, count, taps, sums, sum_row);
   }
 
   static void spread(int64_t rows, const float *h, int64_t h_row, int64_t taps, const Float *dz,
                      int64_t dz_row, int64_t count, Float *dx, Float *lost) {
-    if (rows == ROWS) return P::template spread<ROWS>(h, h_row, taps, dz, dz_row, count, dx, lost);
-    P::template spread<1>(h, h_row, taps, dz, dz_row, count, dx, lost);
+    if (rows == ROWS) return P::template spread<H, ROWS>(h, h_row, taps, dz, dz_row, count, dx, lost);
+    P::template spread<H, 1>(h, h_row, taps, dz, dz_row, count, dx, lost);
   }
 };
 

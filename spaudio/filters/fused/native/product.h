@@ -84,8 +84,9 @@ struct Product {
     sink.take(t, acc);
   }
 
-  /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). */
-  template <int ROWS, int COLUMNS>
+  /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). H is one of
+     halves.h, which says what a product is. */
+  template <class H, int ROWS, int COLUMNS>
   __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride,
                                                   const Float *x, int64_t count, int64_t taps,
                                                   Float *sums, int64_t sums_stride) {
@@ -99,7 +100,7 @@ struct Product {
         for (int j = 0; j < COLUMNS; ++j) {
           const Float value = V::in_register(x[t + k + j]);
 #pragma GCC unroll 4
-          for (int i = 0; i < ROWS; ++i) acc[i][j] += weight[i] * value;
+          for (int i = 0; i < ROWS; ++i) acc[i][j] = H::add(acc[i][j], weight[i], value);
         }
       }
 #pragma GCC unroll 4
@@ -110,22 +111,22 @@ struct Product {
   }
 
   /* dx[p] += sum_i sum_k h[i][k] dz[i][p - k], for p in [0, count). */
-  template <int ROWS>
+  template <class H, int ROWS>
   __attribute__((noinline)) static void spread(const float *h, int64_t h_stride, int64_t taps,
                                                const Float *dz, int64_t dz_stride, int64_t count,
                                                Float *dx, Float *lost) {
     int64_t p = 0;
     for (; p + 2 * ACC / 3 < count; p += ACC)
-      gather<ROWS, ACC>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+      gather<H, ROWS, ACC>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
     if (p + ACC / 3 < count)
-      gather<ROWS, 2 * ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+      gather<H, ROWS, 2 * ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
     else if (p < count)
-      gather<ROWS, ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
+      gather<H, ROWS, ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
   }
 
   /* One block of it. Two taps a step: every dz that is loaded then serves two multiply-adds, which
      keeps the load ports off the critical path. */
-  template <int ROWS, int COLUMNS>
+  template <class H, int ROWS, int COLUMNS>
   static inline void gather(const float *h, int64_t h_stride, int64_t taps, const Float *dz,
                             int64_t dz_stride, int64_t valid, Float *dx, Float *lost) {
     Float acc[COLUMNS] = {};
@@ -134,26 +135,26 @@ struct Product {
 #pragma GCC unroll 4
       for (int i = 0; i < ROWS; ++i) {
         const float *weight = h + i * h_stride + k;
-        const Float near = V::splat(weight[0]), far = V::splat(weight[1]);
+        const Float near = H::weight(weight), far = H::weight(weight + 1);
         const Float *from = dz + i * dz_stride - k;
         Float value = V::in_register(from[-1]);
-        acc[0] += far * value;
+        acc[0] = H::add(acc[0], far, value);
 #pragma GCC unroll 32
         for (int j = 1; j < COLUMNS; ++j) {
           value = V::in_register(from[j - 1]);
-          acc[j - 1] += near * value;
-          acc[j] += far * value;
+          acc[j - 1] = H::add(acc[j - 1], near, value);
+          acc[j] = H::add(acc[j], far, value);
         }
-        acc[COLUMNS - 1] += near * from[COLUMNS - 1];
+        acc[COLUMNS - 1] = H::add(acc[COLUMNS - 1], near, from[COLUMNS - 1]);
       }
     }
     if (k < taps) {
 #pragma GCC unroll 4
       for (int i = 0; i < ROWS; ++i) {
-        const Float last = V::splat(h[i * h_stride + k]);
+        const Float last = H::weight(h + i * h_stride + k);
         const Float *from = dz + i * dz_stride - k;
 #pragma GCC unroll 32
-        for (int j = 0; j < COLUMNS; ++j) acc[j] += last * from[j];
+        for (int j = 0; j < COLUMNS; ++j) acc[j] = H::add(acc[j], last, from[j]);
       }
     }
 #pragma GCC unroll 32

@@ -37,10 +37,10 @@ struct Scratch {
       left = left_padding(bank, k) > left ? left_padding(bank, k) : left;
     }
     /* Products run over whole blocks, so every buffer has slack to read and write. */
-    const int64_t half = Halves<LANES>::taps(taps);
+    const int64_t half = half_of(taps);
     const int64_t length = bank.tokens + 2 * taps + TILE + 2 * ACC;
     half_span = length / 2 + ACC;
-    row = half + TILE / 2 + 2 * ACC;
+    row = half + 1 + TILE / 2 + 2 * ACC;
     sum_row = (half + COLUMNS - 1) / COLUMNS * COLUMNS;
     x = static_cast<Float *>(memory);
     pairs = x + length;
@@ -89,7 +89,7 @@ struct Scratch {
     for (int64_t t = 0; t < bank.tokens; ++t) low[t] = V::pair(y[t], Float{});
   }
 
-  /* Rounds kernels to bfloat16, to nearest and ties to even. */
+  /* Rounds kernels to bfloat16. */
   void pair_kernels(const Bank &bank) {
     const float *h = bank.kernels;
     uint32_t *to = paired;
@@ -97,14 +97,8 @@ struct Scratch {
       const int64_t taps = bank.shapes[2 * s + 1];
       for (int64_t m = 0; m < bank.shapes[2 * s]; ++m, h += taps)
         for (int64_t k = 0; k < taps; k += 2)
-          *to++ = rounded(h[k]) | (k + 1 < taps ? rounded(h[k + 1]) << 16 : 0);
+          *to++ = round_half(h[k]) | (k + 1 < taps ? round_half(h[k + 1]) << 16 : 0);
     }
-  }
-
-  static uint32_t rounded(float value) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    return value == value ? (bits + ((bits >> 16 & 1) + 0x7fff)) >> 16 : 0x7fc0;
   }
 
   void pack_gains(const Bank &bank, int64_t first) {

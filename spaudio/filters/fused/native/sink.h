@@ -49,7 +49,7 @@ struct Weigh {
 
 /* Turns the responses to one tile into their gradients, kept in halves for the two other products,
    and adds up the gradients of the gains. */
-template <int LANES, int64_t ACTIVATION, bool BY_TOKEN>
+template <int LANES, class H, int64_t ACTIVATION, bool BY_TOKEN>
 struct Differentiate {
   typedef Vector<LANES> V;
   typedef typename V::Float Float;
@@ -72,10 +72,9 @@ struct Differentiate {
       for (int j = 0; j < COLUMNS; j += 2) {
         const Float even = one(start + t + j, i, response[i][j], sum);
         const Float odd = one(start + t + j + 1, i, response[i][j + 1], sum);
-        const int64_t at = i * dz_row + (t + j) / 2;
-        dz[EVEN][at] = even;
-        dz[ODD][at] = odd;
-        dz[BOTH][at] = even + odd;
+        Float *const row[HALVES] = {dz[EVEN] + i * dz_row, dz[ODD] + i * dz_row,
+                                    dz[BOTH] + i * dz_row};
+        H::store(even, odd, row, (t + j) / 2);
       }
       if (!BY_TOKEN) gain_sums[i] += sum;
     }

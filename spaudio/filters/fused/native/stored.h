@@ -19,13 +19,10 @@ struct Stored {
     return (Float)(__builtin_convertvector(value, Word) << 16);
   }
 
-  /* Rounds to nearest, ties to even, as torch does; a NaN stays one. */
+  /* Rounds as torch does. */
   static inline void store(void *to, int64_t at, int64_t lanes, int64_t stride, Float value) {
     if (!HALF) return V::store(static_cast<float *>(to) + at, lanes, stride, value);
-    Word bits = (Word)value;
-    bits = (bits + (((bits >> 16) & 1) + 0x7fff)) >> 16;
-    bits = value == value ? bits : bits - bits + 0x7fc0;
-    const Short rounded = __builtin_convertvector(bits, Short);
+    const Short rounded = __builtin_convertvector(V::rounded(value) >> 16, Short);
     uint16_t *data = static_cast<uint16_t *>(to) + at;
     if (stride == 1 && lanes == LANES)
       __builtin_memcpy(data, &rounded, sizeof rounded);

@@ -9,8 +9,8 @@
 namespace {
 #include "vector.h"
 #include "stored.h"
-#include "product.h"
 #include "halves.h"
+#include "product.h"
 #include "scratch.h"
 #include "sink.h"
 #include "brief.h"

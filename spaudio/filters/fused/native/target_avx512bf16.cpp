@@ -1,12 +1,12 @@
 #include "target.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
-/* As target_avx512.cpp, with responses by products of bfloat16. */
+/* As target_avx512.cpp, with products of bfloat16. */
 #if defined(SPAUDIO_ANY_PROCESSOR)
 #elif defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bf16,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512bf16,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512dq,avx512bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512bf16,fma")
 #endif
 #define SPAUDIO_PAIRS
 #if !defined(SPAUDIO_ANY_PROCESSOR)
@@ -15,8 +15,8 @@
 namespace {
 #include "vector.h"
 #include "stored.h"
-#include "product.h"
 #include "halves.h"
+#include "product.h"
 #include "scratch.h"
 #include "sink.h"
 #include "brief.h"

@@ -26,6 +26,13 @@ struct Lanes<16> {
   typedef uint16_t Short __attribute__((vector_size(32)));
 };
 
+/* bfloat16, in the low half; to nearest, ties to even. */
+inline uint32_t round_half(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return value == value ? (bits + ((bits >> 16 & 1) + 0x7fff)) >> 16 : 0x7fc0;
+}
+
 template <int LANES>
 struct Vector {
   typedef typename Lanes<LANES>::Float Float;
@@ -40,6 +47,26 @@ struct Vector {
   /* Of each lane two values of bfloat16, `first` in the low half; they must be exact as such. */
   static inline Float pair(Float first, Float second) {
     return (Float)(((Word)first >> 16) | ((Word)second & 0xffff0000u));
+  }
+
+  /* A pair of any values, rounded to nearest, ties to even. */
+  static inline Float round_pair(Float first, Float second) {
+#if defined(SPAUDIO_PAIRS) && !defined(SPAUDIO_ANY_PROCESSOR)
+    typedef uint16_t Halves __attribute__((vector_size(64)));
+    static const Halves order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512bh both = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    return (Float)_mm512_permutexvar_epi16((__m512i)order, (__m512i)both);
+#else
+    return (Float)((rounded(first) >> 16) | (rounded(second) & 0xffff0000u));
+#endif
+  }
+
+  /* Bits whose high halves are bfloat16; a NaN stays one. */
+  static inline Word rounded(Float value) {
+    const Word bits = (Word)value;
+    const Word sum = bits + (((bits >> 16) & 1) + 0x7fff);
+    return value == value ? sum : bits - bits + 0x7fc00000u;
   }
 
   /* sum + the product of the low halves + the product of the high halves. */
