@@ -57,7 +57,8 @@ def filterbank(
 
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
     a CPU are computed in at least float32. If ``x`` is bfloat16 and the processor multiplies such
-    numbers (AVX-512 BF16), kernels are rounded to it for the responses, not for the gradients.
+    numbers (AVX-512 BF16), what is multiplied is rounded to it: kernels, and for those of more than
+    four taps the gradients of their responses.
 
     Returns:
         (batch, tokens, dim), of the type of ``x``; under autocast of autocast's type, or with

@@ -1,14 +1,16 @@
-/* The two products of the backward pass, kernels with gradients of responses and these with the
-   signal, from sequences of half the length.
+/* The two products of the backward pass, of kernels and of the signal with the responses' gradients,
+   from sequences of half the length.
 
-   In float at three quarters of their multiply-adds, by the fast FIR algorithm (Mou & Duhamel, "Short-length FIR filters and their use in fast nonrecursive filtering",
-   IEEE Trans. Signal Processing 39(6), 1991): of signal and kernel take the even half, the odd half
-   and a third sequence made of both; three products of half the length serve in place of four.
+   In float they take three quarters of the multiply-adds, by the fast FIR algorithm (Mou & Duhamel,
+   "Short-length FIR filters and their use in fast nonrecursive filtering", IEEE Trans. Signal
+   Processing 39(6), 1991): of signal and kernel take the even half, the odd half and a third sequence
+   made of both; three products of half the length serve in place of four. Sums get half as long, which
+   makes up in rounding for what the third sequence adds to it. The responses themselves are not
+   computed so: they would need twice the registers or be stored.
 
-   Sums get half as long, which makes up in rounding for what the third sequence adds to it. The
-   responses themselves are not computed so: they would need twice the registers or be stored.
-   In bfloat16 two values of a sequence are a pair, and two products one instruction: of the gradients
-   and of the signal there are pairs that begin at even tokens and pairs that begin at odd ones.
+   In bfloat16 two values of a sequence are a pair, and two products one instruction: of gradients and
+   signal there are pairs that begin at even tokens and pairs that begin at odd ones.
+
    Included by each target's translation unit, inside its namespace, after vector.h. */
 
 enum Half { EVEN, ODD, BOTH, HALVES };

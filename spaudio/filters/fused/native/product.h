@@ -1,6 +1,6 @@
 /* The three products of a filterbank, register-blocked. Lanes hold neighbouring dimensions, so taps
    and gains are broadcast, nothing is transposed and no vector is summed across but once a kernel
-   tap. Included by each target's translation unit, inside its namespace, after vector.h.
+   tap. Included by each target's translation unit, inside its namespace, after halves.h.
 
    ACC accumulators fill the register file: ROWS filters by ACC / ROWS positions (or taps). A block
    is always computed whole; what lies beyond the end is not kept, and buffers are that much longer.

@@ -1,5 +1,5 @@
 /* Buffers of one thread, and the way of a group's signals into and out of them. Included by each
-   target's translation unit, inside its namespace, after halves.h. */
+   target's translation unit, inside its namespace, after product.h. */
 
 template <int LANES, int ACC, int TILE, int ROWS>
 struct Scratch {
