@@ -15,7 +15,7 @@ from spaudio.tokens.front_end import stack_frames
 from tests.fixtures.own_sounds import RECORDINGS
 from tests.fixtures.tiny_run import make_untrained_run
 
-CLIP = RECORDINGS / "7_theo_3.flac"
+CLIP = RECORDINGS / "2_lucas_2.flac"
 
 
 def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
@@ -72,7 +72,7 @@ def test_the_command_prints_and_draws(
     out = capsys.readouterr().out
     assert " s the log-odds fall by " in out
     assert " Hz the log-odds fall by " in out
-    assert matplotlib.image.imread("7_theo_3.explained.png").shape[1] > 500
+    assert matplotlib.image.imread("2_lucas_2.explained.png").shape[1] > 500
     main(["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"])
     assert capsys.readouterr().out.startswith("four ")
     assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")

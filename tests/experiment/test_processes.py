@@ -16,7 +16,7 @@ from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 
 SAME = ["preset=debug", "trainer.epochs=2", "augment.mixup=0", "augment.cutmix=0",
-        "model.drop_path=0", "tokens.stem=none", "trainer.precision=no",
+        "augment.mixstyle=0", "model.drop_path=0", "tokens.stem=none", "trainer.precision=no",
         "page=false"]  # fmt: skip
 
 
