@@ -106,7 +106,10 @@ class TokenFilter(nn.Module):
         return y
 
     def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """:meth:`forward` of whole sequences; for filters that have it as one operator."""
+        """:meth:`forward` of whole sequences; for filters that have it as one operator.
+
+        A subclass of such a filter that overrides :meth:`filtered` has to override this too.
+        """
         return x + self.filtered(x, padding_mask)
 
     def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:

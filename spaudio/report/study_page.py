@@ -211,8 +211,8 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
 
     Args:
         results: Of all runs; a point is the mean over folds and seeds, its bar their standard
-            deviation. Settings with fewer runs
-            than others are left out, as are data sets with one setting.
+            deviation. Settings with fewer runs than others are left out, as are data sets with one
+            setting.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}

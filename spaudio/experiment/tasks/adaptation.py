@@ -32,8 +32,9 @@ class AdaptationTask(ClassificationTask):
     """One label per clip.
 
     The head is fitted first (:mod:`spaudio.training.probe`), with weights where classes are
-    balanced. With ``adapt=probe`` and mean pooling that is all; in all other cases training begins
-    from it (arXiv 2202.10054), and it is kept unless the validation split ranks an epoch higher.
+    balanced. With ``adapt=probe`` and pooled statistics that is all; in all other cases training
+    begins from it (arXiv 2202.10054), and it is kept unless the validation split ranks an epoch
+    higher.
     """
 
     @override
