@@ -1,5 +1,6 @@
 """Augmentation settings, and augmentation of log-mel frames; the caller passes the generator."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,10 @@ import numpy.typing as npt
 from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
+
+#: dB below the loudest frame of a clip, down to which an excerpt must reach with one frame. In
+#: ESC-10 one excerpt in fourteen is quieter, which is the silence that fills a clip up.
+QUIET = 20.0
 
 
 @dataclass
@@ -36,7 +41,7 @@ class AugmentConfig:
         mixstyle: Share of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.
         crop: Length in seconds of the random excerpt that training sees of a longer clip; 0 takes
-            clips whole.
+            clips whole. Excerpts of silence are not taken.
     """
 
     gain: float = 0.0
@@ -73,7 +78,8 @@ class AugmentConfig:
 class Augment:
     """Augments the log-mel frames of one clip.
 
-    :meth:`vary` acts before the normalisation. :meth:`mask` acts after it, where zero is the mean.
+    :meth:`excerpt` and :meth:`vary` act before the normalisation. :meth:`mask` acts after it, where
+    zero is the mean.
 
     Args:
         config: The settings; those named in ``ignored`` do not apply to log-mel frames.
@@ -83,6 +89,30 @@ class Augment:
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
+
+    def excerpt(self, frames: Frames, length: int, rng: np.random.Generator) -> Frames:
+        """Draws an excerpt of ``length`` frames that is not silent.
+
+        One of its frames at least is less than ``QUIET`` decibels below the loudest of the clip: an
+        excerpt of the silence around a short sound would teach that silence has the clip's label.
+
+        Args:
+            frames: (frames, width), before :meth:`vary`.
+            length: In frames; shorter clips are returned whole.
+            rng: Source of the position, which is uniform over all such excerpts.
+        """
+        if len(frames) <= length:
+            return frames
+        levels = self._levels(frames)
+        loud = np.cumsum(levels > levels.max() - QUIET / 10 * math.log(10))
+        starts = np.flatnonzero(loud[length - 1 :] > np.append(0, loud[:-length]))
+        start = int(starts[rng.integers(len(starts))])
+        return frames[start : start + length]
+
+    def _levels(self, frames: Frames) -> Frames:
+        """Returns the level of each frame, in nats of power."""
+        levels: Frames = frames.max(axis=1)
+        return levels
 
     def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose submodules are loaded where they are used
 import soxr
+from typing_extensions import override
 
 from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
 from spaudio.tokens.config import TokenConfig
@@ -37,6 +38,12 @@ class WaveformAugment(Augment):
         self._bands = tokens.bands
         self._rate = tokens.sample_rate
 
+    @override
+    def _levels(self, frames: Frames) -> Frames:
+        levels: Frames = np.log(np.square(frames).mean(axis=1) + np.float32(1e-10))
+        return levels
+
+    @override
     def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Varies level, spectral tilt, speed, position and noise of (frames, hop_samples)."""
         config = self.config
@@ -62,6 +69,7 @@ class WaveformAugment(Augment):
             return wave.reshape(frames.shape).astype(np.float32, copy=False)
         return cut(wave, self._hop)
 
+    @override
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Sets random spans of time to zero, and filters random bands out."""
         config = self.config

@@ -184,8 +184,8 @@ class TokenDataset(Dataset[Example]):
             if self._most:
                 # As many as may be left at the fastest tempo.
                 most = math.ceil(self._most / (1 - self.augment.config.tempo))
-                start = int(rng.integers(max(1, len(frames) - most + 1)))
-                frames = self.augment.vary(frames[start : start + most], rng)[: self._most]
+                frames = self.augment.excerpt(frames, most, rng)
+                frames = self.augment.vary(frames, rng)[: self._most]
             else:
                 frames = self.augment.vary(frames, rng)
             frames = self.augment.mask(self._front_end.normalise(frames), rng)

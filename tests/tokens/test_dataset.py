@@ -72,6 +72,24 @@ def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
     assert max(max(each) for each in lengths.values()) == 10
 
 
+@pytest.mark.parametrize("kind", ["log-mel", "waveform"])
+def test_no_excerpt_is_silent(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    waveform = kind == "waveform"
+    augment = WaveformAugment(AugmentConfig(), CONFIG) if waveform else Augment(AugmentConfig())
+    wave = 1e-4 * rng.standard_normal((500, 80), np.float32)
+    wave[400:404] *= 1000  # a short sound in 5 s
+    frames = wave if waveform else np.log(np.square(wave) + np.float32(1e-10))
+    found = [augment.excerpt(frames, 100, rng) for _ in range(300)]
+    loud = frames[400:404].max(axis=1).min()
+    assert all(len(excerpt) == 100 and excerpt.max() >= loud for excerpt in found)
+    ramp = np.linspace(9, 10, 500, dtype=np.float32)
+    steady = np.repeat(ramp[:, None], 80, axis=1)  # one that shows where an excerpt begins
+    starts = [float(augment.excerpt(steady, 100, rng)[0, 0]) for _ in range(300)]
+    assert min(starts) < 9.05
+    assert max(starts) > 9.75
+
+
 def test_buckets_cover_every_clip_once_and_waste_little() -> None:
     lengths = np.random.default_rng(0).integers(10, 200, size=1003).tolist()
     sampler = BucketSampler(lengths, 16, shuffle=True, seed=1)
