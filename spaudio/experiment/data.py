@@ -12,7 +12,8 @@ from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compose import prep_function
 from spaudio.experiment.encoders import open_front_end
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings
+from spaudio.model.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
@@ -120,13 +121,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         front_end = make_front_end(
             settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
         )
-    augment = (
-        None
-        if isinstance(settings.model, PretrainedConfig)
-        else WaveformAugment(settings.augment, settings.tokens)
-        if settings.tokens.learned
-        else Augment(settings.augment)
-    )
+    augment: Augment | None
+    if isinstance(front_end, EncodedFrontEnd):
+        augment = front_end.augment(settings.augment)
+    elif settings.tokens.learned:
+        augment = WaveformAugment(settings.augment, settings.tokens)
+    else:
+        augment = Augment(settings.augment)
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(

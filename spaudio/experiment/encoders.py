@@ -15,7 +15,7 @@ from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
 # Peak learning rates, and the share of it that the head has, which starts from a fitted probe.
-_RATES = {"full": (5e-5, 1.0)}
+_RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
 
 
@@ -74,9 +74,9 @@ def build_adapted(
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
-    Augmentation acts on log-mel frames, so there is none, but clips that adapt the encoder are
-    mixed; few steps are needed. The loss is the one that the head was fitted to, without label
-    smoothing, which has another optimum.
+    What is cached is not augmented, but by ``adapt=full``, which caches the encoder's input; clips
+    that adapt the encoder are mixed. Few steps are needed. The loss is the one that the head was
+    fitted to, without label smoothing, which has another optimum.
 
     Args:
         overrides: Of the command line.
@@ -86,11 +86,14 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
         return []
     way = str(given.get("adapt", "probe"))
     rate, share = _RATES.get(way, _OTHER_RATES)
-    changed = {"augment": "none", "augment.crop": 0, "segments.seconds": "null",
+    whole = way == "full" and given.get("model.adapt_layers") is None
+    changed = {"augment.crop": 0, "augment.mixstyle": 0, "segments.seconds": "null",
                "trainer.min_steps": 0, "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
                "trainer.label_smoothing": 0, "model.head_rate": share}  # fmt: skip
+    if not whole:
+        changed["augment"] = "none"
     if way != "probe" and given.get("augment") is None:
         changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.3}
     if given.get("preset") is None:
-        changed |= {"trainer.epochs": 8, "trainer.batch_size": 16}
+        changed |= {"trainer.epochs": 16 if whole else 8, "trainer.batch_size": 16}
     return [f"{name}={value}" for name, value in changed.items() if name not in given]

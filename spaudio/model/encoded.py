@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.model.encoded_augment import EncodedAugment
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained import Base
+from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
@@ -50,6 +52,11 @@ class EncodedFrontEnd(FrontEnd):
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
         self.base, self.part = base, part
+
+    def augment(self, config: AugmentConfig) -> EncodedAugment | None:
+        """Returns the augmentation of what is cached; None where that is no log-mel frames."""
+        about = self.base.log_mel
+        return EncodedAugment(config, about) if self.part.kind == "inputs" and about else None
 
     @property
     @override

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from spaudio.errors import AudioError, ConfigError
 from spaudio.filters.transformer import attention
+from spaudio.model.encoded_augment import LogMelInput
 
 Frames = npt.NDArray[np.float32]
 RATE = 16_000  # Hz, of all supported encoders
@@ -69,6 +70,11 @@ class Base(nn.Module):
     def max_seconds(self) -> float:
         """Length of the longest clip, in seconds."""
         return math.inf
+
+    @property
+    def log_mel(self) -> LogMelInput | None:
+        """What its input is, if that is log-mel frames."""
+        return None
 
     @property
     def cache_key(self) -> dict[str, Any]:
@@ -213,6 +219,13 @@ class WhisperBase(Base):
     def cache_key(self) -> dict[str, Any]:
         return super().cache_key | {"silence": [SILENCE_BEFORE, SILENCE_AFTER], "quiet": QUIET}
 
+    @property
+    @override
+    def log_mel(self) -> LogMelInput:
+        # A frame is (log10(power) + 4) / 4 in each band, and at least 2 less than the largest.
+        most = 2 * int(self.net.config.max_source_positions)
+        return LogMelInput(4 * math.log(10), most, SILENCE_BEFORE, SILENCE_AFTER, 2.0)
+
     @override
     def around(self, padding: Tensor) -> Tensor:
         count = (~padding).sum(dim=1, keepdim=True)
@@ -222,8 +235,8 @@ class WhisperBase(Base):
 
     @override
     def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor:
-        # A frame is (log10(power) + 4) / 4 in each band; two frames are a token.
-        level = (4 * math.log(10) * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
+        # Two frames are a token.
+        level = (self.log_mel.nats * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
         second = F.pad(level, (0, 1), value=-math.inf)[:, 1::2]
         loudness = torch.maximum(level[:, ::2], second)
         own = loudness.masked_fill(self.around(padding[:, ::2]), -math.inf)
@@ -244,8 +257,9 @@ class WhisperBase(Base):
         found = self.extractor(
             padded, sampling_rate=RATE, padding="longest", truncation=False, return_tensors="np"
         ).input_features[0]
-        most = 2 * int(self.net.config.max_source_positions)
-        return np.ascontiguousarray(found[:, : min(frames, most)].T, dtype=np.float32)
+        return np.ascontiguousarray(
+            found[:, : min(frames, self.log_mel.most)].T, dtype=np.float32
+        )  # fmt: skip
 
     @override
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,6 +277,13 @@ class WhisperBase(Base):
 
 class SpectrogramBase(Base):
     """An Audio Spectrogram Transformer, on clips padded to its fixed length, as it was trained."""
+
+    @property
+    @override
+    def log_mel(self) -> LogMelInput:
+        # Nats of power and zeros, less a mean and divided by twice a standard deviation.
+        nats, most = 2 * self.extractor.std, int(self.extractor.max_length)
+        return LogMelInput(nats, most, padding=-self.extractor.mean / nats)
 
     @property
     @override

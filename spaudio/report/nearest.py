@@ -1,6 +1,5 @@
 """The training clips that a model takes for most similar to a clip: by what its head classifies."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -25,8 +24,7 @@ def batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
         dataset: Of any split.
         clips: Their numbers; each of a clip's segments is one item of a batch.
     """
-    plain = copy.copy(dataset)
-    plain.augment = None
+    plain = dataset.plain()
     wanted = {plain.clips[number].path for number in clips}
     lengths = plain.lengths()
     items = [i for i in range(len(plain)) if plain.clip(i).path in wanted]

@@ -1,5 +1,6 @@
 """Datasets and batches of tokens: segments, padding, and buckets of similar length."""
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,11 +144,17 @@ class TokenDataset(Dataset[Example]):
         self._front_end = front_end
         self.augment = augment
         self._seed = seed
-        crop = augment.config.crop if augment is not None else 0.0
+        crop = augment.config.crop if augment and "crop" not in augment.ignored else 0.0
         self._most = round(crop / front_end.config.frame_seconds)  # frames that training sees
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def plain(self) -> "TokenDataset":
+        """Returns the same clips, whole and without augmentation."""
+        other = copy.copy(self)
+        other.augment, other._most = None, 0
+        return other
 
     @property
     def is_whole(self) -> bool:

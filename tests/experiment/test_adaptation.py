@@ -34,6 +34,7 @@ def sounds(tmp_path: Path) -> Path:
     [
         ("whisper", ()),
         ("whisper", ("adapt=filters", "filter=bank", "filter.num_filters=3")),
+        ("whisper", ("adapt=full", "augment=speech")),
         ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
     ],
 )
@@ -113,6 +114,10 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
     assert (own.augment.warp, own.augment.mixup, own.augment.cutmix) == (0, 0.5, 0.3)
     assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
+    whole = compose("folder", "model=pretrained", "model.source=x", "adapt=full")
+    assert (whole.augment.warp, whole.augment.crop, whole.trainer.epochs) == (0.1, 0, 16)
+    part = ("adapt=full", "model.adapt_layers=[1]")
+    assert compose("folder", "model=pretrained", "model.source=x", *part).augment.warp == 0
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
     assert given.augment.mixup == 0  # the probe is fitted

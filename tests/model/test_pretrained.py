@@ -9,7 +9,9 @@ import torch
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.model.adapted import Adaptation, AdaptedClassifier
 from spaudio.model.encoded import EncodedFrontEnd, statistics
+from spaudio.model.encoded_augment import EncodedAugment
 from spaudio.model.pretrained import SILENCE_BEFORE, Base, load_base
+from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import Example, collate
 from tests.fixtures.tiny_encoders import ENCODERS, save_encoder
@@ -117,6 +119,35 @@ def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     everything = torch.ones_like(quiet)
     assert torch.equal(base.unpooled(padding, everything), base.around(padding))
     assert load_base(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
+
+
+@pytest.mark.parametrize("name", ["whisper", "ast"])
+def test_augmentation_has_the_units_of_the_clip(name: str, tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, name)
+    clip = CLIPS[0]
+    inputs, rng = base.inputs(clip), np.random.default_rng(0)
+    about = base.log_mel
+    assert about is not None
+    # A gain of one nat of power is that of a louder clip.
+    gain = EncodedAugment(AugmentConfig(gain=1.0), about)
+    drawn = np.random.default_rng(1).normal(0, 1.0)
+    louder = base.inputs(clip * np.float32(np.exp(drawn / 2)))
+    found = gain.vary(inputs, np.random.default_rng(1))
+    whole = slice(None, about.before + 70)  # windows that do not reach beyond its 0.75 s
+    np.testing.assert_allclose(found[whole], louder[whole], atol=2e-3)
+    # Tempo and shift move the clip alone, and the encoder takes what comes of it.
+    moved = EncodedAugment(AugmentConfig(tempo=0.3, time_shift=0.2, warp=0.1), about)
+    varied = [moved.vary(inputs, rng) for _ in range(20)]
+    for one in varied:
+        assert not np.diff(one[: max(about.before - 2, 0)], axis=0).any()
+        assert np.ptp(one[-5:]) < 1e-6
+    lengths = {len(one) for one in varied}
+    assert lengths == {about.most} if name == "ast" else 5 < len(lengths) < about.most
+    assert max(lengths) <= about.most
+    masked = EncodedAugment(AugmentConfig(mel_masks=1, mel_mask=20), about).mask(inputs, rng)
+    hidden = np.ptp(masked, axis=0) < 1e-6
+    assert 0 < hidden.sum() <= 20
+    np.testing.assert_allclose(masked.mean(axis=0), inputs.mean(axis=0), atol=1e-4)
 
 
 def test_statistics_leave_padding_out() -> None:

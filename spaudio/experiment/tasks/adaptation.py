@@ -23,6 +23,7 @@ from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
+from spaudio.training.feed import make_feed
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted
 from spaudio.training.probe import collect, solve_head
@@ -45,9 +46,11 @@ class AdaptationTask(ClassificationTask):
 
     @override
     def messages(self, model: Any) -> list[str]:
-        augment = {n: v for n, v in vars(self.settings.augment).items() if v}
-        used = ("mixup", "cutmix", "time_mask", "mel_mask")  # the last two are sizes
-        unused = [f"augment.{name}" for name in augment if name not in used]
+        given = {n: v for n, v in vars(self.settings.augment).items() if v}
+        used = {"mixup", "cutmix", "time_mask", "mel_mask"}  # the last two are sizes
+        if (augment := self.data.train.augment) is not None:
+            used |= set(given) - set(augment.ignored)
+        unused = [f"augment.{name}" for name in given if name not in used]
         ignored = f"model=pretrained ignores {', '.join(unused)}"
         return [*super().messages(model), *([ignored] if unused else [])]
 
@@ -70,8 +73,15 @@ class AdaptationTask(ClassificationTask):
     ) -> tuple[FitResult, float]:
         """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
         start = time.perf_counter()
+        plain = make_feed(
+            self.data.train.plain(),
+            self.settings.trainer,
+            shuffle=True,
+            seed=self.settings.seed,
+            balanced=self.balance.method == "sampler",
+        )
         train, valid = (
-            collect(model, feed.loader, accelerator.device) for feed in (self.train, self.valid)
+            collect(model, feed.loader, accelerator.device) for feed in (plain, self.valid)
         )
         waited = time.perf_counter() - start
         both = None

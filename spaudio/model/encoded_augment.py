@@ -1,0 +1,81 @@
+"""Augmentation of the log-mel input of pretrained encoders by :mod:`spaudio.tokens.augment`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from spaudio.tokens.augment import Augment, AugmentConfig
+
+Frames = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LogMelInput:
+    """What a pretrained encoder's input of log-mel frames is.
+
+    Args:
+        nats: Nats of power per unit of the input.
+        most: Frames of the longest input.
+        before: Frames of silence ahead of the clip.
+        after: Frames of silence behind it.
+        range: No value lies further below the largest of its clip; that of silence is there.
+        padding: Value of the frames that fill every input up to ``most``; None if none do.
+    """
+
+    nats: float
+    most: int
+    before: int = 0
+    after: int = 0
+    range: float = np.inf
+    padding: float | None = None
+
+
+class EncodedAugment(Augment):
+    """Augments the input of a pretrained encoder, one clip at a time.
+
+    The settings have the units and distributions that they have for log-mel frames. Masks set
+    bands to their mean over the clip. The silence around a clip keeps its length. A clip that
+    becomes longer than the encoder takes is cut.
+
+    Args:
+        config: The settings. ``crop`` and ``mixstyle`` are ignored as well as ``noise``.
+        input: What the encoder reads.
+    """
+
+    ignored = ("noise", "crop", "mixstyle")
+
+    def __init__(self, config: AugmentConfig, input: LogMelInput) -> None:
+        super().__init__(config)
+        self._input = input
+
+    @override
+    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""
+        about = self._input
+        end = len(frames) - about.after
+        if about.padding is not None:  # which the cache has rounded to float16
+            own = np.flatnonzero(np.abs(frames - about.padding).max(axis=1) > 1e-3)
+            end = int(own[-1]) + 1 if len(own) else 0
+        if end <= about.before:
+            return frames
+        before, own, after = np.split(frames, [about.before, end])
+        loudest = own.max()
+        own = super().vary(own * np.float32(about.nats), rng) / np.float32(about.nats)
+        own = np.maximum(own, own.max() - about.range)
+        before, after = (silence + (own.max() - loudest) for silence in (before, after))
+        if about.padding is None:
+            own = own[: about.most - about.before - about.after]
+        else:
+            own = own[: about.most]
+            after = np.full_like(frames[len(own) :], about.padding)
+        varied: Frames = np.concatenate([before, own, after])
+        return varied
+
+    @override
+    def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """Sets random stretches of time and random bands to the mean of each band."""
+        mean = frames.mean(axis=0)
+        masked: Frames = super().mask(frames - mean, rng) + mean
+        return masked
