@@ -93,7 +93,7 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     if not whole:
         changed["augment"] = "none"
     if way != "probe" and given.get("augment") is None:
-        changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.3}
+        changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.0 if whole else 0.3}
     if given.get("preset") is None:
         changed |= {"trainer.epochs": 16 if whole else 8, "trainer.batch_size": 16}
     return [f"{name}={value}" for name, value in changed.items() if name not in given]

@@ -116,6 +116,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
     whole = compose("folder", "model=pretrained", "model.source=x", "adapt=full")
     assert (whole.augment.warp, whole.augment.crop, whole.trainer.epochs) == (0.1, 0, 16)
+    assert (whole.augment.mixup, whole.augment.cutmix, whole.augment.mixstyle) == (0.5, 0, 0)
     part = ("adapt=full", "model.adapt_layers=[1]")
     assert compose("folder", "model=pretrained", "model.source=x", *part).augment.warp == 0
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
