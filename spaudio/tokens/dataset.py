@@ -151,7 +151,7 @@ class TokenDataset(Dataset[Example]):
         return len(self._items)
 
     def plain(self) -> "TokenDataset":
-        """Returns the same clips, whole and without augmentation."""
+        """Returns the same items without excerpts and augmentation."""
         other = copy.copy(self)
         other.augment, other._most = None, 0
         return other
