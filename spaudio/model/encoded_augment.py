@@ -56,8 +56,8 @@ class EncodedAugment(Augment):
         about = self._input
         end = len(frames) - about.after
         if about.padding is not None:  # which the cache has rounded to float16
-            own = np.flatnonzero(np.abs(frames - about.padding).max(axis=1) > 1e-3)
-            end = int(own[-1]) + 1 if len(own) else 0
+            used = np.flatnonzero(np.abs(frames - about.padding).max(axis=1) > 1e-3)
+            end = int(used[-1]) + 1 if len(used) else 0
         if end <= about.before:
             return frames
         before, own, after = np.split(frames, [about.before, end])
