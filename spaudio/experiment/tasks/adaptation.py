@@ -23,7 +23,6 @@ from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
-from spaudio.training.feed import make_feed
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted
 from spaudio.training.probe import collect, solve_head
@@ -73,13 +72,7 @@ class AdaptationTask(ClassificationTask):
     ) -> tuple[FitResult, float]:
         """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
         start = time.perf_counter()
-        plain = make_feed(
-            self.data.train.plain(),
-            self.settings.trainer,
-            shuffle=True,
-            seed=self.settings.seed,
-            balanced=self.balance.method == "sampler",
-        )
+        plain = self.training_feed(self.data.train.plain())
         train, valid = (
             collect(model, feed.loader, accelerator.device) for feed in (plain, self.valid)
         )

@@ -36,10 +36,10 @@ from spaudio.report.mask_plot import draw_mask
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
-from spaudio.tokens.dataset import collate
+from spaudio.tokens.dataset import TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.training.balance import choose_balance
-from spaudio.training.feed import make_feed
+from spaudio.training.feed import Feed, make_feed
 from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult
 from spaudio.training.mixing import Mixing
@@ -75,13 +75,7 @@ class ClassificationTask(Task):
         self.objective = self._make_objective(
             Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands)
         )
-        self.train = make_feed(
-            data.train,
-            trainer,
-            shuffle=True,
-            seed=settings.seed,
-            balanced=self.balance.method == "sampler",
-        )
+        self.train = self.training_feed(data.train)
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
             "valid": self.valid,
@@ -92,6 +86,16 @@ class ClassificationTask(Task):
             self.pretraining = Pretraining(settings, data)
             self.data_hash = data.manifest_hash + self.pretraining.data_hash
         self.floor: dict[str, Any] = {}
+
+    def training_feed(self, dataset: TokenDataset) -> Feed:
+        """Builds the loader of training batches, with each class drawn as often as is set."""
+        return make_feed(
+            dataset,
+            self.settings.trainer,
+            shuffle=True,
+            seed=self.settings.seed,
+            balanced=self.balance.method == "sampler",
+        )
 
     def _make_objective(self, mixing: Mixing) -> Classification | MultiLabel:
         return Classification(self.settings.trainer.label_smoothing, mixing, self.balance)
