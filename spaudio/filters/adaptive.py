@@ -94,14 +94,9 @@ class AdaptiveFilterBank(TokenFilter):
         return mask
 
     @override
-    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        return self._filter(x, padding_mask, residual=True)
-
-    @override
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        return self._filter(x, padding_mask, residual=False)
-
-    def _filter(self, x: Tensor, padding_mask: Tensor | None, residual: bool) -> Tensor:
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
         return filterbank(
             x,
             self.bank.taps(),

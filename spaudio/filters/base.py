@@ -78,7 +78,7 @@ class TokenFilter(nn.Module):
                 },
             )
         if cu_seqlens is None and initial_state is None and not output_final_state:
-            return self.add_filtered(x, padding_mask)
+            return self.filtered(x, padding_mask, residual=True)
         check_tokens(x, padding_mask, self.dim)
         y, state = filter_sequences(
             self, x, padding_mask, cu_seqlens, initial_state, output_final_state
@@ -105,18 +105,21 @@ class TokenFilter(nn.Module):
         state.copy_(final.detach())
         return y
 
-    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """:meth:`forward` of whole sequences; for filters that have it as one operator.
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
+        """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens.
 
-        A subclass of such a filter that overrides :meth:`filtered` has to override this too.
+        Args:
+            x: (batch, tokens, dim).
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+            residual: Whether to add ``x``, padded tokens included. Some filters do so within one
+                operator.
         """
-        return x + self.filtered(x, padding_mask)
-
-    def filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens."""
         check_tokens(x, padding_mask, self.dim)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
-        return without_padding(self.convolve(window), padding_mask)
+        y = without_padding(self.convolve(window), padding_mask)
+        return x + y if residual else y
 
     def convolve(self, window: Tensor) -> Tensor:
         """Filters tokens without padding: :meth:`filtered` given the neighbouring tokens.

@@ -76,10 +76,12 @@ class DepthwiseFilter(TokenFilter):
         reset_rows(self.kernels, zero=self.zero_init)
 
     @override
-    def add_filtered(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
+        if not residual or self.activation is not None or not is_native(x, self.kernels):
+            return super().filtered(x, padding_mask, residual=residual)
         check_tokens(x, padding_mask, self.dim)
-        if self.activation is not None or not is_native(x, self.kernels):
-            return super().add_filtered(x, padding_mask)
         y: Tensor = native_depthwise(x, self.kernels, padding_mask, self.causal)
         return y
 

@@ -69,7 +69,9 @@ class FIRFilter(FilterBank):
         return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override
-    def _filter(self, x: Tensor, padding_mask: Tensor | None, residual: bool) -> Tensor:
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
         if self.gains.dim() == 1:  # a bank of one kernel
             return filterbank(
                 x,
@@ -80,8 +82,7 @@ class FIRFilter(FilterBank):
                 activation=self.activation,
                 residual=residual,
             )
-        y = TokenFilter.filtered(self, x, padding_mask)
-        return x + y if residual else y
+        return TokenFilter.filtered(self, x, padding_mask, residual=residual)
 
     @override
     def convolve(self, window: Tensor) -> Tensor:

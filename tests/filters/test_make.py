@@ -14,8 +14,8 @@ def test_a_filter_registers_itself_where_it_is_defined(monkeypatch: pytest.Monke
     del FILTERS["twice"]
 
     def define(name: str, title: str = "Twice") -> type[TokenFilter]:
-        body = {"name": name, "filtered": lambda self, x, padding_mask=None: x, "config": dict}
-        return type(title, (TokenFilter,), body)
+        body = {"convolve": lambda self, window: window, "taps": lambda self: [], "config": dict}
+        return type(title, (TokenFilter,), {"name": name, **body})
 
     define("twice")
     x = torch.randn(2, 4, 3)
