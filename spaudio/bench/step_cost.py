@@ -16,7 +16,7 @@ from spaudio.experiment.compose import compose, data_prep_folder
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
-from spaudio.model.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer

@@ -13,7 +13,7 @@ from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compose import prep_function
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.settings import AudioSettings
-from spaudio.model.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment

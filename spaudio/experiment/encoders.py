@@ -8,9 +8,10 @@ from accelerate.utils import set_seed
 from hydra.core.override_parser.types import Override
 
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
-from spaudio.model.adapted import AdaptedClassifier
-from spaudio.model.encoded import EncodedFrontEnd
-from spaudio.model.pretrained import Base, load_base
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.load_encoder import load_base
+from spaudio.model.pretrained.pretrained_encoder import Base
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 

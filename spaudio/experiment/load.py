@@ -18,10 +18,10 @@ from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.task import named_sizes
 from spaudio.experiment.tasks.text import build_language_model
 from spaudio.filters import TokenFilter
-from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.model.pretrained import Base
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.pretrained_encoder import Base
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.modulation_plot import (

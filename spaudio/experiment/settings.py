@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from spaudio.audio.prepare import DUPLICATES
 from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS
-from spaudio.model.adapted import Adaptation
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import POOLINGS
+from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
@@ -131,7 +131,7 @@ class PretrainedConfig(ClassifierConfig):
     Args:
         source: Folder or id on the Hugging Face Hub.
         states: Hidden states that the head reads, ``"upper"`` or ``"all"``; see
-            :class:`spaudio.model.adapted.Adaptation`.
+            :class:`spaudio.model.pretrained.adapt.Adaptation`.
         combine: How the head combines them, ``"concat"`` or ``"sum"``.
         adapt_layers: Layers that are adapted or followed by a filter, from 0; None for all. What
             the layers below the first of them compute is cached.
@@ -350,7 +350,7 @@ class AudioSettings(Settings):
     Args:
         model: Shape of the classifier, or a pretrained encoder.
         adapt: What is trained of a pretrained encoder, besides the head; see
-            :class:`spaudio.model.adapted.Adaptation`.
+            :class:`spaudio.model.pretrained.adapt.Adaptation`.
         tokens: How clips become tokens; a pretrained encoder has its own.
         augment: Augmentation of the training clips.
         pretrain: Pretraining without labels.

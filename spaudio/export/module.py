@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, class_probabilities
 from spaudio.export.whisper import WhisperFrames
-from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
-from spaudio.model.pretrained import RATE, SILENCE_AFTER, SILENCE_BEFORE, WhisperBase
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.pretrained_encoder import RATE
+from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFORE, WhisperBase
 
 
 class WaveformClassifier(nn.Module):

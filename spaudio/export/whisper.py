@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaudio.model.pretrained import SILENCE_AFTER, SILENCE_BEFORE
+from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFORE
 
 SILENCE = SILENCE_BEFORE + SILENCE_AFTER  # frames
 FLOOR = 1e-10  # of the mel power
@@ -16,7 +16,8 @@ RANGE = 8.0  # decades below the loudest value of a clip, where its frames are c
 class WhisperFrames(nn.Module):
     """Waveforms to the log-mel frames that Whisper reads, with silence around each clip.
 
-    The frames are those of :class:`spaudio.model.pretrained.WhisperBase` within float tolerance.
+    The frames are those of :class:`spaudio.model.pretrained.whisper_encoder.WhisperBase` within
+    float tolerance.
 
     Args:
         extractor: The feature extractor of the model.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
-from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.encoder import Encoder
+from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.drawing import as_lists, draw_image, draw_responses, make_figure, save_figure
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from spaudio.filters import (
     TokenFilter,
 )
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
-from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
+from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.filter_plots import filters_of
 from spaudio.report.nearest import batches
 from spaudio.tokens.dataset import TokenDataset

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.split import seeded_order
-from spaudio.model.adapted import AdaptedClassifier
 from spaudio.model.classifier import Classifier
+from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.tokens.dataset import Batch, Example, TokenDataset, collate
 
 MOST = 5000  # training clips that are looked at, the same share of each class

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from spaudio.model.adapted import AdaptedClassifier, Head
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training.objective import Objective
 

@@ -13,8 +13,8 @@ from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
 from spaudio.export.write import export_run
-from spaudio.model.adapted import AdaptedClassifier
-from spaudio.model.pretrained import load_base
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.load_encoder import load_base
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder

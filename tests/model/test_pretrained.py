@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from spaudio.errors import AudioError, CheckpointError, ConfigError
-from spaudio.model.adapted import Adaptation, AdaptedClassifier
-from spaudio.model.encoded import EncodedFrontEnd, statistics
-from spaudio.model.encoded_augment import EncodedAugment
-from spaudio.model.pretrained import SILENCE_BEFORE, Base, load_base
+from spaudio.model.pooling import statistics
+from spaudio.model.pretrained.adapt import Adaptation
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoded_augment import EncodedAugment
+from spaudio.model.pretrained.load_encoder import load_base
+from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.whisper_encoder import SILENCE_BEFORE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import Example, collate

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 
-from spaudio.model.adapted import Head
+from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training import probe
 from spaudio.training.objective import Classification

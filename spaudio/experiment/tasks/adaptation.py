@@ -16,8 +16,8 @@ from typing_extensions import override
 from spaudio.experiment.encoders import build_adapted
 from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
-from spaudio.model.adapted import AdaptedClassifier
-from spaudio.model.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory

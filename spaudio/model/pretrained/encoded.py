@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.model.encoded_augment import EncodedAugment
 from spaudio.model.pooling import statistics
-from spaudio.model.pretrained import Base
+from spaudio.model.pretrained.encoded_augment import EncodedAugment
+from spaudio.model.pretrained.pretrained_encoder import Base
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd

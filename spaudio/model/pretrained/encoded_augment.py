@@ -1,35 +1,13 @@
 """Augmentation of the log-mel input of pretrained encoders by :mod:`spaudio.tokens.augment`."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
+from spaudio.model.pretrained.pretrained_encoder import LogMelInput
 from spaudio.tokens.augment import Augment, AugmentConfig
 
 Frames = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LogMelInput:
-    """What a pretrained encoder's input of log-mel frames is.
-
-    Args:
-        nats: Nats of power per unit of the input.
-        most: Frames of the longest input.
-        before: Frames of silence ahead of the clip.
-        after: Frames of silence behind it.
-        range: No value lies further below the largest of its clip; that of silence is there.
-        padding: Value of the frames that fill every input up to ``most``; None if none do.
-    """
-
-    nats: float
-    most: int
-    before: int = 0
-    after: int = 0
-    range: float = np.inf
-    padding: float | None = None
 
 
 class EncodedAugment(Augment):

@@ -1,0 +1,180 @@
+"""How a pretrained encoder is adapted: what is trained besides the head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.errors import ConfigError
+from spaudio.filters import FILTERS, insert_filters
+from spaudio.model.pretrained.encoded import Part
+from spaudio.model.pretrained.pretrained_encoder import Base
+
+WAYS = ("probe", "filters", "lora", "bitfit", "full")
+POOLINGS = ("mean_std", "attention")
+STATES = ("upper", "all")
+COMBINATIONS = ("concat", "sum")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a pretrained encoder is adapted.
+
+    Args:
+        way: ``"probe"`` trains the head alone; ``"filters"`` filters after layers as well,
+            ``"lora"`` low-rank changes of queries and values, ``"bitfit"`` the biases of the
+            layers, ``"full"`` the whole encoder, without convolutions over samples; or, if layers
+            are named, all of these.
+        pooling: ``"mean_std"`` takes mean and standard deviation over time, ``"attention"`` a
+            weighted mean.
+        filter_options: ``name`` and options of the filter.
+        layers: Layers that are adapted or followed by a filter, from 0; None for all.
+        lora_rank: Rank of LoRA.
+        states: Hidden states that the head reads: ``"upper"``, those of the upper half of the
+            layers, or ``"all"``, from the embedding on.
+        combine: ``"concat"`` gives the head these states side by side, ``"sum"`` a learned
+            weighted sum of them.
+        head_rate: Learning rate of the head, as a share of that of the encoder. The head is fitted
+            before, and large steps would undo it.
+
+    Raises:
+        ConfigError: If a value is unknown, or does not fit the others.
+    """
+
+    way: str = "probe"
+    pooling: str = "mean_std"
+    filter_options: Mapping[str, Any] = field(default_factory=lambda: {"name": "none"})
+    layers: Sequence[int] | None = None
+    lora_rank: int = 4
+    states: str = "upper"
+    combine: str = "concat"
+    head_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ConfigError(f"adapt={self.way}; expected {', '.join(WAYS)}")
+        known = {"pooling": POOLINGS, "states": STATES, "combine": COMBINATIONS}
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"model.{name}={getattr(self, name)}; expected {' or '.join(choices)}"
+                )
+        filtered = self.filter_options["name"] != "none"
+        if filtered != (self.way == "filters"):
+            raise ConfigError(
+                "adapt=filters needs a filter, such as filter=depthwise"
+                if not filtered
+                else f"filter={self.filter_options['name']} has no place in adapt={self.way}; give "
+                "adapt=filters, or filter=none"
+            )
+        if self.lora_rank < 1:
+            raise ConfigError(f"model.lora_rank must be at least 1; got {self.lora_rank}")
+        if not 0 <= self.head_rate <= 1:
+            raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
+
+    def first_state(self, base: Base) -> int:
+        """Number of the first hidden state that the head reads."""
+        return base.states // 2 if self.states == "upper" else 0
+
+    def part(self, base: Base) -> Part:
+        """What can be cached per clip.
+
+        Raises:
+            ConfigError: If the encoder has no such layer.
+        """
+        if self.way == "probe":
+            if self.pooling == "mean_std":
+                return Part("statistics", base.states)
+            first = self.first_state(base)
+            return Part("states", base.states - first, first)
+        if self.way == "full" and self.layers is None:
+            return Part("inputs")
+        # The layers begin again with the first one whose output changes. A filter changes that of
+        # the next one, but the output of the last of all is normalised after its filter.
+        lowest = self.adapted_layers(base)[0] + (self.way == "filters")
+        lowest = min(lowest, len(base.layers) - 1)
+        first = min(lowest, self.first_state(base))
+        return Part("states", lowest + 1 - first, first)
+
+    def adapted_layers(self, base: Base) -> list[int]:
+        """Numbers of the layers that are adapted or followed by a filter, in ascending order.
+
+        Raises:
+            ConfigError: If the encoder has no such layer.
+        """
+        found = range(len(base.layers)) if self.layers is None else self.layers
+        if not found or not all(0 <= layer < len(base.layers) for layer in found):
+            raise ConfigError(
+                f"model.adapt_layers={list(found)}: {base.source} has layers 0 to "
+                f"{len(base.layers) - 1}"
+            )
+        return sorted(set(found))
+
+
+def adapt(base: Base, adaptation: Adaptation) -> None:
+    """Makes the parameters that an adaptation trains, or lets them be trained."""
+    base.requires_grad_(False)
+    if adaptation.way == "probe":
+        return
+    layers = [base.layers[i] for i in adaptation.adapted_layers(base)]
+    if adaptation.way == "filters":
+        options = dict(adaptation.filter_options)
+        name = options.pop("name")
+        known = FILTERS[name].__init__.__code__.co_varnames
+        if "dim" in known:
+            options["dim"] = base.dim
+        try:
+            insert_filters(base, layers, name, zero_init="zero_init" in known, **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"filter: {error}") from error
+    elif adaptation.way == "lora":
+        _insert_lora(base, adaptation.adapted_layers(base), adaptation.lora_rank)
+    elif adaptation.way == "bitfit":
+        for name, parameter in nn.ModuleList(layers).named_parameters():
+            parameter.requires_grad_(name.endswith("bias"))
+    elif adaptation.layers is not None:
+        nn.ModuleList(layers).requires_grad_(True)
+    else:
+        base.net.requires_grad_(True)
+        for part in ("embed_positions", "feature_extractor"):
+            if hasattr(base.net, part):
+                getattr(base.net, part).requires_grad_(False)
+        for name, parameter in base.net.named_parameters():
+            if name == "masked_spec_embed" or ".upsample." in name:  # which are not used
+                parameter.requires_grad_(False)
+
+
+def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners import lora
+    except ImportError as error:
+        raise ConfigError(
+            f"adapt=lora needs peft ({error}): pip install 'spaudio[pretrained]'"
+        ) from error
+    targets = [
+        name
+        for name, _ in base.layers.named_modules()
+        if name.endswith((".q_proj", ".v_proj")) and int(name.partition(".")[0]) in layers
+    ]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
+    inject_adapter_in_model(config, base.layers)
+    if base.net.config.model_type != "wavlm":
+        return
+
+    linear: Any = lora.Linear
+
+    class Merged(linear):  # type: ignore[misc]
+        """Of WavLM, whose attention reads the weights and does not call the layers."""
+
+        @property
+        @override
+        def weight(self) -> Tensor:
+            changed: Tensor = self.base_layer.weight + self.get_delta_weight("default")
+            return changed
+
+    for module in base.layers.modules():
+        if isinstance(module, linear):
+            module.__class__ = Merged

@@ -1,0 +1,183 @@
+"""A classifier on a pretrained encoder that is frozen, or adapted by a few parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.errors import CheckpointError
+from spaudio.filters import NoFilter, TokenFilter
+from spaudio.filters.attach import CHILD
+from spaudio.model.pooling import statistics
+from spaudio.model.pretrained.adapt import Adaptation, adapt
+from spaudio.model.pretrained.head import Head
+from spaudio.model.pretrained.pretrained_encoder import Base, copied
+
+
+class AdaptedClassifier(nn.Module):
+    """Classifies clips by a pretrained encoder.
+
+    Its state dict holds what is trained, the standardisation, and the hash of the encoder's
+    weights; it can be loaded only on the same encoder.
+
+    Args:
+        base: The encoder; it is changed in place.
+        adaptation: What is trained.
+        classes: Number of classes.
+
+    Raises:
+        ConfigError: If the encoder cannot be adapted so.
+    """
+
+    front_end = None
+    stem = None
+
+    def __init__(self, base: Base, adaptation: Adaptation, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.adaptation = adaptation
+        self.filter_options = dict(adaptation.filter_options)
+        alone = adaptation.way == "probe"
+        self.rate_shares = {} if alone else {"head": adaptation.head_rate}
+        self.part = adaptation.part(base)
+        self.first_state = adaptation.first_state(base)
+        states = base.states - self.first_state
+        self.head = Head(states, base.dim, classes, adaptation.pooling, adaptation.combine)
+        self.base = base
+        self.register_buffer("base_hash", torch.tensor(list(bytes.fromhex(base.hash))).byte())
+        adapt(base, adaptation)
+        trained = {f"base.{n}" for n, p in base.named_parameters() if p.requires_grad}
+        self._left_out = {
+            name
+            for name in self.state_dict()
+            if name.startswith("base.") and name not in trained and f".{CHILD}." not in name
+        }
+        hooks: Any = self  # torch does not annotate these
+        hooks.register_state_dict_post_hook(_leave_out)
+        hooks.register_load_state_dict_pre_hook(_check_base)
+        hooks.register_load_state_dict_post_hook(_expect_left_out)
+
+    @property
+    def encoder(self) -> "AdaptedClassifier":
+        """The part that has filters."""
+        return self
+
+    @property
+    def filters(self) -> list[nn.Module]:
+        """The filter after each layer, or a :class:`NoFilter`."""
+        return [getattr(layer, CHILD, NoFilter()) for layer in self.base.layers]
+
+    def token_filters(self) -> list[TokenFilter]:
+        """The filters that were inserted."""
+        return [f for f in self.filters if isinstance(f, TokenFilter) and f.name != "none"]
+
+    def trained_parameters(self) -> int:
+        """Number of parameters that are trained, with the head."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @override
+    def train(self, mode: bool = True) -> "AdaptedClassifier":
+        super().train(mode)
+        for filter in self.token_filters():
+            filter.train(mode)
+        return self
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Classifies what :class:`EncodedFrontEnd` returns for this adaptation.
+
+        Args:
+            tokens: (batch, tokens, width).
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+        Returns:
+            Logits (batch, classes).
+        """
+        logits: Tensor = self.head.linear(self.embed(tokens, padding_mask))
+        return logits
+
+    def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
+        if self.part.kind == "statistics":
+            return self.head.mixed(tokens[:, self.first_state :])
+        return self.head.pool(*self.hidden_states(tokens, padding_mask))
+
+    def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
+        """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
+        logits: Tensor = self.head.linear(self.head.pool(*self._run_whole(inputs, padding)))
+        return logits
+
+    def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
+        states, kept = self.base.run(*self.base.embed(inputs, padding))
+        unpooled = self.base.unpooled(kept, self.base.quiet(inputs, padding))
+        return states[self.first_state :], unpooled
+
+    def hidden_states(
+        self, tokens: Tensor, padding_mask: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """The hidden states that the head reads, each (batch, tokens, dim).
+
+        Returns:
+            The states, and which tokens are not pooled over, (batch, tokens).
+        """
+        if padding_mask is None:
+            padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
+        part = self.part
+        if part.kind == "inputs":
+            return self._run_whole(tokens, padding_mask)
+        # Of two clips that are mixed, a token is quiet if it is in both.
+        quiet = tokens[..., -1] > 0.999
+        known = list(tokens[..., :-1].chunk(part.count, dim=2))
+        if self.adaptation.way == "probe":
+            return known, self.base.unpooled(padding_mask, quiet)
+        last, layer = known.pop(), part.first + part.count - 1
+        if layer:  # it has not been filtered yet
+            last = self.filters[layer - 1](last, padding_mask)
+        states, padding_mask = self.base.run(last, padding_mask, layer)
+        unpooled = self.base.unpooled(padding_mask, quiet)
+        return (known + states)[self.first_state - part.first :], unpooled
+
+    @torch.no_grad()
+    def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Mean and standard deviation of the hidden states that the head reads.
+
+        Args:
+            tokens: As :meth:`forward` takes them.
+            padding_mask: Likewise.
+
+        Returns:
+            (batch, states, 2 * dim).
+        """
+        if self.part.kind == "statistics":
+            return tokens[:, self.first_state :]
+        states, unpooled = self.hidden_states(tokens, padding_mask)
+        return torch.stack([statistics(state, unpooled) for state in states], dim=1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedClassifier":
+        """Copies what is trained; frozen parameters are shared."""
+        found: AdaptedClassifier = copied(self, memo)
+        return found
+
+
+def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    for name in module._left_out:
+        state.pop(prefix + name, None)
+
+
+def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *others: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    saved = state.get(f"{prefix}base_hash")
+    own = module.get_buffer("base_hash").cpu()
+    if saved is not None and not torch.equal(saved.cpu(), own):
+        raise CheckpointError(
+            f"the weights were trained on another encoder than {module.base.source}, whose SHA-256 "
+            f"is {module.base.hash[:12]} and not {bytes(saved.tolist()).hex()[:12]}; restore that "
+            "encoder, or train again"
+        )
+
+
+def _expect_left_out(module: nn.Module, keys: Any) -> None:
+    assert isinstance(module, AdaptedClassifier)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name not in module._left_out]

@@ -1,0 +1,92 @@
+"""Encoders of the wav2vec2 family."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
+
+
+class ConvolutionalBase(Base):
+    """An encoder of the wav2vec2 family: convolutions over samples, then a transformer.
+
+    The input is the output of the convolutions over samples, which are never trained. They run on
+    each clip alone, as some normalise over time and would mix padding in.
+    """
+
+    @property
+    @override
+    def layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.net.encoder.layers
+        return layers
+
+    @property
+    def squeeze(self) -> int:
+        """Inputs per token: 1, or the squeeze factor of SEW."""
+        return int(getattr(self.net.config, "squeeze_factor", 1))
+
+    @property
+    def _norm_first(self) -> bool:
+        """Whether layers begin with their norms, and the encoder ends with one."""
+        return bool(getattr(self.net.config, "do_stable_layer_norm", False))
+
+    @override
+    def _inputs(self, waveform: Frames) -> Frames:
+        field, step = 1, 1
+        config = self.net.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            field, step = field + (kernel - 1) * step, step * stride
+        least = field + (self.squeeze - 1) * step  # for one token
+        found = self.extractor(waveform, sampling_rate=RATE, return_tensors="np").input_values[0]
+        padded = np.pad(found, (0, max(0, least - len(found)))).astype(np.float32)
+        frames = self.net.feature_extractor(torch.from_numpy(padded)[None])[0].T
+        whole = len(frames) // self.squeeze * self.squeeze
+        return np.ascontiguousarray(frames[:whole].numpy())
+
+    @override
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        net, encoder = self.net, self.net.encoder
+        if hasattr(net, "project_features"):  # SEW
+            x = net.layer_norm(inputs)
+            x = net.feature_projection(x) if net.project_features else x
+        else:
+            x = net.feature_projection(inputs)
+            x = x[0] if isinstance(x, tuple) else x
+        outside = padding.unsqueeze(-1)
+        x = x.masked_fill(outside, 0)
+        if self.squeeze > 1:
+            pooled = encoder.pool(x.transpose(1, 2))
+            positions = encoder.pos_conv_embed(x.transpose(1, 2))
+            x = (pooled + positions[..., : pooled.shape[2]]).transpose(1, 2)
+        else:
+            x = x + self._positions(x, outside)
+        return x if self._norm_first else encoder.layer_norm(x), padding[:, :: self.squeeze]
+
+    def _positions(self, x: Tensor, outside: Tensor) -> Tensor:
+        """Embedding of positions, computed from the tokens themselves."""
+        positions = self.net.encoder.pos_conv_embed
+        if self.net.config.model_type != "data2vec-audio":
+            found: Tensor = positions(x)
+            return found
+        for layer in positions.layers:  # each would read what the one before wrote at padding
+            x = layer(x.masked_fill(outside, 0).transpose(1, 2)).transpose(1, 2)
+        return x
+
+    @override
+    def _layer_arguments(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, ...]:
+        if self.net.config.model_type != "wavlm":
+            return super()._layer_arguments(tokens, padding)
+        count = tokens.shape[1]
+        first: Any = self.layers[0]
+        bias: Tensor = first.attention.compute_bias(count, count)  # of all layers
+        return ~padding, bias.repeat(len(tokens), 1, 1)
+
+    @override
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.encoder.layer_norm(tokens) if self._norm_first else tokens
+        return found

@@ -1,0 +1,126 @@
+"""Loading of pretrained encoders from a folder or the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spaudio.errors import ConfigError
+from spaudio.filters.transformer import attention
+from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalBase
+from spaudio.model.pretrained.pretrained_encoder import RATE, Base
+from spaudio.model.pretrained.spectrogram_encoder import SpectrogramBase
+from spaudio.model.pretrained.whisper_encoder import WhisperBase
+
+SUPPORTED = ("whisper", "audio-spectrogram-transformer", *MODEL_TYPES)
+_HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
+
+
+def load_base(source: str) -> Base:
+    """Loads a pretrained encoder: safetensors only, and no code of the repository is run.
+
+    Args:
+        source: Folder, of which nothing is downloaded, or id on the Hugging Face Hub.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or its architecture is not supported.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"model=pretrained needs transformers ({error}): pip install 'spaudio[pretrained]'"
+        ) from error
+    local = Path(source).is_dir()
+    options = {"local_files_only": local, "trust_remote_code": False}
+    where = f"model.source={source}"
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        if config.model_type not in SUPPORTED:
+            raise ConfigError(
+                f"{where} is of the architecture {config.model_type!r}; supported are "
+                f"{', '.join(SUPPORTED)}"
+            )
+        reader: Any = transformers.AutoFeatureExtractor
+        extractor = reader.from_pretrained(source, **options)
+        kind: Any = transformers.AutoModel
+        whisper = config.model_type == "whisper"
+        if whisper:
+            from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+            alone = "WhisperEncoder" in (config.architectures or [])
+            kind = WhisperEncoder if alone else transformers.WhisperModel
+            options.pop("trust_remote_code")
+        with _quiet(transformers):
+            net, loading = kind.from_pretrained(
+                source,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation=_attention() if config.model_type != "wavlm" else None,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{where} cannot be loaded ({_first_line(error)}); {_HELP} of a public model, which "
+            "needs a network the first time"
+        ) from error
+    missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
+    if missing:
+        raise ConfigError(
+            f"{where}: its weights lack {len(missing)} parameters of the encoder, such as "
+            f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
+        )
+    if extractor.sampling_rate != RATE:
+        raise ConfigError(f"{where} takes {extractor.sampling_rate} Hz; supported is {RATE} Hz")
+    if whisper:
+        return WhisperBase(net if alone else net.encoder, extractor, source)
+    convolutional = config.model_type in MODEL_TYPES
+    return (ConvolutionalBase if convolutional else SpectrogramBase)(net, extractor, source)
+
+
+def _attention() -> str:
+    """Makes this package's attention known to transformers; returns its name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("spaudio", _attend)
+    AttentionMaskInterface.register("spaudio", sdpa_mask)
+    return "spaudio"
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it; the layers are in evaluation mode, without dropout."""
+    mixed = attention(query, key, value, attention_mask, scale=scaling)
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+class _quiet:  # noqa: N801
+    """Hides the report and progress bar of loading."""
+
+    def __init__(self, transformers: Any) -> None:
+        self.logging = transformers.utils.logging
+
+    def __enter__(self) -> None:
+        self.level = self.logging.get_verbosity()
+        self.bar = self.logging.is_progress_bar_enabled()
+        self.logging.set_verbosity_error()
+        self.logging.disable_progress_bar()
+
+    def __exit__(self, *error: object) -> None:
+        self.logging.set_verbosity(self.level)
+        if self.bar:
+            self.logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,242 @@
+"""What every pretrained encoder is: inputs of a clip, tokens of a batch, and layers run one by one.
+
+An encoder is run in three steps, so that the result of each can be cached: the input of one clip
+(:meth:`Base.inputs`), the embedding of a padded batch (:meth:`Base.embed`), and the layers from any
+one on (:meth:`Base.run`).
+"""
+
+import copy
+import hashlib
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from spaudio.errors import AudioError
+
+Frames = npt.NDArray[np.float32]
+RATE = 16_000  # Hz, of all supported encoders
+
+
+@dataclass(frozen=True)
+class LogMelInput:
+    """What a pretrained encoder's input of log-mel frames is.
+
+    Args:
+        nats: Nats of power per unit of the input.
+        most: Frames of the longest input.
+        before: Frames of silence ahead of the clip.
+        after: Frames of silence behind it.
+        range: No value lies further below the largest of its clip; that of silence is there.
+        padding: Value of the frames that fill every input up to ``most``; None if none do.
+    """
+
+    nats: float
+    most: int
+    before: int = 0
+    after: int = 0
+    range: float = np.inf
+    padding: float | None = None
+
+
+class Base(nn.Module):
+    """A pretrained encoder. It is always in evaluation mode, and frozen until it is adapted.
+
+    Args:
+        net: The encoder of ``transformers``.
+        extractor: Its feature extractor.
+        source: Folder or id that it was loaded from.
+    """
+
+    def __init__(self, net: nn.Module, extractor: Any, source: str) -> None:
+        super().__init__()
+        self.net: Any = net.requires_grad_(False).eval()
+        self.extractor = extractor
+        self.source = source
+        self.hash = _hash(net)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers."""
+        layers: nn.ModuleList = self.net.layers
+        return layers
+
+    @property
+    def dim(self) -> int:
+        """Width of a token."""
+        return int(self.net.config.hidden_size)
+
+    @property
+    def states(self) -> int:
+        """Number of hidden states: the embedding and the output of each layer."""
+        return len(self.layers) + 1
+
+    @property
+    def max_seconds(self) -> float:
+        """Length of the longest clip, in seconds."""
+        return math.inf
+
+    @property
+    def log_mel(self) -> LogMelInput | None:
+        """What its input is, if that is log-mel frames."""
+        return None
+
+    @property
+    def cache_key(self) -> dict[str, Any]:
+        """What the hidden states of a clip depend on."""
+        return {"pretrained": self.hash}
+
+    def around(self, padding: Tensor) -> Tensor:
+        """Returns where a token is not of the clip itself.
+
+        Args:
+            padding: Boolean (batch, tokens), True where a token is padding, as :meth:`run` returns.
+
+        Returns:
+            Boolean (batch, tokens), True at padding and at silence that was put around the clip.
+        """
+        return padding
+
+    def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor | None:
+        """Returns which tokens are far below the loudest of their clip.
+
+        Args:
+            inputs: (batch, frames, width), as :meth:`embed` takes them.
+            padding: Boolean (batch, frames), True at padding.
+
+        Returns:
+            Boolean (batch, tokens); None if the inputs do not tell.
+        """
+        return None
+
+    def unpooled(self, padding: Tensor, quiet: Tensor | None) -> Tensor:
+        """Returns the tokens that are not pooled over.
+
+        Args:
+            padding: Boolean (batch, tokens), True where a token is padding, as :meth:`run` returns.
+            quiet: From :meth:`quiet`. It is ignored where no token of a clip would be left.
+
+        Returns:
+            Boolean (batch, tokens).
+        """
+        around = self.around(padding)
+        if quiet is None:
+            return around
+        return around | (quiet & ~(around | quiet).all(dim=1, keepdim=True))
+
+    @override
+    def train(self, mode: bool = True) -> "Base":
+        return super().train(False)
+
+    def inputs(self, waveform: Frames) -> Frames:
+        """Returns the input (frames, width) of one clip (samples,) at 16 kHz; not differentiable.
+
+        Raises:
+            AudioError: If the clip is too long.
+        """
+        if len(waveform) / RATE > self.max_seconds:
+            raise AudioError(
+                f"{len(waveform) / RATE:.1f} s is more than the {self.max_seconds:g} s that "
+                f"{self.source} takes; cut the clip"
+            )
+        with torch.inference_mode():
+            return self._inputs(waveform)
+
+    @abstractmethod
+    def _inputs(self, waveform: Frames) -> Frames: ...
+
+    @abstractmethod
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns padded inputs into the tokens that the first layer reads.
+
+        Args:
+            inputs: (batch, frames, width).
+            padding: Boolean (batch, frames), True at padding.
+
+        Returns:
+            Tokens (batch, tokens, dim), and their padding mask (batch, tokens).
+        """
+
+    def run(
+        self, tokens: Tensor, padding: Tensor, first: int = 0, stop: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Runs the layers from number ``first`` on.
+
+        Args:
+            tokens: (batch, tokens, dim), as the first of these layers reads them.
+            padding: Boolean (batch, tokens), True at padding.
+            first: Number of the first layer, from 0.
+            stop: Number of the layer before which to stop; None runs all.
+
+        Returns:
+            Hidden states (batch, tokens, dim): the input of the first of these layers and the
+            output of each; that of the last layer of all is normalised if the encoder ends with a
+            norm. Then their padding mask (batch, tokens).
+        """
+        states = [tokens]
+        arguments = self._layer_arguments(tokens, padding)
+        for layer in list(self.layers)[first:stop]:
+            found = layer(states[-1], *arguments)
+            states.append(found[0] if isinstance(found, tuple) else found)
+        if len(states) > 1 and stop in (None, len(self.layers)):
+            states[-1] = self._normalised(states[-1])
+        return states, padding
+
+    def _layer_arguments(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, ...]:
+        """What each layer reads besides tokens."""
+        return (~padding[:, None, None],)
+
+    @abstractmethod
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        """Normalises the output of the last layer."""
+
+    @torch.inference_mode()
+    def hidden_states(
+        self, inputs: Frames, count: int, first: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes hidden states of one clip.
+
+        Args:
+            inputs: (frames, width), from :meth:`inputs`.
+            count: Number of states.
+            first: Number of the first one.
+
+        Returns:
+            (count, tokens, dim), and what :meth:`quiet` returns.
+        """
+        batch = torch.from_numpy(inputs).unsqueeze(0)
+        whole = torch.zeros(batch.shape[:2], dtype=torch.bool)
+        states, _ = self.run(*self.embed(batch, whole), stop=first + count - 1)
+        return torch.cat(states[first:]), self.quiet(batch, whole)
+
+
+def _hash(net: nn.Module) -> str:
+    """Returns the SHA-256 of all weights, with their names, in float32."""
+    found = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's."""
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            memo[id(parameter)] = parameter
+
+
+def copied(module: Any, memo: dict[int, Any]) -> Any:
+    """Copies a module in depth, but shares its frozen parameters."""
+    share_frozen(module, memo)
+    kind: type[Any] = type(module)
+    found = kind.__new__(kind)  # type: ignore[call-overload]
+    memo[id(module)] = found
+    found.__dict__.update(copy.deepcopy(vars(module), memo))
+    return found

@@ -1,0 +1,40 @@
+"""The Audio Spectrogram Transformer."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames, LogMelInput
+
+
+class SpectrogramBase(Base):
+    """An Audio Spectrogram Transformer, on clips padded to its fixed length, as it was trained."""
+
+    @property
+    @override
+    def log_mel(self) -> LogMelInput:
+        # Nats of power and zeros, less a mean and divided by twice a standard deviation.
+        nats, most = 2 * self.extractor.std, int(self.extractor.max_length)
+        return LogMelInput(nats, most, padding=-self.extractor.mean / nats)
+
+    @property
+    @override
+    def max_seconds(self) -> float:
+        return (int(self.extractor.max_length) * 160 + 240) / RATE
+
+    @override
+    def _inputs(self, waveform: Frames) -> Frames:
+        padded = np.pad(waveform, (0, max(0, 400 - len(waveform))))  # one window
+        found = self.extractor(padded, sampling_rate=RATE, return_tensors="np").input_values[0]
+        return np.ascontiguousarray(found, dtype=np.float32)
+
+    @override
+    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        x: Tensor = self.net.embeddings(inputs)
+        return x, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+
+    @override
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.layernorm(tokens)
+        return found
