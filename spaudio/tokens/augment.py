@@ -37,6 +37,8 @@ class AugmentConfig:
             waveforms only.
         mixup: Share of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
+        mixup_power: Whether mixup adds the power of log-mel frames, as sounds add up, or their
+            values.
         cutmix: Share of the training batches in which clips exchange a span.
         mixstyle: Share of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.
@@ -56,6 +58,7 @@ class AugmentConfig:
     mel_mask: int = 0
     noise: float = 0.0
     mixup: float = 0.0
+    mixup_power: bool = True
     cutmix: float = 0.0
     mixstyle: float = 0.0
     crop: float = 0.0

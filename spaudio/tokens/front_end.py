@@ -44,6 +44,11 @@ class FrontEnd(nn.Module):
         """The settings that change the result of :meth:`extract`."""
         raise NotImplementedError
 
+    @property
+    def nats(self) -> Tensor | None:
+        """Nats of power per unit of a normalised frame, in each band; None if frames are others."""
+        return None
+
     @abstractmethod
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
@@ -133,6 +138,14 @@ class SpectrogramFrontEnd(FrontEnd):
         return {"rate": c.sample_rate, "window": c.window, "hop": c.hop, "f_min": c.f_min,
                 "f_max": c.f_max, "n_mels": c.spectrogram.n_mels,
                 "log_offset": c.spectrogram.log_offset}  # fmt: skip
+
+    @property
+    @override
+    def nats(self) -> Tensor | None:
+        found = self.normaliser
+        if self.pcen is not None or not isinstance(found, BandNormaliser):
+            return None
+        return torch.from_numpy(found.std)
 
     @torch.inference_mode()
     @override

@@ -1,5 +1,6 @@
 """Batches mixed with themselves: MixStyle, mixup and cutmix."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,15 +39,19 @@ class Mixing:
     changes, and its class stays. A clip keeps at least half of its own.
 
     Mixup (arXiv 1710.09412) adds two clips by shares that are drawn from a Beta distribution for
-    each pair. Where one clip has ended, it counts as zeros: the mean of normalised frames, or
-    silence of waveforms. Cutmix (arXiv 1905.04899) replaces a span of tokens by the same span of
-    the other clip. Pairs are drawn within the part of a batch that a process computes at a time.
+    each pair. Log-mel frames are added as sounds are: by their power, after both clips have been
+    brought to the same loudness, as in between-class learning (arXiv 1711.10282). Where one clip
+    has ended, it counts as silence. Cutmix (arXiv 1905.04899) replaces a span of tokens by the same
+    span of the other clip. Pairs are drawn within the part of a batch that a process computes at a
+    time.
 
     Args:
         mixup: Share of the batches that mixup is applied to.
         cutmix: Share of the batches that cutmix is applied to.
         mixstyle: Share of the batches that MixStyle is applied to, ahead of the other two.
-        bands: Bands per frame, of which a token has several; needed for MixStyle.
+        bands: Bands per frame, of which a token has several; needed for MixStyle and ``nats``.
+        nats: Nats of power per unit of a normalised log-mel frame, in each band (bands,). None adds
+            the values themselves, as for samples.
         beta: Both parameters of the Beta distribution of mixup.
         style_beta: The same of MixStyle.
     """
@@ -55,6 +60,7 @@ class Mixing:
     cutmix: float = 0.0
     mixstyle: float = 0.0
     bands: int = 1
+    nats: Tensor | None = None
     beta: float = 0.3
     style_beta: float = 0.4
 
@@ -88,9 +94,9 @@ class Mixing:
         other = torch.from_numpy(rng.permutation(clips)).to(device)
         if drawn < self.mixup:
             share = torch.from_numpy(rng.beta(self.beta, self.beta, clips)).float().to(device)
-            weight = share[:, None, None]
-            tokens = weight * batch.tokens + (1 - weight) * batch.tokens[other]
-            return Mixed(tokens, batch.padding_mask & batch.padding_mask[other], share, other)
+            both = batch.padding_mask & batch.padding_mask[other]
+            tokens = self._add(batch, share[:, None, None], other)
+            return Mixed(tokens.masked_fill(both.unsqueeze(-1), 0), both, share, other)
         lengths = (~batch.padding_mask).sum(dim=1)
         shorter = torch.minimum(lengths, lengths[other])
         draws = torch.from_numpy(rng.random((2, clips))).float().to(device)
@@ -100,3 +106,17 @@ class Mixing:
         inside = (place >= start[:, None]) & (place < (start + span)[:, None])
         tokens = torch.where(inside[..., None], batch.tokens[other], batch.tokens)
         return Mixed(tokens, batch.padding_mask, 1 - span / lengths, other)
+
+    def _add(self, batch: Batch, share: Tensor, other: Tensor) -> Tensor:
+        """Adds each clip, by its share (batch, 1, 1), and another one."""
+        if self.nats is None:
+            return share * batch.tokens + (1 - share) * batch.tokens[other]
+        padding = batch.padding_mask
+        width = batch.tokens.shape[2]
+        nats = self.nats.to(batch.tokens).repeat(width // self.bands)
+        power = (batch.tokens * nats).masked_fill(padding.unsqueeze(-1), -math.inf)
+        values = (~padding).sum(dim=1) * width
+        loudness = (power.flatten(1).logsumexp(dim=1) - values.log())[:, None, None]
+        power = power - loudness
+        added = torch.logaddexp(share.log() + power, (1 - share).log() + power[other])
+        return (added + share * loudness + (1 - share) * loudness[other]) / nats

@@ -87,6 +87,28 @@ def test_mixup_of_waveforms_mixes_their_samples() -> None:
     torch.testing.assert_close(loss, expected / 3)
 
 
+def test_mixup_of_log_power_adds_sounds_of_the_same_loudness() -> None:
+    torch.manual_seed(0)
+    nats = torch.tensor([0.5, 1.0, 2.0])
+    one = batch([0, 1, 2, 3, 4, 5])
+    one = one._replace(tokens=3 * torch.randn(6, 5, 6))  # two frames of three bands each
+    one.tokens[one.padding_mask] = 0
+    mixed = Mixing(mixup=1.0, bands=3, nats=nats)(one, np.random.default_rng(0))
+    assert mixed is not None
+    loud: list[Tensor] = []
+    for i, length in enumerate((~one.padding_mask).sum(dim=1).tolist()):
+        power = (one.tokens[i] * nats.repeat(2)).exp()
+        power[length:] = 0
+        loud.append(power / power[:length].mean())
+    for i, j in enumerate(mixed.other.tolist()):
+        share, used = mixed.share[i], ~mixed.padding_mask[i]
+        expected = (share * loud[i] + (1 - share) * loud[j])[used].log()
+        found = mixed.tokens[i][used] * nats.repeat(2)
+        difference = (found - expected).flatten()  # the loudness of the mixture is one number
+        torch.testing.assert_close(difference, difference.mean().expand_as(difference))
+        assert mixed.tokens[i][~used].eq(0).all()
+
+
 def test_cutmix_exchanges_one_span_and_counts_it() -> None:
     torch.manual_seed(0)
     one = batch([0, 1, 2, 3, 4, 5])

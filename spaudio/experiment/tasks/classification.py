@@ -72,8 +72,9 @@ class ClassificationTask(Task):
             long_clips=max(data.train.lengths()) * trainer.batch_size > trainer.max_tokens,
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
+        nats = data.front_end.nats if augment.mixup_power else None
         self.objective = self._make_objective(
-            Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands)
+            Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands, nats)
         )
         self.train = self.training_feed(data.train)
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
