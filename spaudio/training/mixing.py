@@ -1,6 +1,5 @@
 """Batches mixed with themselves: MixStyle, mixup and cutmix."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from spaudio.model.pooling import statistics
 from spaudio.tokens.dataset import Batch
 
+_LEAST_POWER = 1e-12  # of the mean of a clip; log-mel frames of 16-bit samples span less
 _LEAST_SPREAD = 0.03  # of normalised bands; digital silence must not be amplified to noise
 
 
@@ -111,12 +111,13 @@ class Mixing:
         """Adds each clip, by its share (batch, 1, 1), and another one."""
         if self.nats is None:
             return share * batch.tokens + (1 - share) * batch.tokens[other]
-        padding = batch.padding_mask
         width = batch.tokens.shape[2]
         nats = self.nats.to(batch.tokens).repeat(width // self.bands)
-        power = (batch.tokens * nats).masked_fill(padding.unsqueeze(-1), -math.inf)
-        values = (~padding).sum(dim=1) * width
-        loudness = (power.flatten(1).logsumexp(dim=1) - values.log())[:, None, None]
-        power = power - loudness
-        added = torch.logaddexp(share.log() + power, (1 - share).log() + power[other])
-        return (added + share * loudness + (1 - share) * loudness[other]) / nats
+        power = (batch.tokens * nats).exp().masked_fill(batch.padding_mask.unsqueeze(-1), 0)
+        values = (~batch.padding_mask).sum(dim=1) * width
+        loudness = (power.sum(dim=(1, 2)) / values)[:, None, None]
+        power = power / loudness
+        added = share * power + (1 - share) * power[other]
+        level = loudness.log()
+        level = share * level + (1 - share) * level[other]
+        return (added.clamp_min(_LEAST_POWER).log() + level) / nats
