@@ -181,12 +181,13 @@ def test_a_torchaudio_that_does_not_match_torch(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run with batches of one clip and kernels longer than any: its folder, and what it said."""
+    """A run whose settings hardly fit its data: its folder, and what it said."""
     folder = tmp_path_factory.mktemp("finished")
     sounds = make_class_folders(folder / "sounds", groups=3, clips=2)
     arguments = [
         "preset=debug", "trainer.epochs=1", "trainer.batch_size=1", "run_id=a", "filter=bank",
-        "filter.num_filters=2", "filter.kernel_size=300", "augment.mixup=0.2", f"source={sounds}",
+        "filter.num_filters=2", "filter.kernel_size=300", "augment.mixup=0.2", "augment.crop=0.1",
+        "model.positions=learned", f"source={sounds}",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.chdir(folder)
@@ -206,6 +207,10 @@ def test_a_batch_of_one_trains(finished: Path) -> None:
 
 def test_a_kernel_longer_than_the_clip_is_warned_of(trained: tuple[Path, str]) -> None:
     says(trained[1], "the kernels of filter=bank reach 150 tokens", "Give shorter kernels")
+
+
+def test_positions_that_training_never_sees_are_warned_of(trained: tuple[Path, str]) -> None:
+    says(trained[1], "model.positions=learned", "excerpts of augment.crop=0.1 s", "augment.crop=0")
 
 
 def test_clips_of_another_sample_rate_are_warned_of(trained: tuple[Path, str]) -> None:

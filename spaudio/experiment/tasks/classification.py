@@ -127,6 +127,18 @@ class ClassificationTask(Task):
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
             *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
             *_long_kernels(model, math.ceil(longest / tokens.stack)),
+            *self._untrained_positions(longest * tokens.frame_seconds),
+        ]
+
+    def _untrained_positions(self, longest: float) -> list[str]:
+        """Warns of learned positions that no excerpt reaches, but a clip of ``longest`` seconds."""
+        crop = self.settings.augment.crop
+        if self.settings.model.positions != "learned" or not 0 < crop < longest:
+            return []
+        return [
+            f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
+            f"clips last up to {longest:.1f} s, so that later positions are never trained. Give "
+            "augment.crop=0, or model.positions=rotary"
         ]
 
     @override
