@@ -58,7 +58,7 @@ class AugmentConfig:
     mel_mask: int = 0
     noise: float = 0.0
     mixup: float = 0.0
-    mixup_power: bool = True
+    mixup_power: bool = False
     cutmix: float = 0.0
     mixstyle: float = 0.0
     crop: float = 0.0
