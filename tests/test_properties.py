@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from spaudio.audio import Clip, manifest_hash, read_manifest, write_manifest
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError
-from spaudio.experiment.settings import AudioSettings, read_settings
+from spaudio.experiment.schemas import read_settings
+from spaudio.experiment.settings import AudioSettings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from tests.fixtures.tiny_run import compose

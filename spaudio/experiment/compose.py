@@ -29,14 +29,12 @@ from omegaconf.errors import (
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.encoders import pretrained_defaults
+from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
-    KINDS,
     AudioSettings,
     PretrainConfig,
     PretrainedConfig,
     TextSettings,
-    filter_schemas,
-    prep_schema,
 )
 from spaudio.tokens.augment import AugmentConfig
 

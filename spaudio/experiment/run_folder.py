@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from spaudio.errors import CheckpointError, ConfigError
-from spaudio.experiment.settings import AudioSettings, TextSettings, read_settings
+from spaudio.experiment.schemas import read_settings
+from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import read_yaml
 

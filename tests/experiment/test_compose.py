@@ -7,7 +7,8 @@ import pytest
 import spaudio.conf
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose, expand
-from spaudio.experiment.settings import AudioSettings, TextSettings, read_settings
+from spaudio.experiment.schemas import read_settings
+from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.text import build_language_model
 from spaudio.filters import FILTERS

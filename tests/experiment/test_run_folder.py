@@ -8,7 +8,7 @@ import pytest
 
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.run_folder import create_run_folder, open_run_folder, read_run_settings
-from spaudio.experiment.settings import read_settings
+from spaudio.experiment.schemas import read_settings
 from tests.fixtures.tiny_run import compose
 
 
