@@ -88,9 +88,10 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     way = str(given.get("adapt", "probe"))
     rate, share = _RATES.get(way, _OTHER_RATES)
     whole = way == "full" and given.get("model.adapt_layers") is None
-    changed = {"augment.crop": 0, "augment.mixstyle": 0, "segments.seconds": "null",
-               "trainer.min_steps": 0, "trainer.workers": 0, "trainer.ema": 0.98, "optim.lr": rate,
-               "trainer.label_smoothing": 0, "model.head_rate": share}  # fmt: skip
+    changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",
+               "segments.seconds": "null", "trainer.min_steps": 0, "trainer.workers": 0,
+               "trainer.ema": 0.98, "trainer.label_smoothing": 0, "optim.lr": rate,
+               "model.head_rate": share}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
     if way != "probe" and given.get("augment") is None:

@@ -37,8 +37,8 @@ class AugmentConfig:
             waveforms only.
         mixup: Share of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
-        mixup_power: Whether mixup adds the power of log-mel frames, as sounds add up, or their
-            values.
+        mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Others are
+            added by their values.
         cutmix: Share of the training batches in which clips exchange a span.
         mixstyle: Share of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.

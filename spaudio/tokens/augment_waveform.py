@@ -22,15 +22,15 @@ class WaveformAugment(Augment):
     factor, ``tilt`` an equalizer over the clip's spectrum. ``time_shift`` and ``time_masks`` fill
     with silence. ``mel_masks`` filters bands out; a band is one of ``bands`` equal parts of the mel
     axis. ``tempo`` resamples, which changes pitch and formants with the duration (Ko et al. 2015,
-    "Audio augmentation for speech recognition"). ``noise`` adds white noise. ``warp`` and
-    ``mixstyle`` are ignored.
+    "Audio augmentation for speech recognition"). ``noise`` adds white noise. ``warp``,
+    ``mixup_power`` and ``mixstyle`` are ignored.
 
     Args:
         config: The settings.
         tokens: Settings of the front-end.
     """
 
-    ignored = ("warp", "mixstyle")
+    ignored = ("warp", "mixup_power", "mixstyle")
 
     def __init__(self, config: AugmentConfig, tokens: TokenConfig) -> None:
         super().__init__(config)

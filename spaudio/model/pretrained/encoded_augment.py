@@ -18,11 +18,11 @@ class EncodedAugment(Augment):
     becomes longer than the encoder takes is cut.
 
     Args:
-        config: The settings. ``crop`` and ``mixstyle`` are ignored as well as ``noise``.
+        config: The settings. ``noise``, ``crop``, ``mixup_power`` and ``mixstyle`` are ignored.
         input: What the encoder reads.
     """
 
-    ignored = ("noise", "crop", "mixstyle")
+    ignored = ("noise", "crop", "mixup_power", "mixstyle")
 
     def __init__(self, config: AugmentConfig, input: LogMelInput) -> None:
         super().__init__(config)
