@@ -39,11 +39,12 @@ class Mixing:
     changes, and its class stays. A clip keeps at least half of its own.
 
     Mixup (arXiv 1710.09412) adds two clips by shares that are drawn from a Beta distribution for
-    each pair. Log-mel frames are added as sounds are: by their power, after both clips have been
-    brought to the same loudness, as in between-class learning (arXiv 1711.10282). Where one clip
-    has ended, it counts as silence. Cutmix (arXiv 1905.04899) replaces a span of tokens by the same
-    span of the other clip. Pairs are drawn within the part of a batch that a process computes at a
-    time.
+    each pair. Where one clip has ended, it counts as zeros: the mean of normalised frames, or
+    silence of waveforms. With ``nats``, log-mel frames are added as sounds are: by their power,
+    after both clips have been brought to the same loudness, as in between-class learning (arXiv
+    1711.10282); a clip that has ended counts as silence. Cutmix (arXiv 1905.04899) replaces a span
+    of tokens by the same span of the other clip. Pairs are drawn within the part of a batch that a
+    process computes at a time.
 
     Args:
         mixup: Share of the batches that mixup is applied to.
