@@ -97,7 +97,9 @@ class Mixing:
             share = torch.from_numpy(rng.beta(self.beta, self.beta, clips)).float().to(device)
             both = batch.padding_mask & batch.padding_mask[other]
             tokens = self._add(batch, share[:, None, None], other)
-            return Mixed(tokens.masked_fill(both.unsqueeze(-1), 0), both, share, other)
+            if self.nats is not None:  # the sum of two silences is no zero
+                tokens = tokens.masked_fill(both.unsqueeze(-1), 0)
+            return Mixed(tokens, both, share, other)
         lengths = (~batch.padding_mask).sum(dim=1)
         shorter = torch.minimum(lengths, lengths[other])
         draws = torch.from_numpy(rng.random((2, clips))).float().to(device)
