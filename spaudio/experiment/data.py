@@ -11,7 +11,7 @@ from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compose import prep_function
-from spaudio.experiment.encoders import open_front_end
+from spaudio.experiment.encoders import count_variations, open_front_end
 from spaudio.experiment.settings import AudioSettings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
@@ -129,12 +129,15 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     else:
         augment = Augment(settings.augment)
 
+    varied = _vary(settings, front_end, splits["train"], cache.root, features)
+
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(
             splits[split],
             prepared.labels,
             cache,
             front_end,
+            varied=varied if split == "train" else (),
             augment=augment if split == "train" else None,
             seed=settings.seed,
             segments=settings.segments,
@@ -161,6 +164,34 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         samples_hash=prepared.samples_hash,
         warnings=prepared.warnings,
     )
+
+
+def _vary(
+    settings: AudioSettings,
+    front_end: FrontEnd,
+    clips: Sequence[Clip],
+    root: Path,
+    features: Path,
+) -> list[FrameCache]:
+    """Computes what a pretrained encoder makes of variations of the training clips."""
+    if not isinstance(front_end, EncodedFrontEnd):
+        return []
+    caches = []
+    threads = torch.get_num_threads()
+    count = count_variations(settings, front_end, len(clips))
+    for number in range(1, count + 1):
+        varied = front_end.varied(settings.augment, number)
+        cache = FrameCache(
+            features, varied.cache_key, settings.tokens.sample_rate, varied.extract, varied.restore
+        )
+        cache.root = root
+        files = [root / clip.path for clip in clips]
+        try:
+            cache.fill(files, threads, f"Variation {number} of {count}")
+        finally:
+            torch.set_num_threads(threads)  # part of it holds for the whole process
+        caches.append(cache)
+    return caches
 
 
 def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:

@@ -130,6 +130,10 @@ class PretrainedConfig(ClassifierConfig):
             the layers below the first of them compute is cached.
         lora_rank: Rank of ``adapt=lora``.
         head_rate: Learning rate of the head beside that of the encoder, as a share of ``optim.lr``.
+        variations: Variations of each training clip that are learned from beside the clip, in
+            level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
+            ``tempo``); for encoders that read log-mel frames. None takes with ``adapt=probe`` as
+            many as make 4,000 clips, and 4 at most; else none.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.
@@ -141,9 +145,14 @@ class PretrainedConfig(ClassifierConfig):
     adapt_layers: list[int] | None = None
     lora_rank: int = 4
     head_rate: float = 0.1
+    variations: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.variations is not None and self.variations < 0:
+            raise ConfigError(
+                f"model.variations must be 0 or more, or null; got {self.variations}"
+            )  # fmt: skip
         if not self.source:
             raise ConfigError(
                 "model=pretrained needs model.source=..., a folder or an id on the Hugging Face "

@@ -7,7 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +20,8 @@ from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
+from spaudio.io.progress import progress_bar
+from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 Frames = npt.NDArray[np.float32]
@@ -199,23 +201,39 @@ class FrameCache:
                 self._data = self._map = None
                 self._index.close()
 
-    def fill(self, files: Iterable[Path]) -> None:
-        """Decodes and adds the clips that are lacking, one by one.
+    def fill(
+        self, files: Iterable[Path], workers: int = 1, description: str | None = None
+    ) -> None:  # fmt: skip
+        """Decodes and adds the clips that are lacking.
 
-        For a data set, give the cache to `spaudio.audio.prepare`, which uses every core.
+        For a data set, give the cache to `spaudio.audio.prepare`, which decodes each clip once for
+        several of them.
+
+        Args:
+            files: The clips' files.
+            workers: Processes that decode and compute.
+            description: What a bar shows; None shows no bar.
 
         Raises:
             AudioError: If a clip cannot be decoded.
+            DataError: If a process dies.
             FileNotFoundError: If a file is missing.
         """
         states = [(file, file.stat()) for file in files]
         if not any(self.lacks(*state) for state in states):
             return
         with self.writing():
-            for file, status in states:
-                if self.lacks(file, status):  # another process may have added it meanwhile
-                    waveform = load_audio(file, self.sample_rate, silent_ok=True)
-                    self.add(file, status, self.compute(waveform))
+            # Another process may have added some meanwhile.
+            states = [state for state in states if self.lacks(*state)]
+            found = spread(self._load, [file for file, _ in states], workers, _use_one_thread)
+            bar = progress_bar(description or "", len(states), show=description is not None)
+            with closing(found), bar as advance:
+                for (file, status), computed in zip(states, found, strict=True):
+                    self.add(file, status, computed)
+                    advance(1)
+
+    def _load(self, file: Path) -> _Computed:
+        return self.compute(load_audio(file, self.sample_rate, silent_ok=True))
 
     def frames(self, file: str | Path) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), as ``restore`` returns them.
@@ -284,6 +302,10 @@ class FrameCache:
             self._entries[path] = self._places[entry.samples] = entry
             self._count = max(self._count, stop)
             self._kind, self._whole = (dtype, width), end
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 @contextmanager

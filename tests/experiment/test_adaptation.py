@@ -33,7 +33,10 @@ def sounds(tmp_path: Path) -> Path:
     ("encoder", "settings"),
     [
         ("whisper", ()),
-        ("whisper", ("adapt=filters", "filter=bank", "filter.num_filters=3")),
+        (
+            "whisper",
+            ("adapt=filters", "filter=bank", "filter.num_filters=3", "model.variations=1"),
+        ),
         ("whisper", ("adapt=full", "augment=speech")),
         ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
     ],
@@ -56,6 +59,9 @@ def test_a_run_and_its_predictions(
     run = tmp_path / "runs" / "folder" / "run"
     report = json.loads((run / "report.json").read_text())
     assert report["base"]["source"] == str(base)
+    # A probe takes as many variations of these few clips as it may; others none unless asked.
+    assert report["variations"] == (0 if encoder == "wav2vec2" or "adapt=full" in settings else
+                                    1 if settings else 4)  # fmt: skip
     assert 0 < report["trained_params"] < report["num_params"]
     assert "trained parameters" in (run / "report.md").read_text()
     if settings:  # training began from the fitted head, which is kept unless an epoch is better
@@ -108,17 +114,43 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         (["model=pretrained", "model.source=x", "filter=bank"], "has no place in adapt=probe"),
         (["model=pretrained", "model.source=x", "segments.seconds=1"], "reads clips whole"),
         (["model=pretrained", "model.source=x", "model.filter_layers=[1]"], "model.adapt_layers"),
+        (["model=pretrained", "model.source=x", "model.variations=-1"], "variations must be 0"),
     ]:
         with pytest.raises(ConfigError, match=said):
             compose("folder", f"source={tmp_path}", *settings)
     own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
-    assert (own.augment.warp, own.augment.mixup, own.augment.cutmix) == (0, 0.5, 0.3)
+    assert (own.augment.mel_masks, own.augment.mixup, own.augment.cutmix) == (0, 0.5, 0.3)
     assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
     whole = compose("folder", "model=pretrained", "model.source=x", "adapt=full")
     assert (whole.augment.warp, whole.augment.crop, whole.trainer.epochs) == (0.1, 0, 16)
     assert (whole.augment.mixup, whole.augment.cutmix, whole.augment.mixstyle) == (0.5, 0, 0)
     part = ("adapt=full", "model.adapt_layers=[1]")
-    assert compose("folder", "model=pretrained", "model.source=x", *part).augment.warp == 0
+    assert compose("folder", "model=pretrained", "model.source=x", *part).augment.mel_masks == 0
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
     assert given.augment.mixup == 0  # the probe is fitted
+    assert (given.augment.warp, given.augment.roll, given.augment.mel_masks) == (0.1, 0, 0)
+    plain = compose("folder", "model=pretrained", "model.source=x", "augment=none")
+    assert plain.augment.warp == 0
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings", "said"),
+    [
+        ("whisper", ("adapt=full",), "varies its input anew"),
+        ("wav2vec2", (), "reads samples"),
+    ],
+)
+def test_variations_that_cannot_be_made(
+    encoder: str,
+    settings: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    sounds: Path,
+    run_recipe: RunRecipe,
+) -> None:
+    base = save_encoder(encoder, tmp_path / "base")
+    given = (*DEBUG, f"source={sounds}", f"model.source={base}", "model.variations=1", *settings)
+    done = run_recipe("folder", *given)
+    assert done.code == 1
+    assert said in done.err

@@ -10,7 +10,7 @@ from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.load_encoder import load_base
 from spaudio.model.pretrained.pretrained_encoder import Base
@@ -152,6 +152,24 @@ def test_augmentation_has_the_units_of_the_clip(name: str, tmp_path: Path) -> No
     hidden = np.ptp(masked, axis=0) < 1e-6
     assert 0 < hidden.sum() <= 20
     np.testing.assert_allclose(masked.mean(axis=0), inputs.mean(axis=0), atol=1e-4)
+
+
+def test_a_variation_is_computed_from_the_varied_input(tmp_path: Path) -> None:
+    """It differs by number, not by run, and is the clip itself where nothing varies."""
+    base = tiny_base(tmp_path)
+    front_end = EncodedFrontEnd(TokenConfig(), base, Part("inputs"))
+    clip = CLIPS[0]
+    plain = front_end.extract(clip)
+    same = front_end.varied(AugmentConfig(mel_masks=2, mel_mask=20, mixup=0.5), 1)
+    np.testing.assert_allclose(same.extract(clip), plain, atol=2e-3)
+    config = AugmentConfig(gain=0.5, tempo=0.5)
+    first, again, second = (front_end.varied(config, i) for i in (1, 1, 2))
+    np.testing.assert_array_equal(first.extract(clip), again.extract(clip))
+    lengths = {len(varied.extract(clip)) for varied in (front_end, first, second)}
+    assert len(lengths) == 3
+    assert first.cache_key == again.cache_key
+    keys = [front_end.cache_key, first.cache_key, second.cache_key, same.cache_key]
+    assert len({str(key) for key in keys}) == 4
 
 
 def test_statistics_leave_padding_out() -> None:

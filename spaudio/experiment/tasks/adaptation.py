@@ -5,7 +5,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
@@ -47,6 +48,10 @@ class AdaptationTask(ClassificationTask):
     def messages(self, model: Any) -> list[str]:
         given = {n: v for n, v in vars(self.settings.augment).items() if v}
         used = {"mixup", "cutmix", "time_mask", "mel_mask"}  # the last two are sizes
+        front_end = self.data.front_end
+        assert isinstance(front_end, EncodedFrontEnd)
+        if front_end.base.log_mel is not None:  # whose variations these are
+            used |= set(EncodedAugment.varying)
         if (augment := self.data.train.augment) is not None:
             used |= set(given) - set(augment.ignored)
         unused = [f"augment.{name}" for name in given if name not in used]
@@ -72,14 +77,14 @@ class AdaptationTask(ClassificationTask):
     ) -> tuple[FitResult, float]:
         """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
         start = time.perf_counter()
-        plain = self.training_feed(self.data.train.plain())
-        train, valid = (
-            collect(model, feed.loader, accelerator.device) for feed in (plain, self.valid)
-        )
+        data, device = self.data.train, accelerator.device
+        feeds = [self.training_feed(data.plain(i)) for i in range(data.variations + 1)]
+        train = _joined([collect(model, feed.loader, device) for feed in feeds])
+        valid = collect(model, self.valid.loader, device)
         waited = time.perf_counter() - start
         both = None
         if self.settings.validation.train:  # the penalty is still chosen on clips not fitted to
-            both, train = train, _first_clips(train, len(self.data.train) - len(self.data.valid))
+            both, train = train, _first_clips(train, len(data) - len(self.data.valid))
         records, chosen = solve_head(
             model.head, train, valid, self.objective, accelerator, self.balance.weights, both
         )
@@ -111,6 +116,7 @@ class AdaptationTask(ClassificationTask):
         return super().facts(general, measured) | {
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,
+            "variations": self.data.train.variations,
             "trained_params": model.trained_parameters(),
             "filter_params": sum(p.numel() for f in model.token_filters() for p in f.parameters()),
             "peak_memory_bytes": _peak_memory(),
@@ -139,6 +145,11 @@ class AdaptationTask(ClassificationTask):
 
 class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
     """Several labels per clip."""
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Joins batches of the same width to one."""
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def _first_clips(batch: Batch, count: int) -> Batch:

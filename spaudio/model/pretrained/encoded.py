@@ -1,5 +1,6 @@
 """The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.errors import ConfigError
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.pretrained_encoder import Base
@@ -52,6 +54,29 @@ class EncodedFrontEnd(FrontEnd):
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
         self.base, self.part = base, part
+        self._vary: EncodedAugment | None = None
+        self._variation = 0
+
+    def varied(self, config: AugmentConfig, variation: int) -> "EncodedFrontEnd":
+        """Returns a front-end that varies each clip before the frozen part computes anything of it.
+
+        A clip has the same variation in each run.
+
+        Args:
+            config: Strengths; masks are not applied.
+            variation: Number of the variation, from 1.
+
+        Raises:
+            ConfigError: If the encoder reads samples.
+        """
+        if self.base.log_mel is None:
+            raise ConfigError(
+                f"model.variations: {self.base.source} reads samples, and only log-mel frames can "
+                "be varied; give model.variations=0"
+            )
+        found = EncodedFrontEnd(self.config, self.base, self.part)
+        found._vary, found._variation = EncodedAugment(config, self.base.log_mel), variation
+        return found
 
     def augment(self, config: AugmentConfig) -> EncodedAugment | None:
         """Returns the augmentation of what is cached; None where that is no log-mel frames."""
@@ -62,14 +87,19 @@ class EncodedFrontEnd(FrontEnd):
     @override
     def cache_key(self) -> dict[str, Any]:
         part = self.part
-        later = {"first": part.first} if part.first else {}
+        later: dict[str, Any] = {"first": part.first} if part.first else {}
         if part.kind == "states":
             later["columns"] = 1  # beside the states: the one of quiet tokens
+        if self._vary is not None:
+            later |= {"variation": self._variation, "strengths": self._vary.strengths}
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[Any]:
         inputs = self.base.inputs(waveform)
+        if self._vary is not None:
+            rng = np.random.default_rng([self._variation, zlib.crc32(waveform.data)])
+            inputs = self._vary.vary(inputs, rng)
         if self.part.kind == "inputs":
             return inputs.astype(np.float16)
         states, quiet = self.base.hidden_states(inputs, self.part.count, self.part.first)

@@ -23,10 +23,16 @@ class EncodedAugment(Augment):
     """
 
     ignored = ("noise", "crop", "mixup_power", "mixstyle")
+    varying = ("gain", "tilt", "warp", "tempo", "time_shift", "roll")
 
     def __init__(self, config: AugmentConfig, input: LogMelInput) -> None:
         super().__init__(config)
         self._input = input
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """The settings that :meth:`vary` reads."""
+        return {name: getattr(self.config, name) for name in self.varying}
 
     @override
     def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
