@@ -64,6 +64,8 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
             f"the best epoch; {report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
+        if report.get("variations"):
+            lines[-1] += f"; {report['variations']} variations of each training clip"
     if "pretrain" in report:
         p = report["pretrain"]
         less = f", without {p['left_out']} of validation or test split" if p["left_out"] else ""
