@@ -21,7 +21,7 @@ _RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
 # Clips, with their variations, that a head is fitted to by default; more take long to compute.
 _ENOUGH_CLIPS = 4000
-_MOST_VARIATIONS = 4
+_MOST_VARIATIONS = 2
 # Strengths of these variations. Stronger ones were worse on RAVDESS, as masks were.
 _VARIED = {"gain": 0.5, "tilt": 0.5, "warp": 0.1, "tempo": 0.15}
 

@@ -133,7 +133,7 @@ class PretrainedConfig(ClassifierConfig):
         variations: Variations of each training clip that are learned from beside the clip, in
             level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
             ``tempo``); for encoders that read log-mel frames. None takes with ``adapt=probe`` as
-            many as make 4,000 clips, and 4 at most; else none.
+            many as make 4,000 clips, and 2 at most; else none.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.

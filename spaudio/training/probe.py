@@ -44,19 +44,21 @@ def solve_head(
     """Fits the linear layer and weights of states for each penalty, and chooses one.
 
     Each fit minimises the mean cross-entropy on the training split and the penalty by L-BFGS, from
-    the solution of the stronger penalty. The strongest penalty is chosen whose rank on the
-    validation split lies within one standard error of the best (Breiman et al. 1984,
+    the solution of the stronger penalty. The strongest penalty is chosen whose cross-entropy on the
+    validation split lies within one standard error of the lowest (Breiman et al. 1984,
     Classification and Regression Trees, section 3.4.3): where the split cannot tell the fits
-    apart, as with clips of the speakers of the training split, weaker penalties overfit. The head's
-    standardisation is fitted first.
+    apart, as with clips of the speakers of the training split, weaker penalties overfit. The
+    standard error is that of the differences clip by clip. The head's standardisation is fitted
+    first.
 
     Args:
         head: The head, which is changed.
         train: Statistics of the training split.
         valid: Statistics of the validation split.
-        objective: Ranks the fits.
+        objective: Measures the fits for their records.
         accelerator: As the objective takes it.
-        weights: (classes,), weights of the cross-entropy of the clips of each class.
+        weights: (classes,), weights of the cross-entropy of the clips of each class, in both
+            splits.
         refit: Statistics of the clips that the head is fitted to again, with the penalty that was
             chosen; None keeps the chosen fit.
 
@@ -65,7 +67,7 @@ def solve_head(
     """
     start, cpu_start = time.perf_counter(), time.process_time()
     records: list[dict[str, Any]] = []
-    ranks: list[float] = []
+    losses: list[Tensor] = []
     fits: list[dict[str, Tensor]] = []
     features = _standardised(head, train)
     for number, penalty in enumerate(PENALTIES, 1):
@@ -84,11 +86,13 @@ def solve_head(
                 "wait_seconds": 0.0,
             }
         )
-        ranks.append(measured.rank[0])
+        with torch.no_grad():
+            losses.append(_clip_losses(head(valid.tokens), valid.labels, weights))
         fits.append({name: value.clone() for name, value in head.state_dict().items()})
-    best = max(ranks)
-    error = math.sqrt(max(0.0, best * (1 - best)) / len(valid.labels))
-    chosen = next(i for i, rank in enumerate(ranks) if rank >= best - error)
+    lowest = min(losses, key=lambda loss: loss.mean().item())
+    excess = [loss - lowest for loss in losses]
+    root = math.sqrt(len(valid.labels))
+    chosen = next(i for i, e in enumerate(excess) if e.mean() <= e.std(correction=0) / root)
     head.load_state_dict(fits[chosen])
     if refit is not None:
         _minimise(head, _standardised(head, refit), refit.labels, weights, PENALTIES[chosen])
@@ -114,7 +118,7 @@ def _minimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = _cross_entropy(head.linear(head.combined(features)), labels, weights)
+        loss = _clip_losses(head.linear(head.combined(features)), labels, weights).mean()
         losses.append(loss.item())
         loss = loss + penalty * head.linear.weight.square().sum()
         torch.autograd.backward(loss)
@@ -125,10 +129,9 @@ def _minimise(
     return min(losses)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Returns the weighted cross-entropy of each clip, (clips,)."""
     if labels.dim() == 2:  # several labels per clip
-        return F.binary_cross_entropy_with_logits(logits, labels)
-    if weights is None:
-        return F.cross_entropy(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
     lost = F.cross_entropy(logits, labels, reduction="none")
-    return (lost * weights.to(labels.device)[labels]).mean()
+    return lost if weights is None else lost * weights.to(labels.device)[labels]

@@ -61,7 +61,7 @@ def test_a_run_and_its_predictions(
     assert report["base"]["source"] == str(base)
     # A probe takes as many variations of these few clips as it may; others none unless asked.
     assert report["variations"] == (0 if encoder == "wav2vec2" or "adapt=full" in settings else
-                                    1 if settings else 4)  # fmt: skip
+                                    1 if settings else 2)  # fmt: skip
     said = f"; {report['variations']} variations of each training clip"
     assert (said in (run / "report.md").read_text()) == (report["variations"] > 0)
     assert 0 < report["trained_params"] < report["num_params"]
