@@ -7,7 +7,6 @@ from typing import Any
 from accelerate.utils import set_seed
 from hydra.core.override_parser.types import Override
 
-from spaudio.errors import ConfigError
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
@@ -66,21 +65,10 @@ def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips:
         settings: Of the run.
         front_end: Of the run.
         clips: Number of training clips.
-
-    Raises:
-        ConfigError: If variations are asked for where the input is augmented in each epoch.
     """
     assert isinstance(settings.model, PretrainedConfig)
-    count = settings.model.variations
-    if front_end.part.kind == "inputs":
-        if count:
-            raise ConfigError(
-                f"model.variations={count}: adapt=full varies its input anew in each epoch; leave "
-                "it out"
-            )
-        return 0
-    if count is not None:
-        return count
+    if settings.model.variations is not None:
+        return settings.model.variations
     if front_end.base.log_mel is None or front_end.part.kind != "statistics":
         return 0
     return max(0, min(_MOST_VARIATIONS, _ENOUGH_CLIPS // clips - 1))

@@ -418,6 +418,11 @@ class AudioSettings(Settings):
                 "model=pretrained reads clips whole; give segments.seconds=null, and cut longer "
                 "clips than the encoder takes"
             )
+        if self.adapt == "full" and self.model.adapt_layers is None and self.model.variations:
+            raise ConfigError(
+                f"model.variations={self.model.variations}: adapt=full varies its input anew in "
+                "each epoch; leave it out"
+            )
         self.tokens = TokenConfig(front_end="pretrained", hop=0.02)
 
     @property
