@@ -14,6 +14,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training.objective import Objective
+from spaudio.training.temperature import fit_temperature
 
 #: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
@@ -48,8 +49,9 @@ def solve_head(
     validation split lies within one standard error of the lowest (Breiman et al. 1984,
     Classification and Regression Trees, section 3.4.3): where the split cannot tell the fits
     apart, as with clips of the speakers of the training split, weaker penalties overfit. The
-    standard error is that of the differences clip by clip. The head's standardisation is fitted
-    first.
+    standard error is that of the differences clip by clip. Each fit is calibrated by a temperature
+    before, as a strong penalty makes a fit less sure, but not less right. The head's
+    standardisation is fitted first.
 
     Args:
         head: The head, which is changed.
@@ -87,7 +89,8 @@ def solve_head(
             }
         )
         with torch.no_grad():
-            losses.append(_clip_losses(head(valid.tokens), valid.labels, weights))
+            logits = _calibrated(head(valid.tokens), valid.labels)
+            losses.append(_clip_losses(logits, valid.labels, weights))
         fits.append({name: value.clone() for name, value in head.state_dict().items()})
     lowest = min(losses, key=lambda loss: loss.mean().item())
     excess = [loss - lowest for loss in losses]
@@ -127,6 +130,12 @@ def _minimise(
     optimizer.step(closure)
     head.zero_grad()
     return min(losses)
+
+
+def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
+    """Divides logits by the temperature with the lowest cross-entropy."""
+    chances = logits.sigmoid() if labels.dim() == 2 else logits.softmax(dim=1)
+    return logits / fit_temperature(chances.cpu(), labels.cpu())
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

@@ -11,6 +11,8 @@ from spaudio.tokens.dataset import Batch
 from spaudio.training import probe
 from spaudio.training.objective import Classification
 
+PENALTIES = probe.PENALTIES
+VALID = 50  # clips; so few that weaker penalties are not clearly better
 
 def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:
     """Statistics of clips in which the last state alone tells the class."""
@@ -20,7 +22,6 @@ def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:
     found[:, -1, :3] += 2.5 * np.eye(3, dtype=np.float32)[labels]
     padding = torch.zeros(clips, states, dtype=torch.bool)
     return Batch(torch.from_numpy(found), padding, torch.from_numpy(labels), torch.arange(clips))
-
 
 def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid = batch(1), batch(1, seed=1)
@@ -36,7 +37,6 @@ def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> No
         found = head(valid.tokens).softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
-
 def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid, both = batch(1), batch(1, seed=1), batch(1, 180, seed=2)
     heads = Head(1, 4, 3, "mean_std"), Head(1, 4, 3, "mean_std")
@@ -50,7 +50,6 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
         found, expected = (head(valid.tokens).softmax(dim=1) for head in heads)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
-
 def test_the_weights_find_the_state_that_tells() -> None:
     head = Head(4, 4, 3, "mean_std", "sum")
     train, valid = batch(4, 200), batch(4, 200, seed=1)
@@ -58,29 +57,31 @@ def test_the_weights_find_the_state_that_tells() -> None:
     assert head.mix is not None
     assert int(head.mix.argmax()) == 3
 
-
 def test_the_strongest_penalty_is_kept_that_is_not_clearly_worse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train, valid, accelerator = batch(1, 200), batch(1, 200, seed=1), Accelerator(cpu=True)
+    train, valid, accelerator = batch(1, 200), batch(1, VALID, seed=1), Accelerator(cpu=True)
     head = Head(1, 4, 3, "mean_std")
-    records, chosen = probe.solve_head(head, train, valid, Classification(), accelerator)
+    _, chosen = probe.solve_head(head, train, valid, Classification(), accelerator)
     losses = []
-    for penalty in probe.PENALTIES:
+    for penalty in PENALTIES:
         monkeypatch.setattr(probe, "PENALTIES", (penalty,))
         one = Head(1, 4, 3, "mean_std")
         probe.solve_head(one, train, valid, Classification(), accelerator)
         with torch.no_grad():
-            found = one(valid.tokens).log_softmax(dim=1)
-        losses.append(-found[torch.arange(200), valid.labels].double().numpy())
+            logits = one(valid.tokens).double()
+        # Every temperature of a fine grid instead of a minimisation.
+        grid = [(logits * 2**t).log_softmax(dim=1)[torch.arange(VALID), valid.labels]
+                for t in np.linspace(-4, 4, 801)]  # fmt: skip
+        losses.append(-max(grid, key=lambda each: each.mean().item()).numpy())
     best = int(np.argmin([loss.mean() for loss in losses]))
     more = [loss - losses[best] for loss in losses]
-    near = [d.mean() <= d.std() / np.sqrt(200) for d in more]
+    near = [d.mean() <= d.std() / np.sqrt(VALID) for d in more]
     assert chosen == near.index(True)
     assert 0 < chosen < best  # neither the strongest nor the best
-    assert records[chosen]["valid_loss"] == pytest.approx(losses[chosen].mean(), rel=1e-2)
+    # The head is that of the chosen penalty.
+    monkeypatch.setattr(probe, "PENALTIES", (PENALTIES[chosen],))
+    one = Head(1, 4, 3, "mean_std")
+    probe.solve_head(one, train, valid, Classification(), accelerator)
     with torch.no_grad():
-        kept = head(valid.tokens).log_softmax(dim=1)
-    assert -kept[torch.arange(200), valid.labels].mean() == pytest.approx(
-        losses[chosen].mean(), rel=1e-2
-    )
+        torch.testing.assert_close(head(valid.tokens), one(valid.tokens), atol=0.05, rtol=0.05)
