@@ -49,9 +49,10 @@ def solve_head(
     validation split lies within one standard error of the lowest (Breiman et al. 1984,
     Classification and Regression Trees, section 3.4.3): where the split cannot tell the fits
     apart, as with clips of the speakers of the training split, weaker penalties overfit. The
-    standard error is that of the differences clip by clip. Each fit is calibrated by a temperature
-    before, as a strong penalty makes a fit less sure, but not less right. The head's
-    standardisation is fitted first.
+    standard error is that of the differences clip by clip, and one nat of one clip is added: where
+    all fits are right, the weakest penalty is the surest of each clip, which tells nothing. Each
+    fit is calibrated by a temperature before, as a strong penalty makes it less sure, but not less
+    right. The head's standardisation is fitted first.
 
     Args:
         head: The head, which is changed.
@@ -94,8 +95,9 @@ def solve_head(
         fits.append({name: value.clone() for name, value in head.state_dict().items()})
     lowest = min(losses, key=lambda loss: loss.mean().item())
     excess = [loss - lowest for loss in losses]
-    root = math.sqrt(len(valid.labels))
-    chosen = next(i for i, e in enumerate(excess) if e.mean() <= e.std(correction=0) / root)
+    clips = len(valid.labels)
+    within = [e.mean() <= e.std(correction=0) / math.sqrt(clips) + 1 / clips for e in excess]
+    chosen = within.index(True)
     head.load_state_dict(fits[chosen])
     if refit is not None:
         _minimise(head, _standardised(head, refit), refit.labels, weights, PENALTIES[chosen])
