@@ -96,8 +96,8 @@ def solve_head(
     lowest = min(losses, key=lambda loss: loss.mean().item())
     excess = [loss - lowest for loss in losses]
     clips = len(valid.labels)
-    within = [e.mean() <= e.std(correction=0) / math.sqrt(clips) + 1 / clips for e in excess]
-    chosen = within.index(True)
+    most = [e.std(correction=0).item() / math.sqrt(clips) + 1 / clips for e in excess]
+    chosen = next(i for i, e in enumerate(excess) if e.mean().item() <= most[i])
     head.load_state_dict(fits[chosen])
     if refit is not None:
         _minimise(head, _standardised(head, refit), refit.labels, weights, PENALTIES[chosen])
