@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,11 +45,11 @@ def show_results(
         results, {one.setting: one.control for one in results if one.control}
     )
     tables = {
-        "Data sets": data_rows(results, baseline),
+        "Data sets": data_rows(results),
         "Validation accuracy, where it was not trained on": accuracy_rows(
-            [one for one in results if not math.isnan(one.valid)], baseline, "valid"
+            [one for one in results if not math.isnan(one.valid)], "valid"
         ),
-        "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results, baseline),
+        "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results),
         f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
         "Points of accuracy, minus the control of equal cost": effect_rows(results, controls),
     }
@@ -83,12 +84,14 @@ def has_place(page: Path) -> bool:
         return False
 
 
-def data_rows(results: Sequence[Result], baseline: str) -> Rows:
+def data_rows(results: Sequence[Result]) -> Rows:
     """Returns the rows of the table of data sets."""
     rows = []
     for data in _names(results, "data"):
         mine = [one for one in results if one.data == data]
-        own = [one for one in mine if one.setting == baseline] or mine
+        counts = Counter(one.setting for one in mine)
+        fullest = max(counts, key=counts.__getitem__)
+        own = [one for one in mine if one.setting == fullest]
         rows.append(
             {
                 "data set": data,
@@ -105,14 +108,13 @@ def data_rows(results: Sequence[Result], baseline: str) -> Rows:
     return rows
 
 
-def accuracy_rows(results: Sequence[Result], baseline: str, field: str = "accuracy") -> Rows:
+def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
     """Returns the rows of a table of settings and data sets.
 
-    A cell over fewer runs than the baseline has gives their number.
+    A cell over fewer runs than another setting has on the data set gives their number.
 
     Args:
         results: Of all runs.
-        baseline: Name of the baseline.
         field: ``"accuracy"``, of the test split, or ``"valid"``, of the validation split.
     """
     data = _names(results, "data")
@@ -120,11 +122,13 @@ def accuracy_rows(results: Sequence[Result], baseline: str, field: str = "accura
     for one in results:
         found.setdefault((one.setting, one.data), []).append(getattr(one, field))
 
+    most = {name: max(len(v) for (_, of), v in found.items() if of == name) for name in data}
+
     def cell(setting: str, name: str) -> str:
-        values, most = found.get((setting, name)), len(found.get((baseline, name), ()))
+        values = found.get((setting, name))
         if values is None:
             return "-"
-        few = f" ({len(values)} of {most})" if len(values) < most else ""
+        few = f" ({len(values)} of {most[name]})" if len(values) < most[name] else ""
         return plus_minus(values, digits=3) + few
 
     return [

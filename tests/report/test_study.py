@@ -1,5 +1,6 @@
 """A study over data sets: its CSV, paired effects, tables and page."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,3 +126,15 @@ def test_the_pages_of_the_audio_studies_are_what_their_csv_prints(
     show_results(read_results(file), page=copy)
     assert copy.read_text() == page.read_text()
     assert charts_beside(page)[0].is_file()
+
+
+def test_a_data_set_without_runs_of_the_baseline_counts_those_of_a_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of five runs of `bank` and two of `depthwise`, and none of `none`."""
+    music = [one for one in study() if one.data == "=music" and one.setting != "none"]
+    few = [one for one in music if one.setting == "bank" or one.fold in "01"]
+    show_results([*(one for one in study() if one.data != "=music"), *few])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "(2 of 5)" in printed
+    assert re.search(r"=music │ \w+ │ +5 │", printed)
