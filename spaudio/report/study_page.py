@@ -61,7 +61,7 @@ def show_results(
     figures = Figures(page.parent)
     charts = [path.stem for path in charts_beside(page)]
     if effects:
-        figures.draw(charts[0], lambda path: plot_effects(effects, path))
+        figures.draw(charts[0], lambda path: plot_effects([*effects, *controls], path))
     if any(one.trained_parameters < one.parameters for one in results):
         figures.draw(charts[1], lambda path: plot_costs(results, path))
     blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
@@ -178,7 +178,7 @@ def verdict(effects: Sequence[Effect]) -> str:
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
-    """Draws the effect of each setting with its interval, and the mean of each data set.
+    """Draws the difference of each two settings with its interval, and the mean of each data set.
 
     Args:
         effects: From :func:`spaudio.report.study_effects.measure_effects`.
@@ -203,8 +203,9 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
             axes.plot([low, high], [row, row], color="black", linewidth=2, zorder=3)
         label = "mean, 95 % interval" if row == rows[0] else None
         axes.scatter(mean, row, marker="D", s=34, color="black", zorder=4, label=label)
-    axes.set_yticks(list(rows), [for_figure(effect.setting) for effect in effects], fontsize=10)
-    axes.set_xlabel(f"points of accuracy, minus {for_figure(effects[0].other)}", fontsize=10)
+    labels = [for_figure(f"{effect.setting} minus {effect.other}") for effect in effects]
+    axes.set_yticks(list(rows), labels, fontsize=10)
+    axes.set_xlabel("points of accuracy", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     save_figure(figure, path, dpi=100)

@@ -92,7 +92,8 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert charts_beside(page)[0].read_bytes() == b"a figure"
     first = figures[0]
     assert first.get_figwidth() * 100 == 700
-    assert [label.get_text() for label in first.axes[0].get_yticklabels()] == ["depthwise", "bank"]
+    labels = [label.get_text() for label in first.axes[0].get_yticklabels()]
+    assert labels == ["depthwise minus none", "bank minus none", "bank minus depthwise"]
     for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
