@@ -177,7 +177,6 @@ def _vary(
     if not isinstance(front_end, EncodedFrontEnd):
         return []
     caches = []
-    threads = torch.get_num_threads()
     count = count_variations(settings, front_end, len(clips))
     for number in range(1, count + 1):
         varied = front_end.varied(settings.augment, number)
@@ -186,10 +185,7 @@ def _vary(
         )
         cache.root = root
         files = [root / clip.path for clip in clips]
-        try:
-            cache.fill(files, threads, f"Variation {number} of {count}")
-        finally:
-            torch.set_num_threads(threads)  # part of it holds for the whole process
+        cache.fill(files, torch.get_num_threads(), f"Variation {number} of {count}")
         caches.append(cache)
     return caches
 

@@ -116,7 +116,8 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
                "model.head_rate": share}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
-        if given.get("augment") is None:
+        varied = way == "probe" or given.get("model.variations")
+        if varied and given.get("augment") is None:
             changed |= {f"augment.{name}": value for name, value in _VARIED.items()}
     if way != "probe" and given.get("augment") is None:
         changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.0 if whole else 0.3}

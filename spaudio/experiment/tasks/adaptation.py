@@ -48,9 +48,8 @@ class AdaptationTask(ClassificationTask):
     def messages(self, model: Any) -> list[str]:
         given = {n: v for n, v in vars(self.settings.augment).items() if v}
         used = {"mixup", "cutmix", "time_mask", "mel_mask"}  # the last two are sizes
-        front_end = self.data.front_end
-        assert isinstance(front_end, EncodedFrontEnd)
-        if front_end.base.log_mel is not None:  # whose variations these are
+        # The probe has them by default, even where it takes no variations.
+        if self.data.train.variations or self.settings.adapt == "probe":
             used |= set(EncodedAugment.varying)
         if (augment := self.data.train.augment) is not None:
             used |= set(given) - set(augment.ignored)
