@@ -138,7 +138,7 @@ def test_commands_on_finished_runs(
 ) -> None:
     from spaudio.bench.__main__ import main as bench
 
-    for name in ("fsdd", "text8"):
+    for name in ("folder", "fsdd", "text8"):
         (tmp_path / name).mkdir()
         done = run_recipe(name, *TINY[name](tmp_path / name), *SMALL, "run_id=ID")
         assert done.code == 0, done.err

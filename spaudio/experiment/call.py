@@ -59,7 +59,7 @@ def train(
         source: The data: for the recipe ``folder`` a folder with one sub-folder per class.
         recipe: Name of a recipe, or the folder of one, such as ``spaudio new`` makes.
         settings: As on the command line. Settings of a group are given by a dictionary, which may
-            be mixed with ``**``: ``train("sounds", seed=1, filter="bank", trainer={"epochs": 5},
+            be mixed with ``**``: ``train("sounds", seed=1, trainer={"min_steps": 1000},
             **{"tokens.f_max": 4000})``.
 
     Returns:
