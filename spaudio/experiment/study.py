@@ -79,7 +79,7 @@ class Setting:
     Args:
         overrides: Of its runs.
         seeds: In place of those of the data set and the study.
-        control: A setting of equal cost that it is compared with too.
+        control: A setting of similar cost that it is compared with too.
         data: The data sets on which it runs, each with further overrides; None for all.
     """
 
@@ -118,7 +118,7 @@ class StudyRun:
         setting: Name of its setting.
         fold: The fold that it is tested on, if the study names folds.
         baseline: The setting that it is compared with.
-        control: A setting of equal cost that it is compared with too.
+        control: A setting of similar cost that it is compared with too.
         script: The ``run.py`` of its recipe.
         settings: Its settings.
     """

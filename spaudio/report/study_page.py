@@ -51,7 +51,7 @@ def show_results(
         ),
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results),
         f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
-        "Points of accuracy, minus the control of equal cost": effect_rows(results, controls),
+        "Points of accuracy, minus the control": effect_rows(results, controls),
     }
     tables = {title: rows for title, rows in tables.items() if rows}
     for title, rows in tables.items():
@@ -172,8 +172,8 @@ def verdict(effects: Sequence[Effect]) -> str:
     above = [one for one in effects if one.mean >= 0.01 and one.low > 0]
     names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
     return (
-        "**Settings that are better than their control of equal cost by at least one point, with "
-        f"an interval above 0: {names} (of {len(effects)} that have one).**"
+        "**Settings at least one point above their control, with a 95 % interval above 0: "
+        f"{names}. Settings that have a control: {len(effects)}.**"
     )
 
 

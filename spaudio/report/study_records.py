@@ -35,7 +35,7 @@ class Result:
         step_seconds: Seconds per step, which depend on the load of the machine.
         train_seconds: Seconds of training, with those of fitting the head of a pretrained encoder.
         baseline: The setting that it is compared with; empty for that setting itself.
-        control: A setting of equal cost that it is compared with too; empty if there is none.
+        control: A setting of similar cost that it is compared with too; empty if there is none.
         overrides: The settings that were given, without paths.
         git_commit: Of the code that trained it.
     """

@@ -82,9 +82,10 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     show_results(read_results(file), page=again)
     assert capsys.readouterr().out == printed
     text = page.read_text()
-    assert text.startswith(f"# Study\n\n{PLACE}\n\n**Settings that are better")
+    assert text.startswith(f"# Study\n\n{PLACE}\n\n**Settings at least")
     assert (
-        "with an interval above 0: `bank` (+4.00) (of 1 that have one).**\n\n**Data sets**" in text
+        "interval above 0: `bank` (+4.00). Settings that have a control: 1.**\n\n**Data sets**"
+        in text
     )
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
