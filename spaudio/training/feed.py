@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch.utils.data import DataLoader
 
 from spaudio.errors import ConfigError
@@ -86,5 +87,7 @@ def make_feed(
         collate_fn=collate,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        # Otherwise its first pass draws from the global generator, and a resumed run draws again.
+        generator=torch.Generator(),
     )
     return Feed(loader, sampler)

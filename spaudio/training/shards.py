@@ -103,4 +103,5 @@ def _with_batches(loader: DataLoader[Any], batches: Sampler[list[Any]]) -> DataL
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         persistent_workers=loader.persistent_workers,
+        generator=loader.generator,
     )
