@@ -247,6 +247,7 @@ def fit(
             train.sampler.set_epoch(epoch)
             model.train()
             losses: list[Tensor] = []
+            norms: list[Tensor] = []
             checked: list[float] = []
             batches = iter(train_loader)
             for i, items in enumerate(train.sampler):
@@ -269,15 +270,17 @@ def fit(
                         accelerator.backward(lost)
                     loss += lost.detach()
                     so_far.tokens += batch.num_tokens if own else 0
-                accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
+                norm = accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if average is not None:
                     average.update(accelerator.unwrap_model(model), step)
                 losses.append(loss)
+                norms.append(norm.detach().float())
                 if len(losses) == CHECK or i + 1 == steps:
-                    checked += _finite(losses, i, epoch, train, run, optim, accelerator)
+                    checked += _finite(losses, norms, i, epoch, train, run, optim, accelerator)
                     losses.clear()
+                    norms.clear()
                 progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{epochs}")
             train_loss = float(np.mean(checked))
             so_far.seconds += time.perf_counter() - start
@@ -302,6 +305,7 @@ def fit(
 
 def _finite(
     losses: list[Tensor],
+    norms: list[Tensor],
     last: int,
     epoch: int,
     train: Feed,
@@ -312,15 +316,22 @@ def _finite(
     """Returns the losses of the steps of an epoch up to ``last``, over all processes.
 
     Raises:
-        SpaudioError: If one is not finite; names its batch.
+        SpaudioError: If one, or the norm of its gradient, is not finite; names its batch. The
+            weights are not finite either then, and must not become a checkpoint.
     """
     values: list[float] = accelerator.reduce(torch.stack(losses), "mean").tolist()
-    for step, value in enumerate(values, last + 1 - len(values)):
-        if not math.isfinite(value):
+    of_gradients = accelerator.reduce(torch.stack(norms), "mean").tolist()
+    for step, (loss, norm) in enumerate(
+        zip(values, of_gradients, strict=True), last + 1 - len(values)
+    ):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what, value = "gradient", norm
+            if not math.isfinite(loss):
+                what, value = "training loss", loss
             items = next(islice(iter(train.sampler), step, None))
             named = [i[-1] if isinstance(i, tuple) else i for i in items]  # (epoch, clip) or window
             raise SpaudioError(
-                f"the training loss of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
+                f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
                 f"training items {named}. Lower optim.lr={optim.lr} in a new run, or check these "
                 f"items; the last checkpoint is intact (continue from it with resume={run})"
             )

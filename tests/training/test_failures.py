@@ -4,13 +4,15 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from torch import nn
 from torch.utils.data import get_worker_info
 
 from spaudio.errors import SpaudioError
@@ -115,5 +117,24 @@ def test_a_loss_that_is_not_finite_names_its_batch(
     start = second.index(items[0])
     assert second[start : start + len(items)] == items
     assert len(second) <= start + 2 * 8  # stopped at the latest one batch later
+    assert all(w.isfinite().all() for w in last(tmp_path).values())
+    goes_on(tmp_path, whole, after=1)
+
+
+def test_a_gradient_that_is_not_finite_becomes_no_checkpoint(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, calls = Accelerator.clip_grad_norm_, iter(range(10))
+
+    def damaged(self: Accelerator, parameters: Iterable[nn.Parameter], most: float) -> Any:
+        several = list(parameters)
+        if next(calls) == 9:  # the last step of the second epoch
+            assert several[0].grad is not None
+            several[0].grad.fill_(torch.inf)
+        return clip(self, several, most)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Accelerator, "clip_grad_norm_", damaged)
+        fails(tmp_path, r"gradient of epoch 2, step 5 is (nan|inf)")
     assert all(w.isfinite().all() for w in last(tmp_path).values())
     goes_on(tmp_path, whole, after=1)
