@@ -31,9 +31,7 @@ class Group:
     def name(self) -> str:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         named = (
-            # Of a path only the last part is shown: the folder differs between machines.
-            f"{key.removesuffix('.name')}={Path(value).name if isinstance(value, str) else value}"
-            for key, value in self.settings.items()
+            f"{key.removesuffix('.name')}={_shown(value)}" for key, value in self.settings.items()
         )
         return ", ".join(named) or str(self.records[0].facts["recipe"])
 
@@ -47,6 +45,12 @@ class Group:
         for record in sorted(self.records, key=lambda record: record.facts["seed"]):
             found.setdefault(record.facts["seed"], []).append(float(record.facts[fact]))
         return [statistics.fmean(values) for values in found.values()]
+
+
+def _shown(value: Any) -> Any:
+    """Shows of a whole path the last part: the folder differs between machines."""
+    path = Path(value) if isinstance(value, str) else Path()
+    return path.name if path.is_absolute() else value
 
 
 def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -120,23 +121,37 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         path: CSV file to write.
 
     Raises:
-        DataError: If a run has no log.
+        DataError: If a run has no log, or two have one name.
     """
     rows = []
-    for record in records:
+    for name, record in _named(records).items():
         if not record.log:
-            raise DataError(f"{record.name} has no log.jsonl; run it again to record it")
+            raise DataError(f"{name} has no log.jsonl; run it again to record it")
         settings = {f"settings.{key}": value for key, value in record.settings.items()}
         facts = {f"report.{key}": value for key, value in record.facts.items()}
         for entry in record.log:
             logged = {key: entry.get(key) for key in LOG}
-            rows.append({"run": record.name, **logged, **facts, **settings})
+            rows.append({"run": name, **logged, **facts, **settings})
     columns = dict.fromkeys(key for row in rows for key in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _to_cell(value) for key, value in row.items()} for row in rows)
     write_atomic(path, text.getvalue().encode())
+
+
+def _named(records: Sequence[Record]) -> dict[str, Record]:
+    """Returns records by name. Equal names, as of folds, get that of the folder above."""
+    counts = Counter(record.name for record in records)
+    found: dict[str, Record] = {}
+    for record in records:
+        name = record.name
+        if counts[name] > 1 and record.folder is not None:
+            name = f"{record.folder.resolve().parent.name}/{name}"
+        if name in found:
+            raise DataError(f"two runs are called {name}; rename the folder of one")
+        found[name] = record
+    return found
 
 
 def _read_folder(folder: Path) -> Record:
@@ -200,6 +215,8 @@ def _read_csv(path: Path) -> list[Record]:
                 )
                 name = str(values["run"])
                 record = records.setdefault(name, Record(name, settings, facts, []))
+                if (record.settings, record.facts) != (settings, facts):
+                    raise ValueError(f"rows of the run {name} differ in settings or results")
                 record.log.append({key: values[key] for key in LOG if key in values})
         for record in records.values():
             _check(record)

@@ -64,6 +64,20 @@ def test_a_csv_holds_what_the_folders_hold(
     assert [one.name for one in read_records([file], only=["f*", "x"])] == ["first"]
 
 
+def test_folds_of_two_runs_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    runs = [make_run(tmp_path / name / "fold-1", corpus=name) for name in ("a", "b")]
+    file = tmp_path / "runs.csv"
+    write_records(read_records(runs), file)
+    assert [one.name for one in read_records([file])] == ["a/fold-1", "b/fold-1"]
+    file.write_text(file.read_text().replace("a/fold-1", "b/fold-1"))
+    with pytest.raises(DataError, match="rows of the run b/fold-1 differ"):
+        read_records([file])
+    with pytest.raises(DataError, match="two runs are called a/fold-1"):
+        write_records(read_records([*runs[:1], *runs[:1]]), file)
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "log.jsonl").unlink()
