@@ -151,6 +151,11 @@ def start_run(settings: AudioSettings | TextSettings, script: Path) -> Path:
     if isinstance(given, AudioSettings) and given.folds == "all":
         given.jobs, given.resume = jobs, settings.resume
         return run_folds(given, script)
+    if settings.cluster is not None and settings.resume is None:
+        raise ConfigError(
+            f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
+            "run here"
+        )
     return train_and_report(settings, data_prep_folder(script.parent))
 
 
@@ -235,7 +240,8 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/fold-{value}"
             runs[str(value)] = open_run_folder(one)
         try:
-            failed = Launcher(settings.jobs)(dict.fromkeys(runs.values(), script))
+            launcher = Launcher(settings.jobs, settings.cluster, settings.cluster_options)
+            failed = launcher(dict.fromkeys(runs.values(), script))
         except KeyboardInterrupt:
             console.print(
                 f"stopped; finished folds are kept. Continue with resume={folder}", soft_wrap=True

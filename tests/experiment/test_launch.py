@@ -154,6 +154,18 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
 
 
+def test_one_run_is_not_submitted_and_folds_are(
+    fsdd: list[str], run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_recipe("fsdd", *fsdd, "folds=null", "cluster=local")
+    assert done.code == 1
+    assert "cluster=local submits the runs of a sweep; add -m" in done.err
+    submitted: list[Path] = []
+    monkeypatch.setattr(Launcher, "_submit", lambda self, runs: submitted.extend(runs))
+    assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, "cluster=local").err
+    assert len(submitted) == 3
+
+
 @pytest.fixture(scope="module")
 def fsdd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a tiny run that leaves each of three speakers out."""
