@@ -98,8 +98,10 @@ class Predictor:
         )
         # The temperature was fitted to means over segments.
         inputs = self.inputs
-        found = finite(tempered(mean[None], inputs.temperature, inputs.multi_label)[0].numpy())
-        return Prediction(path, samples / self.sample_rate, windows, found, inputs.classes)
+        found = tempered(mean[None], inputs.temperature, inputs.multi_label)[0].float()
+        return Prediction(
+            path, samples / self.sample_rate, windows, finite(found.numpy()), inputs.classes
+        )
 
     def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
         """Returns what the head classifies, (width,); of several windows the mean.
@@ -130,7 +132,7 @@ class Predictor:
         Returns:
             (waveforms, classes), on the CPU.
         """
-        return self._classify(waveforms, self.inputs.temperature)
+        return self._classify(waveforms, self.inputs.temperature).float()
 
     @torch.inference_mode()
     def embeddings(self, waveforms: Sequence[Waveform]) -> Tensor:
@@ -144,7 +146,8 @@ class Predictor:
         return found
 
     def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
-        logits = self.logits(map(self.tokens, waveforms))
+        # In single precision, probabilities near 1 lose the logits that a temperature divides.
+        logits = self.logits(map(self.tokens, waveforms)).double()
         return class_probabilities(logits, self.inputs.multi_label, temperature)
 
     def _batch(self, tokens: Iterable[Waveform]) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,8 @@ class MultiLabel:
         model.eval()
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in batches:
-            chances = model(batch.tokens, batch.padding_mask).float().sigmoid()
+            # In single precision, probabilities near 1 lose the logits that a temperature divides.
+            chances = model(batch.tokens, batch.padding_mask).double().sigmoid()
             found.append((batch.clips.cpu(), batch.labels.cpu(), chances.cpu()))
         found = gather(found, accelerator)
         items, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -95,12 +96,12 @@ class MultiLabel:
         place = torch.from_numpy(places)
         parts = place.bincount().unsqueeze(1)
         chances, labels = (
-            torch.zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
+            values.new_zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
             for values in (chances, labels)
         )
         chances = chances.clamp(0, 1)  # a mean may be rounded to just above 1
         return MultiLabelPredictions(
-            chances, labels, F.binary_cross_entropy(chances, labels).item()
+            chances, labels, F.binary_cross_entropy(chances, labels.to(chances)).item()
         )
 
 

@@ -14,7 +14,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training.objective import Objective
-from spaudio.training.temperature import fit_temperature
+from spaudio.training.temperature import fit_temperature_of_logits
 
 #: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
@@ -90,7 +90,8 @@ def solve_head(
             }
         )
         with torch.no_grad():
-            logits = _calibrated(head(valid.tokens), valid.labels)
+            logits = head(valid.tokens)
+            logits = logits / fit_temperature_of_logits(logits.cpu(), valid.labels.cpu())
             losses.append(_clip_losses(logits, valid.labels, weights))
         fits.append({name: value.clone() for name, value in head.state_dict().items()})
     lowest = min(losses, key=lambda loss: loss.mean().item())
@@ -132,12 +133,6 @@ def _minimise(
     optimizer.step(closure)
     head.zero_grad()
     return min(losses)
-
-
-def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
-    """Divides logits by the temperature with the lowest cross-entropy."""
-    chances = logits.sigmoid() if labels.dim() == 2 else logits.softmax(dim=1)
-    return logits / fit_temperature(chances.cpu(), labels.cpu())
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

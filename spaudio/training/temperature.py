@@ -48,8 +48,13 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     Returns:
         The temperature, in ``[LOWEST, HIGHEST]``.
     """
+    return fit_temperature_of_logits(_logits(probabilities, labels.dim() == 2), labels)
+
+
+def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
+    """Finds the temperature for logits (clips, classes), as :func:`fit_temperature` does."""
     multi_label = labels.dim() == 2
-    logits = _logits(probabilities, multi_label)
+    logits = logits.double()
     other = 1 / (len(labels) + 1)
     targets = labels * (1 - other) + other / 2
 
@@ -65,7 +70,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
 def _logits(probabilities: Tensor, multi_label: bool) -> Tensor:
     """Logits of which softmax or sigmoid gives the probabilities, in double precision."""
-    tiny = torch.finfo(torch.float32).tiny
     chances = probabilities.double()
-    logs = chances.clamp_min(tiny).log()
-    return logs - (1 - chances).clamp_min(tiny).log() if multi_label else logs
+    if multi_label:
+        return chances.logit(eps=1e-12)
+    return chances.clamp_min(torch.finfo(torch.float32).tiny).log()

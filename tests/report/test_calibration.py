@@ -39,6 +39,11 @@ def test_the_temperature_of_the_labels_is_found(temperature: float, several: boo
     assert facts["after"]["loss"] < facts["before"]["loss"]
 
 
+def test_several_labels_that_are_almost_certain_keep_their_logits() -> None:
+    logits = torch.tensor([[18.0, -18.0, 25.0]], dtype=torch.float64)
+    torch.testing.assert_close(tempered(logits.sigmoid(), 3.0, True), (logits / 3).sigmoid())
+
+
 def test_a_split_without_an_error_gives_no_certainty() -> None:
     chances = torch.tensor([[0.6, 0.4], [0.3, 0.7]])
     found = tempered(chances, fit_temperature(chances, torch.tensor([0, 1])), False)
