@@ -12,7 +12,7 @@ from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_csv, for_markdown
 from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
-from spaudio.report.report_files import chosen_epoch, cost_lines, filter_choice, write_files
+from spaudio.report.report_files import cost_lines, filter_choice, selection, write_files
 from spaudio.report.scores import Scores
 from spaudio.report.tables import markdown_table
 
@@ -140,12 +140,13 @@ def write_report(
 
 
 def _selection(report: Mapping[str, Any]) -> str:
+    chosen = selection(report)
     if report["trained_on_valid"]:
         return (
             "The model was trained on the validation split too, so that its accuracy there says "
-            f"little; the weights are those after the last epoch ({report['epochs']})"
+            f"little ({chosen})"
         )
-    return f"The model was selected on the validation split ({chosen_epoch(report)})"
+    return f"The model: {chosen}"
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:

@@ -35,10 +35,19 @@ def filter_choice(report: dict[str, Any]) -> str:
     return f"`{name}` ({written})" if written else f"`{name}`"
 
 
-def chosen_epoch(report: Mapping[str, Any]) -> str:
-    """Returns which epoch was selected, as text."""
+def selection(report: Mapping[str, Any]) -> str:
+    """Returns which weights are kept, and what selected them, as text."""
+    if "penalty" in report:  # a probe, which has fits in place of epochs
+        again = ", then fitted again with its clips" if report["trained_on_valid"] else ""
+        return (
+            f"penalty {report['penalty']:g}, {report['best_epoch']} of {report['epochs']}, "
+            f"selected on the validation split{again}"
+        )
+    if report["trained_on_valid"]:
+        return f"weights of the last epoch ({report['epochs']})"
     before = "" if report["best_epoch"] else ", the head as it was fitted before them"
-    return f"epoch {report['best_epoch']} of {report['epochs']}{before}"
+    epoch = f"epoch {report['best_epoch']} of {report['epochs']}{before}"
+    return f"{epoch}, selected on the validation split"
 
 
 def cost_lines(report: dict[str, Any]) -> list[str]:

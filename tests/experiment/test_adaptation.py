@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.experiment.tasks import adaptation
 from spaudio.export.write import export_run
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_base
+from spaudio.training.probe import solve_head
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
@@ -106,6 +109,37 @@ def test_a_run_and_its_predictions(
     save_encoder(encoder, base, seed=1)
     with pytest.raises(CheckpointError, match="trained on another encoder"):
         load_best(run)
+
+
+def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
+    tmp_path: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = make_class_folders(tmp_path / "sounds", groups=10, clips=2)
+    for file in (sounds / "hum").rglob("g[2-9]_*"):
+        file.unlink()
+    base = save_encoder("whisper", tmp_path / "base")
+    fitted: list[tuple[Any, ...]] = []
+
+    def spy(head: Any, train: Any, valid: Any, objective: Any, where: Any, weights: Any,
+            both: Any) -> Any:  # fmt: skip
+        fitted.append((train, weights))
+        return solve_head(head, train, valid, objective, where, weights, both)
+
+    monkeypatch.setattr(adaptation, "solve_head", spy)
+    done = run_recipe(
+        "folder", *DEBUG, f"source={sounds}", f"model.source={base}", "model.variations=0",
+        "tokens.sample_rate=8000", "optim.lr=7", "trainer.epochs=3",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "ignores tokens.sample_rate, optim.lr, trainer.epochs" in done.err
+    [(train, weights)] = fitted
+    assert len(train.clips.unique()) == len(train.clips)
+    counts = train.labels.bincount()
+    assert counts.max() > 4 * counts.min()
+    torch.testing.assert_close(weights * counts, torch.full_like(weights, counts.float().mean()))
+    report = json.loads((tmp_path / "runs/folder/run/report.json").read_text())
+    text = (tmp_path / "runs/folder/run/report.md").read_text()
+    assert f"penalty {report['penalty']:g}, {report['best_epoch']} of 9, selected on" in text
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

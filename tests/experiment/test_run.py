@@ -2,6 +2,7 @@
 
 import csv
 import json
+import lzma
 import math
 import shutil
 from pathlib import Path
@@ -169,14 +170,23 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     assert "stride 16" in text
     assert f"{report['test']['bits']:.4f}" in text
 
+    (run / "report.json").unlink()
+    [corpus] = [one.removeprefix("corpus=") for one in tiny if one.startswith("corpus=")]
+    text = lzma.decompress(Path(corpus).read_bytes())
+    Path(corpus).write_bytes(lzma.compress(text[::-1]))
+    refused = run_recipe("text8", f"resume={run}")
+    assert refused.code == 1
+    assert "were trained on other data" in refused.err
+
 
 def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
-    [said] = _slow_clips([8000, 44100, 11025], 16000, 8000)
+    [said] = _slow_clips([8000, 44100, 11025], 8000)
     for part in ("2 of 3 clips", "lowest rate 8000 Hz", "may tell them apart",
                  "tokens.f_max=4000, or tokens.sample_rate=8000"):  # fmt: skip
         assert part in said
-    assert "tell them apart" not in _slow_clips([8000, 8000], 16000, 8000)[0]
-    assert not _slow_clips([8000, 44100], 16000, 4000)
+    assert "tell them apart" not in _slow_clips([8000, 8000], 8000)[0]
+    assert not _slow_clips([8000, 44100], 4000)
+    assert "tokens.f_max" not in _slow_clips([8000], 8000, encoder=True)[0]
     for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
         shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
         options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}

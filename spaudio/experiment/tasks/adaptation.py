@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from accelerate import Accelerator
 from typing_extensions import override
 
 from spaudio.experiment.encoders import build_adapted
-from spaudio.experiment.settings import PretrainedConfig
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
@@ -24,6 +26,7 @@ from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
+from spaudio.training.feed import make_feed
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted
 from spaudio.training.probe import collect, solve_head
@@ -54,7 +57,8 @@ class AdaptationTask(ClassificationTask):
         if (augment := self.data.train.augment) is not None:
             used |= set(given) - set(augment.ignored)
         unused = [f"augment.{name}" for name in given if name not in used]
-        ignored = f"model=pretrained ignores {', '.join(unused)}"
+        unused += _without_effect(self.settings)
+        ignored = f"model=pretrained adapt={self.settings.adapt} ignores {', '.join(unused)}"
         return [*super().messages(model), *([ignored] if unused else [])]
 
     @override
@@ -77,7 +81,12 @@ class AdaptationTask(ClassificationTask):
         """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
         start = time.perf_counter()
         data, device = self.data.train, accelerator.device
-        feeds = [self.training_feed(data.plain(i)) for i in range(data.variations + 1)]
+        trainer, seed = self.settings.trainer, self.settings.seed
+        # Each clip once, also where classes are balanced: then the fit is weighted.
+        feeds = [
+            make_feed(data.plain(i), trainer, shuffle=False, seed=seed)
+            for i in range(data.variations + 1)
+        ]
         train = _joined([collect(model, feed.loader, device) for feed in feeds])
         valid = collect(model, self.valid.loader, device)
         waited = time.perf_counter() - start
@@ -126,8 +135,10 @@ class AdaptationTask(ClassificationTask):
         self, run: Path, before: Any, after: Any, facts: dict[str, Any],
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        best = [r["seconds"] for r in read_log(run) if r["epoch"] == facts["best_epoch"]]
-        facts["best_seconds"] = best[0] if best else math.nan
+        best = [r for r in read_log(run) if r["epoch"] == facts["best_epoch"]]
+        facts["best_seconds"] = best[0]["seconds"] if best else math.nan
+        if best and "penalty" in best[0]:
+            facts["penalty"] = best[0]["penalty"]
         return super().write(run, before, after, facts, measured)
 
     @override
@@ -144,6 +155,27 @@ class AdaptationTask(ClassificationTask):
 
 class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
     """Several labels per clip."""
+
+
+def _without_effect(settings: AudioSettings) -> list[str]:
+    """Names the settings that were given and that this way of adapting does not read."""
+    adapt, model = settings.adapt, settings.model
+    shape = {f"model.{one.name}" for one in fields(EncoderConfig)}
+    unread = {"optim", "trainer.epochs", "trainer.min_steps", "trainer.max_epochs", "trainer.ema"}
+    found = []
+    for given in settings.overrides:
+        key = given.partition("=")[0]
+        group = key.partition(".")[0]
+        if (
+            group == "tokens"
+            or key in shape
+            or (key == "model.lora_rank" and adapt != "lora")
+            or (key in ("model.adapt_layers", "model.head_rate") and adapt == "probe")
+            # A head on pooled statistics is fitted, not trained step by step.
+            or (unread & {group, key} and adapt == "probe" and model.pooling == "mean_std")
+        ):
+            found.append(key)
+    return found
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

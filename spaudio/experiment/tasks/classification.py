@@ -125,7 +125,11 @@ class ClassificationTask(Task):
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
-            *_slow_clips([clip.sample_rate for clip in data.clips], tokens.sample_rate, tokens.top),
+            *_slow_clips(
+                [clip.sample_rate for clip in data.clips],
+                tokens.top,
+                encoder=self.settings.adapt is not None,
+            ),
             *_long_kernels(model, math.ceil(longest / tokens.stack)),
             *self._untrained_positions(longest * tokens.frame_seconds),
         ]
@@ -326,17 +330,19 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
     )
 
 
-def _slow_clips(rates: list[int], sample_rate: int, top: float) -> list[str]:
+def _slow_clips(rates: list[int], top: float, *, encoder: bool = False) -> list[str]:
     """Warns of clips whose sample rate is too low for the upper bands (all in Hz)."""
     lowest = min(rates)
     slow = sum(rate / 2 < top for rate in rates)
     if not slow:
         return []
     trap = ", by which a model may tell them apart" if slow < len(rates) else ""
+    # The bands of a pretrained encoder are its own.
+    remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
     return [
         f"{slow} of {len(rates)} clips are sampled at less than the bands up to {top:g} Hz need "
-        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}. Give "
-        f"tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
+        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"
+        + ("" if encoder else remedy)
     ]
 
 

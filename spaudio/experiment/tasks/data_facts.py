@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spaudio.audio.background import BACKGROUND
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.report.page.render import shortened
-from spaudio.report.report_files import chosen_epoch
+from spaudio.report.report_files import selection
 
 _SHOWN = 10  # clips that were left out
 _NOT_SPLIT = ("source", "labels")  # settings of a data set that say nothing about its split
@@ -36,11 +37,9 @@ def data_facts(
         "Notes": list(data.warnings),
         "Model": [
             _model(settings, report),
-            "trained on the validation split as well; weights of the last epoch "
-            f"({report['epochs']})"
+            f"trained on the validation split as well; {selection(report)}"
             if settings.validation.train
-            else f"selected on the validation split: {chosen_epoch(report)}; the test split was "
-            "used once, at the end",
+            else f"{selection(report)}; the test split was used once, at the end",
             f"training took {report['seconds']['train']:,.0f} s",
         ],
     }
@@ -103,8 +102,9 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
 def _split(settings: AudioSettings, data: AudioData) -> list[str]:
     validation = settings.validation
     lines = [_given(settings)]
-    own = all(clip.group == clip.path for clip in data.clips)
-    groups = {s: {c.group for c in data.clips if c.split == s} for s in ("train", "valid", "test")}
+    clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # is cut into every split
+    own = all(clip.group == clip.path for clip in clips)
+    groups = {s: {c.group for c in clips if c.split == s} for s in ("train", "valid", "test")}
     learned = groups["train"] | groups["valid"]
     both = groups["test"] & learned
     if own:
@@ -122,6 +122,8 @@ def _split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"No group (speaker, recording …) is in two splits; groups in the test split: "
             f"{len(groups['test']):,}, in the others: {len(learned):,}"
         )
+    if len(clips) < len(data.clips):
+        lines.append("Clips of the background: no second is in two splits, but a recording may be")
     if data.carved:
         lines.append(
             f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"

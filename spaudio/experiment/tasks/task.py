@@ -41,7 +41,7 @@ class Task(ABC):
         final: The splits that are measured after training, by name.
         objective: Loss and metrics.
         token_seconds: Seconds per token, or None where tokens have no duration.
-        data_hash: SHA-256 of the manifest of the clips, which each checkpoint holds.
+        data_hash: SHA-256 of the manifest of the clips or of the text, which checkpoints hold.
         select: Whether the validation split selects the epoch.
         fitted: How the model was fitted before :meth:`fit` trains it; None if it was not.
     """
@@ -64,7 +64,7 @@ class Task(ABC):
         """Returns messages to show before training."""
         return []
 
-    def check_resumed(self, run: Path) -> None:  # noqa: B027  (a text has its own checksum)
+    def check_resumed(self, run: Path) -> None:  # noqa: B027  (data_hash is all that a text has)
         """Refuses to continue a run whose data have changed."""
 
     def begin(self, run: Path) -> None:  # noqa: B027  (text needs nothing)

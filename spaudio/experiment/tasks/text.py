@@ -56,6 +56,7 @@ class TextTask(Task):
     def __init__(self, settings: TextSettings, scripts: Path) -> None:
         self.settings = settings
         self.corpus = load_corpus(settings, scripts)
+        self.data_hash = self.corpus.sha256
         self.train, self.valid = make_text_feeds(settings, self.corpus)
         self.final = {name: self._sliding(self.corpus.split(name)) for name in ("valid", "test")}
 
@@ -85,7 +86,6 @@ class TextTask(Task):
             "stride": settings.eval.stride,
             "context": settings.context,
             "positions": settings.model.positions,
-            "steps": settings.trainer.epochs * settings.steps_per_epoch,
             "step_flops": step_flops(model.encoder, settings.context, batch, model.symbols),
         }
 
@@ -94,6 +94,7 @@ class TextTask(Task):
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
         """Draws filters and trajectory, and writes the report."""
+        facts["steps"] = facts["epochs"] * self.settings.steps_per_epoch
         symbols = self.corpus.split("valid")[: self.settings.context]
         figures, filters = Figures(run), (filters_of(before.encoder), filters_of(after.encoder))
         figures.draw("filters", lambda path: plot_filters(*filters, path))
@@ -179,5 +180,6 @@ def _feed(dataset: TextWindows, sampler: WindowBatches, workers: int) -> Feed:
         collate_fn=collate_windows,
         num_workers=workers,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # as in make_feed
     )
     return Feed(loader, sampler)
