@@ -109,6 +109,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
                 "the data set's own settings"
             )
     labels = {clip.label for clip in splits["train"]}
+    of_other_splits = {clip.label for split in ("valid", "test") for clip in splits[split]}
+    if (lacking := sorted(of_other_splits - labels)) and not prepared.multi_label:
+        raise DataError(
+            f"class {lacking[0]!r} of {settings.recipe} has no clip in the training split"
+            + ("" if settings.fold is None else f" of fold={settings.fold}")
+            + "; add some, or leave the class out"
+        )
     if len(labels) < 2 and not prepared.multi_label:
         raise DataError(
             f"{settings.recipe} has training clips of one class only ({labels.pop()}); add "
@@ -201,13 +208,22 @@ def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
         raise DataError(f"{settings.recipe}: a multi-label set must have its own validation split")
     validation = settings.validation
     clips = carve_validation(clips, validation.fraction, settings.seed, validation.by)
-    return _with_copies(clips, prepared.copies)
+    return _with_copies(clips, prepared.copies, by_group=validation.by == "group")
 
 
-def _with_copies(clips: list[Clip], copies: Sequence[tuple[str, ...]]) -> list[Clip]:
-    """Moves validation clips that are copies of training clips back to training."""
+def _with_copies(
+    clips: list[Clip], copies: Sequence[tuple[str, ...]], *, by_group: bool
+) -> list[Clip]:
+    """Leaves out validation clips that are copies of training clips, or trains on them.
+
+    Args:
+        clips: With their splits.
+        copies: Paths of clips with the same samples, group by group.
+        by_group: A group is in one split, so that its clips cannot move to another.
+    """
     splits = {clip.path: clip.split for clip in clips}
     back = {p for group in copies if "train" in {splits[p] for p in group} for p in group}
-    return [
-        replace(c, split="train") if c.path in back and c.split == "valid" else c for c in clips
-    ]
+    back = {path for path in back if splits[path] == "valid"}
+    if by_group:
+        return [clip for clip in clips if clip.path not in back]
+    return [replace(clip, split="train") if clip.path in back else clip for clip in clips]

@@ -86,11 +86,13 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     console.print(f"run: {run}", soft_wrap=True)
     for message in task.messages(model):
         console.print(message, style="yellow", soft_wrap=True, markup=False)
-    if accelerator.is_main_process:
-        task.begin(run)
-    prepare_seconds = time.perf_counter() - start
-    try:
-        with exclusive(run, accelerator):
+    with exclusive(run, accelerator):
+        if (run / REPORT).is_file():  # another process has finished it meanwhile
+            return run
+        if accelerator.is_main_process:
+            task.begin(run)
+        prepare_seconds = time.perf_counter() - start
+        try:
             result = task.fit(
                 model,
                 run=run,
@@ -100,30 +102,29 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                 accelerator=accelerator,
                 resume=TRAINING in begun,
             )
-    except KeyboardInterrupt:
-        console.print(
-            f"stopped; the last finished epoch is kept. Continue with resume={run}", soft_wrap=True
-        )
-        raise
-    # In float32 from here on, as in prediction, whatever the precision of training was.
-    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    load_model(model, find_checkpoint(run / "checkpoints", "best"))
-    start = time.perf_counter()
-    measured = {
-        name: task.objective.measure(model, _batches(feed, accelerator, name), accelerator)
-        for name, feed in task.final.items()
-    }
-    seconds = {
-        "prepare": prepare_seconds,
-        "train": result.seconds,
-        "test": time.perf_counter() - start,
-    }
-    if accelerator.is_main_process:
-        facts = _facts(settings, model, result, task.token_seconds) | {"seconds": seconds}
-        facts |= task.facts(model, measured)
-        summary = task.write(run, untrained, model.eval(), facts, measured)
-        console.print(summary, soft_wrap=True)
-        console.print(f"report: {run / 'report.md'}", soft_wrap=True)
+        except KeyboardInterrupt:
+            text = f"stopped; the last finished epoch is kept. Continue with resume={run}"
+            console.print(text, soft_wrap=True)
+            raise
+        # In float32 from here on, as in prediction, whatever the precision of training was.
+        model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        load_model(model, find_checkpoint(run / "checkpoints", "best"))
+        start = time.perf_counter()
+        measured = {
+            name: task.objective.measure(model, _batches(feed, accelerator, name), accelerator)
+            for name, feed in task.final.items()
+        }
+        seconds = {
+            "prepare": prepare_seconds,
+            "train": result.seconds,
+            "test": time.perf_counter() - start,
+        }
+        if accelerator.is_main_process:
+            facts = _facts(settings, model, result, task.token_seconds) | {"seconds": seconds}
+            facts |= task.facts(model, measured)
+            summary = task.write(run, untrained, model.eval(), facts, measured)
+            console.print(summary, soft_wrap=True)
+            console.print(f"report: {run / 'report.md'}", soft_wrap=True)
     accelerator.wait_for_everyone()  # none leaves while another still writes or measures
     accelerator.end_training()
     return run

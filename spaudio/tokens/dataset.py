@@ -87,6 +87,8 @@ class SegmentConfig:
         for name, value in vars(self).items():
             if value is not None and value <= 0:
                 raise ConfigError(f"segments.{name} must be positive or null; got {value}")
+        if self.hop is not None and self.seconds is None:
+            raise ConfigError(f"segments.hop={self.hop} needs segments.seconds, their length")
 
     def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
         """Returns start and stop, in frames, of each segment of a clip.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import soundfile
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio.background import cut_background
+from spaudio.audio.manifest import Clip
 from spaudio.errors import ConfigError, DataError
+from spaudio.experiment.tasks.data_facts import _split
 from tests.fixtures.own_sounds import make_own_sounds
 from tests.fixtures.tiny_audio import run_script
+from tests.fixtures.tiny_run import compose
 
 COUNTS = {"train": 7, "valid": 1, "test": 2}
 RATE = 8000
@@ -86,6 +90,20 @@ def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path:
         )
     prepared = run_script(prepare, tmp_path, source=sounds, background=str(tmp_path / "noise"))
     assert prepared.labels == ("_background_", "four", "seven", "zero")
+
+
+def test_the_page_does_not_take_the_background_for_groups() -> None:
+    settings = compose("folder", "source=x")
+    clips = [
+        Clip(path, label, split, group, 1.0, 8000)
+        for path, label, split, group in (
+            ("a", "hum", "train", "a"), ("b", "hum", "test", "b"),
+            ("c", "_background_", "train", "train-0"), ("d", "_background_", "test", "test-0"),
+        )
+    ]  # fmt: skip
+    said = " ".join(_split(settings, SimpleNamespace(clips=clips, carved=False)))  # type: ignore[arg-type]
+    assert "Clips are not grouped" in said
+    assert "no second is in two splits, but a recording may be" in said
 
 
 def test_folders_that_cannot_be_the_background_are_named(sounds: Path, tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+import spaudio.experiment.data
 import spaudio.experiment.launch
 import spaudio.experiment.run
 import spaudio.experiment.tasks.task
+from spaudio.audio.manifest import Clip
+from spaudio.audio.split import split_by_fold
 from spaudio.cli import main
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
@@ -258,7 +261,9 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     assert "seed=0, not 1" in run_recipe("fsdd", *fsdd, "run_id=x", "seed=1").err
 
 
-def test_the_fold_before_validates_and_the_test_fold_selects_nothing(tmp_path: Path) -> None:
+def test_the_fold_before_validates_and_the_test_fold_selects_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = [*tiny_esc50(tmp_path), f"data={tmp_path / 'data'}"]
     scripts = RECIPES.parent / "data_prep"
     for fold, before in zip((1, 2, 3, 4, 5), (5, 1, 2, 3, 4), strict=True):
@@ -270,6 +275,13 @@ def test_the_fold_before_validates_and_the_test_fold_selects_nothing(tmp_path: P
         load_data(settings(*options, "fold=6", recipe="esc50"), scripts)
     with pytest.raises(ConfigError, match="test split of esc50 is empty; see fold"):
         load_data(settings(*options, "fold=null", recipe="esc50"), scripts)
+
+    def renamed(clips: list[Clip], fold: int) -> list[Clip]:
+        return [replace(c, label="odd") if c.fold == 2 else c for c in split_by_fold(clips, fold)]
+
+    monkeypatch.setattr(spaudio.experiment.data, "split_by_fold", renamed)
+    with pytest.raises(DataError, match=r"class 'odd' of esc50 has no clip in .* of fold=2"):
+        load_data(settings(*options, "fold=2", recipe="esc50"), scripts)
 
 
 def test_what_has_no_folds_is_said() -> None:

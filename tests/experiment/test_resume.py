@@ -3,17 +3,21 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import soundfile
+from accelerate import Accelerator
 
 from data_prep.folder import prepare as find
 from spaudio.audio import prepare
+from spaudio.audio.manifest import Clip
 from spaudio.cli import main
 from spaudio.errors import CheckpointError
-from spaudio.experiment.data import _split
+from spaudio.experiment import run as run_module
+from spaudio.experiment.data import _split, _with_copies
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor
 from spaudio.experiment.tasks import classification
@@ -138,3 +142,31 @@ def test_a_validation_split_holds_no_copy_of_a_training_clip(tmp_path: Path) -> 
     assert set(splits.values()) == {"train", "valid"}
     for group in prepared.copies:
         assert len({splits[path] for path in group}) == 1
+
+
+def test_a_copy_takes_no_group_apart() -> None:
+    clips = [
+        Clip(path, "a", split, group, 1.0, 8000)
+        for path, split, group in (("x", "train", "1"), ("y", "valid", "2"), ("z", "valid", "2"))
+    ]
+    moved = _with_copies(clips, [("x", "y")], by_group=False)
+    assert [clip.split for clip in moved] == ["train", "train", "valid"]
+    assert _with_copies(clips, [("x", "y")], by_group=True) == [clips[0], clips[2]]
+
+
+def test_a_run_that_another_process_has_finished_is_left_alone(
+    stopped: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (stopped / "inputs.json").read_bytes()
+    claim = run_module.exclusive
+
+    @contextmanager
+    def waits(run: Path, accelerator: Accelerator) -> Iterator[None]:
+        with claim(run, accelerator):
+            (run / "report.json").write_text("{}")
+            yield
+
+    monkeypatch.setattr(run_module, "exclusive", waits)
+    assert run_recipe("folder", f"resume={stopped}").code == 0
+    assert (stopped / "inputs.json").read_bytes() == before
+    assert (stopped / "report.json").read_text() == "{}"

@@ -138,6 +138,8 @@ def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None
     half = SegmentConfig(seconds=0.1, hop=0.05).spans(frames, 0.01)
     assert [start for start, _ in half] == [5 * i for i in range(len(half))]
     assert all(0 < stop - start <= 10 for start, stop in half)
+    with pytest.raises(ConfigError, match=r"segments\.hop=0\.5 needs segments\.seconds"):
+        SegmentConfig(hop=0.5)
     with pytest.raises(ConfigError, match=r"segments\.seconds must be positive"):
         SegmentConfig(seconds=0)
 
