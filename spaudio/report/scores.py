@@ -40,10 +40,10 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         classes: Class names.
 
     Returns:
-        ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, in which a
-        class without clips counts as zero; ``balanced_accuracy``, the mean recall of the classes
-        that have clips; and ``per_class``: precision, recall, f1 and support
-        (number of clips). The interval assumes independent clips. If several are from one speaker
+        ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, the mean over
+        the classes that have clips or are predicted; ``balanced_accuracy``, the mean recall of the
+        classes that have clips; and ``per_class``: precision, recall, f1 and support (number of
+        clips). The interval assumes independent clips. If several are from one speaker
         or recording, the uncertainty for new speakers is larger.
     """
     from torchmetrics.functional.classification import (  # takes seconds to import
