@@ -11,7 +11,9 @@ from spaudio.filters.calls import Call, in_backward, past_tokens
 
 # Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0
-# Padding found for the mask of a layer, for when activation checkpointing calls the layer again.
+# Padding found for the mask of a layer, for when activation checkpointing calls the layer again: by
+# the mask, then by the tokens of the call, since passes with other padding may share a mask. The
+# padding of the last pass is under the mask itself, as reentrant checkpointing copies the tokens.
 _FOUND = WeakTensorKeyDictionary()
 
 
@@ -55,15 +57,19 @@ def find_padding(
             )
             if mask is not None:
                 if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():
-                    _FOUND[unread[1]] = mask
+                    found = _FOUND.setdefault(unread[1], WeakTensorKeyDictionary())
+                    found[unread[1]] = mask
+                    if calls[0].tokens is not None:
+                        found[calls[0].tokens] = mask
                 return mask
         unread = unread or (name, value)
     again = in_backward() and not lonely and len(calls) == 1
     if unread is None and not again:
         return None
     if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
-        found: Tensor = _FOUND[unread[1]]
-        return found
+        found = _FOUND[unread[1]]
+        known: Tensor = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
+        return known
     remedy = (
         "Name the argument, of the layer or of a module around it, that is the padding mask "
         "(batch, tokens), with insert_filters(padding_mask=...), or pass padding_mask=None to "
