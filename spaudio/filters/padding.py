@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, in_backward, past_tokens
+from spaudio.filters.tracing import is_eager
 
 # Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0
@@ -121,6 +122,9 @@ def read_padding_mask(
 
     Returns:
         The padding, or None if the mask does not tell it for certain.
+
+    Raises:
+        ValueError: If a mask of floating point holds positive values, as one of zeros and ones.
     """
     additive = value.is_floating_point()
     if value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0):
@@ -129,6 +133,8 @@ def read_padding_mask(
     elif value.dim() != 2:
         return None
     elif not name.endswith("attention_mask"):
+        if additive and is_eager():
+            check_additive(name, value)
         padding = value < MASKED_BELOW if additive else value.bool()
     elif additive or not (trusted or tokens == 1 or value.shape[0] != tokens):
         return None
@@ -137,6 +143,19 @@ def read_padding_mask(
     if padding.shape[0] not in (1, batch) or padding.shape[1] not in (tokens, past + tokens):
         return None
     return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+
+
+def check_additive(name: str, value: Tensor) -> None:
+    """Raises ValueError if a mask is not additive; a GPU checks it itself, without waiting."""
+    fits = (value <= 0).all()
+    message = (
+        f"{name} is {value.dtype} and holds positive values, so it is no additive mask; pass a "
+        "boolean one, True where a token is padding"
+    )
+    if value.device.type == "cuda":
+        torch._assert_async(fits, message)
+    elif value.device.type != "meta" and not fits:
+        raise ValueError(message)
 
 
 def _describe(name: str, value: Any) -> str:

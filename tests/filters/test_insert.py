@@ -295,6 +295,8 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
         ("attention_mask", torch.ones(4, 3)),
     ):
         assert read_padding_mask(name, mask, 2, 3) is None
+    with pytest.raises(ValueError, match=r"key_padding_mask is torch\.float32.*a boolean one"):
+        read_padding_mask("key_padding_mask", padding.float(), 2, 3)
 
 
 def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:
