@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bandpass import check_init, reset_bandpass
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, wider_type
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
 
@@ -34,6 +34,7 @@ class _Bank(TokenFilter):
         self.zero_init: bool = options["zero_init"]
         self.kernels = kernels
         self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
+        self.dim = options["dim"] if options["gains"] == "per_dim" else None
         shape = gains_shape(options["gains"], self.num_filters, options["dim"])
         self.gains = nn.Parameter(self.scale_kernels()[0].new_empty(shape))
         self.reset_parameters()
@@ -214,6 +215,11 @@ def filterbank_window(
     again: from (batch, K - 1 + tokens, dim), K being the size of the longest kernel, to (batch,
     tokens, dim). Kernels must be causal.
     """
+    wider = wider_type(window, gains, *kernels)
+    if wider is not None:
+        kernels = [kernel.to(wider) for kernel in kernels]
+        y = filterbank_window(window.to(wider), kernels, gains.to(wider), activation)
+        return y.to(window.dtype)
     slices = window.unfold(1, max(kernel.shape[-1] for kernel in kernels), 1)
     scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))

@@ -279,3 +279,32 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
             f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
             f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
         )
+    if padding_mask is not None:
+        check_device(x, padding_mask, "padding_mask")
+
+
+def check_device(x: Tensor, other: Tensor, name: str) -> None:
+    """Raises ValueError if ``other`` is on another device than the tokens."""
+    # Some operations of torch and native ones would read memory that is not there.
+    if other.device != x.device:
+        raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
+
+
+def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
+    """The type in which to filter tokens whose type is not that of the parameters.
+
+    Returns:
+        The narrowest that holds both; None if the types are equal or autocast casts them.
+
+    Raises:
+        ValueError: If the parameters are on another device than the tokens.
+    """
+    wider = x.dtype
+    for parameter in parameters:
+        check_device(x, parameter, "the filter")
+        wider = torch.promote_types(wider, parameter.dtype)
+    if all(value.dtype == wider for value in (x, *parameters)):
+        return None
+    kind = x.device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    return None if autocast and wider != torch.float64 else wider

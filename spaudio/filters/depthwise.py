@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bank import check_size, reset_rows
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.base import TokenFilter, check_tokens, wider_type
 from spaudio.filters.fused.per_dimension import is_native, native_depthwise
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -113,6 +113,9 @@ def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
     dim = window.shape[-1]
     if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d refuses
         return window[:, :0]
+    wider = wider_type(window, kernels)
+    if wider is not None:
+        return depthwise_window(window.to(wider), kernels.to(wider)).to(window.dtype)
     # As an image of one row in channels-last format, which is the layout of tokens, so that torch
     # does not reorder it. On a CPU, forward and backward in float32 with conv1d take almost three
     # times as long for 4 taps, and 0.5 to 1.4 times as long for 32.

@@ -62,7 +62,6 @@ class FIRFilter(FilterBank):
             device=device,
             dtype=dtype,
         )
-        self.dim = dim if gains == "per_dim" else None
 
     def collapsed(self) -> Tensor:
         """The FIR filter: (1, K) for shared gains, (dim, K) for gains per dimension."""
