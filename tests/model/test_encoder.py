@@ -82,6 +82,12 @@ def test_tokens_that_attend_to_nothing_spoil_no_others(causal: bool, dtype: torc
         assert value.grad is None or value.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_skipped_layers_keep_the_type(dtype: torch.dtype) -> None:
+    model = encoder(drop_path=0.5).to(dtype).train()
+    assert model(torch.randn(2, 9, 16, dtype=dtype)).dtype == dtype
+
+
 def test_order_matters_only_with_positions() -> None:
     x = torch.randn(1, 9, 16)
     order = torch.randperm(9)
@@ -109,6 +115,9 @@ def test_bad_shapes_are_named(settings: dict[str, object], named: str) -> None:
         encoder(**settings)
     with pytest.raises(ConfigError, match="each of the 4 layers; got 1"):
         Encoder(EncoderConfig(dim=16), [nn.Identity()])
+    centred = EncoderConfig(dim=16, layers=1, heads=2, causal=True)
+    with pytest.raises(ConfigError, match=r"'bank' sees future tokens.*causal=True"):
+        Encoder(centred, [make_filter("bank")])
 
 
 def test_a_filter_stands_where_it_is_placed() -> None:
