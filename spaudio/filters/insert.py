@@ -15,6 +15,7 @@ from spaudio.filters.locate import (
     Layers,
     around,
     check_layer,
+    check_layout,
     check_padding_argument,
     find_layers,
     layer_dim,
@@ -112,7 +113,8 @@ def insert_filters(
         model: Any module.
         layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
             it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
-            (``"*.layers.*"``), a module of the model, or a sequence of these.
+            (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
+            stands for its last module.
         filter: Name of a filter, or a filter, which is copied for each layer.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
@@ -133,10 +135,11 @@ def insert_filters(
             or an option is unknown. The model is then unchanged.
     """
     targets = find_layers(model, layers)
+    layout = Layout(batch_first, channels_first, padding_mask)
     for name, layer in targets.items():
         check_layer(name, layer, model)
+        check_layout(name, layer, layout)
     check_padding_argument(model, targets, padding_mask)
-    layout = Layout(batch_first, channels_first, padding_mask)
     prepared = {
         name: (_build(filter, zero_init, options, name, layer, model), layout)
         for name, layer in targets.items()
@@ -170,6 +173,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         if name not in modules:
             raise ValueError(no_match(name, list(modules)))
         check_layer(name, modules[name], model)
+        check_layout(name, modules[name], saved.layouts[name])
         targets[name] = modules[name]
         check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
     prepared = {}

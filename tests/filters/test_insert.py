@@ -131,6 +131,10 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     layer = Layer()
     named = nn.ModuleDict({"a": nn.ModuleList([layer]), "b": nn.ModuleList([layer])})
     assert len(insert_filters(named, ["a", "b"])) == 1
+    end = nn.GELU()
+    shared = nn.Sequential(nn.Sequential(nn.Linear(8, 8), end), nn.Sequential(nn.ReLU(), end))
+    with pytest.raises(ValueError, match=r"'0\.1' and '1\.1' are one module"):
+        insert_filters(shared, ["0", "1"])
 
 
 @pytest.mark.parametrize(
@@ -216,6 +220,22 @@ def test_copies_and_state_dicts_carry_the_filters(how: Callable[[Stack], Stack])
     assert torch.equal(twin(x), filtered)
 
 
+def test_a_filter_of_a_compiled_layer_is_found_once() -> None:
+    model, x = stack(), tokens()
+    plain, inserted = model(x), insert_filters(model, "encoder.layers", num_filters=3)
+    open_gains(model)
+    layers = model.encoder.layers
+    for i, layer in enumerate(layers):
+        layers[i] = torch.compile(layer, backend="eager")
+    found = find_filters(model)
+    assert len(found) == 3
+    assert list(found.parameters()) == list(inserted.parameters())
+    assert not torch.equal(model(x), plain)
+    found.remove()
+    torch.testing.assert_close(model(x), plain)
+    assert len(find_filters(model)) == 0
+
+
 def test_export_of_any_length() -> None:
     model, x = stack("tuple"), tokens()
     insert_filters(model, "encoder.layers.0", "adaptive", dim=8, causal=True)
@@ -255,6 +275,21 @@ def test_layouts(layout: dict[str, Any], axes: tuple[int, ...]) -> None:
     x, model = tokens(), nn.Identity()
     handle = insert_filters(model, "", zero_init=False, **layout)
     torch.testing.assert_close(model(x.permute(axes)).permute(axes), handle.filters[""](x))
+
+
+def test_a_layer_that_is_not_batch_first_is_refused() -> None:
+    attention, layer = nn.MultiheadAttention(8, 2), nn.TransformerEncoderLayer(8, 2, 16)
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 1)
+    for module in (attention, layer, decoder, nn.LSTM(8, 8)):
+        with pytest.raises(ValueError, match=r"has batch_first=False.*\(batch_first=False\)"):
+            insert_filters(module, "")
+        insert_filters(module, "", batch_first=False).remove()
+    with pytest.raises(ValueError, match=r"'0' has batch_first=True"):
+        insert_filters(nn.Sequential(nn.GRU(8, 8, batch_first=True)), "0", batch_first=False)
+    # What a layer does with the tokens inside is its own affair.
+    holder = Layer()
+    holder.attention = nn.MultiheadAttention(8, 2)
+    insert_filters(holder, "")
 
 
 @pytest.mark.parametrize("positional", [True, False])
