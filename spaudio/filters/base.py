@@ -222,6 +222,7 @@ class TokenFilter(nn.Module):
 
         Raises:
             ImportError: If huggingface_hub is missing.
+            ValueError: If the class has no ``name`` of its own, or parameters are of several types.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
