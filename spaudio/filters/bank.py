@@ -1,7 +1,7 @@
 """Filterbanks of arXiv 2406.10254: kernels of one length (Fig. 1C) or of several (Fig. 3)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bandpass import check_init, reset_bandpass
-from spaudio.filters.base import TokenFilter, wider_type
+from spaudio.filters.base import TokenFilter, check_size, wider_type
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
 
@@ -132,7 +132,7 @@ class FilterBank(_Bank):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size(num_filters, kernel_size)
+        check_size(num_filters=num_filters, kernel_size=kernel_size)
         super().__init__(
             nn.Parameter(torch.empty(num_filters, kernel_size, device=device, dtype=dtype)),
             causal=causal,
@@ -186,11 +186,11 @@ class MultiScaleFilterBank(_Bank):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        pairs = [tuple(scale) for scale in scales]
+        pairs = [tuple(scale) if isinstance(scale, Iterable) else () for scale in scales]
         if not pairs or any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {list(scales)}")
-        for pair in pairs:
-            check_size(*pair)
+        for filters, size in pairs:
+            check_size(num_filters=filters, kernel_size=size)
         super().__init__(
             nn.ParameterList(torch.empty(*pair, device=device, dtype=dtype) for pair in pairs),
             causal=causal,
@@ -225,15 +225,6 @@ def filterbank_window(
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
     weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
     return torch.einsum(f"btdm,{weights}->btd", representation, gains)
-
-
-def check_size(num_filters: int, kernel_size: int) -> None:
-    """Raises ValueError if a size is below 1."""
-    if num_filters < 1 or kernel_size < 1:
-        raise ValueError(
-            "num_filters and kernel_size must be at least 1; "
-            f"got num_filters={num_filters}, kernel_size={kernel_size}"
-        )
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """The base class of all filters over tokens."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
@@ -35,6 +36,8 @@ class TokenFilter(nn.Module):
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
+        if not isinstance(causal, bool):  # as the text "false", which counts as true
+            raise ValueError(f"causal must be True or False; got {causal!r}")
         self.causal = causal
 
     def forward(
@@ -260,6 +263,13 @@ class TokenFilter(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
+
+
+def check_size(**sizes: int) -> None:
+    """Raises ValueError if a size, given by its name, is no whole number of at least 1."""
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes.values()):
+        given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
+        raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
 
 
 def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:

@@ -77,6 +77,8 @@ def filterbank(
         raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
     for value in (gains, *scales):
         check_device(x, value, "kernels or gains")
+        if value.is_complex():
+            raise ValueError(f"kernels and gains must be real; got {value.dtype}")
     kind = x.device.type
     autocast = kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
     batch, tokens, dim = x.shape

@@ -20,6 +20,7 @@ from spaudio.filters.make import make_filter
 try:
     import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
+    from huggingface_hub.utils import HFValidationError
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "
@@ -101,10 +102,13 @@ class SavedFilters(
         """Loads filters with the mixin.
 
         Raises:
-            ValueError: If a setting is unknown, or the weights do not fit the settings.
+            ValueError: If there is no such folder, a setting is unknown, or the weights do not fit
+                the settings.
         """
         try:
             loaded: Self = super().from_pretrained(source, **options)
+        except HFValidationError as error:  # of a name that no repository can have
+            raise ValueError(f"there is no folder {source}; give one of save_pretrained") from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error
         return loaded

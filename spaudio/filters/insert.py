@@ -115,7 +115,7 @@ def insert_filters(
             it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
             (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
             stands for its last module.
-        filter: Name of a filter, or a filter, which is copied for each layer.
+        filter: Name of a filter, or a filter, which is copied for each layer as it is.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
         padding_mask: Where padding is found: ``"auto"`` for the usual arguments of the layer and of
@@ -219,11 +219,21 @@ def _build(
     layer: nn.Module,
     model: nn.Module,
 ) -> TokenFilter:
-    """Builds the filter of a layer, on the layer's device and of its type."""
+    """Builds the filter of a layer, on the layer's device; of its type unless a filter is given."""
+    weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
     if isinstance(filter, TokenFilter):
         if options:
             raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
-        return deepcopy(filter)
+        found = deepcopy(filter)
+        # To or from a device without memory, weights would be lost.
+        if weights and not any(p.is_meta for p in (weights[0], *found.parameters())):
+            found.to(weights[0].device)
+        return found
+    if not isinstance(filter, str):
+        raise ValueError(
+            "filter must be a name, such as 'bank', or a filter, such as FilterBank(); got "
+            f"{filter!r}"
+        )
     settings = dict(options)
     known = inspect.signature(FILTERS[filter]).parameters if filter in FILTERS else {}
     if "zero_init" in known:
@@ -238,7 +248,6 @@ def _build(
     if needed and "dim" not in options:
         settings["dim"] = layer_dim(filter, name, layer, model)
     if "device" in known:
-        weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
         for weight in weights[:1]:
             settings = {"device": weight.device, "dtype": weight.dtype} | settings
     return make_filter(filter, **settings)

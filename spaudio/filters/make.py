@@ -43,7 +43,7 @@ def make_filter(
             gives the possible ones.
     """
     if name not in FILTERS:
-        near = difflib.get_close_matches(name, FILTERS, n=1)
+        near = difflib.get_close_matches(str(name), FILTERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown filter {name!r}; one of {list(FILTERS)}{hint}")
     parameters = inspect.signature(FILTERS[name]).parameters

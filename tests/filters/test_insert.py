@@ -145,6 +145,9 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
         ({"layers": ["embed", "embad"]}, "no layer matches 'embad'.*'embed'"),
         ({"layers": Layer()}, "Layer given as a layer is not part of the model"),
         ({"layers": []}, r"no layer in \[\]"),
+        ({"layers": [0]}, "layers must be names or modules of the model; got 0"),
+        ({"layers": 0}, "layers must be names or modules of the model; got 0"),
+        ({"layers": "embed", "filter": FilterBank}, "filter must be a name.*got <class"),
         ({"layers": "embed", "filter": "bonk"}, "unknown filter 'bonk'.*'bank'"),
         ({"layers": "embed", "kernel": 3}, "no option 'kernel'"),
         ({"layers": "embed", "filter": "haar", "dim": 8}, "'haar' has no gains.*zero_init=False"),
@@ -197,6 +200,9 @@ def test_filters_follow_the_layer_or_are_copied() -> None:
     copies = list(insert_filters(stack(), "encoder.layers", given).filters.values())
     assert all(torch.equal(c.state_dict()["gains"], given.gains) for c in copies)
     assert len({id(c) for c in copies} | {id(given)}) == 4
+    double = nn.Sequential(nn.Linear(8, 8)).double()
+    insert_filters(double, "0", DepthwiseFilter(8))
+    assert double(tokens().double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
