@@ -88,7 +88,18 @@ class AdaptiveFilterBank(TokenFilter):
         self.mask.reset_parameters()
 
     def token_mask(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """The mask in (0, 1), (batch, tokens, M), for tokens (batch, tokens, dim)."""
+        """Predicts by what factor the gains of each token are multiplied.
+
+        Args:
+            x: (batch, tokens, dim).
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+        Returns:
+            (batch, tokens, M), with values in (0, 1); of no meaning at padded tokens.
+
+        Raises:
+            ValueError: If a shape, type or device does not fit.
+        """
         check_tokens(x, padding_mask, self.dim)
         mask: Tensor = self.mask(self._as_weights(without_padding(x, padding_mask)), padding_mask)
         return mask

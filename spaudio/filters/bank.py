@@ -97,7 +97,8 @@ class FilterBank(_Bank):
     """M learned kernels over tokens, ReLU, learned gains, a sum and a residual.
 
     ``y = x + sum_m gain_m * relu(kernel_m * x)``, the same for every embedding dimension. With
-    shared gains it has M (K + 1) parameters. It has no bias and does not mix dimensions.
+    shared gains it has M (K + 1) parameters. It has no bias and does not mix dimensions. Source:
+    arXiv 2406.10254, Fig. 1C.
 
     Args:
         num_filters: M.
@@ -153,8 +154,8 @@ class FilterBank(_Bank):
 class MultiScaleFilterBank(_Bank):
     """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
 
-    The paper does not state the sizes of its multi-scale kernels. The default has its 144 filters,
-    spread over four octaves.
+    Source: arXiv 2406.10254, Fig. 3, which does not state the sizes of its multi-scale kernels. The
+    default has its 144 filters, spread over four octaves.
 
     Args:
         scales: Pairs (num_filters, kernel_size), kernel sizes in tokens; M is the total.

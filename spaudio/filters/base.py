@@ -23,7 +23,7 @@ class TokenFilter(nn.Module):
     Attributes:
         name: Name of the class for :func:`spaudio.filters.make_filter`.
         causal: Whether a token sees only itself and the past.
-        dim: Embedding dimensions, of a filter made for one number of them.
+        dim: Embedding dimensions, of a filter made for one number of them; else None.
     """
 
     name: ClassVar[str]
@@ -118,6 +118,12 @@ class TokenFilter(nn.Module):
             padding_mask: Boolean (batch, tokens), True where a token is padding.
             residual: Whether to add ``x``, padded tokens included. Some filters do so within one
                 operator.
+
+        Returns:
+            (batch, tokens, dim), of the type of ``x``; under autocast it may be autocast's.
+
+        Raises:
+            ValueError: If a shape, type or device does not fit.
         """
         check_tokens(x, padding_mask, self.dim)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
@@ -141,6 +147,9 @@ class TokenFilter(nn.Module):
         Args:
             window: As for :meth:`convolve`.
             memory: The stream's state, from :meth:`new_memory`; may be modified.
+
+        Returns:
+            (batch, tokens, dim).
         """
         return self.convolve(window)
 
@@ -149,7 +158,11 @@ class TokenFilter(nn.Module):
         return None
 
     def taps(self) -> Sequence[Tensor]:
-        """The kernels, as ``Conv1d`` applies them: one tensor (M_i, K_i) per scale."""
+        """The kernels, as ``Conv1d`` applies them.
+
+        Returns:
+            One tensor (M_i, K_i) per scale; none for a filter without kernels.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -165,6 +178,9 @@ class TokenFilter(nn.Module):
         Args:
             tokens: Length of the sequence.
             dim: Embedding dimensions.
+
+        Returns:
+            The number, all embedding dimensions included.
         """
         raise NotImplementedError
 
@@ -194,16 +210,16 @@ class TokenFilter(nn.Module):
         activation; the phase is relative to the current token.
 
         Args:
-            n_fft: Number of frequencies from 0 to 1 cycle per token.
+            n_fft: Number of frequencies from 0 to 1 cycle per token; even, so that 1/2 is one.
 
         Returns:
             Complex (M, n_fft // 2 + 1) on the CPU, M being the kernels of all scales in order.
 
         Raises:
-            ValueError: If ``n_fft`` is below 1.
+            ValueError: If ``n_fft`` is odd or below 2.
         """
-        if n_fft < 1:
-            raise ValueError(f"n_fft must be at least 1; got {n_fft}")
+        if n_fft < 2 or n_fft % 2:
+            raise ValueError(f"n_fft must be even and at least 2; got {n_fft}")
         bins = torch.arange(n_fft // 2 + 1)
         responses = [torch.zeros(0, len(bins), dtype=torch.complex64)]
         for kernel in self.taps():
@@ -239,9 +255,13 @@ class TokenFilter(nn.Module):
             source: Folder, or repository of the Hub.
             options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
+        Returns:
+            The filter, on the CPU, of its saved type and class: this one, or one derived from it.
+
         Raises:
             ImportError: If huggingface_hub is missing.
-            ValueError: If the source does not hold exactly one filter, of this class.
+            ValueError: If there is no such folder, it does not hold exactly one filter of this
+                class or of one derived from it, a setting is unknown, or the weights do not fit.
         """
         from spaudio.filters.hub import SavedFilters
 

@@ -21,7 +21,8 @@ class HaarFilter(TokenFilter):
 
     Args:
         dim: Embedding dimensions.
-        levels: Number of lengths; the longest average covers 2^levels tokens.
+        levels: Number of lengths, from 2 to 2^levels tokens. If fewer dimensions are averaged, each
+            has another of these lengths, the first of them 2, and none 2^levels.
         causal: Whether averages end at the token, as in the paper, or are centred on it.
 
     Raises:

@@ -38,6 +38,9 @@ def make_filter(
         causal: Whether a token sees only itself and the past.
         options: Arguments of the class, such as ``num_filters`` and ``kernel_size``.
 
+    Returns:
+        The filter, of the class ``FILTERS[name]``.
+
     Raises:
         ValueError: If the name or an option is unknown, or the class refuses a value; the message
             gives the possible ones.
