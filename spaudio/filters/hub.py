@@ -20,7 +20,7 @@ from spaudio.filters.make import make_filter
 try:
     import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
-    from huggingface_hub.utils import HFValidationError
+    from huggingface_hub.errors import HFValidationError
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "

@@ -25,7 +25,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     named = dict(model.named_modules())
     found: dict[str, nn.Module] = {}
     one = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
-    for item in [layers] if one else layers:
+    items: Any = [layers] if one else layers
+    for item in items:
         if not isinstance(item, str | nn.Module):
             raise ValueError(f"layers must be names or modules of the model; got {item!r}")
         matches = [name for name, module in named.items() if _matches(item, name, module)]

@@ -58,10 +58,11 @@ def find_padding(
             )
             if mask is not None:
                 if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():
-                    found = _FOUND.setdefault(unread[1], WeakTensorKeyDictionary())
-                    found[unread[1]] = mask
-                    if calls[0].tokens is not None:
-                        found[calls[0].tokens] = mask
+                    if unread[1] not in _FOUND:
+                        _FOUND[unread[1]] = WeakTensorKeyDictionary()
+                    for key in (unread[1], calls[0].tokens):
+                        if key is not None:
+                            _FOUND[unread[1]][key] = mask
                 return mask
         unread = unread or (name, value)
     again = in_backward() and not lonely and len(calls) == 1
