@@ -51,7 +51,9 @@ class WaveformClassifier(nn.Module):
         self.token_samples = predictor.token_samples
         self.multi_label = predictor.inputs.multi_label
         self.temperature = predictor.inputs.temperature
-        self.model = copy.deepcopy(model).cpu()
+        # Given beforehand, as the copy of an adapted model would share what is frozen.
+        own = {id(parameter): copy.deepcopy(parameter) for parameter in model.parameters()}
+        self.model = copy.deepcopy(model, own).cpu()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
             # torch.export saves the whole storage of a view.

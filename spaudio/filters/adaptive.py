@@ -88,9 +88,20 @@ class AdaptiveFilterBank(TokenFilter):
         self.mask.reset_parameters()
 
     def token_mask(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """The mask in (0, 1), (batch, tokens, M), for tokens (batch, tokens, dim)."""
+        """Predicts by what factor the gains of each token are multiplied.
+
+        Args:
+            x: (batch, tokens, dim).
+            padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+        Returns:
+            (batch, tokens, M), with values in (0, 1); of no meaning at padded tokens.
+
+        Raises:
+            ValueError: If a shape, type or device does not fit.
+        """
         check_tokens(x, padding_mask, self.dim)
-        mask: Tensor = self.mask(without_padding(x, padding_mask), padding_mask)
+        mask: Tensor = self.mask(self._as_weights(without_padding(x, padding_mask)), padding_mask)
         return mask
 
     @override
@@ -109,8 +120,13 @@ class AdaptiveFilterBank(TokenFilter):
 
     @override
     def resume(self, window: Tensor, memory: KeyValueCache) -> Tensor:
-        gains = self.bank.gains * self.mask(window[:, self.extent[0] :], cache=memory)
+        read = self._as_weights(window[:, self.extent[0] :])
+        gains = self.bank.gains * self.mask(read, cache=memory)
         return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
+
+    def _as_weights(self, x: Tensor) -> Tensor:
+        """Tokens in the type of the mask's weights, which linear layers need."""
+        return x.to(self.mask.norm.weight.dtype)
 
     @override
     def new_memory(self) -> KeyValueCache:

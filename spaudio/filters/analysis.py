@@ -37,14 +37,14 @@ def modulation_response(
     Args:
         filter: The filter.
         hop_seconds: Seconds per token.
-        n_fft: Number of frequencies from 0 to the token rate.
+        n_fft: Number of frequencies from 0 to the token rate; even.
 
     Returns:
         Frequencies in Hz (n_fft // 2 + 1,), up to half the token rate, and the complex response
         (M, n_fft // 2 + 1).
 
     Raises:
-        ValueError: If the hop is not positive or ``n_fft`` is below 1.
+        ValueError: If the hop is not positive, or ``n_fft`` is odd or below 2.
     """
     rate = 1 / check_hop(hop_seconds)
     response = filter.frequency_response(n_fft)
@@ -55,7 +55,8 @@ def centre_frequency(response: Tensor) -> Tensor:
     """Centroid of the power spectrum of each kernel.
 
     Args:
-        response: Complex (M, bins), from 0 to 1/2 cycle per token.
+        response: Complex (M, bins), from 0 to 1/2 cycle per token, both included, as
+            :meth:`TokenFilter.frequency_response` returns it.
 
     Returns:
         (M,) in cycles per token; 0 for a kernel of zeros.
@@ -74,7 +75,8 @@ def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tenso
         run: Runs the model, for instance on one clip.
 
     Returns:
-        Mask (batch, tokens, M) of the last call of each filter, by its name in the model.
+        Mask (batch, tokens, M) of the last call of each filter, by its name in the model. Filters
+        that are not called are left out.
     """
     masks: dict[str, Tensor] = {}
 
@@ -97,6 +99,9 @@ def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
     Args:
         filter: The filter.
         hop_seconds: Seconds per token, to give the receptive field in milliseconds too.
+
+    Returns:
+        The line, such as ``bank: causal, 2448 parameters, sees -15 ... +0 tokens``.
 
     Raises:
         ValueError: If the hop is not positive.

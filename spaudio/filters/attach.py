@@ -74,7 +74,7 @@ class Place:
 
 def is_filtered(module: nn.Module) -> bool:
     """Whether a filter is attached to the module."""
-    return hasattr(module, PLACE)
+    return PLACE in vars(module)  # a compiled layer passes on what it lacks to the layer inside
 
 
 def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:

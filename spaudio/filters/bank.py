@@ -1,7 +1,7 @@
 """Filterbanks of arXiv 2406.10254: kernels of one length (Fig. 1C) or of several (Fig. 3)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bandpass import check_init, reset_bandpass
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, check_size, wider_type
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
 
@@ -34,6 +34,7 @@ class _Bank(TokenFilter):
         self.zero_init: bool = options["zero_init"]
         self.kernels = kernels
         self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
+        self.dim = options["dim"] if options["gains"] == "per_dim" else None
         shape = gains_shape(options["gains"], self.num_filters, options["dim"])
         self.gains = nn.Parameter(self.scale_kernels()[0].new_empty(shape))
         self.reset_parameters()
@@ -96,7 +97,8 @@ class FilterBank(_Bank):
     """M learned kernels over tokens, ReLU, learned gains, a sum and a residual.
 
     ``y = x + sum_m gain_m * relu(kernel_m * x)``, the same for every embedding dimension. With
-    shared gains it has M (K + 1) parameters. It has no bias and does not mix dimensions.
+    shared gains it has M (K + 1) parameters. It has no bias and does not mix dimensions. Source:
+    arXiv 2406.10254, Fig. 1C.
 
     Args:
         num_filters: M.
@@ -131,7 +133,7 @@ class FilterBank(_Bank):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size(num_filters, kernel_size)
+        check_size(num_filters=num_filters, kernel_size=kernel_size)
         super().__init__(
             nn.Parameter(torch.empty(num_filters, kernel_size, device=device, dtype=dtype)),
             causal=causal,
@@ -152,8 +154,8 @@ class FilterBank(_Bank):
 class MultiScaleFilterBank(_Bank):
     """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
 
-    The paper does not state the sizes of its multi-scale kernels. The default has its 144 filters,
-    spread over four octaves.
+    Source: arXiv 2406.10254, Fig. 3, which does not state the sizes of its multi-scale kernels. The
+    default has its 144 filters, spread over four octaves.
 
     Args:
         scales: Pairs (num_filters, kernel_size), kernel sizes in tokens; M is the total.
@@ -185,11 +187,11 @@ class MultiScaleFilterBank(_Bank):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        pairs = [tuple(scale) for scale in scales]
+        pairs = [tuple(scale) if isinstance(scale, Iterable) else () for scale in scales]
         if not pairs or any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {list(scales)}")
-        for pair in pairs:
-            check_size(*pair)
+        for filters, size in pairs:
+            check_size(num_filters=filters, kernel_size=size)
         super().__init__(
             nn.ParameterList(torch.empty(*pair, device=device, dtype=dtype) for pair in pairs),
             causal=causal,
@@ -214,20 +216,16 @@ def filterbank_window(
     again: from (batch, K - 1 + tokens, dim), K being the size of the longest kernel, to (batch,
     tokens, dim). Kernels must be causal.
     """
+    wider = wider_type(window, gains, *kernels)
+    if wider is not None:
+        kernels = [kernel.to(wider) for kernel in kernels]
+        y = filterbank_window(window.to(wider), kernels, gains.to(wider), activation)
+        return y.to(window.dtype)
     slices = window.unfold(1, max(kernel.shape[-1] for kernel in kernels), 1)
     scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
     weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
     return torch.einsum(f"btdm,{weights}->btd", representation, gains)
-
-
-def check_size(num_filters: int, kernel_size: int) -> None:
-    """Raises ValueError if a size is below 1."""
-    if num_filters < 1 or kernel_size < 1:
-        raise ValueError(
-            "num_filters and kernel_size must be at least 1; "
-            f"got num_filters={num_filters}, kernel_size={kernel_size}"
-        )
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """The base class of all filters over tokens."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +23,7 @@ class TokenFilter(nn.Module):
     Attributes:
         name: Name of the class for :func:`spaudio.filters.make_filter`.
         causal: Whether a token sees only itself and the past.
-        dim: Embedding dimensions, of a filter made for one number of them.
+        dim: Embedding dimensions, of a filter made for one number of them; else None.
     """
 
     name: ClassVar[str]
@@ -35,6 +36,8 @@ class TokenFilter(nn.Module):
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
+        if not isinstance(causal, bool):  # as the text "false", which counts as true
+            raise ValueError(f"causal must be True or False; got {causal!r}")
         self.causal = causal
 
     def forward(
@@ -115,6 +118,12 @@ class TokenFilter(nn.Module):
             padding_mask: Boolean (batch, tokens), True where a token is padding.
             residual: Whether to add ``x``, padded tokens included. Some filters do so within one
                 operator.
+
+        Returns:
+            (batch, tokens, dim), of the type of ``x``; under autocast it may be autocast's.
+
+        Raises:
+            ValueError: If a shape, type or device does not fit.
         """
         check_tokens(x, padding_mask, self.dim)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
@@ -138,6 +147,9 @@ class TokenFilter(nn.Module):
         Args:
             window: As for :meth:`convolve`.
             memory: The stream's state, from :meth:`new_memory`; may be modified.
+
+        Returns:
+            (batch, tokens, dim).
         """
         return self.convolve(window)
 
@@ -146,7 +158,11 @@ class TokenFilter(nn.Module):
         return None
 
     def taps(self) -> Sequence[Tensor]:
-        """The kernels, as ``Conv1d`` applies them: one tensor (M_i, K_i) per scale."""
+        """The kernels, as ``Conv1d`` applies them.
+
+        Returns:
+            One tensor (M_i, K_i) per scale; none for a filter without kernels.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -162,6 +178,9 @@ class TokenFilter(nn.Module):
         Args:
             tokens: Length of the sequence.
             dim: Embedding dimensions.
+
+        Returns:
+            The number, all embedding dimensions included.
         """
         raise NotImplementedError
 
@@ -191,16 +210,16 @@ class TokenFilter(nn.Module):
         activation; the phase is relative to the current token.
 
         Args:
-            n_fft: Number of frequencies from 0 to 1 cycle per token.
+            n_fft: Number of frequencies from 0 to 1 cycle per token; even, so that 1/2 is one.
 
         Returns:
             Complex (M, n_fft // 2 + 1) on the CPU, M being the kernels of all scales in order.
 
         Raises:
-            ValueError: If ``n_fft`` is below 1.
+            ValueError: If ``n_fft`` is odd or below 2.
         """
-        if n_fft < 1:
-            raise ValueError(f"n_fft must be at least 1; got {n_fft}")
+        if n_fft < 2 or n_fft % 2:
+            raise ValueError(f"n_fft must be even and at least 2; got {n_fft}")
         bins = torch.arange(n_fft // 2 + 1)
         responses = [torch.zeros(0, len(bins), dtype=torch.complex64)]
         for kernel in self.taps():
@@ -222,6 +241,7 @@ class TokenFilter(nn.Module):
 
         Raises:
             ImportError: If huggingface_hub is missing.
+            ValueError: If the class has no ``name`` of its own, or parameters are of several types.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
@@ -235,9 +255,13 @@ class TokenFilter(nn.Module):
             source: Folder, or repository of the Hub.
             options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
+        Returns:
+            The filter, on the CPU, of its saved type and class: this one, or one derived from it.
+
         Raises:
             ImportError: If huggingface_hub is missing.
-            ValueError: If the source does not hold exactly one filter, of this class.
+            ValueError: If there is no such folder, it does not hold exactly one filter of this
+                class or of one derived from it, a setting is unknown, or the weights do not fit.
         """
         from spaudio.filters.hub import SavedFilters
 
@@ -261,6 +285,13 @@ class TokenFilter(nn.Module):
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
 
 
+def check_size(**sizes: int) -> None:
+    """Raises ValueError if a size, given by its name, is no whole number of at least 1."""
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes.values()):
+        given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
+        raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
+
+
 def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
     """Raises ValueError where ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
     if x.dim() != 3 or not x.is_floating_point():
@@ -279,3 +310,32 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
             f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
             f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
         )
+    if padding_mask is not None:
+        check_device(x, padding_mask, "padding_mask")
+
+
+def check_device(x: Tensor, other: Tensor, name: str) -> None:
+    """Raises ValueError if ``other`` is on another device than the tokens."""
+    # Some operations of torch and native ones would read memory that is not there.
+    if other.device != x.device:
+        raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
+
+
+def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
+    """The type in which to filter tokens whose type is not that of the parameters.
+
+    Returns:
+        The narrowest that holds both; None if the types are equal or autocast casts them.
+
+    Raises:
+        ValueError: If the parameters are on another device than the tokens.
+    """
+    wider = x.dtype
+    for parameter in parameters:
+        check_device(x, parameter, "the filter")
+        wider = torch.promote_types(wider, parameter.dtype)
+    if all(value.dtype == wider for value in (x, *parameters)):
+        return None
+    kind = x.device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    return None if autocast and wider != torch.float64 else wider

@@ -38,6 +38,8 @@ class Call:
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
         positions: The argument ``position_ids``, or None.
         cu_seqlens: The argument ``cu_seq_lens_q``, or None.
+        tokens: The first tensor among the arguments, by which a call is known when it is repeated;
+            None if there is none.
         token: Tells one call from another.
     """
 
@@ -48,6 +50,7 @@ class Call:
     past: Any
     positions: Any
     cu_seqlens: Any
+    tokens: torch.Tensor | None
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -110,6 +113,7 @@ class Watch:
             past,
             kwargs.get("position_ids", positions),
             kwargs.get("cu_seq_lens_q"),
+            next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:

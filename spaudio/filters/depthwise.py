@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.filters.bank import check_size, reset_rows
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.bank import reset_rows
+from spaudio.filters.base import TokenFilter, check_size, check_tokens, wider_type
 from spaudio.filters.fused.per_dimension import is_native, native_depthwise
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,8 +29,8 @@ class DepthwiseFilter(TokenFilter):
         dim: Embedding dimensions.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
-        activation: Applied before the residual is added: None, ``"relu"``, ``"silu"`` or
-            ``"gelu"``.
+        activation: Applied before the residual is added: ``"relu"``, ``"silu"`` or ``"gelu"``;
+            None or ``"identity"`` for none.
         zero_init: Whether kernels start at zero, which makes the module the identity at first.
         device: Where the parameters live.
         dtype: Their type.
@@ -54,10 +54,13 @@ class DepthwiseFilter(TokenFilter):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(causal=causal)
-        check_size(dim, kernel_size)
+        check_size(dim=dim, kernel_size=kernel_size)
+        if activation == "identity":  # as a bank calls it
+            activation = None
         if activation is not None and activation not in ACTIVATIONS:
             raise ValueError(
-                f"activation must be None or one of {sorted(ACTIVATIONS)}; got {activation!r}"
+                f"activation must be None or one of {['identity', *sorted(ACTIVATIONS)]}; got "
+                f"{activation!r}"
             )
         if zero_init and activation == "relu":
             raise ValueError(
@@ -113,6 +116,9 @@ def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
     dim = window.shape[-1]
     if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d refuses
         return window[:, :0]
+    wider = wider_type(window, kernels)
+    if wider is not None:
+        return depthwise_window(window.to(wider), kernels.to(wider)).to(window.dtype)
     # As an image of one row in channels-last format, which is the layout of tokens, so that torch
     # does not reorder it. On a CPU, forward and backward in float32 with conv1d take almost three
     # times as long for 4 taps, and 0.5 to 1.4 times as long for 32.

@@ -62,10 +62,13 @@ class FIRFilter(FilterBank):
             device=device,
             dtype=dtype,
         )
-        self.dim = dim if gains == "per_dim" else None
 
     def collapsed(self) -> Tensor:
-        """The FIR filter: (1, K) for shared gains, (dim, K) for gains per dimension."""
+        """The FIR filter that the bank is equivalent to.
+
+        Returns:
+            (1, K) for shared gains, (dim, K) for gains per dimension; differentiable.
+        """
         return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spaudio.filters.base import check_tokens
+from spaudio.filters.base import check_device, check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
 from spaudio.filters.tracing import is_exported, is_transformed
@@ -65,8 +65,8 @@ def filterbank(
         ``residual`` of the wider of the two.
 
     Raises:
-        ValueError: If a shape, type or option does not fit, or the backend does not support the
-            device or type.
+        ValueError: If a shape, type, device or option does not fit, or the backend does not support
+            the device or type.
     """
     scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
     if backend is None:
@@ -75,6 +75,10 @@ def filterbank(
     if not scales or any(k.dim() != 2 or 0 in k.shape for k in scales):
         given = [tuple(k.shape) for k in scales]
         raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
+    for value in (gains, *scales):
+        check_device(x, value, "kernels or gains")
+        if value.is_complex():
+            raise ValueError(f"kernels and gains must be real; got {value.dtype}")
     kind = x.device.type
     autocast = kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
     batch, tokens, dim = x.shape

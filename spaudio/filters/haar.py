@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, check_size
 from spaudio.filters.definition import padding
 
 
@@ -21,7 +21,8 @@ class HaarFilter(TokenFilter):
 
     Args:
         dim: Embedding dimensions.
-        levels: Number of lengths; the longest average covers 2^levels tokens.
+        levels: Number of lengths, from 2 to 2^levels tokens. If fewer dimensions are averaged, each
+            has another of these lengths, the first of them 2, and none 2^levels.
         causal: Whether averages end at the token, as in the paper, or are centred on it.
 
     Raises:
@@ -32,8 +33,7 @@ class HaarFilter(TokenFilter):
 
     def __init__(self, dim: int, levels: int = 6, *, causal: bool = False) -> None:
         super().__init__(causal=causal)
-        if dim < 1 or levels < 1:
-            raise ValueError(f"dim and levels must be at least 1; got dim={dim}, levels={levels}")
+        check_size(dim=dim, levels=levels)
         self.dim = dim
         self.levels = levels
         self.untouched = dim // 2

@@ -20,6 +20,7 @@ from spaudio.filters.make import make_filter
 try:
     import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
+    from huggingface_hub.errors import HFValidationError
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "
@@ -70,11 +71,26 @@ class SavedFilters(
     def of(
         cls, filters: Mapping[str, TokenFilter], layouts: Mapping[str, Layout] | None = None
     ) -> SavedFilters:
-        """Copies filters, and the layouts of those that were inserted into a model."""
-        configs = {name: filter.config() for name, filter in filters.items()}
+        """Copies filters, and the layouts of those that were inserted into a model.
+
+        Raises:
+            ValueError: If a class has no name of its own, or a filter parameters of several types.
+        """
+        configs = {}
         for name, filter in filters.items():
-            for parameter in filter.parameters():
-                configs[name]["dtype"] = str(parameter.dtype)
+            kind = type(filter)
+            if "name" not in vars(kind):
+                raise ValueError(
+                    f"{kind.__qualname__} has no name of its own, so that another class would be "
+                    "loaded; give it one"
+                )
+            dtypes = sorted({str(parameter.dtype) for parameter in filter.parameters()})
+            if len(dtypes) > 1:
+                raise ValueError(
+                    f"filter {name!r} has parameters of the types {', '.join(dtypes)}, which would "
+                    "be saved as one; convert it with to(dtype) before"
+                )
+            configs[name] = filter.config() | ({"dtype": dtypes[0]} if dtypes else {})
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
         for name, filter in filters.items():
             saved.filters[name].load_state_dict(filter.state_dict())
@@ -86,10 +102,13 @@ class SavedFilters(
         """Loads filters with the mixin.
 
         Raises:
-            ValueError: If a setting is unknown, or the weights do not fit the settings.
+            ValueError: If there is no such folder, a setting is unknown, or the weights do not fit
+                the settings.
         """
         try:
             loaded: Self = super().from_pretrained(source, **options)
+        except HFValidationError as error:  # of a name that no repository can have
+            raise ValueError(f"there is no folder {source}; give one of save_pretrained") from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error
         return loaded

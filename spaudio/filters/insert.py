@@ -15,6 +15,7 @@ from spaudio.filters.locate import (
     Layers,
     around,
     check_layer,
+    check_layout,
     check_padding_argument,
     find_layers,
     layer_dim,
@@ -25,7 +26,11 @@ from spaudio.filters.none import NoFilter
 
 
 class FilterHandle:
-    """Handle to the filters in a model."""
+    """Handle to filters that were inserted into a model.
+
+    Made by :func:`insert_filters`, :func:`load_filters` and :func:`find_filters`. Its length is the
+    number of its filters. What is removed from the model is left out of all it returns.
+    """
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
         self._model = model
@@ -39,16 +44,28 @@ class FilterHandle:
 
     @property
     def filters(self) -> dict[str, TokenFilter]:
-        """Filter by name of the layer that it follows."""
+        """The filters.
+
+        Returns:
+            Filter by name of the layer that it follows, in order.
+        """
         return {name: getattr(layer, CHILD) for name, layer in self._layers.items()}
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """Layout by name of the layer."""
+        """How the layers lay out their tokens, and where padding is found.
+
+        Returns:
+            Layout by name of the layer, in order.
+        """
         return {name: getattr(layer, PLACE).layout for name, layer in self._layers.items()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The filters' parameters alone, for an optimizer that leaves the model as it is."""
+        """The filters' parameters alone, for an optimizer that leaves the model as it is.
+
+        Returns:
+            An iterator over the parameters of each filter in order.
+        """
         for filter in self.filters.values():
             yield from filter.parameters()
 
@@ -105,15 +122,21 @@ def insert_filters(
 ) -> FilterHandle:
     """Inserts a filter after each named layer of a model, in place; returns a handle to them.
 
-    Gains start at zero, so the model's output stays bit-identical until they are trained. To filter
-    before attention, name the norm that precedes it.
+    Gains of filters by name start at zero, so the model's output stays bit-identical until they are
+    trained. To filter before attention, name the norm that precedes it.
+
+    Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so that filters do
+    not see the padding mask or the key/value cache that it gets. With a key/value cache of
+    transformers, causal filters continue the tokens of the cache; ``adaptive`` and centred ones
+    refuse to.
 
     Args:
         model: Any module.
         layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
             it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
-            (``"*.layers.*"``), a module of the model, or a sequence of these.
-        filter: Name of a filter, or a filter, which is copied for each layer.
+            (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
+            stands for its last module.
+        filter: Name of a filter, or a filter, of which each layer gets a copy on its device.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
         padding_mask: Where padding is found: ``"auto"`` for the usual arguments of the layer and of
@@ -121,22 +144,23 @@ def insert_filters(
             :func:`spaudio.filters.padding.find_padding`); the name of one argument of these
             modules, which holds a mask (batch, tokens), True where a token is padding (or False
             there, if its name ends with ``attention_mask``); None to ignore padding.
-        zero_init: Whether gains start at zero.
+        zero_init: Whether gains start at zero; has no effect on a filter that is given.
         options: Options of the filter, such as ``causal`` or ``kernel_size``. ``dim`` is taken from
-            the layer where it is needed and not given.
+            the layer where it is needed and not given, like device and type.
 
-    With a key/value cache of transformers, causal filters continue the tokens of the cache;
-    ``adaptive`` and centred ones refuse to.
+    Returns:
+        The handle, to train, save and remove the filters.
 
     Raises:
-        ValueError: If a name matches nothing, a layer cannot be followed by a filter, or the filter
-            or an option is unknown. The model is then unchanged.
+        ValueError: If a name matches nothing, a layer cannot be followed by a filter or has another
+            ``batch_first``, or the filter or an option is unknown. The model is then unchanged.
     """
     targets = find_layers(model, layers)
+    layout = Layout(batch_first, channels_first, padding_mask)
     for name, layer in targets.items():
         check_layer(name, layer, model)
+        check_layout(name, layer, layout)
     check_padding_argument(model, targets, padding_mask)
-    layout = Layout(batch_first, channels_first, padding_mask)
     prepared = {
         name: (_build(filter, zero_init, options, name, layer, model), layout)
         for name, layer in targets.items()
@@ -152,9 +176,14 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         source: Folder, or repository of the Hugging Face Hub.
         options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
+    Returns:
+        The handle to the loaded filters, which are on the device of their layers.
+
     Raises:
         ImportError: If huggingface_hub is missing.
-        ValueError: If a layer is missing or has a filter, or a saved setting is unknown.
+        ValueError: If there is no such folder, a layer is missing, has a filter or another
+            ``batch_first``, a saved setting is unknown, or the weights do not fit. The model is
+            then unchanged.
     """
     from spaudio.filters.hub import SavedFilters
 
@@ -170,6 +199,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         if name not in modules:
             raise ValueError(no_match(name, list(modules)))
         check_layer(name, modules[name], model)
+        check_layout(name, modules[name], saved.layouts[name])
         targets[name] = modules[name]
         check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
     prepared = {}
@@ -182,7 +212,16 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
 
 
 def find_filters(model: nn.Module) -> FilterHandle:
-    """Returns a handle to all filters in a model, copies of inserted ones included."""
+    """Finds the filters that were inserted into a model, those of a copied model included.
+
+    Filters that the model's own code calls, as the encoders of this package do, are not found.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        A handle to them; of length 0 if there are none.
+    """
     return FilterHandle(model, {n: m for n, m in model.named_modules() if is_filtered(m)})
 
 
@@ -215,11 +254,21 @@ def _build(
     layer: nn.Module,
     model: nn.Module,
 ) -> TokenFilter:
-    """Builds the filter of a layer, on the layer's device and of its type."""
+    """Builds the filter of a layer, on the layer's device; of its type unless a filter is given."""
+    weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
     if isinstance(filter, TokenFilter):
         if options:
             raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
-        return deepcopy(filter)
+        found = deepcopy(filter)
+        # To or from a device without memory, weights would be lost.
+        if weights and not any(p.is_meta for p in (weights[0], *found.parameters())):
+            found.to(weights[0].device)
+        return found
+    if not isinstance(filter, str):
+        raise ValueError(
+            "filter must be a name, such as 'bank', or a filter, such as FilterBank(); got "
+            f"{filter!r}"
+        )
     settings = dict(options)
     known = inspect.signature(FILTERS[filter]).parameters if filter in FILTERS else {}
     if "zero_init" in known:
@@ -234,7 +283,6 @@ def _build(
     if needed and "dim" not in options:
         settings["dim"] = layer_dim(filter, name, layer, model)
     if "device" in known:
-        weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
         for weight in weights[:1]:
             settings = {"device": weight.device, "dtype": weight.dtype} | settings
     return make_filter(filter, **settings)

@@ -10,6 +10,7 @@ from torch import nn
 
 from spaudio.filters.attach import CHILD, is_filtered
 from spaudio.filters.calls import argument_names
+from spaudio.filters.layout import Layout
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -18,11 +19,16 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """Finds layers by name, glob or module; see :func:`insert_filters`.
 
     Raises:
-        ValueError: If an item matches nothing; the message gives the nearest names.
+        ValueError: If an item matches nothing (the message gives the nearest names), or several
+            ``Sequential`` end with one module.
     """
     named = dict(model.named_modules())
     found: dict[str, nn.Module] = {}
-    for item in [layers] if isinstance(layers, str | nn.Module) else layers:
+    one = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
+    items: Any = [layers] if one else layers
+    for item in items:
+        if not isinstance(item, str | nn.Module):
+            raise ValueError(f"layers must be names or modules of the model; got {item!r}")
         matches = [name for name, module in named.items() if _matches(item, name, module)]
         if not matches:
             raise ValueError(no_match(item, list(named)))
@@ -32,7 +38,19 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         raise ValueError(f"no layer in {layers!r}; name a layer or a ModuleList that holds some")
     # A module that has two names is one layer.
     unique = {id(module): name for name, module in reversed(found.items())}
+    for name, module in found.items():
+        _check_shared(unique[id(module)], name, model)
     return {name: module for name, module in found.items() if unique[id(module)] == name}
+
+
+def _check_shared(first: str, name: str, model: nn.Module) -> None:
+    """Raises ValueError if two names are of the module with which two ``Sequential`` end."""
+    holders = [model.get_submodule(each.rpartition(".")[0]) for each in (first, name)]
+    if holders[0] is not holders[1] and isinstance(holders[1], nn.Sequential):
+        raise ValueError(
+            f"{first!r} and {name!r} are one module, whose filter would run twice; give each "
+            "Sequential a last module of its own"
+        )
 
 
 def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
@@ -81,6 +99,27 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
         raise ValueError(
             f"the forward of {name!r} was replaced on the instance, which would bypass the filter; "
             "insert filters first"
+        )
+
+
+def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
+    """Raises ValueError if a layer's own ``batch_first`` is not that of the layout.
+
+    Of layers that hold others only torch's are read: what surrounds an attention inside a layer may
+    transpose its tokens.
+    """
+    inner = layer
+    if layout.channels_first:
+        return
+    if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
+        inner = inner.layers[0]
+    if isinstance(inner, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        inner = inner.self_attn
+    own = getattr(inner, "batch_first", None)
+    if isinstance(own, bool) and own != layout.batch_first:
+        raise ValueError(
+            f"{name!r} has batch_first={own}, so that its filter would take items of the batch for "
+            f"tokens; pass insert_filters(batch_first={own})"
         )
 
 

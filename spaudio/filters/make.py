@@ -38,12 +38,15 @@ def make_filter(
         causal: Whether a token sees only itself and the past.
         options: Arguments of the class, such as ``num_filters`` and ``kernel_size``.
 
+    Returns:
+        The filter, of the class ``FILTERS[name]``.
+
     Raises:
         ValueError: If the name or an option is unknown, or the class refuses a value; the message
             gives the possible ones.
     """
     if name not in FILTERS:
-        near = difflib.get_close_matches(name, FILTERS, n=1)
+        near = difflib.get_close_matches(str(name), FILTERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown filter {name!r}; one of {list(FILTERS)}{hint}")
     parameters = inspect.signature(FILTERS[name]).parameters

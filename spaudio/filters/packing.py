@@ -1,5 +1,6 @@
 """Finds packed sequences in the calls of transformers' models around a layer."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +36,16 @@ def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None
         return None
     if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
         return None
-    if positions not in _FOUND:
+    # A buffer that is filled anew is the same tensor of another version. Tensors of inference mode
+    # have no version; they are read once in each pass.
+    version: Any = weakref.ref(calls[-1]) if positions.is_inference() else positions._version
+    if positions not in _FOUND or _FOUND[positions][0] != version:
         starts = torch.ones_like(positions, dtype=torch.bool)
         starts[:, 1:] = positions.diff(dim=1) != 1
         if starts.sum() == batch:
-            _FOUND[positions] = None
+            _FOUND[positions] = version, None
         else:
             begin = starts.flatten().nonzero()[:, 0]
-            _FOUND[positions] = torch.cat([begin, begin.new_tensor([starts.numel()])])
-    found: Tensor | None = _FOUND[positions]
+            _FOUND[positions] = version, torch.cat([begin, begin.new_tensor([starts.numel()])])
+    found: Tensor | None = _FOUND[positions][1]
     return found

@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, in_backward, past_tokens
+from spaudio.filters.tracing import is_eager
 
 # Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0
-# Padding found for the mask of a layer, for when activation checkpointing calls the layer again.
+# Padding found for the mask of a layer, for when activation checkpointing calls the layer again: by
+# the mask, then by the tokens of the call, since passes with other padding may share a mask. The
+# padding of the last pass is under the mask itself, as reentrant checkpointing copies the tokens.
 _FOUND = WeakTensorKeyDictionary()
 
 
@@ -55,15 +58,20 @@ def find_padding(
             )
             if mask is not None:
                 if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():
-                    _FOUND[unread[1]] = mask
+                    if unread[1] not in _FOUND:
+                        _FOUND[unread[1]] = WeakTensorKeyDictionary()
+                    for key in (unread[1], calls[0].tokens):
+                        if key is not None:
+                            _FOUND[unread[1]][key] = mask
                 return mask
         unread = unread or (name, value)
     again = in_backward() and not lonely and len(calls) == 1
     if unread is None and not again:
         return None
     if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
-        found: Tensor = _FOUND[unread[1]]
-        return found
+        found = _FOUND[unread[1]]
+        known: Tensor = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
+        return known
     remedy = (
         "Name the argument, of the layer or of a module around it, that is the padding mask "
         "(batch, tokens), with insert_filters(padding_mask=...), or pass padding_mask=None to "
@@ -115,6 +123,9 @@ def read_padding_mask(
 
     Returns:
         The padding, or None if the mask does not tell it for certain.
+
+    Raises:
+        ValueError: If a mask of floating point holds positive values, as one of zeros and ones.
     """
     additive = value.is_floating_point()
     if value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0):
@@ -123,6 +134,8 @@ def read_padding_mask(
     elif value.dim() != 2:
         return None
     elif not name.endswith("attention_mask"):
+        if additive and is_eager():
+            check_additive(name, value)
         padding = value < MASKED_BELOW if additive else value.bool()
     elif additive or not (trusted or tokens == 1 or value.shape[0] != tokens):
         return None
@@ -131,6 +144,19 @@ def read_padding_mask(
     if padding.shape[0] not in (1, batch) or padding.shape[1] not in (tokens, past + tokens):
         return None
     return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+
+
+def check_additive(name: str, value: Tensor) -> None:
+    """Raises ValueError if a mask is not additive; a GPU checks it itself, without waiting."""
+    fits = (value <= 0).all()
+    message = (
+        f"{name} is {value.dtype} and holds positive values, so it is no additive mask; pass a "
+        "boolean one, True where a token is padding"
+    )
+    if value.device.type == "cuda":
+        torch._assert_async(fits, message)
+    elif value.device.type != "meta" and not fits:
+        raise ValueError(message)
 
 
 def _describe(name: str, value: Any) -> str:

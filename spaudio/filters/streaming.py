@@ -44,9 +44,10 @@ class FilterStream:
             (batch, tokens, dim), filtered, with the residual.
 
         Raises:
-            ValueError: If batch or dim differ from those of the earlier tokens.
+            ValueError: If a shape does not fit the filter, or batch or dim differ from those of the
+                earlier tokens.
         """
-        check_tokens(x, None)
+        check_tokens(x, None, self.filter.dim)
         left, _ = self.filter.extent
         past = x.new_zeros(x.shape[0], left, x.shape[2]) if self._past is None else self._past
         if (past.shape[0], past.shape[2]) != (x.shape[0], x.shape[2]):

@@ -181,7 +181,10 @@ def attention(
         attend = causal_mask(q.shape[2])
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     if attend is not None:
-        closed = torch.zeros_like(attend, dtype=q.dtype).masked_fill(~attend, float("-inf"))
+        # Not -inf: the row of a token that may attend to no key, a padded one, would be NaN, and so
+        # would all gradients. Half of the lowest number leaves room for the scores.
+        lowest = torch.finfo(q.dtype).min / 2
+        closed = torch.zeros_like(attend, dtype=q.dtype).masked_fill(~attend, lowest)
         scores = scores + closed
     # Rows of any length are faster in float32, in which the sum is computed in any case.
     weights = scores.softmax(dim=-1, dtype=torch.float32 if half else None).to(q.dtype)

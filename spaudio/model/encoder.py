@@ -117,7 +117,8 @@ class Encoder(nn.Module):
             :class:`spaudio.filters.FilterBank` does.
 
     Raises:
-        ConfigError: If there is not one filter per layer.
+        ConfigError: If there is not one filter per layer, or the stack is causal and a filter sees
+            the future.
     """
 
     def __init__(self, config: EncoderConfig, filters: Sequence[nn.Module]) -> None:
@@ -126,6 +127,12 @@ class Encoder(nn.Module):
             raise ConfigError(
                 f"a filter is needed for each of the {config.layers} layers; got {len(filters)}"
             )
+        for each in filters:
+            if config.causal and isinstance(each, TokenFilter) and each.receptive_field[1] > 0:
+                raise ConfigError(
+                    f"filter {each.name!r} sees future tokens, which model.causal=true forbids; "
+                    "make it with causal=True"
+                )
         self.config = config
         self.dropout = Dropout(config.dropout)
         self.learned = (
@@ -217,4 +224,4 @@ class Encoder(nn.Module):
 def _skip(x: Tensor, y: Tensor, rate: float) -> Tensor:
     """Replaces ``y`` by ``x`` in a share of the clips, and scales the others to the same mean."""
     kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
-    return x + (y - x) * (kept / (1 - rate))
+    return x + (y - x) * (kept / (1 - rate)).to(x.dtype)

@@ -61,12 +61,14 @@ class ConvStem(nn.Module):
         """Turns stacked frames into features.
 
         Args:
-            tokens: (batch, tokens, stack * bands), zero at padding.
+            tokens: (batch, tokens, stack * bands).
             padding_mask: Boolean (batch, tokens), True where a token is padding.
 
         Returns:
             (batch, tokens, features).
         """
+        if padding_mask is not None:  # of normalised or augmented tokens it need not be zero
+            tokens = tokens.masked_fill(padding_mask.unsqueeze(-1), 0)
         # (batch, frames, bands, 1), without a `reshape`, which torch.export would guard.
         x: Tensor = torch.unflatten(tokens, 2, (self.stack, self.bands, 1)).flatten(1, 2)
         # Of one channel, these strides alone tell the convolution to go on with channels last.

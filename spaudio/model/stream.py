@@ -27,7 +27,7 @@ class EncoderStream:
         encoder: A causal encoder, in evaluation mode.
 
     Raises:
-        ConfigError: If the encoder or one of its filters is not causal.
+        ConfigError: If the encoder or one of its filters is not causal, or dropout is active.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -35,6 +35,11 @@ class EncoderStream:
             raise ConfigError(
                 "an encoder with model.causal=false depends on future tokens; stream one made with "
                 "model.causal=true"
+            )
+        if encoder.training and (encoder.config.dropout or encoder.config.drop_path):
+            raise ConfigError(
+                "the encoder is in training mode, in which dropout changes each step; call eval() "
+                "before"
             )
         self._filters = [_stream(each) for each in encoder.filters]
         self.encoder = encoder

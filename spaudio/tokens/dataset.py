@@ -93,13 +93,15 @@ class SegmentConfig:
     def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
         """Returns start and stop, in frames, of each segment of a clip.
 
-        A remainder of at least half a hop is a segment of its own; a shorter one is dropped.
+        A remainder of at least half a hop, or of half a segment where that is less, is a segment of
+        its own; a shorter one is dropped.
         """
         if self.seconds is None:
             return [(0, frames)]
         length = max(1, round(self.seconds / frame_seconds))
         hop = max(1, round((self.hop or self.seconds) / frame_seconds))
-        count = max(1, 1 + math.floor((frames - length) / hop + 0.5))
+        # The last of several segments lacks at most half of the lesser of the two.
+        count = max(1, 1 + (2 * (frames - length) + min(hop, length)) // (2 * hop))
         return [(i * hop, min(i * hop + length, frames)) for i in range(count)]
 
 

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spaudio.errors import ConfigError
 from spaudio.tokens.scales import erb, erb_rate_to_hz, hz_to_erb_rate, mel_edges
 
 INITS = ("random", "gammatone", "mel")
@@ -30,6 +31,9 @@ def initial_kernels(
 
     Returns:
         (filters, taps), float32, as a convolution without flipping (``conv1d``) takes them.
+
+    Raises:
+        ConfigError: If a mel triangle is too narrow for kernels of this length.
     """
     if init == "random":
         kernels = torch.randn(filters, taps)
@@ -63,6 +67,9 @@ def mel_triangles(filters: int, taps: int, sample_rate: int, f_min: float, f_max
 
     A kernel is the middle ``taps`` samples of the inverse Fourier transform of a triangle's square
     root, which minimizes the squared error of the zero-phase response.
+
+    Raises:
+        ConfigError: If a triangle is so narrow that it holds no frequency of that transform.
     """
     edges = mel_edges(filters, f_min, f_max)[:, None]
     size = 1 << (8 * taps).bit_length()
@@ -70,5 +77,12 @@ def mel_triangles(filters: int, taps: int, sample_rate: int, f_min: float, f_max
     rising = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - hz) / (edges[2:] - edges[1:-1])
     response = np.sqrt(np.maximum(np.minimum(rising, falling), 0))
+    if (missed := ~response.any(axis=1)).any():
+        first = int(missed.argmax())
+        raise ConfigError(
+            f"tokens.waveform.init=mel: a filter from {edges[first, 0]:.1f} to "
+            f"{edges[first + 2, 0]:.1f} Hz is too narrow for kernels of {taps} taps; lengthen "
+            "tokens.waveform.kernel, or lower tokens.waveform.num_filters"
+        )
     kernels: Kernels = np.fft.irfft(response, size, axis=1)
     return np.roll(kernels, taps // 2, axis=1)[:, :taps]

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import soundfile
@@ -15,7 +17,12 @@ from spaudio.experiment.predict import Predictor
 from spaudio.export import write
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, load_exported
+from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
+from spaudio.model.pretrained.adapt import Adaptation
+from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.load_encoder import load_base
+from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 BANK = (
@@ -93,6 +100,20 @@ def test_every_part_of_the_model_can_be_exported(tmp_path: Path) -> None:
     done = export_run(made, "pt2")
     assert done.path == made / "model.pt2"
     assert done.difference < 1e-4
+
+
+def test_an_exported_model_is_a_copy_of_the_predictors(tmp_path: Path) -> None:
+    base = load_base(str(save_encoder("whisper", tmp_path)))
+    original = AdaptedClassifier(base, Adaptation("bitfit"), 3)
+    inputs = SimpleNamespace(multi_label=False, temperature=1.0)
+    predictor: Any = SimpleNamespace(
+        model=original, run=tmp_path, window_seconds=1.0, token_samples=320, inputs=inputs
+    )
+    trained = [value.requires_grad for value in original.parameters()]
+    exported = WaveformClassifier(predictor).double()
+    assert [value.requires_grad for value in original.parameters()] == trained
+    assert all(value.dtype == torch.float32 for value in original.parameters())
+    assert all(value.dtype == torch.float64 for value in exported.parameters())
 
 
 def test_a_model_that_differs_is_not_kept(

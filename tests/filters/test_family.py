@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from spaudio.filters import FILTERS, make_filter
+from spaudio.filters import FILTERS, DepthwiseFilter, FilterBank, FilterStream, make_filter
 from tests.filters.cases import CASES, DIM, build, expected, padding_mask, spread
 
 every_filter = pytest.mark.parametrize("case", CASES)
@@ -107,6 +107,23 @@ def test_autocast_stays_near_full_precision(case: str) -> None:
 
 
 @every_filter
+def test_tokens_of_another_type_than_the_parameters(case: str) -> None:
+    filter, exact = (build(case, causal=True, dtype=d) for d in (torch.float32, torch.float64))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        x = tokens(dtype=dtype)
+        results = [filter(x), x + filter.filtered(x), FilterStream(filter).step(x)]
+        if "adaptive" not in case:  # which has no state
+            results.append(filter(x, output_final_state=True)[0])
+            begun, state = filter(x[:, :2], output_final_state=True)
+            results.append(torch.cat([begun, filter(x[:, 2:], initial_state=state)], dim=1))
+        reference = exact(x.double())
+        tolerance = TOLERANCE[torch.float32 if dtype == torch.float64 else torch.bfloat16]
+        for y in results:
+            assert y.dtype == dtype
+            assert (y - reference).abs().max() <= tolerance * reference.abs().max()
+
+
+@every_filter
 def test_config_and_state_dict_rebuild_the_filter(case: str) -> None:
     filter = build(case, causal=True)
     assert filter.num_parameters == sum(value.numel() for value in filter.state_dict().values())
@@ -149,6 +166,12 @@ def test_bad_input_is_named() -> None:
             filter(tokens(), padding_mask(3, 12))
         with pytest.raises(ValueError, match=r"padding_mask must be boolean.*int64"):
             filter(tokens(), padding_mask(3, 13).long())
+        with pytest.raises(ValueError, match="x is on cpu and padding_mask on meta"):
+            filter(tokens(), padding_mask(3, 13).to("meta"))
     for case in ("adaptive", "depthwise-odd", "haar", "fir-odd-per-dim"):
         with pytest.raises(ValueError, match=f"dim={DIM}.*4"):
             build(case, causal=False)(torch.randn(2, 9, 4))
+    for elsewhere in (FilterBank(device="meta"), DepthwiseFilter(DIM, device="meta")):
+        for dtype in (torch.float32, torch.float64):
+            with pytest.raises(ValueError, match=r"x is on cpu and .* on meta"):
+                elsewhere(tokens(dtype=dtype))

@@ -24,6 +24,8 @@ def test_taps_by_example() -> None:
         ({"x": torch.zeros(2, 3, 4, dtype=torch.long)}, "x must be floating point.*int64"),
         ({"kernels": torch.zeros(5)}, r"kernels must be \(M, K\).*\(5,\)"),
         ({"kernels": []}, "kernels must be"),
+        ({"kernels": torch.zeros(5, 3, dtype=torch.complex64)}, "must be real; got.*complex64"),
+        ({"gains": torch.zeros(5, device="meta")}, "x is on cpu and kernels or gains on meta"),
         ({"kernels": torch.zeros(5, 0)}, r"kernels must be.*\(5, 0\)"),
         ({"gains": torch.zeros(6)}, r"gains must have one of the shapes.*\(6,\)"),
         ({"gains": torch.zeros(3, 5)}, r"gains must have one of the shapes.*\(3, 5\)"),

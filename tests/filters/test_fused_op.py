@@ -70,6 +70,24 @@ def test_half_precision_with_float32_parameters(dtype: torch.dtype, autocast: bo
     assert (y.double() - exact).abs().max() <= torch.finfo(dtype).eps * exact.abs().max()
 
 
+@pytest.mark.parametrize("gains", range(3))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_second_derivatives_in_half_precision(dtype: torch.dtype, gains: int) -> None:
+    def second(x: Tensor, bank: list[Tensor], weights: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        y = filterbank(x, bank, weights, activation="gelu", residual=True)
+        (first,) = torch.autograd.grad(y.double().square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.double().square().sum(), x)[0]
+
+    x, *bank, weights = (v.detach().to(dtype) for v in arguments(gains=gains))
+    exact = second(x.double(), [k.double() for k in bank], weights.double())
+    results = [second(x, bank, weights), second(x, [k.float() for k in bank], weights.float())]
+    with torch.autocast("cpu", dtype=dtype):
+        results.append(second(x.float(), [k.float() for k in bank], weights.float()))
+    for result in results:
+        assert (result.double() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
 def test_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     x, first, second, gains = arguments()
     monkeypatch.setenv("SPAUDIO_FILTER_BACKEND", "reference")

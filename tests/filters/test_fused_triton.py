@@ -92,6 +92,20 @@ def test_result_and_gradients(
         assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
 
 
+@on_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_sums_are_float32_whatever_the_default_type(dtype: torch.dtype) -> None:
+    x, kernels, gain, grad = draw((1, 20, 2), [(4, 3)], 0)
+    tensors = (x.to(DEVICE), [kernels[0].to(DEVICE)], gain.to(DEVICE), grad.to(DEVICE))
+    expected = run(tensors, "triton", torch.float32)
+    torch.set_default_dtype(dtype)
+    try:
+        results = run(tensors, "triton", torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
 class Largest(TorchDispatchMode):
     """Records the bytes of the largest tensor; the interpreter copies storages."""
 

@@ -62,8 +62,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     FIRFilter(5, 3).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"FilterBank\.from_pretrained"):
         load_filters(nn.Linear(4, 4), tmp_path)
+    with pytest.raises(ValueError, match=r"there is no folder .*/missing"):
+        load_filters(nn.Linear(4, 4), tmp_path / "missing")
     with pytest.raises(ValueError, match=r"\['fir'\].*class MultiScaleFilterBank"):
         MultiScaleFilterBank.from_pretrained(tmp_path)
+
+
+def test_what_would_not_be_loaded_as_it_is_is_not_saved(tmp_path: Path) -> None:
+    class Louder(FilterBank):
+        pass
+
+    mixed = build("adaptive", causal=True)
+    mixed.mask.bfloat16()  # type: ignore[operator]
+    for filter, message in (
+        (Louder(5, 3), "Louder has no name of its own"),
+        (mixed, r"torch.bfloat16, torch.float32.*to\(dtype\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            filter.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,10 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     layer = Layer()
     named = nn.ModuleDict({"a": nn.ModuleList([layer]), "b": nn.ModuleList([layer])})
     assert len(insert_filters(named, ["a", "b"])) == 1
+    end = nn.GELU()
+    shared = nn.Sequential(nn.Sequential(nn.Linear(8, 8), end), nn.Sequential(nn.ReLU(), end))
+    with pytest.raises(ValueError, match=r"'0\.1' and '1\.1' are one module"):
+        insert_filters(shared, ["0", "1"])
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,9 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
         ({"layers": ["embed", "embad"]}, "no layer matches 'embad'.*'embed'"),
         ({"layers": Layer()}, "Layer given as a layer is not part of the model"),
         ({"layers": []}, r"no layer in \[\]"),
+        ({"layers": [0]}, "layers must be names or modules of the model; got 0"),
+        ({"layers": 0}, "layers must be names or modules of the model; got 0"),
+        ({"layers": "embed", "filter": FilterBank}, "filter must be a name.*got <class"),
         ({"layers": "embed", "filter": "bonk"}, "unknown filter 'bonk'.*'bank'"),
         ({"layers": "embed", "kernel": 3}, "no option 'kernel'"),
         ({"layers": "embed", "filter": "haar", "dim": 8}, "'haar' has no gains.*zero_init=False"),
@@ -193,6 +200,9 @@ def test_filters_follow_the_layer_or_are_copied() -> None:
     copies = list(insert_filters(stack(), "encoder.layers", given).filters.values())
     assert all(torch.equal(c.state_dict()["gains"], given.gains) for c in copies)
     assert len({id(c) for c in copies} | {id(given)}) == 4
+    double = nn.Sequential(nn.Linear(8, 8)).double()
+    insert_filters(double, "0", DepthwiseFilter(8))
+    assert double(tokens().double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -214,6 +224,22 @@ def test_copies_and_state_dicts_carry_the_filters(how: Callable[[Stack], Stack])
     insert_filters(twin, "encoder.layers")
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(x), filtered)
+
+
+def test_a_filter_of_a_compiled_layer_is_found_once() -> None:
+    model, x = stack(), tokens()
+    plain, inserted = model(x), insert_filters(model, "encoder.layers", num_filters=3)
+    open_gains(model)
+    layers = model.encoder.layers
+    for i, layer in enumerate(layers):
+        layers[i] = torch.compile(layer, backend="eager")
+    found = find_filters(model)
+    assert len(found) == 3
+    assert list(found.parameters()) == list(inserted.parameters())
+    assert not torch.equal(model(x), plain)
+    found.remove()
+    torch.testing.assert_close(model(x), plain)
+    assert len(find_filters(model)) == 0
 
 
 def test_export_of_any_length() -> None:
@@ -257,6 +283,21 @@ def test_layouts(layout: dict[str, Any], axes: tuple[int, ...]) -> None:
     torch.testing.assert_close(model(x.permute(axes)).permute(axes), handle.filters[""](x))
 
 
+def test_a_layer_that_is_not_batch_first_is_refused() -> None:
+    attention, layer = nn.MultiheadAttention(8, 2), nn.TransformerEncoderLayer(8, 2, 16)
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 1)
+    for module in (attention, layer, decoder, nn.LSTM(8, 8)):
+        with pytest.raises(ValueError, match=r"has batch_first=False.*\(batch_first=False\)"):
+            insert_filters(module, "")
+        insert_filters(module, "", batch_first=False).remove()
+    with pytest.raises(ValueError, match=r"'0' has batch_first=True"):
+        insert_filters(nn.Sequential(nn.GRU(8, 8, batch_first=True)), "0", batch_first=False)
+    # What a layer does with the tokens inside is its own affair.
+    holder = Layer()
+    holder.attention = nn.MultiheadAttention(8, 2)
+    insert_filters(holder, "")
+
+
 @pytest.mark.parametrize("positional", [True, False])
 def test_padding_mask_reaches_the_filter(positional: bool) -> None:
     layer, x = Layer(), tokens()
@@ -295,6 +336,8 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
         ("attention_mask", torch.ones(4, 3)),
     ):
         assert read_padding_mask(name, mask, 2, 3) is None
+    with pytest.raises(ValueError, match=r"key_padding_mask is torch\.float32.*a boolean one"):
+        read_padding_mask("key_padding_mask", padding.float(), 2, 3)
 
 
 def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:

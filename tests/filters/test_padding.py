@@ -211,6 +211,28 @@ def test_checkpointing_reads_the_same_padding(name: str, reentrant: bool) -> Non
     torch.testing.assert_close(*gradients)
 
 
+def test_checkpointing_two_passes_reads_the_padding_of_each() -> None:
+    """Both passes share a mask that is a buffer of the model."""
+
+    class Checkpointed(Model):
+        def forward(self, x: Tensor, pad: Any = None, attention_mask: Any = None) -> Tensor:
+            out: Tensor = checkpoint(self.layer, x, self.inner, use_reentrant=False)
+            return out
+
+    real = torch.arange(9) < torch.tensor([[[9], [5]], [[3], [9]]])
+    model = Checkpointed()
+    model.inner = causal(9)[None, None].clone()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    passes = torch.randn(2, 2, 9, 4, requires_grad=True)
+    outputs = [model(x, attention_mask=mask) for x, mask in zip(passes, real, strict=True)]
+    expected = [handle.filters["layer"](x, ~m) for x, m in zip(passes, real, strict=True)]
+    parameters = [passes, *handle.parameters()]
+    gradients = [
+        torch.autograd.grad(torch.stack(y).square().sum(), parameters) for y in (outputs, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
 def test_padding_that_recomputation_cannot_find_is_refused() -> None:
     class Checkpointed(nn.Module):
         def __init__(self) -> None:
@@ -256,6 +278,22 @@ def test_packed_text_equals_each_alone(name: str, attention: str) -> None:
         torch.testing.assert_close(packed, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-5)
     plain = model(input_ids=ids, position_ids=torch.arange(SHORT + LONG).unsqueeze(0))[0]
     torch.testing.assert_close(plain, model(input_ids=ids)[0])
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_positions_that_are_filled_anew_are_read_anew(context: Any) -> None:
+    class Positioned(nn.Module):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            return x
+
+    model = Positioned()
+    insert_filters(model, "", kernel_size=3, zero_init=False)
+    with context():
+        x, positions = torch.randn(1, 9, 4), torch.arange(9).unsqueeze(0)
+        for ends in ([4], [2, 7], [], [4]):
+            model(x, positions)
+            positions[0] = torch.cat([p - p[0] for p in torch.arange(9).tensor_split(ends)])
+            assert torch.equal(model(x, positions), model(x, positions.clone()))
 
 
 def test_the_mask_of_the_source_is_not_that_of_the_target() -> None:

@@ -145,7 +145,10 @@ def test_activation_and_residual_of_depthwise(causal: bool) -> None:
         twin = make_filter(**filter.config())
         twin.load_state_dict(filter.state_dict())
         assert torch.equal(twin(x), filter(x))
-    with pytest.raises(ValueError, match=r"None or one of.*'tanh'"):
+    named = DepthwiseFilter(DIM, activation="identity", zero_init=True)
+    assert make_filter(**named.config()).config() == named.config()
+    assert torch.equal(named(x), x)
+    with pytest.raises(ValueError, match=r"None or one of.*'identity'.*'tanh'"):
         DepthwiseFilter(DIM, activation="tanh")
     with pytest.raises(ValueError, match="no gradient through activation='relu'"):
         DepthwiseFilter(DIM, activation="relu", zero_init=True)

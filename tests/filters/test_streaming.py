@@ -29,6 +29,9 @@ def test_what_cannot_be_streamed_is_refused() -> None:
         stream.step(torch.randn(4, 1, DIM))
     with pytest.raises(ValueError, match="batch, tokens, dim"):
         stream.step(torch.randn(2, DIM))
+    for case in ("adaptive", "bank-per-dim", "depthwise-odd", "haar", "fir-odd-per-dim"):
+        with pytest.raises(ValueError, match=rf"dim={DIM}.*\(2, 9, 4\)"):
+            FilterStream(build(case, causal=True)).step(torch.randn(2, 9, 4))
 
 
 def test_state_does_not_grow() -> None:

@@ -69,6 +69,25 @@ def test_a_clip_alone_equals_the_same_clip_padded_in_a_batch(
     torch.testing.assert_close(together[1], model(long)[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_tokens_that_attend_to_nothing_spoil_no_others(causal: bool, dtype: torch.dtype) -> None:
+    """Padding before a clip hides all keys of a causal query; a clip may be padding alone."""
+    model = encoder("bank", dropout=0.1, causal=causal).to(dtype).train()
+    x = torch.randn(3, 9, 16, dtype=dtype, requires_grad=True)
+    padding = torch.zeros(3, 9, dtype=torch.bool)
+    padding[1, :3] = padding[2] = True
+    model(x, padding)[~padding].square().sum().backward()
+    for value in (x, *model.parameters()):
+        assert value.grad is None or value.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_skipped_layers_keep_the_type(dtype: torch.dtype) -> None:
+    model = encoder(drop_path=0.5).to(dtype).train()
+    assert model(torch.randn(2, 9, 16, dtype=dtype)).dtype == dtype
+
+
 def test_order_matters_only_with_positions() -> None:
     x = torch.randn(1, 9, 16)
     order = torch.randperm(9)
@@ -96,6 +115,9 @@ def test_bad_shapes_are_named(settings: dict[str, object], named: str) -> None:
         encoder(**settings)
     with pytest.raises(ConfigError, match="each of the 4 layers; got 1"):
         Encoder(EncoderConfig(dim=16), [nn.Identity()])
+    centred = EncoderConfig(dim=16, layers=1, heads=2, causal=True)
+    with pytest.raises(ConfigError, match=r"'bank' sees future tokens.*causal=True"):
+        Encoder(centred, [make_filter("bank")])
 
 
 def test_a_filter_stands_where_it_is_placed() -> None:

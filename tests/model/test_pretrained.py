@@ -226,6 +226,8 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
         base.inputs(np.zeros(31 * 16_000, np.float32))
     with pytest.raises(ConfigError, match="has layers 0 to 1"):
         AdaptedClassifier(base, Adaptation("filters", layers=[2], filter_options=BANK), 3)
+    with pytest.raises(ConfigError, match="unknown filter 'nope'"):
+        AdaptedClassifier(base, Adaptation("filters", filter_options={"name": "nope"}), 3)
     for way, options in [("filters", {"name": "none"}), ("probe", BANK), ("magic", BANK)]:
         with pytest.raises(ConfigError, match="adapt="):
             Adaptation(way, filter_options=options)

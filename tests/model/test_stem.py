@@ -29,6 +29,8 @@ def test_a_clip_gives_the_same_logits_alone_and_in_a_padded_batch(stack: int, ba
     model(tokens, mask)  # batch statistics that are not those of the start
     model.eval()
     batched = model(tokens, mask)
+    loud = tokens.masked_fill(mask.unsqueeze(-1), float("nan"))
+    assert torch.equal(model(loud, mask), batched)
     alone = [model(tokens[i : i + 1, :length]) for i, length in enumerate(LENGTHS)]
     torch.testing.assert_close(batched, torch.cat(alone), rtol=0, atol=1e-5)
 

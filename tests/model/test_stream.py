@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters import NoFilter
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.stream import EncoderStream
 from tests.filters.cases import CASES, spread
@@ -70,12 +71,13 @@ def test_streams_are_independent() -> None:
 def test_what_cannot_be_streamed_is_named() -> None:
     with pytest.raises(ConfigError, match=r"model\.causal=false"):
         EncoderStream(encoder(causal=False))
+    with pytest.raises(ConfigError, match=r"training mode.*eval\(\)"):
+        EncoderStream(encoder(dropout=0.1).train())
     config = EncoderConfig(dim=12, layers=1, heads=2, causal=True)
-    centred = encoder(causal=False, layers=1).filters
-    with pytest.raises(ConfigError, match="'bank' is not causal"):
-        EncoderStream(Encoder(config, list(centred)))
+    with pytest.raises(ConfigError, match="'none' is not causal"):
+        EncoderStream(Encoder(config, [NoFilter()]).eval())
     with pytest.raises(ConfigError, match="Identity"):
-        EncoderStream(Encoder(config, [nn.Identity()]))
+        EncoderStream(Encoder(config, [nn.Identity()]).eval())
     stream = EncoderStream(encoder("none"))
     stream.step(torch.randn(2, 3, 12))
     with pytest.raises(ValueError, match=r"\(4, 1, 12\) do not continue a stream of batch 2"):

@@ -127,7 +127,7 @@ def test_buckets_cover_every_clip_once_and_waste_little() -> None:
     assert [[i for _, i in batch] for batch in unshuffled] == [[3, 1, 0], [2]]
 
 
-@pytest.mark.parametrize("frames", [1, 14, 15, 20, 38])
+@pytest.mark.parametrize("frames", [1, 14, 15, 20, 23, 29, 30, 38])
 def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None:
     assert SegmentConfig().spans(frames, 0.01) == [(0, frames)]
     spans = SegmentConfig(seconds=0.1).spans(frames, 0.01)
@@ -140,6 +140,9 @@ def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None
     assert all(0 < stop - start <= 10 for start, stop in half)
     with pytest.raises(ConfigError, match=r"segments\.hop=0\.5 needs segments\.seconds"):
         SegmentConfig(hop=0.5)
+    apart = SegmentConfig(seconds=0.1, hop=0.25).spans(frames, 0.01)
+    assert [start for start, _ in apart] == [25 * i for i in range(len(apart))]
+    assert all(stop - start >= min(5, frames) for start, stop in apart)
     with pytest.raises(ConfigError, match=r"segments\.seconds must be positive"):
         SegmentConfig(seconds=0)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from spaudio.errors import ConfigError
 from spaudio.tokens import scales
 from spaudio.tokens.kernels import gammatone, initial_kernels, mel_triangles
 
@@ -61,3 +62,9 @@ def test_kernels_are_finite_and_of_unit_energy(init: str, taps: int) -> None:
     kernels = initial_kernels(init, 5, taps, RATE, 0.0, 8000.0)
     assert kernels.shape == (5, taps)
     torch.testing.assert_close(kernels.square().sum(dim=1), torch.ones(5))
+
+
+def test_mel_triangles_too_narrow_for_their_kernels_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"too narrow for kernels of 20 taps.*waveform\.kernel"):
+        initial_kernels("mel", 40, 20, 2000, 10, 100)
+    assert initial_kernels("mel", 40, 1000, 2000, 10, 100).isfinite().all()

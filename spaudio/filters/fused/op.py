@@ -143,9 +143,11 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         grad, *leaves = (value.detach().requires_grad_() for value in saved)
         x, kernels, gains = leaves
-        scales = split(kernels, ctx.shapes)
+        # As in the first derivatives, half precision is summed in float32.
+        dtype = torch.float64 if torch.float64 in (v.dtype for v in leaves) else torch.float32
+        scales = split(kernels.to(dtype), ctx.shapes)
         options = {"causal": causal, "padding_mask": padding_mask, "activation": activation}
-        y = filterbank_definition(x, scales, gains, **options)
+        y = filterbank_definition(x.to(dtype), scales, gains.to(dtype), **options).to(x.dtype)
         y = x + y if residual else y
         asked = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
         first = torch.autograd.grad(y, asked, grad, create_graph=True)

@@ -68,7 +68,7 @@ def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 def forward(problem: Problem) -> Tensor:
     """Computes the result (batch, tokens, dim), float32; ``problem.x`` is float32 or half."""
     batch, tokens, dim = problem.x.shape
-    y = torch.zeros(problem.x.shape, device=problem.x.device)
+    y = torch.zeros(problem.x.shape, dtype=torch.float32, device=problem.x.device)
     if problem.x.numel() == 0:
         return y
     problem, signals = _prepare(problem)
@@ -88,7 +88,7 @@ def backward(
     batch, tokens, dim = problem.x.shape
     values = (problem.x, problem.kernels, problem.gains)
     grad_x, grad_kernels, grad_gains = (
-        torch.zeros(value.shape if want else 0, device=value.device)
+        torch.zeros(value.shape if want else 0, dtype=torch.float32, device=value.device)
         for value, want in zip(values, wanted, strict=True)
     )
     if problem.x.numel() == 0:
@@ -137,7 +137,7 @@ def _launch_bank(
     rows = (batch, tokens) if gains.dim() == 3 else (dim,)
     shapes = ((splits, workers, *taps.shape), (splits, *rows, filters))
     partial = [
-        torch.empty(shape if want else 0, device=grad.device)
+        torch.empty(shape if want else 0, dtype=torch.float32, device=grad.device)
         for shape, want in zip(shapes, wanted[1:], strict=True)
     ]
     kernels().backward_bank[(workers, blocks * splits, -(-taps.shape[1] // options["c"]))](

@@ -122,7 +122,7 @@ def adapt(base: Base, adaptation: Adaptation) -> None:
     if adaptation.way == "filters":
         options = dict(adaptation.filter_options)
         name = options.pop("name")
-        known = FILTERS[name].__init__.__code__.co_varnames
+        known = FILTERS[name].__init__.__code__.co_varnames if name in FILTERS else ()
         if "dim" in known:
             options["dim"] = base.dim
         try:

@@ -46,7 +46,8 @@ class EncodedFrontEnd(FrontEnd):
 
     Args:
         config: The settings.
-        base: The encoder, not adapted; None if only cached frames are read.
+        base: The encoder, not adapted. Copies in other processes, which read cached frames alone,
+            have none.
         part: What is computed.
     """
 

@@ -226,10 +226,13 @@ def _hash(net: nn.Module) -> str:
 
 
 def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
-    """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's."""
+    """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's.
+
+    Parameters that it holds already are copied so.
+    """
     for parameter in module.parameters():
         if not parameter.requires_grad:
-            memo[id(parameter)] = parameter
+            memo.setdefault(id(parameter), parameter)
 
 
 def copied(module: Any, memo: dict[int, Any]) -> Any:
