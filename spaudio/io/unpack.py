@@ -40,6 +40,7 @@ _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(NotImplementedError, ValueError, struct.error),
 )
+_ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a file, none, a part of several
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -134,7 +135,7 @@ def _extract(
     progress: bool,
 ) -> None:
     with ExitStack() as stack:
-        if zipfile.is_zipfile(archive):
+        if _is_zip(archive):
             opened = stack.enter_context(open_zip(archive))
             found = (_zip_member(opened, info) for info in opened.infolist())
         else:
@@ -155,6 +156,20 @@ def _extract(
                     "trust it, unpack it yourself and give the folder as source="
                 )
         _write(archive.name, staging, members, declared, progress)
+
+
+def _is_zip(archive: Path) -> bool:
+    """Whether an archive is a zip, and not a tar of which a zip is the last file."""
+    if not zipfile.is_zipfile(archive):  # which looks at the end
+        return False
+    with archive.open("rb") as file:
+        if file.read(4) in _ZIP_STARTS:
+            return True
+    try:
+        with _decompressed(archive) as stream, _open_tar(stream):
+            return False
+    except DataError:
+        return True  # with something before it, such as a program that unpacks it
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

@@ -57,6 +57,20 @@ def test_unpacks_once(tmp_path: Path, mode: str) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = make(tmp_path / "inner.zip", {"inner.wav": os.urandom(1000)}).read_bytes()
+    files = {"PK/a.wav": b"a", "inner.zip": inner}
+    archive = make(tmp_path / "a.tar", files)
+    assert contents(unpack(archive, tmp_path / "out", progress=False)) == files
+
+
+def test_a_zip_may_begin_with_a_program(tmp_path: Path) -> None:
+    for number, start in enumerate((b"MZ" + os.urandom(600), b"#!/bin/sh\n", b"\x1f\x8bno gzip")):
+        archive = make(tmp_path / "a.zip")
+        archive.write_bytes(start + archive.read_bytes())
+        assert contents(unpack(archive, tmp_path / f"{number}", progress=False)) == FILES
+
+
 UNSAFE = ["/etc/x.wav", "../x.wav", "top/../../x.wav", "..\\x.wav", "C:\\x.wav", "C:x.wav", "\\x"]
 
 
