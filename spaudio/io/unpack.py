@@ -13,7 +13,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.atomic import make_staging
 from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
@@ -75,7 +75,7 @@ def unpack(
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
 
-    A ``folder`` that exists is returned as it is.
+    A ``folder`` that exists is returned as it is. Only one process at a time may unpack into it.
 
     Args:
         archive: Zip, or tar, plain or compressed by gzip, bzip2 or xz.
@@ -97,8 +97,7 @@ def unpack(
     archive, folder = Path(archive), Path(folder)
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    staging = make_staging(folder)
     try:
         size = archive.stat().st_size
         limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
