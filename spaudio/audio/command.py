@@ -2,9 +2,12 @@
 
 import inspect
 import json
+import math
 import sys
+import typing
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,13 @@ def main(
 
     Args:
         name: Name of the data set.
-        listing: Its script's ``prepare`` function; its keyword arguments are the options.
+        listing: Its script's ``prepare`` function; its keyword arguments are the options, whose
+            annotations say what is accepted.
         arguments: None takes those of the process.
     """
     try:
         prepared = run(name, listing, sys.argv[1:] if arguments is None else arguments)
-    except SpaudioError as error:
+    except (SpaudioError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to continue\n")
@@ -52,12 +56,14 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
     """Prepares a data set from ``key=value`` arguments.
 
     Raises:
-        ConfigError: If an argument is not ``key=value`` or its key is unknown.
+        ConfigError: If an argument is not ``key=value``, its key is unknown, or its value is of
+            another type.
         DataError: For the reasons of `spaudio.audio.prepare`.
     """
     parameters = inspect.signature(listing).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     common = dict(_COMMON)
+    kinds = {key: type(value) for key, value in common.items()} | typing.get_type_hints(listing)
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals:
@@ -65,7 +71,7 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
         owner = options if key in options else common
         if key not in owner:
             raise ConfigError(f"unknown key {key!r}; known: {', '.join([*options, *common])}")
-        owner[key] = _value(text)
+        owner[key] = _value(key, text, kinds[key])
     if missing := [key for key, value in options.items() if value is inspect.Parameter.empty]:
         raise ConfigError(f"{missing[0]}= is required")
     return prepare(
@@ -76,9 +82,44 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
     )
 
 
-def _value(text: str) -> Any:
-    """Parses JSON (a number, true, false, null or a list); other text is a string."""
+def _value(key: str, text: str, annotation: Any) -> Any:
+    """Reads a value as its annotation says; text is taken as it is, even if it is a number."""
+    kind = next(kind for kind in _READERS if annotation in (kind, kind | None))
+    read, expected = _READERS[kind]
+    optional = annotation != kind
+    if optional and text == "null":
+        return None
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        return read(text)
+    except (ValueError, KeyError) as error:
+        also = " or null" if optional else ""
+        raise ConfigError(f"{key}={text!r}; expected {expected}{also}") from error
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _items(text: str, kind: type) -> list[Any]:
+    items = json.loads(text)
+    if not isinstance(items, list) or any(type(item) is not kind for item in items):
+        raise ValueError(text)
+    return items
+
+
+# By annotation: the function that reads a value, and what is accepted.
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    str: (str, "text"),
+    bool: (_truth, "true or false"),
+    int: (int, "a whole number"),
+    float: (_number, "a number"),
+    list[str]: (partial(_items, kind=str), 'a list such as ["a", "b"]'),
+    list[int]: (partial(_items, kind=int), "a list such as [1, 2]"),
+}

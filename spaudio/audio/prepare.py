@@ -372,12 +372,17 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
     marker = manifest.with_name(MARKER)
     standing = _standing(marker)
     if standing is not None and manifest.is_file():
-        known = standing["manifest_sha256"]
-        if manifest_hash(read_manifest(manifest)) != known:
-            raise DataError(
-                f"{manifest} does not match {marker.name}: it was changed after the preparation; "
-                f"delete {manifest.parent} to prepare again"
-            )
+        try:
+            found = manifest_hash(read_manifest(manifest))
+        except DataError:
+            warnings.warn(f"{manifest} is damaged; it is written anew", stacklevel=2)
+            standing = None
+        else:
+            if found != standing["manifest_sha256"]:
+                raise DataError(
+                    f"{manifest} does not match {marker.name}: it was changed after the "
+                    f"preparation; delete {manifest.parent} to prepare again"
+                )
     if standing != json.loads(text) or not manifest.is_file():
         marker.unlink(missing_ok=True)
         if manifest.is_file():

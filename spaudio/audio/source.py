@@ -4,7 +4,6 @@ import csv
 import hashlib
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.atomic import make_staging
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import open_source, unpack
@@ -170,10 +170,12 @@ def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
 
 
 def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Lets ``fill`` write a folder that appears whole or not at all, unless it is there."""
+    """Lets ``fill`` write a folder that appears whole or not at all, unless it is there.
+
+    Only one process at a time may make it.
+    """
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        staging = make_staging(target)
         try:
             fill(staging)
             staging.chmod(0o755)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from spaudio.io.lock import locked
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
-OUTPUT = "output.txt"  # output of a run in a process of its own
+OUTPUT = "output.txt"  # output of a run in a process of its own; else the traceback of a fault
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,16 @@ class Launcher:
         return [run for run in runs if not (run / REPORT).is_file()]
 
     def _here(self, run: Path, script: Path, console: Console) -> None:
-        settings = read_run_settings(run)
-        settings.resume, settings.jobs = str(run), 1
         try:
+            settings = read_run_settings(run)
+            settings.resume, settings.jobs = str(run), 1
             start_run(settings, script)
         except (SpaudioError, OSError) as error:
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+        except Exception:  # whatever it is, the other runs may do without it
+            with (run / OUTPUT).open("a", encoding="utf-8") as output:
+                traceback.print_exc(file=output)
+            console.print(f"FAILED: {run / OUTPUT}", soft_wrap=True)
 
     def _beside(self, runs: Mapping[Path, Path], console: Console) -> None:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.atomic import write_atomic
+from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import read_yaml
 
 CONFIG = "config.yaml"
@@ -27,31 +29,37 @@ def new_run_id() -> str:
 
 
 def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
-    """Creates ``<runs>/<recipe>/<id>`` and saves the settings in it.
+    """Creates ``<runs>/<recipe>/<id>`` with the settings in it; it appears whole or not at all.
 
     Args:
         settings: Settings of the run. If ``run_id`` is None, it is set to a new one.
 
     Raises:
-        ConfigError: If a folder of that name exists or cannot be created.
+        ConfigError: If a folder of that name holds something or cannot be created.
+        DataError: If the disk is full.
     """
     settings.run_id = settings.run_id or new_run_id()
     folder = Path(settings.runs, settings.recipe, settings.run_id)
+    staging = folder.with_name(f".{secrets.token_hex(8)}")
+    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.mkdir(folder)  # atomic: fails if another run has taken the name
-    except FileExistsError as error:
-        raise ConfigError(
-            f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or continue "
-            f"with it by resume={folder}"
-        ) from error
+        with named_full_disk(Path(settings.runs), "runs"):
+            staging.mkdir(parents=True)
+            write_atomic(staging / CONFIG, text.encode())
+            # Fails if another run has taken the name. An empty folder is replaced.
+            staging.rename(folder)
     except OSError as error:
+        if os.path.lexists(folder):
+            raise ConfigError(
+                f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or "
+                f"continue with it by resume={folder}"
+            ) from error
         raise ConfigError(
             f"runs={settings.runs}: cannot make {folder} ({error.strerror}); name a folder that "
             "can be written to"
         ) from error
-    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
-    write_atomic(folder / CONFIG, text.encode())
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

@@ -1,6 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
+import glob
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,3 +21,16 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def make_staging(folder: Path) -> Path:
+    """Makes a folder beside ``folder``, to fill and then to rename to it.
+
+    It removes those that killed processes have left. These cannot be told from one that another
+    process is filling, so the caller holds a lock, as `spaudio.audio.prepare` does.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}."
+    for left in folder.parent.glob(glob.escape(prefix) + "?" * 8):  # as tempfile names them
+        shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))

@@ -13,7 +13,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.atomic import make_staging
 from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
@@ -40,6 +40,7 @@ _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(NotImplementedError, ValueError, struct.error),
 )
+_ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a file, none, a part of several
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -74,7 +75,7 @@ def unpack(
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
 
-    A ``folder`` that exists is returned as it is.
+    A ``folder`` that exists is returned as it is. Only one process at a time may unpack into it.
 
     Args:
         archive: Zip, or tar, plain or compressed by gzip, bzip2 or xz.
@@ -96,8 +97,7 @@ def unpack(
     archive, folder = Path(archive), Path(folder)
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    staging = make_staging(folder)
     try:
         size = archive.stat().st_size
         limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
@@ -134,7 +134,7 @@ def _extract(
     progress: bool,
 ) -> None:
     with ExitStack() as stack:
-        if zipfile.is_zipfile(archive):
+        if _is_zip(archive):
             opened = stack.enter_context(open_zip(archive))
             found = (_zip_member(opened, info) for info in opened.infolist())
         else:
@@ -155,6 +155,20 @@ def _extract(
                     "trust it, unpack it yourself and give the folder as source="
                 )
         _write(archive.name, staging, members, declared, progress)
+
+
+def _is_zip(archive: Path) -> bool:
+    """Whether an archive is a zip, and not a tar of which a zip is the last file."""
+    if not zipfile.is_zipfile(archive):  # which looks at the end
+        return False
+    with archive.open("rb") as file:
+        if file.read(4) in _ZIP_STARTS:
+            return True
+    try:
+        with _decompressed(archive) as stream, _open_tar(stream):
+            return False
+    except DataError:
+        return True  # with something before it, such as a program that unpacks it
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

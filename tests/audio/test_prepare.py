@@ -259,12 +259,19 @@ def test_a_class_that_has_lost_all_clips_of_a_split_is_named(source: Path) -> No
 
 def test_a_damaged_marker_or_journal_is_made_anew(source: Path) -> None:
     prepared = run(source)
-    folder = prepared.manifest.parent
-    for name, damage in (("prepared.json", b"[" * 100_000), ("prepared.json", b"[]"),
-                         ("journal.jsonl", b"\xff\0{\n"), ("journal.jsonl", b"[]\n")):  # fmt: skip
+    folder, manifest = prepared.manifest.parent, prepared.manifest.read_bytes()
+    for name, damage in (
+        ("prepared.json", b"[" * 100_000),
+        ("prepared.json", b"[]"),
+        ("journal.jsonl", b"\xff\0{\n"),
+        ("journal.jsonl", b"[]\n"),
+        ("manifest.jsonl", b"\xff"),
+        ("manifest.jsonl", manifest[: len(manifest) // 2]),
+    ):
         (folder / name).write_bytes(damage)
         with pytest.warns(UserWarning, match=f"{name}.* is damaged"):
             assert run(source).hash == prepared.hash
+        assert prepared.manifest.read_bytes() == manifest
     assert json.loads((folder / "prepared.json").read_text())["counts"]
 
 

@@ -70,7 +70,10 @@ def test_linked_parts_have_the_same_paths_wherever_they_lie(made: Path, tmp_path
     root = link_parts({"x": made / "a" / "set-a", "y": made / "b"}, tmp_path / "work")
     assert (root / "x" / "clip").is_file()
     assert [path.name for path in (root / "y").glob("*.txt")] == ["only_b.txt"]
+    left = root.with_name(f".{root.name}.12345678")  # by a process that was killed
+    root.rename(left)
     assert link_parts({"y": made / "b", "x": made / "a" / "set-a"}, tmp_path / "work") == root
+    assert not left.exists()
     assert link_parts({"x": made / "a" / "set-a", "y": made / "a"}, tmp_path / "work") != root
 
 

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
-from spaudio.experiment.launch import Launcher, run_folds
+from spaudio.experiment.launch import Launcher, failed_runs, run_folds
+from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
 from spaudio.report.classification_report import FILES
@@ -147,6 +149,32 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     assert Launcher(jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
     assert "FAILED" in capsys.readouterr().err
     assert "no such luck" in (runs[0] / "output.txt").read_text()
+
+
+def test_a_fault_in_a_run_of_this_process_stops_no_other(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unread, bad, _ = runs = [script.with_name(name) for name in ("unread", "bad", "good")]
+    unread.mkdir()  # holds no settings
+
+    def read_settings(run: Path) -> Any:
+        return read_run_settings(run) if run == unread else SimpleNamespace()
+
+    def start(settings: Any, script: Path) -> None:
+        if settings.resume == str(bad):
+            raise RuntimeError("no such luck")
+        Path(settings.resume, "report.json").touch()
+
+    monkeypatch.setattr(spaudio.experiment.launch, "read_run_settings", read_settings)
+    monkeypatch.setattr(spaudio.experiment.launch, "start_run", start)
+    assert Launcher()(dict.fromkeys(runs, script)) == [unread, bad]
+    said = capsys.readouterr().err
+    assert f"FAILED: {bad / 'output.txt'}" in said
+    assert f"error: {unread} is not a run's folder" in said
+    written = (bad / "output.txt").read_text()
+    assert written.startswith("Traceback")
+    assert written.endswith("RuntimeError: no such luck\n")
+    assert "RuntimeError: no such luck; see" in failed_runs([bad], 3, "the same command")
 
 
 def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
@@ -448,6 +476,8 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: &a [b], y: *a}", "an alias"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}", "Key 'fold' not in 'DataSet'"),
         ("settings: {x: {overrides: [b], control: y}}", "has no setting 'y'"),
+        ("settings: {x: [b]}\nbaseline: y", "has no setting 'y'"),
+        ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
         ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: has no data set 'd'"),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")

@@ -1,12 +1,14 @@
 """A run's folder: never shared, never overwritten, opened again by the same settings alone."""
 
 import copy
+import errno
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from spaudio.errors import CheckpointError, ConfigError
+from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.run_folder import create_run_folder, open_run_folder, read_run_settings
 from spaudio.experiment.schemas import read_settings
 from tests.fixtures.tiny_run import compose
@@ -57,6 +59,29 @@ def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
     for other in ("filter=bank", "source=y", "trainer.epochs=3"):
         with pytest.raises(ConfigError, match=r"was run with .* take another run_id"):
             open_run_folder(compose(*same, other))
+
+
+def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = ("folder", "source=x", f"runs={tmp_path}", "run_id=a")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match=r"disk of runs=.* is full; .*the same command goes on"):
+            open_run_folder(compose(*same))
+    assert not list((tmp_path / "folder").iterdir())
+    (tmp_path / "folder" / "a").mkdir()  # as earlier versions did first
+    made = open_run_folder(compose(*same))
+    assert read_run_settings(made).run_id == "a"
+    assert list((tmp_path / "folder").iterdir()) == [made]
+    assert made.stat().st_mode == tmp_path.joinpath("folder").stat().st_mode
+    (made / "config.yaml").rename(made / "other")
+    with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
+        open_run_folder(compose(*same))
 
 
 @pytest.mark.parametrize("run_id", ["../../elsewhere", "/elsewhere", "a/../..", "C:\\x", "a\0"])

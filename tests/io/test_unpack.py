@@ -2,6 +2,8 @@ import gzip
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -55,6 +57,37 @@ def test_unpacks_once(tmp_path: Path, mode: str) -> None:
     archive.unlink()
     assert unpack(archive, folder, progress=False) == folder
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    killed = (
+        "import os, sys\n"
+        "from spaudio.io import unpack\n"
+        "unpack._write = lambda name, staging, *_: ((staging / 'half').touch(), os._exit(9))\n"
+        "unpack.unpack(sys.argv[1], sys.argv[2], progress=False)\n"
+    )
+    archive, folder = make(tmp_path / "a.tar"), tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", killed, archive, folder])
+    assert done.returncode == 9
+    assert len(list(tmp_path.glob(".out.*/half"))) == 1
+    kept = tmp_path / ".out.other.12345678"  # of another folder
+    kept.mkdir()
+    unpack(archive, folder, progress=False)
+    assert {*tmp_path.iterdir()} == {archive, folder, kept}
+
+
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = make(tmp_path / "inner.zip", {"inner.wav": os.urandom(1000)}).read_bytes()
+    files = {"PK/a.wav": b"a", "inner.zip": inner}
+    archive = make(tmp_path / "a.tar", files)
+    assert contents(unpack(archive, tmp_path / "out", progress=False)) == files
+
+
+def test_a_zip_may_begin_with_a_program(tmp_path: Path) -> None:
+    for number, start in enumerate((b"MZ" + os.urandom(600), b"#!/bin/sh\n", b"\x1f\x8bno gzip")):
+        archive = make(tmp_path / "a.zip")
+        archive.write_bytes(start + archive.read_bytes())
+        assert contents(unpack(archive, tmp_path / f"{number}", progress=False)) == FILES
 
 
 UNSAFE = ["/etc/x.wav", "../x.wav", "top/../../x.wav", "..\\x.wav", "C:\\x.wav", "C:x.wav", "\\x"]
