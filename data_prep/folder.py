@@ -90,16 +90,23 @@ def prepare(
     clips = [_clip(root, path, by_folder, group_regex) for path in paths]
     unused = _unused_classes(root, paths, by_folder)
     _check(root, clips, group_regex)
+    notes: list[str] = []
     if not by_folder:
+        if group_regex is None:
+            notes.append(
+                "the split is random over clips: clips of one speaker or recording may be in both "
+                "training and test, so that the score says little about new ones. "
+                "group_regex=... keeps them together"
+            )
         divide = split_by_group if group_regex is not None else split_by_clip
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
     if background is not None:
         root, clips = _with_background(root, clips, Path(background).expanduser(), work, split_seed)
-    notes: list[str] = []
     if labels is not None:
-        clips, notes = _corrected(clips, Path(labels).expanduser())
+        clips, corrected = _corrected(clips, Path(labels).expanduser())
+        notes = [*corrected, *notes]
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])
 
 
@@ -214,6 +221,11 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     tops = {PurePosixPath(path).parts[0] for path in paths}
     splits = {_SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
     if not {"train", "test"} <= splits:
+        if len(tops) > 1 and all(top.lower() in _SPLITS for top in tops):
+            raise DataError(
+                f"{root}: holds the folders {_some(sorted(tops))}, which are splits, but not both "
+                "train and test; add the other one, or rename them if they are classes"
+            )
         return False
     if others := sorted(top for top in tops if top.lower() not in _SPLITS):
         raise DataError(
@@ -265,7 +277,8 @@ def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> So
     )
     if len(parts) < 2:
         raise DataError(
-            f"{root / path}: is outside the class folders; move it into one, or remove it"
+            f"{root / path}: is outside the class folders; move it into the folder of its class, or "
+            "remove it. Labels in a table need a recipe of their own: spaudio new NAME DIR"
         )
     group = path
     if group_regex is not None:

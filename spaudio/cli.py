@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.run_command(chosen)
     except (SpaudioError, OSError) as error:
         sys.exit(f"error: {printable(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}; install what this needs: pip install 'spaudio[recipes]'")
 

@@ -280,13 +280,17 @@ def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
     refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m is not a run's folder")
 
 
-def test_runs_that_are_none(finished: Path, altered: Path, tmp_path: Path) -> None:
+def test_runs_that_are_none(
+    finished: Path, altered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments, words in (
         (["filters", str(tmp_path)], ["is not a run's folder"]),
         (["compare", str(tmp_path)], [str(tmp_path)]),
-        (["compare", str(finished), str(altered)], [str(altered), "resume="]),
+        (["compare", str(altered)], [str(altered), "resume="]),
     ):
         refused(arguments, *words)
+    cli.main(["compare", str(finished), str(altered)])
+    assert f"{altered} is not finished and is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,10 @@ class _Division:
         self, groups: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
     ) -> None:
         if len(groups) < len(fractions):
+            named = ", ".join(repr(group) for group in sorted(groups))
             raise DataError(
-                f"{len(groups)} groups cannot fill the splits {', '.join(fractions)}; add groups, "
-                "set a fraction to 0, or split by clip"
+                f"each of the splits {', '.join(fractions)} needs a group of its own, but there "
+                f"are {len(groups)} ({named}); check what makes the groups, or split by clip"
             )
         self.groups, self.fractions = groups, fractions
         self.totals = sum(groups.values(), Counter[str]())

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from spaudio.experiment.load import load_best, load_untrained
+from spaudio.experiment.run_folder import REPORT
 from spaudio.io.atomic import write_atomic
 from spaudio.report.comparison import Group, compare, group_runs
 from spaudio.report.convergence import (
@@ -51,6 +52,15 @@ def compare_runs(
         DataError: If a run is not finished or cannot be compared with the others, or a setting has
             not been timed.
     """
+    console = Console(stderr=True)
+    unfinished = [
+        run for run in runs if (run / "config.yaml").is_file() and not (run / REPORT).is_file()
+    ]
+    if len(unfinished) < len(runs):
+        for run in unfinished:
+            text = f"{run} is not finished and is left out"
+            console.print(text, style="yellow", soft_wrap=True, markup=False)
+        runs = [run for run in runs if run not in unfinished]
     records = read_records(runs, only)
     if table is not None:
         write_records(records, table)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError
@@ -104,10 +104,10 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
-            raise ConfigError(
-                f"the {split} split of {settings.recipe} is empty; see {settings.fold_by.key}= and "
-                "the data set's own settings"
-            )
+            remedy = f"see {settings.fold_by.key}= and the data set's own settings"
+            if not settings.prep_options.get(fraction := f"{split}_fraction", 1):
+                remedy = f"give {fraction} a value above 0"
+            raise ConfigError(f"the {split} split of {settings.recipe} is empty; {remedy}")
     labels = {clip.label for clip in splits["train"]}
     of_other_splits = {clip.label for split in ("valid", "test") for clip in splits[split]}
     if (lacking := sorted(of_other_splits - labels)) and not prepared.multi_label:
@@ -122,6 +122,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             "clips of another"
             + (", or replace those that skip_bad has left out" if prepared.skipped else "")
         )
+    warnings = [*prepared.warnings, *_untested(prepared, splits["test"])]
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:
@@ -169,7 +170,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         manifest=prepared.manifest,
         manifest_hash=prepared.hash,
         samples_hash=prepared.samples_hash,
-        warnings=prepared.warnings,
+        warnings=warnings,
     )
 
 
@@ -195,6 +196,16 @@ def _vary(
         cache.fill(files, torch.get_num_threads(), f"Variation {number} of {count}")
         caches.append(cache)
     return caches
+
+
+def _untested(prepared: Prepared, test: Sequence[Clip]) -> list[str]:
+    """Names the classes that the test split lacks, in a sentence."""
+    tested = {name for c in test for name in class_names(c.label, prepared.multi_label)}
+    untested = [name for name in prepared.labels if name not in tested]
+    if not untested:
+        return []
+    more = f" and {len(untested) - 5} more classes" if len(untested) > 5 else ""
+    return [f"the test split has no clip of {', '.join(untested[:5])}{more}"]
 
 
 def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:

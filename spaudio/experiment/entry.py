@@ -69,8 +69,7 @@ def _check_resume(overrides: Sequence[str]) -> None:
     keys = [parse(override).key_or_group for override in overrides]
     if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
         raise ConfigError(
-            f"resume takes every setting from the run; {others[0]} cannot be changed. Start a new "
-            "run"
+            f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
         )
 
 

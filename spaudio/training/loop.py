@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -187,7 +187,7 @@ def fit(
     kept = so_far.epochs if resume else -1
     log = TrainingLog(run, kept, stage.log) if accelerator.is_main_process else None
     steps = len(train.sampler)  # per epoch
-    epochs = max(trainer.epochs, _prolonged(trainer, steps))
+    epochs = max(trainer.epochs, prolonged(trainer, steps))
     total = epochs * steps
     # Of a small dataset, several epochs lie between two validations.
     period = max(1, epochs // max(trainer.epochs, VALIDATIONS))
@@ -329,16 +329,24 @@ def _finite(
             if not math.isfinite(loss):
                 what, value = "training loss", loss
             items = next(islice(iter(train.sampler), step, None))
-            named = [i[-1] if isinstance(i, tuple) else i for i in items]  # (epoch, clip) or window
+            named = ", ".join(_named(train.loader.dataset, items[:10]))
+            more = f" and {len(items) - 10} more" if len(items) > 10 else ""
             raise SpaudioError(
                 f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
-                f"training items {named}. Lower optim.lr={optim.lr} in a new run, or check these "
+                f"{named}{more}. Lower optim.lr={optim.lr} in a new run, or check these "
                 f"items; the last checkpoint is intact (continue from it with resume={run})"
             )
     return values
 
 
-def _prolonged(trainer: TrainerConfig, steps: int) -> int:
+def _named(dataset: Any, items: Sequence[Any]) -> list[str]:
+    """Names items: clips by their files, windows of a text by their numbers."""
+    if not hasattr(dataset, "clip"):
+        return [f"window {item}" for item in items]
+    return [dataset.clip(index).path for _, index in items]
+
+
+def prolonged(trainer: TrainerConfig, steps: int) -> int:
     """Returns the epochs that `min_steps` asks for, of so many steps each."""
     least = math.ceil(min(trainer.min_steps, LEAST_STEPS) / steps)
     return min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))

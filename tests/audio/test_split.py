@@ -106,7 +106,7 @@ def test_what_cannot_be_done_is_refused() -> None:
             carve_validation(clips(), fraction, seed=0)
     with pytest.raises(ConfigError, match="by='speaker'"):
         carve_validation(clips(), 0.1, seed=0, by="speaker")
-    with pytest.raises(DataError, match="2 groups cannot fill"):
+    with pytest.raises(DataError, match="needs a group of its own, but there are 2 "):
         split_by_group(clips(groups=2), valid_fraction=0.1, test_fraction=0.2, seed=0)
     two = split_by_group(clips(groups=2), valid_fraction=0.0, test_fraction=0.2, seed=0)
     assert {clip.split for clip in two} == {"train", "test"}

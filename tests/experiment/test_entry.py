@@ -28,7 +28,7 @@ def test_all_settings_are_printed(run_recipe: RunRecipe, tmp_path: Path) -> None
 
 def test_resume_takes_no_other_setting_but_the_number_of_jobs() -> None:
     _check_resume(["resume=runs/fsdd/x", "jobs=2"])
-    with pytest.raises(ConfigError, match="seed cannot be changed"):
+    with pytest.raises(ConfigError, match="leave seed out"):
         _check_resume(["resume=runs/fsdd/x", "jobs=2", "seed=1"])
 
 

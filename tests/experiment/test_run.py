@@ -6,6 +6,7 @@ import lzma
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +14,19 @@ import torch
 import yaml
 
 from spaudio.cli import main
+from spaudio.experiment.compose import compose
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.predict import Predictor, predict_files
-from spaudio.experiment.tasks.classification import _long_kernels, _slow_clips
+from spaudio.experiment.tasks.classification import (
+    ClassificationTask,
+    _long_kernels,
+    _slow_clips,
+)
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
 from spaudio.report.text_report import TEXT_FILES
-from tests.conftest import RunRecipe, draw_nothing
+from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
 
@@ -65,7 +71,7 @@ def test_one_label(
     done = run_recipe(
         "folder", "preset=debug", "filter=bank", "tokens.stem=none", "tokens.stack=3",
         "tokens.normalise=clip", "run_id=one", f"source={sounds}", "skip_bad=true",
-        r"group_regex='(g\d+)_'",
+        r"group_regex='(g\d+)_'", "validation.fraction=0.3",
     )  # fmt: skip
     assert done.code == 0, done.err
     run = tmp_path / "runs" / "folder" / "one"
@@ -75,6 +81,8 @@ def test_one_label(
     low, high = report["test"]["interval"]
     assert 0 <= low <= report["test"]["accuracy"] <= high <= 1
     assert report["skipped"] == 1
+    assert "1 clips were left out as unusable" in done.err
+    assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["filter"]["name"] == "bank"
@@ -187,6 +195,12 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     assert "tell them apart" not in _slow_clips([8000, 8000], 8000)[0]
     assert not _slow_clips([8000, 44100], 4000)
     assert "tokens.f_max" not in _slow_clips([8000], 8000, encoder=True)[0]
+    settings = compose(RECIPES / "folder", ["source=x", "trainer.epochs=3"])
+    task = SimpleNamespace(
+        settings=settings, train=SimpleNamespace(sampler=range(10)), data=SimpleNamespace(carved=1)
+    )
+    [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
+    assert "trainer.min_steps=4000 prolongs trainer.epochs=3 to 250 epochs" in said
     for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
         shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
         options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}

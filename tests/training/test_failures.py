@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(
     with monkeypatch.context() as patch:
         patch.setattr(ToyCache, "frames", damaged)
         error = fails(tmp_path, r"epoch 2, step \d+ is nan", before=asked.append)
-    said = re.search(r"the batch of training items \[([\d, ]+)\]", error)
+    said = re.search(r"the batch of ([\d, ]+)\. ", error)
     assert said is not None
     items = [int(i) for i in said[1].split(",")]
     assert 17 in items

@@ -1,7 +1,7 @@
 """Classification of clips: one label per clip, or several."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from spaudio.tokens.front_end import make_front_end
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import Feed, make_feed
 from spaudio.training.log import read_log
-from spaudio.training.loop import FitResult
+from spaudio.training.loop import FitResult, prolonged
 from spaudio.training.mixing import Mixing
 from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification
@@ -121,7 +121,9 @@ class ClassificationTask(Task):
         unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
         longest = max(data.frames.length(clip.path) for clip in data.clips)
         return [
+            *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
             *data.warnings,
+            *self._overruled(),
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
             *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
@@ -154,6 +156,23 @@ class ClassificationTask(Task):
         return super().fit(
             model, run=run, config=config, accelerator=accelerator, resume=resume
         )  # fmt: skip
+
+    def _overruled(self) -> Iterator[str]:
+        """Names settings that were given and that another one overrules."""
+        settings, trainer = self.settings, self.settings.trainer
+        given = {override.partition("=")[0] for override in settings.overrides}
+        epochs = prolonged(trainer, len(self.train.sampler))
+        chosen = "trainer.epochs" in given and "trainer.min_steps" not in given
+        if chosen and epochs > trainer.epochs:
+            yield (
+                f"trainer.min_steps={trainer.min_steps} prolongs trainer.epochs={trainer.epochs} "
+                f"to {epochs} epochs; give trainer.min_steps=0 to keep them"
+            )
+        unused = sorted(given & {"validation.fraction", "validation.by"})
+        if unused and not self.data.carved:
+            yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
+                "; give valid_fraction" if "valid_fraction" in settings.prep_options else ""
+            )
 
     @override
     def check_resumed(self, run: Path) -> None:
