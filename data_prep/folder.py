@@ -277,7 +277,7 @@ def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> So
     )
     if len(parts) < 2:
         raise DataError(
-            f"{root / path}: is outside the class folders; move it into the folder of its class, or "
+            f"{root / path}: is outside the class folders; move it into that of its class, or "
             "remove it. Labels in a table need a recipe of their own: spaudio new NAME DIR"
         )
     group = path

@@ -122,7 +122,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             "clips of another"
             + (", or replace those that skip_bad has left out" if prepared.skipped else "")
         )
-    warnings = [*prepared.warnings, *_untested(prepared, splits["test"])]
+    warnings = (*prepared.warnings, *_untested(prepared, splits["test"]))
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:

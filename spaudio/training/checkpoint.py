@@ -211,7 +211,7 @@ def _damaged(checkpoint: Path) -> str | None:
     for name, expected in hashes.items():
         file = checkpoint / name
         if not file.is_file() or _hash(file) != expected:
-            return name
+            return str(name)
     return None
 
 
