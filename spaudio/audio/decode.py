@@ -126,8 +126,7 @@ def resample(
         AudioError: If no sample is left.
         ConfigError: If ``sample_rate`` is out of range.
     """
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise _wrong_rate(sample_rate)
+    check_rate(sample_rate)
     if sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
@@ -151,25 +150,45 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
             not finite or beyond `MAX_AMPLITUDE`.
         ConfigError: If ``sample_rate`` is out of range.
     """
+    check_rate(sample_rate)
+    waveform = _check_samples(values)
+    if len(waveform) < 2:
+        raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
+    if is_silent(waveform):
+        raise AudioError(f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS)")
+    return waveform
+
+
+def check_blocks(blocks: Iterable[object]) -> Iterator[NDArray[np.float32]]:
+    """Yields blocks of a sound as `check_array` returns arrays; each may be silent, or short.
+
+    Raises:
+        AudioError: As `check_array` does, except that no block is too short or silent.
+    """
+    return map(_check_samples, blocks)
+
+
+def check_rate(sample_rate: int) -> None:
+    """Raises ConfigError if a rate in Hz is out of range."""
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise _wrong_rate(sample_rate)
+        raise ConfigError(
+            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
+
+
+def _check_samples(values: object) -> NDArray[np.float32]:
     given = np.asarray(values)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
         raise AudioError(
             f"an array of shape {given.shape} and type {given.dtype}; expected (samples,), mono, "
             "floating-point with full scale at 1.0"
         )
-    if len(given) < 2:
-        raise AudioError(f"an array of {len(given)} samples; at least 2 are needed")
-    if not np.isfinite(given).all() or np.abs(given).max() > MAX_AMPLITUDE:
+    if not np.isfinite(given).all() or np.abs(given).max(initial=0) > MAX_AMPLITUDE:
         raise AudioError(
             f"the array holds samples that are not finite, or beyond {MAX_AMPLITUDE:.3g} (1 is "
             "full scale)"
         )
-    waveform = given.astype(np.float32)
-    if is_silent(waveform):
-        raise AudioError(f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS)")
-    return waveform
+    return given.astype(np.float32)
 
 
 def is_silent(waveform: NDArray[np.float32]) -> bool:
@@ -219,12 +238,6 @@ def resample_stream(
         piece = resampler.resample_chunk(np.zeros(0, np.float32) if last else block, last=last)
         if len(piece):
             yield piece
-
-
-def _wrong_rate(sample_rate: int) -> ConfigError:
-    return ConfigError(
-        f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-    )
 
 
 def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> AudioError:
@@ -291,7 +304,8 @@ def _checked_blocks(
         frames += len(block)
         bad += int(np.count_nonzero(~np.isfinite(block)))
         lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
-        yield block
+        if not bad:  # what is no number would reach the model before the error
+            yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
     if missing := _missing(file, frames):

@@ -113,6 +113,9 @@ class AudioModel(Predictor):
             for heard in stream(blocks, sample_rate):
                 print(heard.end, heard.label, heard.confidence)
 
+        Blocks are checked as the arrays of `predict`. Without a ``sample_rate`` they are taken to
+        be at ``model.sample_rate``.
+
         Args:
             window: Seconds of sound that an answer is about, at most; None is the model's window.
             hop: Seconds from one answer to the next.

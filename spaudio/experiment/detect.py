@@ -117,7 +117,9 @@ def detect(
             try:
                 begin = recording_start(path) if timed else None
                 pieces = stream_audio(path, predictor.sample_rate)
-                events, seconds = merge(stretches(stream(pieces)), threshold)
+                events, seconds = merge(
+                    stretches(stream.answers(pieces, predictor.sample_rate)), threshold
+                )
                 recordings.append(Recording(path, seconds, events, begin))
             except (SpaudioError, OSError, MemoryError) as error:
                 bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))

@@ -152,7 +152,7 @@ def listen(
 
     with closing(source.blocks):
         try:
-            for heard in stream(timed(), source.sample_rate):
+            for heard in stream.answers(timed(), source.sample_rate):
                 took.append(time.perf_counter() - asked)
                 say(heard)
                 asked = time.perf_counter()

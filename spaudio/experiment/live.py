@@ -1,9 +1,9 @@
 """Answers over a sound as it arrives: from a causal model's state, or over overlapping windows."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import resample_stream
+from spaudio.audio.decode import check_blocks, check_rate, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, Waveform, class_probabilities, finite
 from spaudio.model.classifier import Classifier
@@ -37,27 +37,42 @@ class Heard(Ranked):
     classes: Sequence[str]
 
 
-class Stream(Protocol):
+class Stream(ABC):
     """Turns blocks of samples into answers.
 
     Attributes:
+        predictor: Of the run.
         how: How the answers are computed, in words.
         delay: Seconds from the arrival of a sound to the first answer that it takes part in, at
             most, without the computing time.
     """
 
+    predictor: Predictor
     how: str
     delay: float
 
     def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
+        self, blocks: Iterable[NDArray[np.floating]], sample_rate: int | None = None
     ) -> Iterator[Heard]:
         """Yields answers as soon as their sound has arrived.
 
         Args:
-            blocks: Waveforms (samples,) of any lengths, mono, which follow each other.
+            blocks: Waveforms (samples,) of any lengths, mono, floating-point with full scale at
+                1.0, which follow each other.
             sample_rate: Their rate in Hz; None is that of the model.
+
+        Raises:
+            AudioError: If a block is of another shape or type, or holds samples that are not
+                finite or far too large.
+            ConfigError: If the rate is out of range.
         """
+        rate = self.predictor.sample_rate if sample_rate is None else sample_rate
+        check_rate(rate)
+        return self.answers(check_blocks(blocks), rate)
+
+    @abstractmethod
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
+        """Yields answers over blocks that need no check, as those of a decoded file."""
 
 
 def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
@@ -90,7 +105,7 @@ def open_stream(predictor: Predictor, window: float | None = None, hop: float = 
     return WindowStream(predictor, window, hop, reason=refused)
 
 
-class WindowStream:
+class WindowStream(Stream):
     """Classifies overlapping windows, each as :meth:`Predictor.probabilities` does.
 
     Sound that is shorter than a window is one window. The last window ends with the sound.
@@ -128,12 +143,9 @@ class WindowStream:
         why = "" if reason is None else f" ({reason}: not from state)"
         self.how = f"overlapping windows of {window:g} s, one every {hop:g} s{why}"
 
-    def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
-    ) -> Iterator[Heard]:
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
         """See :class:`Stream`."""
-        rate = self.predictor.sample_rate
-        pieces = resample_stream(blocks, sample_rate or rate, rate)
+        pieces = resample_stream(blocks, rate, self.predictor.sample_rate)
         windows = cut_windows(pieces, self.window_samples, self.hop_samples)
         for batch in in_batches(windows, self.batch):
             yield from self._answers(batch)
@@ -146,7 +158,7 @@ class WindowStream:
             yield Heard(start / rate, end, row, self.predictor.inputs.classes)
 
 
-class StateStream:
+class StateStream(Stream):
     """Runs a causal model token by token; each token is computed once per context.
 
     The answer is that over a context which grows to ``window`` seconds. When it has half of that
@@ -184,16 +196,14 @@ class StateStream:
         self.delay = every + self._ahead / tokens.sample_rate
         self.how = f"from the state of the causal model, every {every:g} s"
 
-    def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
-    ) -> Iterator[Heard]:
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
         """See :class:`Stream`."""
-        rate, step = self.config.sample_rate, self.config.token_samples
+        step = self.config.token_samples
         margin = math.ceil(self._behind / step)  # tokens
         kept, first, done = np.zeros(0, np.float32), 0, 0  # `kept` begins at token `first`
         contexts: list[_Context] = []
         count = 0
-        for piece in resample_stream(blocks, sample_rate or rate, rate):
+        for piece in resample_stream(blocks, rate, self.config.sample_rate):
             kept, count = np.concatenate([kept, piece]), count + len(piece)
             while (done + self._hop - 1) * step + self._ahead <= count:
                 new = self._tokens(kept, done - first, self._hop)
@@ -206,7 +216,10 @@ class StateStream:
             size = min(self._hop, done + left - start)
             heard = self._answer(contexts, self._tokens(kept, start - first, size), start)
             yield Heard(
-                heard.start, min(heard.end, count / rate), heard.probabilities, heard.classes
+                heard.start,
+                min(heard.end, count / self.config.sample_rate),
+                heard.probabilities,
+                heard.classes,
             )
 
     @torch.inference_mode()

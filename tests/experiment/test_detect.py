@@ -123,6 +123,11 @@ def test_every_format_and_what_cannot_be_written(
     assert caught.value.code == 1
     assert "a.wav: its name holds no start time" in capsys.readouterr().err
     predictor = Predictor(Path(run))
+    wave = 0.1 * rng.standard_normal(100_000)
+    wave[1000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
+    [(_, reason)] = detect(predictor, [tmp_path / "nan.wav"])[1]
+    assert reason.startswith("1 of 100000 samples are not finite")
     for options, said in (
         ({"threshold": 0}, "threshold=0; expected"),
         ({"threshold": float("nan")}, "threshold=nan"),
