@@ -34,6 +34,9 @@ MAX_SAMPLES = 3600 * 48_000
 MAX_CHANNELS = 8
 #: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
+#: An array says nothing of its scale; larger samples in it are integers that were cast. In files of
+#: floating-point samples, whose scale their writer declares, they are kept.
+MAX_ARRAY_AMPLITUDE = 100.0
 
 #: Extensions of formats that libsndfile does not read but other decoders do.
 FOREIGN = frozenset(("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp"))
@@ -139,7 +142,8 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
     """Checks a waveform that is given as an array as `decode` checks that of a file.
 
     Args:
-        values: (samples,), mono, floating-point with full scale at 1.0; an array or CPU tensor.
+        values: (samples,), (1, samples) or (samples, 1), mono, floating-point with full scale at
+            1.0; an array or CPU tensor.
         sample_rate: Its rate in Hz.
 
     Returns:
@@ -147,7 +151,7 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
 
     Raises:
         AudioError: If it is of another shape or type, too short, silent, or holds samples that are
-            not finite or beyond `MAX_AMPLITUDE`.
+            not finite or beyond `MAX_ARRAY_AMPLITUDE`.
         ConfigError: If ``sample_rate`` is out of range.
     """
     check_rate(sample_rate)
@@ -177,16 +181,28 @@ def check_rate(sample_rate: int) -> None:
 
 
 def _check_samples(values: object) -> NDArray[np.float32]:
-    given = np.asarray(values)
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU
+        raise AudioError(
+            f"no array of samples can be made of a {type(values).__name__} ({error})"
+        ) from error
+    if given.ndim == 2 and 1 in given.shape:
+        given = given.reshape(-1)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
+        mean = f".mean(axis={np.argmin(given.shape)})" if given.ndim == 2 else ""
+        scale = f" / {2 ** (8 * given.itemsize - 1)}" if given.dtype in (np.int16, np.int32) else ""
+        remedy = f"; give x{mean}{scale}" if mean or scale else ""
         raise AudioError(
             f"an array of shape {given.shape} and type {given.dtype}; expected (samples,), mono, "
-            "floating-point with full scale at 1.0"
+            f"floating-point with full scale at 1.0{remedy}"
         )
-    if not np.isfinite(given).all() or np.abs(given).max(initial=0) > MAX_AMPLITUDE:
+    if not np.isfinite(given).all():
+        raise AudioError("the array holds samples that are not finite")
+    if (peak := np.abs(given).max(initial=0)) > MAX_ARRAY_AMPLITUDE:
         raise AudioError(
-            f"the array holds samples that are not finite, or beyond {MAX_AMPLITUDE:.3g} (1 is "
-            "full scale)"
+            f"the array holds samples as large as {peak:.3g}; expected full scale at 1.0: of "
+            "16-bit samples give x / 32768"
         )
     return given.astype(np.float32)
 

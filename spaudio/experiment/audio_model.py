@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.decode import check_array, resample, stream_audio
-from spaudio.errors import ConfigError
+from spaudio.errors import AudioError, ConfigError
 from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
 from spaudio.experiment.predict import Predictor, Waveform
@@ -43,6 +43,7 @@ class AudioModel(Predictor):
 
     Sounds are given as files of any format, rate and channels, or as waveforms (samples,), mono,
     floating-point with full scale at 1.0, with their ``sample_rate`` in Hz; one of them or a list.
+    A waveform may have a second axis of length 1.
     They are checked, resampled and classified as in training. See :func:`load`.
     """
 
@@ -141,6 +142,11 @@ class AudioModel(Predictor):
         """Yields a sound at the model's rate."""
         if isinstance(audio, str | os.PathLike):
             return stream_audio(audio, self.sample_rate)
+        if not hasattr(audio, "__array__"):
+            raise AudioError(
+                f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
+                "or tensor of samples"
+            )
         if sample_rate is None:
             raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
         wave = check_array(audio, sample_rate)
