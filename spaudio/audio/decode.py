@@ -159,7 +159,9 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
     if len(waveform) < 2:
         raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
     if is_silent(waveform):
-        raise AudioError(f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS)")
+        raise AudioError(
+            f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS); no class can be told"
+        )
     return waveform
 
 
@@ -335,8 +337,9 @@ def _checked_blocks(
             f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
         )
     if not silent_ok and highest - lowest < _SILENCE:
+        then = "no class can be told" if any_length else "leave the clip out"
         raise AudioError(
-            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
+            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); {then}"
         )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import check_blocks, check_rate, resample_stream
+from spaudio.audio.decode import check_blocks, check_rate, is_silent, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, Waveform, class_probabilities, finite
 from spaudio.model.classifier import Classifier
@@ -19,10 +20,15 @@ from spaudio.model.stream import EncoderStream
 from spaudio.report.predictions import Ranked
 from spaudio.tokens.config import TokenConfig
 
+SILENCE = "_silence_"
+
 
 @dataclass(frozen=True)
 class Heard(Ranked):
     """An answer over a stretch of sound.
+
+    The model is not asked about silence (`spaudio.audio.decode.is_silent`), of which it has learned
+    nothing: its probabilities are all 0, and its label is ``"_silence_"``.
 
     Args:
         start: Seconds since the start of the sound.
@@ -35,6 +41,12 @@ class Heard(Ranked):
     end: float
     probabilities: NDArray[np.float32]
     classes: Sequence[str]
+
+    @property
+    @override
+    def label(self) -> str:
+        """The most probable class, or ``"_silence_"``."""
+        return super().label if self.probabilities.any() else SILENCE
 
 
 class Stream(ABC):
@@ -151,11 +163,15 @@ class WindowStream(Stream):
             yield from self._answers(batch)
 
     def _answers(self, batch: Sequence[Window]) -> Iterator[Heard]:
-        found = finite(self.predictor.probabilities([window.samples for window in batch]).numpy())
-        rate = self.predictor.sample_rate
+        rate, classes = self.predictor.sample_rate, self.predictor.inputs.classes
+        heard = np.array([not is_silent(window.samples) for window in batch])
+        found = np.zeros((len(batch), len(classes)), np.float32)
+        if heard.any():
+            asked = [window.samples for window, sounds in zip(batch, heard, strict=True) if sounds]
+            found[heard] = finite(self.predictor.probabilities(asked).numpy())
         for (start, samples), row in zip(batch, found, strict=True):
             end = (start + len(samples)) / rate
-            yield Heard(start / rate, end, row, self.predictor.inputs.classes)
+            yield Heard(start / rate, end, row, classes)
 
 
 class StateStream(Stream):
@@ -206,15 +222,14 @@ class StateStream(Stream):
         for piece in resample_stream(blocks, rate, self.config.sample_rate):
             kept, count = np.concatenate([kept, piece]), count + len(piece)
             while (done + self._hop - 1) * step + self._ahead <= count:
-                new = self._tokens(kept, done - first, self._hop)
-                yield self._answer(contexts, new, done)
+                yield self._answer(contexts, kept, first, done, self._hop)
                 done += self._hop
                 oldest = max(0, done - margin)
                 kept, first = kept[(oldest - first) * step :], oldest
         left = count // step + 1 - done if count else 0
         for start in range(done, done + left, self._hop):
             size = min(self._hop, done + left - start)
-            heard = self._answer(contexts, self._tokens(kept, start - first, size), start)
+            heard = self._answer(contexts, kept, first, start, size)
             yield Heard(
                 heard.start,
                 min(heard.end, count / self.config.sample_rate),
@@ -236,31 +251,49 @@ class StateStream(Stream):
         return projected
 
     @torch.inference_mode()
-    def _answer(self, contexts: "list[_Context]", new: Tensor, start: int) -> Heard:
-        """Steps the tokens from ``start`` on in every context; the oldest one answers."""
+    def _answer(
+        self, contexts: "list[_Context]", kept: Waveform, first: int, start: int, size: int
+    ) -> Heard:
+        """Steps ``size`` tokens from ``start`` on in every context; the oldest one answers.
+
+        ``kept`` are the samples from token ``first`` on.
+        """
+        new, step = self._tokens(kept, start - first, size), self.config.token_samples
+        samples = kept[(start - first) * step : (start - first + size) * step]
         if contexts and start - contexts[0].start >= 2 * self._half:
             del contexts[0]
         if not contexts or start - contexts[-1].start >= self._half:
             contexts.append(_Context(self.model, start))
         for context in contexts:
-            context.step(new)
+            context.step(new, samples)
         oldest, inputs = contexts[0], self.predictor.inputs
-        logits = self.model.head(self.model.pooling(oldest.outputs)).float()
-        found = class_probabilities(logits, inputs.multi_label, inputs.temperature)[0].cpu().numpy()
         seconds = self.config.token_seconds
         end = (start + new.shape[1]) * seconds
-        return Heard(oldest.start * seconds, end, finite(found), inputs.classes)
+        if is_silent(oldest.extremes):
+            found = np.zeros(len(inputs.classes), np.float32)
+        else:
+            logits = self.model.head(self.model.pooling(oldest.outputs)).float()
+            shares = class_probabilities(logits, inputs.multi_label, inputs.temperature)
+            found = finite(shares[0].cpu().numpy())
+        return Heard(oldest.start * seconds, end, found, inputs.classes)
 
 
 class _Context:
-    """The encoder's state over the tokens from ``start`` on, and its outputs for them."""
+    """The encoder's state over the tokens from ``start`` on, and its outputs for them.
+
+    ``extremes`` are the lowest and highest sample of these tokens.
+    """
 
     def __init__(self, model: Classifier, start: int) -> None:
         self.start = start
         self.stream = EncoderStream(model.encoder)
         self.outputs = torch.zeros(1, 0, model.encoder.config.dim)
+        self.extremes = np.zeros(0, np.float32)
 
-    def step(self, new: Tensor) -> None:
+    def step(self, new: Tensor, samples: Waveform) -> None:
+        if len(samples):  # the last token of a sound may begin where it ends
+            seen = np.concatenate([self.extremes, samples])
+            self.extremes = np.array([seen.min(), seen.max()])
         self.outputs = torch.cat([self.outputs.to(new), self.stream.step(new)], dim=1)
 
 

@@ -128,6 +128,9 @@ def test_every_format_and_what_cannot_be_written(
     soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
     [(_, reason)] = detect(predictor, [tmp_path / "nan.wav"])[1]
     assert reason.startswith("1 of 100000 samples are not finite")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    main(["detect", run, str(tmp_path / "silent.wav"), "--threshold", "0.01"])
+    assert "silent.wav: 0 events in 1.0 s" in capsys.readouterr().err
     for options, said in (
         ({"threshold": 0}, "threshold=0; expected"),
         ({"threshold": float("nan")}, "threshold=nan"),

@@ -144,6 +144,27 @@ def test_blocks_are_checked_as_arrays(
             stream([sound], rate)
 
 
+@pytest.mark.parametrize("how", ["state", "windows"])
+def test_silence_is_no_class(
+    how: str, centred: Predictor, sound: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = causal(tmp_path) if how == "state" else centred
+    stream = open_stream(predictor, window=0.4, hop=0.1)
+    quiet = np.full(RATE, 0.1, np.float32)
+    heard = list(stream(blocks(np.concatenate([sound, quiet]), 333)))
+    alone = list(stream(blocks(sound, 333)))
+    assert all(one.label in one.classes for one in alone)
+    for one, same in zip(heard[:5], alone, strict=False):
+        np.testing.assert_allclose(one.probabilities, same.probabilities, atol=1e-5)
+    for one in heard:
+        start, end = (round(t * RATE) for t in (one.start, one.end))
+        silent = start >= len(sound)
+        assert (one.label == "_silence_") == silent, (start, end)
+        assert (one.confidence == 0) == silent
+    assert heard[-1].label == "_silence_"
+    assert {one.label for one in stream([quiet[:3000]])} == {"_silence_"}
+
+
 def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path) -> None:
     for window, hop in ((0.5, 0.6), (0.5, 0.0), (0.5, -1), (float("nan"), 0.1), (0.5, 1e-5)):
         with pytest.raises(ConfigError, match="hop="):
