@@ -15,6 +15,7 @@ from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
 from spaudio.experiment.predict import Predictor, Waveform
 from spaudio.experiment.saved import fetch, save_pretrained
+from spaudio.model.classifier import count_parameters
 from spaudio.report.predictions import Prediction
 
 Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
@@ -46,6 +47,14 @@ class AudioModel(Predictor):
     A waveform may have a second axis of length 1.
     They are checked, resampled and classified as in training. See :func:`load`.
     """
+
+    def __repr__(self) -> str:
+        names = ", ".join([*self.classes[:5], *["..."] * (len(self.classes) > 5)])
+        return (
+            f"<AudioModel of {len(self.classes)} classes ({names}): {self.sample_rate:,} Hz, "
+            f"windows of {self.window_seconds:.4g} s, {count_parameters(self.model)[0]:,} "
+            "parameters>"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -82,9 +91,12 @@ class AudioModel(Predictor):
         """Returns what the last layer classifies; arguments and errors are those of `predict`.
 
         Returns:
-            (width,); of a list (sounds, width). Of a sound that is cut into windows, their mean.
+            (width,); of a list, which may not be empty, (sounds, width). Of a sound that is cut
+            into windows, their mean.
         """
         if isinstance(audio, list | tuple):
+            if not audio:
+                raise ConfigError("embed() of no sound; give at least one")
             return np.stack([self.embed(one, sample_rate) for one in audio])
         return self.embedding(self._pieces(audio, sample_rate))
 

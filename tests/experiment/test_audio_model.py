@@ -50,6 +50,18 @@ def test_train_returns_the_run(own_run: Path) -> None:
         spaudio.laod  # noqa: B018
 
 
+def test_names_and_models_can_be_looked_at(model: AudioModel) -> None:
+    assert {"load", "train", "__version__"} <= set(dir(spaudio))
+    assert re.fullmatch(
+        r"<AudioModel of 3 classes \(four, seven, zero\): 8,000 Hz, windows of 0\.\d+ s, "
+        r"[\d,]+ parameters>",
+        repr(model),
+    )
+    assert model.predict([]) == []
+    with pytest.raises(ConfigError, match="at least one"):
+        model.embed([])
+
+
 def test_prediction_is_what_the_evaluation_after_training_was(
     own_run: Path, model: AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
