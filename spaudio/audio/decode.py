@@ -88,7 +88,7 @@ def decode(
             or more than `MAX_CHANNELS`, or is in a container whose end cannot be checked
             (see `spaudio.audio.container.CONTAINERS`).
     """
-    with _open(path) as file:
+    with _open(path, "check the path or prepare again") as file:
         blocks = list(_checked_blocks(file, silent_ok=silent_ok))
         return np.concatenate(blocks), int(file.samplerate)
 
@@ -265,7 +265,7 @@ def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> Aud
     )
 
 
-def _open(path: str | os.PathLike[str]) -> Any:
+def _open(path: str | os.PathLike[str], if_missing: str = "check the path") -> Any:
     """Opens a file with soundfile (which ships no types) after the checks that need no decoder."""
     path = Path(path)
     name = os.fspath(path)
@@ -281,7 +281,7 @@ def _open(path: str | os.PathLike[str]) -> Any:
             pass
         file = soundfile.SoundFile(name)
     except FileNotFoundError as error:
-        raise AudioError(f"{path}: no such file; check the path or prepare again") from error
+        raise AudioError(f"{path}: no such file; {if_missing}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AudioError(
