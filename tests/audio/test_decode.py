@@ -39,9 +39,9 @@ def test_a_bad_clip_is_named_in_a_stream_too(tmp_path: Path) -> None:
 
 
 def test_a_missing_clip_is_prepared_again_but_a_file_is_not(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no such file; check the path or prepare again$"):
+    with pytest.raises(AudioError, match=r"no such file; check the path or prepare again$"):
         load_audio(tmp_path / "gone.wav")
-    with pytest.raises(AudioError, match="no such file; check the path$"):
+    with pytest.raises(AudioError, match=r"no such file; check the path$"):
         list(stream_audio(tmp_path / "gone.wav", 8000))
 
 
