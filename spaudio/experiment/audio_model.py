@@ -23,7 +23,12 @@ Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
 ARRAY = Path("<array>")  # what predictions of arrays name as their file
 
 
-def load(source: str | os.PathLike[str], *, window: float | None = None) -> "AudioModel":
+def load(
+    source: str | os.PathLike[str],
+    *,
+    window: float | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> "AudioModel":
     """Loads the best model of a run, or a model that :meth:`AudioModel.save_pretrained` saved.
 
     Args:
@@ -31,12 +36,14 @@ def load(source: str | os.PathLike[str], *, window: float | None = None) -> "Aud
             ``"owner/name"``.
         window: Seconds; longer sounds are cut into windows of this length and probabilities are
             averaged. None takes the length of the longest clip of the run's data.
+        base: Folder or id of the pretrained encoder, if the model was adapted from one that lies
+            elsewhere now; None takes that of training.
 
     Raises:
         CheckpointError: If there is no such folder or id, or the run cannot be used.
-        ConfigError: If the window is out of range.
+        ConfigError: If the window is out of range, or the pretrained encoder cannot be loaded.
     """
-    return AudioModel(fetch(source), window)
+    return AudioModel(fetch(source), window, None if base is None else os.fspath(base))
 
 
 class AudioModel(Predictor):
