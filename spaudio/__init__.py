@@ -40,3 +40,8 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"spaudio.{name} needs more ({error}): pip install 'spaudio[recipes]'"
         ) from error
+
+
+def __dir__() -> list[str]:
+    """Lists ``load`` and ``train`` before they are used too."""
+    return sorted({*globals(), *__all__})

@@ -18,13 +18,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.output import check_output
 from spaudio.report.escape import printable
 from spaudio.version import __version__
+
+if TYPE_CHECKING:
+    from spaudio.experiment.inputs import Inputs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -217,6 +220,17 @@ def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> Non
         sys.exit(1)
 
 
+def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
+    """Says that every sound is given a class, unless one stands for other sounds, or none may."""
+    from spaudio.experiment.detect import is_nothing
+
+    if not inputs.multi_label and not any(map(is_nothing, inputs.classes)):
+        sys.stderr.write(
+            "the run has no class of other sounds, so every sound is taken for one of its "
+            f"classes; train with background=RECORDINGS, or {remedy}\n"
+        )
+
+
 def _detect(chosen: argparse.Namespace) -> None:
     """Prints or writes the events of recordings; files that cannot be used fail the command."""
     from spaudio.experiment.detect import detect
@@ -241,6 +255,7 @@ def _detect(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     predictor = Predictor(chosen.run, chosen.window)
+    _tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
         predictor, chosen.paths, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
     )
@@ -295,6 +310,7 @@ def _listen(chosen: argparse.Namespace) -> None:
     if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
         raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
     predictor = Predictor(chosen.run)
+    _tell_no_rest(predictor.inputs, "give a high --unsure")
 
     def warn(text: str) -> None:
         sys.stderr.write(f"{printable(text)}\n")

@@ -34,6 +34,9 @@ MAX_SAMPLES = 3600 * 48_000
 MAX_CHANNELS = 8
 #: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
+#: An array says nothing of its scale; larger samples in it are integers that were cast. In files of
+#: floating-point samples, whose scale their writer declares, they are kept.
+MAX_ARRAY_AMPLITUDE = 100.0
 
 #: Extensions of formats that libsndfile does not read but other decoders do.
 FOREIGN = frozenset(("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp"))
@@ -85,7 +88,7 @@ def decode(
             or more than `MAX_CHANNELS`, or is in a container whose end cannot be checked
             (see `spaudio.audio.container.CONTAINERS`).
     """
-    with _open(path) as file:
+    with _open(path, "check the path or prepare again") as file:
         blocks = list(_checked_blocks(file, silent_ok=silent_ok))
         return np.concatenate(blocks), int(file.samplerate)
 
@@ -126,8 +129,7 @@ def resample(
         AudioError: If no sample is left.
         ConfigError: If ``sample_rate`` is out of range.
     """
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise _wrong_rate(sample_rate)
+    check_rate(sample_rate)
     if sample_rate == rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
@@ -140,7 +142,8 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
     """Checks a waveform that is given as an array as `decode` checks that of a file.
 
     Args:
-        values: (samples,), mono, floating-point with full scale at 1.0; an array or CPU tensor.
+        values: (samples,), (1, samples) or (samples, 1), mono, floating-point with full scale at
+            1.0; an array or CPU tensor.
         sample_rate: Its rate in Hz.
 
     Returns:
@@ -148,28 +151,62 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
 
     Raises:
         AudioError: If it is of another shape or type, too short, silent, or holds samples that are
-            not finite or beyond `MAX_AMPLITUDE`.
+            not finite or beyond `MAX_ARRAY_AMPLITUDE`.
         ConfigError: If ``sample_rate`` is out of range.
     """
+    check_rate(sample_rate)
+    waveform = _check_samples(values)
+    if len(waveform) < 2:
+        raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
+    if is_silent(waveform):
+        raise AudioError(
+            f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS); no class can be told"
+        )
+    return waveform
+
+
+def check_blocks(blocks: Iterable[object]) -> Iterator[NDArray[np.float32]]:
+    """Yields blocks of a sound as `check_array` returns arrays; each may be silent, or short.
+
+    Raises:
+        AudioError: As `check_array` does, except that no block is too short or silent.
+    """
+    return map(_check_samples, blocks)
+
+
+def check_rate(sample_rate: int) -> None:
+    """Raises ConfigError if a rate in Hz is out of range."""
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise _wrong_rate(sample_rate)
-    given = np.asarray(values)
+        raise ConfigError(
+            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
+
+
+def _check_samples(values: object) -> NDArray[np.float32]:
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU
+        raise AudioError(
+            f"no array of samples can be made of a {type(values).__name__} ({error})"
+        ) from error
+    if given.ndim == 2 and 1 in given.shape:
+        given = given.reshape(-1)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
+        mean = f".mean(axis={np.argmin(given.shape)})" if given.ndim == 2 else ""
+        scale = f" / {2 ** (8 * given.itemsize - 1)}" if given.dtype in (np.int16, np.int32) else ""
+        remedy = f"; give x{mean}{scale}" if mean or scale else ""
         raise AudioError(
             f"an array of shape {given.shape} and type {given.dtype}; expected (samples,), mono, "
-            "floating-point with full scale at 1.0"
+            f"floating-point with full scale at 1.0{remedy}"
         )
-    if len(given) < 2:
-        raise AudioError(f"an array of {len(given)} samples; at least 2 are needed")
-    if not np.isfinite(given).all() or np.abs(given).max() > MAX_AMPLITUDE:
+    if not np.isfinite(given).all():
+        raise AudioError("the array holds samples that are not finite")
+    if (peak := np.abs(given).max(initial=0)) > MAX_ARRAY_AMPLITUDE:
         raise AudioError(
-            f"the array holds samples that are not finite, or beyond {MAX_AMPLITUDE:.3g} (1 is "
-            "full scale)"
+            f"the array holds samples as large as {peak:.3g}; expected full scale at 1.0: of "
+            "16-bit samples give x / 32768"
         )
-    waveform = given.astype(np.float32)
-    if is_silent(waveform):
-        raise AudioError(f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS)")
-    return waveform
+    return given.astype(np.float32)
 
 
 def is_silent(waveform: NDArray[np.float32]) -> bool:
@@ -221,12 +258,6 @@ def resample_stream(
             yield piece
 
 
-def _wrong_rate(sample_rate: int) -> ConfigError:
-    return ConfigError(
-        f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-    )
-
-
 def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> AudioError:
     return AudioError(
         f"{path}: too short: its samples at {rate} Hz leave none at {sample_rate} Hz; "
@@ -234,7 +265,7 @@ def _too_short(path: str | os.PathLike[str], rate: int, sample_rate: int) -> Aud
     )
 
 
-def _open(path: str | os.PathLike[str]) -> Any:
+def _open(path: str | os.PathLike[str], if_missing: str = "check the path") -> Any:
     """Opens a file with soundfile (which ships no types) after the checks that need no decoder."""
     path = Path(path)
     name = os.fspath(path)
@@ -250,7 +281,7 @@ def _open(path: str | os.PathLike[str]) -> Any:
             pass
         file = soundfile.SoundFile(name)
     except FileNotFoundError as error:
-        raise AudioError(f"{path}: no such file; check the path or prepare again") from error
+        raise AudioError(f"{path}: no such file; {if_missing}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AudioError(
@@ -291,7 +322,8 @@ def _checked_blocks(
         frames += len(block)
         bad += int(np.count_nonzero(~np.isfinite(block)))
         lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
-        yield block
+        if not bad:  # what is no number would reach the model before the error
+            yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
     if missing := _missing(file, frames):
@@ -305,8 +337,9 @@ def _checked_blocks(
             f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
         )
     if not silent_ok and highest - lowest < _SILENCE:
+        then = "no class can be told" if any_length else "leave the clip out"
         raise AudioError(
-            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); leave the clip out"
+            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); {then}"
         )
 
 

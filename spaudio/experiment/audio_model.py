@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.decode import check_array, resample, stream_audio
-from spaudio.errors import ConfigError
+from spaudio.errors import AudioError, ConfigError
 from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
 from spaudio.experiment.predict import Predictor, Waveform
 from spaudio.experiment.saved import fetch, save_pretrained
+from spaudio.model.classifier import count_parameters
 from spaudio.report.predictions import Prediction
 
 Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
@@ -22,7 +23,12 @@ Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
 ARRAY = Path("<array>")  # what predictions of arrays name as their file
 
 
-def load(source: str | os.PathLike[str], *, window: float | None = None) -> "AudioModel":
+def load(
+    source: str | os.PathLike[str],
+    *,
+    window: float | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> "AudioModel":
     """Loads the best model of a run, or a model that :meth:`AudioModel.save_pretrained` saved.
 
     Args:
@@ -30,12 +36,14 @@ def load(source: str | os.PathLike[str], *, window: float | None = None) -> "Aud
             ``"owner/name"``.
         window: Seconds; longer sounds are cut into windows of this length and probabilities are
             averaged. None takes the length of the longest clip of the run's data.
+        base: Folder or id of the pretrained encoder, if the model was adapted from one that lies
+            elsewhere now; None takes that of training.
 
     Raises:
         CheckpointError: If there is no such folder or id, or the run cannot be used.
-        ConfigError: If the window is out of range.
+        ConfigError: If the window is out of range, or the pretrained encoder cannot be loaded.
     """
-    return AudioModel(fetch(source), window)
+    return AudioModel(fetch(source), window, None if base is None else os.fspath(base))
 
 
 class AudioModel(Predictor):
@@ -43,8 +51,17 @@ class AudioModel(Predictor):
 
     Sounds are given as files of any format, rate and channels, or as waveforms (samples,), mono,
     floating-point with full scale at 1.0, with their ``sample_rate`` in Hz; one of them or a list.
+    A waveform may have a second axis of length 1.
     They are checked, resampled and classified as in training. See :func:`load`.
     """
+
+    def __repr__(self) -> str:
+        names = ", ".join([*self.classes[:5], *["..."] * (len(self.classes) > 5)])
+        return (
+            f"<AudioModel of {len(self.classes)} classes ({names}): {self.sample_rate:,} Hz, "
+            f"windows of {self.window_seconds:.4g} s, {count_parameters(self.model)[0]:,} "
+            "parameters>"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,9 +98,12 @@ class AudioModel(Predictor):
         """Returns what the last layer classifies; arguments and errors are those of `predict`.
 
         Returns:
-            (width,); of a list (sounds, width). Of a sound that is cut into windows, their mean.
+            (width,); of a list, which may not be empty, (sounds, width). Of a sound that is cut
+            into windows, their mean.
         """
         if isinstance(audio, list | tuple):
+            if not audio:
+                raise ConfigError("embed() of no sound; give at least one")
             return np.stack([self.embed(one, sample_rate) for one in audio])
         return self.embedding(self._pieces(audio, sample_rate))
 
@@ -113,6 +133,9 @@ class AudioModel(Predictor):
             for heard in stream(blocks, sample_rate):
                 print(heard.end, heard.label, heard.confidence)
 
+        Blocks are checked as the arrays of `predict`. Without a ``sample_rate`` they are taken to
+        be at ``model.sample_rate``.
+
         Args:
             window: Seconds of sound that an answer is about, at most; None is the model's window.
             hop: Seconds from one answer to the next.
@@ -138,6 +161,11 @@ class AudioModel(Predictor):
         """Yields a sound at the model's rate."""
         if isinstance(audio, str | os.PathLike):
             return stream_audio(audio, self.sample_rate)
+        if not hasattr(audio, "__array__"):
+            raise AudioError(
+                f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
+                "or tensor of samples"
+            )
         if sample_rate is None:
             raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
         wave = check_array(audio, sample_rate)

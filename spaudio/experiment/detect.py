@@ -91,7 +91,7 @@ def detect(
 ) -> tuple[list[Recording], list[tuple[Path, str]]]:
     """Finds the events in files, and in all audio files below folders, of any length.
 
-    Memory holds a few windows, and the events.
+    Memory holds a few windows, and the events. Silent windows hold no event.
 
     Args:
         predictor: Of the run; its window is the one that is moved over the recordings.
@@ -116,8 +116,10 @@ def detect(
         for path in files:
             try:
                 begin = recording_start(path) if timed else None
-                pieces = stream_audio(path, predictor.sample_rate)
-                events, seconds = merge(stretches(stream(pieces)), threshold)
+                pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
+                events, seconds = merge(
+                    stretches(stream.answers(pieces, predictor.sample_rate)), threshold
+                )
                 recordings.append(Recording(path, seconds, events, begin))
             except (SpaudioError, OSError, MemoryError) as error:
                 bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))

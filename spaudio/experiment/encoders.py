@@ -1,7 +1,9 @@
 """Pretrained encoders as models of a run: their front-end, their classifier, their defaults."""
 
 import copy
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -15,6 +17,7 @@ from spaudio.model.pretrained.pretrained_encoder import Base
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Peak learning rates, and the share of it that the head has, which starts from a fitted probe.
 _RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
@@ -25,17 +28,23 @@ _MOST_VARIATIONS = 2
 _VARIED = {"gain": 0.5, "tilt": 0.5, "warp": 0.1, "tempo": 0.15}
 
 
-def open_base(settings: AudioSettings | TextSettings) -> Base | None:
+def is_folder(source: str) -> bool:
+    """Whether the source of a pretrained encoder is a folder, here or elsewhere, and no Hub id."""
+    return Path(source).is_dir() or not HUB_ID.fullmatch(source)
+
+
+def open_base(settings: AudioSettings | TextSettings, source: str | None = None) -> Base | None:
     """Loads the pretrained encoder of a run; None if it has none.
 
     Args:
         settings: Of the run.
+        source: Its folder or id on the Hub, where it is another one now.
 
     Raises:
         ConfigError: If it cannot be loaded.
     """
     model = settings.model
-    return load_base(str(model.source)) if isinstance(model, PretrainedConfig) else None
+    return load_base(source or str(model.source)) if isinstance(model, PretrainedConfig) else None
 
 
 def open_front_end(

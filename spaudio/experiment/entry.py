@@ -20,6 +20,7 @@ from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose, parse
 from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import end_with_parent, is_first_process
+from spaudio.experiment.run_folder import named_reports
 
 
 def main(
@@ -82,5 +83,5 @@ def _compare(runs: Sequence[Path]) -> None:
     table = runs[-1].parent / f"compare-{runs[-1].name}.md"
     compare_runs(runs, output=table)
     for run in runs:
-        Console().print(f"report: {run / 'report.md'}", soft_wrap=True)
+        Console().print(f"report: {named_reports(run)}", soft_wrap=True)
     Console().print(f"table:  {table}", soft_wrap=True)

@@ -24,7 +24,13 @@ from spaudio.experiment.compose import compose, data_prep_folder, expand, quoted
 from spaudio.experiment.data import load_data
 from spaudio.experiment.processes import processes, with_parent
 from spaudio.experiment.run import train_and_report
-from spaudio.experiment.run_folder import REPORT, new_run_id, open_run_folder, read_run_settings
+from spaudio.experiment.run_folder import (
+    REPORT,
+    named_reports,
+    new_run_id,
+    open_run_folder,
+    read_run_settings,
+)
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks.data_facts import fold_facts
 from spaudio.io.lock import locked
@@ -106,7 +112,7 @@ class Launcher:
             process.wait()
             if not stopped.is_set():
                 done = (run / REPORT).is_file()
-                said = run / ("report.md" if done else OUTPUT)
+                said = named_reports(run) if done else run / OUTPUT
                 console.print(f"{'finished' if done else 'FAILED'}: {said}", soft_wrap=True)
 
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -272,7 +278,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     console.print(
         f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "
         f"classical floor {floor['svm']:.4f} ± {floor['svm_std']:.4f}; majority class "
-        f"{floor['majority']:.4f}\nreport: {folder / 'report.md'}",
+        f"{floor['majority']:.4f}\nreport: {named_reports(folder)}",
         soft_wrap=True,
     )
     return folder

@@ -54,7 +54,7 @@ def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
 
     def blocks() -> Generator[Waveform, None, None]:
         size, start, played = round(BLOCK_SECONDS * sample_rate), time.perf_counter(), 0
-        for piece in stream_audio(path, sample_rate):
+        for piece in stream_audio(path, sample_rate, silent_ok=True):
             for block in np.split(piece, range(size, len(piece), size)):
                 played += len(block)
                 wait = played / sample_rate / speed - (time.perf_counter() - start)
@@ -152,7 +152,7 @@ def listen(
 
     with closing(source.blocks):
         try:
-            for heard in stream(timed(), source.sample_rate):
+            for heard in stream.answers(timed(), source.sample_rate):
                 took.append(time.perf_counter() - asked)
                 say(heard)
                 asked = time.perf_counter()

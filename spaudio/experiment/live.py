@@ -1,17 +1,18 @@
 """Answers over a sound as it arrives: from a causal model's state, or over overlapping windows."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import resample_stream
+from spaudio.audio.decode import check_blocks, check_rate, is_silent, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, Waveform, class_probabilities, finite
 from spaudio.model.classifier import Classifier
@@ -19,10 +20,15 @@ from spaudio.model.stream import EncoderStream
 from spaudio.report.predictions import Ranked
 from spaudio.tokens.config import TokenConfig
 
+SILENCE = "_silence_"
+
 
 @dataclass(frozen=True)
 class Heard(Ranked):
     """An answer over a stretch of sound.
+
+    The model is not asked about silence (`spaudio.audio.decode.is_silent`), of which it has learned
+    nothing: its probabilities are all 0, and its label is ``"_silence_"``.
 
     Args:
         start: Seconds since the start of the sound.
@@ -36,28 +42,49 @@ class Heard(Ranked):
     probabilities: NDArray[np.float32]
     classes: Sequence[str]
 
+    @property
+    @override
+    def label(self) -> str:
+        """The most probable class, or ``"_silence_"``."""
+        return super().label if self.probabilities.any() else SILENCE
 
-class Stream(Protocol):
+
+class Stream(ABC):
     """Turns blocks of samples into answers.
 
     Attributes:
+        predictor: Of the run.
         how: How the answers are computed, in words.
         delay: Seconds from the arrival of a sound to the first answer that it takes part in, at
             most, without the computing time.
     """
 
+    predictor: Predictor
     how: str
     delay: float
 
     def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
+        self, blocks: Iterable[NDArray[np.floating]], sample_rate: int | None = None
     ) -> Iterator[Heard]:
         """Yields answers as soon as their sound has arrived.
 
         Args:
-            blocks: Waveforms (samples,) of any lengths, mono, which follow each other.
+            blocks: Waveforms (samples,) of any lengths, mono, floating-point with full scale at
+                1.0, which follow each other.
             sample_rate: Their rate in Hz; None is that of the model.
+
+        Raises:
+            AudioError: If a block is of another shape or type, or holds samples that are not
+                finite or far too large.
+            ConfigError: If the rate is out of range.
         """
+        rate = self.predictor.sample_rate if sample_rate is None else sample_rate
+        check_rate(rate)
+        return self.answers(check_blocks(blocks), rate)
+
+    @abstractmethod
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
+        """Yields answers over blocks that need no check, as those of a decoded file."""
 
 
 def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
@@ -90,7 +117,7 @@ def open_stream(predictor: Predictor, window: float | None = None, hop: float = 
     return WindowStream(predictor, window, hop, reason=refused)
 
 
-class WindowStream:
+class WindowStream(Stream):
     """Classifies overlapping windows, each as :meth:`Predictor.probabilities` does.
 
     Sound that is shorter than a window is one window. The last window ends with the sound.
@@ -128,25 +155,26 @@ class WindowStream:
         why = "" if reason is None else f" ({reason}: not from state)"
         self.how = f"overlapping windows of {window:g} s, one every {hop:g} s{why}"
 
-    def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
-    ) -> Iterator[Heard]:
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
         """See :class:`Stream`."""
-        rate = self.predictor.sample_rate
-        pieces = resample_stream(blocks, sample_rate or rate, rate)
+        pieces = resample_stream(blocks, rate, self.predictor.sample_rate)
         windows = cut_windows(pieces, self.window_samples, self.hop_samples)
         for batch in in_batches(windows, self.batch):
             yield from self._answers(batch)
 
     def _answers(self, batch: Sequence[Window]) -> Iterator[Heard]:
-        found = finite(self.predictor.probabilities([window.samples for window in batch]).numpy())
-        rate = self.predictor.sample_rate
+        rate, classes = self.predictor.sample_rate, self.predictor.inputs.classes
+        heard = np.array([not is_silent(window.samples) for window in batch])
+        found = np.zeros((len(batch), len(classes)), np.float32)
+        if heard.any():
+            asked = [window.samples for window, sounds in zip(batch, heard, strict=True) if sounds]
+            found[heard] = finite(self.predictor.probabilities(asked).numpy())
         for (start, samples), row in zip(batch, found, strict=True):
             end = (start + len(samples)) / rate
-            yield Heard(start / rate, end, row, self.predictor.inputs.classes)
+            yield Heard(start / rate, end, row, classes)
 
 
-class StateStream:
+class StateStream(Stream):
     """Runs a causal model token by token; each token is computed once per context.
 
     The answer is that over a context which grows to ``window`` seconds. When it has half of that
@@ -184,29 +212,29 @@ class StateStream:
         self.delay = every + self._ahead / tokens.sample_rate
         self.how = f"from the state of the causal model, every {every:g} s"
 
-    def __call__(
-        self, blocks: Iterable[Waveform], sample_rate: int | None = None
-    ) -> Iterator[Heard]:
+    def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
         """See :class:`Stream`."""
-        rate, step = self.config.sample_rate, self.config.token_samples
+        step = self.config.token_samples
         margin = math.ceil(self._behind / step)  # tokens
         kept, first, done = np.zeros(0, np.float32), 0, 0  # `kept` begins at token `first`
         contexts: list[_Context] = []
         count = 0
-        for piece in resample_stream(blocks, sample_rate or rate, rate):
+        for piece in resample_stream(blocks, rate, self.config.sample_rate):
             kept, count = np.concatenate([kept, piece]), count + len(piece)
             while (done + self._hop - 1) * step + self._ahead <= count:
-                new = self._tokens(kept, done - first, self._hop)
-                yield self._answer(contexts, new, done)
+                yield self._answer(contexts, kept, first, done, self._hop)
                 done += self._hop
                 oldest = max(0, done - margin)
                 kept, first = kept[(oldest - first) * step :], oldest
         left = count // step + 1 - done if count else 0
         for start in range(done, done + left, self._hop):
             size = min(self._hop, done + left - start)
-            heard = self._answer(contexts, self._tokens(kept, start - first, size), start)
+            heard = self._answer(contexts, kept, first, start, size)
             yield Heard(
-                heard.start, min(heard.end, count / rate), heard.probabilities, heard.classes
+                heard.start,
+                min(heard.end, count / self.config.sample_rate),
+                heard.probabilities,
+                heard.classes,
             )
 
     @torch.inference_mode()
@@ -223,31 +251,49 @@ class StateStream:
         return projected
 
     @torch.inference_mode()
-    def _answer(self, contexts: "list[_Context]", new: Tensor, start: int) -> Heard:
-        """Steps the tokens from ``start`` on in every context; the oldest one answers."""
+    def _answer(
+        self, contexts: "list[_Context]", kept: Waveform, first: int, start: int, size: int
+    ) -> Heard:
+        """Steps ``size`` tokens from ``start`` on in every context; the oldest one answers.
+
+        ``kept`` are the samples from token ``first`` on.
+        """
+        new, step = self._tokens(kept, start - first, size), self.config.token_samples
+        samples = kept[(start - first) * step : (start - first + size) * step]
         if contexts and start - contexts[0].start >= 2 * self._half:
             del contexts[0]
         if not contexts or start - contexts[-1].start >= self._half:
             contexts.append(_Context(self.model, start))
         for context in contexts:
-            context.step(new)
+            context.step(new, samples)
         oldest, inputs = contexts[0], self.predictor.inputs
-        logits = self.model.head(self.model.pooling(oldest.outputs)).float()
-        found = class_probabilities(logits, inputs.multi_label, inputs.temperature)[0].cpu().numpy()
         seconds = self.config.token_seconds
         end = (start + new.shape[1]) * seconds
-        return Heard(oldest.start * seconds, end, finite(found), inputs.classes)
+        if is_silent(oldest.extremes):
+            found = np.zeros(len(inputs.classes), np.float32)
+        else:
+            logits = self.model.head(self.model.pooling(oldest.outputs)).float()
+            shares = class_probabilities(logits, inputs.multi_label, inputs.temperature)
+            found = finite(shares[0].cpu().numpy())
+        return Heard(oldest.start * seconds, end, found, inputs.classes)
 
 
 class _Context:
-    """The encoder's state over the tokens from ``start`` on, and its outputs for them."""
+    """The encoder's state over the tokens from ``start`` on, and its outputs for them.
+
+    ``extremes`` are the lowest and highest sample of these tokens.
+    """
 
     def __init__(self, model: Classifier, start: int) -> None:
         self.start = start
         self.stream = EncoderStream(model.encoder)
         self.outputs = torch.zeros(1, 0, model.encoder.config.dim)
+        self.extremes = np.zeros(0, np.float32)
 
-    def step(self, new: Tensor) -> None:
+    def step(self, new: Tensor, samples: Waveform) -> None:
+        if len(samples):  # the last token of a sound may begin where it ends
+            seen = np.concatenate([self.extremes, samples])
+            self.extremes = np.array([seen.min(), seen.max()])
         self.outputs = torch.cat([self.outputs.to(new), self.stream.step(new)], dim=1)
 
 

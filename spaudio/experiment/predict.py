@@ -13,15 +13,16 @@ from spaudio.audio.chunks import cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.experiment.encoders import open_base, open_front_end
+from spaudio.experiment.encoders import is_folder, open_base, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
-from spaudio.experiment.load import load_classifier
+from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
+from spaudio.training.checkpoint import load_weights
 from spaudio.training.temperature import tempered
 
 Waveform = NDArray[np.float32]
@@ -36,16 +37,31 @@ class Predictor:
         run: The run's folder.
         window: Seconds; longer files are cut into windows of this length. None takes the length of
             the longest clip of the run's data, so that no clip of its data is cut.
+        source: Folder or id on the Hub of the run's pretrained encoder, where it is another one
+            than in training.
 
     Raises:
         CheckpointError: If the run cannot be used.
-        ConfigError: If the window is not positive or shorter than a frame's hop.
+        ConfigError: If the window is not positive or shorter than a frame's hop, or the pretrained
+            encoder is not found, or there is none.
     """
 
-    def __init__(self, run: Path, window: float | None = None) -> None:
+    def __init__(self, run: Path, window: float | None = None, source: str | None = None) -> None:
         self.run = run
         settings = read_run_settings(run)
-        base = open_base(settings)
+        model = settings.model
+        if isinstance(model, PretrainedConfig):
+            given = str(model.source)
+            if source is None and is_folder(given) and not Path(given).is_dir():
+                saved = load_weights(weights_folder(run))["base_hash"]
+                raise ConfigError(
+                    f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
+                    f"{bytes(saved.tolist()).hex()[:12]}), of which there is no folder {given}; "
+                    "give it by spaudio.load(..., base=FOLDER)"
+                )
+        elif source is not None:
+            raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")
+        base = open_base(settings, source)
         self.model = load_classifier(run, base)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)

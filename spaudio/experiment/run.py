@@ -17,7 +17,7 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.run_folder import REPORT, read_run_settings
+from spaudio.experiment.run_folder import REPORT, named_reports, read_run_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.task import named_sizes
@@ -61,7 +61,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
     if run is not None:
         settings = read_run_settings(run)
         if (run / REPORT).is_file():
-            console.print(f"{run} is finished; its report is {run / 'report.md'}")
+            console.print(f"{run} is finished; its report is {named_reports(run)}", soft_wrap=True)
             return run
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
@@ -124,7 +124,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             facts |= task.facts(model, measured)
             summary = task.write(run, untrained, model.eval(), facts, measured)
             console.print(summary, soft_wrap=True)
-            console.print(f"report: {run / 'report.md'}", soft_wrap=True)
+            console.print(f"report: {named_reports(run)}", soft_wrap=True)
     accelerator.wait_for_everyone()  # none leaves while another still writes or measures
     accelerator.end_training()
     return run

@@ -84,6 +84,12 @@ def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
     return folder
 
 
+def named_reports(folder: Path) -> str:
+    """Names the report of a run or of folds as text, and as a page if that was written."""
+    text, page = folder / "report.md", folder / "report.html"
+    return f"{text} and {page}" if page.is_file() else str(text)
+
+
 def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
     """Reads the settings of a run; nothing in them is resolved.
 

@@ -3,12 +3,13 @@
 Such a folder holds ``model.safetensors``, ``config.yaml`` (the settings, without those that name
 files of this machine), ``inputs.json`` (classes and normalisation), ``report.json`` and the model
 card ``README.md``. It is read as a run is: as plain data, of which no class is imported. Of a
-pretrained encoder it holds what was trained, and its name and hash. To publish it:
+pretrained encoder it holds what was trained, and its name and hash; ``load(..., base=FOLDER)`` says
+where one is that is not on the Hub. To publish it:
 ``hf upload OWNER/NAME FOLDER``.
 """
 
+import json
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import MISSING, fields
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
@@ -28,7 +30,6 @@ from spaudio.report.page.sections import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Settings of the machine, not of the model; and those of data sets that name files.
 _LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
           "overrides")  # fmt: skip
@@ -49,7 +50,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     if folder.is_dir():
         return folder
     name = os.fspath(source)
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise CheckpointError(
             f"{name}: no such folder; name a run, such as runs/folder/ID, or an id on the Hugging "
             "Face Hub, OWNER/NAME"
@@ -103,8 +104,9 @@ def save_pretrained(run: Path, folder: Path) -> None:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         shutil.copyfile(weights_folder(run) / WEIGHTS, staging / WEIGHTS)
-        for name in (FILE, REPORT):
-            shutil.copyfile(run / name, staging / name)
+        shutil.copyfile(run / FILE, staging / FILE)
+        text = json.dumps(portable_report(report), indent=1) + "\n"
+        (staging / REPORT).write_text(text, encoding="utf-8")
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (staging / CONFIG).write_text(text, encoding="utf-8")
         (staging / "README.md").write_text(card, encoding="utf-8")
@@ -124,4 +126,18 @@ def portable(run: Path) -> dict[str, Any]:
     }
     if isinstance(settings.get("pretrain"), dict):
         fresh["pretrain"] = settings["pretrain"] | {"source": None}
+    if "source" in settings["model"]:
+        fresh["model"] = _without_folder(settings["model"])
     return {name: value for name, value in (settings | fresh).items() if name not in _FILES}
+
+
+def portable_report(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns the report of a run without the folders of its encoder and of unlabelled sounds."""
+    named = {name: report[name] for name in ("base", "pretrain") if name in report}
+    return report | {name: _without_folder(facts) for name, facts in named.items()}
+
+
+def _without_folder(facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns facts of which a ``source`` that is a folder is only its last part."""
+    source = str(facts["source"])
+    return facts | ({"source": Path(source).resolve().name} if is_folder(source) else {})

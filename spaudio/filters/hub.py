@@ -7,6 +7,7 @@ its path.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -105,10 +106,13 @@ class SavedFilters(
             ValueError: If there is no such folder, a setting is unknown, or the weights do not fit
                 the settings.
         """
+        absent = f"there is no folder {source}; give one of save_pretrained, or an id OWNER/NAME"
+        if "/" not in (name := os.fspath(source)) and not os.path.isdir(name):
+            raise ValueError(absent)  # rather than ask the Hub, and again where there is no network
         try:
             loaded: Self = super().from_pretrained(source, **options)
         except HFValidationError as error:  # of a name that no repository can have
-            raise ValueError(f"there is no folder {source}; give one of save_pretrained") from error
+            raise ValueError(absent) from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error
         return loaded

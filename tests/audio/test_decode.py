@@ -38,6 +38,13 @@ def test_a_bad_clip_is_named_in_a_stream_too(tmp_path: Path) -> None:
             list(stream_audio(tmp_path / name, 16000))
 
 
+def test_a_missing_clip_is_prepared_again_but_a_file_is_not(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"no such file; check the path or prepare again$"):
+        load_audio(tmp_path / "gone.wav")
+    with pytest.raises(AudioError, match=r"no such file; check the path$"):
+        list(stream_audio(tmp_path / "gone.wav", 8000))
+
+
 def test_a_folder_and_a_headerless_file_are_no_audio(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="not a file"):
         load_audio(tmp_path)

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import spaudio
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
@@ -54,7 +56,7 @@ def test_a_run_and_its_predictions(
 ) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(encoders, "load_base", lambda s: (loaded.append(s), load_base(s))[1])
-    base = save_encoder(encoder, tmp_path / "base")
+    base = save_encoder(encoder, tmp_path / "encoders" / "base")
     given = (*DEBUG, f"source={sounds}", f"model.source={base}", *settings)
     done = run_recipe("folder", *given)
     assert done.code == 0, done.err
@@ -91,6 +93,17 @@ def test_a_run_and_its_predictions(
             export_run(run, "pt2")
     elif not filters[0]:
         assert export_run(run, "pt2").difference < 1e-4
+
+    # A saved model names no folder of this machine, and loads where the encoder is.
+    saved = tmp_path / "saved"
+    spaudio.load(run).save_pretrained(saved)
+    for path in saved.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    with pytest.raises(ConfigError, match=r"a local encoder, base \(SHA-256 \w{12}\).*base="):
+        spaudio.load(saved)
+    clip = sounds / rows[0]["clip"]
+    same = spaudio.load(saved, base=base).predict(clip)
+    np.testing.assert_array_equal(same.probabilities, found[0].probabilities)
 
     # An interrupted run ends with the same weights.
     model = load_best(run)

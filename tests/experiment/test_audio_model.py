@@ -1,6 +1,7 @@
 """``spaudio.train`` and ``spaudio.load``: what a run has measured, on files, arrays and streams."""
 
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def test_train_returns_the_run(own_run: Path) -> None:
         spaudio.train("sounds", sead=1)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         spaudio.laod  # noqa: B018
+
+
+def test_names_and_models_can_be_looked_at(model: AudioModel) -> None:
+    assert {"load", "train", "__version__"} <= set(dir(spaudio))
+    assert re.fullmatch(
+        r"<AudioModel of 3 classes \(four, seven, zero\): 8,000 Hz, windows of 0\.\d+ s, "
+        r"[\d,]+ parameters>",
+        repr(model),
+    )
+    assert model.predict([]) == []
+    with pytest.raises(ConfigError, match="at least one"):
+        model.embed([])
 
 
 def test_prediction_is_what_the_evaluation_after_training_was(
@@ -115,7 +128,12 @@ def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> No
 def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[Path]) -> None:
     waves = [soundfile.read(path)[0] for path in clips]  # float64
     expected = model.predict(clips)
-    for given in (waves, [torch.from_numpy(wave) for wave in waves]):
+    for given in (
+        waves,
+        [torch.from_numpy(wave) for wave in waves],
+        [wave[None] for wave in waves],
+        [wave[:, None] for wave in waves],
+    ):
         for one, same in zip(model.predict(given, 8000), expected, strict=True):
             np.testing.assert_allclose(one.probabilities, same.probabilities, atol=1e-6)
             assert (one.seconds, one.label) == (same.seconds, same.label)
@@ -131,14 +149,21 @@ def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[P
 def test_arrays_that_are_no_sound_are_refused(model: AudioModel) -> None:
     wave = np.sin(np.arange(4000.0))
     for bad, said in (
-        (np.stack([wave, wave]), r"shape \(2, 4000\)"),
-        ((wave * 1000).astype(np.int16), "type int16"),
+        (np.stack([wave, wave]), r"shape \(2, 4000\).*; give x\.mean\(axis=0\)$"),
+        ((wave * 1000).astype(np.int16), r"type int16.*; give x / 32768$"),
+        (np.ones((4000, 2), np.int16), r"; give x\.mean\(axis=1\) / 32768$"),
+        (np.zeros((2, 3, 4)), r"full scale at 1\.0$"),
+        (wave * 20_000, r"as large as 2e\+04; .* give x / 32768"),
+        (torch.ones(9, requires_grad=True), r"of a Tensor \(.*requires grad"),
         (np.where(wave > 0.9, np.nan, wave), "not finite"),
         (np.zeros(4000), "silent"),
         (wave[:1], "array of 1 samples"),
     ):
         with pytest.raises(AudioError, match=said):
             model.predict(bad, 8000)
+    for none in (b"RIFF", io.BytesIO(), 0.5, None):
+        with pytest.raises(AudioError, match=f"type {type(none).__name__}; expected the path"):
+            model.predict(none)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="sample_rate= is required"):
         model.predict(wave)
     with pytest.raises(ConfigError, match="sample_rate=8; expected"):

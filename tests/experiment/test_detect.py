@@ -1,6 +1,7 @@
 """Events in long recordings: where the sounds are, whatever the hop, in constant memory."""
 
 import csv
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_every_format_and_what_cannot_be_written(
     assert caught.value.code == 1
     assert "a.wav: its name holds no start time" in capsys.readouterr().err
     predictor = Predictor(Path(run))
+    assert err.count("the run has no class of other sounds, so every sound is taken") == 1
+    inputs = Path(run) / "inputs.json"
+    content = json.loads(inputs.read_text())
+    for change in ({"classes": ["a", "b", "c", "_background_"]}, {"multi_label": True}):
+        inputs.write_text(json.dumps(content | change))
+        main(["detect", run, str(tmp_path / "in" / "a.wav")])
+        assert "no class of other sounds" not in capsys.readouterr().err
+    wave = 0.1 * rng.standard_normal(100_000)
+    wave[1000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
+    [(_, reason)] = detect(predictor, [tmp_path / "nan.wav"])[1]
+    assert reason.startswith("1 of 100000 samples are not finite")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    main(["detect", run, str(tmp_path / "silent.wav"), "--threshold", "0.01"])
+    assert "silent.wav: 0 events in 1.0 s" in capsys.readouterr().err
     for options, said in (
         ({"threshold": 0}, "threshold=0; expected"),
         ({"threshold": float("nan")}, "threshold=nan"),

@@ -124,6 +124,7 @@ def test_the_command(
     assert len(out.splitlines()) == 2
     assert all(line.endswith("  unsure") for line in out.splitlines())
     assert "from the state" in err
+    assert "or give a high --unsure" in err
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SystemExit, match=r"needs sounddevice .*spaudio\[microphone\].*--file"):
         main(["listen", str(run)])

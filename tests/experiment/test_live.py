@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from spaudio.audio.decode import load_audio
-from spaudio.errors import ConfigError
+from spaudio.errors import AudioError, ConfigError
 from spaudio.experiment.live import StateStream, WindowStream, open_stream
 from spaudio.experiment.predict import Predictor
 from spaudio.model.classifier import Classifier
@@ -118,6 +118,51 @@ def test_other_rates_are_resampled(centred: Predictor, tmp_path: Path) -> None:
     [first, *_] = stream([doubled], 2 * rate)
     [same, *_] = stream([load_audio(path, RATE)])
     np.testing.assert_allclose(first.probabilities, same.probabilities, atol=0.1)
+
+
+@pytest.mark.parametrize("how", ["state", "windows"])
+def test_blocks_are_checked_as_arrays(
+    how: str, centred: Predictor, sound: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = causal(tmp_path) if how == "state" else centred
+    stream = open_stream(predictor, window=0.5)
+    for rate in (None, RATE, 2 * RATE):
+        single, double = (
+            list(stream([sound.astype(kind)], rate)) for kind in (np.float32, np.float64)
+        )
+        assert len(single) == len(double)
+        np.testing.assert_allclose(single[-1].probabilities, double[-1].probabilities, atol=1e-5)
+        for bad, said in (
+            (np.stack([sound, sound], axis=1), r"shape \(\d+, 2\)"),
+            ((sound * 32_767).astype(np.int16), "type int16"),
+            (np.where(sound == sound.max(), np.nan, sound), "not finite"),
+        ):
+            with pytest.raises(AudioError, match=said):
+                list(stream([sound[:100], bad], rate))
+    for rate in (-5, 0):
+        with pytest.raises(ConfigError, match=f"sample_rate={rate}; expected"):
+            stream([sound], rate)
+
+
+@pytest.mark.parametrize("how", ["state", "windows"])
+def test_silence_is_no_class(
+    how: str, centred: Predictor, sound: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = causal(tmp_path) if how == "state" else centred
+    stream = open_stream(predictor, window=0.4, hop=0.1)
+    quiet = np.full(RATE, 0.1, np.float32)
+    heard = list(stream(blocks(np.concatenate([sound, quiet]), 333)))
+    alone = list(stream(blocks(sound, 333)))
+    assert all(one.label in one.classes for one in alone)
+    for one, same in zip(heard[:5], alone, strict=False):
+        np.testing.assert_allclose(one.probabilities, same.probabilities, atol=1e-5)
+    for one in heard:
+        start, end = (round(t * RATE) for t in (one.start, one.end))
+        silent = start >= len(sound)
+        assert (one.label == "_silence_") == silent, (start, end)
+        assert (one.confidence == 0) == silent
+    assert heard[-1].label == "_silence_"
+    assert {one.label for one in stream([quiet[:3000]])} == {"_silence_"}
 
 
 def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path) -> None:

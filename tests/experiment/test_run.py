@@ -29,6 +29,7 @@ from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
+from tests.fixtures.tiny_run import make_untrained_run
 
 
 def read(file: Path) -> Any:
@@ -185,6 +186,14 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     refused = run_recipe("text8", f"resume={run}")
     assert refused.code == 1
     assert "were trained on other data" in refused.err
+
+
+def test_the_page_of_a_report_is_named(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    run = make_untrained_run(tmp_path)
+    (run / "report.json").write_text("{}")
+    assert f"{run / 'report.md'}\n" in run_recipe("folder", f"resume={run}").err
+    (run / "report.html").write_text("page")
+    assert f"report.md and {run / 'report.html'}\n" in run_recipe("folder", f"resume={run}").err
 
 
 def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:

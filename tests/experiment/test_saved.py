@@ -9,7 +9,7 @@ import yaml
 
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
-from spaudio.experiment.saved import portable
+from spaudio.experiment.saved import portable, portable_report
 from tests.fixtures.tiny_run import make_untrained_run
 
 hub = pytest.importorskip("huggingface_hub")
@@ -53,6 +53,11 @@ def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: 
 def test_folders_of_unlabelled_sounds_are_not_named(tmp_path: Path) -> None:
     run = make_untrained_run(tmp_path, "pretrain=masked", f"pretrain.source={tmp_path}")
     assert str(tmp_path) not in str(portable(run))
+    report = {"pretrain": {"source": str(tmp_path)}, "base": {"source": "owner/encoder"}}
+    assert portable_report(report) == {
+        "pretrain": {"source": tmp_path.name},
+        "base": {"source": "owner/encoder"},
+    }
 
 
 def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> None:
@@ -95,6 +100,8 @@ def test_a_config_names_settings_that_fit_the_weights_and_never_code(
 
 
 def test_what_cannot_be_saved_is_named(own_run: Path, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no pretrained encoder; leave base out"):
+        spaudio.load(saved, base="owner/encoder")
     with pytest.raises(ConfigError, match="model exists"):
         spaudio.load(own_run).save_pretrained(saved)
     with pytest.raises(CheckpointError, match=r"no report\.json .*finish the run first"):

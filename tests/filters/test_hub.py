@@ -64,6 +64,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_filters(nn.Linear(4, 4), tmp_path)
     with pytest.raises(ValueError, match=r"there is no folder .*/missing"):
         load_filters(nn.Linear(4, 4), tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"there is no folder missing; .*OWNER/NAME"):
+        load_filters(nn.Linear(4, 4), "missing")
     with pytest.raises(ValueError, match=r"\['fir'\].*class MultiScaleFilterBank"):
         MultiScaleFilterBank.from_pretrained(tmp_path)
 
