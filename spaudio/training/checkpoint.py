@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spaudio.errors import CheckpointError
+from spaudio.io.plain import read_json
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,10 @@ def _damaged(checkpoint: Path) -> str | None:
     if not (checkpoint / HASHES).is_file():
         return None  # written by hand; loading it reports any damage
     try:
-        hashes: dict[str, str] = json.loads((checkpoint / HASHES).read_text(encoding="utf-8"))
+        hashes: dict[str, str] = read_json(checkpoint / HASHES)
     except ValueError:
+        return HASHES
+    if not isinstance(hashes, dict):
         return HASHES
     for name, expected in hashes.items():
         file = checkpoint / name

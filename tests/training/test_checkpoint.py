@@ -67,6 +67,15 @@ def test_of_a_damaged_one_the_one_before_is_taken(tmp_path: Path, name: str, sha
         load_weights(tmp_path / "last-0002")
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000])
+def test_hashes_that_are_none_are_damage(tmp_path: Path, text: str) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, "last", epoch, weights(epoch))
+    (tmp_path / "last-0002" / HASHES).write_text(text)
+    with pytest.warns(UserWarning, match=rf"last-0002/{HASHES} is damaged"):
+        assert find_checkpoint(tmp_path, "last").name == "last-0001"
+
+
 def test_a_disk_that_is_full_leaves_the_one_before(tmp_path: Path) -> None:
     """The system itself refuses to write on, at two kilobytes per file."""
     save_checkpoint(tmp_path, "last", 1, weights(1), {"epoch": 1})
