@@ -40,6 +40,7 @@ from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 _EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+_GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 MOST_RUNS = 10_000  # of a sweep
 _FEW = 12  # up to so many names are listed even if there is a near one
 
@@ -207,9 +208,7 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
 
 
 def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
-    lines = [override.input_line or "" for override in overrides]
-    # The names in `cluster_options` are free, which Hydra takes for adding settings.
-    lines = [re.sub(r"^(?=cluster_options[.=])", "++", line) for line in lines]
+    lines = [_line(override) for override in overrides]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
             changed = pretrained_defaults(overrides)
@@ -218,6 +217,18 @@ def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
         raise _unknown_choice(error) from error
     except HydraException as error:
         raise _explained(recipe, overrides, error) from error
+
+
+def _line(override: Override) -> str:
+    """Returns an override as Hydra takes it."""
+    line = override.input_line or ""
+    if override.key_or_group in _GROUPS and not isinstance(override.value(), str | dict):
+        # Hydra raises a bare ValueError for these, even for the `preset: null` of the recipes.
+        if override.key_or_group == "preset" and override.value() is None:
+            return "~preset"
+        return f"{override.key_or_group}={quoted(line.partition('=')[2])}"  # an unknown choice
+    # The names in `cluster_options` are free, which Hydra takes for adding settings.
+    return re.sub(r"^(?=cluster_options[.=])", "++", line)
 
 
 def _unknown_choice(error: MissingConfigException) -> ConfigError:
@@ -233,8 +244,7 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
     """Returns an error that names the wrong override and what is expected."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        names = ("filter", "tokens", "model", "pretrain")
-        groups = [o for o in overrides if o.key_or_group in names]
+        groups = [o for o in overrides if o.key_or_group in _GROUPS and isinstance(o.value(), str)]
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):

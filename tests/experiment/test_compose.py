@@ -99,11 +99,28 @@ def test_every_choice_of_every_group_composes() -> None:
         (["filter=bank", "filter.milliseconds=0"], "must be positive; got 0"),
         (["filter=bank", "filter.milliseconds=80", "filter.kernel_size=4"], "give one"),
         (["hydra/launcher=joblib"], "jobs=N"),
+        # Hydra's groups take a name, or settings of the choice.
+        (["filter=null"], r"unknown filter 'null'; .*known: adaptive, bank, .*, none$"),
+        (["filter=7"], r"unknown filter '7'; known: adaptive, bank"),
+        (["augment=NULL"], r"unknown augment 'NULL'; known: none, sounds"),
+        (["pretrain=true"], r"unknown pretrain 'true'; known: masked, none"),
+        (["tokens=1.5"], r"unknown tokens '1\.5'; known: spectrogram"),
+        (["model=[1,2]"], r"unknown model '\[1,2\]'; known: medium"),
+        (["model=[small,tiny]"], r"unknown model '\[small,tiny\]'; .*known: medium"),
+        (["preset=7"], r"unknown preset '7'; known: debug"),
+        (["filter={kernel: 8}"], r"unknown setting 'filter\.kernel'"),
     ],
 )
 def test_an_unknown_setting_is_named_with_the_nearest(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         compose(RECIPES / "fsdd", overrides)
+
+
+def test_a_preset_may_be_null_as_in_the_recipes() -> None:
+    for recipe in ("folder", "text8"):  # where it is null, and where it is not
+        settings = compose(RECIPES / recipe, ["preset=null"])
+        assert settings.model.dim == type(settings)().model.dim
+    assert compose(RECIPES / "folder", ["preset=null", "model=tiny"]).model.dim == 64
 
 
 def test_a_sweep_expands_in_the_order_of_its_values() -> None:
