@@ -97,7 +97,7 @@ class Study:
         seeds: Of every setting.
         settings: By name.
         overrides: Of every run.
-        baseline: The setting that all others are compared with.
+        baseline: The setting that all others are compared with; required with data sets.
         data: The data sets by name; None for the recipe beside the file.
     """
 
@@ -350,6 +350,11 @@ def _read_study(file: Path) -> Study:
     controls = [one.control for one in study.settings.values()]
     compared = [name for name in (study.baseline, *controls) if name is not None]
     _check_names(file, "setting", compared, study.settings)
+    if study.data and study.baseline is None:
+        raise ConfigError(
+            f"{file} has data sets and nothing to compare with; add baseline: SETTING, one of "
+            f"{[*study.settings]}"
+        )
     for name, own in study.settings.items():
         _check_names(f"{file}, setting {name}:", "data set", own.data, study.data or ())
     return study

@@ -452,6 +452,8 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: &a [b], y: *a}", "an alias"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}", "Key 'fold' not in 'DataSet'"),
         ("settings: {x: {overrides: [b], control: y}}", "has no setting 'y'"),
+        ("settings: {x: [b]}\nbaseline: y", "has no setting 'y'"),
+        ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
         ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: has no data set 'd'"),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
