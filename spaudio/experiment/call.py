@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spaudio.experiment.audio_model import AudioModel, load
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.launch import start_run
@@ -87,6 +89,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _written(value: Any) -> str:
     """Writes a value in Hydra's grammar."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -95,6 +95,23 @@ def test_the_example_runs(
     assert (tmp_path / "birds-model" / "README.md").is_file()
 
 
+def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[AudioSettings] = []
+    monkeypatch.setattr(call, "start_run", lambda settings, script: started.append(settings))
+    spaudio.train(
+        np.str_("sounds"),
+        seed=np.int64(7),
+        page=np.bool_(False),
+        filter="bank",
+        preset=None,
+        **{"optim.lr": np.float64(1e-3), "model.filter_layers": list(np.arange(2))},
+    )
+    [settings] = started
+    assert (settings.seed, settings.page, settings.optim.lr) == (7, False, 1e-3)
+    assert settings.model.filter_layers == [0, 1]
+    assert settings.prep_options["source"] == "sounds"
+
+
 def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[Path]) -> None:
     waves = [soundfile.read(path)[0] for path in clips]  # float64
     expected = model.predict(clips)
