@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import soundfile
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from spaudio.experiment.compose import parse
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, loudest
 from spaudio.report.page.render import NAME, Page, shortened, write_page
-from spaudio.report.page.sections import rows_of_one_label
+from spaudio.report.page.sections import command, rows_of_one_label
 from tests.fixtures.tiny_audio import RATE
 
 ODD = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"x" & \u2028')
@@ -130,6 +132,23 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     for stage in ("before", "after"):
         assert f"{calibrations[0][stage]['ece']:.4f}" in html
         assert f"{calibrations[0][stage]['loss']:.4f}" in html
+
+
+def test_the_command_can_be_typed_again() -> None:
+    given = [
+        r"group_regex='(speaker\d+)'", "filter='bank'", "filter=bank", "run_id='null'",
+        "run_id='7'", "seed=7", "preset=null", "model.filter_layers=[0,1]",
+        """about.title='"a" b'""", """about.title="it's, it's\"""", "labels=''",
+        "cluster_options={a: 1}",
+    ]  # fmt: skip
+    shown = command({"recipe": "folder", "overrides": given})
+    assert "filter=bank filter=bank" in shown
+    again = [parse(one) for one in shlex.split(shown)[2:]]
+    assert [one.key_or_group for one in again] == [one.partition("=")[0] for one in given]
+    for one, same in zip(again, map(parse, given), strict=True):
+        assert (one.value(), type(one.value())) == (same.value(), type(same.value()))
+    settings = {"recipe": "folder", "overrides": ["source='/home/ann/my sounds'"]}
+    assert command(settings).endswith(" 'source=…/my sounds'")
 
 
 def odd_page(folder: Path) -> tuple[Page, Media]:

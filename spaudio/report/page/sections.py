@@ -1,5 +1,6 @@
 """Parts of the page that a run and a run over all folds share."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 from markupsafe import Markup
 
 from spaudio.report.calibration import count_above
+from spaudio.report.escape import printable
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
 from spaudio.report.page.render import Bar, Row, shortened
 
 COLORS = 6  # of the style sheet
 QUOTES = "'\""  # with which a value may be given
+# What is the same text without them.
+_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
 
 
 def score_bars(score: float, floor: Mapping[str, Any], trivial: str) -> list[Bar]:
@@ -137,5 +141,8 @@ def command(settings: Mapping[str, Any]) -> str:
     words = []
     for override in settings["overrides"]:
         name, _, value = override.partition("=")
-        words.append(shlex.quote(f"{name}={shortened(value.strip(QUOTES))}"))
+        bare = value.strip(QUOTES)
+        if shortened(bare) != printable(bare) or _WORD.fullmatch(bare):
+            override = f"{name}={shortened(bare)}"
+        words.append(shlex.quote(printable(override)))
     return " ".join([f"python recipes/{settings['recipe']}/run.py", *words])
