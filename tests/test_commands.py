@@ -138,7 +138,7 @@ def test_commands_on_finished_runs(
 ) -> None:
     from spaudio.bench.__main__ import main as bench
 
-    for name in ("folder", "fsdd", "text8"):
+    for name in ("folder", "text8"):
         (tmp_path / name).mkdir()
         done = run_recipe(name, *TINY[name](tmp_path / name), *SMALL, "run_id=ID")
         assert done.code == 0, done.err
@@ -159,8 +159,8 @@ def test_commands_on_finished_runs(
             place = given.index("--output")
             given[place:place] = [*text, "--rounds", "1"]
         runs = [str(run) for run in sorted(tmp_path.glob("runs/text8/study-*/"))]
-        if "runs/fsdd/*/" in given:
-            runs = ["runs/fsdd/ID"]
+        if "runs/folder/*/" in given:
+            runs = ["runs/folder/ID"]
         given = [part for word in given for part in (runs if word.endswith("/*/") else [word])]
         if given[1] == "train":
             given = [*tiny(given, TINY["folder"](tmp_path / "own")), "page=false"]
