@@ -169,11 +169,12 @@ def verdict(effects: Sequence[Effect]) -> str:
     Args:
         effects: Compared with the controls.
     """
-    above = [one for one in effects if one.mean >= 0.01 and one.low > 0]
+    # A data set with a single pair adds no spread to the interval, but it does to p.
+    above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.p < 0.05]
     names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
     return (
-        "**Settings at least one point above their control, with a 95 % interval above 0: "
-        f"{names}. Settings that have a control: {len(effects)}.**"
+        "**Settings at least one point above their control, with a 95 % interval above 0 and p "
+        f"below 0.05: {names}. Settings that have a control: {len(effects)}.**"
     )
 
 
