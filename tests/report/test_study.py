@@ -83,10 +83,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert capsys.readouterr().out == printed
     text = page.read_text()
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Settings at least")
-    assert (
-        "`bank` (+4.80). Settings that have a control: 1.**\n\n**Data sets**"
-        in text
-    )
+    assert "`bank` (+4.80). Settings that have a control: 1.**\n\n**Data sets**" in text
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
