@@ -26,7 +26,7 @@ from spaudio.audio.decode import probe
 from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
-from spaudio.errors import AudioError, ConfigError, DataError
+from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.unpack import open_source
 from spaudio.report.escape import FORMULA
 
@@ -35,7 +35,6 @@ _SPLITS = {
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_SHOWN = 5  # names in an error's message
 _MEASURED = 200  # clips of which the length is looked up, for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
@@ -223,13 +222,13 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     if not {"train", "test"} <= splits:
         if len(tops) > 1 and all(top.lower() in _SPLITS for top in tops):
             raise DataError(
-                f"{root}: holds the folders {_some(sorted(tops))}, which are splits, but not both "
+                f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
                 "train and test; add the other one, or rename them if they are classes"
             )
         return False
     if others := sorted(top for top in tops if top.lower() not in _SPLITS):
         raise DataError(
-            f"{root}: holds train and test, and beside them {_some(others)}; the top folders must "
+            f"{root}: holds train and test, and beside them {some(others)}; the top folders must "
             "be either classes or splits"
         )
     return True
@@ -267,7 +266,7 @@ def _contents(folder: Path) -> str:
     files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
     found = Counter(file.suffix or "no extension" for file in files)
     named = [f"{number} {suffix}" for suffix, number in found.most_common()]
-    return _some(named) or "it is empty"
+    return some(named) or "it is empty"
 
 
 def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> SourceClip:
@@ -301,25 +300,20 @@ def _check(root: Path, clips: Sequence[SourceClip], group_regex: str | None) -> 
         )
     if scarce := sorted(label for label, number in counts.items() if number < _FEWEST):
         raise DataError(
-            f"{root}: classes with fewer than {_FEWEST} clips: {_some(scarce)}; add clips, or "
+            f"{root}: classes with fewer than {_FEWEST} clips: {some(scarce)}; add clips, or "
             "remove the class"
         )
     if unmatched := [clip.path for clip in clips if not clip.group]:
         raise DataError(
             f"group_regex={group_regex!r} finds no group in {len(unmatched)} of {len(clips)} "
-            f"paths: {_some(unmatched)}"
+            f"paths: {some(unmatched)}"
         )
     splits = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips})
     if torn := sorted(group for group, number in splits.items() if number > 1):
         raise DataError(
-            f"{root}: groups in more than one of the split folders: {_some(torn)}; move their "
+            f"{root}: groups in more than one of the split folders: {some(torn)}; move their "
             "clips into one, or leave group_regex out"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 The command line prints them as one line without a traceback and exits with code 1.
 """
 
+from collections.abc import Sequence
+
 
 class SpaudioError(Exception):
     """Base of all errors below; catch it to treat them alike."""
@@ -22,3 +24,9 @@ class DataError(SpaudioError):
 
 class CheckpointError(SpaudioError):
     """A run cannot be loaded, resumed or saved."""
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Lists names in a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -64,7 +64,7 @@ def compare_runs(
     records = read_records(runs, only)
     if table is not None:
         write_records(records, table)
-        Console(stderr=True).print(f"records: {table}", soft_wrap=True, markup=False)
+        console.print(f"records: {table}", soft_wrap=True, markup=False)
     groups = group_runs(records, over)
     markdown = []
     is_text = records[0].facts["metric"] == "loss"

@@ -9,7 +9,7 @@ import torch
 from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.compose import prep_function
 from spaudio.experiment.encoders import count_variations, open_front_end
 from spaudio.experiment.settings import AudioSettings
@@ -202,10 +202,7 @@ def _untested(prepared: Prepared, test: Sequence[Clip]) -> list[str]:
     """Names the classes that the test split lacks, in a sentence."""
     tested = {name for c in test for name in class_names(c.label, prepared.multi_label)}
     untested = [name for name in prepared.labels if name not in tested]
-    if not untested:
-        return []
-    more = f" and {len(untested) - 5} more classes" if len(untested) > 5 else ""
-    return [f"the test split has no clip of {', '.join(untested[:5])}{more}"]
+    return [f"the test split has no clip of {some(untested)}"] if untested else []
 
 
 def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import numpy as np
 
 from spaudio.audio.manifest import read_manifest
 from spaudio.audio.prepare import previous_manifest
-from spaudio.errors import CheckpointError
+from spaudio.errors import CheckpointError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import read_json
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 
 FILE = "inputs.json"
-_SHOWN = 5  # names in an error's message
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
         old, new = ({c.path: c for c in read_manifest(file)} for file in (earlier, manifest))
         changes += _changes("clip", old, new)
         both = [path for path in old if path in new and old[path] != new[path]]
-        changes += [f"clips that have changed: {_some(both)}"] if both else []
+        changes += [f"clips that have changed: {some(both)}"] if both else []
     raise CheckpointError(
         f"the data of {run} have changed since it began ({'; '.join(changes) or 'other clips'}). "
         "Restore them to continue it, or start a new run"
@@ -132,12 +131,7 @@ def _changes(kind: str, before: Collection[str], now: Collection[str]) -> list[s
         f"{plural} that are gone": [name for name in before if name not in now],
         f"new {plural}": [name for name in now if name not in before],
     }
-    return [f"{what}: {_some(names)}" for what, names in found.items() if names]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return [f"{what}: {some(names)}" for what, names in found.items() if names]
 
 
 def _normaliser(content: dict[str, Any]) -> Normaliser:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from spaudio.errors import SpaudioError
+from spaudio.errors import SpaudioError, some
 from spaudio.io.lock import claimed
 from spaudio.training.checkpoint import (
     TRAINING,
@@ -329,11 +329,10 @@ def _finite(
             if not math.isfinite(loss):
                 what, value = "training loss", loss
             items = next(islice(iter(train.sampler), step, None))
-            named = ", ".join(_named(train.loader.dataset, items[:10]))
-            more = f" and {len(items) - 10} more" if len(items) > 10 else ""
+            named = some(_named(train.loader.dataset, items), 10)
             raise SpaudioError(
                 f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
-                f"{named}{more}. Lower optim.lr={optim.lr} in a new run, or check these "
+                f"{named}. Lower optim.lr={optim.lr} in a new run, or check these "
                 f"items; the last checkpoint is intact (continue from it with resume={run})"
             )
     return values
