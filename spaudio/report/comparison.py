@@ -10,8 +10,11 @@ from typing import Any
 
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
-from spaudio.report.records import Record
+from spaudio.report.records import NOT_SETTINGS, Record, names_of
 from spaudio.report.tables import plus_minus
+
+# More differing settings than these make no readable name of a row.
+_MANY = 4
 
 
 @dataclass
@@ -22,18 +25,26 @@ class Group:
         settings: The settings in which the groups of a comparison differ, with the values of this
             group. Options of a filter at their default are left out if its name is among them.
         records: Its runs.
+        given: The settings that were given for its first run and are not the same in all groups.
+            They name the group where it differs in many settings that follow from a few, as those
+            of ``model=pretrained`` do; None where they do not tell the groups apart.
     """
 
     settings: dict[str, Any]
     records: list[Record]
+    given: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
-        named = (
-            f"{key.removesuffix('.name')}={_shown(value)}" for key, value in self.settings.items()
-        )
-        return ", ".join(named) or str(self.records[0].facts["recipe"])
+        settings = self.settings if self.given is None else self.given
+        named = (f"{key.removesuffix('.name')}={_shown(value)}" for key, value in settings.items())
+        return ", ".join(named) or ("defaults" if self.given is not None else self.recipe)
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe."""
+        return str(self.records[0].facts["recipe"])
 
     def by_seed(self, fact: str) -> list[float]:
         """Returns a result of each seed, in ascending order; runs of one seed are averaged.
@@ -86,7 +97,23 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
                 f"seed {seed} of {name} has no run with {over}={missing[0]}, which others have; "
                 "run it, or leave the others out"
             )
+    if len(differing) > _MANY:
+        _name_by_overrides(list(groups.values()), over)
     return list(groups.values())
+
+
+def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
+    """Names groups by what was given for them, if that tells them apart."""
+    given = []
+    for group in groups:
+        pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
+        given.append({k: v for k, v in pairs if k not in NOT_SETTINGS and k.split(".")[-1] != over})
+    every = {key for one in given for key in one}
+    common = {key for key in every if len({one.get(key) for one in given}) == 1}
+    named = [{k: v for k, v in one.items() if k not in common} for one in given]
+    if len({json.dumps(one, sort_keys=True) for one in named}) == len(groups):
+        for group, one in zip(groups, named, strict=True):
+            group.given = one
 
 
 def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
@@ -107,9 +134,11 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
     metric = metrics[0]
     other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
     adapted = any("trained_params" in r.facts for group in groups for r in group.records)
+    single = len(groups) > 1 and all(len(group.records) == 1 for group in groups)
     return [
         {
             "setting": group.name,
+            **({"run": name} if single else {}),
             "seeds": str(len(group.by_seed("seed"))),
             f"test {metric}": plus_minus(group.by_seed(f"test.{metric}")),
             title: plus_minus(group.by_seed(f"test.{other}")),
@@ -120,7 +149,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "ms/step": f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
             **(_adapting(group) if adapted else {}),
         }
-        for group in groups
+        for group, name in zip(groups, names_of([g.records[0] for g in groups]), strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Record:
         facts: Results and sizes by dotted name, such as ``test.accuracy``; see :data:`FACTS`.
         log: The training log, one entry per epoch.
         folder: The run's folder; None if the record is from a CSV file.
+        overrides: The settings that were given for the run, as ``key=value``.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Record:
     facts: dict[str, Any]
     log: list[dict[str, Any]]
     folder: Path | None = None
+    overrides: list[str] = field(default_factory=list)
 
 
 def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[Record]:
@@ -113,8 +115,9 @@ def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[
 def write_records(records: Sequence[Record], path: Path) -> None:
     """Writes runs into one CSV file, one row per run and epoch.
 
-    Settings are in columns ``settings.<name>``, results in ``report.<name>``; both are repeated in
-    every row of a run. Values other than text are written as JSON.
+    Settings are in columns ``settings.<name>``, results in ``report.<name>``, the settings that
+    were given in ``overrides``; all are repeated in every row of a run. Values other than text are
+    written as JSON.
 
     Args:
         records: The runs.
@@ -124,14 +127,18 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         DataError: If a run has no log, or two have one name.
     """
     rows = []
-    for name, record in _named(records).items():
+    names = names_of(records)
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"two runs are called {repeated[0]}; rename the folder of one")
+    for name, record in zip(names, records, strict=True):
         if not record.log:
             raise DataError(f"{name} has no log.jsonl; run it again to record it")
         settings = {f"settings.{key}": value for key, value in record.settings.items()}
         facts = {f"report.{key}": value for key, value in record.facts.items()}
         for entry in record.log:
             logged = {key: entry.get(key) for key in LOG}
-            rows.append({"run": name, **logged, **facts, **settings})
+            given = {"overrides": record.overrides} if record.overrides else {}
+            rows.append({"run": name, **logged, **facts, **settings, **given})
     columns = dict.fromkeys(key for row in rows for key in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -140,18 +147,15 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     write_atomic(path, text.getvalue().encode())
 
 
-def _named(records: Sequence[Record]) -> dict[str, Record]:
-    """Returns records by name. Equal names, as of folds, get that of the folder above."""
+def names_of(records: Sequence[Record]) -> list[str]:
+    """Returns the names of runs. Equal names, as of folds, get that of the folder above."""
     counts = Counter(record.name for record in records)
-    found: dict[str, Record] = {}
-    for record in records:
-        name = record.name
-        if counts[name] > 1 and record.folder is not None:
-            name = f"{record.folder.resolve().parent.name}/{name}"
-        if name in found:
-            raise DataError(f"two runs are called {name}; rename the folder of one")
-        found[name] = record
-    return found
+    return [
+        f"{record.folder.resolve().parent.name}/{record.name}"
+        if counts[record.name] > 1 and record.folder is not None
+        else record.name
+        for record in records
+    ]
 
 
 def _read_folder(folder: Path) -> Record:
@@ -160,7 +164,10 @@ def _read_folder(folder: Path) -> Record:
         settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
         found = _flatten(report)
         facts = {key: found[key] for key in FACTS if key in found}
-        record = Record(folder.resolve().name, _flatten(settings), facts, read_log(folder), folder)
+        record = Record(
+            folder.resolve().name, _flatten(settings), facts, read_log(folder), folder,
+            [str(one) for one in config.get("overrides") or ()],
+        )  # fmt: skip
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
@@ -196,6 +203,9 @@ def _check(record: Record) -> None:
         raise ValueError(f"seed is {facts['seed']!r}")
     if not isinstance(record.settings.get("filter.name"), str):
         raise ValueError("filter.name is missing")
+    given = record.overrides
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ValueError(f"overrides is {given!r}; expected a list of texts")
     for entry in record.log:
         for name in ("step", "valid_loss", "seconds", "cpu_seconds"):
             value = entry.get(name, 1 if "seconds" in name else None)
@@ -214,7 +224,10 @@ def _read_csv(path: Path) -> list[Record]:
                     for p in ("settings.", "report.")
                 )
                 name = str(values["run"])
-                record = records.setdefault(name, Record(name, settings, facts, []))
+                given = values.get("overrides", [])
+                record = records.setdefault(
+                    name, Record(name, settings, facts, [], overrides=given)
+                )
                 if (record.settings, record.facts) != (settings, facts):
                     raise ValueError(f"rows of the run {name} differ in settings or results")
                 record.log.append({key: values[key] for key in LOG if key in values})

@@ -101,3 +101,18 @@ def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:
         ["adapt=lora", "5,000", "3", "1,024", "100"],
         ["adapt=none", "-", "-", "-", "100"],
     ]
+
+
+def test_groups_that_differ_in_many_settings_are_named_by_what_was_given() -> None:
+    derived = {f"model__option{number}": number for number in range(6)}
+    probe, scratch = run(0.9, adapt="probe", **derived), run(0.7, adapt="none")
+    probe.overrides = ["source=/data/sounds", "model=pretrained", "optim.lr=0.01", "seed=0"]
+    scratch.overrides = ["source=/data/sounds", "filter=none"]
+    named = group_runs([probe, scratch])
+    assert [group.name for group in named] == ["model=pretrained, optim.lr=0.01", "filter=none"]
+    assert all(row["run"] == "run" for row in compare(named))
+    # The same was given for both, of different versions: their settings tell them apart.
+    probe.overrides = scratch.overrides
+    assert "model.option5=5" in group_runs([probe, scratch])[0].name
+    # The grouping is by the settings, whatever was given.
+    assert len(group_runs([probe, scratch, run(0.8, seed=1, adapt="none")])) == 2
