@@ -1,11 +1,13 @@
 r"""Any folder with one sub-folder per class, in any format that `spaudio.audio` decodes.
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
+    python data_prep/folder.py source=DIR table=metadata.csv
     python data_prep/folder.py source=DIR labels=corrections.csv
     python data_prep/folder.py source=DIR background=RECORDINGS
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
-``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split. Hidden files and files that are not
+``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split; a table gives the labels of clips that
+are in no such folders. Hidden files and files that are not
 audio are skipped. A class folder of which nothing is taken is named.
 """
 
@@ -47,10 +49,11 @@ def prepare(
     test_fraction: float = 0.2,
     valid_fraction: float = 0.1,
     split_seed: int = 0,
+    table: str | None = None,
     labels: str | None = None,
     background: str | None = None,
 ) -> SourceClips:
-    r"""Lists the clips of a folder; the label is the class folder's name.
+    r"""Lists the clips of a folder; the label is the class folder's name, or given by a table.
 
     Args:
         work: Folder to unpack into, if ``source`` is an archive.
@@ -59,11 +62,13 @@ def prepare(
             ``source``. Its first capture group, or the whole match, is the clip's group (speaker,
             recording, site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits
             by clip.
-        test_fraction: Share of the clips to test on; unused if folders give the split.
-        valid_fraction: Share of the clips to validate on; unused if folders give the split.
+        test_fraction: Share of the clips to test on; unused if the split is given.
+        valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Decides the split.
+        table: CSV file of the labels; see `_of_table`. A path, or a file name below ``source``.
+            None takes them from the folders.
         labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. The
-            split stays that of the folders.
+            split stays as it is without them.
         background: A folder of recordings of anything else, of any length. The class
             ``_background_`` is cut from it: clips as long as the median of the others, and as many
             as the other classes have on average. See `spaudio.audio.background`.
@@ -78,26 +83,33 @@ def prepare(
         raise ConfigError("source= is required: a folder of class sub-folders")
     root = open_source(source, work)
     if not Path(source).expanduser().is_dir():
-        root = _top(root)
+        root = _top(root, table)
     paths = sorted(audio_files(root))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
             f"{', '.join(sorted(EXTENSIONS))}"
         )
-    by_folder = _split_folders(root, paths)
-    clips = [_clip(root, path, by_folder, group_regex) for path in paths]
-    unused = _unused_classes(root, paths, by_folder)
-    _check(root, clips, group_regex)
+    if table is None:
+        split_given = _split_folders(root, paths)
+        clips = [_clip(root, path, split_given, group_regex) for path in paths]
+        unused = _unused_classes(root, paths, split_given)
+    else:
+        file = Path(table).expanduser()
+        if not file.is_file() and (root / table).is_file():
+            file = root / table
+        clips, split_given, unused = _of_table(file, paths, group_regex)
+    _check(root, clips, group_regex, table)
     notes: list[str] = []
-    if not by_folder:
-        if group_regex is None:
+    if not split_given:
+        grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
+        if not grouped:
             notes.append(
                 "the split is random over clips: clips of one speaker or recording may be in both "
                 "training and test, so that the score says little about new ones. "
                 "group_regex=... keeps them together"
             )
-        divide = split_by_group if group_regex is not None else split_by_clip
+        divide = split_by_group if grouped else split_by_clip
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
@@ -129,7 +141,8 @@ def _with_background(
     some = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
     seconds = _median_seconds([root / path for path in some])
     cuts, more = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
-    parts = {one.name: one for one in root.iterdir() if one.is_dir() and not is_hidden(one.name)}
+    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
+    parts = {top: root / top for top in tops}
     named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
     return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named]
 
@@ -161,11 +174,7 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
         ConfigError: If the file cannot be read.
         DataError: If a line does not fit the clips; the message gives its number.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.DictReader(text))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"labels={file} cannot be read ({error}); check the path") from error
+    rows = _rows("labels", file)
     if not rows or not {"clip", "label"} <= set(rows[0]):
         raise ConfigError(
             f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
@@ -199,18 +208,87 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
     return [clip for clip in found if clip.label], [named]
 
 
+def _of_table(
+    file: Path, paths: Sequence[str], group_regex: str | None
+) -> tuple[list[SourceClip], bool, list[str]]:
+    """Reads the labels of clips from a table.
+
+    Args:
+        file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
+            in Hugging Face's AudioFolder. Optional columns: ``split``, with a name of `_SPLITS`
+            in every line, and ``group``, which no two splits share.
+        paths: The audio files below the source.
+        group_regex: As in `prepare`, where there is no column ``group``.
+
+    Returns:
+        The clips, whether the table gives their split, and a sentence about files that are not in
+        it.
+
+    Raises:
+        ConfigError: If the file cannot be read, or groups are given twice.
+        DataError: If a column is missing, or a line does not fit; the message gives its number.
+    """
+    rows, name = _rows("table", file), f"table={file}"
+    if not rows or not {"file_name", "label"} <= set(rows[0]):
+        raise DataError(
+            f"{name} needs the columns file_name and label, separated by commas, and may have "
+            f"split and group; it has {some([str(key) for key in rows[0]]) if rows else 'no line'}"
+        )
+    if group_regex is not None and "group" in rows[0]:
+        raise ConfigError(f"{name} has a column group; leave group_regex out, or remove the column")
+    known, clips = set(paths), dict[str, SourceClip]()
+    for number, row in enumerate(rows, start=2):
+        path, label, given, group = (
+            (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
+        )
+        where, path = f"{file}, line {number}", PurePosixPath(path).as_posix()
+        if path not in known:
+            raise DataError(
+                f"{where}: there is no audio file {path!r} below the source; give its path "
+                "relative to it, with the extension"
+            )
+        if path in clips:
+            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
+        if not label:
+            raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
+        if "split" in row and given.lower() not in _SPLITS:
+            raise DataError(
+                f"{where}: split is {given!r}; expected train, valid or test in every line"
+            )
+        if "group" in row and not group:
+            raise DataError(f"{where}: {path} has no group; give it one, as all others")
+        group = group or _group(path, group_regex)
+        clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
+    splits = {clip.split for clip in clips.values()}
+    if "split" in rows[0] and not {"train", "test"} <= splits:
+        there = ", ".join(sorted(splits))
+        raise DataError(f"{name}: the column split needs both train and test; it has {there}")
+    left = sorted(known - set(clips))
+    notes = [f"{len(left)} audio files are not in {name}: {some(left)}"] if left else []
+    return list(clips.values()), "split" in rows[0], notes
+
+
+def _rows(setting: str, file: Path) -> list[dict[str, str]]:
+    """Reads a CSV file of the user's."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            return list(csv.DictReader(text))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
+
+
 def _cell(value: str | None) -> str:
     """Reads a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
     text = value or ""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
-def _top(folder: Path) -> Path:
+def _top(folder: Path, table: str | None) -> Path:
     """Returns the single top folder of an archive, where it has one."""
     visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
     if len(visible) == 1 and visible[0].is_dir():
         inner = [path for path in visible[0].iterdir() if not is_hidden(path.name)]
-        if sum(path.is_dir() for path in inner) > 1:
+        if sum(path.is_dir() for path in inner) > 1 or (table and (visible[0] / table).is_file()):
             return visible[0]
     return folder
 
@@ -270,29 +348,39 @@ def _contents(folder: Path) -> str:
 
 
 def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> SourceClip:
-    """Returns a clip; its group is empty if the expression finds none."""
     split, *parts = (
         PurePosixPath(path).parts if by_folder else ("train", *PurePosixPath(path).parts)
     )
     if len(parts) < 2:
         raise DataError(
             f"{root / path}: is outside the class folders; move it into that of its class, or "
-            "remove it. Labels in a table need a recipe of their own: spaudio new NAME DIR"
+            "remove it. If the labels are in a CSV file: table=FILE"
         )
-    group = path
-    if group_regex is not None:
-        try:
-            found = re.search(group_regex, path)
-        except re.error as error:
-            raise ConfigError(
-                f"group_regex={group_regex!r} is not a regular expression ({error})"
-            ) from error
-        group = (found[min(1, found.re.groups)] or "") if found else ""
-    return SourceClip(path, parts[0], _SPLITS[split.lower()], group)
+    return SourceClip(path, parts[0], _SPLITS[split.lower()], _group(path, group_regex))
 
 
-def _check(root: Path, clips: Sequence[SourceClip], group_regex: str | None) -> None:
+def _group(path: str, group_regex: str | None) -> str:
+    """Returns the group of a clip; it is empty if the expression finds none."""
+    if group_regex is None:
+        return path
+    try:
+        found = re.search(group_regex, path)
+    except re.error as error:
+        raise ConfigError(
+            f"group_regex={group_regex!r} is not a regular expression ({error})"
+        ) from error
+    return (found[min(1, found.re.groups)] or "") if found else ""
+
+
+def _check(
+    root: Path, clips: Sequence[SourceClip], group_regex: str | None, table: str | None
+) -> None:
     counts = Counter(clip.label for clip in clips)
+    if len(counts) < 2 and table is not None:
+        raise DataError(
+            f"table={table}: all clips have the label {next(iter(counts))!r}; at least two labels "
+            "are needed"
+        )
     if len(counts) < 2:
         raise DataError(
             f"{root}: only one class folder holds audio, {next(iter(counts))!r}; at least two are "
@@ -311,8 +399,8 @@ def _check(root: Path, clips: Sequence[SourceClip], group_regex: str | None) -> 
     splits = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips})
     if torn := sorted(group for group, number in splits.items() if number > 1):
         raise DataError(
-            f"{root}: groups in more than one of the split folders: {some(torn)}; move their "
-            "clips into one, or leave group_regex out"
+            f"{root}: groups in more than one of the given splits: {some(torn)}; move their clips "
+            "into one, or leave the groups out"
         )
 
 

@@ -33,7 +33,7 @@ FILES = (CONFIG, FILE, REPORT, WEIGHTS)
 # Settings of the machine, not of the model; and those of data sets that name files.
 _LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
           "overrides")  # fmt: skip
-_FILES = ("source", "corpus", "background", "labels")
+_FILES = ("source", "corpus", "background", "labels", "table")
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:

@@ -49,8 +49,8 @@ from spaudio.report.records import read_records
 from spaudio.report.study_records import Result
 
 # Settings that are paths of a machine, or change no result.
-_PATHS = ("source", "corpus", "labels", "background", "model.source", "pretrain.source", "data",
-          "runs", "run_id", "jobs", "page")  # fmt: skip
+_PATHS = ("source", "corpus", "labels", "table", "background", "model.source", "pretrain.source",
+          "data", "runs", "run_id", "jobs", "page")  # fmt: skip
 
 
 @dataclass

@@ -78,7 +78,7 @@ def test_split_folders_are_respected(tmp_path: Path) -> None:
     shares = [("train", 3), ("valid", 1), ("test", 2)]
     assert counts(listed(root)) == {(la, s): n for la in ("cat", "dog") for s, n in shares}
     assert list(listed(root, group_regex=r"p\w+\d").clips)
-    with pytest.raises(DataError, match=r"more than one of the split folders: 0, 1"):
+    with pytest.raises(DataError, match=r"more than one of the given splits: 0, 1"):
         listed(root, group_regex=r"p\D+(\d)")
     add(root / "bird" / "x.wav")
     with pytest.raises(DataError, match="beside them bird"):
@@ -215,3 +215,91 @@ def test_a_corrected_name_may_look_like_a_formula(source: Path, tmp_path: Path) 
     file.write_text("clip,label\n'=hum/0.wav,hum\nhum/g0_0.wav,'=hum\n", encoding="utf-8")
     labels = {clip.path: clip.label for clip in listed(source, labels=str(file)).clips}
     assert (labels["=hum/0.wav"], labels["hum/g0_0.wav"]) == ("hum", "=hum")
+
+
+def flat(source: Path) -> list[tuple[str, str]]:
+    """Moves all clips into one folder; returns their new names and their labels."""
+    found = [(clip.path.replace("/", "-"), clip.path, clip.label) for clip in listed(source).clips]
+    for name, path, _ in found:
+        (source / path).rename(source / name)
+    for folder in [one for one in source.iterdir() if one.is_dir()]:
+        shutil.rmtree(folder)
+    return sorted((name, label) for name, _, label in found)
+
+
+def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) -> None:
+    clips = flat(source)
+    out, *kept = clips
+    lines = [f"{name},{label}" for name, label in kept]
+    file = source / "metadata.csv"
+    file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
+    found = listed(source, table="metadata.csv")
+    assert sorted((clip.path, clip.label) for clip in found.clips) == kept
+    assert out[0] in found.warnings[0]
+    assert {clip.split for clip in found.clips} == {"train", "valid", "test"}
+    # The table decides, wherever it lies; its groups stay together.
+    groups = [f"{line},{number % 5}" for number, line in enumerate(lines)]
+    file = tmp_path / "groups.csv"
+    file.write_text("\n".join(["file_name,label,group", *groups]), encoding="utf-8")
+    found = listed(source, table=str(file))
+    assert len({(clip.group, clip.split) for clip in found.clips}) == 5
+    assert not any("random" in line for line in found.warnings)
+    splits = [f"{line},{('train', 'Test')[number % 2]}" for number, line in enumerate(lines)]
+    file.write_text("\n".join(["file_name,label,split", *splits]), encoding="utf-8")
+    found = listed(source, table=str(file))
+    assert [clip.split for clip in found.clips] == [("train", "test")[n % 2] for n in range(59)]
+    # The class of other sounds is cut for clips that are in no folder, too.
+    noise = np.random.default_rng(0).normal(size=60 * RATE) / 10
+    (tmp_path / "site").mkdir()
+    soundfile.write(tmp_path / "site" / "day.wav", noise, RATE)
+    prepared = run_script(
+        prepare, tmp_path, source=source, table=str(file), background=str(tmp_path / "site")
+    )
+    assert len(prepared.clips) > 59
+    assert "_background_" in prepared.labels
+
+
+def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
+    clips = flat(source)
+    text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])
+    (source / "metadata.csv").write_text(text, encoding="utf-8")
+    archive = shutil.make_archive(str(tmp_path / "sounds"), "zip", tmp_path, "source")
+    found = prepare(tmp_path / "work", source=archive, table="metadata.csv")
+    assert len(found.clips) == len(clips)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "file_name;label\n{0};hum",
+            r"needs the columns file_name and label.*; it has file_name;label",
+        ),
+        ("", "it has no line"),
+        ("file_name,label\nhum.wav,hum", r"line 2: there is no audio file 'hum\.wav'"),
+        ("file_name,label\n{0},hum\n{0},hum", "line 3: .* is in a line above too"),
+        ("file_name,label\n{0},", "line 2: .* has no label"),
+        ("file_name,label,split\n{0},hum,tset", "line 2: split is 'tset'; expected train, valid"),
+        ("file_name,label,split\n{0},hum,train", "split needs both train and test; it has train"),
+        ("file_name,label,group\n{0},hum,", "line 2: .* has no group"),
+        ("file_name,label\n{0},hum", "all clips have the label 'hum'"),
+        (None, "table=.*cannot be read .*; check the path"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(
+    source: Path, tmp_path: Path, lines: str | None, words: str
+) -> None:
+    file = tmp_path / "table.csv"
+    if lines is not None:
+        clips = [clip.path for clip in listed(source).clips]
+        file.write_text(lines.format(*clips) + "\n", encoding="utf-8")
+    with pytest.raises((ConfigError, DataError), match=words):
+        listed(source, table=str(file))
+
+
+def test_groups_are_given_once(source: Path, tmp_path: Path) -> None:
+    clip = next(iter(listed(source).clips)).path
+    file = tmp_path / "table.csv"
+    file.write_text(f"file_name,label,group\n{clip},hum,a\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="has a column group; leave group_regex out"):
+        listed(source, table=str(file), group_regex="g")

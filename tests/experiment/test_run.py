@@ -204,12 +204,12 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     assert "tell them apart" not in _slow_clips([8000, 8000], 8000)[0]
     assert not _slow_clips([8000, 44100], 4000)
     assert "tokens.f_max" not in _slow_clips([8000], 8000, encoder=True)[0]
-    settings = compose(RECIPES / "folder", ["source=x", "trainer.epochs=3"])
-    task = SimpleNamespace(
-        settings=settings, train=SimpleNamespace(sampler=range(10)), data=SimpleNamespace(carved=1)
-    )
-    [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
-    assert "trainer.min_steps=4000 prolongs trainer.epochs=3 to 250 epochs" in said
+    for given, epochs in (("epochs=3", 250), ("max_epochs=30", 150)):
+        settings = compose(RECIPES / "folder", ["source=x", f"trainer.{given}"])
+        train = SimpleNamespace(sampler=range(10))
+        task = SimpleNamespace(settings=settings, train=train, data=SimpleNamespace(carved=1))
+        [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
+        assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
     for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
         shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
         options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}

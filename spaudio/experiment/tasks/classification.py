@@ -162,12 +162,15 @@ class ClassificationTask(Task):
         settings, trainer = self.settings, self.settings.trainer
         given = {override.partition("=")[0] for override in settings.overrides}
         epochs = prolonged(trainer, len(self.train.sampler))
-        chosen = "trainer.epochs" in given and "trainer.min_steps" not in given
-        if chosen and epochs > trainer.epochs:
-            yield (
-                f"trainer.min_steps={trainer.min_steps} prolongs trainer.epochs={trainer.epochs} "
-                f"to {epochs} epochs; give trainer.min_steps=0 to keep them"
-            )
+        for name in ("epochs", "max_epochs"):
+            if f"trainer.{name}" not in given or "trainer.min_steps" in given:
+                continue
+            if epochs > max(trainer.epochs, (asked := getattr(trainer, name))):
+                yield (
+                    f"trainer.min_steps={trainer.min_steps} prolongs trainer.{name}={asked} to "
+                    f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
+                    f"{trainer.epochs}"
+                )
         unused = sorted(given & {"validation.fraction", "validation.by"})
         if unused and not self.data.carved:
             yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
