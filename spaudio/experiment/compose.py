@@ -139,7 +139,7 @@ def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if not near or len(known) <= _FEW:
-        hints.append(f"known: {', '.join(known)}")
+        hints.append(f"known: {', '.join(known) or 'none'}")
     return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
 
 

@@ -30,17 +30,17 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
 from spaudio.errors import ConfigError, DataError, SpaudioError
-from spaudio.experiment.compose import compose
+from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, open_run_folder, read_run_config
 from spaudio.experiment.settings import AudioSettings, TextSettings
@@ -314,7 +314,7 @@ def _by_data(
         if not colon or "=" in name:
             general.append(override)
         elif name not in names:
-            raise ConfigError(f"{override}: the study has no data set {name!r}; it has {[*names]}")
+            raise ConfigError(f"{override}: {unknown('data set', name, list(names))}")
         else:
             special.setdefault(name, []).append(rest)
     return general, special
@@ -324,7 +324,7 @@ def _check_names(
     file: Path | str, what: str, chosen: Iterable[str] | None, known: Collection[str]
 ) -> None:
     if missing := sorted(set(chosen or ()) - set(known)):
-        raise ConfigError(f"{file} has no {what} {missing[0]!r}; it has {[*known]}")
+        raise ConfigError(f"{file}: {unknown(what, missing[0], list(known))}")
 
 
 def _read_study(file: Path) -> Study:
@@ -343,6 +343,9 @@ def _read_study(file: Path) -> Study:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Study), {**content, "settings": named})
         study = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        known = [one.name for one in fields(error.object_type)]  # type: ignore[arg-type]
+        raise ConfigError(f"{file}: {unknown('key', str(error.full_key), known)}") from error
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]
         raise ConfigError(f"{file}, {error.full_key or 'study'}: {said}") from error
@@ -356,5 +359,5 @@ def _read_study(file: Path) -> Study:
             f"{[*study.settings]}"
         )
     for name, own in study.settings.items():
-        _check_names(f"{file}, setting {name}:", "data set", own.data, study.data or ())
+        _check_names(f"{file}, setting {name}", "data set", own.data, study.data or ())
     return study

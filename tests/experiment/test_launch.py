@@ -334,7 +334,7 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first() -> None
     assert runs[0].settings.model.filter_layers == [0, 1]
     planned = plan_study(STUDY, only=["bank"], seeds=[0, 2])
     assert [run.settings.seed for run in planned] == [0, 2]
-    with pytest.raises(ConfigError, match="no setting 'bnak'"):
+    with pytest.raises(ConfigError, match="unknown setting 'bnak'; did you mean bank"):
         plan_study(STUDY, only=["bnak"])
     with pytest.raises(ConfigError, match="setting none"):
         plan_study(STUDY, ["modle.dim=3"], only=["none"])
@@ -453,9 +453,9 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
     for wrong, error in (
-        (["--data", "word"], "no data set 'word'"),
+        (["--data", "word"], "unknown data set 'word'"),
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
-        (["esc50:fold=1"], "no data set 'esc50'"),
+        (["esc50:fold=1"], "unknown data set 'esc50'"),
         (["fsdd:fold=x"], "setting none, data set fsdd: fold=x"),
     ):
         with pytest.raises(SystemExit, match=error):
@@ -474,11 +474,14 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: {overrides: [], seeds: [a]}}", r"settings.x.seeds\[0\]: Value 'a'"),
         ("settings: {x: {seeds: [0]}}", "missing mandatory value: overrides"),
         ("settings: {x: &a [b], y: *a}", "an alias"),
-        ("settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}", "Key 'fold' not in 'DataSet'"),
-        ("settings: {x: {overrides: [b], control: y}}", "has no setting 'y'"),
-        ("settings: {x: [b]}\nbaseline: y", "has no setting 'y'"),
+        (
+            "settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}",
+            "unknown key 'data.a.fold'; did you mean folds",
+        ),
+        ("settings: {x: {overrides: [b], control: y}}", "unknown setting 'y'; known: x"),
+        ("settings: {x: [b]}\nbaseline: y", "unknown setting 'y'; known: x"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
-        ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: has no data set 'd'"),
+        ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: unknown data set 'd'"),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
         with pytest.raises(ConfigError, match=word):
