@@ -1,17 +1,17 @@
 """The command ``spaudio``: what can be done with recipes and finished runs.
 
-spaudio train DIR           trains on a folder of sounds, as recipes/folder does
-spaudio new NAME DIR        writes a recipe to edit for a folder of sounds
-spaudio datasets            the recipes, their licences and sizes, and whether their data are here
-spaudio compare RUN...      one table over runs, mean ± std over seeds
-spaudio filters RUN         kernels and their responses, before and after training
-spaudio predict RUN FILE... the classes of any audio file or folder
-spaudio detect RUN FILE...  the events in long recordings, as table, labels or selections
-spaudio explain RUN FILE    the seconds and bands of a sound that decided
-spaudio listen RUN          the classes of what a microphone hears
-spaudio export RUN          the model with its front-end, as ONNX or pt2
-spaudio study FILE          the runs that a study lists; finished ones are skipped
-spaudio generate RUN        text from a language model, character by character
+spaudio train DIR             trains on a folder of sounds, as recipes/folder does
+spaudio new NAME DIR          writes a recipe to edit for a folder of sounds
+spaudio datasets              the recipes, their licences and sizes, and whether their data are here
+spaudio compare RUN...        one table over runs, mean ± std over seeds
+spaudio filters RUN           kernels and their responses, before and after training
+spaudio predict MODEL FILE... the classes of any audio file or folder
+spaudio detect MODEL FILE...  the events in long recordings, as table, labels or selections
+spaudio explain MODEL FILE    the seconds and bands of a sound that decided
+spaudio listen MODEL          the classes of what a microphone hears
+spaudio export MODEL          the model with its front-end, as ONNX or pt2
+spaudio study FILE            the runs that a study lists; finished ones are skipped
+spaudio generate RUN          text from a language model, character by character
 """
 
 import argparse
@@ -28,6 +28,7 @@ from spaudio.version import __version__
 
 if TYPE_CHECKING:
     from spaudio.experiment.inputs import Inputs
+    from spaudio.experiment.predict import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,9 +179,17 @@ def _filters(chosen: argparse.Namespace) -> None:
         sys.stdout.write(f"{printable(chosen.run)} has no filter with kernels\n")
 
 
+def _open(chosen: argparse.Namespace, window: float | None = None) -> "Predictor":
+    """Opens the run or saved model that a command names."""
+    from spaudio.experiment.predict import Predictor
+    from spaudio.experiment.saved import fetch
+
+    return Predictor(fetch(chosen.run), window, chosen.base)
+
+
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; files that cannot be used come last, and fail the command."""
-    from spaudio.experiment.predict import Predictor, predict_files
+    from spaudio.experiment.predict import predict_files
     from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import UNSURE, render
 
@@ -191,7 +200,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         inputs = [chosen.run, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
-    predictor = Predictor(chosen.run, chosen.window)
+    predictor = _open(chosen, chosen.window)
     if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
         raise ConfigError(f"--unsure: the run has a class of the name {UNSURE!r}; leave it out")
     predictions, bad = predict_files(predictor, chosen.paths)
@@ -234,7 +243,7 @@ def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 def _detect(chosen: argparse.Namespace) -> None:
     """Prints or writes the events of recordings; files that cannot be used fail the command."""
     from spaudio.experiment.detect import detect
-    from spaudio.experiment.predict import Predictor, expand
+    from spaudio.experiment.predict import expand
     from spaudio.io.atomic import write_atomic
     from spaudio.report.events import write_audacity, write_csv, write_raven
 
@@ -254,7 +263,7 @@ def _detect(chosen: argparse.Namespace) -> None:
     for target in targets.values() or [output] * (output is not None):
         inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
         check_output(target, "--output", inputs=inputs, force=chosen.force)
-    predictor = Predictor(chosen.run, chosen.window)
+    predictor = _open(chosen, chosen.window)
     _tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
         predictor, chosen.paths, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
@@ -281,13 +290,12 @@ def _detect(chosen: argparse.Namespace) -> None:
 def _explain(chosen: argparse.Namespace) -> None:
     """Prints the seconds and bands that decided, and draws them."""
     from spaudio.experiment.explain import explain
-    from spaudio.experiment.predict import Predictor
 
     output = chosen.output or Path(f"{chosen.file.stem}.explained.png")
     if output.suffix.lower() not in (".png", ".svg"):
         raise ConfigError(f"--output {output}: the name of a figure ends in .png or .svg")
     check_output(output, "--output", inputs=[chosen.run, chosen.file], force=chosen.force)
-    found = explain(Predictor(chosen.run, chosen.window), chosen.file, chosen.label)
+    found = explain(_open(chosen, chosen.window), chosen.file, chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
     lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
     for unit, digits, parts in (("s", 2, found.stretches), ("Hz", 0, found.bands)):
@@ -305,11 +313,10 @@ def _listen(chosen: argparse.Namespace) -> None:
     """Prints what is heard, as it comes, until Ctrl-C or the end of the file."""
     from spaudio.experiment.listen import listen, open_microphone, play_file
     from spaudio.experiment.live import Heard, open_stream
-    from spaudio.experiment.predict import Predictor
 
     if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
         raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
-    predictor = Predictor(chosen.run)
+    predictor = _open(chosen)
     _tell_no_rest(predictor.inputs, "give a high --unsure")
 
     def warn(text: str) -> None:
@@ -332,6 +339,7 @@ def _listen(chosen: argparse.Namespace) -> None:
 
 def _export(chosen: argparse.Namespace) -> None:
     """Writes the exported model and says how far it is from the original."""
+    from spaudio.experiment.saved import fetch
     from spaudio.export.write import export_run
 
     if chosen.output is not None:
@@ -339,7 +347,10 @@ def _export(chosen: argparse.Namespace) -> None:
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     elif chosen.run.is_dir():
         check_output(chosen.run / f"model.{chosen.format}", "--output", force=chosen.force)
-    done = export_run(chosen.run, chosen.format, chosen.output, chosen.clips)
+    run = fetch(chosen.run)
+    if chosen.output is None and run != chosen.run:
+        raise ConfigError(f"{chosen.run} is on the Hub; say where to write by --output")
+    done = export_run(run, chosen.format, chosen.output, chosen.clips, chosen.base)
     sys.stdout.write(f"{printable(done)}\n")
 
 
@@ -359,6 +370,12 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 
 _RUN: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a run"}
+_MODEL: dict[str, Any] = {
+    "run": {"type": Path, "metavar": "MODEL", "help": "folder of a run or of a saved model, or an "
+            "id on the Hugging Face Hub, OWNER/NAME"},
+    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it lies elsewhere "
+               "than in training"},
+}  # fmt: skip
 _FORCE: dict[str, Any] = {"action": "store_true", "help": "replace files that exist"}
 
 # Of each command: its function, what it does, and its options as argparse takes them.
@@ -394,7 +411,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
     }),
     "filters": (_filters, "draw a run's filters", {"run": _RUN}),
     "predict": (_predict, "classify audio files by a run's best model", {
-        "run": _RUN,
+        **_MODEL,
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
         "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file"},
         "--format": {"choices": ("table", "csv", "json"), "default": "table"},
@@ -408,7 +425,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--force": _FORCE,
     }),
     "detect": (_detect, "find the events in long recordings", {
-        "run": _RUN,
+        **_MODEL,
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
         "--window": {"type": float, "metavar": "S", "help": "seconds that are classified at a time "
                      "(default: the longest clip of the run's data)"},
@@ -425,7 +442,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--force": _FORCE,
     }),
     "explain": (_explain, "which seconds and bands decided", {
-        "run": _RUN,
+        **_MODEL,
         "file": {"type": Path, "metavar": "FILE", "help": "audio"},
         "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
         "--window": {"type": float, "metavar": "S", "help": "seconds; of a longer file the window "
@@ -435,7 +452,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--force": _FORCE,
     }),
     "listen": (_listen, "classify what a microphone hears", {
-        "run": _RUN,
+        **_MODEL,
         "--device": {"metavar": "NAME", "help": "number or part of the name of an input device"},
         "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
         "--window": {"type": float, "metavar": "S", "help": "seconds of sound that an answer is "
@@ -446,7 +463,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "class has a probability below P"},
     }),
     "export": (_export, "write a run's model with its front-end", {
-        "run": _RUN,
+        **_MODEL,
         "--format": {"choices": ("onnx", "pt2"), "required": True},
         "--output": {"type": Path, "help": "default: model.onnx or model.pt2 in the run"},
         "--clips": {"nargs": "+", "type": Path, "default": [], "metavar": "FILE|DIR",

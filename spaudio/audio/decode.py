@@ -138,13 +138,16 @@ def resample(
     return resampled
 
 
-def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
+def check_array(
+    values: object, sample_rate: int, *, silent_ok: bool = False
+) -> NDArray[np.float32]:
     """Checks a waveform that is given as an array as `decode` checks that of a file.
 
     Args:
         values: (samples,), (1, samples) or (samples, 1), mono, floating-point with full scale at
             1.0; an array or CPU tensor.
         sample_rate: Its rate in Hz.
+        silent_ok: Whether it may be silent.
 
     Returns:
         The waveform as float32.
@@ -158,7 +161,7 @@ def check_array(values: object, sample_rate: int) -> NDArray[np.float32]:
     waveform = _check_samples(values)
     if len(waveform) < 2:
         raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
-    if is_silent(waveform):
+    if not silent_ok and is_silent(waveform):
         raise AudioError(
             f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS); no class can be told"
         )

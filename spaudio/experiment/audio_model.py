@@ -11,11 +11,13 @@ from torch import Tensor
 
 from spaudio.audio.decode import check_array, resample, stream_audio
 from spaudio.errors import AudioError, ConfigError
+from spaudio.experiment.detect import event_finder
 from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
 from spaudio.experiment.predict import Predictor, Waveform
 from spaudio.experiment.saved import fetch, save_pretrained
 from spaudio.model.classifier import count_parameters
+from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction
 
 Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
@@ -107,6 +109,35 @@ class AudioModel(Predictor):
             return np.stack([self.embed(one, sample_rate) for one in audio])
         return self.embedding(self._pieces(audio, sample_rate))
 
+    def detect(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        hop: float | None = None,
+        threshold: float = 0.5,
+    ) -> list[Event]:
+        """Finds the events in a recording of any length; see `spaudio.experiment.detect`.
+
+        The model's window, ``load(..., window=)``, is moved over the recording. An event is a run
+        of adjacent windows in which a class reaches the threshold.
+
+        Args:
+            audio: A file or waveform.
+            sample_rate: Rate of a waveform, in Hz.
+            hop: Seconds from one window to the next; None is half of the window.
+            threshold: A class is there if its probability is at least this.
+
+        Returns:
+            Events, by ``start``, with ``end``, both in seconds, ``label`` and ``confidence``.
+
+        Raises:
+            AudioError: If the sound cannot be used.
+            ConfigError: If the rate is missing, or hop or threshold is out of range.
+        """
+        find = event_finder(self, hop, threshold)
+        return find(self._pieces(audio, sample_rate, silent_ok=True))[0]
+
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None
     ) -> Explanation:
@@ -157,10 +188,12 @@ class AudioModel(Predictor):
         """
         save_pretrained(self.run, Path(folder))
 
-    def _pieces(self, audio: Audio, sample_rate: int | None) -> Iterable[Waveform]:
+    def _pieces(
+        self, audio: Audio, sample_rate: int | None, *, silent_ok: bool = False
+    ) -> Iterable[Waveform]:
         """Yields a sound at the model's rate."""
         if isinstance(audio, str | os.PathLike):
-            return stream_audio(audio, self.sample_rate)
+            return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
         if not hasattr(audio, "__array__"):
             raise AudioError(
                 f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
@@ -168,5 +201,5 @@ class AudioModel(Predictor):
             )
         if sample_rate is None:
             raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
-        wave = check_array(audio, sample_rate)
+        wave = check_array(audio, sample_rate, silent_ok=silent_ok)
         return [resample(wave, sample_rate, self.sample_rate, ARRAY)]

@@ -1,6 +1,6 @@
 """Finds the events in long recordings: windows, a threshold, and neighbours merged."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from spaudio.audio.decode import stream_audio
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.live import Heard, WindowStream
-from spaudio.experiment.predict import Predictor, expand
+from spaudio.experiment.predict import Predictor, Waveform, expand
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
 
@@ -81,6 +81,26 @@ def is_nothing(label: str) -> bool:
     return len(label) > 2 and label.startswith("_") and label.endswith("_")
 
 
+def event_finder(
+    predictor: Predictor, hop: float | None = None, threshold: float = 0.5
+) -> Callable[[Iterable[Waveform]], tuple[list[Event], float]]:
+    """Returns a function from a sound, in pieces at the predictor's rate, to what `merge` returns.
+
+    Args:
+        predictor: Of the run; its window is the one that is moved over the sound.
+        hop: Seconds from one window to the next; None is half of the window.
+        threshold: A class is there if its probability is at least this.
+
+    Raises:
+        ConfigError: If hop or threshold is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
+    window = predictor.window_seconds
+    stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
+    return lambda pieces: merge(stretches(stream.answers(pieces, predictor.sample_rate)), threshold)
+
+
 def detect(
     predictor: Predictor,
     paths: Sequence[Path],
@@ -94,10 +114,10 @@ def detect(
     Memory holds a few windows, and the events. Silent windows hold no event.
 
     Args:
-        predictor: Of the run; its window is the one that is moved over the recordings.
+        predictor: As in `event_finder`, as are hop and threshold.
         paths: Files and folders.
-        hop: Seconds from one window to the next; None is half of the window.
-        threshold: A class is there if its probability is at least this.
+        hop: In seconds.
+        threshold: A probability.
         timed: Read from the names of the files when they began.
 
     Returns:
@@ -106,10 +126,7 @@ def detect(
     Raises:
         ConfigError: If hop or threshold is out of range.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
-    window = predictor.window_seconds
-    stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
+    find = event_finder(predictor, hop, threshold)
     files, bad = expand(paths)
     recordings = []
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
@@ -117,9 +134,7 @@ def detect(
             try:
                 begin = recording_start(path) if timed else None
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
-                events, seconds = merge(
-                    stretches(stream.answers(pieces, predictor.sample_rate)), threshold
-                )
+                events, seconds = find(pieces)
                 recordings.append(Recording(path, seconds, events, begin))
             except (SpaudioError, OSError, MemoryError) as error:
                 bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))

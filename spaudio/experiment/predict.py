@@ -57,7 +57,7 @@ class Predictor:
                 raise ConfigError(
                     f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
                     f"{bytes(saved.tolist()).hex()[:12]}), of which there is no folder {given}; "
-                    "give it by spaudio.load(..., base=FOLDER)"
+                    "give it by --base FOLDER, or spaudio.load(..., base=FOLDER)"
                 )
         elif source is not None:
             raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")

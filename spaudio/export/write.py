@@ -52,7 +52,11 @@ class Export:
 
 
 def export_run(
-    run: Path, form: str, output: Path | None = None, clips: Sequence[Path] = ()
+    run: Path,
+    form: str,
+    output: Path | None = None,
+    clips: Sequence[Path] = (),
+    base: str | None = None,
 ) -> Export:
     """Exports the best model of a run with its front-end.
 
@@ -66,6 +70,7 @@ def export_run(
         form: ``"onnx"`` or ``"pt2"``.
         output: None writes ``model.onnx`` or ``model.pt2`` into the run's folder.
         clips: Audio files or folders to check it on, in addition to synthetic sounds.
+        base: Of the predictor.
 
     Returns:
         Path and largest difference.
@@ -81,7 +86,7 @@ def export_run(
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_onnx(package)
-    predictor = Predictor(run)
+    predictor = Predictor(run, source=base)
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
     files, bad = expand(clips)
     if bad:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import spaudio
+from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
@@ -53,6 +54,7 @@ def test_a_run_and_its_predictions(
     sounds: Path,
     run_recipe: RunRecipe,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(encoders, "load_base", lambda s: (loaded.append(s), load_base(s))[1])
@@ -104,6 +106,8 @@ def test_a_run_and_its_predictions(
     clip = sounds / rows[0]["clip"]
     same = spaudio.load(saved, base=base).predict(clip)
     np.testing.assert_array_equal(same.probabilities, found[0].probabilities)
+    main(["predict", str(saved), str(clip), "--base", str(base), "--top", "1"])
+    assert found[0].label in capsys.readouterr().out
 
     # An interrupted run ends with the same weights.
     model = load_best(run)

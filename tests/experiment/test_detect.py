@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.detect import Stretch, detect, is_nothing, merge, stretches
@@ -71,6 +72,10 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
         number = predictor.inputs.classes.index(event.label)
         assert all(expected[slot][number] >= limit - 1e-5 for slot in range(first, last))
         assert number in tops
+    model, options = spaudio.load(own_run), {"hop": predictor.window_seconds, "threshold": limit}
+    assert model.detect(path, **options) == one.events
+    assert model.detect(np.concatenate(slots), 8000, **options) == one.events
+    assert model.detect(np.zeros(8000, np.float32), 8000) == []
     main(["detect", str(own_run), str(path), "--times", "--output", str(tmp_path / "events.csv"),
           "--threshold", "0.01"])  # fmt: skip
     row = next(csv.DictReader((tmp_path / "events.csv").open()))
