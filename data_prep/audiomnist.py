@@ -16,7 +16,7 @@ WHERE = (
     "on demand and publishes no checksum, so it is not downloaded automatically)"
 )
 #: Test speakers of each fold for the task "digit", in the order of upstream's
-#: audiomnist/train/splits.py. As there, the fold before (for the first, the last) is validation.
+#: audiomnist/train/splits.py. As there, the preceding fold (for the first, the last) is validation.
 FOLDS = (
     (26, 52, 60, 18, 32, 42, 5, 13, 22, 33, 45, 51),
     (28, 56, 7, 19, 35, 1, 6, 16, 23, 34, 46, 53),
@@ -37,7 +37,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
 
     Raises:
         ConfigError: If ``source`` is missing.
-        DataError: If the source has another layout.
+        DataError: If the source has an unexpected layout.
     """
     root = find_root(source, work, "data/audioMNIST_meta.txt", WHERE)
     clips = [

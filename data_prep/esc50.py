@@ -28,8 +28,8 @@ def prepare(work: Path, *, source: str | None = None, subset: str = "esc50") -> 
         subset: ``"esc50"``, or ``"esc10"`` for the ten classes of the older set.
 
     Raises:
-        ConfigError: If ``source`` is missing or ``subset`` unknown.
-        DataError: If the source has another layout, or lacks classes.
+        ConfigError: If ``source`` is missing or ``subset`` is unknown.
+        DataError: If the source has an unexpected layout or lacks classes.
     """
     if subset not in CLASSES:
         raise ConfigError(f"subset={subset!r}; expected {' or '.join(CLASSES)}")

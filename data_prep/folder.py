@@ -7,8 +7,8 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 
 ``DIR/<class>/**/<clip>`` is split at random, by a seed;
 ``DIR/{train,valid,test}/<class>/**/<clip>`` keeps its split; a table gives the labels of clips that
-are in no such folders. Hidden files and files that are not
-audio are skipped. A class folder of which nothing is taken is named.
+are not in such folders. Hidden files and files that are not audio are skipped. A class folder from
+which nothing is taken is reported.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _SPLITS = {
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_MEASURED = 200  # clips of which the length is looked up, for `background`
+_MEASURED = 200  # clips whose length is read for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
 
@@ -53,31 +53,31 @@ def prepare(
     labels: str | None = None,
     background: str | None = None,
 ) -> SourceClips:
-    r"""Lists the clips of a folder; the label is the class folder's name, or given by a table.
+    r"""Lists the clips of a folder; labels are the names of class folders, or given by a table.
 
     Args:
         work: Folder to unpack into, if ``source`` is an archive.
         source: The folder, or a zip or tar archive of it.
         group_regex: Regular expression that is searched for in a clip's path, relative to
-            ``source``. Its first capture group, or the whole match, is the clip's group (speaker,
-            recording, site). No group is in two splits. Example: ``'(speaker\d+)'``. None splits
-            by clip.
+            ``source``. Its first capture group, or the whole match if it has none, is the clip's
+            group (speaker, recording, site). No group is in two splits. Example:
+            ``'(speaker\d+)'``. None splits by clip.
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
-        split_seed: Decides the split.
+        split_seed: Seed of the split.
         table: CSV file of the labels; see `_of_table`. A path, or a file name below ``source``.
-            None takes them from the folders.
-        labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. The
-            split stays as it is without them.
-        background: A folder of recordings of anything else, of any length. The class
-            ``_background_`` is cut from it: clips as long as the median of the others, and as many
-            as the other classes have on average. See `spaudio.audio.background`.
+            None takes the labels from the folders.
+        labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. It
+            does not change the split.
+        background: A folder of other recordings, of any length. The class ``_background_`` is cut
+            from it: clips as long as the median of the others, and as many as the other classes
+            have on average. See `spaudio.audio.background`.
 
     Raises:
         ConfigError: If an option is missing or out of range.
         DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip is
             outside the class folders or does not match ``group_regex``, the groups cannot be split
-            as asked, or the corrections do not fit the clips.
+            as requested, or the corrections do not fit the clips.
     """
     if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
@@ -127,7 +127,8 @@ def _with_background(
     """Adds the class of all other sounds; returns the root of all clips, and the clips.
 
     Raises:
-        ConfigError: If ``folder`` is none, is part of the source, or the class is there already.
+        ConfigError: If ``folder`` is not a folder or is part of the source, or if the class exists
+            already.
     """
     labels = {clip.label for clip in clips}
     if BACKGROUND in labels:
@@ -164,8 +165,8 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
     Args:
         clips: All clips.
         file: CSV with the columns ``clip``, a path relative to the source, and ``label``, one of
-            the classes, or nothing to leave the clip out. If there is a column ``was``, it holds
-            the clip's label before, which is checked.
+            the classes, or empty to leave the clip out. If there is a column ``was``, it holds the
+            clip's previous label, which is checked.
 
     Returns:
         The clips, and a sentence about what was changed.
@@ -216,13 +217,13 @@ def _of_table(
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
             in Hugging Face's AudioFolder. Optional columns: ``split``, with a name of `_SPLITS`
-            in every line, and ``group``, which no two splits share.
+            in every line, and ``group``; no group is in two splits.
         paths: The audio files below the source.
-        group_regex: As in `prepare`, where there is no column ``group``.
+        group_regex: As in `prepare`; only if there is no column ``group``.
 
     Returns:
         The clips, whether the table gives their split, and a sentence about files that are not in
-        it.
+        the table.
 
     Raises:
         ConfigError: If the file cannot be read, or groups are given twice.
@@ -269,7 +270,7 @@ def _of_table(
 
 
 def _rows(setting: str, file: Path) -> list[dict[str, str]]:
-    """Reads a CSV file of the user's."""
+    """Reads a CSV file that the user gives."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             return list(csv.DictReader(text))
@@ -284,7 +285,7 @@ def _cell(value: str | None) -> str:
 
 
 def _top(folder: Path, table: str | None) -> Path:
-    """Returns the single top folder of an archive, where it has one."""
+    """Returns the single top folder of an archive, or ``folder`` if there is none."""
     visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
     if len(visible) == 1 and visible[0].is_dir():
         inner = [path for path in visible[0].iterdir() if not is_hidden(path.name)]
@@ -294,7 +295,7 @@ def _top(folder: Path, table: str | None) -> Path:
 
 
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:
-    """Whether the first level of folders gives the split: it has both train and test."""
+    """Returns whether the first level of folders gives the split: it has both train and test."""
     tops = {PurePosixPath(path).parts[0] for path in paths}
     splits = {_SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
     if not {"train", "test"} <= splits:
@@ -316,7 +317,7 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
     """Names the class folders that no clip was taken from.
 
     Raises:
-        DataError: If one is a link to another one, which `audio_files` lists once.
+        DataError: If a class folder is a link to another one; `audio_files` lists it only once.
     """
     pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
     used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
@@ -340,7 +341,7 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
 
 
 def _contents(folder: Path) -> str:
-    """Returns the extensions of the files in a folder, with their numbers."""
+    """Returns the extensions of the files in a folder, with their counts."""
     files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
     found = Counter(file.suffix or "no extension" for file in files)
     named = [f"{number} {suffix}" for suffix, number in found.most_common()]

@@ -1,12 +1,12 @@
-"""FSD50K: 51,197 Freesound clips of 0.3 to 30 s, several of 200 classes each, 44.1 kHz.
+"""FSD50K: 51,197 Freesound clips of 0.3 to 30 s, 200 classes, several per clip, 44.1 kHz.
 
-Source: https://zenodo.org/records/4060432 (Fonseca et al., arXiv 2010.00475). The set is CC BY 4.0;
-each clip has its own licence (CC0, CC BY, CC BY-NC or CC Sampling+).
+Source: https://zenodo.org/records/4060432 (Fonseca et al., arXiv 2010.00475). The dataset is CC BY
+4.0; each clip has its own licence (CC0, CC BY, CC BY-NC or CC Sampling+).
 
     python data_prep/fsd50k.py [source=FOLDER]
 
 The audio comes as split zips (``x.z01``, ..., ``x.zip``), which Python's `zipfile` cannot read by
-itself: the directory counts each offset from the start of a piece. `SplitZip` corrects them.
+itself: the directory gives each offset from the start of a piece. `SplitZip` corrects the offsets.
 """
 
 import io
@@ -25,7 +25,7 @@ from spaudio.audio.source import Part, link_parts, open_parts, read_table
 from spaudio.errors import DataError
 
 HOST = "https://zenodo.org/records/4060432/files"
-# MD5 as Zenodo publishes them.
+# MD5 checksums as published by Zenodo.
 FILES = {
     "dev_audio": {
         "z01": "faa7cf4cc076fc34a44a479a5ed862a3",
@@ -53,7 +53,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
             None downloads.
 
     Raises:
-        DataError: If parts are missing, a table is damaged, or a download has another checksum.
+        DataError: If parts are missing, a table is damaged, or a download has the wrong checksum.
     """
     parts = [
         Part(
@@ -98,7 +98,7 @@ class SplitZip(zipfile.ZipFile):
             paths.insert(-1, piece)
         self._pieces = _Joined(paths)
         with archive.open("rb") as file:
-            # The end record, of 22 bytes, is followed by a comment of at most 64 KiB.
+            # The end record of 22 bytes is followed by a comment of at most 64 KiB.
             file.seek(max(0, archive.stat().st_size - 22 - (1 << 16)))
             tail = file.read()
         last, first = struct.unpack_from("<2H", tail, tail.rfind(b"PK\5\6") + 4)
@@ -113,7 +113,7 @@ class SplitZip(zipfile.ZipFile):
                 raise DataError("its directory cannot be read; unpack the zip yourself")
             # zipfile has counted every offset from the start of the last piece.
             member.header_offset += self._pieces.starts[member.volume] - self._pieces.starts[last]
-            if hasattr(member, "_end_offset"):  # derived from the offsets before
+            if hasattr(member, "_end_offset"):  # derived from the uncorrected offsets
                 member._end_offset = None
 
     @override

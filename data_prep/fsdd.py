@@ -19,12 +19,12 @@ from spaudio.io.unpack import open_source
 
 VERSION = "v1.0.10"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/{VERSION}.zip"
-#: GitHub makes the archive on demand and does not promise its bytes, so the checksum is of the
-#: 3,000 recordings in it: SHA-256 over name and bytes of each, sorted by name.
+#: GitHub makes the archive on demand and does not guarantee its bytes, so the checksum is that of
+#: the 3,000 recordings in it: SHA-256 over the name and bytes of each, sorted by name.
 RECORDINGS_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"
 
 LABELS = tuple(str(digit) for digit in range(10))
-#: The README of the data set: recordings 0 to 4 of each speaker and digit are the test set.
+#: According to the dataset's README, recordings 0 to 4 of each speaker and digit are the test set.
 TEST_INDICES = range(5)
 
 _NAME = re.compile(
@@ -49,8 +49,8 @@ def prepare(
         test_speaker: The speaker left out by ``split="speaker"``.
 
     Raises:
-        ConfigError: If ``split`` or ``test_speaker`` is unknown or they do not fit.
-        DataError: If the data are missing or have another layout, or a download has another
+        ConfigError: If ``split`` or ``test_speaker`` is unknown, or they contradict each other.
+        DataError: If the data are missing or have an unexpected layout, or a download has the wrong
             checksum.
     """
     if split not in ("official", "speaker"):

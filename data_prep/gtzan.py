@@ -15,15 +15,15 @@ from spaudio.audio.source import find_root
 from spaudio.errors import AudioError
 
 WHERE = "give genres.tar.gz (blues/blues.00000.au, ...) or a mirror's copy as WAV"
-#: Damaged in the common copies as WAV, whole in the original archive.
+#: Damaged in the common WAV copies, intact in the original archive.
 KNOWN_BAD = "jazz.00054"
 
 
 def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     """Lists the tracks of the split of Kereliuk, Sturm and Larsen (arXiv 1507.04761).
 
-    The split leaves out repetitions, distorted and wrongly labelled tracks, and keeps each artist
-    in one split. torchaudio ships its lists.
+    It leaves out repeated, distorted and mislabelled tracks, and keeps each artist in one split.
+    torchaudio ships its lists.
 
     Args:
         work: Folder to unpack into.
@@ -31,7 +31,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
 
     Raises:
         ConfigError: If ``source`` is missing.
-        DataError: If the source has another layout.
+        DataError: If the source has an unexpected layout.
     """
     from torchaudio.datasets import gtzan as lists
 

@@ -13,7 +13,7 @@ from spaudio.audio.source import Part, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError, DataError
 
-# SHA-256 as torchaudio has them.
+# SHA-256 checksums from torchaudio.
 SUBSETS = {
     "dev-clean": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
     "train-clean-100": "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
@@ -26,18 +26,18 @@ def prepare(
 ) -> SourceClips:
     """Lists the utterances; the label is the speaker, the group the chapter.
 
-    One chapter of each speaker is for the test, and if there are three or more, one is for
-    validation. A speaker with a single chapter is trained on and never tested.
+    One chapter of each speaker is used for the test and, if there are three or more, one for
+    validation. A speaker with a single chapter is used for training only.
 
     Args:
         work: Folder to download and unpack into.
         source: The subset's archive, or a folder that holds it; None downloads.
         subset: One of `SUBSETS`.
-        split_seed: Decides which chapters are in which split.
+        split_seed: Seed of the assignment of chapters to splits.
 
     Raises:
         ConfigError: If ``subset`` is unknown.
-        DataError: If the subset or some of its speakers are missing, or a download has another
+        DataError: If the subset or some of its speakers are missing, or a download has the wrong
             checksum.
     """
     if subset not in SUBSETS:
@@ -61,7 +61,7 @@ def prepare(
 
 
 def _check_speakers(root: Path, subset: str) -> None:
-    """Raises DataError if there is a ``SPEAKERS.TXT`` that names speakers without a folder."""
+    """Raises DataError if ``SPEAKERS.TXT`` exists and lists speakers without a folder."""
     table = root.parent / "SPEAKERS.TXT"
     if not table.is_file():
         return

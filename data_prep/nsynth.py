@@ -44,8 +44,8 @@ def prepare(work: Path, *, source: str | None = None, task: str = "family") -> S
 
     Raises:
         ConfigError: If ``task`` is unknown or ``source`` is not given.
-        DataError: If parts are missing, a JSON file is damaged, or training shares an instrument
-            with another split.
+        DataError: If parts are missing, a JSON file is damaged, or a training instrument is in
+            another split.
     """
     if task not in TASKS:
         raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")

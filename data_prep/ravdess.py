@@ -14,7 +14,7 @@ from spaudio.audio.source import find_root
 from spaudio.io.download import download
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip"
-MD5 = "bc696df654c87fed845eb13823edef8a"  # as Zenodo publishes it
+MD5 = "bc696df654c87fed845eb13823edef8a"  # as published by Zenodo
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 #: Actors of each fold, balanced in sex and emotions: Luna-Jimenez et al., doi 10.3390/s21227665.
 FOLDS = (
@@ -30,14 +30,15 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
         source: Upstream's archive or the folder it unpacks to; None downloads.
 
     Raises:
-        DataError: If the source has another layout, or a download fails or has another checksum.
+        DataError: If the source has an unexpected layout, or a download fails or has the wrong
+            checksum.
     """
     archive = source or download(URL, work / "ravdess.zip", MD5)
     root = find_root(archive, work, "Actor_01", f"fetch {URL} (208 MB)")
     clips = []
     for fold, actor in ((n, actor) for n, actors in enumerate(FOLDS, 1) for actor in actors):
         for emotion, strength, sentence, take in product(range(8), (1, 2), (1, 2), (1, 2)):
-            if emotion > 0 or strength == 1:  # there is no strong neutral
+            if emotion > 0 or strength == 1:  # neutral has no strong intensity
                 path = f"Actor_{actor:02}/03-01-{emotion + 1:02}-{strength:02}-{sentence:02}"
                 path += f"-{take:02}-{actor:02}.wav"
                 clips.append(SourceClip(path, EMOTIONS[emotion], "train", f"{actor:02}", fold))

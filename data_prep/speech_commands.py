@@ -26,7 +26,7 @@ from spaudio.io.progress import progress_bar
 HOST = "http://download.tensorflow.org/data"
 WORDS_URL = f"{HOST}/speech_commands_v0.02.tar.gz"
 TEST_URL = f"{HOST}/speech_commands_test_set_v0.02.tar.gz"
-# SHA-256 as torchaudio (the words) and TensorFlow Datasets (both) have them.
+# SHA-256 checksums from torchaudio (the words) and TensorFlow Datasets (both).
 WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
 WORDS = Part("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
@@ -35,10 +35,10 @@ COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0
-#: Stretch of each recording, as shares of it, per split: no second is in two splits.
+#: Section of each recording that a split uses, as fractions of it: no second is in two splits.
 STRETCHES = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
 QUIETEST = -40.0  # dB relative to the recording; the loudest cut is at 0 dB
-_VERSION = 1  # of the cuts; raise it with any change that alters them
+_VERSION = 1  # of the cuts; increase it with any change that alters them
 SHARE = 0.1  # of silence, and of unknown words, per command of a split (arXiv 1804.03209)
 
 
@@ -52,19 +52,20 @@ def prepare(
 ) -> SourceClips:
     """Lists the clips, split by the official lists; the group is the speaker.
 
-    A clip that is in a list but not in ``source`` is listed too, so that it is reported.
+    Clips that are in an official list but not in ``source`` are included, so that they are reported
+    as missing.
 
     Args:
         work: Folder to download, unpack and cut noise into.
-        source: Upstream's archive, or a folder of it (and of the test archive); None downloads.
+        source: Upstream's archive, or a folder with it (and the test archive); None downloads.
         task: ``"v2-35"``, all words; or ``"v2-12"``, ten commands, silence and unknown words.
         test: ``"lists"`` tests on ``testing_list.txt``; ``"archive"``, for v2-12 only, on the
             separate official archive of 4,890 clips.
-        split_seed: Decides which unknown words and which seconds of noise v2-12 takes.
+        split_seed: Seed of the choice of unknown words and of noise for v2-12.
 
     Raises:
-        ConfigError: If ``task`` or ``test`` is unknown, or they do not fit each other.
-        DataError: If parts are missing, or a download has another checksum.
+        ConfigError: If ``task`` or ``test`` is unknown, or they contradict each other.
+        DataError: If parts are missing, or a download has the wrong checksum.
     """
     if task not in ("v2-35", "v2-12"):
         raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
@@ -115,16 +116,16 @@ def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[
 def cut_noise(
     folder: Path, counts: Mapping[str, int], work: Path, seed: int
 ) -> tuple[Path, list[tuple[str, str, str]]]:
-    """Cuts one-second clips out of a folder's recordings, at random places and levels.
+    """Cuts one-second clips from a folder's recordings, at random positions and levels.
 
     Args:
         folder: Holds WAV files of at least ten seconds.
         counts: Number of cuts per split.
         work: The cuts are written to a folder in it.
-        seed: Decides places and levels.
+        seed: Seed of positions and levels.
 
     Returns:
-        Folder of the cuts; and the name, split and recording of each cut.
+        The folder of the cuts, and the name, split and recording of each cut.
     """
     paths = sorted(folder.glob("*.wav"))
     if not paths:
@@ -157,7 +158,7 @@ def cut_noise(
 def _cut(
     wave: NDArray[np.float32], begin: float, end: float, path: Path, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Cuts a second out of a stretch of a recording, given as shares of it, at a random level."""
+    """Cuts a second from a section of a recording, given as fractions, at a random level."""
     length = round(SECONDS * SAMPLE_RATE)
     first, last = round(begin * len(wave)), round(end * len(wave))
     if last - first < length:

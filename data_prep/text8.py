@@ -4,7 +4,7 @@ Source: http://mattmahoney.net/dc/textdata.html (text of Wikipedia, CC BY-SA 3.0
 
     python data_prep/text8.py [corpus=auto|text8|sotu|FILE] [source=TEXT8_OR_ITS_ZIP]
 
-Only the text with the checksum of Mahoney's page is called text8; any other is a stand-in.
+Only the text with the checksum on Mahoney's page is called text8; any other is a stand-in.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
 ZIP_SHA256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"
-#: Of the text itself, published at http://mattmahoney.net/dc/textdata.html
+#: MD5 of the text itself, published at http://mattmahoney.net/dc/textdata.html
 TEXT_MD5 = "3bea1919949baf155f99411df5fada7e"
 
 _PIECE = 1 << 22
@@ -41,12 +41,12 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
     Args:
         work: Folder to download into.
         corpus: ``"text8"``; ``"sotu"``, the speeches in the Python package of that name; any file
-            in text8's format, also ``.xz``; or ``"auto"``: text8 if it is here or can be
-            downloaded, else sotu, with a message.
+            in text8's format, optionally compressed (``.xz``); or ``"auto"``: text8 if it is here
+            or can be downloaded, else sotu, with a message.
         source: For text8: its zip, or the text itself.
 
     Raises:
-        ConfigError: If the settings do not fit.
+        ConfigError: If the settings contradict each other.
         DataError: If the text is missing, or its checksum is not text8's.
     """
     if source is not None and corpus not in ("auto", "text8"):
@@ -65,12 +65,12 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
 
 
 def clean(text: str) -> str:
-    """Cleans a text as text8 was: lower case, digits spelled out, all else single spaces."""
+    """Cleans a text like text8: lower case, digits spelled out, everything else single spaces."""
     return re.sub("[^a-z]+", " ", text.lower().translate(_SPELLED)).strip()
 
 
 def _text8(work: Path, source: str | None) -> SourceText:
-    """Returns text8, its checksum verified."""
+    """Returns text8 after verifying its checksum."""
     if source is None:
         path = download(URL, work / "text8.zip", ZIP_SHA256, timeout=10.0)
     else:
@@ -103,7 +103,7 @@ def _sotu() -> SourceText:
             "text8's format by corpus=FILE"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "speeches"
-    # Ordered by year, the test split would hold the last few presidents only. The order by checksum
+    # In order of years, the test split would hold only the last few presidents. Sorting by a hash
     # of the name mixes them, and is the same everywhere.
     files = sorted(folder.glob("*.txt"), key=lambda f: hashlib.sha256(f.name.encode()).digest())
     if not files:
@@ -126,7 +126,7 @@ def _existing(name: str, setting: str) -> Path:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    """Reads a text, a .xz of it, or text8's zip."""
+    """Reads a text, plain or compressed (``.xz``), or text8's zip."""
     try:
         with ExitStack() as stack:
             if zipfile.is_zipfile(path):

@@ -14,7 +14,7 @@ from spaudio.errors import ConfigError
 from spaudio.io.download import download
 
 URL = "https://zenodo.org/records/1203745/files/UrbanSound8K.tar.gz"
-MD5 = "9aa69802bbf37fb986f71ec1483a196e"  # as Zenodo publishes it
+MD5 = "9aa69802bbf37fb986f71ec1483a196e"  # as published by Zenodo
 CSV = "metadata/UrbanSound8K.csv"
 
 
@@ -27,8 +27,9 @@ def prepare(work: Path, *, source: str | None = None, split: str = "official") -
         split: Only ``"official"``, the ten folds, is accepted.
 
     Raises:
-        ConfigError: If another split is asked for.
-        DataError: If the source has another layout, or a download fails or has another checksum.
+        ConfigError: If another split is requested.
+        DataError: If the source has an unexpected layout, or a download fails or has the wrong
+            checksum.
     """
     if split != "official":
         raise ConfigError(

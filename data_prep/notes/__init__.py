@@ -1,9 +1,10 @@
 """Notes of General-MIDI instruments, rendered from the SoundFont that pretty_midi ships.
 
-These are sampled instruments played by a synthesizer, one note per second, without reverberation:
-not recordings of players. Several programs of the SoundFont consist of the same samples (acoustic,
-bright and honky-tonk piano; violin and viola; even across families, dulcimer and steel guitar), so
-programs that share a sample are in the same split: test and validation have unheard samples.
+These are sampled instruments played by a synthesizer, one note per clip, without reverberation, and
+not recordings of musicians. Several programs of the SoundFont consist of the same samples
+(acoustic, bright and honky-tonk piano; violin and viola; even across families, dulcimer and steel
+guitar), so programs that share a sample are in the same split: no sample in test or validation is
+in training.
 
     python -m data_prep.notes [task=family|program|pitch] [split_seed=0]
 """
@@ -48,7 +49,7 @@ def prepare(
     note_rate: int = 16_000,
     split_seed: int = 0,
 ) -> SourceClips:
-    """Renders the notes, unless they are there, and lists them; the group is the program.
+    """Renders the notes, unless they exist already, and lists them; the group is the program.
 
     The default pitches, every second one from 39 (D#2) to 77 (F5), avoid a gap of this SoundFont:
     its alto saxophone has no sample for 64 (E4).
@@ -59,13 +60,13 @@ def prepare(
         task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (note
             name; same split) or ``"program"`` (validation and test are pitches never trained on).
         families: Names of the families (see `FAMILIES`).
-        programs_per_family: 3 to 8; of 8, 2 or 3 are for the test and 1 or 2 for validation.
+        programs_per_family: 3 to 8. Of 8, 2 or 3 are used for the test and 1 or 2 for validation.
         num_pitches: Pitches of each program.
         lowest_pitch: MIDI number.
         pitch_step: Semitones between pitches.
         num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
         note_rate: Sample rate of the rendered clips, in Hz.
-        split_seed: Decides the split and the jitter of onsets and lengths.
+        split_seed: Seed of the split and of the jitter of onsets and lengths.
 
     Raises:
         ConfigError: If an option is unknown or out of range.
@@ -106,7 +107,7 @@ def pitch_name(pitch: int) -> str:
 
 
 def _units(samples: Mapping[int, frozenset[int]]) -> dict[int, int]:
-    """Returns, for each program, the lowest one that it shares samples with, also via others."""
+    """Returns the lowest program that each program shares samples with, directly or via others."""
     units: dict[int, int] = {}
     heard: dict[int, frozenset[int]] = {}  # samples of each unit
     for program in range(len(FAMILIES) * PROGRAMS_PER_FAMILY):
@@ -118,7 +119,7 @@ def _units(samples: Mapping[int, frozenset[int]]) -> dict[int, int]:
 
 
 def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]) -> list[int]:
-    """Chooses ``per_family`` programs of each family, those that share no samples first."""
+    """Chooses ``per_family`` programs per family, preferring those that share no samples."""
     if unknown := [family for family in families if family not in FAMILIES]:
         raise ConfigError(f"families has {unknown[0]!r}; expected some of {', '.join(FAMILIES)}")
     if len(set(families)) < 2:
@@ -130,7 +131,7 @@ def _programs(families: Sequence[str], per_family: int, units: Mapping[int, int]
         )
     chosen: list[int] = []
     for family in sorted(map(FAMILIES.index, set(families))):
-        ranked: list[tuple[int, int]] = []  # programs of the same samples before, and number
+        ranked: list[tuple[int, int]] = []  # count of earlier ones with its samples, program
         for program in range(family * PROGRAMS_PER_FAMILY, (family + 1) * PROGRAMS_PER_FAMILY):
             ranked.append((sum(units[p] == units[program] for _, p in ranked), program))
         chosen += sorted(program for _, program in sorted(ranked)[:per_family])

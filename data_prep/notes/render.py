@@ -2,8 +2,8 @@
 
 One MIDI file per program holds all its notes at a fixed spacing; its rendering is cut afterwards.
 The renderer (midirenderer, based on rustysynth) gives the same bytes each time. It holds Python's
-global lock, hence processes. They are not started by `multiprocessing`, which would import the
-caller's main module in each of them.
+global interpreter lock, hence the processes. They are not started by `multiprocessing`, which would
+import the caller's main module in each of them.
 """
 
 import io
@@ -29,9 +29,9 @@ from spaudio.io.progress import progress_bar
 from .soundfont import load_soundfont, without_effects
 
 CLIP_SECONDS = 1.0
-#: Raise this with any change that alters the rendered bytes.
+#: Increase this with any change that alters the rendered bytes.
 VERSION = 2
-_SPACING = 1.05  # s; the sound is cut between two clips
+_SPACING = 1.05  # s; sound is cut off between two clips
 _CUT = 1.02  # s after the clip's start; the last one ends the rendering
 _BATCH = 4  # programs per process
 # MIDI controllers that keep a note and its reverberation out of the next clip.
@@ -93,7 +93,7 @@ def render_programs(
     """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
 
     A program's folder appears whole or not at all; existing ones are kept. ``workers`` is the
-    number of processes: 1 renders in this one, None takes one per core.
+    number of processes: 1 renders in the current one, None uses one per core.
 
     Raises:
         DataError: If pretty_midi or midirenderer is missing, or a process fails.

@@ -1,4 +1,4 @@
-"""The General-MIDI SoundFont that ``pretty_midi`` ships: reading it, removing its effects.
+"""The General-MIDI SoundFont that ``pretty_midi`` ships: reads it and removes its effects.
 
 Source of the layout: SoundFont Technical Specification 2.04, sections 7.5, 7.9 and 8.1.3.
 """
@@ -58,13 +58,13 @@ def without_effects(soundfont: bytes) -> bytes:
 
 
 def program_samples(soundfont: bytes) -> dict[int, frozenset[int]]:
-    """Returns the indices of the samples of each program of bank 0, by its number."""
+    """Returns the indices of the samples of each program of bank 0, by program number."""
     tables = {name: soundfont[first:last] for name, (first, last) in _tables(soundfont).items()}
     presets = list(struct.iter_unpack("<20xHHH12x", tables[b"phdr"]))  # program, bank, first zone
     instruments = [first for (first,) in struct.iter_unpack("<20xH", tables[b"inst"])]
 
     def amounts(kind: bytes, operator: int, first: int, last: int) -> list[int]:
-        """Amounts of an operator in some zones of presets (``p``) or instruments (``i``)."""
+        """Returns an operator's amounts in some zones of presets (``p``) or instruments (``i``)."""
         bag, table = tables[kind + b"bag"], tables[kind + b"gen"]
         start, end = (struct.unpack_from("<H", bag, 4 * i)[0] for i in (first, last))
         found = struct.iter_unpack("<HH", table[4 * start : 4 * end])

@@ -2,7 +2,7 @@
 
 python -m spaudio.bench filters         each backend of the filterbank against the reference
 python -m spaudio.bench growth          how the cost of a bank grows with its shape, with a chart
-python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without cache
+python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without a cache
 python -m spaudio.bench data RECIPE DIR from a folder of files to features, beside other libraries
 python -m spaudio.bench export RUN      the exported model of a run against the eager one
 python -m spaudio.bench step RECIPE     training steps of a recipe with each filter
@@ -26,10 +26,10 @@ from spaudio.io.output import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a benchmark. A user error is one line and exit code 1.
+    """Runs a benchmark. A user error prints one line and exits with code 1.
 
     Args:
-        arguments: The command line; None takes that of the process.
+        arguments: The command line; None takes ``sys.argv``.
     """
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -126,7 +126,7 @@ def _add_common(
 def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Runs the chosen benchmark; returns its report and the columns of its table.
 
-    The others are imported where they run, because the benchmark of filters needs torch alone.
+    The others are imported where they run, because the filter benchmark needs only torch.
     """
     limits = chosen.rounds, chosen.limit
     if chosen.command == "filters":

@@ -28,12 +28,12 @@ COLUMNS = {
 
 
 def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, Any]:
-    """Times `recipes/folder` from the files to its cached features, and plain loops.
+    """Times `recipes/folder`, from files to cached features, and plain loops.
 
-    Ours lists and checks every clip, looks for copies, and writes a manifest, log-mel frames and
-    the features of the classical floor, with one process and a worker per thread. The loops read
-    one file after another and compute its log-mel frames with the same window, hop and bands. Files
-    are in the system's cache after the first round, which is not counted.
+    Ours lists and checks every clip, looks for duplicates, and writes a manifest, log-mel frames
+    and the features of the classical floor, with one process and a worker per thread. The loops
+    read one file after another and compute its log-mel frames with the same window, hop and bands.
+    Files are in the system's cache after the first round, which is not counted.
 
     Args:
         recipe: The folder `recipes/folder`.
@@ -42,10 +42,10 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
         limit: Seconds after which no further round starts.
 
     Returns:
-        ``title``, ``machine`` and ``rows``, one per way.
+        ``title``, ``machine`` and ``rows``, one per method.
 
     Raises:
-        ConfigError: If no WAV, FLAC or Ogg file of the run's sample rate is found.
+        ConfigError: If there are no WAV, FLAC or Ogg files, or not all have the run's sample rate.
         DataError: If a clip cannot be used.
     """
     settings = compose(recipe, [f"source={source}"])
@@ -100,7 +100,7 @@ def _loops(files: list[Path], settings: AudioSettings) -> dict[str, Callable[[],
     loops: dict[str, Callable[[], object]] = {"librosa": by_librosa}
     try:
         from torchaudio.transforms import MelSpectrogram
-    except (ImportError, OSError):  # it does not import beside every torch
+    except (ImportError, OSError):  # it does not load with every version of torch
         return loops
     transform = MelSpectrogram(rate, **sizes)
 

@@ -42,7 +42,7 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
 
     Returns:
         ``title``, ``machine``, ``missing`` (formats whose packages are not installed), and
-        ``rows``, one per batch size and form of the model. Clips are as long as the longest one of
+        ``rows``, one per batch size and form of the model. Clips are as long as the longest one in
         the run. ``librosa`` is 13 MFCC with two orders of deltas, without a model. ``cold`` is
         `spaudio predict` on one file in a new process.
     """

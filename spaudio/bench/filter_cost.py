@@ -43,7 +43,7 @@ def measure(
 ) -> dict[str, Any]:
     """Times all backends, a transformer layer and the multiply-add peak, in turn.
 
-    The peak on a CPU is the rate of the native library on registers; on a GPU, that of torch's
+    On a CPU, the peak is the rate of the native library on registers; on a GPU, that of torch's
     product of two large float32 matrices.
 
     Args:
@@ -116,7 +116,7 @@ def _measure(
 
 
 def _layer_step(shape: Shape, device: str) -> Callable[[], tuple[Tensor, ...]]:
-    """Returns forward and backward pass of an encoder layer of the same width."""
+    """Returns the forward and backward pass of an encoder layer of the same width."""
     layer = nn.TransformerEncoderLayer(
         shape.dim, nhead=4, dim_feedforward=4 * shape.dim, batch_first=True, device=device
     )

@@ -30,7 +30,7 @@ def untrained(context: int, filters: Sequence[str] = FILTERS) -> dict[str, Langu
 
     Args:
         context: Longest sequence.
-        filters: Names of filters, which have their default options.
+        filters: Names of filters, used with their default options.
     """
     torch.manual_seed(0)
     shape = EncoderConfig(dim=128, layers=4, heads=4, max_tokens=context, causal=True)
@@ -42,8 +42,8 @@ def measure(
 ) -> dict[str, Any]:
     """Times generation with and without a cache, in turn.
 
-    Each starts with a full context, so the result is the cost of a long text. It includes the
-    restarts whenever the context is full.
+    Each starts with a full context, so the result is the cost of a long text. It includes a restart
+    whenever the context is full.
 
     Args:
         models: Models by their name in the table.

@@ -1,7 +1,7 @@
 """How the cost of the filterbank grows with each dimension of its shape, in time and in memory.
 
-The native operator is compared with the same bank by FFT, whose cost does not depend on the taps.
-Both are timed in turn, forward and backward pass.
+The native operator is compared with the same bank computed by FFT, whose cost does not depend on
+the number of taps. Both are timed in turn, forward and backward pass.
 """
 
 import statistics
@@ -41,14 +41,14 @@ def measure(axes: Sequence[str], rounds: int, limit: float) -> dict[str, Any]:
     """Varies one dimension at a time around 4 x 256 tokens of width 128 and 144 kernels of 16 taps.
 
     Args:
-        axes: Names out of ``VALUES``.
+        axes: Keys of ``VALUES``.
         rounds: Measurements of each. Medians are reported.
         limit: Seconds per shape after which no further round starts.
 
     Returns:
-        ``machine`` and ``rows``. The FFT is timed where taps vary. ``peak_extra_mib`` is memory
-        beyond arguments and results. A forward and backward pass counts as four products of all
-        kernels with all windows.
+        ``machine`` and ``rows``. The FFT is timed only where taps vary. ``peak_extra_mib`` is the
+        memory beyond arguments and results. A forward and backward pass counts as four products of
+        all kernels with all windows.
     """
     threads = torch.get_num_threads()
     rows = []
@@ -61,7 +61,7 @@ def measure(axes: Sequence[str], rounds: int, limit: float) -> dict[str, Any]:
 
 
 def filterbank_by_fft(x: Tensor, kernels: Tensor, gains: Tensor) -> Tensor:
-    """A centred bank with ReLU by FFT, as :func:`spaudio.filters.filterbank` defines it.
+    """Computes a centred bank with ReLU by FFT, as :func:`spaudio.filters.filterbank` defines it.
 
     Args:
         x: (batch, tokens, dim).
@@ -69,8 +69,8 @@ def filterbank_by_fft(x: Tensor, kernels: Tensor, gains: Tensor) -> Tensor:
         gains: (filters,).
 
     Returns:
-        (batch, tokens, dim). The outputs of eight filters at a time are held in memory, and
-        computed again in the backward pass.
+        (batch, tokens, dim). Outputs of eight filters at a time are held in memory, and recomputed
+        in the backward pass.
     """
     tokens, taps = x.shape[1], kernels.shape[1]
     size = 1 << (tokens + taps - 2).bit_length()
@@ -130,13 +130,13 @@ def _step_by_fft(shape: Shape) -> Callable[[], object]:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draws time and memory over each dimension that was varied.
+    """Plots time and memory over each dimension that was varied.
 
     Args:
         report: From :func:`measure`.
         path: PNG to write, 700 pixels wide.
     """
-    from spaudio.report.drawing import make_figure, save_figure  # others need torch alone
+    from spaudio.report.drawing import make_figure, save_figure  # the others need only torch
 
     axes = list(dict.fromkeys(row["axis"] for row in report["rows"]))
     figure = make_figure(7, 0.4 + 2 * len(axes))

@@ -1,4 +1,4 @@
-"""What all benchmarks share: timing in turn, facts about the machine, and the printed table."""
+"""Shared by all benchmarks: timing in turn, facts about the machine, and the printed table."""
 
 import gc
 import platform
@@ -22,7 +22,7 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Runs each function once per round, after one warm-up round.
 
-    In this way, other load on the machine affects all functions equally.
+    That way, other load on the machine affects all functions equally.
 
     Args:
         functions: Functions to time, by name.
@@ -62,7 +62,7 @@ def ratio(above: list[float], below: list[float]) -> float:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Returns processor and versions; for a CPU also threads and vector width of the kernel."""
+    """Returns processor and versions; for a CPU also threads and the kernel's vector width."""
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     if device == "cuda":
         return {
@@ -84,8 +84,8 @@ def describe(report: Mapping[str, Any], columns: Mapping[str, str]) -> str:
 
     Args:
         report: ``machine``, ``rows`` with ``seconds`` and ``rounds``, and perhaps ``title``.
-        columns: The template of each column, such as ``{parameters:,}`` or ``{ms:.1f}``; those of
-            text, which have no format, come first. A cell is empty if its value is None.
+        columns: The template of each column, such as ``{parameters:,}`` or ``{ms:.1f}``. Text
+            columns, which have no format, come first. A cell is empty if its value is None.
     """
     facts = report["machine"]
     if "threads" in facts:

@@ -1,7 +1,7 @@
 """Peak memory of one forward and backward pass, beyond inputs, result and gradients.
 
 On a GPU it is read from torch's allocator. On a CPU, neither the allocator nor a profiler sees the
-memory of the conv1d library or of the native kernel, so the resident set of a new process is read.
+memory of the conv1d library or the native kernel, so the resident set of a new process is measured.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | None:
-    """Returns bytes. For a CPU, None on systems other than Linux."""
+    """Returns the number of bytes, or None for a CPU on systems other than Linux."""
     if device == "cuda":
         step = shape.step(backend, device)
         step()  # warm-up: libraries and their workspaces do not count

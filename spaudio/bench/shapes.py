@@ -31,7 +31,7 @@ class Shape:
 
     @property
     def operations(self) -> int:
-        """Additions and multiplications of a product of all kernels with all windows."""
+        """Number of additions and multiplications in a product of all kernels with all windows."""
         return 2 * self.batch * self.tokens * self.dim * sum(m * k for m, k in self.bank)
 
     def inputs(self, device: str = "cpu") -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
@@ -53,7 +53,7 @@ class Shape:
         return torch.no_grad()(lambda: filterbank(x, kernels, gains, backend=backend))
 
     def step(self, backend: str, device: str = "cpu") -> Callable[[], tuple[Tensor, ...]]:
-        """Returns a forward and backward pass, which returns the result and all gradients."""
+        """Returns a function that runs both passes and returns the result and all gradients."""
         x, kernels, gains, grad = self.inputs(device)
 
         def run() -> tuple[Tensor, ...]:

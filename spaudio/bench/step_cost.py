@@ -21,8 +21,8 @@ from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer
 
-UPDATE = "optimizer, clipping, averaging"  # range of the profiler around what follows the gradients
-BATCHES = 8  # per round. The clips of a batch have similar lengths, so several are needed.
+UPDATE = "optimizer, clipping, averaging"  # profiler range around what follows backward
+BATCHES = 8  # per round; clips of a batch have similar lengths, so several are needed
 COLUMNS = {
     "filter": "{filter}",
     "parameters": "{parameters:,}",
@@ -34,10 +34,10 @@ COLUMNS = {
 def measure(
     recipe: Path, overrides: Sequence[str], filters: Sequence[str], rounds: int, limit: float
 ) -> dict[str, Any]:
-    """Times forward pass, backward pass, optimizer step and averaging of the weights, not loading.
+    """Times forward and backward pass, optimizer step and weight averaging, but not loading.
 
     Args:
-        recipe: Folder with a ``config.yaml``. Its data set is prepared if necessary.
+        recipe: Folder with a ``config.yaml``. Its dataset is prepared if necessary.
         overrides: Settings for every filter, as for the recipe's ``run.py``.
         filters: Names of filters, with their own settings after commas
             (``bank,filter.num_filters=8``). The others are compared with the first one.
@@ -48,10 +48,10 @@ def measure(
         ``title``, ``machine``, ``recipe``, ``shape``, and ``rows``, one per filter.
 
     Raises:
-        ConfigError: If the folder is not a recipe's, or a setting is wrong.
-        DataError: If the data set is missing.
+        ConfigError: If the folder is not a recipe, or a setting is wrong.
+        DataError: If the dataset is missing.
     """
-    # Overrides are split at the commas between them, not at those within brackets of a value.
+    # Overrides are split at the commas between them, not at commas inside a bracketed value.
     composed = {
         name: compose(recipe, [*re.split(r",(?=[\w.]+=)", f"filter={name}"), *overrides])
         for name in filters
@@ -120,7 +120,7 @@ def describe_shape(
     """Returns the shapes of model and batches, as the beginning of a title and as numbers."""
     batch = settings.trainer.batch_size
     layers, dim = settings.model.layers, settings.model.dim
-    if isinstance(model, AdaptedClassifier):  # whose encoder has a shape of its own
+    if isinstance(model, AdaptedClassifier):  # its encoder has its own shape
         layers, dim = len(model.base.layers), model.base.dim
     if isinstance(settings, TextSettings):
         tokens: float = settings.context

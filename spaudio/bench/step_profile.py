@@ -20,7 +20,7 @@ from spaudio.filters import TokenFilter
 FILTER = "filter"  # also the name of the range around a filter's forward pass
 BACKWARD = "autograd::engine::evaluate_function: "
 LOADING, OTHER = "loading", "Python and dispatch"
-# The first pattern that matches the name of an operation decides. Names of torch 2.
+# The first pattern that matches an operation's name decides. Names are those of torch 2.
 KINDS = {
     "attention": re.compile(r"aten::(_scaled_dot|_flash|bmm|baddbmm|_softmax)"),
     "matrix products": re.compile(r"aten::(addmm|mm\b|addmv|mv\b|dot\b)|.*_linear"),
@@ -43,11 +43,11 @@ COLUMNS = {
 def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -> dict[str, Any]:
     """Profiles forward pass, backward pass, clipping, optimizer, averaging, and loading.
 
-    Batches are loaded in this process, as by one worker; with ``trainer.workers=1``, the default,
-    that happens beside the steps where a core is free.
+    Batches are loaded in this process, as by one worker. With ``trainer.workers=1``, the default,
+    loading overlaps with the steps if a core is free.
 
     Args:
-        recipe: Folder with a ``config.yaml``. Its data set is prepared if necessary.
+        recipe: Folder with a ``config.yaml``. Its dataset is prepared if necessary.
         overrides: Settings, as for the recipe's ``run.py``.
         rounds: Measurements. Medians are reported.
         limit: Seconds after which no further round starts.
@@ -56,8 +56,8 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         ``title``, ``machine``, ``recipe``, and ``rows``, one per kind of operation.
 
     Raises:
-        ConfigError: If the folder is not a recipe's, or a setting is wrong.
-        DataError: If the data set is missing.
+        ConfigError: If the folder is not a recipe, or a setting is wrong.
+        DataError: If the dataset is missing.
     """
     settings = compose(recipe, [*overrides, "trainer.workers=0"])
     task = open_task(settings, data_prep_folder(recipe))
@@ -122,10 +122,10 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
 def by_kind(
     events: Iterable[FunctionEvent],
 ) -> tuple[dict[str, Counter[str]], Counter[str]]:
-    """Sums the time that operations spend themselves, without the operations that they call.
+    """Sums the self time of operations, excluding the operations that they call.
 
     An operation of the backward pass belongs to a filter if the operation that it differentiates
-    does. It is found by the sequence number that the two share.
+    does. The two share a sequence number.
 
     Returns:
         For each kind the nanoseconds of each operation by name, and the number of its operations.
@@ -141,7 +141,7 @@ def by_kind(
         if event.name.startswith(BACKWARD):
             scope = by_number.get(event.sequence_nr)
         elif event.sequence_nr >= 0:
-            by_number[event.sequence_nr] = scope  # the last one makes the node of the graph
+            by_number[event.sequence_nr] = scope  # the last one creates the graph node
         inside[event.id] = scope
         kind = scope or next(kind for kind, name in KINDS.items() if name.match(event.name))
         spent[kind][event.name] += round(1e3 * event.self_cpu_time_total)

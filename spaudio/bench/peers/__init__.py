@@ -1,1 +1,1 @@
-"""Training by other libraries beside ours: the same clips, a model of the same size."""
+"""Training with other libraries beside ours: the same clips, a model of the same size."""

@@ -1,4 +1,4 @@
-"""Trains beside another library in turn, and prints examples per second; see README.md.
+"""Trains in turn with another library and prints examples per second; see README.md.
 
 python -m spaudio.bench.peers huggingface --python ENV/bin/python
 """
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one comparison.
 
     Args:
-        arguments: Without the program's name; None takes those of the process.
+        arguments: Without the program's name; None takes ``sys.argv``.
     """
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench.peers")
     parser.add_argument("peer", choices=PEERS)

@@ -1,4 +1,4 @@
-"""asteroid-filterbanks: a free and a parametrized filterbank as encoder of waveforms."""
+"""asteroid-filterbanks: a free and a parametrized filterbank as encoders of waveforms."""
 
 import sys
 

@@ -17,7 +17,7 @@ def train_encoder(module: nn.Module, encode: Callable[[Tensor], Tensor], turns: 
     Args:
         module: Has the parameters.
         encode: (batch, samples) to frames of any shape.
-        turns: Whose turn it is.
+        turns: Decides when to train.
     """
     waveforms = torch.randn(BATCH, SECONDS * RATE, generator=torch.Generator().manual_seed(0))
     going = turns.step()

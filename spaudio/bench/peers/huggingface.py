@@ -1,6 +1,6 @@
-"""Hugging Face's example of audio classification: Audio Spectrogram Transformer and Trainer.
+"""Hugging Face's audio classification example: Audio Spectrogram Transformer and Trainer.
 
-As ``run_audio_classification.py`` does, a clip is decoded and its features are computed whenever it
+As in ``run_audio_classification.py``, a clip is decoded and its features are computed whenever it
 is drawn. The transformer has the size of ours: 4 layers of width 128, 29 tokens per second.
 """
 
@@ -29,7 +29,7 @@ class InTurns(TrainerCallback):  # type: ignore[misc]
         self.turns = turns
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Waits ahead of the first step."""
+        """Waits before the first step."""
         self.turns.step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -15,12 +15,12 @@ from spaudio.experiment.tasks import open_task
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
-# As the other sides: no stem, no filter, no dropout, float32, loading in the same process.
+# Like the other sides: no stem, no filter, no dropout, float32, loading in the same process.
 SETTINGS = ("preset=frames", "filter=none", "model.dropout=0", "trainer.workers=0")
 
 
 def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
-    """Trains on epochs of the recipe's loader, with its augmentation and further settings."""
+    """Trains on epochs of the recipe's loader, with its augmentation and the given overrides."""
     with TemporaryDirectory() as data:
         recordings = f"source={RECIPE / 'recordings'}"
         settings = compose(RECIPE, [*SETTINGS, recordings, f"data={data}", *overrides])

@@ -1,7 +1,7 @@
-"""SpeechBrain's data path and training loop, as its ESC-50 recipe has them: pipelines and Brain.
+"""SpeechBrain's data pipelines and training loop (Brain), as in its ESC-50 recipe.
 
-Clips are read and features computed whenever they are drawn. The transformer has the size of ours:
-4 layers of width 128, tokens of two frames, 50 per second.
+Clips are read and their features computed whenever they are drawn. The transformer has the size of
+ours: 4 layers of width 128, tokens of two frames, 50 per second.
 """
 
 from typing import Any

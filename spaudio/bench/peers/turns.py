@@ -8,10 +8,10 @@ from subprocess import PIPE, Popen
 
 
 class Turns:
-    """One side: waits for its turn, trains ``steps`` steps, and says what they took.
+    """One side: waits for its turn, trains ``steps`` steps, and reports what they took.
 
     Args:
-        steps: Per turn.
+        steps: Number of steps per turn.
     """
 
     def __init__(self, steps: int) -> None:
@@ -23,10 +23,10 @@ class Turns:
     def step(self, examples: int = 0) -> bool:
         """Counts the step that has ended; returns whether to train another one.
 
-        The first call is made ahead of the first step.
+        The first call is made before the first step.
 
         Args:
-            examples: Of the step.
+            examples: Number of examples in the step.
         """
         self._examples += examples
         self._left -= 1
@@ -48,11 +48,11 @@ def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[
     """Starts the sides and gives each a turn per round, after one turn of warm-up.
 
     Args:
-        commands: Of each side, which uses :class:`Turns`.
-        rounds: Turns of each.
+        commands: The command of each side, whose program uses :class:`Turns`.
+        rounds: Number of turns of each side.
 
     Returns:
-        For each side what it says of each turn: ``examples``, ``seconds``, ``cpu_seconds``.
+        For each side, what it reports of each turn: ``examples``, ``seconds``, ``cpu_seconds``.
 
     Raises:
         RuntimeError: If a side ends early.
@@ -66,7 +66,7 @@ def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[
                 assert side.stdout is not None
                 side.stdin.write("go\n")
                 side.stdin.flush()
-                # Libraries write to the standard output too.
+                # Libraries write to standard output too.
                 line = next((line for line in side.stdout if line.startswith('{"examples"')), None)
                 if line is None:
                     raise RuntimeError(f"{' '.join(command)} has ended; see its error above")
