@@ -1,4 +1,4 @@
-"""The class of all other sounds: clips cut from recordings of anything."""
+"""The class of all other sounds: clips cut from arbitrary recordings."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,28 +17,28 @@ from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
 BACKGROUND = "_background_"
-_VERSION = 1  # of the cuts; raise it with any change that alters them
+_VERSION = 1  # of the cuts; raise it with any change to them
 
 
 def cut_background(
     folder: Path, work: Path, *, seconds: float, counts: Mapping[str, int], seed: int
 ) -> tuple[Path, list[SourceClip]]:
-    """Cuts clips out of recordings of any length, for each split from a stretch of its own.
+    """Cuts clips out of recordings of any length, with a separate stretch for each split.
 
     All recordings are laid end to end in a random order and divided among the splits, so that no
-    second is in two of them, be it one long recording or many short ones. Recordings that are
+    second is in two of them, for one long recording as for many short ones. Recordings that are
     shorter than a clip are taken whole. Silence is left out.
 
     Args:
         folder: Holds the recordings, at any depth.
         work: The clips are written to a folder in it.
         seconds: Length of a clip.
-        counts: Number of clips wanted per split; fewer are cut where there is less sound.
-        seed: Decides which.
+        counts: Number of clips wanted per split; fewer are cut if there is less sound.
+        seed: Determines which clips are cut.
 
     Returns:
         Folder of the clips; and the clips, with paths relative to it. A clip's group is its
-        recording in its split.
+        recording within its split.
 
     Raises:
         AudioError: If a recording cannot be used.
@@ -85,7 +85,7 @@ def cut_background(
 def _choose(
     folder: Path, names: list[str], seconds: float, counts: Mapping[str, int], seed: int
 ) -> dict[str, dict[int, str]]:
-    """Chooses clips; returns the split of each, by recording and place in it."""
+    """Chooses clips; returns the split of each, by recording and position in it."""
     pieces = [
         (name, place)
         for name in seeded_order(names, seed)

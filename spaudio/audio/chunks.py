@@ -24,11 +24,11 @@ class Window(NamedTuple):
 def cut_windows(
     pieces: Iterable[NDArray[np.float32]], length: int, hop: int | None = None
 ) -> Iterator[Window]:
-    """Cuts a stream into windows; each is given as soon as its last sample has arrived.
+    """Cuts a stream into windows; each is yielded as soon as its last sample has arrived.
 
-    The last window ends with the stream, so that none is shorter than ``length``, and overlaps the
-    one before it by more than the others do where they do not fit. A stream of at most ``length``
-    samples is one window. Memory holds one piece and two windows.
+    The last window ends with the stream, so none is shorter than ``length``; if need be, it
+    overlaps the one before it by more than the others do. A stream of at most ``length`` samples is
+    one window. Memory holds one piece and two windows.
 
     Args:
         pieces: Waveforms (samples,), of any lengths.
@@ -36,7 +36,7 @@ def cut_windows(
         hop: Samples from one window to the next, from 1 to ``length``; None takes ``length``.
 
     Yields:
-        Windows of (length,) or, of a short stream, (samples,).
+        Windows of (length,) or, for a short stream, (samples,).
     """
     hop = length if hop is None else hop
     # `kept` are the samples from `first` on; the next window starts at `start`.

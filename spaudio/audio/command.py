@@ -26,14 +26,14 @@ _COMMON: dict[str, Any] = {
 def main(
     name: str, listing: Callable[..., SourceClips], arguments: Sequence[str] | None = None
 ) -> None:
-    """Prepares a data set from ``key=value`` arguments and prints a summary.
+    """Prepares a dataset from ``key=value`` arguments and prints a summary.
 
     Exits with code 1 and one message on an error that the user can correct, with 130 on Ctrl-C.
 
     Args:
-        name: Name of the data set.
-        listing: Its script's ``prepare`` function; its keyword arguments are the options, whose
-            annotations say what is accepted.
+        name: Name of the dataset.
+        listing: The ``prepare`` function of its script; its keyword arguments are the options, and
+            their annotations say what is accepted.
         arguments: None takes those of the process.
     """
     try:
@@ -53,11 +53,11 @@ def main(
 
 
 def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]) -> Prepared:
-    """Prepares a data set from ``key=value`` arguments.
+    """Prepares a dataset from ``key=value`` arguments.
 
     Raises:
         ConfigError: If an argument is not ``key=value``, its key is unknown, or its value is of
-            another type.
+            the wrong type.
         DataError: For the reasons of `spaudio.audio.prepare`.
     """
     parameters = inspect.signature(listing).parameters.values()
@@ -83,7 +83,7 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
 
 
 def _value(key: str, text: str, annotation: Any) -> Any:
-    """Reads a value as its annotation says; text is taken as it is, even if it is a number."""
+    """Reads a value by its annotation; text is taken as it is, even if it is a number."""
     kind = next(kind for kind in _READERS if annotation in (kind, kind | None))
     read, expected = _READERS[kind]
     optional = annotation != kind
@@ -114,7 +114,7 @@ def _items(text: str, kind: type) -> list[Any]:
     return items
 
 
-# By annotation: the function that reads a value, and what is accepted.
+# For each annotation: the function that reads a value, and what is accepted.
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     str: (str, "text"),
     bool: (_truth, "true or false"),

@@ -22,7 +22,7 @@ _NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+
 
 
 def truncation(path: Path, container: str) -> str | None:
-    """Returns what a file lacks of what its container declares; None if it declares no length.
+    """Returns what a file lacks of its declared content; None if nothing, or if it declares none.
 
     Raises:
         OSError: If the file cannot be read.

@@ -26,7 +26,7 @@ SILENCE_DBFS = -90.0
 #: use exceeds 768 kHz.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
 #: Limits of a clip, which is decoded into memory whole: an hour, and an hour's samples at 48 kHz,
-#: because a few hundred kilobytes of FLAC can hold hours of one value at an unusual rate.
+#: because a few hundred kilobytes of FLAC can hold hours of a constant at an unusual rate.
 MAX_SECONDS = 3600.0
 MAX_SAMPLES = 3600 * 48_000
 #: Channels are averaged, which makes sense for loudspeakers (7.1 at most) but not for microphone
@@ -34,8 +34,8 @@ MAX_SAMPLES = 3600 * 48_000
 MAX_CHANNELS = 8
 #: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
-#: An array says nothing of its scale; larger samples in it are integers that were cast. In files of
-#: floating-point samples, whose scale their writer declares, they are kept.
+#: An array does not declare its scale; larger samples in it are integers that were cast. In files
+#: of floating-point samples, whose writer declares the scale, they are kept.
 MAX_ARRAY_AMPLITUDE = 100.0
 
 #: Extensions of formats that libsndfile does not read but other decoders do.
@@ -123,7 +123,7 @@ def resample(
         waveform: Shape (samples,).
         rate: Its rate in Hz.
         sample_rate: Rate wanted in Hz.
-        path: Its file, for the error's message.
+        path: Its file, for the error message.
 
     Raises:
         AudioError: If no sample is left.
@@ -141,20 +141,20 @@ def resample(
 def check_array(
     values: object, sample_rate: int, *, silent_ok: bool = False
 ) -> NDArray[np.float32]:
-    """Checks a waveform that is given as an array as `decode` checks that of a file.
+    """Checks a waveform given as an array, as `decode` checks that of a file.
 
     Args:
         values: (samples,), (1, samples) or (samples, 1), mono, floating-point with full scale at
             1.0; an array or CPU tensor.
         sample_rate: Its rate in Hz.
-        silent_ok: Whether it may be silent.
+        silent_ok: If true, silence is accepted.
 
     Returns:
         The waveform as float32.
 
     Raises:
-        AudioError: If it is of another shape or type, too short, silent, or holds samples that are
-            not finite or beyond `MAX_ARRAY_AMPLITUDE`.
+        AudioError: If it has another shape or type, is too short or silent, or holds samples that
+            are not finite or beyond `MAX_ARRAY_AMPLITUDE`.
         ConfigError: If ``sample_rate`` is out of range.
     """
     check_rate(sample_rate)
@@ -163,13 +163,14 @@ def check_array(
         raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
     if not silent_ok and is_silent(waveform):
         raise AudioError(
-            f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS); no class can be told"
+            f"the array is silent (varies by less than {SILENCE_DBFS:g} dBFS); it cannot be "
+            "classified"
         )
     return waveform
 
 
 def check_blocks(blocks: Iterable[object]) -> Iterator[NDArray[np.float32]]:
-    """Yields blocks of a sound as `check_array` returns arrays; each may be silent, or short.
+    """Yields blocks of a sound, checked as by `check_array`; each may be silent, or short.
 
     Raises:
         AudioError: As `check_array` does, except that no block is too short or silent.
@@ -190,7 +191,7 @@ def _check_samples(values: object) -> NDArray[np.float32]:
         given = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU
         raise AudioError(
-            f"no array of samples can be made of a {type(values).__name__} ({error})"
+            f"a {type(values).__name__} cannot be converted to an array of samples ({error})"
         ) from error
     if given.ndim == 2 and 1 in given.shape:
         given = given.reshape(-1)
@@ -206,7 +207,7 @@ def _check_samples(values: object) -> NDArray[np.float32]:
         raise AudioError("the array holds samples that are not finite")
     if (peak := np.abs(given).max(initial=0)) > MAX_ARRAY_AMPLITUDE:
         raise AudioError(
-            f"the array holds samples as large as {peak:.3g}; expected full scale at 1.0: of "
+            f"the array holds samples as large as {peak:.3g}; expected full scale at 1.0: for "
             "16-bit samples give x / 32768"
         )
     return given.astype(np.float32)
@@ -222,8 +223,8 @@ def stream_audio(
 ) -> Iterator[NDArray[np.float32]]:
     """Decodes and resamples a file of any length piece by piece.
 
-    Joined, the pieces equal what `load_audio` returns, to the bit. Only after the last piece is the
-    file known to be good: discard what was computed from earlier pieces if an error follows.
+    Joined, the pieces are bit-identical to what `load_audio` returns. The file is known to be good
+    only after the last piece: discard what was computed from earlier pieces if an error follows.
 
     Args:
         path: Audio file, in any format that libsndfile reads.
@@ -318,14 +319,14 @@ def _refusal(file: Any) -> str | None:
 def _checked_blocks(
     file: Any, *, any_length: bool = False, silent_ok: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """Yields the file as mono blocks; errors that only the whole file shows come after the last."""
+    """Yields the file as mono blocks; errors that need the whole file come after the last one."""
     path = file.name
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
     for block in _read_blocks(file, any_length):
         frames += len(block)
         bad += int(np.count_nonzero(~np.isfinite(block)))
         lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
-        if not bad:  # what is no number would reach the model before the error
+        if not bad:  # otherwise NaN or infinity would reach the model before the error
             yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
@@ -340,7 +341,7 @@ def _checked_blocks(
             f"{path}: samples as large as {peak:.3g} (1 is full scale); export it again"
         )
     if not silent_ok and highest - lowest < _SILENCE:
-        then = "no class can be told" if any_length else "leave the clip out"
+        then = "it cannot be classified" if any_length else "leave the clip out"
         raise AudioError(
             f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); {then}"
         )
@@ -370,7 +371,7 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[NDArray[np.float32]]:
 
 
 def _missing(file: Any, frames: int) -> str | None:
-    """Returns what a file lacks of what its header declares."""
+    """Returns what a file lacks of the content that its header declares."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
         if int(held) < int(declared) < _UNKNOWN_BYTES:
             return f" (header declares {declared} bytes of samples, file holds {held})"
@@ -383,7 +384,7 @@ def _missing(file: Any, frames: int) -> str | None:
 
 
 def _conversion(path: Path) -> str:
-    """Returns how to convert a file whose extension is that of a format of other decoders."""
+    """Returns how to convert a file whose extension is that of a format for other decoders."""
     if path.suffix[1:].lower() not in FOREIGN:
         return ""
     command = shlex.join(["ffmpeg", "-i", os.fspath(path), os.fspath(path.with_suffix(".flac"))])

@@ -49,7 +49,7 @@ def audio_files(root: Path) -> Iterator[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name stands for no data: a leading dot, or what macOS adds to zip files."""
+    """Whether a file is not data: its name has a leading dot, or macOS adds it to zip files."""
     return name.startswith(".") or name == "__MACOSX"
 
 

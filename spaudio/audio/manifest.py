@@ -12,14 +12,14 @@ from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 
 SPLITS = ("train", "valid", "test")
-#: Separates the class names of a clip with several; class names of such a data set lack it.
+#: Separates the class names of a clip with several; class names must then not contain it.
 LABEL_SEPARATOR = ","
-_MOST = 1e9  # JSON numbers have any length; readers of a manifest may be limited
+_MOST = 1e9  # JSON numbers may have any length, but readers of a manifest may be limited
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A file that a data set lists, not yet checked; fields as in `Clip`."""
+    """A file that a dataset lists, not yet checked; fields as in `Clip`."""
 
     path: str
     label: str
@@ -33,9 +33,9 @@ class Clip:
     """One checked audio file.
 
     Attributes:
-        path: POSIX path relative to the data set's audio root, so that a manifest does not depend
+        path: POSIX path relative to the dataset's audio root, so that a manifest does not depend
             on where the data are.
-        label: Class name; in a multi-label data set all names, joined by `LABEL_SEPARATOR`.
+        label: Class name; in a multi-label dataset all names, joined by `LABEL_SEPARATOR`.
         split: ``"train"``, ``"valid"`` or ``"test"``.
         group: Speaker, instrument or recording; no group may be in two splits.
         seconds: Duration of the decoded audio.
@@ -108,7 +108,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: manifest cannot be read ({error}); prepare the data set again"
+            f"{path}: manifest cannot be read ({error}); prepare the dataset again"
         ) from error
     clips: list[Clip] = []
     first_line: dict[str, int] = {}
@@ -121,7 +121,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
                 raise DataError(f"field 'path' repeats {clip.path!r} of line {before}")
         except DataError as error:
             raise DataError(
-                f"{path}, line {number}: {error}; correct the line or prepare the data set again"
+                f"{path}, line {number}: {error}; correct the line or prepare the dataset again"
             ) from error
         first_line[clip.path] = number
         clips.append(clip)
@@ -148,7 +148,7 @@ def _decode(line: str) -> Clip:
 
 
 def _is_filename(path: str) -> bool:
-    """Whether every system allows a file of that name."""
+    """Whether every system allows a file with that name."""
     try:
         return not set(b"\0\\") & set(os.fsencode(path))
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Prepares a data set: checks every clip, then writes a manifest and the marker of completion.
+"""Prepares a dataset: checks every clip, then writes a manifest and a completion marker.
 
 A preparation is kept in ``<folder>/<name>/<key>/``, where the key is a hash of name and options. It
 holds ``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there
@@ -41,16 +41,16 @@ MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
 @dataclass(frozen=True)
 class SourceClips:
-    """What a data set's script finds.
+    """The clips that a dataset's script finds.
 
     Attributes:
         root: Folder to which the clips' paths are relative.
         clips: The files, in any order.
         labels: Known labels in their natural order; a clip with another label is bad. None takes
             the labels that occur, sorted.
-        multi_label: A clip may have several classes; its label joins them (see `Clip`).
-        silent_ok: Silent clips are not bad.
-        warnings: What the script has found that the user should know, one sentence each.
+        multi_label: Whether a clip may have several classes; its label joins them (see `Clip`).
+        silent_ok: If true, silent clips are accepted.
+        warnings: What the user should know about the clips, one sentence each.
     """
 
     root: Path
@@ -73,7 +73,7 @@ class Prepared:
         hash: SHA-256 of the manifest.
         skipped: Clips left out with ``skip_bad``, each with its reason.
         seconds: Duration of the call.
-        multi_label: A clip may have several classes.
+        multi_label: Whether a clip may have several classes.
         copies: Paths of clips with the same samples, group by group.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
         warnings: What the user should know, one sentence each.
@@ -106,15 +106,15 @@ def prepare(
     stores: Sequence[ClipStore] = (),
     progress: bool = True,
 ) -> Prepared:
-    """Lists a data set's clips, decodes each once to check it, and writes the manifest.
+    """Lists a dataset's clips, decodes each once to check it, and writes the manifest.
 
-    Called again with the same options it lists the clips again but decodes only those that are new,
-    that a store lacks, or whose file has another state (`spaudio.io.state.FileState`), which every
-    change of the content changes. After an interruption it decodes the rest. If the manifest has
-    changed, the previous one is kept as ``manifest-<hash>.jsonl``.
+    Called again with the same options, it lists the clips again but decodes only those that are
+    new, that a store lacks, or whose file state (`spaudio.io.state.FileState`) has changed. After
+    an interruption it decodes the rest. If the manifest has changed, the previous one is kept as
+    ``manifest-<hash>.jsonl``.
 
     Args:
-        name: Name of the data set.
+        name: Name of the dataset.
         source_clips: Lists the clips, given a folder to download, unpack or render into. It is
             called each time, so it must be fast once that is done.
         folder: Where preparations are kept.
@@ -124,10 +124,10 @@ def prepare(
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
             splits or folds; ``"allow"`` only warns.
         workers: Processes that decode and compute what the stores keep.
-        initializer: Called first in each of them.
+        initializer: Called first in each process.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
             decoded again.
-        progress: Show a bar.
+        progress: Whether to show a progress bar.
 
     Raises:
         AudioError: If a clip is too short to be resampled for a store.
@@ -280,12 +280,12 @@ def check_copies(
     """Checks that clips with the same samples share label, split and fold.
 
     Args:
-        clips: Of the data set.
+        clips: Clips of the dataset.
         copies: Paths of clips with the same samples, group by group.
         duplicates: ``"refuse"`` or ``"allow"``.
 
     Returns:
-        Warnings: of copies, and if they are allowed, of what would have been refused.
+        Warnings about copies, including those that ``"refuse"`` would have refused.
 
     Raises:
         DataError: If copies have different labels, splits or folds and are not allowed.
@@ -333,7 +333,7 @@ def _number(groups: int) -> str:
 
 
 def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool) -> list[str]:
-    """Names the classes that have lost all clips of a split or fold, because these were bad."""
+    """Names the classes that have lost all clips of a split or fold because they were bad."""
 
     def count(found: Iterable[SourceClip | Clip]) -> Counter[tuple[str, str]]:
         return Counter(
@@ -375,7 +375,7 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
         try:
             found = manifest_hash(read_manifest(manifest))
         except DataError:
-            warnings.warn(f"{manifest} is damaged; it is written anew", stacklevel=2)
+            warnings.warn(f"{manifest} is damaged; it is rewritten", stacklevel=2)
             standing = None
         else:
             if found != standing["manifest_sha256"]:
@@ -399,7 +399,7 @@ def previous_manifest(manifest: Path, sha256: str) -> Path:
 
 
 def _standing(marker: Path) -> dict[str, Any] | None:
-    """Reads the marker of an earlier preparation; a damaged one is as good as none."""
+    """Reads the marker of an earlier preparation; a damaged one counts as missing."""
     try:
         standing = json.loads(marker.read_text(encoding="utf-8"))
         if isinstance(standing["manifest_sha256"], str):
@@ -408,5 +408,5 @@ def _standing(marker: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError, TypeError, KeyError):
         pass
-    warnings.warn(f"{marker} is damaged; it is written anew", stacklevel=2)
+    warnings.warn(f"{marker} is damaged; it is rewritten", stacklevel=2)
     return None

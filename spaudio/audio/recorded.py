@@ -1,4 +1,4 @@
-"""The time at which a recording began, from the name of its file."""
+"""Reads the start time of a recording from its file name."""
 
 import re
 from datetime import UTC, datetime
@@ -14,19 +14,19 @@ _DATE_TIME = re.compile(
 )
 # AudioMoth's first firmware: the whole name is the Unix time in hexadecimal.
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")
-_YEARS = range(2010, 2050)  # of recordings with a hexadecimal name; 20240501 would be of 1987
+_YEARS = range(2010, 2050)  # of recordings with a hexadecimal name; 20240501 would be in 1987
 
 
 def recording_start(path: Path) -> datetime:
     """Reads when a recording began.
 
     Args:
-        path: Its file. The name is AudioMoth's hexadecimal one (``5E90A4D4.WAV``, in UTC), or holds
-            date and time, as in ``20240501_123000`` or ISO 8601. Without a zone, ``Z`` or an offset
-            the time is a local one.
+        path: Its file. The name is AudioMoth's hexadecimal time (``5E90A4D4.WAV``, in UTC), or
+            contains date and time, as in ``20240501_123000`` or ISO 8601. Without a zone (``Z`` or
+            an offset), the time is local.
 
     Raises:
-        DataError: If the name holds no time, or one that does not exist.
+        DataError: If the name holds no time, or an invalid one.
     """
     stem = path.stem
     if _HEX.fullmatch(stem):
@@ -44,4 +44,4 @@ def recording_start(path: Path) -> datetime:
     try:
         return datetime.fromisoformat(f"{date}T{time}{fraction}{match['zone'] or ''}")
     except ValueError as error:
-        raise DataError(f"{path}: {match[0]} in its name is no time that exists") from error
+        raise DataError(f"{path}: {match[0]} in its name is not a valid time") from error

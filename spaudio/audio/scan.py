@@ -1,8 +1,8 @@
-"""Decodes every clip of a data set once: to check it, and to fill the stores that lack it.
+"""Decodes every clip of a dataset once: to check it, and to fill the stores that lack it.
 
 Findings are appended to a journal. An interrupted preparation reads its journal and checks only the
 rest. A finding is valid as long as its file keeps its state (see `spaudio.io.state.FileState`),
-which every change of the content changes.
+which changes with any change of the content.
 """
 
 import hashlib
@@ -38,16 +38,16 @@ class ClipStore(Protocol):
     sample_rate: int
 
     def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
-        """Returns which of a data set's clips the store should hold."""
+        """Returns which of a dataset's clips the store should hold."""
 
     def writing(self) -> AbstractContextManager[object]:
         """Opens the store for `lacks` and `add`; other processes wait until it is closed."""
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
-        """Whether the store has no entry for the file as it is now."""
+        """Whether the store has no entry for the file in its current state."""
 
     def compute(self, waveform: NDArray[np.float32]) -> Any:
-        """Computes what `add` keeps of a clip, in whatever process decodes it."""
+        """Computes what `add` keeps of a clip, in the process that decodes it."""
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:
         """Adds a clip, in the process that has called `writing`."""
@@ -58,8 +58,8 @@ class Finding:
     """What checking one file found: duration and rate, or the reason why it cannot be used.
 
     Attributes:
-        path: As listed.
-        state: Of the file, before it was decoded; None if it could not be found.
+        path: Path as listed.
+        state: State of the file before it was decoded; None if it could not be found.
         seconds: Duration.
         sample_rate: In Hz.
         reason: Why it cannot be used.
@@ -90,14 +90,14 @@ def scan_clips(
     """Decodes the clips that the journal does not know or that a store lacks, each once.
 
     Args:
-        clips: What to check.
+        clips: The clips to check.
         root: Folder that their paths are relative to; a journal of another root is not read.
         journal: The journal's file.
-        stores: Where waveforms go, resampled once per sample rate. Bad clips are not added.
-        silent_ok: Silent clips are not bad.
+        stores: Receive the waveforms, resampled once per sample rate. Bad clips are not added.
+        silent_ok: If true, silent clips are accepted.
         workers: Processes that decode and compute what the stores keep.
-        initializer: Called first in each of them.
-        progress: Show a bar.
+        initializer: Called first in each process.
+        progress: Whether to show a progress bar.
         on_new: Called before checking, if the journal lacks a clip.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Opens what ``source=`` names: one archive or folder, or several that make up one data set."""
+"""Opens what ``source=`` names: one archive or folder, or several that make up one dataset."""
 
 import csv
 import hashlib
@@ -21,10 +21,10 @@ def find_root(source: str | Path | None, work: Path, inside: str, where: str) ->
     """Opens a source and returns the folder in it that holds ``inside``, at most two levels down.
 
     Args:
-        source: Archive or folder; None is an error, for data sets that cannot be downloaded.
+        source: Archive or folder; None is an error, for datasets that cannot be downloaded.
         work: Folder to unpack an archive into.
         inside: File or folder that upstream's layout has at its top.
-        where: Where to get the data set, for the error's message.
+        where: Where to get the dataset, for the error message.
 
     Raises:
         ConfigError: If ``source`` is None.
@@ -44,7 +44,7 @@ def read_table(file: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
 
     Args:
         file: The file.
-        columns: Names of its columns; where empty, its first line names them.
+        columns: Names of its columns; if empty, the first line names them.
 
     Raises:
         DataError: If the file cannot be read.
@@ -59,11 +59,11 @@ def read_table(file: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
 def folds_of_table(
     rows: Sequence[Mapping[str, str]], *, path: str, label: str, number: str, group: str
 ) -> tuple[list[SourceClip], list[str]]:
-    """Lists the clips of a table that gives each its official fold, in a column ``fold``.
+    """Lists the clips of a table whose column ``fold`` holds the official folds.
 
     Args:
         rows: From `read_table`.
-        path: Path of a clip, with columns in braces, as ``"audio/{filename}"``.
+        path: Path of a clip, with columns in braces, such as ``"audio/{filename}"``.
         label: Column of the class name.
         number: Column of the class number.
         group: Column of the recording that the clip was cut from.
@@ -72,7 +72,7 @@ def folds_of_table(
         The clips; and the class names, in the order of their numbers.
 
     Raises:
-        DataError: If a column is missing, or a number is none.
+        DataError: If a column is missing, or a number is not valid.
     """
     try:
         clips = [
@@ -81,21 +81,21 @@ def folds_of_table(
         ]
         labels = {int(row[number]): row[label] for row in rows}
     except (KeyError, ValueError) as error:
-        raise DataError(f"the data set's table is damaged ({error!r}); fetch it again") from error
+        raise DataError(f"the dataset's table is damaged ({error!r}); fetch it again") from error
     return clips, [labels[place] for place in sorted(labels)]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the archives that a data set is published in.
+    """One of the archives in which a dataset is published.
 
     Attributes:
         name: Name of the part in the paths of its clips.
-        files: URL of each file, and its SHA-256 or MD5 in hex (None where none is published). The
+        files: URL of each file, and its SHA-256 or MD5 in hex (None if none is published). The
             last one is the archive; others are pieces that belong to it.
-        folder: Folder that the archive unpacks to; empty where it has none.
-        marker: A file or folder in it that no other part has; empty where ``folder`` is unique.
-        open_zip: Opens the archive where it is not a plain file; see `unpack`.
+        folder: Folder that the archive unpacks to; empty if it has none.
+        marker: A file or folder in it that no other part has; empty if ``folder`` is unique.
+        open_zip: Opens the archive if it is not a plain file; see `unpack`.
     """
 
     name: str
@@ -111,10 +111,10 @@ class Part:
 
 
 def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[str, Path]:
-    """Downloads the parts of a data set, or finds them in ``source``.
+    """Downloads the parts of a dataset, or finds them in ``source``.
 
     Args:
-        parts: What is needed.
+        parts: The parts that are needed.
         work: Folder to download and unpack into.
         source: An archive, or a folder that holds the parts' folders or published archives, at its
             top or one level below. None downloads.
@@ -131,7 +131,7 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
         unsure = [url for part in parts for url, checksum in part.files.items() if not checksum]
         if unsure:
             raise ConfigError(
-                "source= is required: no checksum of the data set is published, so it is not "
+                "source= is required: no checksum of the dataset is published, so it is not "
                 "downloaded unchecked; fetch these into one folder and give source=FOLDER: "
                 + " ".join(unsure)
             )
@@ -147,7 +147,7 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
             for part in missing
         ]
         raise DataError(
-            f"source={source}: {len(missing)} of {len(parts)} parts of the data set are missing; "
+            f"source={source}: {len(missing)} of {len(parts)} parts of the dataset are missing; "
             "put them there:\n  " + "\n  ".join(lines)
         )
     return found
@@ -170,7 +170,7 @@ def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
 
 
 def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Lets ``fill`` write a folder that appears whole or not at all, unless it is there.
+    """Lets ``fill`` write a folder that appears whole or not at all, unless it exists.
 
     Only one process at a time may make it.
     """
@@ -197,7 +197,7 @@ def _find(part: Part, base: Path, work: Path) -> Path | None:
 
 
 def _folder_of(part: Part, base: Path) -> Path | None:
-    """Returns the folder that is the part: ``base``, one in it, or one of a folder in it."""
+    """Returns the folder of the part: ``base``, a folder in it, or one a level below that."""
     tops = [base, *sorted(path for path in base.iterdir() if path.is_dir())]
     folders = [base] * (base.name == part.folder) + [top / part.folder for top in tops]
     return next((f for f in folders if f.is_dir() and (f / part.marker).exists()), None)

@@ -2,7 +2,7 @@
 
 The order comes from a hash of seed and name, so that a split depends neither on the order of the
 input nor on a library's random numbers. scikit-learn's grouped stratified splits are not used: they
-may change with its release, and they do not guarantee that every label is trained on.
+may change between releases, and they do not guarantee that every label is trained on.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
 def carve_validation(
     clips: Sequence[Clip], fraction: float, seed: int, by: str = "clip"
 ) -> list[Clip]:
-    """Moves a share of the training split to validation; the test split is unchanged.
+    """Moves a fraction of the training split to validation; the test split is unchanged.
 
     Args:
         clips: Clips without a validation split.
-        fraction: Share of the training clips, between 0 and 1.
-        seed: Decides which clips.
-        by: ``"clip"`` takes the share of each label, spread over its groups; ``"group"`` takes
+        fraction: Fraction of the training clips, between 0 and 1.
+        seed: Determines which clips are moved.
+        by: ``"clip"`` takes the fraction of each label, spread over its groups; ``"group"`` takes
             whole groups, so that validation is on new groups, too.
 
     Returns:
@@ -71,7 +71,7 @@ def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
 
     Raises:
         ConfigError: If no clip has that fold.
-        DataError: If a clip has no fold, or there are fewer than three.
+        DataError: If a clip has no fold, or there are fewer than three folds.
     """
     if unfolded := [clip.path for clip in clips if clip.fold is None]:
         raise DataError(f"clip {unfolded[0]!r} has no official fold; leave fold= out")
@@ -87,13 +87,13 @@ def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
 def split_by_clip(
     clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
 ) -> list[_Clip]:
-    """Splits each label's clips by the same shares, spread over the label's groups.
+    """Splits each label's clips by the same fractions, spread over the label's groups.
 
-    A share above zero takes at least one clip.
+    A fraction above zero takes at least one clip.
 
     Raises:
         ConfigError: If the fractions are out of range.
-        DataError: If a label has too few clips for the splits asked for.
+        DataError: If a label has too few clips for the requested splits.
     """
     _check_fractions(valid_fraction, test_fraction)
     splits: dict[str, str] = {}
@@ -117,13 +117,13 @@ def split_by_clip(
 def split_by_group(
     clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
 ) -> list[_Clip]:
-    """Splits by whole groups; each label's shares are as close to the fractions as they allow.
+    """Splits by whole groups, as close to the fractions for each label as the groups allow.
 
     Every label is trained on. Validation and test cover every label with enough groups.
 
     Raises:
         ConfigError: If the fractions are out of range.
-        DataError: If there are too few groups for the splits asked for.
+        DataError: If there are too few groups for the requested splits.
     """
     _check_fractions(valid_fraction, test_fraction)
     fractions = {"train": 1 - valid_fraction - test_fraction}
@@ -166,7 +166,7 @@ class _Division:
         self.counts[split].update(self.groups[group])
 
     def _loss_with(self, group: str, split: str) -> float:
-        """Returns the change of the squared deviation from the shares, over the group's labels."""
+        """Returns the change in squared deviation from the fractions, over the group's labels."""
         loss = 0.0
         for label, number in self.groups[group].items():
             gap = self.counts[split][label] / self.totals[label] - self.fractions[split]

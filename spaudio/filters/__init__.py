@@ -1,4 +1,4 @@
-"""Learned filters over tokens, for any transformer. Needs torch alone.
+"""Learned filters over tokens, for any transformer. Requires only torch.
 
 Importing a filter's module registers it in :data:`FILTERS`.
 """

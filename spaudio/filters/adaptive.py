@@ -23,7 +23,7 @@ class AdaptiveFilterBank(TokenFilter):
     small transformer reads the tokens and predicts a factor in (0, 1) for each token and filter.
 
     Args:
-        dim: Embedding dimensions.
+        dim: Embedding dimension.
         num_filters: M of a single-scale bank.
         kernel_size: K of a single-scale bank, in tokens.
         scales: Pairs (num_filters, kernel_size) of a multi-scale bank, which replace the two above.
@@ -34,8 +34,8 @@ class AdaptiveFilterBank(TokenFilter):
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         init: Kernels before training, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If a size is below 1, or an option is unknown, missing or does not fit.
@@ -88,14 +88,14 @@ class AdaptiveFilterBank(TokenFilter):
         self.mask.reset_parameters()
 
     def token_mask(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Predicts by what factor the gains of each token are multiplied.
+        """Predicts the factors by which the gains of each token are multiplied.
 
         Args:
             x: (batch, tokens, dim).
             padding_mask: Boolean (batch, tokens), True where a token is padding.
 
         Returns:
-            (batch, tokens, M), with values in (0, 1); of no meaning at padded tokens.
+            (batch, tokens, M), with values in (0, 1); meaningless at padded tokens.
 
         Raises:
             ValueError: If a shape, type or device does not fit.
@@ -125,7 +125,7 @@ class AdaptiveFilterBank(TokenFilter):
         return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
 
     def _as_weights(self, x: Tensor) -> Tensor:
-        """Tokens in the type of the mask's weights, which linear layers need."""
+        """Casts tokens to the dtype of the mask's weights, as linear layers require."""
         return x.to(self.mask.norm.weight.dtype)
 
     @override
@@ -138,7 +138,7 @@ class AdaptiveFilterBank(TokenFilter):
 
     @property
     def receptive_field(self) -> tuple[float, float]:
-        """Of the mask's attention, which sees all tokens; ``extent`` is that of the kernels."""
+        """Includes the mask's attention, which sees all tokens; ``extent`` covers the kernels."""
         return math.inf, 0 if self.causal else math.inf
 
     @override

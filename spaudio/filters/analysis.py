@@ -98,7 +98,7 @@ def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds per token, to give the receptive field in milliseconds too.
+        hop_seconds: Seconds per token, to also give the receptive field in milliseconds.
 
     Returns:
         The line, such as ``bank: causal, 2448 parameters, sees -15 ... +0 tokens``.

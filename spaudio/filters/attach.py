@@ -30,12 +30,12 @@ UNFILTERED = "_unfiltered_class"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a filter stands.
+    """Where a filter is attached.
 
     Attributes:
         layer: Name of the layer in the model.
         layout: Layout of its output.
-        watches: Of the layer and of the modules around it, innermost first.
+        watches: Watches of the layer and of the modules around it, innermost first.
     """
 
     layer: str
@@ -74,7 +74,7 @@ class Place:
 
 def is_filtered(module: nn.Module) -> bool:
     """Whether a filter is attached to the module."""
-    return PLACE in vars(module)  # a compiled layer passes on what it lacks to the layer inside
+    return PLACE in vars(module)  # hasattr on a compiled layer also looks at the layer inside
 
 
 def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
@@ -89,12 +89,13 @@ def detach(layer: nn.Module) -> None:
     """Undoes :func:`attach`.
 
     Raises:
-        ValueError: If the layer's class was replaced again since, as ``fully_shard`` does.
+        ValueError: If the layer's class was replaced again later, as ``fully_shard`` does.
     """
     base = vars(type(layer)).get(UNFILTERED)
     if base is None:
         raise ValueError(
-            f"the class {type(layer).__name__} was set after its filter; undo that first"
+            f"the class {type(layer).__name__} was set after its filter was attached; undo that "
+            "first"
         )
     layer.__class__ = base
     delattr(layer, CHILD)
@@ -120,14 +121,14 @@ def filtered_class(base: Any) -> Any:
         return place.apply(getattr(self, CHILD), output, own)
 
     def reduce_ex(self: Any, protocol: Any) -> Any:
-        # The class cannot be imported by name: copies and pickles create it from its base, and set
-        # the state of the blank layer.
+        # The class cannot be imported by name, so copies and pickles create it from its base and
+        # then set the state of the blank layer.
         return _blank, (base,), self.__getstate__()
 
     body = {
         "forward": forward,
         "__reduce_ex__": reduce_ex,
-        # Not that of torch.nn, whose classes torch.fx does not call.
+        # Not torch.nn, whose classes torch.fx does not trace into.
         "__module__": __name__,
         UNFILTERED: base,
     }

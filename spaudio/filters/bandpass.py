@@ -1,10 +1,10 @@
-"""Kernels of a bank before training, as a filterbank over modulation frequency.
+"""Initial kernels of a bank: a filterbank over modulation frequency.
 
-Along the tokens a kernel acts on how fast the embedding changes: on modulations, in cycles per
+Along the tokens, a kernel responds to how fast the embedding changes: to modulations, in cycles per
 token. Hearing is modelled by band-pass filters over that frequency, spaced evenly in octaves (Chi,
 Ru & Shamma 2005, doi 10.1121/1.1945807; Elhilali, Chi & Shamma 2003,
-doi 10.1016/S0167-6393(02)00134-6). Here they are windowed waves, as SincNet (arXiv 1808.00158) has
-them over audio frequency; unlike SincNet's, all taps are learned afterwards.
+doi 10.1016/S0167-6393(02)00134-6). Here they are windowed waves, like those of SincNet
+(arXiv 1808.00158) over audio frequency; unlike in SincNet, all taps are learned afterwards.
 """
 
 import math
@@ -40,9 +40,9 @@ def bandpass_centres(num_filters: int, kernel_size: int) -> Tensor:
 def reset_bandpass(kernels: Tensor) -> None:
     """Sets kernels (M, K) to a low-pass and M - 1 band-pass filters, in place.
 
-    A kernel is a wave of its centre frequency under a Hamming window. The wave's phase is drawn at
-    random, since a bank rectifies: kernels of one frequency and several phases differ as onset and
-    offset do. Every kernel has the mean energy, 1/3, of one drawn as ``Conv1d`` draws it.
+    A kernel is a wave at its centre frequency under a Hamming window. The wave's phase is random,
+    since a bank rectifies: kernels with the same frequency but different phases differ as onset and
+    offset do. Every kernel has energy 1/3, the mean energy of a kernel that ``Conv1d`` draws.
 
     Args:
         kernels: The kernels; M and K may be 1.

@@ -41,13 +41,13 @@ class _Bank(TokenFilter):
 
     def scale_kernels(self) -> list[Tensor]:
         """The kernels (M_i, K_i) of each scale."""
-        # A tensor that is no parameter is put here by torch.func.functional_call.
+        # torch.func.functional_call replaces the parameter by a plain tensor.
         return [self.kernels] if isinstance(self.kernels, Tensor) else list(self.kernels)
 
     def reset_parameters(self) -> None:
-        """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)``.
+        """Initialises kernels and gains as ``Conv1d(1, M, K)`` and ``Conv1d(M, 1, 1)`` do.
 
-        Kernels are uniform within ±1/sqrt(K), or those of
+        Kernels are uniform within ±1/sqrt(K), or set by
         :func:`spaudio.filters.bandpass.reset_bandpass`; gains are uniform within ±1/sqrt(M).
         """
         for kernels in self.scale_kernels():
@@ -103,15 +103,15 @@ class FilterBank(_Bank):
     Args:
         num_filters: M.
         kernel_size: K, in tokens.
-        causal: Whether a token sees only itself and the past. A choice of padding.
+        causal: Whether a token sees only itself and the past. This changes only the padding.
         gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M).
-        dim: Embedding dimensions; needed for ``gains="per_dim"``.
+        dim: Embedding dimension; needed for ``gains="per_dim"``.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         init: Kernels before training: ``"random"``, or ``"bandpass"``, filters over modulation
             frequency; see :func:`spaudio.filters.bandpass.reset_bandpass`.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If a size is below 1, or an option is unknown or missing.
@@ -155,18 +155,18 @@ class MultiScaleFilterBank(_Bank):
     """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
 
     Source: arXiv 2406.10254, Fig. 3, which does not state the sizes of its multi-scale kernels. The
-    default has its 144 filters, spread over four octaves.
+    default spreads the paper's 144 filters over four octaves.
 
     Args:
         scales: Pairs (num_filters, kernel_size), kernel sizes in tokens; M is the total.
-        causal: As for :class:`FilterBank`, like all that follow.
+        causal: As for :class:`FilterBank`, as are all arguments below.
         gains: ``"shared"`` or ``"per_dim"``.
-        dim: Embedding dimensions.
+        dim: Embedding dimension.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         init: ``"random"``, or ``"bandpass"`` for each scale.
         zero_init: Whether gains start at zero.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If there is no scale, a size is below 1, or an option is unknown or missing.
@@ -212,9 +212,9 @@ def filterbank_window(
 ) -> Tensor:
     """Filters the last tokens of a window, for streaming.
 
-    Unlike :func:`spaudio.filters.filterbank`, it does not compute the outputs of the past tokens
-    again: from (batch, K - 1 + tokens, dim), K being the size of the longest kernel, to (batch,
-    tokens, dim). Kernels must be causal.
+    Unlike :func:`spaudio.filters.filterbank`, it does not recompute the outputs of past tokens. It
+    maps (batch, K - 1 + tokens, dim), where K is the size of the longest kernel, to (batch, tokens,
+    dim). Kernels must be causal.
     """
     wider = wider_type(window, gains, *kernels)
     if wider is not None:

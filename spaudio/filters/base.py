@@ -23,7 +23,7 @@ class TokenFilter(nn.Module):
     Attributes:
         name: Name of the class for :func:`spaudio.filters.make_filter`.
         causal: Whether a token sees only itself and the past.
-        dim: Embedding dimensions, of a filter made for one number of them; else None.
+        dim: Embedding dimension that the filter requires; None if it takes any.
     """
 
     name: ClassVar[str]
@@ -36,7 +36,7 @@ class TokenFilter(nn.Module):
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
-        if not isinstance(causal, bool):  # as the text "false", which counts as true
+        if not isinstance(causal, bool):  # such as "false", which is truthy
             raise ValueError(f"causal must be True or False; got {causal!r}")
         self.causal = causal
 
@@ -52,20 +52,20 @@ class TokenFilter(nn.Module):
         """Adds the filtered signal to the tokens.
 
         Sequences of different lengths are either padded, or packed one after another into one item.
-        A causal filter can begin with the state in which it ended: its last inputs.
+        A causal filter can resume from the state in which it ended: its last inputs.
 
         Args:
             x: Token embeddings (batch, tokens, dim); (1, tokens, dim) if packed.
             padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count
                 as zeros for all other tokens and pass through unchanged.
             cu_seqlens: Integers (N + 1,): the start of each of N packed sequences, and the end of
-                the last. Tokens outside pass through unchanged. A sequence sees no other.
+                the last. Tokens outside pass through unchanged. Sequences do not see each other.
             initial_state: (sequences, K - 1, dim), the inputs before the first token, where K - 1
                 is ``extent[0]``; zeros by default.
-            output_final_state: Whether to return the state after the last token too.
+            output_final_state: Whether to also return the state after the last token.
 
         Returns:
-            (batch, tokens, dim), or this and the final state, if asked for.
+            (batch, tokens, dim), or this and the final state if ``output_final_state``.
 
         Raises:
             ValueError: If a shape or type does not fit, or the filter has no state.
@@ -111,16 +111,16 @@ class TokenFilter(nn.Module):
     def filtered(
         self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
     ) -> Tensor:
-        """What :meth:`forward` adds: (batch, tokens, dim), zero at padded tokens.
+        """Computes what :meth:`forward` adds to ``x``; zero at padded tokens.
 
         Args:
             x: (batch, tokens, dim).
             padding_mask: Boolean (batch, tokens), True where a token is padding.
-            residual: Whether to add ``x``, padded tokens included. Some filters do so within one
+            residual: Whether to add ``x``, including padded tokens. Some filters do so within one
                 operator.
 
         Returns:
-            (batch, tokens, dim), of the type of ``x``; under autocast it may be autocast's.
+            (batch, tokens, dim), with the dtype of ``x``; under autocast it may be autocast's.
 
         Raises:
             ValueError: If a shape, type or device does not fit.
@@ -131,7 +131,7 @@ class TokenFilter(nn.Module):
         return x + y if residual else y
 
     def convolve(self, window: Tensor) -> Tensor:
-        """Filters tokens without padding: :meth:`filtered` given the neighbouring tokens.
+        """Filters a window that already includes the neighbouring tokens, without padding it.
 
         Args:
             window: (batch, left + tokens + right, dim), where (left, right) is the ``extent``.
@@ -142,7 +142,7 @@ class TokenFilter(nn.Module):
         raise NotImplementedError
 
     def resume(self, window: Tensor, memory: Any) -> Tensor:
-        """:meth:`convolve` for tokens that arrive in pieces; see :class:`FilterStream`.
+        """Like :meth:`convolve`, for tokens that arrive in pieces; see :class:`FilterStream`.
 
         Args:
             window: As for :meth:`convolve`.
@@ -154,14 +154,14 @@ class TokenFilter(nn.Module):
         return self.convolve(window)
 
     def new_memory(self) -> Any:
-        """State of a new stream besides the last tokens; most filters have none."""
+        """State of a new stream besides the last tokens; None for most filters."""
         return None
 
     def taps(self) -> Sequence[Tensor]:
         """The kernels, as ``Conv1d`` applies them.
 
         Returns:
-            One tensor (M_i, K_i) per scale; none for a filter without kernels.
+            One tensor (M_i, K_i) per scale; empty for a filter without kernels.
         """
         raise NotImplementedError
 
@@ -177,10 +177,10 @@ class TokenFilter(nn.Module):
 
         Args:
             tokens: Length of the sequence.
-            dim: Embedding dimensions.
+            dim: Embedding dimension.
 
         Returns:
-            The number, all embedding dimensions included.
+            The number of operations over all embedding dimensions.
         """
         raise NotImplementedError
 
@@ -194,13 +194,13 @@ class TokenFilter(nn.Module):
     def receptive_field(self) -> tuple[float, float]:
         """Number of tokens that a token sees to its left and to its right.
 
-        ``math.inf`` where it sees all tokens on that side.
+        ``math.inf`` if it sees all tokens on that side.
         """
         return self.extent
 
     @property
     def num_parameters(self) -> int:
-        """Number of learned values."""
+        """Number of learned parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def frequency_response(self, n_fft: int = 512) -> Tensor:
@@ -210,10 +210,11 @@ class TokenFilter(nn.Module):
         activation; the phase is relative to the current token.
 
         Args:
-            n_fft: Number of frequencies from 0 to 1 cycle per token; even, so that 1/2 is one.
+            n_fft: Number of frequencies from 0 to 1 cycle per token; even, so that 1/2 is included.
 
         Returns:
-            Complex (M, n_fft // 2 + 1) on the CPU, M being the kernels of all scales in order.
+            Complex (M, n_fft // 2 + 1) on the CPU, where M counts the kernels of all scales in
+            order.
 
         Raises:
             ValueError: If ``n_fft`` is odd or below 2.
@@ -237,7 +238,7 @@ class TokenFilter(nn.Module):
 
         Args:
             directory: The folder.
-            options: Of ``PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub``.
+            options: Options of ``PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub``.
 
         Raises:
             ImportError: If huggingface_hub is missing.
@@ -252,16 +253,16 @@ class TokenFilter(nn.Module):
         """Loads a filter from :meth:`save_pretrained`.
 
         Args:
-            source: Folder, or repository of the Hub.
-            options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
+            source: Folder, or repository on the Hub.
+            options: Options of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
         Returns:
-            The filter, on the CPU, of its saved type and class: this one, or one derived from it.
+            The filter, on the CPU, with its saved dtype and class: this one or a subclass.
 
         Raises:
             ImportError: If huggingface_hub is missing.
             ValueError: If there is no such folder, it does not hold exactly one filter of this
-                class or of one derived from it, a setting is unknown, or the weights do not fit.
+                class or a subclass, a setting is unknown, or the weights do not fit.
         """
         from spaudio.filters.hub import SavedFilters
 
@@ -286,14 +287,14 @@ class TokenFilter(nn.Module):
 
 
 def check_size(**sizes: int) -> None:
-    """Raises ValueError if a size, given by its name, is no whole number of at least 1."""
+    """Raises ValueError if one of the named sizes is not a whole number of at least 1."""
     if not all(isinstance(size, Integral) and size >= 1 for size in sizes.values()):
         given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
         raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
 
 
 def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
-    """Raises ValueError where ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
+    """Raises ValueError if ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
     if x.dim() != 3 or not x.is_floating_point():
         raise ValueError(
             f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
@@ -316,16 +317,16 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
 
 def check_device(x: Tensor, other: Tensor, name: str) -> None:
     """Raises ValueError if ``other`` is on another device than the tokens."""
-    # Some operations of torch and native ones would read memory that is not there.
+    # Some torch and native operations would read invalid memory.
     if other.device != x.device:
         raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
 
 
 def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
-    """The type in which to filter tokens whose type is not that of the parameters.
+    """The dtype to filter in when tokens and parameters have different dtypes.
 
     Returns:
-        The narrowest that holds both; None if the types are equal or autocast casts them.
+        The narrowest dtype that holds both; None if they are equal or autocast casts them.
 
     Raises:
         ValueError: If the parameters are on another device than the tokens.

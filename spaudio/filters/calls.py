@@ -1,8 +1,8 @@
-"""The calls in progress around a filtered layer: its own, and those of the modules that hold it.
+"""The calls in progress around a filtered layer: its own and those of the modules around it.
 
-The padding mask and the key/value cache of a model are arguments of the whole model; a layer often
-gets only what the model makes of them. Forward hooks on the surrounding modules record these
-arguments for as long as a call runs.
+The padding mask and the key/value cache are arguments of the whole model; a layer often gets only
+what the model derives from them. Forward hooks on the surrounding modules record these arguments
+while a call runs.
 """
 
 import inspect
@@ -30,7 +30,7 @@ class Call:
     """One call of a module.
 
     Attributes:
-        watch: What recorded it.
+        watch: The watch that recorded it.
         padding: Name and value of the argument that may hold the padding mask; the value is None
             if none was given. None if the module takes no such argument.
         takes_cache: Whether the module takes a key/value cache.
@@ -38,9 +38,9 @@ class Call:
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
         positions: The argument ``position_ids``, or None.
         cu_seqlens: The argument ``cu_seq_lens_q``, or None.
-        tokens: The first tensor among the arguments, by which a call is known when it is repeated;
+        tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
-        token: Tells one call from another.
+        token: Distinguishes one call from another.
     """
 
     watch: "Watch"
@@ -79,7 +79,7 @@ class Watch:
         self.caches = [(n, names.index(n) if n in names else -1) for n in CACHE_ARGUMENTS]
         self.positions = [(n, names.index(n)) for n in ("position_ids",) if n in names]
         self.takes_cache = any(n in names for n in CACHE_ARGUMENTS)
-        # A model of several inputs: its mask may be that of other tokens than the layer's.
+        # A model with several inputs: its mask may belong to other tokens than the layer's.
         self.several = {"src", "tgt"} <= set(names) or any(
             name.startswith(("decoder_", "pixel_values")) for name in names
         )
@@ -93,7 +93,7 @@ class Watch:
         return bool(self.padding) or self.takes_cache or bool(self.positions)
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        """The call of the module with these arguments."""
+        """Returns the record of a call of the module with these arguments."""
 
         def given(arguments: list[tuple[str, int]]) -> list[tuple[str, Any]]:
             values = [
@@ -125,7 +125,7 @@ class Watch:
         calls = _IN_PROGRESS.calls
         begun = [i for i, call in enumerate(calls) if call.watch is self]
         if begun:
-            # With all that began within it: several watches of one module end in any order.
+            # Including calls that began within it: several watches of one module end in any order.
             del calls[begun[-1] :]
 
 
@@ -133,10 +133,10 @@ def tokens_in(cache: Any) -> Any:
     """Number of tokens in a key/value cache of transformers; None for other caches."""
     try:
         tokens = cache.get_seq_length()
-    except (AttributeError, ValueError):  # no such cache, or one of recurrent states
+    except (AttributeError, ValueError):  # another kind of cache, or one of recurrent states
         return None
     if isinstance(tokens, torch.Tensor) and not torch.compiler.is_compiling():
-        return int(tokens)  # a static cache counts on in this very tensor
+        return int(tokens)  # a static cache updates this very tensor
     return tokens
 
 
@@ -154,13 +154,13 @@ def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
 def past_tokens(calls: Sequence[Call]) -> Any:
     """Number of tokens in the cache before these calls; None if the cache cannot tell.
 
-    The outermost call that takes a cache knows it: inner ones may run when it has grown already.
+    The outermost call that takes a cache knows it: inner ones may run after it has grown.
     """
     return next((call.past for call in reversed(calls) if call.takes_cache), 0)
 
 
 def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
-    """The watch that records the module's calls, set up if need be.
+    """Sets up and returns a watch that records the module's calls.
 
     None if the module takes no argument that is recorded.
     """
@@ -173,7 +173,7 @@ def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
 
 
 def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
-    """Removes the hooks of all watches of a module but ``kept``."""
+    """Removes the hooks of all watches of a module except ``kept``."""
     for hooks, flags in (
         (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
         (module._forward_hooks, module._forward_hooks_always_called),
@@ -186,5 +186,5 @@ def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
 
 
 def in_backward() -> bool:
-    """Whether a backward pass runs, where activation checkpointing runs layers again."""
+    """Whether a backward pass is running, where activation checkpointing reruns layers."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

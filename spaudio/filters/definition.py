@@ -25,7 +25,7 @@ def check_activation(activation: str) -> None:
 
 
 def padding(kernel_size: int, causal: bool) -> tuple[int, int]:
-    """Number of zeros before and after the tokens that keep the length of the sequence.
+    """Number of zeros before and after the tokens that preserve the sequence length.
 
     It is also the receptive field to the left and to the right of a token. Causal taps cover
     ``t-K+1 ... t``, centred ones ``t-(K-1)//2 ... t+K//2``: an even kernel reaches one token

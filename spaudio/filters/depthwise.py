@@ -26,14 +26,14 @@ class DepthwiseFilter(TokenFilter):
     (arXiv 2512.17351). Primer (arXiv 2109.08668) uses three taps.
 
     Args:
-        dim: Embedding dimensions.
+        dim: Embedding dimension.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
         activation: Applied before the residual is added: ``"relu"``, ``"silu"`` or ``"gelu"``;
             None or ``"identity"`` for none.
         zero_init: Whether kernels start at zero, which makes the module the identity at first.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If a size is below 1, the activation is unknown, or kernels that start at zero
@@ -114,13 +114,13 @@ def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
     ``kernels`` are (dim, K), or (1, K) for one kernel shared by all dimensions.
     """
     dim = window.shape[-1]
-    if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d refuses
+    if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d rejects
         return window[:, :0]
     wider = wider_type(window, kernels)
     if wider is not None:
         return depthwise_window(window.to(wider), kernels.to(wider)).to(window.dtype)
-    # As an image of one row in channels-last format, which is the layout of tokens, so that torch
-    # does not reorder it. On a CPU, forward and backward in float32 with conv1d take almost three
+    # An image of one row in channels-last format has the layout of tokens, so torch does not
+    # reorder it. On a CPU, forward and backward in float32 with conv1d take almost three
     # times as long for 4 taps, and 0.5 to 1.4 times as long for 32.
     image = window.transpose(1, 2).unsqueeze(2)
     weight = kernels.expand(dim, -1)[:, None, None]

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost little on a CPU."""
+"""Dropout with cheap random numbers on a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -7,18 +7,18 @@ from typing_extensions import override
 
 from spaudio.filters.tracing import is_eager
 
-LEVELS = 1 << 16  # probabilities are multiples of one by this
+LEVELS = 1 << 16  # probabilities are rounded to multiples of 1 / LEVELS
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """Sets each number to zero with probability ``p`` and scales the others to the same mean.
+    """Sets each value to zero with probability ``p`` and scales the others to keep the mean.
 
-    On a CPU, ``torch.nn.functional.dropout`` draws one number after another, which takes longer
-    than the rest. Here four decisions are taken from each random word, so that ``p`` is rounded to
-    16 bits; the scale is that of the rounded probability. Elsewhere it is torch's own.
+    On a CPU, ``torch.nn.functional.dropout`` draws one random number at a time, which takes longer
+    than the rest. Here each random word gives four decisions, so ``p`` is rounded to 16 bits; the
+    scale is that of the rounded probability. Elsewhere torch's own dropout runs.
 
     Args:
-        x: Any tensor of floating point.
+        x: Floating-point tensor of any shape.
         p: Probability, in [0, 1).
     """
     dropped = round(p * LEVELS)
@@ -31,7 +31,7 @@ def drop(x: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """``nn.Dropout`` by :func:`drop`."""
+    """``nn.Dropout`` implemented with :func:`drop`."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:

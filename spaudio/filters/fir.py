@@ -21,15 +21,15 @@ class FIRFilter(FilterBank):
     collapse to, at 1/M of the cost.
 
     Args:
-        num_filters: M; like all arguments as for :class:`FilterBank`.
+        num_filters: M. All arguments are as for :class:`FilterBank`.
         kernel_size: K, in tokens.
         causal: Whether a token sees only itself and the past.
         gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one per dimension.
-        dim: Embedding dimensions.
+        dim: Embedding dimension.
         init: Kernels before training, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If a size is below 1, or an option is unknown or missing.
@@ -98,7 +98,7 @@ class FIRFilter(FilterBank):
 
     @override
     def taps(self) -> Sequence[Tensor]:
-        # One by one the M kernels mean nothing: only their weighted sum acts on the tokens.
+        # The M kernels mean nothing individually: only their weighted sum acts on the tokens.
         return [self.collapsed()]
 
     @override

@@ -32,18 +32,18 @@ def filterbank(
 
     Args:
         x: Token embeddings (batch, tokens, dim), floating point.
-        kernels: (M, K), or a sequence of such tensors for several scales. Taps are applied as by
+        kernels: (M, K), or a sequence of such tensors for several scales. Taps are applied as in
             ``Conv1d``: causal ones cover tokens ``t-K+1 ... t``, centred ones
             ``t-(K-1)//2 ... t+K//2``.
         gains: (M,) shared by all dimensions, (dim, M), or (batch, tokens, M), where M is the number
             of filters of all scales, in order.
-        causal: Whether a token sees only itself and the past. A choice of padding.
+        causal: Whether a token sees only itself and the past. This changes only the padding.
         padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count as
             zeros in the input and are zero in the output.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
-        residual: Whether to add ``x`` to the result, padded tokens included.
+        residual: Whether to add ``x`` to the result, including padded tokens.
         backend: The implementation; by default the environment variable SPAUDIO_FILTER_BACKEND or,
-            where it is not set, ``"auto"``. One of
+            if it is not set, ``"auto"``. One of
 
             - ``"auto"``: the fastest for the device and type;
             - ``"cpu"``: native kernel for float32 and half precision on a CPU;
@@ -56,13 +56,13 @@ def filterbank(
     backend means ``"reference"``, which torch can differentiate and batch in any way.
 
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
-    a CPU are computed in at least float32. If ``x`` is bfloat16 and the processor multiplies such
-    numbers (AVX-512 BF16), what is multiplied is rounded to it: kernels, and for those of more than
-    four taps the gradients of their responses.
+    a CPU are computed in at least float32. If ``x`` is bfloat16 and the processor supports bfloat16
+    products (AVX-512 BF16), their operands are rounded to bfloat16: kernels and, for kernels of
+    more than four taps, the gradients of their responses.
 
     Returns:
-        (batch, tokens, dim), of the type of ``x``; under autocast of autocast's type, or with
-        ``residual`` of the wider of the two.
+        (batch, tokens, dim), with the dtype of ``x``; under autocast with autocast's dtype or, if
+        ``residual``, the wider of the two.
 
     Raises:
         ValueError: If a shape, type, device or option does not fit, or the backend does not support
@@ -109,7 +109,7 @@ def filterbank(
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
     signal = x.to(torch.get_autocast_dtype(kind)) if autocast else x
-    # What autocast rounds is filtered; what is added to it is not rounded.
+    # Autocast rounds what is filtered, but not the residual.
     within = residual and signal.dtype == x.dtype
     options = (padding_mask, causal, activation, within, backend)
     result: Tensor = fused_filterbank(signal, flat, shapes, gains, *options)

@@ -1,7 +1,7 @@
-"""Filters beside the key/value cache of a model that generates token by token.
+"""Filtering with the key/value cache of a model that generates token by token.
 
-A causal filter needs the last tokens before the new ones. They are kept on the cache object, so
-that they live, and are copied, as long as the keys and values of the same tokens.
+A causal filter needs the last tokens before the new ones. They are stored on the cache object, so
+that they are kept and copied together with the keys and values of the same tokens.
 """
 
 import functools
@@ -24,7 +24,7 @@ KEPT = "_tokens_before_filters"
 
 @dataclass
 class _Kept:
-    """The input of a filter in its last call: (batch, n, dim), up to position ``end``."""
+    """The input of a filter's last call: (batch, n, dim), up to position ``end``."""
 
     tokens: Tensor
     end: int
@@ -36,28 +36,28 @@ def filter_with_cache(
 ) -> Tensor:
     """Filters (batch, tokens, dim) that may continue the tokens of a key/value cache.
 
-    Several tokens at once, a cache that was cropped since (to no further back than the last call),
-    reordered, repeated or copied are all supported.
+    Several tokens may be passed at once. Between calls the cache may be cropped (no further back
+    than the start of the last call), reordered, repeated or copied.
 
     Args:
         filter: The filter.
         x: The new tokens.
-        padding_mask: Of the new tokens.
+        padding_mask: Padding mask of the new tokens.
         calls: The layer's own call and those around it, innermost first.
         layer: Name of the layer.
 
     Raises:
-        ValueError: If the earlier tokens are needed and not at hand.
+        ValueError: If the earlier tokens are needed but not available.
     """
     taking = [call for call in calls if call.takes_cache]
     cache = next((call.cache for call in taking if call.cache is not None), None)
     if cache is None or filter.receptive_field == (0, 0):
         plain: Tensor = filter(x, padding_mask)
         return plain
-    # A model that makes the cache itself begins with none.
+    # A model that creates the cache itself starts without one.
     start = past_tokens(calls)
     if start is None:
-        raise ValueError(f"{_problem(filter, layer)} beside a {type(cache).__name__}")
+        raise ValueError(f"{_problem(filter, layer)} of type {type(cache).__name__}")
     streams = filter.causal and math.isfinite(filter.receptive_field[0])
     if start == 0:
         y: Tensor = filter(x, padding_mask)

@@ -20,9 +20,9 @@ class HaarFilter(TokenFilter):
     spread evenly. Tokens outside the sequence count as zeros, as in all filters.
 
     Args:
-        dim: Embedding dimensions.
+        dim: Embedding dimension.
         levels: Number of lengths, from 2 to 2^levels tokens. If fewer dimensions are averaged, each
-            has another of these lengths, the first of them 2, and none 2^levels.
+            has a different length, the first has 2, and none has 2^levels.
         causal: Whether averages end at the token, as in the paper, or are centred on it.
 
     Raises:

@@ -1,8 +1,7 @@
 """Saves filters to a folder or the Hugging Face Hub and loads them: safetensors and a JSON config.
 
-Only the methods that save and load import this module, so that the filters need torch alone. A
-config holds names of :data:`spaudio.filters.FILTERS` and plain settings; no class is imported by
-its path.
+Only the methods that save and load import this module, so the filters need only torch. A config
+holds names from :data:`spaudio.filters.FILTERS` and plain settings; no class is imported by path.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class SavedFilters(
             if dtype is not None and dtype not in DTYPES:
                 raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
             self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
-        # By position: names of layers hold dots, which names of modules may not.
+        # By position: layer names contain dots, which module names must not.
         self._modules_in_order = nn.ModuleList(self.filters.values())
         self.layouts = {name: Layout.of(config) for name, config in (layouts or {}).items()}
 
@@ -75,21 +74,22 @@ class SavedFilters(
         """Copies filters, and the layouts of those that were inserted into a model.
 
         Raises:
-            ValueError: If a class has no name of its own, or a filter parameters of several types.
+            ValueError: If a class has no name of its own, or a filter has parameters of several
+                dtypes.
         """
         configs = {}
         for name, filter in filters.items():
             kind = type(filter)
             if "name" not in vars(kind):
                 raise ValueError(
-                    f"{kind.__qualname__} has no name of its own, so that another class would be "
+                    f"{kind.__qualname__} has no name of its own, so another class would be "
                     "loaded; give it one"
                 )
             dtypes = sorted({str(parameter.dtype) for parameter in filter.parameters()})
             if len(dtypes) > 1:
                 raise ValueError(
                     f"filter {name!r} has parameters of the types {', '.join(dtypes)}, which would "
-                    "be saved as one; convert it with to(dtype) before"
+                    "be saved as one; convert it with to(dtype) first"
                 )
             configs[name] = filter.config() | ({"dtype": dtypes[0]} if dtypes else {})
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
@@ -106,12 +106,12 @@ class SavedFilters(
             ValueError: If there is no such folder, a setting is unknown, or the weights do not fit
                 the settings.
         """
-        absent = f"there is no folder {source}; give one of save_pretrained, or an id OWNER/NAME"
+        absent = f"there is no folder {source}; give one from save_pretrained, or an id OWNER/NAME"
         if "/" not in (name := os.fspath(source)) and not os.path.isdir(name):
-            raise ValueError(absent)  # rather than ask the Hub, and again where there is no network
+            raise ValueError(absent)  # rather than ask the Hub, with retries if there is no network
         try:
             loaded: Self = super().from_pretrained(source, **options)
-        except HFValidationError as error:  # of a name that no repository can have
+        except HFValidationError as error:  # for a name that no repository can have
             raise ValueError(absent) from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error

@@ -28,8 +28,8 @@ from spaudio.filters.none import NoFilter
 class FilterHandle:
     """Handle to filters that were inserted into a model.
 
-    Made by :func:`insert_filters`, :func:`load_filters` and :func:`find_filters`. Its length is the
-    number of its filters. What is removed from the model is left out of all it returns.
+    Returned by :func:`insert_filters`, :func:`load_filters` and :func:`find_filters`. Its length is
+    its number of filters. Filters that were removed from the model are left out of all results.
     """
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
@@ -47,7 +47,7 @@ class FilterHandle:
         """The filters.
 
         Returns:
-            Filter by name of the layer that it follows, in order.
+            Each filter by the name of the layer that it follows, in order.
         """
         return {name: getattr(layer, CHILD) for name, layer in self._layers.items()}
 
@@ -56,12 +56,12 @@ class FilterHandle:
         """How the layers lay out their tokens, and where padding is found.
 
         Returns:
-            Layout by name of the layer, in order.
+            Each layout by the name of its layer, in order.
         """
         return {name: getattr(layer, PLACE).layout for name, layer in self._layers.items()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The filters' parameters alone, for an optimizer that leaves the model as it is.
+        """The parameters of the filters only, for an optimizer that leaves the model unchanged.
 
         Returns:
             An iterator over the parameters of each filter in order.
@@ -72,10 +72,10 @@ class FilterHandle:
     def remove(self) -> None:
         """Removes the filters of this handle and restores the model.
 
-        A second call does nothing; filters that were inserted since stay.
+        A second call does nothing; filters that were inserted later stay.
 
         Raises:
-            ValueError: If a layer's class was replaced since, as ``fully_shard`` does.
+            ValueError: If a layer's class was replaced later, as ``fully_shard`` does.
         """
         for layer in self._layers.values():
             detach(layer)
@@ -122,38 +122,39 @@ def insert_filters(
 ) -> FilterHandle:
     """Inserts a filter after each named layer of a model, in place; returns a handle to them.
 
-    Gains of filters by name start at zero, so the model's output stays bit-identical until they are
-    trained. To filter before attention, name the norm that precedes it.
+    If ``filter`` is a name, gains start at zero, so the model's output stays bit-identical until
+    they are trained. To filter before attention, name the norm that precedes it.
 
-    Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so that filters do
-    not see the padding mask or the key/value cache that it gets. With a key/value cache of
-    transformers, causal filters continue the tokens of the cache; ``adaptive`` and centred ones
-    refuse to.
+    Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so filters do not
+    see the padding mask or the key/value cache passed to it. With a key/value cache of
+    transformers, causal filters continue the tokens of the cache; ``adaptive`` and centred filters
+    raise an error.
 
     Args:
         model: Any module.
         layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
             it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
             (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
-            stands for its last module.
-        filter: Name of a filter, or a filter, of which each layer gets a copy on its device.
+            means its last module.
+        filter: Name of a filter, or a filter; each layer gets a copy of it on the layer's device.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
-        padding_mask: Where padding is found: ``"auto"`` for the usual arguments of the layer and of
-            the modules around it, of which the innermost that tells the padding is read (see
-            :func:`spaudio.filters.padding.find_padding`); the name of one argument of these
-            modules, which holds a mask (batch, tokens), True where a token is padding (or False
-            there, if its name ends with ``attention_mask``); None to ignore padding.
-        zero_init: Whether gains start at zero; has no effect on a filter that is given.
-        options: Options of the filter, such as ``causal`` or ``kernel_size``. ``dim`` is taken from
-            the layer where it is needed and not given, like device and type.
+        padding_mask: Where to find padding. ``"auto"`` looks at the usual arguments of the layer
+            and of the modules around it and reads the innermost one that determines the padding
+            (see :func:`spaudio.filters.padding.find_padding`). A name selects one argument of these
+            modules: a mask (batch, tokens), True where a token is padding (False if the name ends
+            with ``attention_mask``). None ignores padding.
+        zero_init: Whether gains start at zero; has no effect if ``filter`` is a module.
+        options: Options of the filter, such as ``causal`` or ``kernel_size``. If ``dim`` is needed
+            and not given, it is taken from the layer, like device and dtype.
 
     Returns:
         The handle, to train, save and remove the filters.
 
     Raises:
-        ValueError: If a name matches nothing, a layer cannot be followed by a filter or has another
-            ``batch_first``, or the filter or an option is unknown. The model is then unchanged.
+        ValueError: If a name matches nothing, a layer cannot be followed by a filter or has a
+            different ``batch_first``, or the filter or an option is unknown. The model is then
+            unchanged.
     """
     targets = find_layers(model, layers)
     layout = Layout(batch_first, channels_first, padding_mask)
@@ -173,17 +174,17 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
 
     Args:
         model: A module with layers of the saved names.
-        source: Folder, or repository of the Hugging Face Hub.
-        options: Of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
+        source: Folder, or repository on the Hugging Face Hub.
+        options: Options of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
     Returns:
         The handle to the loaded filters, which are on the device of their layers.
 
     Raises:
         ImportError: If huggingface_hub is missing.
-        ValueError: If there is no such folder, a layer is missing, has a filter or another
-            ``batch_first``, a saved setting is unknown, or the weights do not fit. The model is
-            then unchanged.
+        ValueError: If there is no such folder, a layer is missing, already has a filter or has a
+            different ``batch_first``, a saved setting is unknown, or the weights do not fit. The
+            model is then unchanged.
     """
     from spaudio.filters.hub import SavedFilters
 
@@ -212,7 +213,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
 
 
 def find_filters(model: nn.Module) -> FilterHandle:
-    """Finds the filters that were inserted into a model, those of a copied model included.
+    """Finds the filters that were inserted into a model; also works on a copied model.
 
     Filters that the model's own code calls, as the encoders of this package do, are not found.
 
@@ -254,13 +255,13 @@ def _build(
     layer: nn.Module,
     model: nn.Module,
 ) -> TokenFilter:
-    """Builds the filter of a layer, on the layer's device; of its type unless a filter is given."""
+    """Builds a layer's filter on its device, and in its dtype unless a filter is given."""
     weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
     if isinstance(filter, TokenFilter):
         if options:
             raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
         found = deepcopy(filter)
-        # To or from a device without memory, weights would be lost.
+        # Moving to or from the meta device would lose the weights.
         if weights and not any(p.is_meta for p in (weights[0], *found.parameters())):
             found.to(weights[0].device)
         return found

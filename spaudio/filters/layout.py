@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: ``(x, padding_mask)`` to the filtered tokens. The mask is None where the layer does not tell it.
+#: Maps ``(x, padding_mask)`` to the filtered tokens. The mask is None if the layer gives none.
 Filter = Callable[[Tensor, Tensor | None], Tensor]
 
 
@@ -61,7 +61,7 @@ class Layout:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Layout:
-        """The layout of a :meth:`config`."""
+        """Rebuilds a layout from its :meth:`config`."""
         name = config["padding_mask"]
         return cls(
             bool(config["batch_first"]),

@@ -9,16 +9,16 @@ from typing_extensions import override
 
 from spaudio.filters.tracing import is_eager
 
-FEWEST = 128  # rows below which a call costs more than the product
+FEWEST = 128  # rows below which the call overhead exceeds the product
 _BOTH: bool = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that multiplies by oneDNN where torch would by MKL, and oneDNN is faster.
+    """``nn.Linear`` that uses oneDNN instead of MKL where oneDNN is faster.
 
-    That is in training in float32 on an x86 CPU: on AMD processors MKL takes 1.1 times (Zen 4) to
-    twice (Zen 5) as long. Results differ in rounding. Without gradients, and wherever the call is
-    compiled, exported or transformed, it is torch's own.
+    This is the case in float32 training on an x86 CPU: on AMD processors MKL takes 1.1 times
+    (Zen 4) to twice (Zen 5) as long. Results differ in rounding. Without gradients, and where the
+    call is compiled, exported or transformed, torch's own implementation runs.
     """
 
     @override
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
     def _is_trained(self, x: Tensor) -> bool:
         return (
-            is_eager()  # first: what is recorded for any number of rows must not look at this one
+            is_eager()  # first: a graph for any number of rows must not depend on this one
             and torch.is_grad_enabled()
             and self.weight.requires_grad
             and x.device.type == "cpu"
@@ -55,7 +55,7 @@ class _Product(torch.autograd.Function):
         grad = grads[0].reshape(-1, weight.shape[0])
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            # Of a second derivative, torch must see the product.
+            # For a second derivative, torch must record the product.
             plain = torch.is_grad_enabled()
             dx = (grad @ weight if plain else _multiply(grad, weight.t(), None)).view(x.shape)
         if ctx.needs_input_grad[1]:

@@ -20,7 +20,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
     Raises:
         ValueError: If an item matches nothing (the message gives the nearest names), or several
-            ``Sequential`` end with one module.
+            ``Sequential`` end with the same module.
     """
     named = dict(model.named_modules())
     found: dict[str, nn.Module] = {}
@@ -44,7 +44,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 
 def _check_shared(first: str, name: str, model: nn.Module) -> None:
-    """Raises ValueError if two names are of the module with which two ``Sequential`` end."""
+    """Raises ValueError if two names refer to one module that ends two ``Sequential``."""
     holders = [model.get_submodule(each.rpartition(".")[0]) for each in (first, name)]
     if holders[0] is not holders[1] and isinstance(holders[1], nn.Sequential):
         raise ValueError(
@@ -103,10 +103,10 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
 
 
 def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
-    """Raises ValueError if a layer's own ``batch_first`` is not that of the layout.
+    """Raises ValueError if a layer's own ``batch_first`` differs from the layout's.
 
-    Of layers that hold others only torch's are read: what surrounds an attention inside a layer may
-    transpose its tokens.
+    Of layers that contain others, only torch's own are inspected: in other layers, the code around
+    an attention module may transpose its tokens.
     """
     inner = layer
     if layout.channels_first:
@@ -118,13 +118,13 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
     own = getattr(inner, "batch_first", None)
     if isinstance(own, bool) and own != layout.batch_first:
         raise ValueError(
-            f"{name!r} has batch_first={own}, so that its filter would take items of the batch for "
+            f"{name!r} has batch_first={own}, so its filter would take items of the batch for "
             f"tokens; pass insert_filters(batch_first={own})"
         )
 
 
 def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
-    """The modules that hold a layer, by name, innermost first."""
+    """The modules that contain a layer, by name, innermost first."""
     parts = name.split(".") if name else []
     outer = [".".join(parts[:depth]) for depth in reversed(range(len(parts)))]
     return {each: model.get_submodule(each) for each in outer}
@@ -133,7 +133,7 @@ def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
 def check_padding_argument(
     model: nn.Module, layers: Iterable[str], padding_mask: str | None
 ) -> None:
-    """Raises ValueError if a layer and the modules around it lack the argument of that name."""
+    """Raises ValueError if neither a layer nor a module around it has the named argument."""
     if padding_mask in (None, "auto"):
         return
     for name in layers:
@@ -147,13 +147,14 @@ def check_padding_argument(
 
 
 def layer_dim(filter: str, name: str, layer: nn.Module, model: nn.Module) -> int:
-    """Embedding dimensions of the tokens that a layer returns.
+    """Embedding dimension of the tokens that a layer returns.
 
-    They are read from the layer itself if it is linear, a convolution, an embedding or a norm, from
-    its norms if these agree, and else from the configuration of the model (``hidden_size``).
+    It is read from the layer itself if it is linear, a convolution, an embedding or a norm;
+    otherwise from its norms if these agree, or from the config of the layer or model
+    (``hidden_size``).
 
     Raises:
-        ValueError: If none of them tells it; the message shows the call that works.
+        ValueError: If none of them gives it; the message shows the call that works.
     """
     own = _width(layer)
     norms = {_norm_width(module) for module in layer.modules()} - {None}
@@ -171,7 +172,7 @@ def layer_dim(filter: str, name: str, layer: nn.Module, model: nn.Module) -> int
 
 
 def _width(layer: nn.Module) -> Any:
-    """Width of the output of a layer without layers inside."""
+    """Output width of a layer without layers inside."""
     for attribute in ("out_features", "out_channels", "embedding_dim"):
         if hasattr(layer, attribute):
             return getattr(layer, attribute)

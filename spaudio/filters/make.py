@@ -1,4 +1,4 @@
-"""Filters by name: the registry, and from a name and options to a filter."""
+"""The registry of filters by name, and building a filter from its name and options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(cls: type[TokenFilter]) -> None:
     """
     other = FILTERS.get(cls.name, cls)
     if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is that of {other}")
+        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}")
     FILTERS[cls.name] = cls
 
 
@@ -34,7 +34,7 @@ def make_filter(
 
     Args:
         name: A key of ``FILTERS``.
-        dim: Embedding dimensions, passed on to the filters that depend on it.
+        dim: Embedding dimension, passed on to the filters that depend on it.
         causal: Whether a token sees only itself and the past.
         options: Arguments of the class, such as ``num_filters`` and ``kernel_size``.
 
@@ -42,8 +42,8 @@ def make_filter(
         The filter, of the class ``FILTERS[name]``.
 
     Raises:
-        ValueError: If the name or an option is unknown, or the class refuses a value; the message
-            gives the possible ones.
+        ValueError: If the name or an option is unknown, or the class rejects a value; the message
+            lists the valid ones.
     """
     if name not in FILTERS:
         near = difflib.get_close_matches(str(name), FILTERS, n=1)

@@ -1,4 +1,4 @@
-"""A small transformer that predicts, token by token, how far each filter is open."""
+"""A small transformer that predicts the mask of an adaptive filterbank, token by token."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -14,20 +14,20 @@ MLP_RATIO = 4
 
 
 class MaskPredictor(nn.Module):
-    """Tokens to a mask in (0, 1): projection, pre-norm transformer, sigmoid.
+    """Maps tokens to a mask in (0, 1): projection, pre-norm transformer, sigmoid.
 
     Positions are rotary, hence relative: a mask shifts with its tokens, and a stream may be of any
     length.
 
     Args:
-        dim: Embedding dimensions of the tokens.
+        dim: Embedding dimension of the tokens.
         num_filters: M, the width of the mask.
         width: Dimensions of the transformer.
         layers: Number of its layers.
         heads: Number of its attention heads.
         causal: Whether a token sees only itself and the past.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If a size is below 1, or ``width`` is not a multiple of ``2 * heads``.
@@ -79,7 +79,7 @@ class MaskPredictor(nn.Module):
         Args:
             x: Tokens (batch, tokens, dim), zero where they are padding.
             padding_mask: True where a token is padding, which is not attended to.
-            cache: State of a stream, which is extended. Needs a causal predictor and no padding.
+            cache: State of a stream, extended in place. Needs a causal predictor and no padding.
         """
         tokens = x.shape[1]
         start = 0 if cache is None else cache.tokens

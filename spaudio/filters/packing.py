@@ -10,23 +10,24 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call
 
-# By the positions that all layers of a model get: counting sequences waits for a GPU.
+# Keyed by the positions that all layers of a model share: counting sequences waits for the GPU.
 _FOUND = WeakTensorKeyDictionary()
 
 
 def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
-    """Where the sequences begin, and the last ends, in all tokens of a batch one after another.
+    """Boundaries of packed sequences in the flattened tokens of a batch.
 
-    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that begin anew. The
-    latter are not read in compiled code, which cannot count the sequences.
+    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart. The latter
+    are not read in compiled code, which cannot count the sequences.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
-        batch: Items of the layer's output.
-        tokens: Tokens of an item.
+        batch: Batch size of the layer's output.
+        tokens: Tokens per item.
 
     Returns:
-        Integers (sequences + 1,), or None if each item is one sequence.
+        Integers (sequences + 1,): the start of each sequence and the end of the last; None if each
+        item is one sequence.
     """
     for call in calls:
         if isinstance(call.cu_seqlens, Tensor):
@@ -36,8 +37,8 @@ def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None
         return None
     if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
         return None
-    # A buffer that is filled anew is the same tensor of another version. Tensors of inference mode
-    # have no version; they are read once in each pass.
+    # A refilled buffer is the same tensor with a new version. Inference-mode tensors have no
+    # version; they are read once per pass.
     version: Any = weakref.ref(calls[-1]) if positions.is_inference() else positions._version
     if positions not in _FOUND or _FOUND[positions][0] != version:
         starts = torch.ones_like(positions, dtype=torch.bool)

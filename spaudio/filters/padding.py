@@ -10,27 +10,27 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from spaudio.filters.calls import Call, in_backward, past_tokens
 from spaudio.filters.tracing import is_eager
 
-# Of additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
+# For additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0
-# Padding found for the mask of a layer, for when activation checkpointing calls the layer again: by
-# the mask, then by the tokens of the call, since passes with other padding may share a mask. The
-# padding of the last pass is under the mask itself, as reentrant checkpointing copies the tokens.
+# Padding found for a layer's mask, for when activation checkpointing reruns the layer. Keyed by the
+# mask, then by the tokens of the call, since passes with different padding may share a mask. The
+# padding of the last pass is also under the mask itself: reentrant checkpointing copies the tokens.
 _FOUND = WeakTensorKeyDictionary()
 
 
 def find_padding(
     calls: Sequence[Call], batch: int, tokens: int, *, layer: str, lonely: bool, named: bool
 ) -> Tensor | None:
-    """Padding of a layer's tokens, from the innermost call that tells it.
+    """Padding of a layer's tokens, from the innermost call that determines it.
 
-    A call that takes a mask and gets none tells that there is no padding, whatever the model gives
-    to its layers. A mask that may mix padding with causality or a window tells nothing: then the
-    next call outwards is read.
+    A call that takes a mask but gets none means that there is no padding, whatever the model passes
+    to its layers. A mask that may mix padding with causality or a window determines nothing; then
+    the next call outwards is read.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
-        batch: Items of the layer's output.
-        tokens: Tokens of an item.
+        batch: Batch size of the layer's output.
+        tokens: Tokens per item.
         layer: Name of the layer, for the error.
         lonely: Whether the layer has no surrounding module that takes a mask.
         named: Whether the user named the argument, which makes it a padding mask.
@@ -39,7 +39,7 @@ def find_padding(
         Boolean (batch, tokens), True where a token is padding; None if there is none.
 
     Raises:
-        ValueError: If masks were given but none of them tells the padding.
+        ValueError: If masks were given but none of them determines the padding.
     """
     unread: tuple[str, Any] | None = None
     for call in calls:
@@ -51,7 +51,7 @@ def find_padding(
         trusted = named or call.watch.two_axes_are_padding
         if not trusted and is_shared(value, batch, tokens):
             continue
-        # A model of several inputs may mean the tokens of another one.
+        # In a model with several inputs, the mask may belong to the tokens of another one.
         if isinstance(value, Tensor) and not call.watch.several:
             mask = read_padding_mask(
                 name, value, batch, tokens, past=past_tokens(calls) or 0, trusted=trusted
@@ -89,7 +89,7 @@ def find_padding(
 
 
 def is_shared(value: Any, batch: int, tokens: int) -> bool:
-    """Whether a mask is (tokens, tokens), the same for all items: it tells nothing on padding."""
+    """Whether a mask is (tokens, tokens), the same for all items, so it does not show padding."""
     return (
         isinstance(value, Tensor)
         and value.dim() == 2
@@ -115,17 +115,17 @@ def read_padding_mask(
     Args:
         name: Name of the argument.
         value: Its value.
-        batch: Items of the layer's output; the mask may have one item for all.
-        tokens: Tokens of an item.
+        batch: Batch size of the layer's output; the mask may have one item for all.
+        tokens: Tokens per item.
         past: Number of tokens before these.
-        trusted: Whether a mask of two axes is (batch, tokens) also where it may be (tokens, tokens)
-            by its shape.
+        trusted: Whether to read a mask with two axes as (batch, tokens) even if its shape may also
+            be (tokens, tokens).
 
     Returns:
-        The padding, or None if the mask does not tell it for certain.
+        The padding, or None if the mask does not determine it.
 
     Raises:
-        ValueError: If a mask of floating point holds positive values, as one of zeros and ones.
+        ValueError: If a floating-point mask holds positive values, such as one of zeros and ones.
     """
     additive = value.is_floating_point()
     if value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0):
@@ -147,10 +147,10 @@ def read_padding_mask(
 
 
 def check_additive(name: str, value: Tensor) -> None:
-    """Raises ValueError if a mask is not additive; a GPU checks it itself, without waiting."""
+    """Raises ValueError if a mask is not additive; on a GPU the check is asynchronous."""
     fits = (value <= 0).all()
     message = (
-        f"{name} is {value.dtype} and holds positive values, so it is no additive mask; pass a "
+        f"{name} is {value.dtype} and holds positive values, so it is not an additive mask; pass a "
         "boolean one, True where a token is padding"
     )
     if value.device.type == "cuda":
@@ -165,5 +165,5 @@ def _describe(name: str, value: Any) -> str:
     reason = {
         2: "which may be (batch, tokens) or (tokens, tokens) or is of other tokens",
         4: "which may mix padding with causality or a window",
-    }.get(value.dim(), "which is of no known convention")
+    }.get(value.dim(), "which follows no known convention")
     return f"{name} of shape {tuple(value.shape)} and type {value.dtype}, {reason}"

@@ -1,6 +1,6 @@
 """Sequences that are packed one after another, and sequences that are continued later.
 
-The conventions are those of short convolutions in today's sequence models, such as
+The conventions are those of short convolutions in current sequence models, such as
 ``ShortConvolution`` of flash-linear-attention and causal-conv1d: ``cu_seqlens`` (N + 1,) holds the
 position where each of N packed sequences begins and where the last one ends; the state of a causal
 filter is its last inputs, (sequences, K - 1, dim).
@@ -31,7 +31,7 @@ def filter_sequences(
     """Filters packed or continued sequences; see :meth:`TokenFilter.forward`.
 
     Returns:
-        The tokens with the filtered signal added, and the final state if asked for.
+        The tokens with the filtered signal added, and the final state if requested.
 
     Raises:
         ValueError: If the arguments do not fit each other or the filter.
@@ -63,19 +63,19 @@ def _filter_packed(
     initial_state: Tensor | None,
     output_final_state: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Filters (1, tokens, dim) as one sequence with gaps, in which nothing reaches across."""
+    """Filters (1, tokens, dim) as one sequence with gaps that no kernel reaches across."""
     check_cu_seqlens(cu_seqlens, x)
     _, tokens, dim = x.shape
     sequences = len(cu_seqlens) - 1
     left, right = filter.extent
     gap = max(left, right)
     positions = torch.arange(tokens, device=x.device, dtype=cu_seqlens.dtype)
-    # Before each sequence there is a gap. Tokens after the last sequence are as of one more.
+    # There is a gap before each sequence. Tokens after the last sequence count as one more.
     places = positions + gap * (1 + torch.searchsorted(cu_seqlens[1:], positions, right=True))
     outside = ((positions < cu_seqlens[0]) | (positions >= cu_seqlens[-1])).unsqueeze(0)
     spread = x.new_zeros(1, tokens + gap * (sequences + 1), dim)
     spread = spread.index_copy(1, places, without_padding(x, outside))
-    # Where the ``left`` tokens before a position of each sequence are, in order.
+    # Offsets of the ``left`` tokens before a position of each sequence, in order.
     gaps = gap * torch.arange(1, sequences + 1, device=x.device).unsqueeze(1)
     before = gaps + torch.arange(-left, 0, device=x.device)
     if initial_state is not None:
@@ -89,16 +89,16 @@ def _filter_packed(
 
 
 def filter_after(filter: TokenFilter, window: Tensor) -> Tensor:
-    """What a causal filter adds to the tokens of a window that follow the first K - 1."""
+    """Computes what a causal filter adds to the tokens of a window after the first K - 1."""
     left, _ = filter.extent
-    # For a few tokens, the outputs of the first K - 1 would cost more than the copies of windows.
+    # For few tokens, the outputs of the first K - 1 would cost more than copying windows.
     if window.shape[1] <= 2 * left:
         return filter.convolve(window)
     return filter.filtered(window)[:, left:]
 
 
 def check_state(state: Tensor, like: Tensor) -> Tensor:
-    """Returns the state, or raises ValueError if its shape or type is not that of ``like``."""
+    """Returns the state, or raises ValueError if its shape or dtype differs from ``like``."""
     if state.shape != like.shape or state.dtype != like.dtype:
         raise ValueError(
             f"the state must be (sequences, K - 1, dim) = {tuple(like.shape)} of {like.dtype}; "
@@ -108,9 +108,9 @@ def check_state(state: Tensor, like: Tensor) -> Tensor:
 
 
 def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
-    """Raises an error where ``cu_seqlens`` does not fit ``x``.
+    """Raises an error if ``cu_seqlens`` does not fit ``x``.
 
-    The values on a GPU are checked there, without waiting for them.
+    Values on a GPU are checked asynchronously.
 
     Raises:
         ValueError: If a shape, a type or a value does not fit.

@@ -1,4 +1,4 @@
-"""What torch does to functions besides calling them: tracing, exporting and transforming."""
+"""Detects whether torch traces, exports or transforms a call rather than just running it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,23 +20,23 @@ def is_transformed() -> bool:
 
 
 def is_eager() -> bool:
-    """Whether the call runs at once: it is neither compiled, nor exported, nor transformed.
+    """Whether the call runs eagerly: it is neither compiled, nor exported, nor transformed.
 
-    Only then may a function use operations that compilers, runtimes and transforms do not know.
+    Only then may a function use operations that compilers, runtimes or transforms do not support.
     """
     return not (torch.compiler.is_compiling() or is_exported() or is_transformed())
 
 
 def is_symbolic(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether ``torch.fx.symbolic_trace`` runs, whose values have no shapes."""
+    """Whether ``torch.fx.symbolic_trace`` is running, whose values have no shapes."""
     return any(isinstance(value, torch.fx.Proxy) for value in (*args, *kwargs.values()))
 
 
 def as_leaf(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.fx.Proxy:
-    """Records the call of a module in an fx graph without a look inside.
+    """Records the call of a module in an fx graph without tracing into it.
 
     Raises:
-        TypeError: If the module is what is traced.
+        TypeError: If the module itself is being traced.
     """
     tracer = next(v for v in (*args, *kwargs.values()) if isinstance(v, torch.fx.Proxy)).tracer
     path = tracer.path_of_module(module)  # type: ignore[attr-defined]

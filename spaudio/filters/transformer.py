@@ -1,4 +1,4 @@
-"""A pre-norm transformer layer: what the encoder and the mask of the adaptive filter share."""
+"""A pre-norm transformer layer, shared by the encoder and the mask of the adaptive filter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from spaudio.filters.linear import Linear
 ROTARY_BASE = 10_000.0
 SHORT = 512  # tokens up to which attention without a fused kernel is faster in half precision
 
-#: New keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
+#: Maps new keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
 KeyValues = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -67,7 +67,7 @@ def rotary(
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates queries and keys (batch, tokens, heads, head_dim) by the angles of :func:`rotary`.
 
-    Each number of the first half of a head is rotated with that of the second half.
+    Each value in the first half of a head is rotated together with its counterpart in the second.
     """
     cosine, sine = (part.to(x.dtype) for part in rotation)
     first, second = x.chunk(2, dim=-1)
@@ -84,16 +84,16 @@ def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention on ``scaled_dot_product_attention``.
+    """Multi-head scaled dot-product self-attention.
 
     Args:
         dim: Width of a token.
         heads: Number of attention heads; must divide ``dim``.
-        causal: Whether a token attends only to itself and the past where no mask is given.
+        causal: Whether a token attends only to itself and the past if no mask is given.
         dropout: Dropout of the attention weights.
         bias: Whether queries, keys and values have a bias.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def attention(
     causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention, by the faster of two ways.
+    """Scaled dot-product attention, by the faster of two implementations.
 
     Args:
         q: Queries (batch, heads, tokens, width).
@@ -166,12 +166,12 @@ def attention(
         attend: See :meth:`SelfAttention.forward`.
         dropout: Dropout of the attention weights.
         causal: Whether a query attends to past keys only; ``attend`` is then None.
-        scale: Of the scores; None is one over the root of the width.
+        scale: Scale of the scores; None is one over the square root of the width.
 
     Returns:
         (batch, heads, tokens, width).
     """
-    # On CPUs the backward pass of the fused kernel is slow in half precision, and has no dropout.
+    # On CPUs, the fused kernel's backward pass is slow in half precision and has no dropout.
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.device.type != "cpu" or not (half or dropout) or k.shape[2] > SHORT:
         return F.scaled_dot_product_attention(
@@ -181,12 +181,12 @@ def attention(
         attend = causal_mask(q.shape[2])
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     if attend is not None:
-        # Not -inf: the row of a token that may attend to no key, a padded one, would be NaN, and so
+        # Not -inf: the row of a padded token, which may attend to no key, would be NaN, and so
         # would all gradients. Half of the lowest number leaves room for the scores.
         lowest = torch.finfo(q.dtype).min / 2
         closed = torch.zeros_like(attend, dtype=q.dtype).masked_fill(~attend, lowest)
         scores = scores + closed
-    # Rows of any length are faster in float32, in which the sum is computed in any case.
+    # Rows of any length are faster in float32, in which the sum is computed anyway.
     weights = scores.softmax(dim=-1, dtype=torch.float32 if half else None).to(q.dtype)
     if dropout:
         weights = drop(weights, dropout)
@@ -200,10 +200,10 @@ class TransformerLayer(nn.Module):
         dim: Width of a token.
         heads: Number of attention heads; must divide ``dim``.
         ff_mult: Width of the feed-forward part, in multiples of ``dim``.
-        dropout: Dropout of the attention weights and of what each part adds.
+        dropout: Dropout of the attention weights and of the output of each part.
         options: ``causal`` and ``bias`` of :class:`SelfAttention`.
-        device: Where the parameters live.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
     """
 
     def __init__(

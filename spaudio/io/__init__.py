@@ -1,1 +1,1 @@
-"""Files on disk, for all rooms: atomic writes, journals, locks, downloads, archives, progress."""
+"""File utilities: atomic writes, journals, locks, downloads, archives, progress."""

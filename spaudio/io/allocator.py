@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, so that the next step of a training finds it mapped."""
+"""Keeps freed memory in the process, so that the next training step finds it mapped."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to reuse large blocks instead of giving them back to the system.
+    """Tells glibc to reuse large blocks instead of returning them to the system.
 
-    By default each block above a limit of at most 32 MiB is mapped anew, page by page, whenever a
-    step asks for it; the convolutional stem spends a quarter of its time on that. The process
-    keeps up to 2 GiB that it has freed. Other C libraries are left as they are.
+    By default each block above a limit of at most 32 MiB is mapped again, page by page, whenever a
+    step requests it; the convolutional stem spends a quarter of its time on that. The process
+    keeps up to 2 GiB that it has freed. Other C libraries are left unchanged.
     """
     if sys.platform != "linux":
         return

@@ -24,10 +24,10 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def make_staging(folder: Path) -> Path:
-    """Makes a folder beside ``folder``, to fill and then to rename to it.
+    """Makes a folder beside ``folder``, to be filled and then renamed to it.
 
-    It removes those that killed processes have left. These cannot be told from one that another
-    process is filling, so the caller holds a lock, as `spaudio.audio.prepare` does.
+    It removes those left by killed processes. They look the same as one that another process is
+    filling, so the caller must hold a lock, as `spaudio.audio.prepare` does.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."

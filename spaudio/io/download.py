@@ -1,7 +1,7 @@
 """Downloads a file: resumed, checked against its checksum, renamed into place last.
 
-This is our own because no common library resumes, checks before it renames, and says what to do
-without the network.
+This is implemented here because no common library resumes, checks before it renames, and says what
+to do without the network.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ def download(
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
-        checksum: SHA-256 in hex, or MD5 (32 digits) where the host publishes no other. None checks
+        checksum: SHA-256 in hex, or MD5 (32 digits) if the host publishes no other. None checks
             only the length, if the server declares it.
         timeout: Seconds to wait for an answer.
-        progress: Show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``target``.
@@ -61,7 +61,7 @@ def download(
         kind = "md5" if len(checksum) == 32 else "sha256"
         found = _digest(part, kind)
         if found != checksum.lower() and resumed:
-            # The part may be of another version of the file: start again, once.
+            # The part may be from another version of the file: start again, once.
             part.unlink()
             _fetch(url, part, timeout, progress)
             found = _digest(part, kind)

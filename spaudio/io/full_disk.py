@@ -1,4 +1,4 @@
-"""A full disk, as a one-line error that says how to go on."""
+"""Turns a full disk into a one-line error that says how to continue."""
 
 import errno
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or the user's share of it, is full."""
+    """Whether an error says that a disk or the user's quota is full."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
@@ -33,5 +33,5 @@ def named_full_disk(folder: Path, setting: str) -> Iterator[None]:
             raise
         raise DataError(
             f"the disk of {setting}={folder} is full; free space there, or name a folder on "
-            f"another disk by {setting}=FOLDER. What is done is kept: the same command goes on"
+            f"another disk with {setting}=FOLDER. Finished work is kept: the same command continues"
         ) from error

@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines that survive a crash and notice damage."""
+"""Append-only files of JSON lines that survive a crash and detect damage."""
 
 import json
 import warnings
@@ -9,7 +9,7 @@ from typing import IO, Any
 
 
 class JsonLines:
-    """Records appended one by one; after a crash, the whole lines are read and a torn one is cut.
+    """Records appended one by one; after a crash, whole lines are read and a torn one is cut off.
 
     Each line holds a checksum. Lines from the first damaged one on are not read.
 
@@ -35,7 +35,7 @@ class JsonLines:
                     if record is None:
                         warnings.warn(
                             f"{self.file}, line {number + 1} is damaged; what it and later lines "
-                            "hold is made anew",
+                            "hold is recomputed",
                             stacklevel=2,
                         )
                         return

@@ -21,7 +21,7 @@ def locked(file: Path) -> Iterator[None]:
 def claimed(folder: Path) -> Iterator[None]:
     """Holds ``<folder>/lock`` against other processes, without waiting for it.
 
-    Forked processes, such as those that load batches, do not hold it, so it is free when this
+    Forked processes, such as data loader workers, do not hold it, so it is released when this
     process ends, even if they outlive it.
 
     Raises:
@@ -32,5 +32,5 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise SpaudioError(
-            f"{folder} is being trained by another process; wait for its end, or start another run"
+            f"{folder} is being trained by another process; wait for it, or start another run"
         ) from error

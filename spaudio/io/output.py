@@ -1,4 +1,4 @@
-"""Checks of a file that a command is to write, before the work begins."""
+"""Checks the file that a command will write, before the work begins."""
 
 import os
 import tempfile
@@ -39,7 +39,7 @@ def check_output(
                     f"{given} would replace what the command reads ({source}); name another file"
                 )
             if not force:
-                raise ConfigError(f"{given} exists; name another file, or replace it by --force")
+                raise ConfigError(f"{given} exists; name another file, or replace it with --force")
         with tempfile.TemporaryFile(dir=path.parent):  # permissions alone tell less
             pass
     except OSError as error:

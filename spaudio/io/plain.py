@@ -12,7 +12,7 @@ MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """A safe loader without aliases, by which a few lines stand for gigabytes."""
+    """A safe loader without aliases, with which a few lines can expand to gigabytes."""
 
     depth = 0
 

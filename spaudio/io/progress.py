@@ -29,7 +29,7 @@ def progress_bar(
     Args:
         description: What is being done.
         total: Steps (or bytes) in all; None if unknown.
-        done: Steps done before, as when a step is resumed.
+        done: Steps that are already done, as when work is resumed.
         in_bytes: Whether steps are bytes.
         show: False shows nothing.
 

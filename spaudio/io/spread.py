@@ -1,4 +1,4 @@
-"""A function applied to many values by several processes, in order and in bounded memory."""
+"""Applies a function to many values in several processes, in order and in bounded memory."""
 
 import ctypes
 import multiprocessing
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from spaudio.errors import DataError
 
-_LEAST = 64  # values per process: fewer are not worth its start
+_LEAST = 64  # values per process: for fewer, starting one is not worth it
 _CHUNK = 8  # values that a process takes at a time
-_AHEAD = 4  # chunks per process that are begun before their results are asked for
+_AHEAD = 4  # chunks per process that are submitted before their results are read
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _own = threading.local()
 
@@ -30,22 +30,22 @@ def spread(
 ) -> Generator[Result, None, None]:
     """Yields the result for each value, in their order.
 
-    Few values are computed by the calling process, as are all of them within a process pool. On
-    Linux the others are processes that are forked from it, so that they have what ``function``
-    refers to, as it was at the first value; elsewhere they are threads. Only values and results are
-    sent between them.
+    If there are few values, or within a process pool, the calling process computes them all.
+    Otherwise workers do. On Linux these are processes forked from it, so they share what
+    ``function`` refers to, as it was at the first value; elsewhere they are threads. Only values
+    and results are sent between them.
 
     Args:
         function: Applied to each value.
         values: The values.
-        workers: Most processes.
-        initializer: Called first in each of them.
+        workers: Largest number of processes.
+        initializer: Called first in each process.
 
     Raises:
         DataError: If a process dies.
     """
     workers = min(workers, len(values) // _LEAST)
-    # Python lets no process of a `multiprocessing.Pool` start others.
+    # Processes of a `multiprocessing.Pool` must not start others.
     if workers < 2 or multiprocessing.current_process().daemon:
         if initializer is not None:
             initializer()
@@ -84,7 +84,7 @@ def _begin(function: Callable[[Any], Any], initializer: Callable[[], None] | Non
 
 def _begin_process(*arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the calling process ends this one
-    # Were that process killed, this one would wait for values without end.
+    # If that process were killed, this one would wait for values forever.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _begin(*arguments)
 

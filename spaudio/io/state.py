@@ -1,16 +1,16 @@
-"""The state of a file, by which a change of its content is noticed without reading it."""
+"""The state of a file, which reveals a change of its content without reading it."""
 
 import os
 from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """What a system tells about a file without reading it.
+    """What the system reports about a file without reading it.
 
     Size and modification time are not enough: copying tools restore the time, and two files may
-    have both in common. On POSIX, writing to a file or renaming it also changes the time of its
-    status (``ctime``), which no program can set, and two files never have the same number
-    (``inode``). So a new content has a new state. The opposite does not hold: ``chmod`` changes the
+    have both in common. On POSIX, writing to a file or renaming it also changes its status change
+    time (``ctime``), which no program can set, and two files never have the same number
+    (``inode``). So new content has a new state. The converse does not hold: ``chmod`` changes the
     state, too.
     """
 
@@ -21,5 +21,5 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileState":
-        """Takes what `os.stat` returns."""
+        """Takes the result of `os.stat`."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

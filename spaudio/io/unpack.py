@@ -1,7 +1,7 @@
 """Unpacks untrusted zip and tar archives.
 
-This is our own because `shutil.unpack_archive` has no limits: bombs, links and paths that leave the
-folder must be refused before anything is written.
+This is implemented here because `shutil.unpack_archive` has no limits: bombs, links and paths that
+leave the folder must be refused before anything is written.
 """
 
 import bz2
@@ -78,13 +78,13 @@ def unpack(
     A ``folder`` that exists is returned as it is. Only one process at a time may unpack into it.
 
     Args:
-        archive: Zip, or tar, plain or compressed by gzip, bzip2 or xz.
+        archive: Zip, or tar, plain or compressed with gzip, bzip2 or xz.
         folder: Where its contents go.
         max_bytes: Limit on the bytes that the members declare; no more is read.
         max_files: Limit on the number of members.
         max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
-        open_zip: Opens a zip archive, where it is not a plain file.
-        progress: Show a bar.
+        open_zip: Opens a zip archive, if it is not a plain file.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``folder``.
@@ -142,7 +142,7 @@ def _extract(
             found = (_tar_member(tar, entry) for entry in tar)
         members: list[_Member] = []
         declared = 0
-        # Before the next member: to reach the next header of a tar decompresses all before it.
+        # Checked before the next member: reaching the next tar header decompresses all before it.
         for member in found:
             members.append(member)
             declared += member.size
@@ -158,7 +158,7 @@ def _extract(
 
 
 def _is_zip(archive: Path) -> bool:
-    """Whether an archive is a zip, and not a tar of which a zip is the last file."""
+    """Whether an archive is a zip, and not a tar whose last file is a zip."""
     if not zipfile.is_zipfile(archive):  # which looks at the end
         return False
     with archive.open("rb") as file:

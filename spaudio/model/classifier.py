@@ -23,7 +23,7 @@ class Classifier(nn.Module):
         filter_options: ``name`` and options of the filters, as arguments of
             :func:`spaudio.filters.make_filter`.
         pooling: ``"mean"``, ``"mean_std"`` or ``"attention"``.
-        front_end: Learned front-end, from samples to ``features``; None if the input are features.
+        front_end: Learned front-end, from samples to ``features``; None if inputs are features.
         stem: Convolutions between the frames of tokens and their projection, or None.
 
     Raises:
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(width, classes))
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Classifies.
+        """Computes class logits.
 
         Args:
             tokens: (batch, tokens, features), or samples if there is a front-end.
@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Returns what the head classifies, (batch, width); arguments as of :meth:`forward`."""
+        """Returns the input of the head, (batch, width); arguments as for :meth:`forward`."""
         if self.front_end is not None:
             tokens = self.front_end(tokens, padding_mask)
         if self.stem is not None:

@@ -27,8 +27,8 @@ class EncoderConfig:
         layers: Number of layers.
         heads: Attention heads; must divide ``dim``.
         ff_mult: Width of the feed-forward part, in multiples of ``dim``.
-        dropout: Dropout probability, in [0, 1): of the incoming tokens, of the attention weights,
-            and of what attention and the feed-forward part add.
+        dropout: Dropout probability, in [0, 1), of the input tokens, of the attention weights, and
+            of the outputs of attention and the feed-forward part.
         drop_path: Probability, in [0, 1), with which a clip skips the last layer in training
             (stochastic depth, arXiv 1603.09382); it grows linearly over the layers.
         positions: ``"rotary"``, ``"learned"`` or ``"none"``.
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
     Args:
         config: Shape of the stack.
         filters: One module per layer (the identity where a layer has none), called as
-            ``filter(x, padding_mask)``. It includes the residual, as
+            ``filter(x, padding_mask)``. Each includes the residual, as
             :class:`spaudio.filters.FilterBank` does.
 
     Raises:
@@ -207,7 +207,7 @@ class Encoder(nn.Module):
         return out
 
     def token_filters(self) -> list[TokenFilter]:
-        """Returns all filters but :class:`spaudio.filters.NoFilter`, in order of the layers."""
+        """Returns all filters except :class:`spaudio.filters.NoFilter`, in order of the layers."""
         found = (m for m in self.filters if isinstance(m, TokenFilter))
         return [m for m in found if not isinstance(m, NoFilter)]
 
@@ -222,6 +222,6 @@ class Encoder(nn.Module):
 
 
 def _skip(x: Tensor, y: Tensor, rate: float) -> Tensor:
-    """Replaces ``y`` by ``x`` in a share of the clips, and scales the others to the same mean."""
+    """Replaces ``y`` by ``x`` in a fraction of the clips; scales the others to keep the mean."""
     kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
     return x + (y - x) * (kept / (1 - rate)).to(x.dtype)

@@ -2,7 +2,7 @@
 
 from spaudio.model.encoder import Encoder
 
-#: Forward and backward pass, in forward passes: for each product of the forward pass, the backward
+#: Cost of a training step, in forward passes: for each product of the forward pass, the backward
 #: pass has one with the weights and one with the activations (arXiv 2001.08361, section 2.1).
 TRAINING = 3
 

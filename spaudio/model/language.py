@@ -1,4 +1,4 @@
-"""Symbols to logits of the next symbol: embedding, causal encoder, output head."""
+"""Maps symbols to logits of the next symbol: embedding, causal encoder, output head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,14 +37,14 @@ class LanguageModel(nn.Module):
         self.embed = nn.Embedding(symbols, encoder.dim)
         # The scale of learned positions: larger embeddings would dominate the sum of both.
         nn.init.normal_(self.embed.weight, std=0.02)
-        # A fork, so that all other parameters start from the same values for every filter.
+        # A forked RNG, so that all other parameters have the same initial values for every filter.
         with torch.random.fork_rng(devices=[]):
             filters = make_filters(encoder, filter_options)
         self.encoder = Encoder(encoder, filters)
         self.head = nn.Linear(encoder.dim, symbols)
 
     def forward(self, symbols: Tensor) -> Tensor:
-        """Predicts.
+        """Predicts the next symbols.
 
         Args:
             symbols: (batch, tokens), integers below ``symbols``.

@@ -6,7 +6,7 @@ from spaudio.model.classifier import Classifier
 
 
 class MaskedPredictor(nn.Module):
-    """Predicts the frames of tokens that it does not see.
+    """Predicts the frames of masked tokens.
 
     The frames of masked tokens are set to zero, the mean of normalised frames, before the stem, so
     that no convolution and no batch statistics can see them.
@@ -30,7 +30,7 @@ class MaskedPredictor(nn.Module):
         Args:
             tokens: (batch, tokens, features), normalised frames.
             padding_mask: Boolean (batch, tokens), True where a token is padding.
-            masked: Boolean (batch, tokens), True where a token is not to be seen.
+            masked: Boolean (batch, tokens), True where a token is masked.
 
         Returns:
             (batch, tokens, features).

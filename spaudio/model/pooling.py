@@ -1,4 +1,4 @@
-"""Pools a sequence of tokens to one vector per clip, without the padding."""
+"""Pools a sequence of tokens to one vector per clip, ignoring padding."""
 
 from contextlib import nullcontext
 
@@ -77,13 +77,13 @@ def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
     with torch.autocast(kind, enabled=False) if rounding else nullcontext():
         mean = weights @ states
         variance = (weights @ (states - mean).square()).squeeze(-2)
-    # The gradient of a root is infinite at zero, which a clip of one token has.
+    # The gradient of a square root is infinite at zero, the variance of a clip of one token.
     spread = (variance + LEAST_SPREAD).sqrt()
     return torch.cat([mean.squeeze(-2), spread], dim=-1)
 
 
 def make_pooling(kind: str, dim: int) -> tuple[nn.Module, int]:
-    """Builds the pooling ``"mean"``, ``"mean_std"`` or ``"attention"``; returns its width too.
+    """Builds the pooling ``"mean"``, ``"mean_std"`` or ``"attention"``; also returns its width.
 
     Raises:
         ConfigError: If the kind is unknown.

@@ -1,4 +1,4 @@
-"""A convolutional stem: frames to the features of tokens, before the transformer."""
+"""A convolutional stem that turns frames into token features, before the transformer."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class ConvStem(nn.Module):
     themselves (arXiv 2106.14881; for audio EAT, arXiv 2204.11479).
 
     Padding is exact: a clip gives the same features alone and in a padded batch. Frames beyond a
-    clip's end are zero at the input of every convolution, as its own zero padding is, and batch
-    statistics are taken over the frames of clips alone.
+    clip's end are zero at the input of every convolution, like its own zero padding, and batch
+    statistics are taken over unpadded frames only.
 
     Args:
         bands: Bands per frame.
@@ -67,11 +67,11 @@ class ConvStem(nn.Module):
         Returns:
             (batch, tokens, features).
         """
-        if padding_mask is not None:  # of normalised or augmented tokens it need not be zero
+        if padding_mask is not None:  # padding of normalised or augmented tokens may be nonzero
             tokens = tokens.masked_fill(padding_mask.unsqueeze(-1), 0)
         # (batch, frames, bands, 1), without a `reshape`, which torch.export would guard.
         x: Tensor = torch.unflatten(tokens, 2, (self.stack, self.bands, 1)).flatten(1, 2)
-        # Of one channel, these strides alone tell the convolution to go on with channels last.
+        # With one channel, only these strides make the convolution use channels-last.
         x = x.permute(0, 3, 1, 2)  # (batch, 1, frames, bands)
         kept = None if padding_mask is None else ~padding_mask.repeat_interleave(self.stack, dim=1)
         for convolution, norm, stride in zip(
@@ -85,7 +85,7 @@ class ConvStem(nn.Module):
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch norm and GELU over (batch, frames, bands, channels), without the padded frames."""
+    """Batch norm and GELU over (batch, frames, bands, channels), ignoring padded frames."""
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Normalises, activates, and sets padded frames to zero.
@@ -106,7 +106,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
             where = None  # nothing is padded
         else:
             rows = rows.index_select(0, where)
-        # As a channels-last image of one row, for which the fast kernel is made.
+        # A channels-last image of one row, which has a fast kernel.
         image = rows.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)

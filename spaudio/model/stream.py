@@ -13,9 +13,9 @@ from spaudio.model.encoder import Encoder
 class EncoderStream:
     """Runs a causal encoder on tokens as they arrive; results equal those of the whole sequence.
 
-    They are equal up to rounding, to 1e-5 in float32 and 1e-12 in float64, since products of other
-    shapes sum in another order. The stream keeps each layer's keys and values, which grow with its
-    length, and each filter's state.
+    They are equal up to rounding, to 1e-5 in float32 and 1e-12 in float64, since products of
+    different shapes sum in a different order. The stream keeps each layer's keys and values, which
+    grow with its length, and each filter's state.
 
     A stream has no window. With rotary positions, or none, its length is limited by memory only;
     with learned positions by ``max_tokens``. To shorten the context, call :meth:`reset` and
@@ -39,7 +39,7 @@ class EncoderStream:
         if encoder.training and (encoder.config.dropout or encoder.config.drop_path):
             raise ConfigError(
                 "the encoder is in training mode, in which dropout changes each step; call eval() "
-                "before"
+                "first"
             )
         self._filters = [_stream(each) for each in encoder.filters]
         self.encoder = encoder

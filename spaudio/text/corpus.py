@@ -33,14 +33,14 @@ _CODES[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(len(ALPHABE
 
 @dataclass(frozen=True)
 class SourceText:
-    """What the script of a text data set finds.
+    """A text that the script of a text dataset finds.
 
     Attributes:
         name: Its name in reports.
         choice: The value of ``corpus=`` that selects this text.
-        stand_in: Whether it replaces text8, so that losses on it do not compare with text8's.
+        stand_in: Whether it replaces text8; its losses are then not comparable with text8's.
         key: Changes when the text does.
-        read: Opens the text, in pieces.
+        read: Reads the text in pieces.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Corpus:
         name: Its name in reports.
         stand_in: Whether it replaces text8.
         symbols: (characters,) memory-mapped, indices into ``ALPHABET``.
-        sha256: Of the text.
+        sha256: SHA-256 of the text.
     """
 
     name: str
@@ -112,7 +112,7 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
         corpus = _open(source, file, marker)
         if corpus is None:
             if marker.exists():
-                warnings.warn(f"{target} is damaged; it is made anew", stacklevel=2)
+                warnings.warn(f"{target} is damaged; it is recreated", stacklevel=2)
             target.mkdir(parents=True, exist_ok=True)
             count, digest, checksum = _write(source, file)
             facts = {"name": source.name, "characters": count, "sha256": digest, "crc32": checksum}

@@ -112,7 +112,7 @@ class WindowBatches(Sampler[list[int]]):
 
 
 def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
-    """Covers a text so that each character but the first is predicted once.
+    """Covers a text so that each character except the first is predicted once.
 
     Each window starts ``stride`` characters after the previous one, and only predictions that the
     previous one has not made count: each of them, except in the first window, reads at least

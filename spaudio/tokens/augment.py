@@ -11,8 +11,8 @@ from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
 
-#: An excerpt whose loudest frame is this many dB below the mean power of its clip is silence. That
-#: is one excerpt in sixteen of ESC-50, and nearly half of those of breaking glass and of sneezes.
+#: An excerpt whose loudest frame is this many dB below the mean power of its clip is silent. In
+#: ESC-50 this is one excerpt in sixteen, and nearly half of those of breaking glass and of sneezes.
 QUIET = 10.0
 
 
@@ -24,26 +24,26 @@ class AugmentConfig:
         gain: Standard deviation of the level change of a clip, in nats of power.
         tilt: Standard deviation of each component of a random equalizer, in nats of power. Its
             curve over the bands is the sum of half, one and one and a half cosine periods.
-        warp: Largest relative stretch of the mel axis, as by another vocal-tract length
+        warp: Largest relative stretch of the mel axis, as from a different vocal-tract length
             (Jaitly & Hinton 2013, vocal tract length perturbation).
         tempo: Largest relative change of duration, by interpolating frames.
-        time_shift: Largest shift, as a share of the clip; the edge frame fills the gap.
-        roll: Largest circular shift, as a share of the clip; 1 starts anywhere.
+        time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap.
+        roll: Largest circular shift, as a fraction of the clip; with 1, it may start anywhere.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
-        time_mask: Largest width of a time mask, as a share of the clip.
+        time_mask: Largest width of a time mask, as a fraction of the clip.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of a band mask, in bands.
-        noise: Largest level of added white noise, as a share of the clip's root mean square; for
+        noise: Largest level of added white noise, as a fraction of the clip's root mean square; for
             waveforms only.
-        mixup: Share of the training batches in which clips are added in pairs; see
+        mixup: Fraction of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
-        mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Others are
-            added by their values.
-        cutmix: Share of the training batches in which clips exchange a span.
-        mixstyle: Share of the training batches in which clips take on part of each other's mean
+        mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Other
+            frames are added by their values.
+        cutmix: Fraction of the training batches in which clips exchange a span.
+        mixstyle: Fraction of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.
-        crop: Length in seconds of the random excerpt that training sees of a longer clip; 0 takes
-            clips whole. Excerpts of silence are not taken.
+        crop: Length, in seconds, of the random excerpt that training sees of a longer clip; 0 keeps
+            clips whole. Silent excerpts are not used.
     """
 
     gain: float = 0.0
@@ -69,11 +69,11 @@ class AugmentConfig:
                 raise ConfigError(f"augment.{name} must not be negative; got {value}")
         for name in ("warp", "tempo", "time_shift", "time_mask"):
             if getattr(self, name) >= 1:
-                raise ConfigError(f"augment.{name} is a share below 1; got {getattr(self, name)}")
+                raise ConfigError(f"augment.{name} must be below 1; got {getattr(self, name)}")
         if max(self.roll, self.mixstyle, self.mixup + self.cutmix) > 1:
             raise ConfigError(
                 "augment.roll, augment.mixstyle, and augment.mixup and augment.cutmix together, "
-                f"are shares of at most 1; got {self.roll}, {self.mixstyle}, {self.mixup} and "
+                f"must be at most 1; got {self.roll}, {self.mixstyle}, {self.mixup} and "
                 f"{self.cutmix}"
             )
 
@@ -96,9 +96,9 @@ class Augment:
     def excerpt(self, frames: Frames, length: int, rng: np.random.Generator) -> Frames:
         """Draws an excerpt of ``length`` frames that is not silent.
 
-        One of its frames at least is less than ``QUIET`` decibels below the clip's mean power: an
+        At least one of its frames is less than ``QUIET`` decibels below the clip's mean power: an
         excerpt of the silence around a short sound would teach that silence has the clip's label.
-        The mean, unlike the loudest frame, is not set by a single knock in a long recording.
+        Unlike the loudest frame, the mean is not set by a single knock in a long recording.
 
         Args:
             frames: (frames, width), before :meth:`vary`.

@@ -1,11 +1,11 @@
-"""Augmentation of waveforms by the settings of :mod:`spaudio.tokens.augment`."""
+"""Augmentation of waveforms with the settings of :mod:`spaudio.tokens.augment`."""
 
 import math
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose submodules are loaded where they are used
+import scipy  # loads its submodules on first use
 import soxr
 from typing_extensions import override
 
@@ -18,9 +18,9 @@ from spaudio.tokens.scales import hz_to_mel
 class WaveformAugment(Augment):
     """Augments the samples of one clip, cut into hops.
 
-    The settings have the units and distributions that they have for log-mel frames. ``gain`` is a
-    factor, ``tilt`` an equalizer over the clip's spectrum. ``time_shift`` and ``time_masks`` fill
-    with silence. ``mel_masks`` filters bands out; a band is one of ``bands`` equal parts of the mel
+    Settings have the same units and distributions as for log-mel frames. ``gain`` is a factor,
+    ``tilt`` an equalizer over the clip's spectrum. ``time_shift`` and ``time_masks`` fill with
+    silence. ``mel_masks`` filters out bands; a band is one of ``bands`` equal parts of the mel
     axis. ``tempo`` resamples, which changes pitch and formants with the duration (Ko et al. 2015,
     "Audio augmentation for speech recognition"). ``noise`` adds white noise. ``warp``,
     ``mixup_power`` and ``mixstyle`` are ignored.
@@ -71,7 +71,7 @@ class WaveformAugment(Augment):
 
     @override
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Sets random spans of time to zero, and filters random bands out."""
+        """Sets random spans of time to zero, and filters out random bands."""
         config = self.config
         if not (config.time_masks or config.mel_masks):
             return frames

@@ -1,4 +1,4 @@
-"""Features on disk: computed once per clip, added as a preparation decodes it, memory-mapped."""
+"""Features on disk: computed once per clip, when it is first decoded, and memory-mapped."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 Frames = npt.NDArray[np.float32]
-_SYNC_SECONDS = 1.0  # between writings of data and index to the disk, which take milliseconds
+_SYNC_SECONDS = 1.0  # between writes of data and index to the disk, which take milliseconds
 
 
 class _Entry(NamedTuple):
@@ -47,11 +47,11 @@ class _Entry(NamedTuple):
 
 
 class _Computed(NamedTuple):
-    """What is added of a clip.
+    """What is added for a clip.
 
     Args:
         samples: Hash of the waveform.
-        frames: (frames, width); None if the cache has those of the same samples.
+        frames: (frames, width); None if the cache already has frames of the same samples.
     """
 
     samples: str
@@ -61,7 +61,7 @@ class _Computed(NamedTuple):
 class FrameCache:
     """Frames of clips, computed from their waveforms and appended to one memory-mapped file.
 
-    It is a `spaudio.audio.scan.ClipStore`: a preparation decodes each clip once and gives it to
+    It is a `spaudio.audio.scan.ClipStore`: a preparation decodes each clip once and passes it to
     all of its stores::
 
         cache = FrameCache(folder, front_end.cache_key, rate, front_end.extract, front_end.restore)
@@ -71,29 +71,29 @@ class FrameCache:
         cache.frames(clip.path), cache.length(clip.path)
         measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
 
-    An entry belongs to an absolute path and the state of its file, which every change of the
-    content changes (see `FileState`). A clip that was added, or whose file has another state, is
-    decoded again; its frames are computed only if no entry has the same samples. So clips that were
-    moved or copied cost neither a second computation nor storage.
+    An entry belongs to an absolute path and the state of its file, which changes with any change of
+    the content (see `FileState`). A new clip, or one whose file state has changed, is decoded; its
+    frames are computed only if no entry has the same samples. So moved or copied clips cost no
+    second computation and no storage.
 
     The index is written after the data, so that a crash never leaves an entry without its frames;
-    the next `writing` overwrites what it does leave. Each entry and each line of the index holds a
-    checksum. `lacks` checks the frames, so that a preparation computes damaged ones anew, with a
-    warning; `frames` checks them at each use.
+    the next `writing` overwrites data that a crash left behind. Each entry and each line of the
+    index holds a checksum. `lacks` checks the frames, so that a preparation recomputes damaged
+    ones, with a warning; `frames` checks them on each use.
     A cache can be pickled for processes that read it.
 
     Args:
         folder: Where caches are kept, each in a sub-folder named by a hash of its settings.
         settings: Everything that changes the frames; must be JSON-serialisable.
-        sample_rate: Of the waveforms that ``extract`` takes, in Hz.
-        extract: From a float32 waveform (samples,) to frames (frames, width) as they are stored,
-            of one type and width. Other processes or threads may call it, each with torch on one
-            thread.
-        restore: From stored frames to those that `frames` returns, usually float32. It must be
-            picklable where other processes read the cache.
+        sample_rate: Rate of the waveforms that ``extract`` takes, in Hz.
+        extract: Maps a float32 waveform (samples,) to frames (frames, width) as they are stored,
+            all with one dtype and width. Other processes or threads may call it, each with torch on
+            one thread.
+        restore: Maps stored frames to those that `frames` returns, usually float32. It must be
+            picklable if other processes read the cache.
 
     Attributes:
-        root: Folder that `frames`, `length` and `entry` take relative paths to be below.
+        root: Base folder of relative paths passed to `frames`, `length` and `entry`.
     """
 
     def __init__(
@@ -128,20 +128,18 @@ class FrameCache:
         return clips
 
     def lacks(self, file: Path, status: os.stat_result) -> bool:
-        """Whether there are no frames of the file as it is now, or damaged ones."""
+        """Whether the frames of the file in its current state are missing or damaged."""
         entry = self._entries.get(os.path.abspath(file))
         if entry is None or entry.state != FileState.of(status):
             return True
         if self._read_frames(entry) is not None:
             return False
         # One text for all clips, so that Python shows it once.
-        warnings.warn(
-            f"features in {self.folder} are damaged; they are computed anew", stacklevel=2
-        )
+        warnings.warn(f"features in {self.folder} are damaged; they are recomputed", stacklevel=2)
         return True
 
     def compute(self, waveform: Frames) -> _Computed:
-        """Computes the frames of a clip, unless there are some of the same samples."""
+        """Computes the frames of a clip, unless the cache has frames of the same samples."""
         samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
         if self._place(samples) is not None:
             return _Computed(samples, None)
@@ -170,14 +168,14 @@ class FrameCache:
         return same if same is not None and self._read_frames(same) is not None else None
 
     def _append(self, frames: npt.NDArray[Any], state: FileState, samples: str) -> _Entry:
-        """Writes frames behind all others."""
+        """Writes frames after all others."""
         assert self._data is not None
         kind = (frames.dtype.str, frames.shape[1])
         if self._kind not in (None, kind):
             raise ValueError(f"frames of {kind} in a cache of {self._kind}")
         self._kind = kind
         entry = _Entry(self._count, len(frames), state, samples, zlib.crc32(frames.data))
-        # The place is given by the index: a failed write may have left more data.
+        # The position follows from the index: a failed write may have left more data.
         self._data.seek(entry.start * frames[:1].nbytes)
         write_all(self._data, frames.data)
         self._count += len(frames)
@@ -204,15 +202,15 @@ class FrameCache:
     def fill(
         self, files: Iterable[Path], workers: int = 1, description: str | None = None
     ) -> None:  # fmt: skip
-        """Decodes and adds the clips that are lacking.
+        """Decodes and adds the missing clips.
 
-        For a data set, give the cache to `spaudio.audio.prepare`, which decodes each clip once for
-        several of them.
+        For a dataset, pass the cache to `spaudio.audio.prepare`, which decodes each clip once for
+        several caches.
 
         Args:
             files: The clips' files.
             workers: Processes that decode and compute.
-            description: What a bar shows; None shows no bar.
+            description: Text of the progress bar; None shows no bar.
 
         Raises:
             AudioError: If a clip cannot be decoded.
@@ -223,7 +221,7 @@ class FrameCache:
         if not any(self.lacks(*state) for state in states):
             return
         with self.writing():
-            # Another process may have added some meanwhile.
+            # Another process may have added some in the meantime.
             states = [state for state in states if self.lacks(*state)]
             found = spread(self._load, [file for file, _ in states], workers, _use_one_thread)
             bar = progress_bar(description or "", len(states), show=description is not None)
@@ -245,7 +243,7 @@ class FrameCache:
         if frames is None:
             raise DataError(
                 f"the features of {file} in {self.folder} are damaged; run the same command again, "
-                "which computes them anew"
+                "which recomputes them"
             )
         return self._restore(frames)
 
@@ -272,15 +270,15 @@ class FrameCache:
             return self._entries[os.path.abspath(self.root / file)]
         except KeyError:
             raise DataError(
-                f"no features of {file} in {self.folder}; prepare the data set again"
+                f"no features of {file} in {self.folder}; prepare the dataset again"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what only writing needs; a memory map is opened again where it is read."""
+        """Leaves out what only writing needs; the memory map is reopened where it is read."""
         return vars(self) | {"_extract": None, "_map": None, "_places": {}}
 
     def _sync(self) -> None:
-        """Writes the index of what is on the disk, so that it holds even after a power failure."""
+        """Syncs the data before writing its index, which then holds even after a power failure."""
         assert self._data is not None
         os.fsync(self._data.fileno())
         self._index.append(*self._pending)
@@ -288,7 +286,7 @@ class FrameCache:
         self._synced = time.monotonic()
 
     def _read(self) -> None:
-        """Reads the index, up to the first entry whose line or frames are not whole."""
+        """Reads the index, up to the first entry whose line or frames are incomplete."""
         self._entries, self._places, self._kind, self._map = {}, {}, None, None
         self._count = self._whole = 0
         data = self.folder / "frames.bin"
@@ -310,9 +308,9 @@ def _use_one_thread() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Runs torch on one thread: a clip's operations are too small to be shared out.
+    """Runs torch on one thread: a clip's operations are too small to parallelise.
 
-    Beside other busy processes the barriers between threads would cost a hundred times the work.
+    Next to other busy processes, barriers between threads would cost a hundred times the work.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

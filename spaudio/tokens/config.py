@@ -17,10 +17,10 @@ class PcenConfig:
     """Settings of :class:`spaudio.tokens.pcen.Pcen`, by default those of librosa.
 
     Args:
-        gain: Exponent of the smoothed energy; 1 takes the level out.
+        gain: Exponent of the smoothed energy; 1 removes the level.
         bias: Added before the compression.
         power: Exponent of the compression.
-        time_constant: Of the smoother, in seconds.
+        time_constant: Time constant of the smoother, in seconds.
         eps: Added to the smoothed energy.
 
     Raises:
@@ -44,13 +44,13 @@ class PcenConfig:
 
 @dataclass
 class SpectrogramConfig:
-    """Settings of the mel front-end alone.
+    """Settings of the mel front-end only.
 
     Args:
         n_mels: Number of mel bands.
         log_offset: Added to the mel power before the logarithm, so that silence stays finite.
         scaling: ``"log"`` takes log-mel frames as they are, ``"pcen"`` turns them into
-            per-channel normalised energies. Cache and augmentation are those of log-mel frames.
+            per-channel normalised energies. Log-mel frames are cached and augmented in both cases.
         pcen: Settings of ``"pcen"``.
 
     Raises:
@@ -69,16 +69,16 @@ class SpectrogramConfig:
 
 @dataclass
 class WaveformConfig:
-    """Settings of the learned waveform front-end alone.
+    """Settings of the learned waveform front-end only.
 
     Args:
         num_filters: Number of filters.
         kernel: Length of a filter, in seconds.
         stride: Step between computed filter outputs, in samples; must divide the hop. None takes
             the largest divisor up to 4; a stride of 4 costs a quarter. A steady tone at a multiple
-            of half the strided rate (of 2 kHz at 16 kHz) is then sampled at few phases only.
+            of half the strided rate (2 kHz at 16 kHz) is then sampled at only a few phases.
         pooling: ``"mean"`` or, as in Sainath et al. 2015, ``"max"``.
-        init: ``"random"``, ``"gammatone"`` or ``"mel"``: the kernels before training.
+        init: Initial kernels: ``"random"``, ``"gammatone"`` or ``"mel"``.
         log_offset: Added before the logarithm, so that silence and its gradient stay finite.
             Waveforms have a root mean square of about 1.
 
@@ -107,21 +107,21 @@ class TokenConfig:
     Args:
         sample_rate: Rate that audio is resampled to, in Hz.
         front_end: ``"spectrogram"`` (log-mel frames), ``"waveform"`` (a learned filterbank), or
-            ``"pretrained"`` (those of a pretrained encoder, set with ``model=pretrained``).
+            ``"pretrained"`` (that of a pretrained encoder, set with ``model=pretrained``).
         window: Length of a frame's window, in seconds.
         hop: Step between frames, in seconds.
         f_min: Lower edge of the lowest band, in Hz. For a learned filterbank, the value before
             training; the recipes set 50.
-        f_max: Upper edge of the highest band, in Hz; None is half of the sample rate.
+        f_max: Upper edge of the highest band, in Hz; None uses half the sample rate.
         stack: Frames per token.
-        stem: ``"none"`` concatenates the frames of a token, ``"conv"`` sends them through
-            :class:`spaudio.model.stem.ConvStem`; ``stack`` is then a power of two.
+        stem: ``"none"`` concatenates the frames of a token, ``"conv"`` passes them through
+            :class:`spaudio.model.stem.ConvStem`; ``stack`` must then be a power of two.
         stem_channels: Output channels of each convolution of the stem.
         normalise: ``"global"`` subtracts the training split's mean of each band, ``"clip"`` each
             clip's own mean; both divide by the training split's standard deviation.
             ``"clip_std"`` divides by the clip's own standard deviation instead.
-        spectrogram: Settings of the mel front-end alone.
-        waveform: Settings of the learned front-end alone.
+        spectrogram: Settings of the mel front-end only.
+        waveform: Settings of the learned front-end only.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -213,7 +213,7 @@ class TokenConfig:
 
     @property
     def bands(self) -> int:
-        """Values per frame that the model projects; 1 stands for those of a pretrained encoder."""
+        """Values per frame that the model projects; a placeholder of 1 for pretrained encoders."""
         if self.front_end == "pretrained":
             return 1
         return self.waveform.num_filters if self.learned else self.spectrogram.n_mels

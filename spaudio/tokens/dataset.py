@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         tokens: (batch, tokens, features), float; padding is zero. For the waveform front-end the
             features are the samples of a token.
         padding_mask: Boolean (batch, tokens), True where a token is padding.
-        labels: (batch,), class indices; for a multi-label set (batch, classes), float, 1 for
+        labels: (batch,), class indices; for a multi-label dataset (batch, classes), float, 1 for
             each class of the clip, else 0.
         clips: (batch,), index of each clip in its dataset.
     """
@@ -52,7 +52,7 @@ class Example:
 
     Args:
         tokens: (tokens, features).
-        label: Class index; for a multi-label set (classes,), see :func:`multi_hot`.
+        label: Class index; for a multi-label dataset (classes,), see :func:`multi_hot`.
         clip: Index of the clip in the dataset.
     """
 
@@ -70,11 +70,11 @@ def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
 
 @dataclass
 class SegmentConfig:
-    """How long clips are cut into segments that are classified separately.
+    """Cuts long clips into segments that are classified separately.
 
     Args:
         seconds: Length of a segment; None keeps clips whole.
-        hop: Step between segments, in seconds; None is their length.
+        hop: Step between segments, in seconds; None uses their length.
 
     Raises:
         ConfigError: If a value is not positive.
@@ -93,14 +93,14 @@ class SegmentConfig:
     def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
         """Returns start and stop, in frames, of each segment of a clip.
 
-        A remainder of at least half a hop, or of half a segment where that is less, is a segment of
-        its own; a shorter one is dropped.
+        A remainder of at least half a hop, or half a segment if that is shorter, becomes a segment
+        of its own; a shorter one is dropped.
         """
         if self.seconds is None:
             return [(0, frames)]
         length = max(1, round(self.seconds / frame_seconds))
         hop = max(1, round((self.hop or self.seconds) / frame_seconds))
-        # The last of several segments lacks at most half of the lesser of the two.
+        # The last of several segments is short by at most half of the lesser of the two.
         count = max(1, 1 + (2 * (frames - length) + min(hop, length)) // (2 * hop))
         return [(i * hop, min(i * hop + length, frames)) for i in range(count)]
 
@@ -110,8 +110,8 @@ class TokenDataset(Dataset[Example]):
 
     Items are indexed by ``(variation, item)``. The variation is the epoch, unless an item occurs
     several times in one. The augmentation is seeded by run seed, variation and item, so that it
-    does not depend on order, worker or process, and a resumed run repeats it. Where frames were
-    varied before they were cached, variations take the caches in turn, the plain one first.
+    does not depend on order, worker or process, and a resumed run repeats it. If frames were varied
+    before they were cached, variations cycle through the caches, the plain one first.
 
     Args:
         clips: The split's clips.
@@ -122,7 +122,7 @@ class TokenDataset(Dataset[Example]):
         augment: Augmentation of the training split; None for other splits.
         seed: The run's seed.
         segments: How clips are cut; by default they are kept whole.
-        multi_label: A clip may have several classes.
+        multi_label: Whether a clip may have several classes.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TokenDataset(Dataset[Example]):
 
     @property
     def variations(self) -> int:
-        """Number of variations of each clip that are cached, without the plain one."""
+        """Number of cached variations of each clip, without the plain one."""
         return len(self._caches) - 1
 
     def plain(self, variation: int = 0) -> "TokenDataset":
@@ -186,7 +186,7 @@ class TokenDataset(Dataset[Example]):
         return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
     def classes(self) -> list[int]:
-        """Returns the class index of each item; not for a multi-label set."""
+        """Returns the class index of each item; not for a multi-label dataset."""
         return [self._class_index[self.clips[index].label] for index, _, _ in self._items]
 
     def clip(self, item: int) -> Clip:
@@ -209,7 +209,7 @@ class TokenDataset(Dataset[Example]):
         else:
             rng = np.random.default_rng([self._seed, variation, index])
             if self._most:
-                # As many as may be left at the fastest tempo.
+                # Enough frames for the fastest tempo.
                 most = math.ceil(self._most / (1 - self.augment.config.tempo))
                 frames = self.augment.excerpt(frames, most, rng)
                 frames = self.augment.vary(frames, rng)[: self._most]
@@ -220,14 +220,14 @@ class TokenDataset(Dataset[Example]):
         return Example(tokens, self.label(self.clips[clip]), clip)
 
     def label(self, clip: Clip) -> int | Frames:
-        """Returns the label of a clip, as :class:`Example` has it."""
+        """Returns the label of a clip, as in :class:`Example`."""
         if not self._multi_label:
             return self._class_index[clip.label]
         return multi_hot(clip.label, self._class_index)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Pads examples to the length of the longest and joins them to a batch."""
+    """Pads examples to the length of the longest and joins them into a batch."""
     longest = max(len(example.tokens) for example in examples)
     features = examples[0].tokens.shape[1]
     tokens = np.zeros((len(examples), longest, features), dtype=np.float32)
@@ -259,9 +259,10 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         shuffle: False, for evaluation, gives all clips in order of length.
         seed: The run's seed.
         max_tokens: Most tokens per batch, with padding. A clip above it is a batch of its own.
-        classes: Class of each clip. Each class is then drawn equally often, in all as many clips as
-            there are: those of small classes several times, each time as another variation, those
-            of large ones not in every epoch. No clip may be long in the sense above.
+        classes: Class of each clip. If given, each class is drawn equally often, and an epoch has
+            as many draws as clips. Clips of small classes occur several times, each time as a
+            different variation; clips of large classes are not in every epoch. No clip may then be
+            long in the sense above.
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
@@ -305,7 +306,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         return math.ceil(len(self._short) / self.batch_size) + len(self._long)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, counted from 0, which decides order and augmentation."""
+        """Sets the epoch, counted from 0, which determines order and augmentation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -332,12 +333,12 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def _turns(self) -> int:
-        """How often a clip occurs in an epoch at most."""
+        """Largest number of times that a clip occurs in an epoch."""
         most = math.ceil(len(self.lengths) / max(1, len(self._members)))
         return max((math.ceil(most / len(items)) for items in self._members), default=1)
 
     def _balanced(self, rng: np.random.Generator) -> Items:
-        """Draws as many clips as there are, equally many of each class up to one."""
+        """Draws as many clips as there are; class counts differ by at most one."""
         each, more = divmod(len(self.lengths), len(self._members))
         drawn = []
         for items, extra in zip(

@@ -1,8 +1,8 @@
 """The front-end: waveforms to normalised, padded tokens.
 
 The cache stores the result of :meth:`FrontEnd.extract`. Training and prediction turn it into tokens
-by :meth:`FrontEnd.restore` and :meth:`FrontEnd.tokens`. Export uses :meth:`FrontEnd.forward`, which
-does all of this on a padded batch.
+with :meth:`FrontEnd.restore` and :meth:`FrontEnd.tokens`. Export uses :meth:`FrontEnd.forward`,
+which does all of this on a padded batch.
 """
 
 from abc import abstractmethod
@@ -46,7 +46,7 @@ class FrontEnd(nn.Module):
 
     @property
     def nats(self) -> Tensor | None:
-        """Nats of power per unit of a normalised frame, in each band; None if frames are others."""
+        """Nats of power per unit of a normalised log-mel frame, per band; None for other frames."""
         return None
 
     @abstractmethod
@@ -81,7 +81,7 @@ class FrontEnd(nn.Module):
         """Turns a padded batch of waveforms into tokens.
 
         Every shape follows from the batch and its samples without a branch, as ``torch.export``
-        needs it.
+        requires.
 
         Args:
             waveform: (batch, samples), float, mono, at ``config.sample_rate`` Hz, full scale at
@@ -117,8 +117,8 @@ class FrontEnd(nn.Module):
 class SpectrogramFrontEnd(FrontEnd):
     """Log-mel frames, with or without per-channel energy normalisation.
 
-    Log-mel frames are what is cached and augmented. PCEN is part of the normalisation, so that it
-    starts anew with each segment or excerpt, as in prediction. Frames are stored as float16. Their
+    Log-mel frames are cached and augmented. PCEN is part of the normalisation, so that it restarts
+    with each segment or excerpt, as in prediction. Frames are stored as float16. Their
     values lie within about ±20, where a float16 step of at most 0.016 is far below the standard
     deviation of any band.
     """
@@ -163,7 +163,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     def _scale(self, frames: Frames) -> Frames:
-        """Applies PCEN, if it is chosen, to the restored frames of one clip."""
+        """Applies PCEN, if it is selected, to the restored frames of one clip."""
         if self.pcen is None:
             return frames
         scaled: Frames = self.pcen(torch.from_numpy(frames)).numpy()
@@ -236,7 +236,7 @@ def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) ->
 
     Args:
         config: The settings.
-        normaliser: Of the matching class; None if only frames are needed.
+        normaliser: Normaliser of the matching class; None if only frames are needed.
     """
     if config.learned:
         return SampleFrontEnd(config, normaliser)

@@ -63,7 +63,7 @@ def _torchaudio() -> Any:
         import torchaudio
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(
-            f"torchaudio cannot be imported beside torch {torch.__version__} ({error}). Install a "
-            "pair that matches, as requirements.lock has it: `pip install -r requirements.lock`"
+            f"torchaudio cannot be imported with torch {torch.__version__} ({error}). Install a "
+            "matching pair, such as that of requirements.lock: `pip install -r requirements.lock`"
         ) from error
     return torchaudio

@@ -1,4 +1,4 @@
-"""Normalisation of log-mel bands or of a waveform's level, by the training split or by clip.
+"""Normalisation of log-mel bands or of a waveform's level, by the training split or per clip.
 
 The same code serves a NumPy array of one clip and a padded torch batch; they differ only in the
 function that takes the mean over a clip, which the caller passes.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from spaudio.errors import ConfigError
 
 Frames = npt.NDArray[np.float32]
-# A constant band, such as one above the audio's bandwidth, must not be amplified to noise.
+# A constant band, such as one above the audio's bandwidth, must not be amplified into noise.
 LEAST_VARIANCE = 1e-4
 LEAST_RMS = 1e-4  # -80 dB relative to full scale; dither must not be amplified either
 

@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 from spaudio.tokens.config import TokenConfig
 
-_FORGOTTEN = 1e-12  # share of an energy that the smoother has left when it is dropped
+_FORGOTTEN = 1e-12  # weight below which the smoother drops a past energy
 
 
 class Pcen(nn.Module):
     """Divides the energy of each band by its recent mean, and compresses it.
 
     ``(energy / (eps + smooth) ** gain + bias) ** power - bias ** power``, where ``smooth`` is a
-    first-order recursive mean (Wang et al. 2017, arXiv 1607.05666). Steady noise and level are
-    taken out, onsets stay. The five numbers are fixed, not trained. Equal to ``librosa.pcen`` whose
-    smoother starts at the energy of the first frame.
+    first-order recursive mean (Wang et al. 2017, arXiv 1607.05666). It removes steady noise and
+    level but keeps onsets. The five parameters are fixed, not trained. Equal to ``librosa.pcen``
+    with a smoother that starts at the energy of the first frame.
 
-    It is causal: a frame depends on the frames of its clip up to it, so that padding after the
-    clip changes nothing. The smoother is a constant number of shifted sums, without a loop over
-    frames, as ``torch.export`` needs it.
+    It is causal: a frame depends only on itself and earlier frames of its clip, so padding after
+    the clip changes nothing. The smoother is a constant number of shifted sums, without a loop over
+    frames, as ``torch.export`` requires.
 
     Args:
         config: The settings; those of ``spectrogram.pcen`` are read.
@@ -31,19 +31,19 @@ class Pcen(nn.Module):
         self.config = config.spectrogram.pcen
         self.log_offset = config.spectrogram.log_offset
         frames = self.config.time_constant / config.frame_seconds
-        # So that the smoother falls to one half at the frequency of the time constant; as librosa.
+        # The smoother falls to one half at the frequency of the time constant, as in librosa.
         self.smoothing = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
         window = math.log(_FORGOTTEN) / math.log1p(-self.smoothing)
         self.doublings = max(1, math.ceil(math.log2(window)))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Normalises.
+        """Normalises log-mel frames.
 
         Args:
             log_mel: (..., frames, n_mels), as :class:`spaudio.tokens.logmel.LogMel` returns it.
 
         Returns:
-            (..., frames, n_mels), of at least ``-bias ** power``, zero for silence.
+            (..., frames, n_mels), at least ``-bias ** power``; zero for silence.
         """
         c = self.config
         energy = (log_mel.exp() - self.log_offset).clamp(min=0)

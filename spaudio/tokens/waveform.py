@@ -50,7 +50,7 @@ class WaveformFrontEnd(nn.Module):
         self.register_buffer("std", torch.ones(bank.num_filters))
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Turns samples into the features of tokens.
+        """Turns samples into token features.
 
         Args:
             tokens: (batch, tokens, stack * hop), the samples from one token to the next: a padded

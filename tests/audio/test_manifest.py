@@ -72,6 +72,6 @@ def test_a_bad_line_is_named_with_file_field_and_remedy(
     message = str(caught.value)
     assert message.startswith(f"{file}, line 3: ")
     assert reason in message
-    assert "prepare the data set again" in message
+    assert "prepare the dataset again" in message
     with pytest.raises(DataError, match=r"none\.jsonl: manifest cannot be read"):
         read_manifest(tmp_path / "none.jsonl")

@@ -288,7 +288,9 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(spaudio.io.journal, "write_all", full)
-        with pytest.raises(DataError, match=r"disk of data=.* is full; .*the same command goes on"):
+        with pytest.raises(
+            DataError, match=r"disk of data=.* is full; .*the same command continues"
+        ):
             run(source)
     decoded.clear()
     resumed = run(source)

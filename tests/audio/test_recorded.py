@@ -38,8 +38,8 @@ def test_names_of_recorders(name: str, time: datetime) -> None:
         ("dog.wav", "holds no start time"),
         ("20240501.WAV", "holds no start time"),  # as hexadecimal a time of 1987
         ("120240501_1230051.wav", "holds no start time"),
-        ("20241301_123005.wav", "20241301_123005 in its name is no time that exists"),
-        ("20240501_126005.wav", "no time that exists"),
+        ("20241301_123005.wav", "20241301_123005 in its name is not a valid time"),
+        ("20240501_126005.wav", "not a valid time"),
     ],
 )
 def test_names_without_a_time_are_refused(name: str, said: str) -> None:

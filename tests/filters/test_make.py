@@ -22,7 +22,7 @@ def test_a_filter_registers_itself_where_it_is_defined(monkeypatch: pytest.Monke
     assert torch.equal(make_filter("twice")(x), 2 * x)
     again = define("twice")  # as in a notebook
     assert FILTERS["twice"] is again
-    with pytest.raises(ValueError, match=r"'bank' is that of .*FilterBank"):
+    with pytest.raises(ValueError, match=r"'bank' is taken by .*FilterBank"):
         define("bank", "Other")
     unnamed = type("Unnamed", (FilterBank,), {})
     assert unnamed not in FILTERS.values()

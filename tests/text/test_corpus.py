@@ -47,7 +47,7 @@ def test_a_damaged_text_is_made_anew(tmp_path: Path, name: str, damage: bytes) -
     [file] = tmp_path.glob(f"*/{name}")
     file.unlink()
     file.write_bytes(damage)
-    with pytest.warns(UserWarning, match="is damaged; it is made anew"):
+    with pytest.warns(UserWarning, match="is damaged; it is recreated"):
         corpus = prepare_corpus(source(b"once"), tmp_path)
     assert decode(corpus.symbols) == "once"
 

@@ -45,5 +45,5 @@ def test_a_torchaudio_that_does_not_match_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    with pytest.raises(ConfigError, match=r"beside torch .*requirements\.lock"):
+    with pytest.raises(ConfigError, match=r"with torch .*requirements\.lock"):
         LogMel(TokenConfig(8000))

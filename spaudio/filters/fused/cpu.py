@@ -20,7 +20,7 @@ from spaudio.filters.fused.problem import Problem
 
 _ACTIVATIONS = {"relu": 0, "gelu": 1, "identity": 2}
 _INTERFACE = 4  # SPAUDIO_INTERFACE of native/filterbank.h
-_WIDEST = 16  # floats per vector; the library uses fewer where the processor has no more
+_WIDEST = 16  # floats per vector; the library uses fewer if the processor supports no more
 
 
 class _Signal(ctypes.Structure):
@@ -60,7 +60,7 @@ class Library:
         path: Its file.
 
     Raises:
-        OSError: If the file is missing, not of this platform, or built from another version.
+        OSError: If the file is missing, for another platform, or built from another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ class Library:
     def depthwise(
         self, x: Tensor, kernels: Tensor, mask: Tensor | None, left: int, lanes: int = _WIDEST
     ) -> Tensor:
-        """Adds to each token what the kernel of each dimension gives.
+        """Adds to each token the output of the kernel of each dimension.
 
         Args:
             x: (batch, tokens, dim), float32 or bfloat16.
@@ -159,7 +159,7 @@ class Library:
     def _depthwise(
         self, x: Tensor, kernels: Tensor, mask: Tensor | None, left: int, lanes: int
     ) -> tuple[Tensor, Tensor, Tensor | None, _Depthwise]:
-        """Returns the tensors as the library takes them, and the structure that points to them."""
+        """Returns the tensors as the library needs them, and the structure that points to them."""
         x, kernels = x.contiguous(), kernels.contiguous()
         mask = None if mask is None else mask.contiguous()
         depthwise = _Depthwise(

@@ -2,11 +2,11 @@
 
 P consecutive tokens of M filters are one product: the kernels, as a banded (M * P, L) matrix, times
 a window of L tokens and all dimensions. This avoids copies of the K-token windows. A tile is a few
-windows and fits in the cache; the backward pass computes it again. Chunks of ``conv1d`` under
-checkpointing need a quarter of the code and 1.1 to 3.9 times the time on a CPU (median 2.1).
+windows and fits in the cache; the backward pass recomputes it. Chunks of ``conv1d`` under
+checkpointing need a quarter of the code, but 1.1 to 3.9 times the time on a CPU (median 2.1).
 
-The zeros of the band are multiplied too: a NaN or an infinity in ``x`` spreads to the P tokens that
-are computed together.
+The zeros of the band are multiplied too, so a NaN or an infinity in ``x`` spreads to the P tokens
+that are computed together.
 """
 
 from collections.abc import Sequence
@@ -164,7 +164,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes gradients of ``x``, of all kernels (flat) and of the gains.
 
-    Those that are not ``wanted`` are not computed and empty.
+    Those that are not ``wanted`` are not computed; they are empty.
     """
     grad, x = problem.mask(grad), problem.mask(problem.x)
     batch, tokens, dim = x.shape

@@ -19,14 +19,14 @@ BACKENDS: dict[str, Any] = {"cpu": cpu, "gemm": gemm, "triton": triton_launch}
 
 
 def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Selects one of ``BACKENDS`` for tensors of a device; ``dtype`` is the type of the sums.
+    """Selects one of ``BACKENDS`` for tensors on a device; ``dtype`` is the type of the sums.
 
-    ``"auto"`` selects the fastest that supports them.
+    ``"auto"`` selects the fastest one that supports them.
 
     Raises:
         ValueError: If ``backend`` does not support them; the message says why.
     """
-    # Triton's interpreter on a CPU must be asked for by name: it is a thousand times slower.
+    # Triton's interpreter on a CPU must be requested by name: it is a thousand times slower.
     fastest = "triton" if device.type == "cuda" else "cpu"
     chosen = fastest if backend == "auto" else backend
     obstacle = None if chosen == "gemm" else BACKENDS[chosen].obstacle(device, dtype)
@@ -38,9 +38,9 @@ def select(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _prepare(problem: Problem, backend: str) -> tuple[Any, Problem]:
-    """What has ``forward`` and ``backward`` for a problem, and the problem in the type of the sums.
+    """Returns the implementation for a problem, and the problem in the type of the sums.
 
-    That is float64 if any argument is float64, else float32 on a CPU. On other devices half
+    That type is float64 if any argument is float64, else float32 on a CPU. On other devices half
     precision is kept, since tensor cores sum in float32.
     """
     x = problem.x
@@ -67,7 +67,7 @@ def fused_filterbank(
     residual: bool,
     backend: str,
 ) -> Tensor:
-    """Filters ``x`` by a backend, or "auto"; see :class:`Problem` for the other arguments."""
+    """Filters ``x`` with a backend, or "auto"; see :class:`Problem` for the other arguments."""
     problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation, residual)
     with torch.autocast(x.device.type, enabled=False):
         implementation, problem = _prepare(problem, backend)

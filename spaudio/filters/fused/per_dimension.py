@@ -17,8 +17,7 @@ from spaudio.filters.tracing import is_eager
 def is_native(x: Tensor, kernels: Tensor) -> bool:
     """Whether the library takes tensors of this device and type.
 
-    It is not used where the call is compiled, exported or transformed, so that others see torch's
-    operations.
+    It is not used if the call is compiled, exported or transformed: these need torch's operations.
     """
     return (
         x.device.type == "cpu"
@@ -32,7 +31,7 @@ def is_native(x: Tensor, kernels: Tensor) -> bool:
 
 def _library() -> cpu.Library:
     library = cpu.library()
-    assert library is not None, "is_native was asked"
+    assert library is not None, "is_native checks this"
     return library
 
 
@@ -40,7 +39,7 @@ def _library() -> cpu.Library:
 def native_depthwise(
     x: Tensor, kernels: Tensor, padding_mask: Tensor | None, causal: bool
 ) -> Tensor:
-    """Adds to (batch, tokens, dim) what kernels (dim, K) give; see ``DepthwiseFilter``."""
+    """Adds the output of kernels (dim, K) to (batch, tokens, dim); see ``DepthwiseFilter``."""
     left, _ = padding(kernels.shape[1], causal)
     return _library().depthwise(x, kernels, padding_mask, left)
 
@@ -78,7 +77,7 @@ def _save_depthwise_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> 
 
 
 def _differentiate_depthwise_twice(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Second derivatives, from the definition: rare."""
+    """Second derivatives, from the definition, as they are rare."""
     *saved, padding_mask = ctx.saved_tensors
     with torch.enable_grad():
         grad, x, kernels = (value.detach().requires_grad_() for value in saved)

@@ -19,9 +19,9 @@ class Problem:
         shapes: M and K of each scale in turn.
         gains: (M,), (dim, M) or (batch, tokens, M), M counting the filters of all scales.
         padding_mask: (batch, tokens), True where a token is padding, or None.
-        causal: Causal or centred taps.
+        causal: Whether taps are causal, else centred.
         activation: A key of ``ACTIVATIONS``.
-        residual: Whether ``x`` is added to what the filters give.
+        residual: Whether ``x`` is added to the output of the filters.
     """
 
     x: Tensor
@@ -34,7 +34,7 @@ class Problem:
     residual: bool = False
 
     def to(self, dtype: torch.dtype, signal: torch.dtype | None = None) -> Problem:
-        """Converts kernels and gains, and ``x``, which can have a type of its own."""
+        """Converts kernels, gains and ``x``, which takes the dtype ``signal`` if given."""
         x = self.x.to(dtype if signal is None else signal)
         return replace(self, x=x, kernels=self.kernels.to(dtype), gains=self.gains.to(dtype))
 

@@ -2,10 +2,9 @@
 
 A tile is T consecutive tokens of one signal, which is one dimension of one batch item. Its windows
 (T, K) times the kernels of a block of filters (K, B) are the responses (T, B). They are rectified,
-weighted and summed in registers, and computed again in the backward pass. Taps are processed in
-blocks of C; most banks have one block. ``x`` is (batch, dim, tokens), so that windows are
-contiguous. There are no atomics: each output is written by one program, so that the same input
-gives the same bits.
+weighted and summed in registers, and recomputed in the backward pass. Taps are processed in blocks
+of C; most banks have one block. ``x`` is (batch, dim, tokens), so that windows are contiguous.
+There are no atomics: each output is written by one program, so the same input gives the same bits.
 """
 
 import triton
@@ -18,7 +17,7 @@ def _windows(x, signal, t, first, left, tokens, taps: tl.constexpr, c: tl.conste
     k = first + tl.arange(0, c)
     seen = t[:, None] + k[None, :] - left
     inside = (seen >= 0) & (seen < tokens) & (t >= 0)[:, None] & (t < tokens)[:, None]
-    # Taps past the last read zeros, as zero times NaN would be NaN.
+    # Taps past the last one read zeros, as zero times NaN would be NaN.
     return tl.load(x + signal * tokens + seen, inside & (k < taps)[None, :], other=0.0)
 
 
@@ -35,7 +34,7 @@ def _respond(
     x, signal, t, left, tokens, windows, kernels, m, filters,
     taps: tl.constexpr, c: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """(T, B): filter outputs before the activation; ``windows`` are of the first C taps."""
+    """(T, B): filter outputs before the activation; ``windows`` are those of the first C taps."""
     weights = _taps(kernels, m, 0, filters, taps, c)
     response = tl.dot(windows, weights, input_precision=precision)
     for first in range(c, taps, c):
@@ -168,7 +167,7 @@ def backward_bank(
     Tiles are grouped by the row of the gains' gradient: for gains (batch, tokens, M) a group is a
     span of tokens and its members are the dimensions; else a group is a dimension and its members
     are the spans. The grid is (workers, blocks of filters * splits, blocks of taps): worker w of
-    split s processes the groups w, w + workers, ... and of each the members s, s + splits, ...
+    split s processes the groups w, w + workers, ... and, in each, the members s, s + splits, ...
 
     ``grad_kernels`` is (splits, workers, M, K), ``grad_gains`` (splits, batch, tokens, M) or
     (splits, dim, M); the caller sums both.

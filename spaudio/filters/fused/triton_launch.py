@@ -152,7 +152,7 @@ def _launch_bank(
 def _prepare(problem: Problem) -> tuple[Problem, Tensor]:
     """The problem as the kernels read it, and ``x`` as (batch, dim, tokens) with zeros for padding.
 
-    The bank's kernels get the type of ``x``, the gains float32.
+    The bank's kernels are converted to the dtype of ``x``, the gains to float32.
     """
     x = problem.x
     if interpreted() and x.dtype == torch.bfloat16:

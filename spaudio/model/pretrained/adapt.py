@@ -23,21 +23,21 @@ class Adaptation:
     """How a pretrained encoder is adapted.
 
     Args:
-        way: ``"probe"`` trains the head alone; ``"filters"`` filters after layers as well,
-            ``"lora"`` low-rank changes of queries and values, ``"bitfit"`` the biases of the
-            layers, ``"full"`` the whole encoder, without convolutions over samples; or, if layers
-            are named, all of these.
+        way: ``"probe"`` trains only the head. The others also train: ``"filters"``, filters after
+            layers; ``"lora"``, low-rank updates of queries and values; ``"bitfit"``, the biases of
+            the layers; ``"full"``, the whole encoder except convolutions over samples or, if
+            ``layers`` are given, all of their parameters.
         pooling: ``"mean_std"`` takes mean and standard deviation over time, ``"attention"`` a
             weighted mean.
         filter_options: ``name`` and options of the filter.
-        layers: Layers that are adapted or followed by a filter, from 0; None for all.
+        layers: Layers that are adapted or followed by a filter, counted from 0; None for all.
         lora_rank: Rank of LoRA.
         states: Hidden states that the head reads: ``"upper"``, those of the upper half of the
             layers, or ``"all"``, from the embedding on.
-        combine: ``"concat"`` gives the head these states side by side, ``"sum"`` a learned
+        combine: ``"concat"`` concatenates these states for the head, ``"sum"`` gives it a learned
             weighted sum of them.
-        head_rate: Learning rate of the head, as a share of that of the encoder. The head is fitted
-            before, and large steps would undo it.
+        head_rate: Learning rate of the head, as a fraction of the encoder's. The head is fitted
+            beforehand, and large steps would undo that.
 
     Raises:
         ConfigError: If a value is unknown, or does not fit the others.
@@ -75,7 +75,7 @@ class Adaptation:
             raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
 
     def first_state(self, base: Base) -> int:
-        """Number of the first hidden state that the head reads."""
+        """Index of the first hidden state that the head reads."""
         return base.states // 2 if self.states == "upper" else 0
 
     def part(self, base: Base) -> Part:
@@ -91,15 +91,15 @@ class Adaptation:
             return Part("states", base.states - first, first)
         if self.way == "full" and self.layers is None:
             return Part("inputs")
-        # The layers begin again with the first one whose output changes. A filter changes that of
-        # the next one, but the output of the last of all is normalised after its filter.
+        # Layers are rerun from the first one whose output changes. A filter changes the output of
+        # the next layer, but the output of the last layer is normalised after its filter.
         lowest = self.adapted_layers(base)[0] + (self.way == "filters")
         lowest = min(lowest, len(base.layers) - 1)
         first = min(lowest, self.first_state(base))
         return Part("states", lowest + 1 - first, first)
 
     def adapted_layers(self, base: Base) -> list[int]:
-        """Numbers of the layers that are adapted or followed by a filter, in ascending order.
+        """Indices of the layers that are adapted or followed by a filter, in ascending order.
 
         Raises:
             ConfigError: If the encoder has no such layer.
@@ -114,7 +114,7 @@ class Adaptation:
 
 
 def adapt(base: Base, adaptation: Adaptation) -> None:
-    """Makes the parameters that an adaptation trains, or lets them be trained."""
+    """Adds the parameters that an adaptation trains, or makes existing ones trainable."""
     base.requires_grad_(False)
     if adaptation.way == "probe":
         return
@@ -167,7 +167,7 @@ def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
     linear: Any = lora.Linear
 
     class Merged(linear):  # type: ignore[misc]
-        """Of WavLM, whose attention reads the weights and does not call the layers."""
+        """For WavLM, whose attention reads the weights and does not call the layers."""
 
         @property
         @override

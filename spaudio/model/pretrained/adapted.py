@@ -17,10 +17,10 @@ from spaudio.model.pretrained.pretrained_encoder import Base, copied
 
 
 class AdaptedClassifier(nn.Module):
-    """Classifies clips by a pretrained encoder.
+    """Classifies clips with a pretrained encoder.
 
     Its state dict holds what is trained, the standardisation, and the hash of the encoder's
-    weights; it can be loaded only on the same encoder.
+    weights; it can be loaded only with the same encoder.
 
     Args:
         base: The encoder; it is changed in place.
@@ -28,7 +28,7 @@ class AdaptedClassifier(nn.Module):
         classes: Number of classes.
 
     Raises:
-        ConfigError: If the encoder cannot be adapted so.
+        ConfigError: If the encoder cannot be adapted in this way.
     """
 
     front_end = None
@@ -98,7 +98,7 @@ class AdaptedClassifier(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Returns what the last layer classifies, (batch, width); arguments as `forward`."""
+        """Returns the input of the last layer, (batch, width); arguments as for `forward`."""
         if self.part.kind == "statistics":
             return self.head.mixed(tokens[:, self.first_state :])
         return self.head.pool(*self.hidden_states(tokens, padding_mask))
@@ -126,7 +126,7 @@ class AdaptedClassifier(nn.Module):
         part = self.part
         if part.kind == "inputs":
             return self._run_whole(tokens, padding_mask)
-        # Of two clips that are mixed, a token is quiet if it is in both.
+        # In a mix of two clips, a token is quiet if it is quiet in both.
         quiet = tokens[..., -1] > 0.999
         known = list(tokens[..., :-1].chunk(part.count, dim=2))
         if self.adaptation.way == "probe":

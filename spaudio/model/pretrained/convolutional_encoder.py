@@ -16,7 +16,7 @@ class ConvolutionalBase(Base):
     """An encoder of the wav2vec2 family: convolutions over samples, then a transformer.
 
     The input is the output of the convolutions over samples, which are never trained. They run on
-    each clip alone, as some normalise over time and would mix padding in.
+    each clip alone, since some normalise over time and would mix in padding.
     """
 
     @property
@@ -83,7 +83,7 @@ class ConvolutionalBase(Base):
             return super()._layer_arguments(tokens, padding)
         count = tokens.shape[1]
         first: Any = self.layers[0]
-        bias: Tensor = first.attention.compute_bias(count, count)  # of all layers
+        bias: Tensor = first.attention.compute_bias(count, count)  # shared by all layers
         return ~padding, bias.repeat(len(tokens), 1, 1)
 
     @override

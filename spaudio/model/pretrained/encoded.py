@@ -1,4 +1,4 @@
-"""The front-end of pretrained encoders: what a frozen part computes of a clip, to be cached."""
+"""The front-end of pretrained encoders: what a frozen part computes for a clip, to be cached."""
 
 import zlib
 from collections.abc import Iterable
@@ -28,12 +28,12 @@ class Part:
     """What is computed once per clip and cached.
 
     Args:
-        kind: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, hidden states
-            side by side and a column that is 1 at quiet tokens (tokens, count * dim + 1);
+        kind: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, concatenated
+            hidden states and a column that is 1 at quiet tokens (tokens, count * dim + 1);
             ``"statistics"``, mean and standard deviation over time of hidden states
             (count, 2 * dim).
         count: Number of states.
-        first: Number of the first one.
+        first: Index of the first state.
     """
 
     kind: str
@@ -42,11 +42,11 @@ class Part:
 
 
 class EncodedFrontEnd(FrontEnd):
-    """What is computed once per clip, by a frozen encoder or the part of it that stays frozen.
+    """Computes features once per clip, with a frozen encoder or the part of it that stays frozen.
 
     Args:
         config: The settings.
-        base: The encoder, not adapted. Copies in other processes, which read cached frames alone,
+        base: The encoder, not adapted. Copies in other processes, which only read cached frames,
             have none.
         part: What is computed.
     """
@@ -59,7 +59,7 @@ class EncodedFrontEnd(FrontEnd):
         self._variation = 0
 
     def varied(self, config: AugmentConfig, variation: int) -> "EncodedFrontEnd":
-        """Returns a front-end that varies each clip before the frozen part computes anything of it.
+        """Returns a front-end that varies each clip before the frozen part processes it.
 
         A clip has the same variation in each run.
 
@@ -80,7 +80,7 @@ class EncodedFrontEnd(FrontEnd):
         return found
 
     def augment(self, config: AugmentConfig) -> EncodedAugment | None:
-        """Returns the augmentation of what is cached; None where that is no log-mel frames."""
+        """Returns the augmentation of what is cached; None if that is not log-mel frames."""
         about = self.base.log_mel
         return EncodedAugment(config, about) if self.part.kind == "inputs" and about else None
 
@@ -90,7 +90,7 @@ class EncodedFrontEnd(FrontEnd):
         part = self.part
         later: dict[str, Any] = {"first": part.first} if part.first else {}
         if part.kind == "states":
-            later["columns"] = 1  # beside the states: the one of quiet tokens
+            later["columns"] = 1  # besides the states: the one for quiet tokens
         if self._vary is not None:
             later |= {"variation": self._variation, "strengths": self._vary.strengths}
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later

@@ -1,4 +1,4 @@
-"""Augmentation of the log-mel input of pretrained encoders by :mod:`spaudio.tokens.augment`."""
+"""Augmentation of the log-mel input of pretrained encoders with :mod:`spaudio.tokens.augment`."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ Frames = npt.NDArray[np.float32]
 class EncodedAugment(Augment):
     """Augments the input of a pretrained encoder, one clip at a time.
 
-    The settings have the units and distributions that they have for log-mel frames. Masks set
-    bands to their mean over the clip. The silence around a clip keeps its length. A clip that
-    becomes longer than the encoder takes is cut.
+    Settings have the same units and distributions as for log-mel frames. Masks set bands to their
+    mean over the clip. The silence around a clip keeps its length. A clip that becomes too long for
+    the encoder is cut.
 
     Args:
         config: The settings. ``noise``, ``crop``, ``mixup_power`` and ``mixstyle`` are ignored.

@@ -1,4 +1,4 @@
-"""The head of a pretrained encoder: hidden states, standardised and pooled, and a linear layer."""
+"""The head of a pretrained encoder: standardised, pooled hidden states and a linear layer."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from spaudio.model.pooling import statistics
 
 
 class Head(nn.Module):
-    """Standardised hidden states, side by side or summed, pooled over time; a linear layer.
+    """Standardises, combines and pools hidden states over time, then applies a linear layer.
 
     Args:
         states: Number of hidden states that are read.
@@ -43,7 +43,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def standardise(self, found: Tensor) -> None:
-        """Takes mean and standard deviation from statistics (clips, states, 2 * dim)."""
+        """Sets mean and standard deviation from statistics (clips, states, 2 * dim)."""
         if self.score is None:
             mean, std = found.mean(dim=0), found.std(dim=0, correction=0)
         else:  # of tokens, from those of clips
@@ -51,7 +51,7 @@ class Head(nn.Module):
             mean = means.mean(dim=0)
             std = ((means - mean).square() + spreads.square()).mean(dim=0).sqrt()
         self.mean.copy_(mean)
-        # States are cached as float16; a spread of the size of its rounding is none.
+        # States are cached as float16; a spread as small as its rounding does not count.
         self.std.copy_(torch.maximum(std, 2e-3 * mean.abs()).clamp_min(1e-4))
 
     def forward(self, found: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ class Head(nn.Module):
 
     def standardised(self, found: Tensor) -> Tensor:
         """Standardises statistics (batch, states, 2 * dim)."""
-        width = self.mean.shape[-1]  # an attention that is not trained yet is a mean
+        width = self.mean.shape[-1]  # untrained attention pooling is a mean
         return (found[..., :width] - self.mean) / self.std
 
     def combined(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loading of pretrained encoders from a folder or the Hugging Face Hub."""
+"""Loads pretrained encoders from a folder or the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ _HELP = "give a folder with config.json, preprocessor_config.json and model.safe
 
 
 def load_base(source: str) -> Base:
-    """Loads a pretrained encoder: safetensors only, and no code of the repository is run.
+    """Loads a pretrained encoder from safetensors only; no code from the repository is run.
 
     Args:
-        source: Folder, of which nothing is downloaded, or id on the Hugging Face Hub.
+        source: Folder, for which nothing is downloaded, or id on the Hugging Face Hub.
 
     Raises:
         ConfigError: If it cannot be loaded, or its architecture is not supported.
@@ -39,7 +39,7 @@ def load_base(source: str) -> Base:
         config = transformers.AutoConfig.from_pretrained(source, **options)
         if config.model_type not in SUPPORTED:
             raise ConfigError(
-                f"{where} is of the architecture {config.model_type!r}; supported are "
+                f"{where} has the architecture {config.model_type!r}; supported are "
                 f"{', '.join(SUPPORTED)}"
             )
         reader: Any = transformers.AutoFeatureExtractor
@@ -73,7 +73,9 @@ def load_base(source: str) -> Base:
             f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
         )
     if extractor.sampling_rate != RATE:
-        raise ConfigError(f"{where} takes {extractor.sampling_rate} Hz; supported is {RATE} Hz")
+        raise ConfigError(
+            f"{where} takes {extractor.sampling_rate} Hz; only {RATE} Hz is supported"
+        )
     if whisper:
         return WhisperBase(net if alone else net.encoder, extractor, source)
     convolutional = config.model_type in MODEL_TYPES
@@ -81,7 +83,7 @@ def load_base(source: str) -> Base:
 
 
 def _attention() -> str:
-    """Makes this package's attention known to transformers; returns its name."""
+    """Registers this package's attention with transformers; returns its name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

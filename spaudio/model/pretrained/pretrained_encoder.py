@@ -1,4 +1,4 @@
-"""What every pretrained encoder is: inputs of a clip, tokens of a batch, and layers run one by one.
+"""The base of pretrained encoders: inputs of a clip, tokens of a batch, layers run one by one.
 
 An encoder is run in three steps, so that the result of each can be cached: the input of one clip
 (:meth:`Base.inputs`), the embedding of a padded batch (:meth:`Base.embed`), and the layers from any
@@ -26,15 +26,15 @@ RATE = 16_000  # Hz, of all supported encoders
 
 @dataclass(frozen=True)
 class LogMelInput:
-    """What a pretrained encoder's input of log-mel frames is.
+    """Describes the log-mel input of a pretrained encoder.
 
     Args:
         nats: Nats of power per unit of the input.
         most: Frames of the longest input.
-        before: Frames of silence ahead of the clip.
-        after: Frames of silence behind it.
-        range: No value lies further below the largest of its clip; that of silence is there.
-        padding: Value of the frames that fill every input up to ``most``; None if none do.
+        before: Frames of silence before the clip.
+        after: Frames of silence after it.
+        range: No value lies further below the largest of its clip; silence lies this far below.
+        padding: Value of the frames that pad every input to ``most``; None if there are none.
     """
 
     nats: float
@@ -79,12 +79,12 @@ class Base(nn.Module):
 
     @property
     def max_seconds(self) -> float:
-        """Length of the longest clip, in seconds."""
+        """Length of the longest clip that it accepts, in seconds."""
         return math.inf
 
     @property
     def log_mel(self) -> LogMelInput | None:
-        """What its input is, if that is log-mel frames."""
+        """Description of its input, if that is log-mel frames."""
         return None
 
     @property
@@ -93,13 +93,13 @@ class Base(nn.Module):
         return {"pretrained": self.hash}
 
     def around(self, padding: Tensor) -> Tensor:
-        """Returns where a token is not of the clip itself.
+        """Returns which tokens do not belong to the clip itself.
 
         Args:
             padding: Boolean (batch, tokens), True where a token is padding, as :meth:`run` returns.
 
         Returns:
-            Boolean (batch, tokens), True at padding and at silence that was put around the clip.
+            Boolean (batch, tokens), True at padding and at silence that was added around the clip.
         """
         return padding
 
@@ -111,7 +111,7 @@ class Base(nn.Module):
             padding: Boolean (batch, frames), True at padding.
 
         Returns:
-            Boolean (batch, tokens); None if the inputs do not tell.
+            Boolean (batch, tokens); None if the inputs do not show it.
         """
         return None
 
@@ -120,7 +120,7 @@ class Base(nn.Module):
 
         Args:
             padding: Boolean (batch, tokens), True where a token is padding, as :meth:`run` returns.
-            quiet: From :meth:`quiet`. It is ignored where no token of a clip would be left.
+            quiet: From :meth:`quiet`. It is ignored for clips that would have no token left.
 
         Returns:
             Boolean (batch, tokens).
@@ -166,18 +166,18 @@ class Base(nn.Module):
     def run(
         self, tokens: Tensor, padding: Tensor, first: int = 0, stop: int | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """Runs the layers from number ``first`` on.
+        """Runs the layers from index ``first`` on.
 
         Args:
             tokens: (batch, tokens, dim), as the first of these layers reads them.
             padding: Boolean (batch, tokens), True at padding.
-            first: Number of the first layer, from 0.
-            stop: Number of the layer before which to stop; None runs all.
+            first: Index of the first layer, from 0.
+            stop: Index of the layer before which to stop; None runs all.
 
         Returns:
             Hidden states (batch, tokens, dim): the input of the first of these layers and the
-            output of each; that of the last layer of all is normalised if the encoder ends with a
-            norm. Then their padding mask (batch, tokens).
+            output of each; that of the encoder's last layer is normalised if the encoder ends with
+            a norm. Then their padding mask (batch, tokens).
         """
         states = [tokens]
         arguments = self._layer_arguments(tokens, padding)
@@ -205,7 +205,7 @@ class Base(nn.Module):
         Args:
             inputs: (frames, width), from :meth:`inputs`.
             count: Number of states.
-            first: Number of the first one.
+            first: Index of the first state.
 
         Returns:
             (count, tokens, dim), and what :meth:`quiet` returns.
@@ -228,7 +228,7 @@ def _hash(net: nn.Module) -> str:
 def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
     """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's.
 
-    Parameters that it holds already are copied so.
+    Parameters that are already in ``memo`` keep their entry.
     """
     for parameter in module.parameters():
         if not parameter.requires_grad:
@@ -236,7 +236,7 @@ def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
 
 
 def copied(module: Any, memo: dict[int, Any]) -> Any:
-    """Copies a module in depth, but shares its frozen parameters."""
+    """Deep-copies a module, but shares its frozen parameters."""
     share_frozen(module, memo)
     kind: type[Any] = type(module)
     found = kind.__new__(kind)  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ class SpectrogramBase(Base):
     @property
     @override
     def log_mel(self) -> LogMelInput:
-        # Nats of power and zeros, less a mean and divided by twice a standard deviation.
+        # Nats of power, or zeros, minus a mean and divided by twice a standard deviation.
         nats, most = 2 * self.extractor.std, int(self.extractor.max_length)
         return LogMelInput(nats, most, padding=-self.extractor.mean / nats)
 

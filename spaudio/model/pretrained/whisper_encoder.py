@@ -11,19 +11,19 @@ from typing_extensions import override
 
 from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames, LogMelInput
 
-# Silence around a clip that Whisper reads, in frames of 10 ms. It was trained on clips in 30 s of
-# sound or silence; with it, the features of digits by unheard speakers are better.
+# Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
+# silence; with some silence, its features of digits by unheard speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
-QUIET = 40.0  # dB below the loudest token of a clip, from which on a token is not pooled over
+QUIET = 40.0  # tokens this many dB below the loudest one of their clip are not pooled over
 
 
 class WhisperBase(Base):
     """The encoder of Whisper, on log-mel frames of the clip and some silence around it.
 
-    Whisper was trained on clips padded to 30 s. The frames here are those of the padded clip, cut
-    to its length and ``SILENCE_BEFORE`` and ``SILENCE_AFTER`` frames, and the positions are cut
-    with them; the layers then differ from the original in that tokens attend to less silence. Of a
-    clip of almost 30 s, which leaves no room for it, the silence is cut.
+    Whisper was trained on clips padded to 30 s. Here the frames of the padded clip are cut to the
+    clip with ``SILENCE_BEFORE`` and ``SILENCE_AFTER`` frames around it, and the positions with
+    them. The layers then differ from the original in that tokens attend to less silence. If a clip
+    of almost 30 s leaves no room for the silence, the silence is cut.
     """
 
     @property
@@ -34,7 +34,7 @@ class WhisperBase(Base):
     @property
     @override
     def log_mel(self) -> LogMelInput:
-        # A frame is (log10(power) + 4) / 4 in each band, and at least 2 less than the largest.
+        # A frame is (log10(power) + 4) / 4 in each band, at most 2 below the largest value.
         most = 2 * int(self.net.config.max_source_positions)
         return LogMelInput(4 * math.log(10), most, SILENCE_BEFORE, SILENCE_AFTER, 2.0)
 
@@ -42,12 +42,12 @@ class WhisperBase(Base):
     def around(self, padding: Tensor) -> Tensor:
         count = (~padding).sum(dim=1, keepdim=True)
         places = torch.arange(padding.shape[1], device=padding.device)
-        # Two frames are a token.
+        # Two frames make one token.
         return (places < SILENCE_BEFORE // 2) | (places >= count - SILENCE_AFTER // 2)
 
     @override
     def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor:
-        # Two frames are a token.
+        # Two frames make one token.
         level = (self.log_mel.nats * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
         second = F.pad(level, (0, 1), value=-math.inf)[:, 1::2]
         loudness = torch.maximum(level[:, ::2], second)
@@ -77,7 +77,7 @@ class WhisperBase(Base):
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         outside = padding.unsqueeze(1)
         x = inputs.transpose(1, 2).masked_fill(outside, 0)
-        x = F.gelu(self.net.conv1(x)).masked_fill(outside, 0)  # what the second one sees alone
+        x = F.gelu(self.net.conv1(x)).masked_fill(outside, 0)  # as conv2 sees a clip alone
         x = F.gelu(self.net.conv2(x)).transpose(1, 2)
         return x + self.net.embed_positions.weight[: x.shape[1]], padding[:, ::2]
 

@@ -1,4 +1,4 @@
-/* One kernel a dimension: its time is that of reading and writing. Included by each target's
+/* One kernel per dimension: the time goes into reading and writing. Included by each target's
    translation unit, inside its namespace, after stored.h. */
 
 template <int LANES, bool HALF>

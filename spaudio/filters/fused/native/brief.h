@@ -1,10 +1,10 @@
-/* A scale of short kernels: all that a few tokens need stays in registers. Output and gradient of the
-   input are stored once for many filters; going backward, a filter stores nothing but sums for its
-   own gradients. Included by each target's translation unit, inside its namespace, after
+/* A scale of short kernels: all that a few tokens need stays in registers. Output and gradient of
+   the input are stored once for many filters; in the backward pass, a filter stores only the sums
+   for its own gradients. Included by each target's translation unit, inside its namespace, after
    scratch.h. */
 
-/* Whether a scale goes this way. In half as many registers halves.h is faster; gains by token and
-   GELU take their time elsewhere. */
+/* Whether a scale is computed this way. With half as many registers halves.h is faster; with gains
+   by token or GELU the time is spent elsewhere. */
 template <int ACC>
 inline bool is_brief(const Bank &bank, int64_t taps) {
   return ACC >= 24 && taps <= 4 && bank.gain_shape != GAIN_TOKEN &&
@@ -15,19 +15,19 @@ template <int LANES>
 struct BriefSignals {
   typedef typename Vector<LANES>::Float Float;
 
-  Float *y, *lost;    /* output, or gradient of padded tokens; what rounding took from it. y null:
-                         not wanted */
-  const Float *gains; /* a vector a filter */
-  /* Of the backward pass: */
+  Float *y, *lost;    /* output, or gradient of padded tokens, and its rounding errors; y is null
+                         if not wanted */
+  const Float *gains; /* one vector per filter */
+  /* For the backward pass: */
   const Float *dy;    /* zeros past the last token */
   const Float *low;   /* with PAIRS: dy as bfloat16 in the low half */
-  Float *shares;      /* a vector a tap, or null */
-  int64_t row;        /* distance of two filters' shares */
+  Float *shares;      /* one vector per tap, or null */
+  int64_t row;        /* distance between two filters' shares */
 };
 
-/* ReLU and identity are linear in each tap where their slope is one. So what a filter passes of dy,
-   correlated with x, is all that the gradients of its taps and of its gain are made of: these shares
-   times the gain, and times the taps. */
+/* Where their slope is one, ReLU and identity are linear in each tap. So the part of dy that a
+   filter passes, correlated with x, determines its gradients: these shares times the gain for the
+   taps, and times the taps for the gain. */
 template <int LANES, int ACC, int64_t ACTIVATION, int TAPS, bool PAIRS>
 struct Brief {
   typedef Vector<LANES> V;
@@ -38,16 +38,16 @@ struct Brief {
   static constexpr int STEPS = PAIRS ? (TAPS + 1) / 2 : TAPS; /* of a response */
   static constexpr int STRIDE = PAIRS ? 2 : 1;                /* tokens from one to the next */
   static constexpr int MORE = STRIDE * (STEPS - 1);           /* tokens seen past the last */
-  /* Tokens at once: with their inputs they fill 32 registers. */
+  /* Tokens per block: with their inputs they fill 32 registers. */
   static constexpr int TOKENS = 10; /* or half of them, at the end */
   static constexpr int TOKENS_BACK = 6;
-  /* Filters in turn: longer sums would round more; shares stay in first-level cache. */
+  /* Filters per pass: longer sums would round more; shares stay in first-level cache. */
   static constexpr int64_t FILTERS = 12;
   static constexpr int64_t FILTERS_BACK = 24;
 
   BriefSignals<LANES> signals;
   const float *h; /* (filters, TAPS) */
-  Taps taps;      /* the same, of which responses are made */
+  Taps taps;      /* the same, in the form that responses need */
 
   __attribute__((noinline)) void forward(int64_t filters, int64_t tokens) const {
     for (int64_t first = 0; first < filters; first += FILTERS) {

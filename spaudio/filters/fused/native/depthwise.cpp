@@ -35,7 +35,7 @@ int share(ParallelRegion parallel, int64_t threads, int64_t count, int64_t scrat
   return tasks.failed ? 1 : 0;
 }
 
-/* Kernels as (taps, row), so that neighbouring dimensions are neighbours. */
+/* Kernels as (taps, row), so that neighbouring dimensions are adjacent in memory. */
 struct Turned {
   int64_t row;
   Memory memory;

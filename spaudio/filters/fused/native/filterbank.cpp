@@ -23,11 +23,11 @@ const Target *pick(int64_t lanes, bool half) {
 
 namespace {
 
-/* Tokens summed one by one into a lane, before lanes and parts are: longer sums round more. */
+/* Tokens summed one by one into a lane before lanes and parts are: longer sums round more. */
 constexpr int64_t FLUSH = 2048;
 
 /* Groups are cut into parts, in order, and threads take part after part. Sums are kept by part and
-   added in order, so the result does not depend on who computed what. */
+   added in order, so the result does not depend on which thread computed what. */
 struct Job {
   const Bank &bank;
   const Target &target;
@@ -42,19 +42,19 @@ struct Job {
   Job(const Bank &b, const Signal *x_, const Signal *y_, const Signal *gy, const Signal *gx)
       : bank(b), target(*pick(b.lanes, b.half)), x(x_), y(y_), grad_y(gy), grad_x(gx) {
     groups = (b.dim + target.lanes - 1) / target.lanes;
-    /* Sixteen parts a thread even out what else runs on the cores. */
+    /* Sixteen parts per thread even out other load on the cores. */
     const int64_t wanted = 16 * (b.threads > 1 ? b.threads : 1);
     parts = b.batch * groups < wanted ? b.batch * groups : wanted;
   }
 
   int64_t begin(int64_t part) const { return bank.batch * groups * part / parts; }
 
-  /* Gains by token belong to one batch item. The part with its first group writes in place; another
-     part can only have a later share of the first item that it meets, and keeps that apart. */
+  /* Gains by token belong to one batch item. The part with the item's first group writes in place.
+     Any other part can only share the item that it starts in, and stores its sums separately. */
   bool shares_first_item(int64_t part) const { return begin(part) % groups != 0; }
 
   void run_part(int64_t part, void *scratch) {
-    int64_t tokens = 0; /* whose share of the gradients is in `scratch` */
+    int64_t tokens = 0; /* tokens whose gradients are still in `scratch` */
     for (int64_t task = begin(part); task < begin(part + 1); ++task) {
       const int64_t item = task / groups, first = task % groups * target.lanes;
       if (y) {

@@ -25,8 +25,8 @@ struct Bank {
   int64_t gain_shape;     /* GainShape */
   int64_t activation;     /* Activation */
   int64_t causal;
-  int64_t half;           /* signals are of bfloat16, and responses may be computed from such */
-  int64_t residual;       /* y is x and what the filters give */
+  int64_t half;           /* signals are bfloat16, and responses may be computed from bfloat16 */
+  int64_t residual;       /* y is x plus the output of the filters */
   int64_t threads;
   int64_t lanes; /* vector width to use: one that spaudio_lanes returns, or a narrower one */
   ParallelRegion parallel;
@@ -37,24 +37,24 @@ struct Signal {
   int64_t batch_stride, token_stride, dim_stride;
 };
 
-/* One kernel a dimension, and the residual: y[t] = x[t] + sum_k h[k] x[t - left + k]. Signals are
+/* One kernel per dimension, and the residual: y[t] = x[t] + sum_k h[k] x[t - left + k]. Signals are
    contiguous (batch, tokens, dim), of float or, if `half`, of bfloat16. */
 struct Depthwise {
   int64_t batch, tokens, dim, taps, left;
   const float *kernels; /* (dim, taps) */
-  const uint8_t *mask;  /* as of a bank: padding counts as zeros, and passes unchanged; or null */
+  const uint8_t *mask;  /* as for a bank: padding counts as zeros, and passes unchanged; or null */
   int64_t half, threads, lanes;
   ParallelRegion parallel;
 };
 
-/* Changes with anything in this file, so that a library that an older source left is not called. */
+/* Raise it with any change in this file, so that a library of older source is not called. */
 enum { SPAUDIO_INTERFACE = 4 };
 int64_t spaudio_interface(void);
 
 /* Widest vector, in floats, that this processor can run: 16 (AVX-512), 8 (AVX2) or 4. */
 int64_t spaudio_lanes(void);
 
-/* All return 0, or 1 where memory ran out. A null gradient is not computed. */
+/* All return 0, or 1 if memory ran out. A null gradient is not computed. */
 int spaudio_forward(const Bank *bank, const Signal *x, const Signal *y);
 int spaudio_backward(const Bank *bank, const Signal *x, const Signal *grad_y, const Signal *grad_x,
                      float *grad_kernels, float *grad_gains);
@@ -63,6 +63,6 @@ int spaudio_depthwise(const Depthwise *depthwise, const void *x, void *y);
 int spaudio_depthwise_backward(const Depthwise *depthwise, const void *x, const void *grad_y,
                                void *grad_x, float *grad_kernels);
 
-/* Floating point operations a second of dependence-free multiply-adds in registers. */
+/* Floating point operations per second of independent multiply-adds in registers. */
 double spaudio_peak(int64_t lanes, int64_t threads, double seconds, ParallelRegion parallel);
 }

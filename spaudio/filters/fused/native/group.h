@@ -1,10 +1,10 @@
 /* Forward and backward of one group: one batch item, LANES neighbouring dimensions, all tokens.
    Included by each target's translation unit, inside its namespace, after sink.h.
 
-   Filters go by threes (what is left over, one by one), tokens by tiles that stay in first-level
-   cache. Going forward a response never leaves the registers; going backward those of three filters
-   to a tile are all that is ever held of the time-frequency representation. With PAIRS all products
-   are of bfloat16. */
+   Filters are processed three at a time (the remainder one by one), tokens in tiles that stay in
+   first-level cache. In the forward pass a response never leaves the registers. In the backward
+   pass only the responses of three filters to one tile are ever stored of the time-frequency
+   representation. With PAIRS all products are of bfloat16. */
 
 template <int LANES, int ACC, int TILE, bool PAIRS>
 struct Group {
@@ -151,17 +151,17 @@ struct Group {
   }
 
  private:
-  /* All that `rows` filters contribute. A tile of responses is computed anew, turned into its
-     gradient, and used for both remaining products while in cache. The last gradients that the next
-     tile's products reach back to are kept before it, so that nothing is visited twice; before the
-     first tile they are zeros, now and on return. */
+  /* All contributions of `rows` filters. A tile of responses is recomputed, turned into its
+     gradient, and used for both remaining products while in cache. The last gradients, which the
+     next tile's products reach back to, are kept before it, so that nothing is visited twice;
+     before the first tile they are zeros, on entry and on return. */
   template <class Sink>
   static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
                             const float *h_halves, const uint32_t *paired, int64_t rows,
                             int64_t taps, bool wants_x, Float *kernel_sums, Sink sink) {
     const int64_t left = left_padding(bank, taps), half = half_of(taps);
     const int64_t before = half - 1 + H::EXTRA;
-    /* Padded tokens whose gradient is a token's, by twos: the first and the end of the last. */
+    /* Pairs of padded tokens whose gradient belongs to a token: the first, and past the last. */
     const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
     const int64_t end = wants_x ? (bank.tokens + left + 1) / 2 : (bank.tokens + 1) / 2;
     for (int64_t pair = 0; pair < end; pair += TILE / 2) {
@@ -229,8 +229,8 @@ struct Group {
     }
   }
 
-  /* Turns the shares of filters from m on, with taps `h`, into gradients. Gains that differ by
-     dimension ask for it after each group. */
+  /* Turns the shares of filters from m on, with taps `h`, into gradients. If gains differ by
+     dimension, this is called after each group. */
   static void settle(const Bank &bank, const Buffers &buffers, const float *h, int64_t filters,
                      int64_t taps, int64_t first, int64_t m, const Gradients &to) {
     for (int64_t i = 0; i < filters; ++i) {
@@ -266,7 +266,7 @@ struct Group {
       gains[(first + lane) * filters + m] += sum[lane];
   }
 
-  /* The responses of `rows` filters to tokens from the padded one `start` on. */
+  /* Computes the responses of `rows` filters to tokens from padded token `start` on. */
   template <class Sink>
   static void convolve(const Buffers &buffers, int64_t rows, const float *h,
                        const uint32_t *paired, int64_t taps, int64_t start, int64_t count,
@@ -274,7 +274,7 @@ struct Group {
     respond(rows, taps_of(buffers, h, paired, taps, start), count, sink);
   }
 
-  /* Taps, and the signal from the padded token `start` on, as responses are computed from them. */
+  /* Taps, and the signal from padded token `start` on, in the form that responses need. */
   static auto taps_of(const Buffers &buffers, const float *h, const uint32_t *paired, int64_t taps,
                       int64_t start) {
     if constexpr (PAIRS)
@@ -289,10 +289,10 @@ struct Group {
     P::template convolve<1>(taps, count, sink);
   }
 
-  /* A block of taps is always computed whole: short kernels take smaller ones. */
+  /* A block of taps is always computed whole, so short kernels use smaller blocks. */
   static void correlate(int64_t rows, const Float *dz, int64_t dz_row, const Float *x,
                         int64_t count, int64_t taps, Float *sums, int64_t sum_row) {
-    constexpr int COLUMNS = Buffers::COLUMNS; /* of the largest: the blocks that sum_row is made of */
+    constexpr int COLUMNS = Buffers::COLUMNS; /* of the largest block; sum_row is a multiple */
     if (rows == ROWS && 4 * taps <= COLUMNS)
       return P::template correlate<H, ROWS, COLUMNS / 4>(dz, dz_row, x, count, taps, sums, sum_row);
     if (rows == ROWS && 2 * taps <= COLUMNS)
@@ -309,7 +309,7 @@ struct Group {
   }
 };
 
-/* The entry points of a target: the activation and the kind of gains picked once a group. */
+/* The entry points of a target: activation and kind of gains are selected once per group. */
 template <int LANES, int ACC, int TILE, bool PAIRS = false>
 struct Entry {
   typedef Group<LANES, ACC, TILE, PAIRS> G;

@@ -1,15 +1,15 @@
-/* The two products of the backward pass, of kernels and of the signal with the responses' gradients,
-   from sequences of half the length.
+/* The two products of the backward pass, of the responses' gradients with kernels and with the
+   signal, computed from sequences of half the length.
 
    In float they take three quarters of the multiply-adds, by the fast FIR algorithm (Mou & Duhamel,
    "Short-length FIR filters and their use in fast nonrecursive filtering", IEEE Trans. Signal
-   Processing 39(6), 1991): of signal and kernel take the even half, the odd half and a third sequence
-   made of both; three products of half the length serve in place of four. Sums get half as long, which
-   makes up in rounding for what the third sequence adds to it. The responses themselves are not
-   computed so: they would need twice the registers or be stored.
+   Processing 39(6), 1991). Signal and kernel are each split into the even half, the odd half and a
+   third sequence made of both; three products of half the length replace four. Sums are half as
+   long, which makes up for the rounding errors that the third sequence adds. The responses
+   themselves are not computed this way: they would need twice the registers or have to be stored.
 
-   In bfloat16 two values of a sequence are a pair, and two products one instruction: of gradients and
-   signal there are pairs that begin at even tokens and pairs that begin at odd ones.
+   In bfloat16 two values of a sequence form a pair, and one instruction computes two products.
+   Gradients and signal have pairs that begin at even tokens and pairs that begin at odd ones.
 
    Included by each target's translation unit, inside its namespace, after vector.h. */
 
@@ -23,17 +23,17 @@ struct Halves {
   typedef typename V::Float Float;
 
   static constexpr int KINDS = HALVES;
-  static constexpr int64_t EXTRA = 0; /* gradients kept before a tile, beside half the taps less one */
+  static constexpr int64_t EXTRA = 0; /* gradients kept before a tile, besides half the taps - 1 */
 
   static inline Float weight(const float *h) { return V::splat(*h); }
   static inline Float add(Float sum, Float a, Float b) { return sum + a * b; }
 
-  /* The taps that a kind of gradients is spread by, and the kind that is correlated with a kind of
-     the signal. */
+  /* The taps that spread one kind of gradients, and the kind of gradients that is correlated with
+     one kind of the signal. */
   static const float *spread_by(const float *h, int kind, int64_t half) { return h + kind * half; }
   static int correlated(int kind) { return kind; }
 
-  /* A kernel of `whole` taps as even taps, odd taps and their sum: (HALVES, half). */
+  /* Splits a kernel of `whole` taps into even taps, odd taps and their sum: (HALVES, half). */
   static void split_kernel(const float *h, int64_t whole, float *to) {
     const int64_t half = half_of(whole);
     for (int64_t j = 0; j < half; ++j) {
@@ -45,7 +45,7 @@ struct Halves {
     }
   }
 
-  /* What the three halves of the responses' gradient are correlated with. */
+  /* Splits the signal into what the three halves of the responses' gradient are correlated with. */
   static void split_signal(const Float *x, int64_t count, Float *const to[HALVES]) {
     for (int64_t i = 0; i < count; ++i) {
       const Float odd = x[2 * i + 1];
@@ -55,7 +55,7 @@ struct Halves {
     }
   }
 
-  /* Gradients of the responses to an even token and to the next one. */
+  /* Stores the gradients of the responses to an even token and to the next one. */
   static inline void store(Float even, Float odd, Float *const dz[HALVES], int64_t at) {
     dz[EVEN][at] = even;
     dz[ODD][at] = odd;
@@ -77,8 +77,8 @@ struct Halves {
     return V::sum(sums[BOTH * stride + k / 2] + sums[(k % 2 ? ODD : EVEN) * stride + k / 2]);
   }
 
-  /* dx[t] += the gradient of padded token t + left, from the three spread products and from what
-     rounding took from them. */
+  /* dx[t] += the gradient of padded token t + left, from the three spread products and their
+     rounding errors. */
   static void merge(const Float *const halves[HALVES], const Float *const lost[HALVES],
                     int64_t left, int64_t tokens, Float *dx) {
     for (int64_t t = 0; t < tokens; ++t) {
@@ -96,8 +96,9 @@ struct Halves {
   }
 };
 
-/* In pairs of bfloat16: EVEN pair i is of tokens 2i and 2i + 1; ODD pair i, of gradients, of tokens
-   2i - 1 and 2i, so that what it needs is known, and of the signal, of tokens 2i + 1 and 2i + 2. */
+/* The same in pairs of bfloat16. EVEN pair i holds tokens 2i and 2i + 1. ODD pair i of the signal
+   holds tokens 2i + 1 and 2i + 2; ODD pair i of gradients holds tokens 2i - 1 and 2i, so that both
+   are known when it is stored. */
 template <int LANES>
 struct PairedHalves {
   typedef Vector<LANES> V;
@@ -117,7 +118,7 @@ struct PairedHalves {
   static const float *spread_by(const float *h, int, int64_t) { return h; }
   static int correlated(int) { return EVEN; }
 
-  /* Taps by twos, the later one in the low half: (half,). */
+  /* Pairs of taps, the later one in the low half: (half,). */
   static void split_kernel(const float *h, int64_t whole, float *to) {
     for (int64_t j = 0; j < whole; j += 2) {
       const uint32_t bits = round_half(h[j]) << 16 | (j + 1 < whole ? round_half(h[j + 1]) : 0);

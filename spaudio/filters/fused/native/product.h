@@ -1,13 +1,13 @@
 /* The three products of a filterbank, register-blocked. Lanes hold neighbouring dimensions, so taps
-   and gains are broadcast, nothing is transposed and no vector is summed across but once a kernel
-   tap. Included by each target's translation unit, inside its namespace, after halves.h.
+   and gains are broadcast, nothing is transposed, and vectors are summed across lanes only once per
+   kernel tap. Included by each target's translation unit, inside its namespace, after halves.h.
 
    ACC accumulators fill the register file: ROWS filters by ACC / ROWS positions (or taps). A block
-   is always computed whole; what lies beyond the end is not kept, and buffers are that much longer.
-   Measured against filters in the lanes: that needs x transposed, a sum across lanes a position, and
-   an overlap-add across lanes in the backward pass. */
+   is always computed whole; values beyond the end are discarded, and buffers are that much longer.
+   Measured against filters in the lanes, which need x transposed, a sum across lanes per position,
+   and an overlap-add across lanes in the backward pass. */
 
-/* The taps of some filters, one a step. */
+/* The taps of some filters, one per step. */
 template <int LANES>
 struct SingleTaps {
   typedef Vector<LANES> V;
@@ -22,7 +22,7 @@ struct SingleTaps {
   static inline Float add(Float sum, Float weight, Float value) { return sum + weight * value; }
 };
 
-/* Two taps a step, in bfloat16, where the processor adds two such products in one instruction. */
+/* Two taps per step, in bfloat16, if the processor adds two such products in one instruction. */
 template <int LANES>
 struct PairedTaps {
   typedef Vector<LANES> V;
@@ -45,7 +45,7 @@ struct Product {
   typedef typename V::Float Float;
 
   /* sum += value by Kahan's compensated summation. A result is the sum of many filters, and would
-     else round once for each three; this costs a few additions where there are 96 multiply-adds. */
+     otherwise round once per three filters; this costs a few additions per 96 multiply-adds. */
   static inline void add(Float value, Float &sum, Float &lost) {
     const Float corrected = value - lost;
     const Float next = sum + corrected;
@@ -55,7 +55,7 @@ struct Product {
 
   /* z[i][t] = sum_k h[i][k] x[t + k], for t in [0, count), handed over block by block:
      sink.take(t, z) gets ROWS by COLUMNS values, from t on, while they are in registers. `taps` is
-     one of the two below. */
+     one of the two structs above. */
   template <int ROWS, class Taps, class Sink>
   __attribute__((noinline)) static void convolve(const Taps &taps, int64_t count,
                                                  const Sink &sink) {
@@ -65,7 +65,7 @@ struct Product {
     if (t < count) respond<ROWS, COLUMNS / 2>(taps, t, sink);
   }
 
-  /* One block of it. */
+  /* One block of the convolution. */
   template <int ROWS, int COLUMNS, class Taps, class Sink>
   static inline void respond(const Taps &taps, int64_t t, const Sink &sink) {
     const Taps own = taps; /* its fields in registers */
@@ -84,8 +84,8 @@ struct Product {
     sink.take(t, acc);
   }
 
-  /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). H is one of
-     halves.h, which says what a product is. */
+  /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). H is a struct of
+     halves.h and defines the products. */
   template <class H, int ROWS, int COLUMNS>
   __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride,
                                                   const Float *x, int64_t count, int64_t taps,
@@ -124,7 +124,7 @@ struct Product {
       gather<H, ROWS, ACC / 3>(h, h_stride, taps, dz + p, dz_stride, count - p, dx + p, lost + p);
   }
 
-  /* One block of it. Two taps a step: every dz that is loaded then serves two multiply-adds, which
+  /* One block of `spread`. Two taps per step: each loaded dz then serves two multiply-adds, which
      keeps the load ports off the critical path. */
   template <class H, int ROWS, int COLUMNS>
   static inline void gather(const float *h, int64_t h_stride, int64_t taps, const Float *dz,

@@ -1,4 +1,4 @@
-/* Buffers of one thread, and the way of a group's signals into and out of them. Included by each
+/* Buffers of one thread, and moving a group's signals into and out of them. Included by each
    target's translation unit, inside its namespace, after product.h. */
 
 template <int LANES, int ACC, int TILE, int ROWS>
@@ -7,26 +7,26 @@ struct Scratch {
   typedef typename V::Float Float;
   static constexpr int COLUMNS = ACC / ROWS;
 
-  int64_t left;      /* zeros before the first token: the most that a scale needs */
-  int64_t row;       /* distance of two rows of dz: the taps before a tile, the tile, slack */
-  int64_t sum_row;   /* distance of two rows of kernel_sums: half the taps, in whole blocks */
-  int64_t half_span; /* distance of the halves of a signal */
-  int64_t elements;  /* size of it all */
+  int64_t left;      /* zeros before the first token: the most that any scale needs */
+  int64_t row;       /* distance between rows of dz: the taps before a tile, the tile, slack */
+  int64_t sum_row;   /* distance between rows of kernel_sums: half the taps, in whole blocks */
+  int64_t half_span; /* distance between the halves of a signal */
+  int64_t elements;  /* size of all buffers */
   Float *x;           /* input, padded */
-  Float *pairs;       /* of bfloat16: each token of it and the next one; see PairedTaps */
+  Float *pairs;       /* of bfloat16: each token of x and the next one; see PairedTaps */
   Float *low;         /* y as bfloat16, in the low half */
   Float *y;           /* output; in the backward pass its gradient */
-  Float *lost;        /* what rounding took from the sums in y, or in dx_halves */
-  Float *gains;       /* a vector a filter, unless they go by token */
-  /* The backward pass alone; see halves.h. */
+  Float *lost;        /* rounding errors of the sums in y, or in dx_halves */
+  Float *gains;       /* one vector per filter, unless they differ by token */
+  /* Used only in the backward pass; see halves.h. */
   Float *dx;          /* gradient of the input */
   Float *x_halves;    /* (HALVES, half_span) */
   Float *dx_halves;   /* (HALVES, half_span) */
   Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
   Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, or shares (see brief.h), not yet
                          summed over lanes */
-  float *kernels;     /* of each scale in turn (M, HALVES, half of its taps), see Halves */
-  uint32_t *paired;   /* of each scale in turn (M, half of its taps), see PairedTaps */
+  float *kernels;     /* for each scale in turn (M, HALVES, half of its taps), see Halves */
+  uint32_t *paired;   /* for each scale in turn (M, half of its taps), see PairedTaps */
 
   Scratch(const Bank &bank, void *memory) {
     int64_t taps = 1;
@@ -67,13 +67,13 @@ struct Scratch {
     __builtin_memset(from, 0, count * sizeof(Float));
   }
 
-  /* Tokens that are padding become zeros; lanes past the last dimension are zeros. */
+  /* Padded tokens become zeros; lanes past the last dimension are zeros. */
   static void pack(const Bank &bank, const Signal &from, int64_t item, int64_t first, Float *to) {
     bank.half ? pack_as<true>(bank, from, item, first, to)
               : pack_as<false>(bank, from, item, first, to);
   }
 
-  /* Padding becomes zeros. With `residual` its tokens are added, those of padding too. */
+  /* Padded tokens become zeros. With `residual` its tokens are added, including padded ones. */
   static void unpack(const Bank &bank, const Float *from, int64_t item, int64_t first,
                      const Signal &to, const Signal *residual) {
     bank.half ? unpack_as<true>(bank, from, item, first, to, residual)

@@ -1,8 +1,9 @@
-/* What becomes of a block of responses while it is in registers: the forward and the backward half of
-   activation, gains and sum. Included by each target's translation unit, inside its namespace, after
-   product.h and scratch.h. */
+/* What happens to a block of responses while it is in registers: the forward and the backward half
+   of activation, gains and sum. Included by each target's translation unit, inside its namespace,
+   after product.h and scratch.h. */
 
-/* The gains of `rows` filters from m on, at a token: a vector of lanes each, or, BY_TOKEN, a scalar. */
+/* The gains of `rows` filters from m on, at a token: a vector of lanes each or, if BY_TOKEN, a
+   scalar. */
 template <int LANES, bool BY_TOKEN>
 struct Gains {
   typedef Vector<LANES> V;
@@ -25,7 +26,7 @@ struct Gains {
   }
 };
 
-/* Adds activated responses, weighed by their gains, to the output. */
+/* Adds activated responses, weighted by their gains, to the output. */
 template <int LANES, int ACC, int64_t ACTIVATION, bool BY_TOKEN>
 struct Weigh {
   typedef Vector<LANES> V;
@@ -59,7 +60,7 @@ struct Differentiate {
   const Float *dy; /* gradient of the output, of all tokens */
   Float *dz[HALVES];
   int64_t dz_row;
-  Float *gain_sums; /* a vector a filter */
+  Float *gain_sums; /* one vector per filter */
   float *by_token;  /* (tokens, filters) of one item from filter m on, or null */
   int64_t start;    /* first token of the tile */
 

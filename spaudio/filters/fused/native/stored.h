@@ -1,5 +1,5 @@
-/* Signals are stored as float or, HALF, as bfloat16, and computed as float. Included by each target's
-   translation unit, inside its namespace, after vector.h. */
+/* Signals are stored as float or, if HALF, as bfloat16, and computed as float. Included by each
+   target's translation unit, inside its namespace, after vector.h. */
 
 template <int LANES, bool HALF>
 struct Stored {

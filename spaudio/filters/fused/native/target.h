@@ -1,5 +1,5 @@
-/* What one instruction set offers to filterbank.cpp and depthwise.cpp: each is compiled in its own
-   translation unit (target_*.cpp) and called only where the processor has it. */
+/* What one instruction set provides to filterbank.cpp and depthwise.cpp. Each is compiled in its
+   own translation unit (target_*.cpp) and called only if the processor supports it. */
 #pragma once
 
 /* Otherwise gcc reuses loads across iterations and spills accumulators. clang has no such option. */
@@ -8,7 +8,7 @@
 #endif
 #include "filterbank.h"
 
-/* Where a group adds its gradients, or null. Gains by token: this item's (tokens, M). */
+/* Where a group adds its gradients, or null. For gains by token: this item's (tokens, M). */
 struct Gradients {
   float *kernels, *gains;
 };
@@ -28,22 +28,22 @@ struct Target {
   int64_t lanes;
   /* Bytes that one thread needs: zeroed, and aligned to 64. */
   int64_t (*scratch_bytes)(const Bank &bank);
-  /* Fills in what is the same for all groups; ahead of the first forward or backward pass. */
+  /* Fills in what is the same for all groups; called before the first forward or backward pass. */
   void (*begin)(const Bank &bank, bool backward, void *scratch);
   /* One group: dimensions [first, first + lanes) of one batch item, all tokens. */
   void (*forward)(const Bank &bank, const Signal &x, const Signal &y, int64_t item, int64_t first,
                   void *scratch);
   void (*backward)(const Bank &bank, const Signal &x, const Signal &grad_y, const Signal *grad_x,
                    const Gradients &to, int64_t item, int64_t first, void *scratch);
-  /* Adds what backward has gathered in `scratch` to the gradients. */
+  /* Adds what backward has accumulated in `scratch` to the gradients. */
   void (*flush)(const Bank &bank, const Gradients &to, void *scratch);
   /* Runs `steps` multiply-adds on independent registers; returns floating point operations. */
   double (*peak)(int64_t steps, float *sink);
-  DepthwiseTarget depthwise[2]; /* of float, of bfloat16 */
+  DepthwiseTarget depthwise[2]; /* for float and for bfloat16 */
 };
 
-/* The widest that has at most so many lanes and runs on this processor; with `half`, the one with
-   products of bfloat16 where there is one. */
+/* The widest target that has at most `lanes` lanes and runs on this processor; with `half`, the one
+   with products of bfloat16 if there is one. */
 const Target *pick(int64_t lanes, bool half = false);
 
 inline int64_t left_padding(const Bank &bank, int64_t taps) {

@@ -1,7 +1,7 @@
 #include "target.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
-/* SPAUDIO_ANY_PROCESSOR serves the tests: the same code where the processor lacks AVX-512. */
+/* SPAUDIO_ANY_PROCESSOR is for tests: the same code on processors without AVX-512. */
 #if defined(SPAUDIO_ANY_PROCESSOR)
 #elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,fma"))), apply_to = function)

@@ -1,4 +1,4 @@
-/* Threads, and memory of one call. */
+/* Threads, and the memory of one call. */
 #pragma once
 #include <atomic>
 #include <cstdlib>
@@ -9,8 +9,8 @@
 
 #include "filterbank.h"
 
-/* Runs work(argument) on `threads` threads at once: on those of torch's own OpenMP, so that the two
-   never compete for cores; else on threads of our own. */
+/* Runs work(argument) on `threads` threads at once: those of torch's own OpenMP, so that the two
+   never compete for cores, or new threads if `parallel` is null. */
 inline void run_on_threads(ParallelRegion parallel, int64_t threads, void (*work)(void *),
                            void *argument) {
   if (threads <= 1) return work(argument);
@@ -20,7 +20,7 @@ inline void run_on_threads(ParallelRegion parallel, int64_t threads, void (*work
     try {
       others.emplace_back(work, argument);
     } catch (const std::exception &) {
-      break; /* Fewer threads do: whoever runs takes the next part. */
+      break; /* Fewer threads suffice: whichever runs takes the next part. */
     }
   }
   work(argument);

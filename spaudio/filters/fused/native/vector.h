@@ -1,7 +1,7 @@
-/* Vectors of LANES floats by the compiler's own vector extension, so that one source serves every
+/* Vectors of LANES floats with the compiler's vector extension, so that one source serves every
    instruction set. Included by each target's translation unit, inside its namespace. */
 
-/* Spelt out, since compilers differ on an attribute that depends on a template's argument. */
+/* Spelt out, since compilers differ on attributes that depend on a template argument. */
 template <int LANES>
 struct Lanes;
 template <>
@@ -26,7 +26,7 @@ struct Lanes<16> {
   typedef uint16_t Short __attribute__((vector_size(32)));
 };
 
-/* bfloat16, in the low half; to nearest, ties to even. */
+/* Rounds to bfloat16, in the low half; to nearest, ties to even. */
 inline uint32_t round_half(float value) {
   uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof bits);
@@ -44,12 +44,12 @@ struct Vector {
 
   static inline Float splat_bits(uint32_t bits) { return (Float)(bits - Word{}); }
 
-  /* Of each lane two values of bfloat16, `first` in the low half; they must be exact as such. */
+  /* Two bfloat16 values per lane, `first` in the low half; both must be exact in bfloat16. */
   static inline Float pair(Float first, Float second) {
     return (Float)(((Word)first >> 16) | ((Word)second & 0xffff0000u));
   }
 
-  /* A pair of any values, rounded to nearest, ties to even. */
+  /* The same for any values, rounded to nearest, ties to even. */
   static inline Float round_pair(Float first, Float second) {
 #if defined(SPAUDIO_PAIRS) && !defined(SPAUDIO_ANY_PROCESSOR)
     typedef uint16_t Halves __attribute__((vector_size(64)));
@@ -62,7 +62,7 @@ struct Vector {
 #endif
   }
 
-  /* Bits whose high halves are bfloat16; a NaN stays one. */
+  /* Rounds to bits whose high halves are bfloat16; a NaN stays a NaN. */
   static inline Word rounded(Float value) {
     const Word bits = (Word)value;
     const Word sum = bits + (((bits >> 16) & 1) + 0x7fff);
@@ -80,8 +80,8 @@ struct Vector {
 #endif
   }
 
-  /* One load for all uses of a value: left alone, gcc folds a load into each multiply-add, and the
-     load ports, not the multipliers, set the pace. */
+  /* One load for all uses of a value: otherwise gcc folds a load into each multiply-add, and the
+     load ports, not the multipliers, are the bottleneck. */
   static inline Float in_register(Float value) {
 #if defined(__x86_64__) && !defined(SPAUDIO_ANY_PROCESSOR)
     asm("" : "+x"(value));
@@ -177,8 +177,8 @@ struct Vector {
   }
 };
 
-/* An activation's value, and its gradient given that of the value. NaN passes through as in torch:
-   hence the comparisons that are false for it. */
+/* An activation's value, and its gradient given that of the value. NaN passes through as in torch,
+   hence comparisons that are false for NaN. */
 template <int LANES, int64_t ACTIVATION>
 struct Activate {
   typedef Vector<LANES> V;
