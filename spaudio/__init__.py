@@ -1,16 +1,16 @@
 """spaudio: signal processing inside a transformer, for audio.
 
-Importing this package needs torch alone. Two functions need the extra ``recipes`` and import the
-rest when they are used:
+Importing this package requires only torch. Two functions need the extra ``recipes`` and import
+everything else on first use:
 
 - ``spaudio.load(RUN)``: the model of a run, for files, arrays and streams;
   see :func:`spaudio.experiment.audio_model.load`.
 - ``spaudio.train(source=DIR, ...)``: trains on a folder of sounds;
   see :func:`spaudio.experiment.call.train`.
 
-What each room is for, in the order in which data flows: ``filters`` (needs nothing of ours),
-``audio``, ``tokens``, ``model``, ``training``, ``report``, ``experiment``. Each imports only what
-stands before it.
+Subpackages, in the order in which data flows: ``filters`` (imports nothing else from spaudio),
+``audio``, ``tokens``, ``model``, ``training``, ``report``, ``experiment``. Each imports only from
+those before it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ __all__ = ["__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports ``load`` and ``train`` when they are used."""
+    """Imports ``load`` and ``train`` on first use."""
     if name not in ("load", "train"):
         raise AttributeError(f"module 'spaudio' has no attribute {name!r}")
     try:
@@ -38,10 +38,10 @@ def __getattr__(name: str) -> Any:
         return train
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"spaudio.{name} needs more ({error}): pip install 'spaudio[recipes]'"
+            f"spaudio.{name} needs more packages ({error}): pip install 'spaudio[recipes]'"
         ) from error
 
 
 def __dir__() -> list[str]:
-    """Lists ``load`` and ``train`` before they are used too."""
+    """Lists ``load`` and ``train`` even before first use."""
     return sorted({*globals(), *__all__})

@@ -1,17 +1,17 @@
-"""The command ``spaudio``: what can be done with recipes and finished runs.
+"""The command ``spaudio``, for recipes, finished runs and saved models.
 
-spaudio train DIR             trains on a folder of sounds, as recipes/folder does
-spaudio new NAME DIR          writes a recipe to edit for a folder of sounds
-spaudio datasets              the recipes, their licences and sizes, and whether their data are here
-spaudio compare RUN...        one table over runs, mean ± std over seeds
-spaudio filters RUN           kernels and their responses, before and after training
-spaudio predict MODEL FILE... the classes of any audio file or folder
-spaudio detect MODEL FILE...  the events in long recordings, as table, labels or selections
-spaudio explain MODEL FILE    the seconds and bands of a sound that decided
-spaudio listen MODEL          the classes of what a microphone hears
-spaudio export MODEL          the model with its front-end, as ONNX or pt2
-spaudio study FILE            the runs that a study lists; finished ones are skipped
-spaudio generate RUN          text from a language model, character by character
+spaudio train DIR             trains on a folder of sounds, like recipes/folder
+spaudio new NAME DIR          writes an editable recipe for a folder of sounds
+spaudio datasets              lists recipes: licence, size, and whether the data are on disk
+spaudio compare RUN...        compares runs in one table, mean ± std over seeds
+spaudio filters RUN           draws kernels and their responses, before and after training
+spaudio predict MODEL FILE... classifies audio files and folders
+spaudio detect MODEL FILE...  finds events in long recordings, as table, labels or selections
+spaudio explain MODEL FILE    shows which seconds and bands of a sound decided its class
+spaudio listen MODEL          classifies live sound from a microphone
+spaudio export MODEL          exports the model with its front-end, as ONNX or pt2
+spaudio study FILE            executes the runs of a study; finished runs are skipped
+spaudio generate RUN          generates text with a language model, character by character
 """
 
 import argparse
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a sub-command; an error that the user can mend is one line and exit code 1."""
+    """Runs a sub-command; a user error prints one line and exits with code 1."""
     parser = argparse.ArgumentParser(prog="spaudio", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument(option, **settings)
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command == "study" and not any(word.startswith("-") for word in rest):
-        chosen.overrides += rest  # argparse cuts a list where an option stands
+        chosen.overrides += rest  # argparse ends a list at an option
     elif rest and chosen.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     chosen.rest = rest
@@ -62,7 +62,7 @@ def _train(chosen: argparse.Namespace) -> None:
     from spaudio.experiment.compose import quoted
     from spaudio.experiment.entry import main as run_recipe
 
-    given = [*chosen.settings, *chosen.rest]  # argparse cuts the list where an option stands
+    given = [*chosen.settings, *chosen.rest]  # argparse ends the list at an option
     if given and ("=" not in given[0] or Path(given[0]).exists()):
         given[0] = f"source={quoted(given[0])}"
     script = recipes_folder() / "folder" / "run.py"
@@ -87,7 +87,7 @@ def _datasets(chosen: argparse.Namespace) -> None:
 
 
 def _compare(chosen: argparse.Namespace) -> None:
-    """Prints a table over runs, and writes it."""
+    """Prints a comparison table of runs, and writes it if requested."""
     from spaudio.experiment.compare import compare_runs
 
     inputs = [*chosen.runs, *([] if chosen.step_costs is None else [chosen.step_costs])]
@@ -109,7 +109,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _check_table(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
-    """Checks the Markdown file of a comparison, and the figures beside it."""
+    """Checks the output paths of a comparison: its Markdown file and the figures beside it."""
     from spaudio.experiment.compare import figures_beside
 
     if chosen.output is not None:
@@ -118,7 +118,7 @@ def _check_table(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
 
 
 def _study(chosen: argparse.Namespace) -> None:
-    """Runs a study and compares its runs; or prints the results that a CSV file holds."""
+    """Runs a study and compares its runs, or prints the results in a CSV file."""
     from spaudio.experiment.compare import compare_runs
     from spaudio.experiment.study import finished_runs, plan_study, read_runs, run_study
     from spaudio.report.study_page import show_results
@@ -138,7 +138,7 @@ def _study(chosen: argparse.Namespace) -> None:
         if not chosen.results:
             run_study(runs, chosen.jobs)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
+        sys.stderr.write("stopped; repeat the command to continue\n")
         sys.exit(130)
     runs = finished_runs(runs)
     if runs[0].data:
@@ -149,16 +149,16 @@ def _study(chosen: argparse.Namespace) -> None:
     except DataError as error:
         if chosen.output is not None:
             raise
-        sys.stderr.write(f"all runs are finished, but not compared: {printable(error)}\n")
+        sys.stderr.write(f"all runs are finished, but cannot be compared: {printable(error)}\n")
 
 
 def _check_study_output(chosen: argparse.Namespace) -> None:
-    """Checks the files that a study is to write. A page with a place for results is kept."""
+    """Checks the output files of a study. A page with a place for results may exist."""
     from spaudio.report.study_page import charts_beside, has_place
 
     if chosen.csv is not None:
         if chosen.file.suffix == ".csv":
-            raise ConfigError(f"--csv {chosen.csv}: the results are read from a CSV already")
+            raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")
         check_output(chosen.csv, "--csv", inputs=[chosen.file], force=chosen.force)
     if chosen.output is None:
         return
@@ -170,7 +170,7 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
 
 
 def _filters(chosen: argparse.Namespace) -> None:
-    """Draws a run's filters, and those of a learned front-end, and says where."""
+    """Draws the filters of a run and of its learned front-end, and prints the paths."""
     from spaudio.experiment.load import draw_run
 
     drawn, said = draw_run(chosen.run)
@@ -188,7 +188,7 @@ def _open(chosen: argparse.Namespace, window: float | None = None) -> "Predictor
 
 
 def _predict(chosen: argparse.Namespace) -> None:
-    """Prints or writes predictions; files that cannot be used come last, and fail the command."""
+    """Prints or writes predictions; unusable files are reported last and fail the command."""
     from spaudio.experiment.predict import predict_files
     from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import UNSURE, render
@@ -202,7 +202,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = _open(chosen, chosen.window)
     if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
-        raise ConfigError(f"--unsure: the run has a class of the name {UNSURE!r}; leave it out")
+        raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
     predictions, bad = predict_files(predictor, chosen.paths)
     text = render(
         chosen.format,
@@ -221,7 +221,7 @@ def _predict(chosen: argparse.Namespace) -> None:
 
 
 def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
-    """Names files that could not be used; ends with code 1 unless they may be skipped."""
+    """Reports unusable files; exits with code 1 unless they may be skipped."""
     for path, reason in bad:
         how = "skipped" if skip else "error"
         sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
@@ -230,18 +230,18 @@ def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> Non
 
 
 def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
-    """Says that every sound is given a class, unless one stands for other sounds, or none may."""
+    """Warns that every sound gets a class, unless one is for other sounds, or several may apply."""
     from spaudio.experiment.detect import is_nothing
 
     if not inputs.multi_label and not any(map(is_nothing, inputs.classes)):
         sys.stderr.write(
-            "the run has no class of other sounds, so every sound is taken for one of its "
+            "the run has no class for other sounds, so every sound is assigned to one of its "
             f"classes; train with background=RECORDINGS, or {remedy}\n"
         )
 
 
 def _detect(chosen: argparse.Namespace) -> None:
-    """Prints or writes the events of recordings; files that cannot be used fail the command."""
+    """Prints or writes the events in recordings; unusable files fail the command."""
     from spaudio.experiment.detect import detect
     from spaudio.experiment.predict import expand
     from spaudio.io.atomic import write_atomic
@@ -253,12 +253,10 @@ def _detect(chosen: argparse.Namespace) -> None:
     if form != "csv" and output is not None and output.is_dir():
         targets = {file: output / f"{file.name}.{form}.txt" for file in files}
         if len(set(targets.values())) < len(targets):
-            raise ConfigError(
-                "two recordings have the same name; write them to folders of their own"
-            )
+            raise ConfigError("two recordings have the same name; write them to separate folders")
     elif form != "csv" and len(files) > 1:
         raise ConfigError(
-            f"--format {form} is one file per recording; name an existing folder by --output"
+            f"--format {form} writes one file per recording; give an existing folder with --output"
         )
     for target in targets.values() or [output] * (output is not None):
         inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
@@ -288,12 +286,12 @@ def _detect(chosen: argparse.Namespace) -> None:
 
 
 def _explain(chosen: argparse.Namespace) -> None:
-    """Prints the seconds and bands that decided, and draws them."""
+    """Prints and draws the seconds and bands that decided the class."""
     from spaudio.experiment.explain import explain
 
     output = chosen.output or Path(f"{chosen.file.stem}.explained.png")
     if output.suffix.lower() not in (".png", ".svg"):
-        raise ConfigError(f"--output {output}: the name of a figure ends in .png or .svg")
+        raise ConfigError(f"--output {output}: the name of a figure must end in .png or .svg")
     check_output(output, "--output", inputs=[chosen.run, chosen.file], force=chosen.force)
     found = explain(_open(chosen, chosen.window), chosen.file, chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
@@ -303,14 +301,14 @@ def _explain(chosen: argparse.Namespace) -> None:
             part = f"{low:,.{digits}f} - {high:,.{digits}f} {unit}"
             lines.append(f"  without {part:>20} the log-odds fall by {drop:.2f}")
     if len(lines) == 1:
-        lines.append("  no part by itself speaks for this class")
+        lines.append("  no single part supports this class")
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
     found.draw(output, chosen.file.name)
     sys.stdout.write(f"{printable(output)}\n")
 
 
 def _listen(chosen: argparse.Namespace) -> None:
-    """Prints what is heard, as it comes, until Ctrl-C or the end of the file."""
+    """Prints answers as they arrive, until Ctrl-C or the end of the file."""
     from spaudio.experiment.listen import listen, open_microphone, play_file
     from spaudio.experiment.live import Heard, open_stream
 
@@ -338,7 +336,7 @@ def _listen(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    """Writes the exported model and says how far it is from the original."""
+    """Writes the exported model and prints its difference from the original."""
     from spaudio.experiment.saved import fetch
     from spaudio.export.write import export_run
 
@@ -349,13 +347,13 @@ def _export(chosen: argparse.Namespace) -> None:
         check_output(chosen.run / f"model.{chosen.format}", "--output", force=chosen.force)
     run = fetch(chosen.run)
     if chosen.output is None and run != chosen.run:
-        raise ConfigError(f"{chosen.run} is on the Hub; say where to write by --output")
+        raise ConfigError(f"{chosen.run} is on the Hub; give the file to write with --output")
     done = export_run(run, chosen.format, chosen.output, chosen.clips, chosen.base)
     sys.stdout.write(f"{printable(done)}\n")
 
 
 def _generate(chosen: argparse.Namespace) -> None:
-    """Prints a prompt and what a run's model makes of it."""
+    """Prints a prompt and its continuation by a run's model."""
     from spaudio.experiment.continuation import continue_text
 
     text = continue_text(
@@ -371,46 +369,49 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 _RUN: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a run"}
 _MODEL: dict[str, Any] = {
-    "run": {"type": Path, "metavar": "MODEL", "help": "folder of a run or of a saved model, or an "
-            "id on the Hugging Face Hub, OWNER/NAME"},
-    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it lies elsewhere "
-               "than in training"},
+    "run": {"type": Path, "metavar": "MODEL", "help": "folder of a run or a saved model, or a "
+            "Hugging Face Hub id, OWNER/NAME"},
+    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it has moved "
+               "since training"},
 }  # fmt: skip
-_FORCE: dict[str, Any] = {"action": "store_true", "help": "replace files that exist"}
+_FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing files"}
 
-# Of each command: its function, what it does, and its options as argparse takes them.
+# For each command: its function, help text and argparse options.
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
     "train": (_train, "train on a folder of sounds, one sub-folder per class", {
         "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "the folder, and settings"},
         "-m": {"dest": "multirun", "action": "store_true",
                "help": "run all combinations of listed values"},
-        "--cfg": {"action": "store_true", "help": "print all settings, and run nothing"},
+        "--cfg": {"action": "store_true", "help": "print all settings without running"},
     }),
-    "new": (_new, "write a recipe to edit for a folder of sounds", {
-        "name": {"metavar": "NAME", "help": "of the recipe and its folder"},
-        "source": {"type": Path, "metavar": "DIR", "help": "the sounds"},
+    "new": (_new, "write an editable recipe for a folder of sounds", {
+        "name": {"metavar": "NAME", "help": "name of the recipe and its folder"},
+        "source": {"type": Path, "metavar": "DIR", "help": "folder or archive of sounds"},
     }),
-    "datasets": (_datasets, "the recipes and whether their data are here", {
+    "datasets": (_datasets, "list the recipes and whether their data are on disk", {
         "--recipes": {"type": Path, "default": recipes_folder(), "help": "folder of recipes"},
-        "--data": {"type": Path, "default": Path("data"), "help": "the setting data="},
+        "--data": {"type": Path, "default": Path("data"), "help": "folder of prepared data, as the "
+                   "setting data="},
     }),
-    "compare": (_compare, "one table over runs, mean ± std over seeds", {
+    "compare": (_compare, "compare runs in one table, mean ± std over seeds", {
         "runs": {**_RUN, "nargs": "+", "help": "folder of a run, or CSV file of runs"},
-        "--only": {"metavar": "PATTERN,...", "help": "runs with such names, as in study-bank-?"},
-        "--over": {"metavar": "SETTING", "help": "average over its values, as in test_speaker"},
-        "--convergence": {"action": "store_true", "help": "compare steps, seconds and FLOPs to the "
-                          "baseline's best loss (text runs: always)"},
+        "--only": {"metavar": "PATTERN,...", "help": "only runs whose names match, such as "
+                   "study-bank-?"},
+        "--over": {"metavar": "SETTING", "help": "also average over this setting, such as "
+                   "test_speaker"},
+        "--convergence": {"action": "store_true", "help": "compare the steps, seconds and FLOPs "
+                          "needed to reach the baseline's best loss (always for text runs)"},
         "--baseline": {"default": "none", "metavar": "FILTER", "help": "filter of the baseline, "
                        "with options as in depthwise,filter.kernel_size=32 (default: none)"},
-        "--step-costs": {"type": Path, "metavar": "FILE", "help": "JSON of `python -m "
-                         "spaudio.bench step`: seconds are computed from its seconds per step, "
-                         "since those of the runs depend on the load of the machine"},
-        "--output": {"type": Path, "help": "also write Markdown, and figures beside it"},
-        "--csv": {"type": Path, "help": "also write settings, results and logs of the runs"},
+        "--step-costs": {"type": Path, "metavar": "FILE", "help": "JSON from `python -m "
+                         "spaudio.bench step`; seconds are computed from its seconds per step, "
+                         "because those of the runs depend on the load of the machine"},
+        "--output": {"type": Path, "help": "also write a Markdown file, with figures beside it"},
+        "--csv": {"type": Path, "help": "also write settings, results and logs to a CSV file"},
         "--force": _FORCE,
     }),
     "filters": (_filters, "draw a run's filters", {"run": _RUN}),
-    "predict": (_predict, "classify audio files by a run's best model", {
+    "predict": (_predict, "classify audio files with a run's best model", {
         **_MODEL,
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
         "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file"},
@@ -418,82 +419,83 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--output": {"type": Path, "help": "write to a file instead of the terminal"},
         "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
                      "windows of this length and probabilities are averaged (default: the longest "
-                     "clip of the run's data)"},
-        "--unsure": {"type": float, "metavar": "P", "help": "say unsure where the most probable "
+                     "clip in the run's data)"},
+        "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
-        "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
+        "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
         "--force": _FORCE,
     }),
-    "detect": (_detect, "find the events in long recordings", {
+    "detect": (_detect, "find events in long recordings", {
         **_MODEL,
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio"},
-        "--window": {"type": float, "metavar": "S", "help": "seconds that are classified at a time "
-                     "(default: the longest clip of the run's data)"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds to classify at a time "
+                     "(default: the longest clip in the run's data)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "
                   "(default: half a window)"},
-        "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "a class is there "
-                        "from this probability on (default: 0.5)"},
+        "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "lowest probability "
+                        "at which a class counts as present (default: 0.5)"},
         "--format": {"choices": ("csv", "audacity", "raven"), "default": "csv"},
-        "--times": {"action": "store_true", "help": "clock times, from the names of the files: "
-                    "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal ones"},
-        "--output": {"type": Path, "help": "file; of labels and selection tables also a folder, "
-                     "for one file per recording"},
-        "--skip-bad": {"action": "store_true", "help": "files that cannot be used are no failure"},
+        "--times": {"action": "store_true", "help": "add clock times, read from file names: "
+                    "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal names"},
+        "--output": {"type": Path, "help": "file; for labels and selection tables also a folder, "
+                     "with one file per recording"},
+        "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
         "--force": _FORCE,
     }),
-    "explain": (_explain, "which seconds and bands decided", {
+    "explain": (_explain, "show which seconds and bands decided the class", {
         **_MODEL,
         "file": {"type": Path, "metavar": "FILE", "help": "audio"},
         "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
-        "--window": {"type": float, "metavar": "S", "help": "seconds; of a longer file the window "
-                     "with the highest probability is explained"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds; for a longer file, explains "
+                     "the window with the highest probability"},
         "--output": {"type": Path, "help": "figure, PNG or SVG (default: <name>.explained.png in "
                      "the current folder)"},
         "--force": _FORCE,
     }),
-    "listen": (_listen, "classify what a microphone hears", {
+    "listen": (_listen, "classify live sound from a microphone", {
         **_MODEL,
-        "--device": {"metavar": "NAME", "help": "number or part of the name of an input device"},
+        "--device": {"metavar": "NAME", "help": "number or partial name of an input device"},
         "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
-        "--window": {"type": float, "metavar": "S", "help": "seconds of sound that an answer is "
-                     "about (default: the longest clip of the run's data)"},
+        "--window": {"type": float, "metavar": "S", "help": "seconds of sound per answer "
+                     "(default: the longest clip in the run's data)"},
         "--hop": {"type": float, "default": 0.25, "metavar": "S", "help": "seconds from one answer "
                   "to the next (default: 0.25)"},
-        "--unsure": {"type": float, "metavar": "P", "help": "say unsure where the most probable "
+        "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
     }),
-    "export": (_export, "write a run's model with its front-end", {
+    "export": (_export, "export a run's model with its front-end", {
         **_MODEL,
         "--format": {"choices": ("onnx", "pt2"), "required": True},
-        "--output": {"type": Path, "help": "default: model.onnx or model.pt2 in the run"},
+        "--output": {"type": Path, "help": "file (default: model.onnx or model.pt2 in the run)"},
         "--clips": {"nargs": "+", "type": Path, "default": [], "metavar": "FILE|DIR",
-                    "help": "audio on which it is checked too, besides synthetic sounds"},
+                    "help": "audio to check the export on, in addition to synthetic sounds"},
         "--force": _FORCE,
     }),
-    "study": (_study, "run what a study lists; finished runs are skipped", {
+    "study": (_study, "execute the runs of a study; finished runs are skipped", {
         "file": {"type": Path, "metavar": "FILE", "help": "recipes/<name>/<study>.yaml, or the CSV "
-                 "of a study over data sets, whose results are printed again"},
-        "overrides": {"nargs": "*", "metavar": "[DATA:]KEY=VALUE", "help": "settings of every run, "
-                      "or of those of one data set"},
-        "--only": {"metavar": "NAME,...", "help": "of these settings alone"},
-        "--data": {"metavar": "NAME,...", "help": "of these data sets alone"},
-        "--seeds": {"metavar": "SEED,...", "help": "of these seeds alone"},
-        "--jobs": {"type": int, "default": 1, "help": "runs at a time"},
-        "--results": {"action": "store_true", "help": "run nothing: compare the finished runs"},
+                 "of a study over datasets, to print its results again"},
+        "overrides": {"nargs": "*", "metavar": "[DATA:]KEY=VALUE", "help": "settings for every "
+                      "run, or for the runs on one dataset"},
+        "--only": {"metavar": "NAME,...", "help": "only these settings"},
+        "--data": {"metavar": "NAME,...", "help": "only these datasets"},
+        "--seeds": {"metavar": "SEED,...", "help": "only these seeds"},
+        "--jobs": {"type": int, "default": 1, "help": "number of parallel runs (default: 1)"},
+        "--results": {"action": "store_true", "help": "run nothing; compare the finished runs"},
         "--csv": {"type": Path, "help": "also write the results, one row per run"},
         "--output": {"type": Path, "help": "write the comparison as Markdown, with figures beside "
-                     "it; of a page with two lines `<!-- results -->` what is between them is "
-                     "replaced"},
+                     "it; in a page with two lines `<!-- results -->`, replaces only the part "
+                     "between them"},
         "--force": _FORCE,
     }),
-    "generate": (_generate, "text from a run of a text recipe", {
+    "generate": (_generate, "generate text with a run of a text recipe", {
         "run": _RUN,
-        "--prompt": {"default": " ", "help": "what the text begins with: a to z and spaces"},
+        "--prompt": {"default": " ", "help": "beginning of the text: a to z and spaces"},
         "--length": {"type": int, "default": 500, "help": "characters (default: 500)"},
         "--temperature": {"type": float, "default": 1.0, "help": "divides the logits; 0 takes the "
                           "most probable character (default: 1)"},
-        "--top-k": {"type": int, "metavar": "K", "help": "of the K most probable alone"},
-        "--seed": {"type": int, "default": 0, "help": "of the draws (default: 0)"},
+        "--top-k": {"type": int, "metavar": "K", "help": "sample only from the K most probable "
+                    "characters"},
+        "--seed": {"type": int, "default": 0, "help": "seed for sampling (default: 0)"},
     }),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Errors that the user can mend. Each message names the value that was given and the remedy.
+"""Errors that the user can fix. Each message names the given value and the remedy.
 
 The command line prints them as one line without a traceback and exits with code 1.
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class SpaudioError(Exception):
-    """Base of all errors below; catch it to treat them alike."""
+    """Base class of all errors below; catch it to handle them all."""
 
 
 class ConfigError(SpaudioError):
@@ -19,7 +19,7 @@ class AudioError(SpaudioError):
 
 
 class DataError(SpaudioError):
-    """A data set, manifest or download is missing, incomplete or inconsistent."""
+    """A dataset, manifest or download is missing, incomplete or inconsistent."""
 
 
 class CheckpointError(SpaudioError):
@@ -27,6 +27,6 @@ class CheckpointError(SpaudioError):
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Lists names in a message: the first ones, and how many more there are."""
+    """Lists names for a message: the first ``most``, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

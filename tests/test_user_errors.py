@@ -176,7 +176,7 @@ def test_a_torchaudio_that_does_not_match_torch(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     error = command("folder", "preset=debug", f"source={sounds}")
-    says(error, "torchaudio cannot be imported beside torch", "undefined symbol", "requirements")
+    says(error, "torchaudio cannot be imported with torch", "undefined symbol", "requirements")
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_positions_that_training_never_sees_are_warned_of(trained: tuple[Path, s
 
 
 def test_clips_of_another_sample_rate_are_warned_of(trained: tuple[Path, str]) -> None:
-    says(trained[1], "18 of 18 clips are sampled at less", "tokens.sample_rate=8000")
+    says(trained[1], "18 of 18 clips have too low a sample rate", "tokens.sample_rate=8000")
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def altered(finished: Path, tmp_path: Path) -> Path:
 def test_a_checkpoint_of_another_architecture(
     command: Command, altered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["another architecture", "project.weight is (16, ", "where (24, ", "new run"]
+    words = ["a different architecture", "project.weight is (16, ", "where (24, ", "new run"]
     says(command("folder", f"resume={altered}"), *words)
     refused(["filters", str(altered)], *words)
 
@@ -250,7 +250,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         (tmp_path / "new" / "table.md", "there is no folder"),
         (tmp_path, "is a folder"),
         (link, "is a symbolic link"),
-        (there, "exists; name another file, or replace it by --force"),
+        (there, "exists; name another file, or replace it with --force"),
         (tmp_path / "b.md", "b-curves.png exists"),  # the figure beside it
         (tmp_path / ("n" * 300), "cannot be written"),
         (Path("/dev/null"), "is a device"),

@@ -1,4 +1,4 @@
-"""A trained model in Python: predictions and embeddings of files and arrays, and streams."""
+"""Python interface of a trained model: predictions, embeddings, events and streams."""
 
 import os
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from spaudio.report.predictions import Prediction
 
 Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
 Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
-ARRAY = Path("<array>")  # what predictions of arrays name as their file
+ARRAY = Path("<array>")  # the file name in predictions of arrays
 
 
 def load(
@@ -34,12 +34,12 @@ def load(
     """Loads the best model of a run, or a model that :meth:`AudioModel.save_pretrained` saved.
 
     Args:
-        source: Folder of a run or of a saved model; or an id on the Hugging Face Hub, as
+        source: Folder of a run or a saved model, or a Hugging Face Hub id such as
             ``"owner/name"``.
         window: Seconds; longer sounds are cut into windows of this length and probabilities are
-            averaged. None takes the length of the longest clip of the run's data.
-        base: Folder or id of the pretrained encoder, if the model was adapted from one that lies
-            elsewhere now; None takes that of training.
+            averaged. None uses the length of the longest clip in the run's data.
+        base: Folder or id of the pretrained encoder, if it has moved since training; None uses the
+            one from training.
 
     Raises:
         CheckpointError: If there is no such folder or id, or the run cannot be used.
@@ -51,10 +51,10 @@ def load(
 class AudioModel(Predictor):
     """A trained classifier of sounds, with its front-end and normalisation.
 
-    Sounds are given as files of any format, rate and channels, or as waveforms (samples,), mono,
-    floating-point with full scale at 1.0, with their ``sample_rate`` in Hz; one of them or a list.
-    A waveform may have a second axis of length 1.
-    They are checked, resampled and classified as in training. See :func:`load`.
+    A sound is a file of any format, rate and number of channels, or a mono waveform (samples,),
+    floating-point with full scale at 1.0, with its ``sample_rate`` in Hz. A waveform may have a
+    second axis of length 1. `predict` and `embed` also take lists of sounds. Sounds are checked,
+    resampled and classified as in training. See :func:`load`.
     """
 
     def __repr__(self) -> str:
@@ -84,8 +84,8 @@ class AudioModel(Predictor):
             sample_rate: Rate of the waveforms, in Hz.
 
         Returns:
-            A prediction, with ``label``, ``confidence``, ``probabilities`` and ``top(k)``; of a
-            list a list.
+            A prediction with ``label``, ``confidence``, ``probabilities`` and ``top(k)``; for a
+            list of sounds, a list of predictions.
 
         Raises:
             AudioError: If a sound cannot be used.
@@ -97,15 +97,15 @@ class AudioModel(Predictor):
         return self.classify(path, self._pieces(audio, sample_rate))
 
     def embed(self, audio: Audio | Audios, sample_rate: int | None = None) -> NDArray[np.float32]:
-        """Returns what the last layer classifies; arguments and errors are those of `predict`.
+        """Returns the embedding that the last layer classifies; arguments and errors of `predict`.
 
         Returns:
-            (width,); of a list, which may not be empty, (sounds, width). Of a sound that is cut
-            into windows, their mean.
+            (width,); for a list, which must not be empty, (sounds, width). For a sound that is cut
+            into windows, the mean over windows.
         """
         if isinstance(audio, list | tuple):
             if not audio:
-                raise ConfigError("embed() of no sound; give at least one")
+                raise ConfigError("embed() got an empty list; give at least one sound")
             return np.stack([self.embed(one, sample_rate) for one in audio])
         return self.embedding(self._pieces(audio, sample_rate))
 
@@ -119,17 +119,18 @@ class AudioModel(Predictor):
     ) -> list[Event]:
         """Finds the events in a recording of any length; see `spaudio.experiment.detect`.
 
-        The model's window, ``load(..., window=)``, is moved over the recording. An event is a run
-        of adjacent windows in which a class reaches the threshold.
+        The model's window, ``load(..., window=)``, slides over the recording. An event is a run of
+        adjacent windows in which a class reaches the threshold.
 
         Args:
             audio: A file or waveform.
             sample_rate: Rate of a waveform, in Hz.
-            hop: Seconds from one window to the next; None is half of the window.
-            threshold: A class is there if its probability is at least this.
+            hop: Seconds from one window to the next; None is half the window.
+            threshold: Lowest probability at which a class counts as present.
 
         Returns:
-            Events, by ``start``, with ``end``, both in seconds, ``label`` and ``confidence``.
+            Events sorted by ``start``, with ``start`` and ``end`` in seconds, ``label`` and
+            ``confidence``.
 
         Raises:
             AudioError: If the sound cannot be used.
@@ -141,7 +142,7 @@ class AudioModel(Predictor):
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None
     ) -> Explanation:
-        """Measures which seconds and bands decided; see `spaudio.experiment.explain`.
+        """Measures which seconds and bands decided the class; see `spaudio.experiment.explain`.
 
         Args:
             audio: A file or waveform.
@@ -155,7 +156,7 @@ class AudioModel(Predictor):
         return explain_sound(self, self._pieces(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float = 0.25) -> Stream:
-        """Returns a function from blocks of samples, as they arrive, to answers.
+        """Returns a function that turns blocks of samples into answers as they arrive.
 
         ``stream.how`` says whether answers come from the state of a causal model or from
         overlapping windows, and ``stream.delay`` how late they are, in seconds::
@@ -164,11 +165,11 @@ class AudioModel(Predictor):
             for heard in stream(blocks, sample_rate):
                 print(heard.end, heard.label, heard.confidence)
 
-        Blocks are checked as the arrays of `predict`. Without a ``sample_rate`` they are taken to
-        be at ``model.sample_rate``.
+        Blocks are checked like the arrays of `predict`. Without a ``sample_rate``, they are assumed
+        to be at ``model.sample_rate``.
 
         Args:
-            window: Seconds of sound that an answer is about, at most; None is the model's window.
+            window: Most seconds of sound per answer; None is the model's window.
             hop: Seconds from one answer to the next.
 
         Raises:
@@ -180,7 +181,7 @@ class AudioModel(Predictor):
         """Saves the model as a folder that can be published; see :mod:`spaudio.experiment.saved`.
 
         Args:
-            folder: Is made; must not exist.
+            folder: Folder to create; must not exist.
 
         Raises:
             CheckpointError: If the run is not finished.
@@ -191,7 +192,7 @@ class AudioModel(Predictor):
     def _pieces(
         self, audio: Audio, sample_rate: int | None, *, silent_ok: bool = False
     ) -> Iterable[Waveform]:
-        """Yields a sound at the model's rate."""
+        """Returns a sound in pieces, at the model's rate."""
         if isinstance(audio, str | os.PathLike):
             return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
         if not hasattr(audio, "__array__"):

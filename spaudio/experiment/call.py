@@ -1,4 +1,4 @@
-"""A recipe run from Python, as in a notebook: ``spaudio.train(source=DIR)``."""
+"""Runs a recipe from Python, for example in a notebook: ``spaudio.train(source=DIR)``."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class Trained:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What ``report.json`` holds: scores, floor, sizes, seconds, versions."""
+        """Content of ``report.json``: scores, floor, sizes, seconds, versions."""
         content: dict[str, Any] = read_json(self.run / REPORT)
         return content
 
@@ -58,10 +58,10 @@ def train(
     """Runs a recipe in this process, with the data in ``./data`` and the run in ``./runs``.
 
     Args:
-        source: The data: for the recipe ``folder`` a folder with one sub-folder per class.
-        recipe: Name of a recipe, or the folder of one, such as ``spaudio new`` makes.
-        settings: As on the command line. Settings of a group are given by a dictionary, which may
-            be mixed with ``**``: ``train("sounds", seed=1, trainer={"min_steps": 1000},
+        source: The data; for the recipe ``folder``, a folder with one sub-folder per class.
+        recipe: Name or folder of a recipe, such as a folder that ``spaudio new`` made.
+        settings: As on the command line. Give settings of a group as a dictionary, or dotted names
+            with ``**``: ``train("sounds", seed=1, trainer={"min_steps": 1000},
             **{"tokens.f_max": 4000})``.
 
     Returns:

@@ -38,13 +38,13 @@ def compare_runs(
     Args:
         runs: Folders of finished runs, and CSV files of their records.
         only: Patterns of run names, such as ``study-bank-?``; other runs are left out.
-        over: A setting to average over, as over seeds.
+        over: A setting to average over, in addition to seeds.
         output: Markdown file to write. The figures of a convergence report are written beside it,
             as ``<name>-curves.png`` and ``<name>-kernels.png``.
         table: CSV file for the records of the runs; it can replace the runs in later comparisons.
         convergence: Compare the steps needed to reach the baseline's loss. Text runs, which have no
             accuracy, are always compared in this way.
-        step_costs: JSON of ``python -m spaudio.bench step``. If given, a convergence report
+        step_costs: JSON from ``python -m spaudio.bench step``. If given, a convergence report
             computes seconds as steps times the seconds per step in it.
         baseline: Filter whose best loss is the target of a convergence report.
 

@@ -42,7 +42,7 @@ SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 _EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 _GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 MOST_RUNS = 10_000  # of a sweep
-_FEW = 12  # up to so many names are listed even if there is a near one
+_FEW = 12  # up to this many names are listed even if one is similar
 
 
 def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | TextSettings:
@@ -67,7 +67,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
             raise ConfigError(f"{override.input_line} lists several values; add -m to run them all")
     keys = {override.key_or_group for override in parsed}
     if {"filter.milliseconds", "filter.kernel_size"} <= keys:
-        raise ConfigError("filter.milliseconds and filter.kernel_size say the same; give one")
+        raise ConfigError("filter.milliseconds and filter.kernel_size set the same size; give one")
     _register(recipe, parsed)
     config = _compose(recipe, parsed)
     try:
@@ -184,7 +184,7 @@ def data_prep_folder(recipe: Path) -> Path:
 
 
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:
-    """Registers the settings with Hydra, including those of the recipe's data set."""
+    """Registers the settings with Hydra, including those of the recipe's dataset."""
     try:
         content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
         name = str(content.get("prep", content.get("recipe", recipe.name)))
@@ -220,14 +220,14 @@ def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
 
 
 def _line(override: Override) -> str:
-    """Returns an override as Hydra takes it."""
+    """Returns an override in the form that Hydra takes."""
     line = override.input_line or ""
     if override.key_or_group in _GROUPS and not isinstance(override.value(), str | dict):
         # Hydra raises a bare ValueError for these, even for the `preset: null` of the recipes.
         if override.key_or_group == "preset" and override.value() is None:
             return "~preset"
         return f"{override.key_or_group}={quoted(line.partition('=')[2])}"  # an unknown choice
-    # The names in `cluster_options` are free, which Hydra takes for adding settings.
+    # `cluster_options` takes any names; to Hydra, these are added settings.
     return re.sub(r"^(?=cluster_options[.=])", "++", line)
 
 

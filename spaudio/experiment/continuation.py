@@ -1,4 +1,4 @@
-"""Text from a finished text run."""
+"""Generates text with the model of a finished text run."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def continue_text(
         length: Characters to generate.
         temperature: See :func:`spaudio.model.generate.generate`.
         top_k: As above.
-        seed: Seeds the random draws.
+        seed: Seed for sampling.
         cached: As above; only rounding can change the text.
 
     Returns:
@@ -43,9 +43,9 @@ def continue_text(
         raise ConfigError(f"--seed {seed}; expected a whole number below 2**63")
     if wrong := sorted(set(prompt) - set(ALPHABET)):
         raise DataError(
-            f"the prompt holds {', '.join(map(repr, wrong))}; the model knows the letters a to z "
-            "and the space alone: write lower-case letters, digits as words, and a space for all "
-            "else"
+            f"the prompt holds {', '.join(map(repr, wrong))}; the model knows only the letters a "
+            "to z and the space: write lower-case letters, digits as words, and a space for "
+            "everything else"
         )
     model = load_language_model(run)
     symbols = torch.from_numpy(encode(prompt.encode()).astype("int64")).unsqueeze(0)

@@ -27,8 +27,8 @@ class AudioData:
     """The splits of a recipe as tokens, with the facts about them.
 
     Args:
-        train: With augmentation. With ``validation.train`` its last clips are those of ``valid``.
-        valid: The data set's own validation split, or a part of its training clips.
+        train: With augmentation. With ``validation.train``, its last clips are those of ``valid``.
+        valid: The dataset's own validation split, or a part of its training clips.
         test: Measured once, after training.
         clips: All clips, each with its split.
         skipped: Unusable clips that were left out (``skip_bad``), each with its reason.
@@ -43,7 +43,7 @@ class AudioData:
         manifest: Path of the manifest.
         manifest_hash: SHA-256 of the manifest.
         samples_hash: SHA-256 of the clips' samples.
-        warnings: What the preparation has found that the user should know.
+        warnings: Findings of the preparation that the user should know.
     """
 
     train: TokenDataset
@@ -66,7 +66,7 @@ class AudioData:
 
 
 def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
-    """Prepares the data set of a recipe unless that has been done, and opens its splits.
+    """Prepares the dataset of a recipe if necessary, and opens its splits.
 
     Args:
         settings: Settings of the run.
@@ -74,7 +74,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
 
     Raises:
         ConfigError: If a setting does not fit the data.
-        DataError: If the data set is missing or has clips that cannot be used.
+        DataError: If the dataset is missing or has clips that cannot be used.
     """
     options = settings.prep_options
     find = prep_function(scripts, settings.prep)
@@ -98,13 +98,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             stores=[cache, floor],
         )
     finally:
-        torch.set_num_threads(threads)  # part of it holds for the whole process
+        torch.set_num_threads(threads)  # part of this setting is process-wide
     cache.root = prepared.root
     clips = _split(settings, prepared)
     splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
     for split, members in splits.items():
         if not members:
-            remedy = f"see {settings.fold_by.key}= and the data set's own settings"
+            remedy = f"see {settings.fold_by.key}= and the dataset's own settings"
             if not settings.prep_options.get(fraction := f"{split}_fraction", 1):
                 remedy = f"give {fraction} a value above 0"
             raise ConfigError(f"the {split} split of {settings.recipe} is empty; {remedy}")
@@ -181,7 +181,7 @@ def _vary(
     root: Path,
     features: Path,
 ) -> list[FrameCache]:
-    """Computes what a pretrained encoder makes of variations of the training clips."""
+    """Computes the outputs of a pretrained encoder for variations of the training clips."""
     if not isinstance(front_end, EncodedFrontEnd):
         return []
     caches = []
@@ -199,7 +199,7 @@ def _vary(
 
 
 def _untested(prepared: Prepared, test: Sequence[Clip]) -> list[str]:
-    """Names the classes that the test split lacks, in a sentence."""
+    """Returns a sentence with the classes that the test split lacks, if any."""
     tested = {name for c in test for name in class_names(c.label, prepared.multi_label)}
     untested = [name for name in prepared.labels if name not in tested]
     return [f"the test split has no clip of {some(untested)}"] if untested else []
@@ -227,7 +227,7 @@ def _with_copies(
     Args:
         clips: With their splits.
         copies: Paths of clips with the same samples, group by group.
-        by_group: A group is in one split, so that its clips cannot move to another.
+        by_group: Groups are kept in one split, so that their clips cannot move to another.
     """
     splits = {clip.path: clip.split for clip in clips}
     back = {p for group in copies if "train" in {splits[p] for p in group} for p in group}

@@ -1,4 +1,4 @@
-"""Lists recipes: facts about their data sets, and whether the data are prepared."""
+"""Lists recipes: facts about their datasets, and whether the data are prepared."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from spaudio.io.plain import read_yaml
 
 
 def read_about(recipe: Path) -> About:
-    """Reads the facts about a recipe's data set.
+    """Reads the facts about a recipe's dataset.
 
     Args:
         recipe: Folder with a ``config.yaml``.
@@ -47,8 +47,8 @@ def find_recipes(folder: Path) -> list[Path]:
     found = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not found:
         raise ConfigError(
-            f"no recipe in {folder.resolve()}: none of its folders holds a config.yaml; name the "
-            "folder by --recipes"
+            f"no recipe in {folder.resolve()}: none of its folders holds a config.yaml; give the "
+            "folder with --recipes"
         )
     return found
 
@@ -74,7 +74,7 @@ def data_at_hand(name: str, data: Path) -> str:
         else:
             gone += 1
     if counts:
-        # A data set can be prepared with several options, such as different splits.
+        # A dataset can be prepared with several options, such as different splits.
         return f"prepared: {' / '.join(dict.fromkeys(counts))} clips"
     if gone:
         return "prepared, but its audio is gone"
@@ -84,13 +84,13 @@ def data_at_hand(name: str, data: Path) -> str:
 
 
 def list_datasets(recipes: Sequence[Path], data: Path) -> Table:
-    """Returns a table of recipes and their data sets.
+    """Returns a table of recipes and their datasets.
 
     Args:
         recipes: Folders of recipes.
         data: Folder of prepared data.
     """
-    table = Table(caption=f"data in {escape(str(data))}; change it by --data")
+    table = Table(caption=f"data in {escape(str(data))}; change it with --data")
     for column in ("recipe", "what", "licence", "size", "classes", "metric", "data"):
         table.add_column(column, overflow="fold")
     for recipe in recipes:

@@ -1,4 +1,4 @@
-"""Finds the events in long recordings: windows, a threshold, and neighbours merged."""
+"""Finds events in long recordings: classifies windows, applies a threshold, merges neighbours."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _BATCH = 32  # windows
 
 @dataclass(frozen=True)
 class Stretch:
-    """What one window stands for.
+    """The part of a recording that one window represents.
 
     Args:
         start: Seconds.
         end: Seconds.
-        heard: The answer over the window, which is longer where windows overlap.
+        heard: The answer for the window, which is longer than this part if windows overlap.
     """
 
     start: float
@@ -33,8 +33,8 @@ class Stretch:
 def stretches(answers: Iterable[Heard]) -> Iterator[Stretch]:
     """Divides a recording among its windows, without gap or overlap.
 
-    Each window stands for the sound that is nearer to its middle than to that of another; so the
-    ends of an event are found to half a hop, and not to a window's length.
+    Each window represents the sound that is closer to its centre than to that of any other window.
+    So the ends of an event are accurate to half a hop, rather than to the length of a window.
     """
     before, start = None, 0.0
     for heard in answers:
@@ -52,11 +52,11 @@ def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], floa
 
     Args:
         parts: The stretches of a recording, in order.
-        threshold: A class is there if its probability is at least this.
+        threshold: Lowest probability at which a class counts as present.
 
     Returns:
-        The events, by start; and the duration of the recording. Classes whose name is between
-        underscores, as ``_background_`` is, are no events.
+        The events, sorted by start, and the duration of the recording. Classes with names between
+        underscores, such as ``_background_``, are not events.
     """
     open_events: dict[str, Event] = {}
     done: list[Event] = []
@@ -77,19 +77,21 @@ def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], floa
 
 
 def is_nothing(label: str) -> bool:
-    """Whether a class stands for the absence of all others: its name is between underscores."""
+    """Whether a class means the absence of all others: its name is between underscores."""
     return len(label) > 2 and label.startswith("_") and label.endswith("_")
 
 
 def event_finder(
     predictor: Predictor, hop: float | None = None, threshold: float = 0.5
 ) -> Callable[[Iterable[Waveform]], tuple[list[Event], float]]:
-    """Returns a function from a sound, in pieces at the predictor's rate, to what `merge` returns.
+    """Returns a function that takes a sound, in pieces at the predictor's rate, and finds events.
+
+    It returns the same as `merge`.
 
     Args:
-        predictor: Of the run; its window is the one that is moved over the sound.
-        hop: Seconds from one window to the next; None is half of the window.
-        threshold: A class is there if its probability is at least this.
+        predictor: Predictor of the run; its window slides over the sound.
+        hop: Seconds from one window to the next; None is half the window.
+        threshold: Lowest probability at which a class counts as present.
 
     Raises:
         ConfigError: If hop or threshold is out of range.
@@ -109,16 +111,16 @@ def detect(
     threshold: float = 0.5,
     timed: bool = False,
 ) -> tuple[list[Recording], list[tuple[Path, str]]]:
-    """Finds the events in files, and in all audio files below folders, of any length.
+    """Finds events in files, and in all audio files below folders, of any length.
 
-    Memory holds a few windows, and the events. Silent windows hold no event.
+    Only a few windows and the events are kept in memory. Silent windows contain no events.
 
     Args:
-        predictor: As in `event_finder`, as are hop and threshold.
+        predictor: As in `event_finder`.
         paths: Files and folders.
-        hop: In seconds.
-        threshold: A probability.
-        timed: Read from the names of the files when they began.
+        hop: As in `event_finder`.
+        threshold: As in `event_finder`.
+        timed: Read the start times of the recordings from the names of the files.
 
     Returns:
         The recordings, and the unusable files, each with a reason.

@@ -1,4 +1,4 @@
-"""Pretrained encoders as models of a run: their front-end, their classifier, their defaults."""
+"""Pretrained encoders as models of a run: front-end, classifier and default settings."""
 
 import copy
 import re
@@ -18,18 +18,18 @@ from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Peak learning rates, and the share of it that the head has, which starts from a fitted probe.
+# Peak learning rate, and the head's share of it; the head starts from a fitted probe.
 _RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
-# Clips, with their variations, that a head is fitted to by default; more take long to compute.
+# Clips, including variations, that a head is fitted to by default; more take long to compute.
 _ENOUGH_CLIPS = 4000
 _MOST_VARIATIONS = 2
-# Strengths of these variations. Stronger ones were worse on RAVDESS, as masks were.
+# Strengths of these variations. On RAVDESS, stronger ones were worse, and so were masks.
 _VARIED = {"gain": 0.5, "tilt": 0.5, "warp": 0.1, "tempo": 0.15}
 
 
 def is_folder(source: str) -> bool:
-    """Whether the source of a pretrained encoder is a folder, here or elsewhere, and no Hub id."""
+    """Whether the source of a pretrained encoder is a folder, existing or not, and not a Hub id."""
     return Path(source).is_dir() or not HUB_ID.fullmatch(source)
 
 
@@ -37,8 +37,8 @@ def open_base(settings: AudioSettings | TextSettings, source: str | None = None)
     """Loads the pretrained encoder of a run; None if it has none.
 
     Args:
-        settings: Of the run.
-        source: Its folder or id on the Hub, where it is another one now.
+        settings: Settings of the run.
+        source: Its folder or Hub id, if it has moved since training.
 
     Raises:
         ConfigError: If it cannot be loaded.
@@ -53,13 +53,13 @@ def open_front_end(
     """Builds the front-end of a run.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         normaliser: Fitted on the training split; None if only frames are needed. That of a
             pretrained encoder is fixed.
         base: From :func:`open_base`; None loads it.
 
     Raises:
-        ConfigError: If the pretrained encoder cannot be loaded, or not be adapted so.
+        ConfigError: If the pretrained encoder cannot be loaded, or cannot be adapted in this way.
     """
     base = base or open_base(settings)
     if base is None:
@@ -71,8 +71,8 @@ def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips:
     """Returns how many variations of each training clip are computed.
 
     Args:
-        settings: Of the run.
-        front_end: Of the run.
+        settings: Settings of the run.
+        front_end: Front-end of the run.
         clips: Number of training clips.
     """
     assert isinstance(settings.model, PretrainedConfig)
@@ -89,12 +89,12 @@ def build_adapted(
     """Builds the classifier on a pretrained encoder before training.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         classes: Number of classes.
-        base: From :func:`open_base`, of which a copy is adapted; None loads it.
+        base: From :func:`open_base`; a copy of it is adapted. None loads it.
 
     Raises:
-        ConfigError: If the encoder cannot be loaded, or not be adapted so.
+        ConfigError: If the encoder cannot be loaded, or cannot be adapted in this way.
     """
     base = open_base(settings) if base is None else copy.deepcopy(base)
     assert base is not None
@@ -105,13 +105,13 @@ def build_adapted(
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
-    What is cached is varied before it is computed; ``adapt=full``, which caches the encoder's
-    input, augments it as other recipes do. Clips that adapt the encoder are mixed. Few steps are
-    needed. The loss is the one that the head was fitted to, without label smoothing, which has
-    another optimum.
+    Clips are varied before the encoder's outputs are cached; ``adapt=full`` caches the encoder's
+    input and augments it like other recipes. Clips that adapt the encoder are mixed. Few steps are
+    needed. The loss has no label smoothing, as in the fit of the head; with smoothing, the optimum
+    would differ.
 
     Args:
-        overrides: Of the command line.
+        overrides: Overrides of the command line.
     """
     given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
     if given.get("model") != "pretrained":

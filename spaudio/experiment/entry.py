@@ -1,4 +1,4 @@
-"""The entry of a recipe's ``run.py``.
+"""The entry point of a recipe's ``run.py``.
 
 python recipes/<name>/run.py key=value ...                    one run
 python recipes/<name>/run.py -m filter=none,bank seed=0,1,2   a sweep, compared at the end
@@ -26,12 +26,12 @@ from spaudio.experiment.run_folder import named_reports
 def main(
     script: str, arguments: Sequence[str] | None = None, *, program: str | None = None
 ) -> None:
-    """Runs a recipe; an error gives one line and exit code 1.
+    """Runs a recipe; an error prints one line and exits with code 1.
 
     Args:
         script: ``__file__`` of a ``recipes/<name>/run.py`` with a ``config.yaml`` beside it.
         arguments: Command line arguments; None takes those of this process.
-        program: What was called; None is the script.
+        program: Name of the program in help texts; None uses the script.
     """
     end_with_parent()
     path = Path(script).resolve()
@@ -44,7 +44,7 @@ def main(
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="run all combinations of listed values"
     )
-    parser.add_argument("--cfg", action="store_true", help="print all settings, and run nothing")
+    parser.add_argument("--cfg", action="store_true", help="print all settings without running")
     chosen = parser.parse_intermixed_args(arguments)
     try:
         _check_resume(chosen.overrides)

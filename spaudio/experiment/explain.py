@@ -1,4 +1,4 @@
-"""Explains the answer to one sound: the seconds and bands without which it would be another."""
+"""Explains the answer for a sound: finds the seconds and bands that decided its class."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ _BATCH = 16  # windows
 
 @dataclass(frozen=True)
 class Explanation:
-    """What decided the answer to a sound.
+    """What decided the answer for a sound.
 
     Args:
         label: The class that is explained.
         confidence: Its probability.
-        start: Second of the recording with which the explained window begins.
+        start: Start of the explained window in the recording, in seconds.
         waveform: (samples,), the window.
         sample_rate: In Hz.
-        drop: (rows, columns), fall of the log-odds of the class when a cell is hidden. One row if
+        drop: (rows, columns), drop in the log-odds of the class when a cell is hidden. One row if
             only stretches of time were hidden.
         seconds: (columns + 1,), edges of the cells.
         hertz: (rows + 1,), edges of the cells.
-        stretches: The stretches that matter most: start and end in seconds, and the fall of the
-            log-odds when all of it is hidden; the most important first.
-        bands: The same of bands, in Hz.
+        stretches: The stretches that matter most: start and end in seconds, and the drop in the
+            log-odds when the whole stretch is hidden; the most important first.
+        bands: The same for bands, in Hz.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Explanation:
 
 
 def explain(predictor: Predictor, path: Path, label: str | None = None) -> Explanation:
-    """Explains the answer to a file; see :func:`explain_sound`.
+    """Explains the answer for a file; see :func:`explain_sound`.
 
     Raises:
         AudioError: If the file cannot be used.
@@ -72,15 +72,15 @@ def explain(predictor: Predictor, path: Path, label: str | None = None) -> Expla
 def explain_sound(
     predictor: Predictor, pieces: Iterable[Waveform], label: str | None = None
 ) -> Explanation:
-    """Explains the answer to a sound.
+    """Explains the answer for a sound.
 
-    Of a sound that is longer than the predictor's window, the window with the highest probability
-    of the class is explained. Log-mel frames are hidden by time and band; with other front-ends,
+    For a sound that is longer than the predictor's window, explains the window with the highest
+    probability of the class. Log-mel frames are hidden by time and band; with other front-ends,
     which have no bands, stretches of the samples are silenced.
 
     Args:
-        predictor: Of the run.
-        pieces: Waveforms (samples,), mono, at the predictor's rate, which follow each other.
+        predictor: Predictor of the run.
+        pieces: Consecutive mono waveforms (samples,), at the predictor's rate.
         label: Class; None takes the most probable one.
 
     Raises:
@@ -89,7 +89,7 @@ def explain_sound(
     classes = predictor.inputs.classes
     if label is not None and label not in classes:
         raise ConfigError(f"no class {label!r}; the run has {', '.join(classes)}")
-    best: list[tuple[float, Window]] = []  # of each class
+    best: list[tuple[float, Window]] = []  # for each class
     total = torch.zeros(len(classes))
     for batch in in_batches(cut_windows(pieces, predictor.window_samples), _BATCH):
         for window, row in zip(

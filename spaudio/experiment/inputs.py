@@ -1,4 +1,4 @@
-"""What a run keeps to read other audio as it read its own, and to know its own data again."""
+"""What a run saves to process other audio like its own, and to recognise its own data."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Inputs:
         multi_label: Whether a clip may have several classes.
         manifest: SHA-256 of the manifest (`Prepared.hash`).
         samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
-        temperature: Of the probabilities; fitted on the validation split after training, 1 before
-            (`spaudio.training.temperature`).
+        temperature: Temperature of the probabilities; fitted on the validation split after
+            training, 1 before (`spaudio.training.temperature`).
     """
 
     classes: tuple[str, ...]
@@ -95,7 +95,7 @@ class Inputs:
 
 
 def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
-    """Checks that a run is resumed on the data that it began with.
+    """Checks that a run is resumed on the data that it started with.
 
     Args:
         run: The run's folder.
@@ -138,7 +138,7 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     """Builds the normaliser.
 
     Raises:
-        ValueError: If its numbers would give no finite tokens.
+        ValueError: If its numbers would give tokens that are not finite.
     """
     mode = str(content["normalise"])
     if "rms" in content:

@@ -1,4 +1,4 @@
-"""Launches several runs: a sweep, or all folds of a data set. A study is launched as they are.
+"""Launches several runs: a sweep, all folds of a dataset, or a study.
 
 Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
 finished runs and resumes interrupted ones. If the launching process ends, so do its runs.
@@ -37,17 +37,17 @@ from spaudio.io.lock import locked
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
-OUTPUT = "output.txt"  # output of a run in a process of its own; else the traceback of a fault
+OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """Runs the runs in folders.
+    """Executes the runs in given folders.
 
     Args:
-        jobs: Runs at a time. One job runs in this process; several jobs have processes of their own
-            and share the threads.
-        cluster: ``"slurm"`` or ``"local"``: submit the runs by submitit instead.
+        jobs: Number of parallel runs. One job runs in this process; several jobs have their own
+            processes and share the threads.
+        cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``.
     """
 
@@ -59,7 +59,7 @@ class Launcher:
         """Executes the unfinished runs; a failed run does not stop the others.
 
         Args:
-            runs: Folders of runs, which hold their settings, each with the ``run.py`` of its
+            runs: Folders of runs, which contain their settings, each with the ``run.py`` of its
                 recipe.
 
         Returns:
@@ -88,7 +88,7 @@ class Launcher:
             start_run(settings, script)
         except (SpaudioError, OSError) as error:
             console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
-        except Exception:  # whatever it is, the other runs may do without it
+        except Exception:  # whatever it is, the other runs may work
             with (run / OUTPUT).open("a", encoding="utf-8") as output:
                 traceback.print_exc(file=output)
             console.print(f"FAILED: {run / OUTPUT}", soft_wrap=True)
@@ -103,7 +103,7 @@ class Launcher:
             with starting, (run / OUTPUT).open("ab") as output:
                 if stopped.is_set():
                     return
-                # In its own process group, so that Ctrl-C reaches it once, by the signal below.
+                # In its own process group, so that Ctrl-C reaches it once, via the signal below.
                 process = subprocess.Popen(
                     _command(run, runs[run]),
                     env=environment, stdout=output, stderr=output, process_group=0,
@@ -212,7 +212,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     ``run_id`` and settings, or with ``resume``, continues with the unfinished folds.
 
     Args:
-        settings: ``fold_by`` says how the recipe chooses a fold.
+        settings: Settings of the run; ``fold_by`` says how the recipe chooses a fold.
         script: The recipe's ``run.py``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Classifies sound while it is heard: from a microphone, or from a file at its real speed."""
+"""Classifies live sound: from a microphone, or from a file that is played in real time."""
 
 import os
 import queue
@@ -18,17 +18,17 @@ from spaudio.experiment.live import Heard, Stream
 from spaudio.experiment.predict import Waveform
 
 BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give answers sooner and cost more
-_BEHIND = 2.0  # seconds of sound that may wait before it is told
+_BEHIND = 2.0  # seconds of sound that may wait before a warning
 
 
 @dataclass
 class Source:
-    """Sound that arrives.
+    """A source of live sound.
 
     Args:
-        blocks: Waveforms (samples,), mono, each given when its last sample has been heard.
+        blocks: Mono waveforms (samples,), each yielded when its last sample has been heard.
         sample_rate: Their rate in Hz.
-        name: What is listened to.
+        name: Name of the source.
     """
 
     blocks: Generator[Waveform, None, None]
@@ -37,11 +37,11 @@ class Source:
 
 
 def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
-    """Gives a file's samples when they would be heard if it were played.
+    """Yields a file's samples at the time when they would be heard if it were played.
 
     Args:
         path: Audio file of any format.
-        sample_rate: Rate wanted, in Hz.
+        sample_rate: Desired rate, in Hz.
         speed: 1 is real time; infinity does not wait.
 
     Raises:
@@ -66,12 +66,12 @@ def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
 
 
 def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], None]) -> Source:
-    """Opens a microphone by PortAudio, at the wanted rate or else at its own.
+    """Opens a microphone with PortAudio, at the desired rate or else at its own.
 
     Args:
-        device: Number or part of the name of an input device; None is the system's default.
-        sample_rate: Rate wanted, in Hz.
-        warn: Is told of sound that is lost or that waits.
+        device: Number or partial name of an input device; None is the system's default.
+        sample_rate: Desired rate, in Hz.
+        warn: Called with warnings about lost or delayed sound.
 
     Raises:
         ConfigError: If sounddevice or PortAudio is missing, or there is no such device.
@@ -82,7 +82,7 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
         raise ConfigError(
             f"a microphone needs sounddevice and PortAudio ({error}): pip install "
             "'spaudio[microphone]' (Linux: and the system's package libportaudio2), or listen to a "
-            "file by --file"
+            "file with --file"
         ) from error
     chosen = int(device) if device is not None and device.isdecimal() else device
     try:
@@ -129,17 +129,17 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
 def listen(
     stream: Stream, source: Source, say: Callable[[Heard], None], warn: Callable[[str], None]
 ) -> None:
-    """Answers until the source ends, or Ctrl-C.
+    """Reports answers until the source ends or Ctrl-C is pressed.
 
     Args:
-        stream: Of the model.
-        source: What is listened to.
-        say: Takes each answer.
-        warn: Takes remarks: how and how late answers come, before and after.
+        stream: Stream of the model.
+        source: Source of the sound.
+        say: Called with each answer.
+        warn: Called with remarks on how answers are computed and how late they are.
     """
     warn(
-        f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; a sound takes part "
-        f"in an answer after {stream.delay:.2f} s at most, and the computing time"
+        f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; a sound is part of "
+        f"an answer after at most {stream.delay:.2f} s, plus the computing time"
     )
     took: list[float] = []
     asked = time.perf_counter()
@@ -160,6 +160,6 @@ def listen(
             pass
     if took:
         warn(
-            f"{len(took)} answers; computing one took {statistics.median(took) * 1000:.0f} ms in "
-            f"the median, {max(took) * 1000:.0f} ms at most"
+            f"{len(took)} answers; computing one took {statistics.median(took) * 1000:.0f} ms "
+            f"(median), {max(took) * 1000:.0f} ms at most"
         )

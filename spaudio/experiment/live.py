@@ -1,4 +1,4 @@
-"""Answers over a sound as it arrives: from a causal model's state, or over overlapping windows."""
+"""Answers for a sound as it arrives: from a causal model's state, or from overlapping windows."""
 
 import math
 from abc import ABC, abstractmethod
@@ -25,10 +25,10 @@ SILENCE = "_silence_"
 
 @dataclass(frozen=True)
 class Heard(Ranked):
-    """An answer over a stretch of sound.
+    """An answer for a stretch of sound.
 
-    The model is not asked about silence (`spaudio.audio.decode.is_silent`), of which it has learned
-    nothing: its probabilities are all 0, and its label is ``"_silence_"``.
+    Silence (`spaudio.audio.decode.is_silent`) is not classified, because the model was not trained
+    on it: its probabilities are all 0, and its label is ``"_silence_"``.
 
     Args:
         start: Seconds since the start of the sound.
@@ -53,10 +53,10 @@ class Stream(ABC):
     """Turns blocks of samples into answers.
 
     Attributes:
-        predictor: Of the run.
+        predictor: Predictor of the run.
         how: How the answers are computed, in words.
-        delay: Seconds from the arrival of a sound to the first answer that it takes part in, at
-            most, without the computing time.
+        delay: Most seconds from the arrival of a sound to the first answer that includes it,
+            without the computing time.
     """
 
     predictor: Predictor
@@ -69,8 +69,8 @@ class Stream(ABC):
         """Yields answers as soon as their sound has arrived.
 
         Args:
-            blocks: Waveforms (samples,) of any lengths, mono, floating-point with full scale at
-                1.0, which follow each other.
+            blocks: Consecutive mono waveforms (samples,) of any length, floating-point with full
+                scale at 1.0.
             sample_rate: Their rate in Hz; None is that of the model.
 
         Raises:
@@ -84,15 +84,15 @@ class Stream(ABC):
 
     @abstractmethod
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
-        """Yields answers over blocks that need no check, as those of a decoded file."""
+        """Yields answers for blocks that need no check, such as those of a decoded file."""
 
 
 def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
     """Returns the stream of a model: from its state if it is causal, else over windows.
 
     Args:
-        predictor: Of the run.
-        window: Seconds of sound that an answer is about, at most; None is the predictor's window.
+        predictor: Predictor of the run.
+        window: Most seconds of sound per answer; None is the predictor's window.
         hop: Seconds from one answer to the next.
 
     Raises:
@@ -123,11 +123,11 @@ class WindowStream(Stream):
     Sound that is shorter than a window is one window. The last window ends with the sound.
 
     Args:
-        predictor: Of the run.
+        predictor: Predictor of the run.
         window: Seconds per window.
         hop: Seconds from one window to the next.
-        batch: Windows that are classified together; more are faster, and wait for each other.
-        reason: Why the model cannot be streamed from its state, if it was asked for.
+        batch: Windows that are classified together; more are faster, but delay answers.
+        reason: Why the model cannot be streamed from its state; None if that was not tried.
 
     Raises:
         ConfigError: If window or hop is out of range.
@@ -177,17 +177,17 @@ class WindowStream(Stream):
 class StateStream(Stream):
     """Runs a causal model token by token; each token is computed once per context.
 
-    The answer is that over a context which grows to ``window`` seconds. When it has half of that
-    length, a second context begins, which takes over when the first one is full; so memory is
-    constant, and every answer but those of the first half window is over half a window or more.
-    After the end of a sound of at most ``window`` seconds the answer is that of
+    Each answer covers a context that grows to ``window`` seconds. When the context reaches half of
+    that length, a second one begins; it takes over when the first one is full. So memory is
+    constant, and after the first half window every answer covers at least half a window. At the end
+    of a sound of at most ``window`` seconds, the answer equals that of
     :meth:`Predictor.probabilities`, up to rounding.
 
-    The encoder runs from its state. Front-end and stem, which look a few frames ahead, compute the
+    The encoder runs from its state. Front-end and stem look a few frames ahead; they compute the
     new tokens from a stretch of samples that reaches as far as they look.
 
     Args:
-        predictor: Of a run with ``model.causal=true`` and ``tokens.normalise=global``.
+        predictor: Predictor of a run with ``model.causal=true`` and ``tokens.normalise=global``.
         window: Seconds of the longest context.
         hop: Seconds from one answer to the next; rounded to whole tokens.
 
@@ -254,7 +254,7 @@ class StateStream(Stream):
     def _answer(
         self, contexts: "list[_Context]", kept: Waveform, first: int, start: int, size: int
     ) -> Heard:
-        """Steps ``size`` tokens from ``start`` on in every context; the oldest one answers.
+        """Advances every context by ``size`` tokens from ``start`` on; the oldest one answers.
 
         ``kept`` are the samples from token ``first`` on.
         """
@@ -298,11 +298,11 @@ class _Context:
 
 
 def reach(tokens: TokenConfig, model: Classifier) -> tuple[int, int]:
-    """Returns how many samples before and after its start a token depends on, at most.
+    """Returns the most samples before and after its start that a token depends on.
 
     Args:
         tokens: Settings of the front-end.
-        model: Its learned front-end and stem count too.
+        model: The model, whose learned front-end and stem are included.
     """
     frame = max(1 << (tokens.window_samples - 1).bit_length(), tokens.window_samples) // 2
     if tokens.learned:

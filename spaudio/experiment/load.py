@@ -1,4 +1,4 @@
-"""The models of a run, built from its settings and its best checkpoint."""
+"""Builds the models of a run from its settings and its best checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def load_untrained(
 
     Args:
         run: The run's folder.
-        base: Its pretrained encoder, of which a copy is taken; None loads it, if there is one.
+        base: Its pretrained encoder, which is copied; None loads it, if there is one.
 
     Raises:
         CheckpointError: If the folder is not a run's.
@@ -65,11 +65,11 @@ def load_best(
 ) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run from its best checkpoint, in evaluation mode.
 
-    A run that is not finished is told of on the terminal.
+    Prints a warning if the run is not finished.
 
     Args:
         run: The run's folder.
-        base: As :func:`load_untrained` takes it.
+        base: As in :func:`load_untrained`.
 
     Raises:
         CheckpointError: If the folder is not a run's, it has no model yet, or the weights do not
@@ -96,7 +96,7 @@ def _tell_unfinished(run: Path) -> None:
     """Warns that a run is not finished, on the terminal.
 
     Raises:
-        CheckpointError: If it has not even a checkpoint.
+        CheckpointError: If it has no checkpoint yet.
     """
     read_run_settings(run)
     if (run / REPORT).is_file():
@@ -111,10 +111,10 @@ def _tell_unfinished(run: Path) -> None:
 
 
 def load_classifier(run: Path, base: Base | None = None) -> Classifier | AdaptedClassifier:
-    """Loads the best model of a run of an audio recipe; arguments as :func:`load_best`.
+    """Loads the best model of a run of an audio recipe; arguments as in :func:`load_best`.
 
     Raises:
-        CheckpointError: As :func:`load_best`, or if the run is one of a text recipe.
+        CheckpointError: As in :func:`load_best`, or if it is a run of a text recipe.
     """
     model = load_best(run, base)
     if not isinstance(model, Classifier | AdaptedClassifier):
@@ -126,7 +126,7 @@ def load_language_model(run: Path) -> LanguageModel:
     """Loads the best model of a run of a text recipe.
 
     Raises:
-        CheckpointError: As :func:`load_best`, or if the run is one of an audio recipe.
+        CheckpointError: As in :func:`load_best`, or if it is a run of an audio recipe.
     """
     model = load_best(run)
     if not isinstance(model, LanguageModel):
@@ -140,14 +140,14 @@ def load_language_model(run: Path) -> LanguageModel:
 def draw_run(run: Path) -> tuple[list[Path], list[str]]:
     """Draws the filters of a run, and its learned front-end, before and after training.
 
-    Where its data are prepared, the responses of the kernels are also compared with the modulation
+    If its data are prepared, the responses of the kernels are also compared with the modulation
     spectrum of the training clips.
 
     Args:
         run: The run's folder.
 
     Returns:
-        The figures written into it, and what is found about them, in lines.
+        Paths of the figures, and lines with findings about them.
 
     Raises:
         CheckpointError: If the folder is not a run's.

@@ -1,4 +1,4 @@
-"""Writes a recipe to edit, for a folder of sounds: a copy of ``recipes/folder`` with its script."""
+"""Writes an editable recipe for a folder of sounds: a copy of ``recipes/folder`` and its script."""
 
 import json
 import re
@@ -21,17 +21,17 @@ python {name}/run.py -m filter=none,bank seed=0,1,2
 
 - `config.yaml`: the settings that differ from the defaults. Fill in `about`: the licence of the
   data goes into reports and model cards.
-- `prep.py`: which clips there are, their labels, groups and splits. `python {name}/prep.py
-  source=DIR` tries it alone. The keyword arguments of `prepare` are settings of the recipe.
+- `prep.py`: lists the clips, with their labels, groups and splits. To try it alone, run
+  `python {name}/prep.py source=DIR`. The keyword arguments of `prepare` are settings of the recipe.
 - `run.py`: nothing to edit.
 """
 
 
 def write_recipe(name: str, source: Path, folder: Path) -> Path:
-    """Writes ``<folder>/<name>/``; it appears whole or not at all.
+    """Writes ``<folder>/<name>/`` atomically.
 
     Args:
-        name: Of the recipe, its folder and its runs.
+        name: Name of the recipe, its folder and its runs.
         source: The sounds: a folder with one sub-folder per class, or an archive of it.
         folder: Where to write.
 
@@ -39,10 +39,10 @@ def write_recipe(name: str, source: Path, folder: Path) -> Path:
         The recipe's folder.
 
     Raises:
-        ConfigError: If the name is no name, the folder exists, or there is no source.
+        ConfigError: If the name is invalid, the folder exists, or there is no source.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise ConfigError(f"{name!r} is no name for a recipe; use letters, digits and underscores")
+        raise ConfigError(f"{name!r} is not a recipe name; use letters, digits and underscores")
     target = folder / name
     if target.exists():
         raise ConfigError(f"{target} exists; choose another name, or remove it")

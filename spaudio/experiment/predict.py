@@ -1,4 +1,4 @@
-"""A finished run's model on other audio: any format, rate, channels and length."""
+"""Applies a finished run's model to other audio of any format, rate, channels and length."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -35,15 +35,14 @@ class Predictor:
 
     Args:
         run: The run's folder.
-        window: Seconds; longer files are cut into windows of this length. None takes the length of
-            the longest clip of the run's data, so that no clip of its data is cut.
-        source: Folder or id on the Hub of the run's pretrained encoder, where it is another one
-            than in training.
+        window: Seconds; longer files are cut into windows of this length. None uses the length of
+            the longest clip in the run's data, so that no clip of its data is cut.
+        source: Folder or Hub id of the run's pretrained encoder, if it has moved since training.
 
     Raises:
         CheckpointError: If the run cannot be used.
-        ConfigError: If the window is not positive or shorter than a frame's hop, or the pretrained
-            encoder is not found, or there is none.
+        ConfigError: If the window is infinite or shorter than a frame's hop, the pretrained encoder
+            is not found, or ``source`` is given to a run without one.
     """
 
     def __init__(self, run: Path, window: float | None = None, source: str | None = None) -> None:
@@ -56,8 +55,8 @@ class Predictor:
                 saved = load_weights(weights_folder(run))["base_hash"]
                 raise ConfigError(
                     f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
-                    f"{bytes(saved.tolist()).hex()[:12]}), of which there is no folder {given}; "
-                    "give it by --base FOLDER, or spaudio.load(..., base=FOLDER)"
+                    f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it "
+                    "with --base FOLDER, or spaudio.load(..., base=FOLDER)"
                 )
         elif source is not None:
             raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")
@@ -103,8 +102,8 @@ class Predictor:
         """Predicts a sound of any length.
 
         Args:
-            path: What the prediction names as its file.
-            pieces: Waveforms (samples,), mono, at ``sample_rate``, which follow each other.
+            path: File name in the prediction.
+            pieces: Consecutive mono waveforms (samples,), at ``sample_rate``.
 
         Raises:
             CheckpointError: If the model gives no finite probabilities.
@@ -120,7 +119,7 @@ class Predictor:
         )
 
     def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
-        """Returns what the head classifies, (width,); of several windows the mean.
+        """Returns the embedding that the head classifies, (width,), averaged over windows.
 
         Args:
             pieces: As for :meth:`classify`.
@@ -152,17 +151,17 @@ class Predictor:
 
     @torch.inference_mode()
     def embeddings(self, waveforms: Sequence[Waveform]) -> Tensor:
-        """Returns what the head classifies, (waveforms, width); see :meth:`probabilities`."""
+        """Returns the embeddings of waveforms, (waveforms, width); see :meth:`probabilities`."""
         return self.model.embed(*self._batch(map(self.tokens, waveforms))).float().cpu()
 
     @torch.inference_mode()
     def logits(self, tokens: Iterable[Waveform]) -> Tensor:
-        """Classifies clips that are tokens, each (tokens, features); returns (clips, classes)."""
+        """Returns the logits (clips, classes) of clips given as tokens, each (tokens, features)."""
         found: Tensor = self.model(*self._batch(tokens)).float().cpu()
         return found
 
     def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
-        # In single precision, probabilities near 1 lose the logits that a temperature divides.
+        # Single precision near 1 would lose the logits, which temperature scaling needs.
         logits = self.logits(map(self.tokens, waveforms)).double()
         return class_probabilities(logits, self.inputs.multi_label, temperature)
 
@@ -219,13 +218,13 @@ def predict_files(
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Replaces folders by the audio files below them; each file once, in order.
+    """Replaces folders with the audio files below them; each file once, in order.
 
     Args:
         paths: Files and folders.
 
     Returns:
-        Files, and the folders without audio files or that cannot be listed, each with a reason.
+        Files, and folders that hold no audio files or cannot be listed, each with a reason.
     """
     files: dict[Path, None] = {}
     bad: list[tuple[Path, str]] = []

@@ -1,6 +1,6 @@
-"""Pretraining by masked prediction, on audio without labels, ahead of the training of a classifier.
+"""Pretraining by masked prediction, on audio without labels, before a classifier is trained.
 
-It is a stage of a run, with checkpoints and a log of its own in the run's folder.
+It is a stage of a run, with its own checkpoints and log in the run's folder.
 """
 
 import copy
@@ -30,19 +30,19 @@ from spaudio.training.log import read_log
 from spaudio.training.loop import fit
 from spaudio.training.masked_prediction import MaskedPrediction
 
-HELD_OUT = 0.05  # share of the clips that measures the pretraining
+HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
 _LABEL = "unlabelled"
 
 
 class Pretraining:
     """Masked prediction on the training split's clips, or on those of a folder.
 
-    Labels are not used. A twentieth of the clips, at least one, measures the prediction and selects
-    the epoch. Clips of the validation and the test split are never used; those of a folder that
-    equal one of them, sample by sample, are left out.
+    Labels are not used. A twentieth of the clips, at least one, is held out to measure the
+    prediction and select the epoch. Clips of the validation and test splits are never used; clips
+    of a folder that equal one of them, sample by sample, are left out.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         data: The run's data.
 
     Raises:
@@ -64,11 +64,11 @@ class Pretraining:
             self.data_hash = hashlib.sha256(both.encode()).hexdigest()
             segments = SegmentConfig(settings.segments.seconds or data.longest_seconds)
         if len(clips) < 2:
-            raise DataError(f"pretrain=masked needs two clips; {self.where} has {len(clips)}")
+            raise DataError(f"pretrain=masked needs 2 clips or more; {self.where} has {len(clips)}")
         self.clips = [replace(clip, label=_LABEL) for clip in clips]
         order = np.random.default_rng(settings.seed).permutation(len(clips))
         held_out = max(1, round(HELD_OUT * len(clips)))
-        # Without SpecAugment, whose zeros would be predicted.
+        # Without SpecAugment, whose zeros would become targets.
         augment = Augment(replace(settings.augment, time_masks=0, mel_masks=0))
 
         def dataset(numbers: Any, augment: Augment | None) -> TokenDataset:
@@ -92,13 +92,13 @@ class Pretraining:
 
     @property
     def where(self) -> str:
-        """Where the clips are from."""
+        """Where the clips come from."""
         return self.settings.pretrain.source or "the training split"
 
     @property
     def text(self) -> str:
-        """One line on the clips, to be shown before training."""
-        less = f", without {self.left_out} of validation or test split" if self.left_out else ""
+        """One line about the clips, shown before training."""
+        less = f", without {self.left_out} of the validation or test split" if self.left_out else ""
         hours = sum(clip.seconds for clip in self.clips) / 3600
         return (
             f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}{less}"
@@ -107,12 +107,12 @@ class Pretraining:
     def fit(
         self, model: Classifier, *, run: Path, config: str, accelerator: Accelerator
     ) -> None:  # fmt: skip
-        """Pretrains stem, projection and encoder, or goes on with it, or loads what it ended with.
+        """Pretrains stem, projection and encoder, resumes pretraining, or loads its result.
 
         Arguments and errors are those of :func:`spaudio.training.loop.fit`.
         """
         checkpoints = run / "checkpoints"
-        # A copy, as the processes of a run synchronise each model that they have once trained.
+        # A copy, because the processes of a run keep synchronising each model that they trained.
         predictor = MaskedPredictor(copy.deepcopy(model))
         fit(
             predictor,
@@ -133,10 +133,10 @@ class Pretraining:
         kept = {name: w for name, w in weights.items() if not name.startswith("predict.")}
         unknown = model.load_state_dict(kept, strict=False).unexpected_keys
         assert not unknown
-        set_seed(self.settings.seed)  # whether the pretraining was just now or before a resumption
+        set_seed(self.settings.seed)  # the same state, whether or not the run was resumed
 
     def facts(self, run: Path) -> dict[str, Any]:
-        """Returns what was pretrained on what and how long, for ``report.json``."""
+        """Returns facts about the data and the duration of pretraining, for ``report.json``."""
         records = read_log(run, PRETRAINING.log)
         return {
             "source": self.where,

@@ -1,4 +1,4 @@
-"""Runs in several processes, as started by ``torchrun`` or by a launcher."""
+"""Runs in several processes, started by ``torchrun`` or by a launcher."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.allocator import keep_freed_memory
 from spaudio.training.trainer_config import TrainerConfig
 
-# Other processes wait while the first prepares a data set; the default timeout is minutes.
+# Other processes wait while the first prepares a dataset; the default timeout is minutes.
 PATIENCE = timedelta(hours=24)
 PARENT = "SPAUDIO_PARENT"  # environment variable of a run that a launcher has started
 
@@ -35,7 +35,7 @@ def is_first_process() -> bool:
 
 
 def with_parent(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns an environment for a run that shall end with this process."""
+    """Returns an environment for a run that must end with this process."""
     return {**environment, PARENT: str(os.getpid())}
 
 
@@ -60,7 +60,7 @@ def end_with_parent() -> None:
 
 
 def choose_precision(precision: str) -> str:
-    """Returns ``"bf16"`` or ``"no"``; ``"auto"`` is bf16 where the machine computes in it."""
+    """Returns ``"bf16"`` or ``"no"``; ``"auto"`` is bf16 if the hardware supports it."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -70,7 +70,7 @@ def choose_precision(precision: str) -> str:
 
 
 def make_accelerator(trainer: TrainerConfig) -> Accelerator:
-    """Joins the processes of a run.
+    """Creates the accelerator, which joins the processes of a run.
 
     Raises:
         ConfigError: If they cannot be joined.

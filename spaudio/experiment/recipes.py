@@ -1,4 +1,4 @@
-"""Where the recipes are: beside the package in a checkout, in it where it is installed."""
+"""Finds the recipes: beside the package in a checkout, inside it if it is installed."""
 
 from pathlib import Path
 

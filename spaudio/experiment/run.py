@@ -79,15 +79,15 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
         kept = read_yaml(find_checkpoint(run / "checkpoints", begun[-1].last) / "config.yaml")
         if kept.get(DATA_HASH) != task.data_hash:
             raise CheckpointError(
-                f"the checkpoints of {run} were trained on other data than those of now; put the "
-                "data back, or start a new run"
+                f"the checkpoints of {run} were trained on other data; restore that data, or start "
+                "a new run"
             )
     run = run or share_run_folder(settings, accelerator)
     console.print(f"run: {run}", soft_wrap=True)
     for message in task.messages(model):
         console.print(message, style="yellow", soft_wrap=True, markup=False)
     with exclusive(run, accelerator):
-        if (run / REPORT).is_file():  # another process has finished it meanwhile
+        if (run / REPORT).is_file():  # another process has finished it in the meantime
             return run
         if accelerator.is_main_process:
             task.begin(run)
@@ -125,7 +125,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             summary = task.write(run, untrained, model.eval(), facts, measured)
             console.print(summary, soft_wrap=True)
             console.print(f"report: {named_reports(run)}", soft_wrap=True)
-    accelerator.wait_for_everyone()  # none leaves while another still writes or measures
+    accelerator.wait_for_everyone()  # no process exits while another still writes or measures
     accelerator.end_training()
     return run
 

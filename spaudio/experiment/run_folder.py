@@ -29,13 +29,13 @@ def new_run_id() -> str:
 
 
 def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
-    """Creates ``<runs>/<recipe>/<id>`` with the settings in it; it appears whole or not at all.
+    """Creates ``<runs>/<recipe>/<id>`` with the settings in it, atomically.
 
     Args:
         settings: Settings of the run. If ``run_id`` is None, it is set to a new one.
 
     Raises:
-        ConfigError: If a folder of that name holds something or cannot be created.
+        ConfigError: If a folder of that name is not empty or cannot be created.
         DataError: If the disk is full.
     """
     settings.run_id = settings.run_id or new_run_id()
@@ -52,7 +52,7 @@ def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
         if os.path.lexists(folder):
             raise ConfigError(
                 f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or "
-                f"continue with it by resume={folder}"
+                f"continue it with resume={folder}"
             ) from error
         raise ConfigError(
             f"runs={settings.runs}: cannot make {folder} ({error.strerror}); name a folder that "
@@ -67,7 +67,7 @@ def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
     """Opens the folder of a run with the same name and settings, or creates it.
 
     Raises:
-        ConfigError: If a run of that name has other settings, or as :func:`create_run_folder`.
+        ConfigError: If a run of that name has other settings, or as in :func:`create_run_folder`.
     """
     folder = Path(settings.runs, settings.recipe, str(settings.run_id))
     if settings.run_id is None or not (folder / CONFIG).is_file():
@@ -78,23 +78,23 @@ def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
         if there.get(key) != wanted.get(key) and not resolved:
             raise ConfigError(
                 f"{folder} was run with {key}={there.get(key)}, not {wanted.get(key)}; take "
-                "another run_id, keep these runs elsewhere by runs=FOLDER, or continue by "
+                "another run_id, keep these runs elsewhere with runs=FOLDER, or continue with "
                 f"resume={folder}"
             )
     return folder
 
 
 def named_reports(folder: Path) -> str:
-    """Names the report of a run or of folds as text, and as a page if that was written."""
+    """Returns the path of the report of a run or of folds, and of its page if there is one."""
     text, page = folder / "report.md", folder / "report.html"
     return f"{text} and {page}" if page.is_file() else str(text)
 
 
 def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
-    """Reads the settings of a run; nothing in them is resolved.
+    """Reads the settings of a run; interpolations in them are not resolved.
 
     Raises:
-        CheckpointError: If the folder is not of a run, or its settings cannot be used.
+        CheckpointError: If the folder is not a run's folder, or its settings cannot be used.
     """
     content = read_run_config(folder)
     try:
@@ -110,7 +110,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     """Reads a run's ``config.yaml`` as plain data.
 
     Raises:
-        CheckpointError: If the folder is not of a run, or the file is damaged.
+        CheckpointError: If the folder is not a run's folder, or the file is damaged.
     """
     try:
         content = read_yaml(folder / CONFIG)

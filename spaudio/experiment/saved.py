@@ -1,10 +1,10 @@
-"""Saves the model of a run as a folder to publish, and finds a saved model, here or on the Hub.
+"""Saves the model of a run as a folder to publish, and finds saved models on disk or on the Hub.
 
-Such a folder holds ``model.safetensors``, ``config.yaml`` (the settings, without those that name
-files of this machine), ``inputs.json`` (classes and normalisation), ``report.json`` and the model
-card ``README.md``. It is read as a run is: as plain data, of which no class is imported. Of a
-pretrained encoder it holds what was trained, and its name and hash; ``load(..., base=FOLDER)`` says
-where one is that is not on the Hub. To publish it:
+The folder holds ``model.safetensors``, ``config.yaml`` (the settings, without those that name local
+files), ``inputs.json`` (classes and normalisation), ``report.json`` and the model card
+``README.md``. Like a run, it is read as plain data, and no class is imported from it. For a
+pretrained encoder, it holds the trained parts, and the encoder's name and hash; give an encoder
+that is not on the Hub with ``load(..., base=FOLDER)``. To publish the folder:
 ``hf upload OWNER/NAME FOLDER``.
 """
 
@@ -30,20 +30,20 @@ from spaudio.report.page.sections import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)
-# Settings of the machine, not of the model; and those of data sets that name files.
+# Settings of the machine, not of the model; and those of datasets that name files.
 _LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
           "overrides")  # fmt: skip
 _FILES = ("source", "corpus", "background", "labels", "table")
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:
-    """Returns the folder of a run or a saved model, which is downloaded if it is on the Hub.
+    """Returns the folder of a run or a saved model; downloads a model that is on the Hub.
 
     Args:
-        source: The folder, or an id on the Hugging Face Hub, ``"owner/name"``.
+        source: The folder, or a Hugging Face Hub id, ``"owner/name"``.
 
     Raises:
-        CheckpointError: If there is neither.
+        CheckpointError: If neither exists.
         ConfigError: If huggingface_hub is missing.
     """
     folder = Path(source)
@@ -72,11 +72,11 @@ def fetch(source: str | os.PathLike[str]) -> Path:
 
 
 def save_pretrained(run: Path, folder: Path) -> None:
-    """Saves the best model of a finished run; the folder appears whole or not at all.
+    """Saves the best model of a finished run, atomically.
 
     Args:
         run: The run's folder, or a saved model.
-        folder: Is made.
+        folder: Folder to create.
 
     Raises:
         CheckpointError: If the run is not finished or damaged.
@@ -117,7 +117,7 @@ def save_pretrained(run: Path, folder: Path) -> None:
 
 
 def portable(run: Path) -> dict[str, Any]:
-    """Returns the settings of a run without those that name files of this machine."""
+    """Returns the settings of a run without those that name files on this machine."""
     settings = read_run_settings(run).as_dict()
     fresh = {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
@@ -138,6 +138,6 @@ def portable_report(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(facts: dict[str, Any]) -> dict[str, Any]:
-    """Returns facts of which a ``source`` that is a folder is only its last part."""
+    """Returns facts in which a ``source`` that is a folder is shortened to its last part."""
     source = str(facts["source"])
     return facts | ({"source": Path(source).resolve().name} if is_folder(source) else {})

@@ -1,7 +1,7 @@
-"""The schemas of settings: what Hydra checks a recipe against, and a run's ``config.yaml`` later.
+"""Schemas of settings, against which recipes and the ``config.yaml`` of runs are checked.
 
 They are the dataclasses of :mod:`spaudio.experiment.settings`, with the options of the filter and
-of the data set, which are read off the signatures of the filter and of the prep function.
+of the dataset, which come from the signatures of the filter and of the prep function.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from spaudio.experiment.settings import (
 )
 from spaudio.filters import FILTERS
 
-# Arguments of filters that are not settings, as the model decides them.
+# Arguments of filters that are not settings, because the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
 KINDS: dict[str, type[AudioSettings | TextSettings]] = {
     "audio": AudioSettings,
@@ -53,7 +53,7 @@ def _filter_schema(name: str) -> type[FilterConfig]:
 def prep_schema(
     kind: type[AudioSettings | TextSettings], prepare: Callable[..., Any]
 ) -> type[AudioSettings | TextSettings]:
-    """Adds the keyword-only arguments of a data set's ``prepare`` function to a settings class.
+    """Adds the keyword-only arguments of a dataset's ``prepare`` function to a settings class.
 
     Args:
         kind: The settings class.
@@ -82,10 +82,10 @@ def _default(value: Any) -> Any:
 
 
 def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
-    """Builds the settings of a finished or interrupted run from what its ``config.yaml`` holds.
+    """Builds the settings of a finished or interrupted run from its ``config.yaml``.
 
-    The values are data: no interpolation is resolved. Unknown settings are taken as those of the
-    data set.
+    The values are plain data: no interpolation is resolved. Unknown settings are assumed to be
+    those of the dataset.
 
     Args:
         content: Settings by name, as :meth:`Settings.as_dict` returned them.
@@ -95,7 +95,7 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     """
     kind = TextSettings if "context" in content else AudioSettings
     known = {f.name for f in fields(kind)}
-    # OmegaConf resolves `${`. A null character keeps it from that, and is in no YAML.
+    # OmegaConf resolves `${`. A null character prevents this, and cannot occur in YAML.
     literal = _replace(dict(content), "${", "$\0{")
     own = [(str(key), Any, _default(value)) for key, value in literal.items() if key not in known]
     schema = make_dataclass(kind.__name__, own, bases=(kind,))

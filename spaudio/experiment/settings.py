@@ -29,7 +29,7 @@ _MOST_LAYERS = 10_000
 
 @dataclass
 class About:
-    """The facts about a data set, as ``spaudio datasets`` lists them.
+    """The facts about a dataset, as listed by ``spaudio datasets``.
 
     Args:
         title: Short description.
@@ -63,7 +63,7 @@ class FilterConfig:
 
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
-        milliseconds: Length of the kernels in place of ``kernel_size``, which it sets: the nearest
+        milliseconds: Length of the kernels instead of ``kernel_size``, which is set to the nearest
             number of tokens, at least two. For filters with one ``kernel_size``, on audio.
     """
 
@@ -71,7 +71,7 @@ class FilterConfig:
     milliseconds: float | None = None
 
     def set_kernel_size(self, token_seconds: float) -> None:
-        """Replaces ``milliseconds`` by a kernel size for tokens of that many seconds.
+        """Replaces ``milliseconds`` with a kernel size, for tokens of the given duration.
 
         Raises:
             ConfigError: If the filter has no ``kernel_size``, or the length is not positive.
@@ -95,8 +95,8 @@ class ClassifierConfig(EncoderConfig):
 
     Args:
         pooling: ``"mean"``, ``"mean_std"`` (mean and standard deviation) or ``"attention"``
-            (a weighted mean), over the tokens of a clip. A pretrained encoder has ``"mean_std"`` or
-            ``"attention"``.
+            (a weighted mean), over the tokens of a clip. A pretrained encoder supports
+            ``"mean_std"`` and ``"attention"``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -122,18 +122,19 @@ class PretrainedConfig(ClassifierConfig):
     """A pretrained encoder. Its own shape is used: ``dim``, ``layers`` and the like have no effect.
 
     Args:
-        source: Folder or id on the Hugging Face Hub.
+        source: Folder or Hugging Face Hub id.
         states: Hidden states that the head reads, ``"upper"`` or ``"all"``; see
             :class:`spaudio.model.pretrained.adapt.Adaptation`.
         combine: How the head combines them, ``"concat"`` or ``"sum"``.
-        adapt_layers: Layers that are adapted or followed by a filter, from 0; None for all. What
-            the layers below the first of them compute is cached.
+        adapt_layers: Layers that are adapted or followed by a filter, from 0; None for all. The
+            outputs of the layers below the first of them are cached.
         lora_rank: Rank of ``adapt=lora``.
-        head_rate: Learning rate of the head beside that of the encoder, as a share of ``optim.lr``.
-        variations: Variations of each training clip that are learned from beside the clip, in
+        head_rate: Learning rate of the head when the encoder is adapted too, as a share of
+            ``optim.lr``.
+        variations: Number of variations of each training clip to train on besides the clip, in
             level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
-            ``tempo``); for encoders that read log-mel frames. None takes with ``adapt=probe`` as
-            many as make 4,000 clips, and 2 at most; else none.
+            ``tempo``); for encoders that read log-mel frames. None: with ``adapt=probe`` and
+            ``"mean_std"`` pooling, as many as give 4,000 clips, at most 2; otherwise 0.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.
@@ -169,13 +170,13 @@ class PretrainedConfig(ClassifierConfig):
 class ValidationConfig:
     """The validation split.
 
-    A data set that has none gets one of its training clips.
+    If a dataset has none, it is taken from the training clips.
 
     Args:
         fraction: Share of the training clips, between 0 and 1.
         by: ``"clip"`` (stratified by class) or ``"group"`` (whole speakers, recordings, ...).
-        train: Train on the validation split as well. It then selects no model: the weights after
-            the last step are kept. For settings that are already chosen.
+        train: Train on the validation split as well. It then does not select the model: the weights
+            after the last step are kept. For use once the settings are chosen.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -194,13 +195,13 @@ class ValidationConfig:
 
 @dataclass
 class PretrainConfig:
-    """Pretraining without labels, ahead of training; see :mod:`spaudio.experiment.pretraining`.
+    """Pretraining without labels, before training; see :mod:`spaudio.experiment.pretraining`.
 
     Args:
         objective: ``"none"`` or ``"masked"``; set by ``pretrain=...``.
         source: A folder of audio files in any layout; None takes the training split.
-        steps: Fewest optimizer steps; whole epochs are run. Batches, optimizer, schedule, averaging
-            and augmentation are those of the training.
+        steps: Minimum optimizer steps, rounded up to whole epochs. Batches, optimizer, schedule,
+            averaging and augmentation are those of training.
         share: Share of each clip that is masked, in (0, 1).
         span: Length of a masked span, in milliseconds.
 
@@ -228,7 +229,7 @@ class PretrainConfig:
 
 @dataclass
 class FoldsConfig:
-    """The folds of a data set, for ``folds=all``.
+    """The folds of a dataset, for ``folds=all``.
 
     Args:
         key: The setting that chooses the fold to test on.
@@ -271,7 +272,7 @@ class Settings:
     Args:
         recipe: Name of the recipe; its runs go to ``<runs>/<recipe>/``.
         prep: ``data_prep/<prep>.py`` finds the data.
-        about: The facts about the data set.
+        about: The facts about the dataset.
         filter: The filter after each layer.
         optim: Optimizer and schedule.
         trainer: Epochs, batches, precision.
@@ -280,11 +281,11 @@ class Settings:
         runs: Folder of runs.
         run_id: Name of the run's folder; None makes a new one.
         resume: Folder of a run to continue; all settings then come from it.
-        jobs: Runs at a time, in a sweep or with ``folds=all``.
+        jobs: Number of parallel runs, in a sweep or with ``folds=all``.
         cluster: Submit the runs of a sweep with submitit: ``"slurm"``, or ``"local"`` to test this
             without a cluster. None runs them on this machine.
         cluster_options: Parameters of submitit's ``AutoExecutor``, such as ``timeout_min``.
-        overrides: The settings as they were given, which the report shows; set by ``compose``.
+        overrides: The overrides as given, which the report shows; set by ``compose``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -313,11 +314,11 @@ class Settings:
         layers = getattr(self, "model", EncoderConfig()).layers
         if layers > _MOST_LAYERS:
             raise ConfigError(f"model.layers must be at most {_MOST_LAYERS:,}; got {layers}")
-        if getattr(self, "source", None) == "":  # a data set's own setting
+        if getattr(self, "source", None) == "":  # a dataset's own setting
             raise ConfigError("source= is empty; name an archive or a folder")
         for name in ("recipe", "run_id"):  # parts of the run's path
             value = getattr(self, name) or ""
-            path = PureWindowsPath(value)  # which knows every kind of path
+            path = PureWindowsPath(value)  # understands every kind of path
             if path.drive or path.root or ".." in path.parts or "\0" in value:
                 raise ConfigError(
                     f"{name}={value!r} leaves the folder of runs; give a name, and choose the "
@@ -330,7 +331,7 @@ class Settings:
 
     @property
     def prep_options(self) -> dict[str, Any]:
-        """The data set's own settings: the arguments of its ``prepare`` function."""
+        """The dataset's own settings: the arguments of its ``prepare`` function."""
         base = next(c for c in type(self).__mro__ if c in (AudioSettings, TextSettings))
         own = {f.name for f in fields(base)}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
@@ -351,7 +352,7 @@ class AudioSettings(Settings):
 
     Args:
         model: Shape of the classifier, or a pretrained encoder.
-        adapt: What is trained of a pretrained encoder, besides the head; see
+        adapt: Which part of a pretrained encoder is trained, besides the head; see
             :class:`spaudio.model.pretrained.adapt.Adaptation`.
         tokens: How clips become tokens; a pretrained encoder has its own.
         augment: Augmentation of the training clips.
@@ -364,7 +365,7 @@ class AudioSettings(Settings):
         folds: ``"all"`` trains and tests on each fold, with one report over all.
         fold_by: The folds for ``folds=all``.
         segments: How clips are cut; the probabilities of a clip are the mean over its segments.
-        page: Write ``report.html``, on which the errors can be heard.
+        page: Write ``report.html``, a page that plays the errors.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -412,7 +413,7 @@ class AudioSettings(Settings):
         """Completes and checks the settings of a pretrained encoder."""
         assert isinstance(self.model, PretrainedConfig)
         self.adapt = self.adapt or "probe"
-        self.adaptation  # noqa: B018  (is checked by being made)
+        self.adaptation  # noqa: B018  (creating it checks it)
         if self.segments.seconds is not None:
             raise ConfigError(
                 "model=pretrained reads clips whole; give segments.seconds=null, and cut longer "

@@ -1,6 +1,6 @@
-"""Runs a study: settings by seeds or folds, on one recipe or on several data sets.
+"""Runs a study: settings over seeds or folds, on one recipe or on several datasets.
 
-A study is a YAML file. Beside a recipe's ``run.py`` it is about that recipe::
+A study is a YAML file. Beside a recipe's ``run.py``, it is a study of that recipe::
 
     seeds: [0, 1, 2]
     overrides: [preset=tiny]            # of every run
@@ -9,7 +9,7 @@ A study is a YAML file. Beside a recipe's ``run.py`` it is about that recipe::
       bank: [filter=bank]
       check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
 
-With ``data`` it is about several data sets, whose recipes are folders relative to the file::
+With ``data``, it covers several datasets, whose recipes are folders relative to the file::
 
     seeds: [0]
     baseline: none                      # what settings are compared with
@@ -22,8 +22,8 @@ With ``data`` it is about several data sets, whose recipes are folders relative 
       bank: {overrides: [filter=bank], control: depthwise}   # of equal cost
       longer: {overrides: [filter=none], data: {arabic: [trainer.min_steps=3000]}}
 
-``folds`` are values of the setting by which the recipe chooses one (``fold_by.key``). ``data`` of a
-setting restricts it to these data sets, each with further overrides.
+``folds`` lists values of the setting by which the recipe chooses a fold (``fold_by.key``). ``data``
+in a setting restricts it to these datasets, each with further overrides.
 """
 
 import math
@@ -48,20 +48,20 @@ from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.records import read_records
 from spaudio.report.study_records import Result
 
-# Settings that are paths of a machine, or change no result.
+# Settings that are local paths, or that do not change results.
 _PATHS = ("source", "corpus", "labels", "table", "background", "model.source", "pretrain.source",
           "data", "runs", "run_id", "jobs", "page")  # fmt: skip
 
 
 @dataclass
 class DataSet:
-    """A data set of a study.
+    """A dataset of a study.
 
     Args:
         recipe: Folder of its recipe, relative to the study.
-        title: Name in tables and figures; None takes its name in the study.
-        overrides: Of its runs.
-        seeds: In place of those of the study.
+        title: Name in tables and figures; None uses its name in the study.
+        overrides: Overrides of its runs.
+        seeds: Seeds that replace those of the study.
         folds: Values of the setting by which the recipe chooses a fold.
     """
 
@@ -77,10 +77,10 @@ class Setting:
     """A setting of a study.
 
     Args:
-        overrides: Of its runs.
-        seeds: In place of those of the data set and the study.
-        control: A setting of similar cost that it is compared with too.
-        data: The data sets on which it runs, each with further overrides; None for all.
+        overrides: Overrides of its runs.
+        seeds: Seeds that replace those of the dataset and the study.
+        control: A setting of similar cost that it is also compared with.
+        data: The datasets on which it runs, each with further overrides; None for all.
     """
 
     overrides: list[str] = MISSING
@@ -91,14 +91,14 @@ class Setting:
 
 @dataclass
 class Study:
-    """What a study's file holds.
+    """Content of a study's file.
 
     Args:
-        seeds: Of every setting.
-        settings: By name.
-        overrides: Of every run.
-        baseline: The setting that all others are compared with; required with data sets.
-        data: The data sets by name; None for the recipe beside the file.
+        seeds: Seeds of every setting.
+        settings: Settings by name.
+        overrides: Overrides of every run.
+        baseline: The setting that all others are compared with; required with datasets.
+        data: Datasets by name; None for the recipe beside the file.
     """
 
     seeds: list[int] = MISSING
@@ -113,12 +113,12 @@ class StudyRun:
     """One run of a study.
 
     Args:
-        data: Name of its data set in the study; empty in a study of one recipe.
-        title: Name of the data set in tables and figures.
+        data: Name of its dataset in the study; empty in a study of one recipe.
+        title: Name of the dataset in tables and figures.
         setting: Name of its setting.
         fold: The fold that it is tested on, if the study names folds.
         baseline: The setting that it is compared with.
-        control: A setting of similar cost that it is compared with too.
+        control: A setting of similar cost that it is also compared with.
         script: The ``run.py`` of its recipe.
         settings: Its settings.
     """
@@ -139,11 +139,11 @@ class StudyRun:
 
 
 def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
-    """Runs what is not finished yet.
+    """Executes the runs that are not finished yet.
 
     Args:
         runs: From :func:`plan_study`.
-        jobs: Runs at a time.
+        jobs: Number of parallel runs.
 
     Raises:
         ConfigError: If a run of the same name exists with other settings.
@@ -157,7 +157,7 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
 
 
 def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
-    """Returns the finished runs, and says how many there are.
+    """Returns the finished runs, and prints their number if some are missing.
 
     Raises:
         ConfigError: If none is finished.
@@ -166,7 +166,7 @@ def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
     if not found:
         raise ConfigError(
             f"none of the {len(runs)} runs is finished, such as {runs[0].folder}; run the study, "
-            "or name the folder of runs by runs=FOLDER"
+            "or give the folder of runs with runs=FOLDER"
         )
     if len(found) < len(runs):
         Console(stderr=True).print(f"{len(runs)} runs, of which {len(found)} are finished")
@@ -177,7 +177,7 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
     """Reads the results of finished runs.
 
     Args:
-        runs: Of a study of classifiers.
+        runs: Runs of a study of classifiers.
 
     Raises:
         DataError: If a run cannot be read, or is not measured by its accuracy.
@@ -227,16 +227,16 @@ def plan_study(
 ) -> list[StudyRun]:
     """Reads a study and returns its runs: the first seed and fold of every setting, then the next.
 
-    A run of one recipe's study is called ``<study>-<setting>-<seed>``. With data sets it is
-    ``<study>-<setting>-s<seed>``, followed by ``/fold-<fold>``; the data set's name stands before
-    the setting if it is not that of the recipe's folder.
+    A run in a study of one recipe is called ``<study>-<setting>-<seed>``. With datasets, it is
+    called ``<study>-<setting>-s<seed>``, followed by ``/fold-<fold>`` if there are folds; the
+    dataset's name precedes the setting if it differs from that of the recipe's folder.
 
     Args:
         file: The study.
-        overrides: Additional overrides for every run, or for those of one data set, as in
+        overrides: Additional overrides for every run, or for those of one dataset, as in
             ``fsdd:source=DIR``; those of a setting take precedence.
         only: Names of settings; None for all.
-        data: Names of data sets; None for all.
+        data: Names of datasets; None for all.
         seeds: Seeds to run, out of those of the study; None for all.
 
     Raises:
@@ -245,7 +245,7 @@ def plan_study(
     study = _read_study(file)
     sets = study.data or {"": DataSet(".")}
     _check_names(file, "setting", only, study.settings)
-    _check_names(file, "data set", data, sets)
+    _check_names(file, "dataset", data, sets)
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
     for name in data or sets:
@@ -259,7 +259,7 @@ def plan_study(
             try:
                 settings = compose(recipe, every)
             except ConfigError as error:
-                where = f"{file}, setting {setting}" + (f", data set {name}" if name else "")
+                where = f"{file}, setting {setting}" + (f", dataset {name}" if name else "")
                 raise ConfigError(f"{where}: {error}") from error
             prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
             if name and name != recipe.resolve().name:
@@ -280,10 +280,10 @@ def plan_study(
                 )
                 planned.append((rank, run))
     if not planned:
-        raise ConfigError(f"{file}: no run has these settings, data sets and seeds")
+        raise ConfigError(f"{file}: no run has these settings, datasets and seeds")
     folders = Counter(run.folder for _, run in planned)
     if twice := [folder for folder, count in folders.items() if count > 1]:
-        raise ConfigError(f"{file}: two runs would be {twice[0]}; rename a setting or data set")
+        raise ConfigError(f"{file}: two runs would be {twice[0]}; rename a setting or dataset")
     return [run for _, run in sorted(planned, key=lambda pair: pair[0])]
 
 
@@ -306,7 +306,7 @@ def _of_fold(
 def _by_data(
     overrides: Sequence[str], names: Collection[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Splits overrides into those of all runs, and those of each data set (``NAME:KEY=VALUE``)."""
+    """Splits overrides into those of all runs, and those of each dataset (``NAME:KEY=VALUE``)."""
     general: list[str] = []
     special: dict[str, list[str]] = {}
     for override in overrides:
@@ -314,7 +314,7 @@ def _by_data(
         if not colon or "=" in name:
             general.append(override)
         elif name not in names:
-            raise ConfigError(f"{override}: {unknown('data set', name, list(names))}")
+            raise ConfigError(f"{override}: {unknown('dataset', name, list(names))}")
         else:
             special.setdefault(name, []).append(rest)
     return general, special
@@ -333,7 +333,7 @@ def _read_study(file: Path) -> Study:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
     if not isinstance(content, dict) or not {"seeds", "settings"} <= set(content):
-        raise ConfigError(f"{file} is no study: it needs seeds and settings")
+        raise ConfigError(f"{file} is not a study: it needs seeds and settings")
     settings = content["settings"]
     if not isinstance(settings, dict) or not all(
         isinstance(own, list | dict) for own in settings.values()
@@ -355,9 +355,9 @@ def _read_study(file: Path) -> Study:
     _check_names(file, "setting", compared, study.settings)
     if study.data and study.baseline is None:
         raise ConfigError(
-            f"{file} has data sets and nothing to compare with; add baseline: SETTING, one of "
+            f"{file} has datasets and nothing to compare with; add baseline: SETTING, one of "
             f"{[*study.settings]}"
         )
     for name, own in study.settings.items():
-        _check_names(f"{file}, setting {name}", "data set", own.data, study.data or ())
+        _check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
     return study

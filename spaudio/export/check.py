@@ -29,7 +29,7 @@ def synthetic_clips(sample_rate: int, seconds: float, seed: int = 0) -> list[Wav
 
 
 def measure_difference(predictor: Predictor, run: Runner, clips: Sequence[Waveform]) -> float:
-    """Compares the outputs of both for single clips and for batches with non-zero padding.
+    """Compares the outputs of two models for single clips and for batches with non-zero padding.
 
     Args:
         predictor: The original model, which runs clip by clip.

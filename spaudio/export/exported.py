@@ -1,4 +1,4 @@
-"""Runs an exported file by ``torch.export`` or ONNX Runtime, on the CPU."""
+"""Runs an exported file with ``torch.export`` or ONNX Runtime, on the CPU."""
 
 import importlib
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 from spaudio.errors import ConfigError
 
 FORMATS = ("onnx", "pt2")
-#: Name of the file of facts within a .pt2, and of the entry of an ONNX model's metadata.
+#: Name of the file of facts within a .pt2 file, and of the metadata entry of an ONNX model.
 FACTS = "spaudio.json"
 
 Runner = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ def load_exported(path: Path) -> Runner:
         return _load_onnx(path)
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
-    raise ConfigError(f"{path}: the name of an exported model ends in .onnx or .pt2")
+    raise ConfigError(f"{path}: the name of an exported model must end in .onnx or .pt2")
 
 
 def _load_onnx(path: Path) -> Runner:

@@ -23,7 +23,8 @@ class WaveformClassifier(nn.Module):
         predictor: Predictor of the run; its modules are copied.
 
     Raises:
-        ConfigError: If the model is on a pretrained encoder other than Whisper's.
+        ConfigError: If the model uses a pretrained encoder other than Whisper's, or its clips are
+            too long for Whisper's.
     """
 
     front_end: nn.Module
@@ -35,7 +36,7 @@ class WaveformClassifier(nn.Module):
         if isinstance(model, AdaptedClassifier):
             if not isinstance(model.base, WhisperBase):
                 raise ConfigError(
-                    f"{predictor.run} is on the encoder {model.base.source}, which cannot be "
+                    f"{predictor.run} uses the encoder {model.base.source}, which cannot be "
                     "exported: of pretrained encoders, only those of Whisper can. Use spaudio "
                     "predict, or train with model=small"
                 )
@@ -44,14 +45,14 @@ class WaveformClassifier(nn.Module):
             if predictor.window_seconds > most:
                 raise ConfigError(
                     f"{predictor.run} was trained on clips of up to {predictor.window_seconds:g} "
-                    f"s; of models on Whisper's encoder, those of up to {most:g} s can be exported"
+                    f"s; models with Whisper's encoder can be exported for up to {most:g} s"
                 )
         else:
             self.front_end = copy.deepcopy(predictor.front_end)
         self.token_samples = predictor.token_samples
         self.multi_label = predictor.inputs.multi_label
         self.temperature = predictor.inputs.temperature
-        # Given beforehand, as the copy of an adapted model would share what is frozen.
+        # Copied in advance, because a copy of an adapted model would share its frozen parameters.
         own = {id(parameter): copy.deepcopy(parameter) for parameter in model.parameters()}
         self.model = copy.deepcopy(model, own).cpu()
         self.eval().requires_grad_(False)

@@ -10,7 +10,7 @@ from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFO
 
 SILENCE = SILENCE_BEFORE + SILENCE_AFTER  # frames
 FLOOR = 1e-10  # of the mel power
-RANGE = 8.0  # decades below the loudest value of a clip, where its frames are cut off
+RANGE = 8.0  # decades below the loudest value of a clip, at which its frames are clipped
 
 
 class WhisperFrames(nn.Module):

@@ -21,8 +21,8 @@ from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
 
-#: Largest accepted difference of a probability. Another order of summation gives about 1e-6, and
-#: more where it rounds a frame to the neighbouring float16 value.
+#: Largest accepted difference of a probability. A different order of summation gives about 1e-6,
+#: and more where it rounds a frame to the neighbouring float16 value.
 TOLERANCE = 1e-3
 
 
@@ -62,15 +62,15 @@ def export_run(
 
     The file takes ``waveform`` (batch, samples), float32, mono at the run's sample rate, and
     ``lengths`` (batch,), int64, and returns ``probabilities`` (batch, classes); batch and samples
-    may be of any size. The file includes class names and sample rate as JSON. It appears only after
-    it has passed the check.
+    may be of any size. The file includes class names and sample rate as JSON. It is written only
+    after it has passed the check.
 
     Args:
         run: The run's folder.
         form: ``"onnx"`` or ``"pt2"``.
         output: None writes ``model.onnx`` or ``model.pt2`` into the run's folder.
         clips: Audio files or folders to check it on, in addition to synthetic sounds.
-        base: Of the predictor.
+        base: Pretrained encoder; see ``source`` in :class:`Predictor`.
 
     Returns:
         Path and largest difference.
@@ -78,8 +78,8 @@ def export_run(
     Raises:
         AudioError: If a clip of ``clips`` cannot be used.
         CheckpointError: If the run cannot be used, or the exported model differs from it.
-        ConfigError: If the format is unknown, its packages are missing, or the model is on a
-            pretrained encoder other than Whisper's.
+        ConfigError: If the format is unknown, its packages are missing, or the model cannot be
+            exported; see :class:`WaveformClassifier`.
     """
     if form not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}; got {form!r}")
@@ -96,7 +96,7 @@ def export_run(
         sounds += [w.samples for w in cut_windows(pieces, predictor.window_samples)]
     target = run / f"model.{form}" if output is None else output
     if target.suffix != f".{form}":
-        raise ConfigError(f"--output {target}: a file of format {form} ends in .{form}")
+        raise ConfigError(f"--output {target}: a file of format {form} must end in .{form}")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
         facts = {

@@ -1,4 +1,4 @@
-"""How far a model's probabilities agree with its accuracy, and what a threshold would keep.
+"""Calibration: how well probabilities match the accuracy, and what a threshold would keep.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599.
 """
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Numbers, Numbers]:
-    """Returns the probabilities that are judged, and which of them belong to something true.
+    """Returns the probabilities to evaluate, and whether each of them is correct.
 
     Args:
         probabilities: (clips, classes).
@@ -41,11 +41,11 @@ def reliability(confidence: Numbers, right: Numbers) -> list[dict[str, float]]:
 
     Args:
         confidence: Probabilities, (count,).
-        right: 1 where it is right, else 0, (count,).
+        right: 1 where the prediction is right, else 0, (count,).
 
     Returns:
-        Of each bin that is not empty: ``low``, ``high``, ``count``, and the means ``confidence``
-        and ``accuracy``.
+        For each non-empty bin: ``low``, ``high``, ``count``, and the means ``confidence`` and
+        ``accuracy``.
     """
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
@@ -62,7 +62,7 @@ def reliability(confidence: Numbers, right: Numbers) -> list[dict[str, float]]:
 
 
 def calibration_error(bins: Sequence[dict[str, float]]) -> float:
-    """Expected calibration error: mean distance of accuracy and confidence over bins, by count."""
+    """Expected calibration error: mean gap of accuracy and confidence over bins, by count."""
     gaps = [b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins]
     return sum(gaps) / sum(b["count"] for b in bins)
 
@@ -76,7 +76,7 @@ def measure_calibration(
         before: (clips, classes), of the test split.
         after: The same with the temperature.
         labels: As for :func:`confidences`.
-        temperature: That was fitted on the validation split.
+        temperature: Fitted on the validation split.
 
     Returns:
         ``temperature``; and ``before`` and ``after``: expected calibration error ``ece``, mean
@@ -95,9 +95,9 @@ def measure_calibration(
 
 
 def count_above(confidence: Numbers, right: Numbers) -> tuple[list[int], list[int]]:
-    """Counts, for each of `STEPS` thresholds, the probabilities that reach it, and the right ones.
+    """Counts the probabilities that reach each of `STEPS` thresholds, and the correct ones of them.
 
-    Precision is their quotient; recall is the number of right ones over that of clips of the class.
+    Precision is correct / reached; recall is correct / clips of the class.
     """
     thresholds = np.arange(STEPS) / STEPS
     order = np.argsort(confidence)

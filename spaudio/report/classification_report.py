@@ -16,7 +16,7 @@ from spaudio.report.report_files import cost_lines, filter_choice, selection, wr
 from spaudio.report.scores import Scores
 from spaudio.report.tables import markdown_table
 
-# Files of a finished run. Tests of the recipes check that they are there.
+# Files of a finished run. Tests of the recipes check that they exist.
 FILES = (
     "config.yaml",
     "log.jsonl",
@@ -27,7 +27,7 @@ FILES = (
     "report.html",
     "clips.jsonl",
 )
-_SHOWN = 5  # most probable classes of a clip with several labels
+_SHOWN = 5  # most probable classes shown for a clip with several labels
 
 
 def write_report(
@@ -47,13 +47,13 @@ def write_report(
     Args:
         run: The run's folder.
         facts: Floor, sizes, seconds, seed and provenance, for ``report.json``.
-        figures: Those of filters, which are drawn already.
+        figures: The figures of filters, already drawn.
         scores: Scores on the test split.
         records: The training log.
         clips: Clips of the test split.
         classes: Class names.
         probabilities: (clips, classes) of the test split.
-        page: Writes ``report.html``, given the content of ``report.json``; None if there is none.
+        page: Writes ``report.html``, given the content of ``report.json``; None for no page.
 
     Returns:
         The main results in one line.
@@ -143,7 +143,7 @@ def _selection(report: Mapping[str, Any]) -> str:
     chosen = selection(report)
     if report["trained_on_valid"]:
         return (
-            "The model was trained on the validation split too, so that its accuracy there says "
+            "The model was also trained on the validation split, so its accuracy there says "
             f"little ({chosen})"
         )
     return f"The model: {chosen}"

@@ -13,7 +13,7 @@ from spaudio.filters import FILTERS
 from spaudio.report.records import NOT_SETTINGS, Record, names_of
 from spaudio.report.tables import plus_minus
 
-# More differing settings than these make no readable name of a row.
+# With more differing settings, the name of a row would be unreadable.
 _MANY = 4
 
 
@@ -23,11 +23,11 @@ class Group:
 
     Args:
         settings: The settings in which the groups of a comparison differ, with the values of this
-            group. Options of a filter at their default are left out if its name is among them.
-        records: Its runs.
-        given: The settings that were given for its first run and are not the same in all groups.
-            They name the group where it differs in many settings that follow from a few, as those
-            of ``model=pretrained`` do; None where they do not tell the groups apart.
+            group. Filter options at their defaults are left out if the filter's name is included.
+        records: The runs of the group.
+        given: The overrides of its first run that are not the same in all groups. They name the
+            group if many settings differ because of a few, as with ``model=pretrained``; None if
+            few settings differ, or if the overrides do not tell the groups apart.
     """
 
     settings: dict[str, Any]
@@ -59,7 +59,7 @@ class Group:
 
 
 def _shown(value: Any) -> Any:
-    """Shows of a whole path the last part: the folder differs between machines."""
+    """Shortens an absolute path to its last part, because folders differ between machines."""
     path = Path(value) if isinstance(value, str) else Path()
     return path.name if path.is_absolute() else value
 
@@ -69,7 +69,7 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
 
     Args:
         records: The runs.
-        over: A setting whose values are averaged over too, such as ``test_speaker``.
+        over: A setting to average over as well, such as ``test_speaker``.
 
     Returns:
         The groups, in the order of their first run.
@@ -103,7 +103,7 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
 
 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
-    """Names groups by what was given for them, if that tells them apart."""
+    """Names groups by their overrides, if these tell them apart."""
     given = []
     for group in groups:
         pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
@@ -154,7 +154,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
 
 
 def _adapting(group: Group) -> dict[str, str]:
-    """What it took to adapt a pretrained encoder, as far as the runs of a group did."""
+    """Returns the cost of adapting a pretrained encoder; dashes if a run of the group did not."""
     if not all("trained_params" in record.facts for record in group.records):
         return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
     seconds = statistics.fmean(group.by_seed("best_seconds"))

@@ -1,7 +1,7 @@
 """How soon each setting reaches the baseline's best loss, in steps, seconds and FLOPs.
 
-Every run is compared with the baseline run of the same seed and otherwise equal settings, by the
-validation loss in its log. Between two measurements the loss is interpolated linearly.
+Each run is compared with the baseline run of the same seed and otherwise equal settings, by the
+validation loss in its log. The loss is interpolated linearly between measurements.
 """
 
 import json
@@ -31,7 +31,7 @@ class Curve:
 
     Args:
         losses: In nats, one per measurement.
-        spent: What training had taken until each measurement, by quantity.
+        spent: Cost of training up to each measurement, by quantity.
         test_loss: Loss of the test split, None if it was not measured.
     """
 
@@ -45,7 +45,7 @@ class Curve:
         return min(self.losses)
 
     def until(self, loss: float, quantity: str) -> float | None:
-        """Returns what it took to reach a loss, or None if it was not reached."""
+        """Returns the cost of reaching a loss, or None if it was not reached."""
         spent = self.spent[quantity]
         i = next((i for i, here in enumerate(self.losses) if here <= loss), None)
         if i is None or i == 0:
@@ -74,10 +74,10 @@ class Convergence:
 
 
 def read_step_costs(file: Path) -> dict[str, float]:
-    """Reads seconds per step, by setting, as ``python -m spaudio.bench step`` has measured them.
+    """Reads seconds per step, by setting, as measured by ``python -m spaudio.bench step``.
 
-    Runs of a study take place one after another, on machines with other work; their own seconds
-    depend on that. The benchmark times all settings in turn, in one process.
+    The runs of a study execute one after another, on machines with other load, which affects their
+    own seconds. The benchmark times all settings in turn, in one process.
 
     Raises:
         DataError: If the file cannot be read or is not the benchmark's.
@@ -102,7 +102,7 @@ def measure_convergence(
 
     Args:
         groups: From :func:`spaudio.report.comparison.group_runs`.
-        step_costs: From :func:`read_step_costs`. None takes the seconds of the runs themselves.
+        step_costs: From :func:`read_step_costs`. None uses the seconds of the runs themselves.
         baseline: The baseline's filter, with the options in which groups differ, such as
             ``depthwise,filter.kernel_size=32``.
 
@@ -120,7 +120,7 @@ def measure_convergence(
         base = baselines.get(_shared(group))
         if base is None:
             raise DataError(
-                f"{group.name} has no baseline: add runs that differ in filter={baseline} alone"
+                f"{group.name} has no baseline: add runs that differ only in filter={baseline}"
             )
         curves, others = _curves(group, step_costs), _curves(base, step_costs)
         pairs = [(curves[seed], others[seed]) for seed in sorted(set(curves) & set(others))]
@@ -208,7 +208,7 @@ def plot_convergence(found: Sequence[Convergence], path: Path) -> None:
 
 
 def _ratio(pairs: Sequence[tuple[Curve, Curve]], quantity: str) -> str:
-    """Formats what it took to reach the baseline's best loss, relative to the baseline.
+    """Formats the cost of reaching the baseline's best loss, relative to the baseline.
 
     If some seeds did not reach the loss, their number is given instead.
     """
@@ -232,7 +232,7 @@ def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, C
     curves: dict[int, Curve] = {}
     for record in group.records:
         seed = record.facts["seed"]
-        log = [entry for entry in record.log if entry["step"]]  # without a model fitted before
+        log = [entry for entry in record.log if entry["step"]]  # not the model before training
         if seed in curves:
             raise DataError(f"{record.name} repeats seed {seed} of {group.name}; leave one run out")
         if not log:
@@ -253,7 +253,7 @@ def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, C
 
 
 def _filter(group: Group) -> str:
-    """Returns a group's filter and its options as the benchmark of steps takes them."""
+    """Returns a group's filter and its options, in the form that the step benchmark takes."""
     options = {key: value for key, value in group.settings.items() if key.startswith("filter.")}
     name = options.pop("filter.name", group.records[0].settings["filter.name"])
     return _plain(",".join([name, *(f"{key}={value}" for key, value in options.items())]))

@@ -22,13 +22,13 @@ LOWEST_DB = -40.0  # responses below are drawn in the same color
 
 
 class Figures:
-    """Draws the figures of a report. One that fails is named in the report and stops nothing.
+    """Draws the figures of a report. A failure is named in the report and stops nothing.
 
     Args:
         folder: Folder of the report.
 
     Attributes:
-        failed: Why a figure could not be drawn, by its name.
+        failed: Reason why a figure could not be drawn, by its name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,14 +36,14 @@ class Figures:
         self.failed: dict[str, str] = {}
 
     def draw(self, name: str, draw: Callable[[Path], object]) -> None:
-        """Calls ``draw`` with the path of ``<name>.png``, and keeps what fails."""
+        """Calls ``draw`` with the path of ``<name>.png``, and records a failure."""
         self.attempt(f"{name}.png", draw)
 
     def attempt(self, name: str, draw: Callable[[Path], object]) -> None:
-        """Calls ``draw`` with the path of a file, and keeps what fails."""
+        """Calls ``draw`` with the path of a file, and records a failure."""
         path = self.folder / name
         try:
-            path.unlink(missing_ok=True)  # of an earlier report
+            path.unlink(missing_ok=True)  # from an earlier report
             draw(path)
         except Exception as error:  # matplotlib raises anything
             said = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -51,7 +51,7 @@ class Figures:
             warnings.warn(f"{path} could not be drawn ({said})", stacklevel=2)
 
     def links(self, *names: str) -> list[str]:
-        """Returns Markdown: a link to each figure that is there, and a line for each failure."""
+        """Returns Markdown: a link to each existing figure, and a line for each failure."""
         drawn = [name for name in names if (self.folder / f"{name}.png").is_file()]
         return [
             *(f"![{for_markdown(name)}]({quote(name)}.png)" for name in drawn),
@@ -90,21 +90,21 @@ def draw_responses(
 
 
 def as_lists(values: Tensor) -> Any:
-    """Converts a tensor to what matplotlib takes; NumPy has no bfloat16."""
+    """Converts a tensor to lists for matplotlib; NumPy has no bfloat16."""
     return values.detach().float().cpu().tolist()
 
 
 def make_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of a size in inches, whose parts make room for each other."""
+    """Returns an empty figure with constrained layout; sizes are in inches."""
     from matplotlib.figure import Figure  # loads slowly, and prediction draws nothing
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: "Figure", path: Path, dpi: int = 110) -> None:
-    """Writes a PNG, or what the suffix says, atomically.
+    """Writes a figure atomically, in the format of the path's suffix.
 
-    It warns once of characters that the font lacks, not of each.
+    Warns once about all characters that the font lacks, not about each.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:

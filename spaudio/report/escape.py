@@ -1,15 +1,15 @@
-"""Escapes names and other text of the user for where they go.
+"""Escapes names and other user text for terminals, Markdown, figures and CSV files.
 
-Names of classes, files and runs are arbitrary text. Each function returns text that is shown as it
-is: it cannot become markup, a formula or a control sequence.
+Names of classes, files and runs are arbitrary text. Each function returns text that is shown
+literally: it cannot become markup, a formula or a control sequence.
 """
 
 import re
 
-#: Characters with which a spreadsheet takes a cell for a formula.
+#: First characters that make a spreadsheet read a cell as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LONGEST = 40  # characters of a name in a figure
-# `_` inside a word and brackets that are not followed by a target are no markup.
+# `_` inside a word and brackets that are not followed by a target are not markup.
 _MARKDOWN = re.compile(r"[\\`*<>|&~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
 
 
@@ -22,7 +22,7 @@ def printable(text: object) -> str:
 
 
 def for_markdown(text: object) -> str:
-    """Escapes text within a line or a table cell of Markdown, HTML included."""
+    """Escapes text for a line or a table cell of Markdown, including HTML."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
@@ -35,7 +35,7 @@ def for_figure(text: object, longest: int = _LONGEST) -> str:
 
 
 def for_csv(text: str) -> str:
-    """Puts an apostrophe before text that a spreadsheet would take for a formula."""
+    """Puts an apostrophe before text that a spreadsheet would read as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -36,8 +36,8 @@ class Recording:
     Args:
         path: Its file.
         seconds: Its duration.
-        events: By start.
-        begin: When it began, if that is known.
+        events: Sorted by start.
+        begin: Its start time, if known.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def write_csv(recordings: Sequence[Recording]) -> str:
 
 
 def write_audacity(recording: Recording) -> str:
-    """Returns a label track of Audacity: start, end and text, which ends in the confidence."""
+    """Returns an Audacity label track: start, end, and class with confidence and clock time."""
     lines = []
     for event in recording.events:
         words = [printable(event.label), f"{event.confidence:.2f}"]
@@ -79,11 +79,11 @@ def write_audacity(recording: Recording) -> str:
 
 
 def write_raven(recording: Recording, top: float) -> str:
-    """Returns a selection table of Raven; see its manual, "Selection tables".
+    """Returns a Raven selection table; see its manual, "Selection tables".
 
     Args:
         recording: The recording.
-        top: Upper edge of the band that the model hears, in Hz, which selections need.
+        top: Upper edge of the model's frequency band in Hz, which selections need.
     """
     header = [
         "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",

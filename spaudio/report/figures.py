@@ -11,8 +11,8 @@ from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 
 MOST_CLASSES = 60  # of a confusion matrix; memory and size grow with their square
-PAIRS = 40  # most confused classes that are drawn instead
-BARS = 200  # classes with bars of their own
+PAIRS = 40  # most confused pairs of classes, drawn instead
+BARS = 200  # most classes that are drawn as bars
 _WIDEST = 40.0  # inches
 
 
@@ -71,7 +71,7 @@ def _plot_confused_pairs(confusion: Tensor, classes: Sequence[str], path: Path) 
 def plot_per_class(per_class: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
     """Draws the average precision ``ap`` of each class as a bar, the largest at the top.
 
-    Of more than ``BARS`` classes, only the lowest and the highest are drawn.
+    With more than ``BARS`` classes, only the lowest and the highest are drawn.
     """
     known = sorted((row["ap"], name) for name, row in per_class.items() if row["ap"] is not None)
     title = ""

@@ -38,14 +38,14 @@ def plot_filters(
     """Draws kernels beside their magnitude responses, one row per layer.
 
     Each kernel is one line of both images. Each image is sorted by centre frequency, lowest at the
-    bottom. Kernels are drawn over the neighbors of a token that they weight. Responses are relative
-    to the peak of each kernel.
+    bottom. Kernels are drawn over the tokens that they weight, relative to the current one.
+    Responses are relative to the peak of each kernel.
 
     Args:
         before: Filters before training, by name of the layer; see :func:`filters_of`.
         after: The same filters after training, drawn to the right of them.
         path: PNG to write.
-        hop_seconds: Seconds per token. If given, frequencies are in Hz of modulation.
+        hop_seconds: Seconds per token. If given, modulation frequencies are in Hz.
 
     Returns:
         Whether there was a filter. If not, nothing is written.
@@ -88,7 +88,7 @@ def _draw_filter(
 
 
 def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
-    """Returns all kernels (M, left + 1 + right), NaN outside, and the first token, -left."""
+    """Returns kernels (M, left + 1 + right), NaN outside, and the first position, -left."""
     left, right = filter.extent
     rows = []
     for kernel in filter.taps():

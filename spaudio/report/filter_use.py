@@ -1,4 +1,4 @@
-"""What filters do on real clips: which kernels are used, by what, and what changes without."""
+"""What filters do on real clips: the most used kernels, and what changes without filters."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ from spaudio.tokens.dataset import TokenDataset
 
 Model = Classifier | AdaptedClassifier
 SHOWN = 4  # most used kernels
-EXCITING = 3  # clips of each
-_TOGETHER = 16  # kernels whose outputs are in memory
+EXCITING = 3  # clips per kernel
+_TOGETHER = 16  # kernels whose outputs are in memory at once
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Peak:
     """Where a clip excites a kernel most.
 
     Args:
-        clip: Number of the clip in its dataset.
-        token: Number of the token in the clip, or in its segment.
+        clip: Index of the clip in its dataset.
+        token: Index of the token in the clip, or in its segment.
         strength: What the kernel adds there: root mean square over the dimensions that it acts on.
     """
 
@@ -47,12 +47,12 @@ class Peak:
 
 @dataclass(frozen=True)
 class UsedKernel:
-    """A kernel that is among the most used of a model.
+    """One of the most used kernels of a model.
 
     Args:
-        layer: Such as ``layer 0``.
-        number: Of the kernel in its filter.
-        share: Of what all kernels of the model add, by root mean square.
+        layer: Name of the layer, such as ``layer 0``.
+        number: Index of the kernel in its filter.
+        share: Share of what all kernels of the model add, by root mean square.
         peaks: The clips that excite it most.
     """
 
@@ -68,10 +68,10 @@ class FilterUse:
 
     Args:
         kernels: The most used kernels.
-        clips: Number of clips that were looked at.
+        clips: Number of clips.
         accuracy_on: Share of the clips whose most probable class is right.
-        accuracy_off: The same with all filters switched off, without another training.
-        clip: The clip whose label loses most probability when they are off.
+        accuracy_off: The same with all filters switched off, without retraining.
+        clip: Index of the clip whose label loses the most probability when they are off.
         on: Its probabilities (classes,).
         off: The same with all filters off.
         before: (tokens, dim) of this clip, input of the last filter, with all filters off.
@@ -98,7 +98,7 @@ def measure_filter_use(
     Args:
         model: Trained, in evaluation mode.
         dataset: The test split.
-        clips: Numbers of the clips; memory does not depend on how many they are.
+        clips: Indices of the clips; memory does not depend on their number.
         multi_label: A clip may have several classes.
 
     Returns:
@@ -151,7 +151,7 @@ def measure_filter_use(
 
 
 def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """How much each kernel adds to each token.
+    """Computes how much each kernel adds to each token.
 
     Args:
         filter: Any filter with kernels.
@@ -160,7 +160,7 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
 
     Returns:
         (batch, tokens, M): root mean square over dimensions of the kernel's output after activation
-        and gain. A kernel of its own dimension (``depthwise``) has one value to take it of.
+        and gain. A kernel for a single dimension (``depthwise``) has one value per token.
     """
     gains, activation = None, "identity"
     bank = filter.bank if isinstance(filter, AdaptiveFilterBank) else filter
@@ -200,7 +200,7 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
 
 @contextmanager
 def switched_off(filters: Sequence[TokenFilter]) -> Iterator[None]:
-    """Lets tokens pass the filters unchanged."""
+    """Bypasses filters: tokens pass unchanged."""
 
     def through(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return arguments[0]
@@ -235,12 +235,12 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator
 def _most_used(
     total: dict[str, Tensor], highest: dict[str, list[tuple[Tensor, ...]]], clips: list[int]
 ) -> tuple[UsedKernel, ...]:
-    """Chooses kernels by what they add.
+    """Chooses the kernels that add most.
 
     Args:
         total: Power of each kernel (M,), by layer.
         highest: Largest activity of each kernel and its token, each (batch, M), by layer.
-        clips: Number of the clip in each row of all batches.
+        clips: Index of the clip in each row of all batches.
     """
     size = {name: power.sqrt() for name, power in total.items()}
     whole = sum(float(one.sum()) for one in size.values()) or 1.0
@@ -251,7 +251,7 @@ def _most_used(
     used = []
     for value, name, i in ranked[:SHOWN]:
         strength, place = (torch.cat(parts)[:, i] for parts in zip(*highest[name], strict=True))
-        best: dict[int, Peak] = {}  # one per clip, of which there may be several segments
+        best: dict[int, Peak] = {}  # one per clip, which may have several segments
         for row in strength.argsort(descending=True).tolist():
             peak = Peak(clips[row], int(place[row]), float(strength[row]))
             best.setdefault(peak.clip, peak)
@@ -260,7 +260,7 @@ def _most_used(
 
 
 def _own(chances: Tensor, label: Tensor) -> float:
-    """Probability of the label; of several labels the lowest."""
+    """Returns the probability of the label; of several labels, the lowest."""
     return float(chances[label] if label.dim() == 0 else chances[label > 0.5].min())
 
 

@@ -1,7 +1,7 @@
-"""The references of a report: the majority class, and a classical classifier, the floor.
+"""Reference scores of a report: the majority class, and a classical classifier, the floor.
 
-The classical floor takes seconds: summary statistics of log-mel and MFCC frames, standardised, and
-a support vector machine with an RBF kernel. It is strong on small data.
+The classical floor is a support vector machine with an RBF kernel, on standardised summary
+statistics of log-mel and MFCC frames. It takes seconds and is strong on small datasets.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose submodules are loaded where they are used, as sklearn is
+import scipy  # submodules load on first use, like sklearn
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from rich.console import Console
@@ -32,8 +32,8 @@ from spaudio.training.multilabel import average_precisions
 
 MFCC = 20
 SEGMENTS = 8
-LARGEST = 10_000  # clips to learn from
-COMPONENTS = 2_000  # clips that approximate the kernel of several labels
+LARGEST = 10_000  # clips to train on
+COMPONENTS = 2_000  # clips that approximate the kernel for several labels
 Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
 Targets = npt.NDArray[Any]
@@ -41,12 +41,12 @@ _Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
 class FloorFeatures(FrameCache):
-    """The summary of each clip that the classical floor learns from, as a store of `prepare`.
+    """Summaries of clips on which the classical floor is trained, as a store of `prepare`.
 
     Args:
         folder: Where features are kept.
-        sample_rate: In Hz. The front-end has 40 mel bands up to 8 kHz and 64 above, in windows of
-            25 ms every 10 ms.
+        sample_rate: In Hz. The front-end has 40 mel bands for rates up to 8 kHz and 64 above, in
+            windows of 25 ms every 10 ms.
     """
 
     def __init__(self, folder: Path, sample_rate: int) -> None:
@@ -81,8 +81,8 @@ def summarise(frames: Frames) -> Summaries:
     width = min(9, len(mfcc) - 1 + len(mfcc) % 2)
     slopes = np.zeros_like(mfcc)
     if width >= 3:
-        # As librosa.feature.delta, which solves for the same weights anew for each clip. Its
-        # slopes at the ends are those of the first and the last whole window.
+        # Like librosa.feature.delta, which solves for the same weights again for each clip. Slopes
+        # at the ends are those of the first and the last whole window.
         half = width // 2
         offsets = np.arange(-half, half + 1, dtype=mfcc.dtype)
         inner = sliding_window_view(mfcc, width, axis=0) @ (offsets / (offsets @ offsets))
@@ -104,17 +104,17 @@ def measure_floor(
     *,
     multi_label: bool = False,
 ) -> dict[str, Any]:
-    """Scores both references on the test split; the result is kept beside the features.
+    """Scores both references on the test split; caches the result beside the features.
 
-    Both learn from the training and the validation split together, because neither selects a model.
-    The time of a support vector machine grows faster than the square of the number of clips, so
-    with a large data set it learns from `LARGEST` clips.
+    Both are trained on the training and validation splits together, because neither selects a
+    model. The training time of a support vector machine grows faster than the square of the number
+    of clips, so on a large dataset it is trained on `LARGEST` clips.
 
     Args:
         clips: The manifest's clips.
         classes: Class names.
         root: Folder that the clips' paths are relative to.
-        features: Summaries of the clips; clips that no preparation has added are decoded here.
+        features: Summaries of the clips; those that no preparation has added are computed here.
         multi_label: A clip may have several classes. Then the scores are mean average precisions
             of the class frequencies, and of a kernel ridge regression per class.
 
@@ -166,7 +166,7 @@ def measure_floor(
 
 
 def _read(kept: Path, key: str) -> dict[str, Any] | None:
-    """Returns the scores of an earlier run."""
+    """Returns the scores of an earlier run, or None."""
     return next((record for record, _ in JsonLines(kept, {"floor": key}).read()), None)
 
 
@@ -208,6 +208,6 @@ def _multi_label_floor(
     )
     model = make_pipeline(StandardScaler(), kernel, Ridge(alpha=1.0)).fit(x_train, y_train)
     truth, found = torch.from_numpy(y_test), torch.from_numpy(model.predict(x_test))
-    constant = torch.zeros_like(found)  # one score of each class for all clips
+    constant = torch.zeros_like(found)  # one score per class for all clips
     majority, ridge = (np.nanmean(average_precisions(p, truth)) for p in (constant, found))
     return float(majority), float(ridge)

@@ -44,7 +44,7 @@ def write_fold_report(
         folder: Folder of the run over all folds.
         folds: Folder of the run of each fold, by the fold's name.
         page: Writes ``report.html``, given the content of ``report.json`` and what the reports of
-            the folds say about calibration; None if there is none.
+            the folds say about calibration; None for no page.
 
     Returns:
         The content of ``report.json``, which can be compared with the reports of other runs.
@@ -143,7 +143,7 @@ def write_fold_report(
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
         "its own run; "
         + (
-            "the model of that run was trained on all other folds, its weights are those after "
+            "the model of that run was trained on all other folds; its weights are those after "
             "the last epoch."
             if first["trained_on_valid"]
             else "the model of that run was selected on validation clips of other folds."
@@ -167,7 +167,7 @@ def write_fold_report(
         f"{report['test']['pooled_accuracy']:.4f}",
         *cost_lines(report),
         "",
-        "Seconds are summed over folds, and the confusion matrix is that of all folds together:",
+        "Seconds are summed over folds, and the confusion matrix is pooled over all folds:",
     ]
     write_files(folder, report, markdown, figures, "confusion", "folds")
     return report

@@ -30,12 +30,12 @@ def draw_mask(
     Args:
         model: Trained. It is set to evaluation mode.
         tokens: (tokens, features) of the clip, as the model takes them.
-        spectrogram: (bands, frames) of the clip, such as log-mel energies. None takes the frames of
+        spectrogram: (bands, frames) of the clip, such as log-mel energies. None uses the frames of
             the model's learned front-end.
         path: PNG to write.
         hop_seconds: Seconds per token.
         frame_seconds: Seconds per frame of the spectrogram.
-        title: Of the figure. The filter's name is added to it.
+        title: Title of the figure. The filter's name is added to it.
 
     Returns:
         Whether a filter is token-adaptive. If not, nothing is written.

@@ -23,12 +23,12 @@ def model_card(
     """Returns a card with metadata, as the Hugging Face Hub reads it.
 
     Args:
-        settings: Of the run, as its ``config.yaml`` holds them.
-        report: Its ``report.json``.
+        settings: Settings of the run, as in its ``config.yaml``.
+        report: Content of its ``report.json``.
         classes: Class names.
         longest_seconds: Length of the longest clip that the model was trained on.
         multi_label: Whether a clip may have several classes.
-        command: What made the run.
+        command: The command that made the run.
 
     Raises:
         ConfigError: If huggingface_hub is missing.
@@ -66,7 +66,7 @@ def model_card(
         _USE,
         "## Data",
         _lines(_data(settings, report)),
-        "## Figures",
+        "## Results",
         _figures(report),
         "## Limits",
         _lines(_limits(settings, report, longest_seconds, multi_label)),
@@ -97,7 +97,7 @@ def _introduction(
     more = f" and {len(classes) - 20} more (see `inputs.json`)" if len(classes) > 20 else ""
     tokens = report["tokens"]
     return (
-        f"Takes a sound at {tokens['sample_rate']:,} Hz, mono, and tells {what} {len(classes)} "
+        f"Classifies mono sound at {tokens['sample_rate']:,} Hz as {what} {len(classes)} "
         f"classes: {names}{more}. Tokens: {tokens['front_end']}; filter after each layer: "
         f"{settings['filter']['name']}."
     )
@@ -107,12 +107,12 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     about, clips = settings["about"], report["clips"]
     licence = str(about["licence"])
     if licence == NOT_GIVEN:
-        licence = "not stated (it is given by the setting `about.licence`)"
+        licence = "not stated (set it with `about.licence`)"
     else:
         licence = for_markdown(licence)
     lines = [
         f"{for_markdown(about['title'])}; licence of the data: {licence}",
-        f"clips: {clips['train']:,} to train, {clips['valid']:,} to validate, {clips['test']:,} to "
+        f"clips: {clips['train']:,} training, {clips['valid']:,} validation, {clips['test']:,} "
         "test",
         f"split: {_split(settings)}",
     ]
@@ -124,13 +124,13 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
 
 
 def _split(settings: Mapping[str, Any]) -> str:
-    """Returns how the clips were divided, as far as the settings tell."""
+    """Describes how the clips were split, as far as the settings tell."""
     if settings.get("fold") is not None:
-        return f"official fold {settings['fold']} to test"
+        return f"official fold {settings['fold']} for testing"
     if settings["prep"] == "folder":
         if settings.get("group_regex"):
             return "by group, or by folders `train`, `valid` and `test`; no group is in two splits"
-        return "by clip at random, unless the data had folders `train`, `valid` and `test`"
+        return "random by clip, unless the data had folders `train`, `valid` and `test`"
     return f"that of the recipe `{settings['recipe']}`"
 
 
@@ -143,7 +143,7 @@ def _figures(report: Mapping[str, Any]) -> str:
     rows = {
         "this model": measured,
         "classical floor (log-mel and MFCC statistics)": f"{floor['svm']:.4f}",
-        "without looking at the sound": f"{floor['majority']:.4f}",
+        "without using the sound": f"{floor['majority']:.4f}",
     }
     table = [{"On the test split": name, metric: value} for name, value in rows.items()]
     if not all("f1" in row for row in test["per_class"].values()):
@@ -171,19 +171,19 @@ def _limits(
     lines = [
         f"sounds of up to {longest_seconds:.4g} s were seen in training; longer ones are cut into "
         "windows, whose probabilities are averaged",
-        f"nothing above {top:,.0f} Hz is heard",
-        "the figures hold for sounds recorded as those of the test split were; other "
-        "microphones, places and speakers were not measured",
+        f"frequencies above {top:,.0f} Hz are not used",
+        "the scores hold for sounds recorded like those of the test split; other microphones, "
+        "places and speakers were not measured",
     ]
     if not multi_label and not any(name.startswith("_") for name in test["per_class"]):
         lines.append(
-            "every sound is given one of the classes, also one of another kind; mind the "
-            "probability"
+            "every sound is assigned to one of the classes, even a sound of another kind; check "
+            "the probability"
         )
     if settings["prep"] == "folder" and not settings.get("group_regex"):
         lines.append(
-            "where the split was at random, clips of one recording or speaker may be in two "
-            "splits, and the figures are then too high for others"
+            "if the split was random, clips of one recording or speaker may be in two splits, and "
+            "the scores are then too high for new ones"
         )
     if test[metric] <= floor["svm"]:
         lines.append("**the model does not beat the classical floor**")

@@ -1,9 +1,9 @@
-"""What kernels became: their responses over modulation frequency, against the sound's modulations.
+"""Compares the responses of kernels over modulation frequency with the modulations of the sound.
 
-The modulation spectrum is that of log-mel envelopes: the power with which the level of a band
-changes at each rate, as a mean over bands and clips. Power per octave is taken, by which the
-spectrum of speech has its maximum at 4 to 5 Hz, the rate of syllables (Ding et al. 2017,
-doi 10.1016/j.neubiorev.2017.02.011); power per Hz falls throughout.
+The modulation spectrum is that of log-mel envelopes: the power of the level changes of a band at
+each rate, averaged over bands and clips. It is power per octave, in which speech has its maximum at
+4 to 5 Hz, the rate of syllables (Ding et al. 2017, doi 10.1016/j.neubiorev.2017.02.011); power per
+Hz falls throughout.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose submodules are loaded where they are used
+import scipy  # submodules load on first use
 
 from spaudio.filters import TokenFilter, modulation_response
 from spaudio.report.drawing import make_figure, save_figure
@@ -31,10 +31,10 @@ class LayerResponse:
 
     Args:
         name: Name of the layer.
-        before: At each frequency, before training, relative to its maximum.
+        before: Response at each frequency before training, relative to its maximum.
         after: The same after training.
-        correlation_before: With the modulation spectrum, over frequencies that are evenly spaced in
-            octaves; NaN for a flat response.
+        correlation_before: Correlation of ``before`` with the modulation spectrum, over frequencies
+            evenly spaced in octaves; NaN for a flat response.
         correlation_after: The same after training.
     """
 
@@ -119,7 +119,7 @@ def plot_responses(
 
     Args:
         layers: From :func:`compare_responses`.
-        spectrum: As there.
+        spectrum: As in :func:`compare_responses`.
         token_seconds: Seconds per token.
         path: PNG to write.
     """

@@ -1,4 +1,4 @@
-"""The training clips that a model takes for most similar to a clip: by what its head classifies."""
+"""Finds the training clips most similar to a clip, by the embeddings that the head classifies."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,16 +13,16 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.tokens.dataset import Batch, Example, TokenDataset, collate
 
-MOST = 5000  # training clips that are looked at, the same share of each class
-_BATCH, _TOKENS = 32, 1 << 13  # most clips and tokens of a batch
+MOST = 5000  # training clips to search, at most the same number per class
+_BATCH, _TOKENS = 32, 1 << 13  # most clips and tokens per batch
 
 
 def batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
-    """Yields clips of a dataset without augmentation, those of similar length together.
+    """Yields batches of clips without augmentation, with similar lengths together.
 
     Args:
-        dataset: Of any split.
-        clips: Their numbers; each of a clip's segments is one item of a batch.
+        dataset: Any split.
+        clips: Indices of the clips; each segment of a clip is one item of a batch.
     """
     plain = dataset.plain()
     wanted = {plain.clips[number].path for number in clips}
@@ -46,7 +46,7 @@ def batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
 def embed_clips(
     model: Classifier | AdaptedClassifier, dataset: TokenDataset, clips: Sequence[int]
 ) -> Tensor:
-    """Computes the embeddings of clips, of unit length; those of segments are averaged.
+    """Computes embeddings of clips, of unit length and averaged over segments.
 
     Returns:
         (clips, dim), on the CPU.
@@ -64,12 +64,12 @@ def embed_clips(
 
 
 def some_of_each_class(clips: Sequence[Clip], multi_label: bool, most: int) -> dict[str, list[int]]:
-    """Chooses clips, as many of each class: their numbers, by class.
+    """Chooses clips, equally many per class if possible; returns their indices by class.
 
     Args:
-        clips: Of a split.
+        clips: Clips of a split.
         multi_label: A clip may have several classes; it counts for each.
-        most: Number of clips in all.
+        most: Maximum number of clips in total.
     """
     numbers = {clip.path: number for number, clip in enumerate(clips)}
     by_class: defaultdict[str, list[int]] = defaultdict(list)
@@ -87,17 +87,17 @@ def find_nearest(
     wanted: Mapping[int, Sequence[str]],
     multi_label: bool,
 ) -> dict[tuple[int, str], str]:
-    """Finds the most similar training clip of given classes, by cosine similarity.
+    """Finds the most similar training clip for given classes, by cosine similarity.
 
     Args:
         model: Trained, in evaluation mode.
         train: The training split.
         test: The test split.
-        wanted: Class names by number of the test clip.
+        wanted: Class names by index of the test clip.
         multi_label: A clip may have several classes.
 
     Returns:
-        Path of the training clip, by number of the test clip and class.
+        Path of the training clip, by index of the test clip and class.
     """
     if not wanted:
         return {}

@@ -1,8 +1,8 @@
-"""Which part of a sound decided: parts are hidden, and the change of the answer is measured.
+"""Occlusion: hides parts of a sound and measures how the answer changes.
 
 Source: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
-A patch that slides over time and bands is set to zero, which in normalised log-mel frames is the
-mean of the training data, as the masks of SpecAugment are.
+A patch slides over time and bands and is set to zero. In normalised log-mel frames, zero is the
+mean of the training data, as in the masks of SpecAugment.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from spaudio.audio.chunks import in_batches
 
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
-_WIDE, _HIGH = 3, 2  # cells of a patch
+_WIDE, _HIGH = 3, 2  # size of a patch in cells
 _BATCH = 32
-_SHOWN = 3  # stretches and bands
+_SHOWN = 3  # most stretches and bands
 
 Array = NDArray[np.float32]
 
@@ -27,8 +27,8 @@ class Part:
 
     Args:
         first: First step or band.
-        last: One after the last.
-        drop: Fall of the log-odds when it is hidden.
+        last: One past the last.
+        drop: Drop in the log-odds when it is hidden.
     """
 
     first: int
@@ -41,12 +41,12 @@ class Importance:
     """What hiding a part does to the answer.
 
     Args:
-        drop: (rows, columns), fall of the log-odds of the class, mean over all patches that cover
+        drop: (rows, columns), drop in the log-odds of the class, mean over all patches that cover
             the cell; row 0 is the lowest band.
         steps: (columns + 1,), edges of the cells in steps of the input.
         bands: (rows + 1,), edges of the cells in bands.
-        stretches: The stretches of time that matter most, each hidden by itself, by their drop.
-        ranges: The same of bands.
+        stretches: The stretches of time that matter most, each hidden alone, sorted by drop.
+        ranges: The same for bands.
     """
 
     drop: NDArray[np.float64]
@@ -62,7 +62,7 @@ def measure_importance(
     """Hides patches of an input, then whole stretches and bands.
 
     Args:
-        values: (steps, bands), in which zero says nothing.
+        values: (steps, bands), in which zero carries no information.
         log_odds: Takes variants of ``values`` and returns the log-odds of the class, (variants,).
     """
     steps, bands = _edges(len(values), COLUMNS), _edges(values.shape[1], ROWS)
@@ -107,7 +107,7 @@ def measure_importance(
 
 
 def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Returns where a profile is above half of its maximum: first and one after the last cell."""
+    """Returns where a profile exceeds half of its maximum: first and one past the last cell."""
     if profile.max() <= 0:
         return []
     above = np.concatenate([[0], profile >= profile.max() / 2, [0]]).astype(int)

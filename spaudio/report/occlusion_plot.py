@@ -1,4 +1,4 @@
-"""Figure of an explanation: the mel spectrogram, and what hiding each part does to the answer."""
+"""Figure of an explanation: the mel spectrogram, and how hiding each part changes the answer."""
 
 from pathlib import Path
 
@@ -22,17 +22,17 @@ def plot_importance(
     start: float,
     title: str,
 ) -> None:
-    """Draws both panels over the same axes, as librosa has them: seconds and mel-scaled Hz.
+    """Draws both panels over the same axes, as in librosa: seconds and mel-scaled Hz.
 
     Args:
         waveform: (samples,).
         sample_rate: In Hz.
-        drop: (rows, columns), fall of the log-odds.
+        drop: (rows, columns), drop in the log-odds.
         seconds: (columns + 1,), edges of the cells.
         hertz: (rows + 1,), edges of the cells.
         path: PNG or SVG to write.
-        start: Second of the recording with which the waveform begins.
-        title: Of the figure.
+        start: Start of the waveform in the recording, in seconds.
+        title: Title of the figure.
     """
     import librosa  # imported here: it takes most of a second
 
@@ -51,7 +51,7 @@ def plot_importance(
     figure.colorbar(image, ax=upper, format="%+2.0f dB")
     most = max(float(np.abs(drop).max()), 1e-6)
     shown = lower.pcolormesh(seconds, hertz, drop, cmap="RdBu_r", vmin=-most, vmax=most)
-    figure.colorbar(shown, ax=lower, label="fall of the log-odds when hidden")
+    figure.colorbar(shown, ax=lower, label="drop in the log-odds when hidden")
     upper.set(xlabel="", ylabel="Hz", title=for_figure(title, 100))
     lower.set(xlabel="seconds", ylabel="Hz")
     lower.set_xlim(start, start + len(waveform) / sample_rate)

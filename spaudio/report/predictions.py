@@ -20,7 +20,7 @@ UNSURE = "unsure"
 
 
 class Ranked:
-    """What an answer of a classifier says, by the probabilities of its classes."""
+    """An answer of a classifier: classes ranked by probability."""
 
     probabilities: NDArray[np.float32]
     classes: Sequence[str]

@@ -16,8 +16,7 @@ from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.escape import FORMULA
 from spaudio.training.log import read_log
 
-# Settings in which runs may differ and still be runs of one setting, and those that say no more
-# than the others.
+# Settings in which runs of one group may differ, and those that only repeat others.
 NOT_SETTINGS = frozenset(
     {
         "about",
@@ -33,7 +32,7 @@ NOT_SETTINGS = frozenset(
         "page",
     }
 )
-# What a comparison needs of `report.json`.
+# Facts of `report.json` that a comparison uses.
 FACTS = (
     "recipe",
     "seed",
@@ -57,7 +56,7 @@ FACTS = (
     "git_commit",
 )
 _NUMBERS = ("num_params", "filter_params", "seconds.train", "step_seconds")
-# What a comparison needs of each kind of run, by metric.
+# Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {
     "accuracy": ("test.accuracy", "test.macro_f1", "floor.svm"),
     "mAP": ("test.mAP", "test.auc", "floor.svm"),
@@ -76,7 +75,7 @@ class Record:
         facts: Results and sizes by dotted name, such as ``test.accuracy``; see :data:`FACTS`.
         log: The training log, one entry per epoch.
         folder: The run's folder; None if the record is from a CSV file.
-        overrides: The settings that were given for the run, as ``key=value``.
+        overrides: The overrides of the run, as ``key=value``.
     """
 
     name: str
@@ -115,16 +114,16 @@ def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[
 def write_records(records: Sequence[Record], path: Path) -> None:
     """Writes runs into one CSV file, one row per run and epoch.
 
-    Settings are in columns ``settings.<name>``, results in ``report.<name>``, the settings that
-    were given in ``overrides``; all are repeated in every row of a run. Values other than text are
-    written as JSON.
+    Settings are in columns ``settings.<name>``, results in ``report.<name>``, and overrides in
+    ``overrides``; all are repeated in every row of a run. Values other than text are written as
+    JSON.
 
     Args:
         records: The runs.
         path: CSV file to write.
 
     Raises:
-        DataError: If a run has no log, or two have one name.
+        DataError: If a run has no log, or two have the same name.
     """
     rows = []
     names = names_of(records)
@@ -148,7 +147,7 @@ def write_records(records: Sequence[Record], path: Path) -> None:
 
 
 def names_of(records: Sequence[Record]) -> list[str]:
-    """Returns the names of runs. Equal names, as of folds, get that of the folder above."""
+    """Returns the names of runs. Equal names, such as those of folds, include the parent folder."""
     counts = Counter(record.name for record in records)
     return [
         f"{record.folder.resolve().parent.name}/{record.name}"
@@ -184,10 +183,10 @@ def _read_folder(folder: Path) -> Record:
 
 
 def _check(record: Record) -> None:
-    """Checks what comparisons take for granted.
+    """Checks what comparisons rely on.
 
     Raises:
-        ValueError: If a result is missing or of another type.
+        ValueError: If a result is missing or has the wrong type.
     """
     facts, metric = record.facts, record.facts.get("metric")
     if metric not in _RESULTS:
@@ -257,7 +256,7 @@ def _to_cell(value: Any) -> str:
     """Writes a value so that :func:`_from_cell` reads the same one."""
     if value is None:
         return ""
-    # JSON's quotation mark also keeps a spreadsheet from taking text for a formula.
+    # JSON's quotation mark also keeps a spreadsheet from reading text as a formula.
     is_plain = isinstance(value, str) and not value.startswith(FORMULA) and value != ""
     is_plain = is_plain and _from_cell(value) == value
     return value if is_plain else json.dumps(value)

@@ -1,4 +1,4 @@
-"""What the reports of all kinds of runs share: their files, and lines of their Markdown."""
+"""Shared parts of the reports of all kinds of runs: files, and lines of Markdown."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def write_files(
         report: Content of ``report.json``.
         markdown: Lines of ``report.md``.
         figures: The run's figures.
-        names: Names of figures. Those that the run has are linked at the end.
+        names: Names of figures. Existing ones are linked at the end.
     """
     text = "\n".join([*markdown, "", *figures.links(*names), ""])
     write_atomic(run / "report.md", text.encode())
@@ -36,22 +36,22 @@ def filter_choice(report: dict[str, Any]) -> str:
 
 
 def selection(report: Mapping[str, Any]) -> str:
-    """Returns which weights are kept, and what selected them, as text."""
+    """Describes which weights are kept, and how they were selected."""
     if "penalty" in report:  # a probe, which has fits in place of epochs
-        again = ", then fitted again with its clips" if report["trained_on_valid"] else ""
+        again = ", then refitted with its clips" if report["trained_on_valid"] else ""
         return (
             f"penalty {report['penalty']:g}, {report['best_epoch']} of {report['epochs']}, "
             f"selected on the validation split{again}"
         )
     if report["trained_on_valid"]:
         return f"weights of the last epoch ({report['epochs']})"
-    before = "" if report["best_epoch"] else ", the head as it was fitted before them"
+    before = "" if report["best_epoch"] else ", the head as fitted before training"
     epoch = f"epoch {report['best_epoch']} of {report['epochs']}{before}"
     return f"{epoch}, selected on the validation split"
 
 
 def cost_lines(report: dict[str, Any]) -> list[str]:
-    """Returns a list of sizes and times, as far as the report has them, and the origin."""
+    """Returns a list of sizes and times, as far as the report has them, and the git commit."""
     parameters = f"parameters: {report['num_params']:,}, of which filters: "
     parameters += f"{report['filter_params']:,}"
     if "front_end_params" in report:
@@ -77,13 +77,13 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             lines[-1] += f"; {report['variations']} variations of each training clip"
     if "pretrain" in report:
         p = report["pretrain"]
-        less = f", without {p['left_out']} of validation or test split" if p["left_out"] else ""
+        less = f", without {p['left_out']} of the validation or test split" if p["left_out"] else ""
         lines.append(
             f"pretrained by masked prediction ({p['share']:.0%} of a clip, spans of "
             f"{p['span_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
             f"{for_markdown(p['source'])}{less}, without labels: {p['steps']:,} steps, "
-            f"{p['seconds']:.1f} s; squared error {p['loss']:.3f} on {p['held_out']:,} of them "
-            "that were held out"
+            f"{p['seconds']:.1f} s; squared error {p['loss']:.3f} on {p['held_out']:,} held-out "
+            "clips"
         )
     if report.get("skipped"):
         lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy  # whose submodules are loaded where they are used
+import scipy  # submodules load on first use
 import torch
 from torch import Tensor
 
@@ -20,7 +20,7 @@ class Scores:
     Args:
         metric: Name of the main score, ``accuracy`` or ``mAP``.
         values: All scores, for ``report.json``; None where a value is not finite.
-        detail: What qualifies the main score, as text.
+        detail: Text that qualifies the main score.
         confusion: (classes, classes); rows are true classes, columns predicted ones. None for
             several labels per clip.
     """
@@ -87,8 +87,8 @@ def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[st
         classes: Class names.
 
     Returns:
-        ``mAP``, the mean over the classes that occur of the average precision; ``auc``, the mean of
-        the area under the ROC curve, over classes that also have negative clips; ``d_prime``,
+        ``mAP``, the average precision, averaged over the classes that occur; ``auc``, the area
+        under the ROC curve, averaged over classes that also have negative clips; ``d_prime``,
         √2 · Φ⁻¹(AUC), infinite for an AUC of 1 (Fonseca et al., "FSD50K", arXiv 2010.00475); and
         ``per_class``: ap, auc and support (number of clips).
     """

@@ -1,10 +1,10 @@
-"""What a setting changes: paired differences of accuracy, with intervals, over several data sets.
+"""Effects of settings: paired differences of accuracy, with intervals, over several datasets.
 
-Two settings are compared on runs of the same data set, fold and seed. The effect is the mean over
-data sets of the mean difference in each, so that every data set counts the same. Its interval is
-that of the percentile bootstrap, which resamples the runs within each data set; a data set with one
-run enters as it is. The p-value is of the permutation test that exchanges the two settings in each
-pair, corrected by Holm's method for the number of settings that are compared.
+Two settings are compared on runs with the same dataset, fold and seed. The effect is the mean over
+datasets of the mean difference in each, so that every dataset counts equally. Its interval comes
+from the percentile bootstrap, which resamples the runs within each dataset; a dataset with one run
+is not resampled. The p-value comes from the permutation test that swaps the two settings in each
+pair, corrected with Holm's method for the number of settings that are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from spaudio.report.study_records import Result
 
 RESAMPLES = 9_999
 CONFIDENCE = 0.95
-_SEED = 0  # of the resampling, so that the same results give the same intervals
+_SEED = 0  # for resampling, so that the same results give the same intervals
 
 Array = npt.NDArray[np.float64]
 
@@ -30,14 +30,14 @@ class Effect:
     """A setting compared with another one.
 
     Args:
-        setting: Its name.
-        other: Name of the other.
-        differences: Accuracy minus that of the other, one value per fold and seed, by data set.
-        mean: Mean over data sets of the mean difference.
-        low: Lower end of the 95 % interval; NaN if no data set has two runs.
+        setting: Name of the setting.
+        other: Name of the other setting.
+        differences: Accuracy minus that of the other, one value per fold and seed, by dataset.
+        mean: Mean over datasets of the mean difference.
+        low: Lower end of the 95 % interval; NaN if no dataset has two runs.
         high: Upper end.
         p: Two-sided p-value.
-        corrected: The p-value by Holm's method over the settings that are compared.
+        corrected: The p-value, corrected with Holm's method for the settings that are compared.
     """
 
     setting: str
@@ -59,14 +59,14 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
     """Compares settings with others.
 
     Args:
-        results: Of all runs.
+        results: Results of all runs.
         others: The setting that each setting is compared with.
 
     Returns:
         The effect of each setting that has runs in common with the other, in order.
 
     Raises:
-        DataError: If two runs have the same data set, setting, fold and seed.
+        DataError: If two runs have the same dataset, setting, fold and seed.
     """
     runs: dict[str, dict[tuple[str, str, int], float]] = {}
     for one in results:
@@ -109,7 +109,7 @@ def _mean_over_data(*samples: Array, axis: int = -1) -> Array:
 
 
 def _interval(samples: Sequence[Array]) -> tuple[float, float]:
-    """Bootstrap interval of the mean over data sets; a single run is no sample to draw from."""
+    """Bootstrap interval of the mean over datasets; single runs are not resampled."""
     several = [sample for sample in samples if len(sample) > 1]
     if not several:
         return float("nan"), float("nan")

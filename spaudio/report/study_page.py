@@ -1,4 +1,4 @@
-"""Tables and the chart of a study over data sets, on the terminal and in a page of Markdown."""
+"""Tables and charts of a study over datasets, on the terminal and in a Markdown page."""
 
 import math
 import statistics
@@ -16,7 +16,7 @@ from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import markdown_table, mean_std, plus_minus, show_rows
 
-LEAST_RANGE = 0.04  # of the axis of accuracy
+LEAST_RANGE = 0.04  # of the accuracy axis
 PLACE = "<!-- results -->"
 Rows = list[dict[str, str]]
 
@@ -27,13 +27,13 @@ def show_results(
     """Prints the results of a study and optionally writes them.
 
     Args:
-        results: Of its runs.
-        page: Markdown file. If it has two lines ``<!-- results -->``, what is between them is
-            replaced; if not, it is written anew. The chart is written beside it.
+        results: Results of its runs.
+        page: Markdown file. If it has two lines ``<!-- results -->``, the text between them is
+            replaced; if not, the file is overwritten. The charts are written beside it.
         table: CSV file for the results.
 
     Raises:
-        DataError: If two runs are the same, or none is of a baseline.
+        DataError: If two runs are the same, or there is not exactly one baseline.
     """
     if table is not None:
         write_results(results, table)
@@ -71,7 +71,7 @@ def show_results(
 
 
 def charts_beside(page: Path) -> tuple[Path, Path]:
-    """Returns the charts of a page: effects, and accuracy over what it costs."""
+    """Returns the paths of a page's charts: effects, and accuracy over costs."""
     effects, costs = (page.with_name(f"{page.stem}-{name}.png") for name in ("effects", "costs"))
     return effects, costs
 
@@ -85,7 +85,7 @@ def has_place(page: Path) -> bool:
 
 
 def data_rows(results: Sequence[Result]) -> Rows:
-    """Returns the rows of the table of data sets."""
+    """Returns the rows of the table of datasets."""
     rows = []
     for data in _names(results, "data"):
         mine = [one for one in results if one.data == data]
@@ -109,12 +109,12 @@ def data_rows(results: Sequence[Result]) -> Rows:
 
 
 def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
-    """Returns the rows of a table of settings and data sets.
+    """Returns the rows of a table of settings and datasets.
 
-    A cell over fewer runs than another setting has on the data set gives their number.
+    A cell with fewer runs than another setting has on the dataset shows their number.
 
     Args:
-        results: Of all runs.
+        results: Results of all runs.
         field: ``"accuracy"``, of the test split, or ``"valid"``, of the validation split.
     """
     data = _names(results, "data")
@@ -164,12 +164,12 @@ def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
 
 
 def verdict(effects: Sequence[Effect]) -> str:
-    """Returns Markdown: which settings are above their control by one point or more, for certain.
+    """Returns Markdown: which settings are reliably above their control by one point or more.
 
     Args:
-        effects: Compared with the controls.
+        effects: Effects compared with the controls.
     """
-    # A data set with a single pair adds no spread to the interval, but it does to p.
+    # A dataset with a single pair adds no spread to the interval, but it does to p.
     above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.p < 0.05]
     names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
     return (
@@ -179,7 +179,7 @@ def verdict(effects: Sequence[Effect]) -> str:
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
-    """Draws the difference of each two settings with its interval, and the mean of each data set.
+    """Draws the difference of each two settings with its interval, and the mean of each dataset.
 
     Args:
         effects: From :func:`spaudio.report.study_effects.measure_effects`.
@@ -213,18 +213,18 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
 
 
 def plot_costs(results: Sequence[Result], path: Path) -> None:
-    """Draws accuracy over trained parameters and over seconds of training, for each data set.
+    """Draws accuracy over trained parameters and over seconds of training, for each dataset.
 
     Args:
-        results: Of all runs; a point is the mean over folds and seeds, its bar their standard
-            deviation. Settings with fewer runs than others are left out, as are data sets with one
-            setting.
+        results: Results of all runs. A point is the mean over folds and seeds, its bar their
+            standard deviation. Settings with fewer runs than others are left out, as are datasets
+            with one setting.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
     for one in results:
         runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one)
-    for name, own in runs.items():  # a mean over some of the folds is that of other clips
+    for name, own in runs.items():  # a mean over only some folds covers other clips
         most = max(len(group) for group in own.values())
         runs[name] = {setting: group for setting, group in own.items() if len(group) == most}
     compared = {name: own for name, own in runs.items() if len(own) > 1} or runs
@@ -248,7 +248,7 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
             else:
                 axes.locator_params(axis="x", nbins=4)
             bottom, top = axes.get_ylim()
-            missing = max(0.0, LEAST_RANGE - (top - bottom)) / 2  # noise is not to fill a panel
+            missing = max(0.0, LEAST_RANGE - (top - bottom)) / 2  # noise must not fill a panel
             axes.set_ylim(bottom - missing, top + missing)
             axes.set_xlabel(field.replace("train_seconds", "seconds of training").replace("_", " "),
                             fontsize=9)  # fmt: skip

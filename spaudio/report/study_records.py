@@ -1,4 +1,4 @@
-"""Results of a study over data sets, one per run, and the CSV file that holds them."""
+"""Results of a study over datasets, one per run, and the CSV file that holds them."""
 
 import csv
 import io
@@ -14,30 +14,30 @@ from spaudio.report.escape import for_csv, from_csv
 
 @dataclass(frozen=True)
 class Result:
-    """What a study keeps of a run.
+    """What a study records about a run.
 
     Args:
-        data: Title of the data set.
+        data: Title of the dataset.
         recipe: Its recipe.
         setting: Name of the setting.
         fold: The fold that was tested on; empty if the study names none.
         seed: The run's seed.
-        accuracy: On the test split.
-        valid: On the validation split; NaN if the run was trained on it too.
-        floor: Accuracy of the classical floor on it.
+        accuracy: Accuracy on the test split.
+        valid: Accuracy on the validation split; NaN if the run was trained on it too.
+        floor: Accuracy of the classical floor on the test split.
         clips: Clips of the test split.
         token_rate: Tokens per second of audio.
-        parameters: Of the model.
-        filter_parameters: Of its filters.
-        trained_parameters: Those that were trained, with the head; fewer than ``parameters`` if a
+        parameters: Parameters of the model.
+        filter_parameters: Parameters of its filters.
+        trained_parameters: Trained parameters, including the head; fewer than ``parameters`` if a
             pretrained encoder was frozen or adapted.
         steps: Optimizer steps.
         step_seconds: Seconds per step, which depend on the load of the machine.
-        train_seconds: Seconds of training, with those of fitting the head of a pretrained encoder.
+        train_seconds: Seconds of training, including the fit of the head of a pretrained encoder.
         baseline: The setting that it is compared with; empty for that setting itself.
-        control: A setting of similar cost that it is compared with too; empty if there is none.
-        overrides: The settings that were given, without paths.
-        git_commit: Of the code that trained it.
+        control: A setting of similar cost that it is also compared with; empty if there is none.
+        overrides: The given overrides, without paths.
+        git_commit: Commit of the code that trained it.
     """
 
     data: str
@@ -66,7 +66,7 @@ def write_results(results: Sequence[Result], path: Path) -> None:
     """Writes a CSV file with one row per run.
 
     Args:
-        results: Of the runs.
+        results: Results of the runs.
         path: File to write.
     """
     text = io.StringIO()
@@ -82,7 +82,7 @@ def read_results(path: Path) -> list[Result]:
     """Reads what :func:`write_results` wrote.
 
     Raises:
-        DataError: If the file cannot be read or is another one.
+        DataError: If the file cannot be read or is of another kind.
     """
     kinds = get_type_hints(Result)
     try:

@@ -1,7 +1,7 @@
 """Tables of text and numbers, for the terminal and as Markdown.
 
 The rows of a table are mappings with the header as keys. Rich is imported where a table is printed,
-because the benchmarks of filters need torch alone.
+because the filter benchmarks need only torch.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from spaudio.report.figures import plot_losses
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table
 
-# Files of a finished text run. Tests of the recipes check that they are there.
+# Files of a finished text run. Tests of the recipes check that they exist.
 TEXT_FILES = ("config.yaml", "log.jsonl", "report.json", "report.md", "curves.png")
 
 
@@ -23,7 +23,7 @@ def write_text_report(
         run: The run's folder.
         facts: Losses, sizes, seconds, seed and provenance, for ``report.json``.
         records: The training log.
-        figures: Those of filters, which are drawn already.
+        figures: The figures of filters, already drawn.
     """
     figures.draw("curves", lambda path: plot_losses(records, path))
     report = {"metric": "loss", **facts}
@@ -40,8 +40,8 @@ def write_text_report(
             "Characters predicted": f"{found['characters']:,} ({share})",
         })  # fmt: skip
     stand_in = (
-        "This is **not text8** but a stand-in: its losses can be compared with those of other runs "
-        "on the same text only, and with no published result on text8."
+        "This is **not text8** but a stand-in: its losses can be compared only with those of other "
+        "runs on the same text, and with no published result on text8."
     )
     lines = [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",

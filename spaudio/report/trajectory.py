@@ -30,7 +30,7 @@ def draw_trajectory(
     """Draws the embeddings of one sequence before and after the model's first filter.
 
     Both panels have the same principal axes. The color shows the position of a token. The title of
-    each panel has the mean distance between successive tokens in all dimensions, relative to the
+    each panel gives the mean distance between successive tokens in all dimensions, relative to the
     spread (:func:`relative_step`).
 
     Args:

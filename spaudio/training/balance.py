@@ -1,4 +1,4 @@
-"""Classes of different sizes: when and how training makes up for it."""
+"""Class imbalance: when and how training compensates for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from spaudio.errors import ConfigError
 
 BALANCES = ("auto", "none", "sampler", "loss")
-RATIO = 4.0  # of the largest to the smallest class, above which "auto" balances
+RATIO = 4.0  # largest to smallest class; "auto" balances above this
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Balance:
 
     Args:
         method: ``"none"``, ``"sampler"`` or ``"loss"``.
-        ratio: Of the largest to the smallest class, in items; 1 where it is not known.
+        ratio: Items of the largest class divided by those of the smallest; 1 if unknown.
         weights: (classes,), number of items divided by number of classes and by the items of each
             class, as scikit-learn's ``"balanced"``. Their mean over all items is 1. None without
             balancing.
@@ -32,19 +32,19 @@ class Balance:
 
     @property
     def loss_weights(self) -> Tensor | None:
-        """Weights of the loss; None if clips count alike."""
+        """Class weights of the loss; None if all clips count equally."""
         return self.weights if self.method == "loss" else None
 
     @property
     def text(self) -> str:
-        """One sentence on what is done, or what could be done; empty for classes of similar size.
+        """One sentence on how classes are balanced; empty for classes of similar size.
 
-        A ratio of at most ``RATIO`` is not worth a word unless it was asked for.
+        A ratio of at most ``RATIO`` is not mentioned unless balancing was requested.
         """
         if self.method == "none" and self.ratio <= RATIO:
             return ""
         how = {
-            "none": "they count as they come (trainer.balance=none)",
+            "none": "classes are not balanced (trainer.balance=none)",
             "sampler": "each class is drawn equally often (trainer.balance=sampler)",
             "loss": "the loss weighs each class equally (trainer.balance=loss)",
         }[self.method]
@@ -84,7 +84,7 @@ def choose_balance(
     if multi_label:
         if setting not in ("auto", "none"):
             raise ConfigError(
-                f"trainer.balance={setting} needs one label per clip; this data set has several. "
+                f"trainer.balance={setting} needs one label per clip; this dataset has several. "
                 "Give trainer.balance=none"
             )
         return Balance()

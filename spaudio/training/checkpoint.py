@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``<name>-<epoch>`` that is filled under a temporary name and renamed at
 the end. The newest two of each name are kept. Each holds the SHA-256 of its files; if the newest
-is damaged on the disk, the previous one is used.
+is damaged, the previous one is used.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from spaudio.io.plain import read_json
 
 @dataclass(frozen=True)
 class Stage:
-    """Names of what a stage of training keeps in the run's folder.
+    """Names that a training stage uses for its progress bar and files.
 
     Args:
-        title: Of the progress bar.
-        last: Checkpoints to continue from.
-        best: Checkpoints of the best epoch.
-        log: The log, without its suffix.
+        title: Title of the progress bar.
+        last: Name of the checkpoints to continue from.
+        best: Name of the checkpoints of the best epoch.
+        log: Name of the log, without its suffix.
     """
 
     title: str
@@ -45,7 +45,7 @@ PRETRAINING = Stage("pretrain", "pretraining", "pretrained", "pretraining")
 WEIGHTS = "model.safetensors"
 STATE = "trainer.pt"
 HASHES = "sha256.json"
-KEPT = 2  # of each name, so that one may be damaged
+KEPT = 2  # checkpoints per name, so that one may be damaged
 
 
 def save_checkpoint(
@@ -63,7 +63,7 @@ def save_checkpoint(
         name: ``last`` or ``best`` of a stage.
         epoch: Epochs finished.
         weights: The model's state dict.
-        state: What else is needed to resume: tensors, numbers, strings and containers of these.
+        state: Everything else needed to resume: tensors, numbers, strings and containers of these.
         config: The settings of the run as YAML, kept with the weights.
 
     Returns:
@@ -76,7 +76,7 @@ def save_checkpoint(
     temporary = folder / f".{target.name}.{os.getpid()}"
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     try:
-        for left in folder.glob(f".{name}-*"):  # of a process that was killed
+        for left in folder.glob(f".{name}-*"):  # left by a killed process
             shutil.rmtree(left)
         temporary.mkdir(parents=True)
         save_file(tensors, temporary / WEIGHTS, metadata={"epoch": str(epoch)})
@@ -105,7 +105,7 @@ def save_checkpoint(
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """Returns the newest undamaged checkpoint of a name; warns of newer ones that are damaged.
+    """Returns the newest undamaged checkpoint of a name; warns about newer damaged ones.
 
     Raises:
         CheckpointError: If there is none.
@@ -127,7 +127,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
 
 
 def drop_later(folder: Path, name: str, epoch: int) -> None:
-    """Removes checkpoints later than ``epoch``, if that one exists: a resumed run repeats them."""
+    """Removes checkpoints after ``epoch`` if that one exists; a resumed run repeats them."""
     existing = _existing(folder, name)
     if epoch in map(_epoch, existing):
         for checkpoint in existing:
@@ -151,7 +151,7 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
     """Loads a checkpoint's weights into a model of the same architecture.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, or is of another architecture.
+        CheckpointError: If the file is missing or damaged, or has a different architecture.
     """
     weights = load_weights(checkpoint)
     saved = {name: tuple(value.shape) for name, value in weights.items()}
@@ -160,8 +160,8 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
     if differing:
         name = differing[0]
         raise CheckpointError(
-            f"{checkpoint} is of another architecture than its config.yaml: {name} is "
-            f"{saved.get(name, 'absent')} where {wanted.get(name, 'none')} is expected, in all "
+            f"{checkpoint} has a different architecture than its config.yaml: {name} is "
+            f"{saved.get(name, 'absent')} where {wanted.get(name, 'none')} is expected; in total, "
             f"{len(set(differing))} of {len(saved.keys() | wanted.keys())} names differ. Restore "
             "the config.yaml that the run started with, or start a new run"
         )
@@ -169,7 +169,7 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Reads a checkpoint's trainer state. No code in the file can run.
+    """Reads a checkpoint's trainer state. Code in the file is never executed.
 
     Raises:
         CheckpointError: If the file is missing or damaged.
@@ -216,7 +216,7 @@ def _damaged(checkpoint: Path) -> str | None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Removes a checkpoint, renaming it first so that a kill never leaves part of one."""
+    """Removes a checkpoint, renaming it first so that a kill never leaves a partial one."""
     hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     checkpoint.rename(hidden)

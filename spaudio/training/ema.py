@@ -27,8 +27,8 @@ class WeightAverage:
         """Moves the average towards the weights of a model.
 
         Args:
-            model: After a step of training.
-            step: Steps of training so far, from 0.
+            model: The model after a training step.
+            step: Index of that step, from 0.
         """
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         averaged: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Failures of the machine during training, as one-line errors that say how to continue."""
+"""Turns machine failures during training into one-line errors that say how to continue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Loaders of the batches of a split."""
+"""Data loaders for the batches of a split."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +12,7 @@ from spaudio.training.trainer_config import TrainerConfig
 
 
 class EpochSampler(Protocol):
-    """Batches of items whose order and variations depend on seed and epoch alone."""
+    """Batches of items whose order and variations depend only on seed and epoch."""
 
     def __len__(self) -> int: ...
 
@@ -53,8 +53,8 @@ def make_feed(
         balanced: Draw each class equally often.
 
     Raises:
-        ConfigError: If a clip alone has more than ``max_tokens`` tokens, or clips are so long that
-            they cannot be balanced.
+        ConfigError: If a single clip has more than ``max_tokens`` tokens, or clips are too long to
+            be balanced.
     """
     lengths = dataset.lengths()
     longest = max(range(len(lengths)), key=lengths.__getitem__)
@@ -63,14 +63,14 @@ def make_feed(
         raise ConfigError(
             f"{clip.path} is too long to train on in one piece: {clip.seconds:g} s are "
             f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Cut clips "
-            "with segments.seconds=..., take longer tokens (tokens.stack, tokens.hop), or raise "
+            "with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop), or raise "
             "trainer.max_tokens if memory allows"
         )
     if balanced and lengths[longest] * config.batch_size > config.max_tokens:
         raise ConfigError(
             f"trainer.balance=sampler needs batches of equal size, but {lengths[longest]} tokens "
             f"of {dataset.clip(longest).path} times trainer.batch_size={config.batch_size} are "
-            f"above trainer.max_tokens={config.max_tokens}. Take trainer.balance=loss, or cut "
+            f"above trainer.max_tokens={config.max_tokens}. Use trainer.balance=loss, or cut "
             "clips with segments.seconds=..."
         )
     sampler = BucketSampler(
@@ -87,7 +87,7 @@ def make_feed(
         collate_fn=collate,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
-        # Otherwise its first pass draws from the global generator, and a resumed run draws again.
+        # Otherwise the first pass draws from the global generator, and a resumed run draws again.
         generator=torch.Generator(),
     )
     return Feed(loader, sampler)

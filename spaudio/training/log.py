@@ -14,7 +14,7 @@ class TrainingLog:
         folder: The run's folder.
         keep: Records up to this epoch are kept when a run resumes. Later ones are dropped, as the
             checkpoint does not include their epochs.
-        name: Of the log.
+        name: Name of the log.
     """
 
     def __init__(self, folder: Path, keep: int = 0, name: str = "log") -> None:

@@ -36,8 +36,8 @@ from spaudio.training.random_state import random_states, restore_random_state, s
 from spaudio.training.shards import gather, share_out, split_up
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
-LEAST_STEPS = 1500  # that `max_epochs` leaves: not even the smallest dataset is learned in fewer
-VALIDATIONS = 50  # of a run that `min_steps` prolongs; more would cost more than they tell
+LEAST_STEPS = 1500  # never cut by `max_epochs`: even the smallest dataset needs as many
+VALIDATIONS = 50  # about as many in a run that `min_steps` prolongs; more are not worth their cost
 CHECK = 50  # steps between checks of the losses, each of which waits for the GPU
 
 
@@ -46,9 +46,9 @@ class FitResult:
     """The result of training; seconds exclude validation.
 
     Args:
-        best_epoch: Counted from 1; 0 is the model as it was fitted before.
-        epochs: Epochs in all.
-        seconds: Of training, and of fitting before it.
+        best_epoch: Best epoch, counted from 1; 0 is the model as fitted before training.
+        epochs: Total number of epochs.
+        seconds: Seconds of training, including the fit before it.
         tokens_per_second: Tokens per second, without padding.
         step_seconds: Seconds per optimizer step, including the loading of its batch.
         data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
@@ -64,11 +64,11 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a model was fitted before it is trained.
+    """Result of fitting a model before training.
 
     Args:
         loss: Training loss.
-        seconds: What it took.
+        seconds: Seconds that the fit took.
     """
 
     loss: float
@@ -81,10 +81,11 @@ class SoFar:
 
     Args:
         epochs: Finished epochs.
-        best_epoch: Counted from 1; 0 if there is none, or it is the model as it was fitted before.
+        best_epoch: Best epoch, counted from 1; 0 if there is none, or for the model as fitted
+            before training.
         best_rank: Rank of that epoch; the empty tuple is below every rank.
-        seconds: Of training, without validation.
-        cpu_seconds: CPU time of all threads, which other load on the machine does not change.
+        seconds: Seconds of training, without validation.
+        cpu_seconds: CPU time of all threads, unaffected by other load on the machine.
         waited: Seconds spent waiting for batches.
         tokens: Tokens that this process trained on, without padding.
         before: Seconds of fitting before the first step.
@@ -102,10 +103,10 @@ class SoFar:
 
 @contextmanager
 def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Prevents other processes from training the run, and gives failures a one-line error.
+    """Prevents other processes from training the run, and turns failures into one-line errors.
 
     Raises:
-        SpaudioError: If another process trains the run, or as
+        SpaudioError: If another process trains the run, or as in
             :func:`spaudio.training.failures.named_failures`.
     """
     claim = claimed(run) if accelerator.is_main_process else nullcontext()
@@ -139,7 +140,7 @@ def fit(
         model: On any device; Accelerate places it.
         train: Training split.
         valid: Validation split.
-        objective: What is trained, and what is measured on ``valid``.
+        objective: Training loss, and metrics on ``valid``.
         trainer: Epochs, batches, precision.
         optim: Optimizer and schedule.
         seed: Seeds dropout, order and augmentation.
@@ -149,8 +150,9 @@ def fit(
         resume: Continue from the run's last checkpoint.
         select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
         stage: Names of checkpoints and log.
-        fitted: How the model was fitted before. It is then measured as epoch 0, which is kept
-            unless a later epoch ranks higher. None if it was not; ignored by ``resume``.
+        fitted: Result of fitting the model before training; None if it was not fitted. The fitted
+            model is measured as epoch 0, which is kept unless a later epoch ranks higher. Ignored
+            with ``resume``.
 
     Returns:
         Best epoch, seconds and tokens per second.
@@ -189,7 +191,7 @@ def fit(
     steps = len(train.sampler)  # per epoch
     epochs = max(trainer.epochs, prolonged(trainer, steps))
     total = epochs * steps
-    # Of a small dataset, several epochs lie between two validations.
+    # On a small dataset, several epochs lie between two validations.
     period = max(1, epochs // max(trainer.epochs, VALIDATIONS))
 
     def checkpoint_last() -> None:
@@ -260,7 +262,7 @@ def fit(
                     asked = time.perf_counter()
                     batch = next(batches)
                     so_far.waited += time.perf_counter() - asked
-                    # Makes the mean over processes, summed over parts, the mean over clips.
+                    # So that the mean over processes, summed over parts, is the mean over clips.
                     own = len(share.own(items, part))
                     weight = own * accelerator.num_processes / len(items)
                     whole = part + 1 == trainer.accumulate
@@ -291,7 +293,7 @@ def fit(
             text = validate(train_loss, rate)
             checkpoint_last()
             progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {text}")
-    accelerator.wait_for_everyone()  # all read what the first process has written
+    accelerator.wait_for_everyone()  # all processes read what the first one has written
     seconds = max(so_far.seconds, 1e-9)
     return FitResult(
         best_epoch=so_far.best_epoch,
@@ -316,8 +318,8 @@ def _finite(
     """Returns the losses of the steps of an epoch up to ``last``, over all processes.
 
     Raises:
-        SpaudioError: If one, or the norm of its gradient, is not finite; names its batch. The
-            weights are not finite either then, and must not become a checkpoint.
+        SpaudioError: If a loss or the norm of its gradient is not finite; names the batch. The
+            weights are then not finite either, and must not be saved.
     """
     values: list[float] = accelerator.reduce(torch.stack(losses), "mean").tolist()
     of_gradients = accelerator.reduce(torch.stack(norms), "mean").tolist()
@@ -339,13 +341,13 @@ def _finite(
 
 
 def _named(dataset: Any, items: Sequence[Any]) -> list[str]:
-    """Names items: clips by their files, windows of a text by their numbers."""
+    """Returns the names of items: files of clips, or numbers of text windows."""
     if not hasattr(dataset, "clip"):
         return [f"window {item}" for item in items]
     return [dataset.clip(index).path for _, index in items]
 
 
 def prolonged(trainer: TrainerConfig, steps: int) -> int:
-    """Returns the epochs that `min_steps` asks for, of so many steps each."""
+    """Returns the number of epochs that `min_steps` requires, with ``steps`` steps per epoch."""
     least = math.ceil(min(trainer.min_steps, LEAST_STEPS) / steps)
     return min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))

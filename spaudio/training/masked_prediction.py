@@ -1,4 +1,4 @@
-"""Masked prediction as an objective: the frames of hidden spans, without labels."""
+"""Masked prediction: an objective that predicts the frames of masked spans, without labels."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Reconstruction:
     """How well masked tokens are predicted.
 
     Args:
-        loss: Mean squared error of normalised frames; 1 is that of predicting their mean.
+        loss: Mean squared error of normalised frames; predicting their mean gives 1.
     """
 
     loss: float
@@ -63,7 +63,7 @@ class MaskedPrediction:
     ) -> Reconstruction:
         """Runs a model over this process's share of a split; returns the mean over all clips.
 
-        The masks of a batch depend on its clips alone.
+        The masks of a batch depend only on its clips.
         """
         model.eval()
         total, clips = 0.0, 0
@@ -84,16 +84,16 @@ class MaskedPrediction:
 
 
 def mask_spans(padding_mask: Tensor, share: float, span: int, rng: np.random.Generator) -> Tensor:
-    """Draws which tokens of each clip are masked.
+    """Samples the masked tokens of each clip.
 
-    A clip is cut into spans, the first one of random length; a share of them, rounded, is masked,
-    but at least one, and of several not all.
+    A clip is cut into spans; the first has a random length. A share of the spans, rounded, is
+    masked: at least one and, if there are several, not all.
 
     Args:
         padding_mask: Boolean (batch, tokens), True where a token is padding.
         share: Share of the spans, in (0, 1).
         span: Tokens per span.
-        rng: Generator.
+        rng: Random generator.
 
     Returns:
         Boolean (batch, tokens), False at padding.

@@ -1,4 +1,4 @@
-"""Batches mixed with themselves: MixStyle, mixup and cutmix."""
+"""Mixes the clips of a batch with each other: MixStyle, mixup and cutmix."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from torch import Tensor
 from spaudio.model.pooling import statistics
 from spaudio.tokens.dataset import Batch
 
-_LEAST_POWER = 1e-12  # of the mean of a clip; log-mel frames of 16-bit samples span less
+_LEAST_POWER = 1e-12  # relative to a clip's mean; log-mel frames of 16-bit samples span less
 _LEAST_SPREAD = 0.03  # of normalised bands; digital silence must not be amplified to noise
 
 
@@ -20,8 +20,8 @@ class Mixed(NamedTuple):
     Args:
         tokens: (batch, tokens, features).
         padding_mask: Boolean (batch, tokens), True where both clips are padding.
-        share: (batch,), the share of each clip in what it has become.
-        other: (batch,), the clip that it was mixed with.
+        share: (batch,), the share of the original clip in its mixture.
+        other: (batch,), index of the clip that it was mixed with.
     """
 
     tokens: Tensor
@@ -34,27 +34,27 @@ class Mixed(NamedTuple):
 class Mixing:
     """Mixes the clips of training batches in pairs.
 
-    MixStyle (arXiv 2104.02008; by band as in arXiv 2305.07499) gives a clip, in each band, part of
-    the mean and of the standard deviation over time of another one: its microphone, room or voice
-    changes, and its class stays. A clip keeps at least half of its own.
+    MixStyle (arXiv 2104.02008; per band as in arXiv 2305.07499) mixes the mean and standard
+    deviation over time of each band with those of another clip. This changes the microphone, room
+    or voice, but not the class. A clip keeps at least half of its own statistics.
 
-    Mixup (arXiv 1710.09412) adds two clips by shares that are drawn from a Beta distribution for
-    each pair. Where one clip has ended, it counts as zeros: the mean of normalised frames, or
-    silence of waveforms. With ``nats``, log-mel frames are added as sounds are: by their power,
-    after both clips have been brought to the same loudness, as in between-class learning (arXiv
+    Mixup (arXiv 1710.09412) adds two clips, weighted by shares that are sampled from a Beta
+    distribution for each pair. Where one clip has ended, it counts as zeros: the mean of normalised
+    frames, or silence in waveforms. With ``nats``, log-mel frames are added like sounds: by their
+    power, after both clips are brought to the same loudness, as in between-class learning (arXiv
     1711.10282); a clip that has ended counts as silence. Cutmix (arXiv 1905.04899) replaces a span
-    of tokens by the same span of the other clip. Pairs are drawn within the part of a batch that a
-    process computes at a time.
+    of tokens with the same span of the other clip. Pairs are drawn within the part of a batch that
+    a process computes at a time.
 
     Args:
         mixup: Share of the batches that mixup is applied to.
         cutmix: Share of the batches that cutmix is applied to.
-        mixstyle: Share of the batches that MixStyle is applied to, ahead of the other two.
-        bands: Bands per frame, of which a token has several; needed for MixStyle and ``nats``.
-        nats: Nats of power per unit of a normalised log-mel frame, in each band (bands,). None adds
-            the values themselves, as for samples.
+        mixstyle: Share of the batches that MixStyle is applied to, before the other two.
+        bands: Bands per frame (a token holds several frames); needed for MixStyle and ``nats``.
+        nats: (bands,), nats of power per unit of a normalised log-mel frame, in each band. None
+            adds the values themselves, as for samples.
         beta: Both parameters of the Beta distribution of mixup.
-        style_beta: The same of MixStyle.
+        style_beta: The same for MixStyle.
     """
 
     mixup: float = 0.0
@@ -66,7 +66,7 @@ class Mixing:
     style_beta: float = 0.4
 
     def restyle(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Applies MixStyle to a padded batch, or returns it where it is left as it is."""
+        """Applies MixStyle to a padded batch, or returns the batch unchanged."""
         if not self.mixstyle or rng.random() >= self.mixstyle:
             return batch
         clips, tokens, width = batch.tokens.shape
@@ -84,7 +84,7 @@ class Mixing:
         return batch._replace(tokens=frames.view(clips, tokens, width))
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Mixed | None:
-        """Mixes a padded batch, or returns None where it is left as it is."""
+        """Mixes a padded batch, or returns None to leave it unchanged."""
         if not self.mixup and not self.cutmix:
             return None
         drawn = rng.random()
@@ -97,7 +97,7 @@ class Mixing:
             share = torch.from_numpy(rng.beta(self.beta, self.beta, clips)).float().to(device)
             both = batch.padding_mask & batch.padding_mask[other]
             tokens = self._add(batch, share[:, None, None], other)
-            if self.nats is not None:  # the sum of two silences is no zero
+            if self.nats is not None:  # the sum of two silences is not zero
                 tokens = tokens.masked_fill(both.unsqueeze(-1), 0)
             return Mixed(tokens, both, share, other)
         lengths = (~batch.padding_mask).sum(dim=1)
@@ -111,7 +111,7 @@ class Mixing:
         return Mixed(tokens, batch.padding_mask, 1 - span / lengths, other)
 
     def _add(self, batch: Batch, share: Tensor, other: Tensor) -> Tensor:
-        """Adds each clip, by its share (batch, 1, 1), and another one."""
+        """Adds each clip, weighted by its share (batch, 1, 1), and another one."""
         if self.nats is None:
             return share * batch.tokens + (1 - share) * batch.tokens[other]
         width = batch.tokens.shape[2]

@@ -56,7 +56,7 @@ class MultiLabel:
     """Several classes per clip: binary cross-entropy, selected by mean average precision.
 
     Args:
-        label_smoothing: Share by which each target moves to one half.
+        label_smoothing: Share by which each target moves towards one half.
         mixing: How training batches are mixed.
     """
 
@@ -80,14 +80,14 @@ class MultiLabel:
     def measure(
         self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     ) -> MultiLabelPredictions:
-        """Runs a model over this process's share of a split; returns the results of all.
+        """Runs a model over this process's share of a split; returns the results of all shares.
 
         The probabilities of a clip with several segments are the mean over its segments.
         """
         model.eval()
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in batches:
-            # In single precision, probabilities near 1 lose the logits that a temperature divides.
+            # Single precision near 1 would lose the logits, which temperature scaling needs.
             chances = model(batch.tokens, batch.padding_mask).double().sigmoid()
             found.append((batch.clips.cpu(), batch.labels.cpu(), chances.cpu()))
         found = gather(found, accelerator)

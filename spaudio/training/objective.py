@@ -113,9 +113,9 @@ class Classification:
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Mean cross-entropy over the clips of a training batch.
 
-        A clip's cross-entropy is multiplied by the weight of its class; a mixed clip has that of
-        each of its two labels. The sum is divided by the number of clips, not by that of weights,
-        so that the parts of a batch add up to it.
+        A clip's cross-entropy is multiplied by the weight of its class, in a mixed clip for each of
+        its two labels. The sum is divided by the number of clips, not by the sum of weights, so
+        that the parts of a batch add up to the batch.
         """
         batch = self.mixing.restyle(batch, rng)
         mixed = self.mixing(batch, rng)
@@ -153,7 +153,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     Args:
         model: Called as ``model(tokens, padding_mask)``; left in evaluation mode.
         batches: This process's share of the whole split (`spaudio.training.shards.share_out`).
-        accelerator: Gathers over processes.
+        accelerator: Gathers the results of all processes.
 
     Returns:
         Predictions in the order of the split's clips. The probabilities of a clip are the mean over

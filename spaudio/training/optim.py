@@ -1,4 +1,4 @@
-"""AdamW with and without weight decay, and a schedule of warm-up and cosine."""
+"""AdamW with and without weight decay, and a schedule with warm-up and cosine decay."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from spaudio.training.trainer_config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Builds AdamW with parameter groups: with and without weight decay.
+    """Builds AdamW with parameter groups with and without weight decay.
 
     A model may have ``rate_shares``, which maps the first part of a parameter's name to its share
     of the learning rate. Groups keep it as ``share``, which is 1 by default.
@@ -38,7 +38,7 @@ def schedule(step: int, total: int, config: OptimConfig) -> float:
     """Returns the learning rate of a step.
 
     Args:
-        step: From 0.
+        step: Step, from 0.
         total: Steps of the whole run.
         config: Peak, warm-up and final share.
 

@@ -16,13 +16,13 @@ from spaudio.tokens.dataset import Batch
 from spaudio.training.objective import Objective
 from spaudio.training.temperature import fit_temperature_of_logits
 
-#: Penalties of the squared weights per class, from strong to weak: 1 / (2 C N) of scikit-learn's C.
+#: Penalties on the squared weights per class, strongest first: 1 / (2 C N) for scikit-learn's C.
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 ITERATIONS = 60
 
 
 def collect(model: AdaptedClassifier, batches: Iterable[Batch], device: torch.device) -> Batch:
-    """Computes the statistics of all clips: ``tokens`` are then (clips, states, width)."""
+    """Computes the statistics of all clips; ``tokens`` of the result is (clips, states, width)."""
     model.to(device).eval()
     found = [
         (model.statistics(b.tokens.to(device), b.padding_mask.to(device)), b.labels, b.clips)
@@ -42,31 +42,30 @@ def solve_head(
     weights: Tensor | None = None,
     refit: Batch | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Fits the linear layer and weights of states for each penalty, and chooses one.
+    """Fits the linear layer and weights of states for each penalty, and chooses one fit.
 
-    Each fit minimises the mean cross-entropy on the training split and the penalty by L-BFGS, from
-    the solution of the stronger penalty. The strongest penalty is chosen whose cross-entropy on the
-    validation split lies within one standard error of the lowest (Breiman et al. 1984,
-    Classification and Regression Trees, section 3.4.3): where the split cannot tell the fits
-    apart, as with clips of the speakers of the training split, weaker penalties overfit. The
-    standard error is that of the differences clip by clip, and one nat of one clip is added: where
-    all fits are right, the weakest penalty is the surest of each clip, which tells nothing. Each
-    fit is calibrated by a temperature before, as a strong penalty makes it less sure, but not less
-    right. The head's standardisation is fitted first.
+    Each fit minimises the mean cross-entropy on the training split plus the penalty with L-BFGS,
+    starting from the solution of the next stronger penalty. The chosen penalty is the strongest one
+    whose cross-entropy on the validation split lies within one standard error of the lowest
+    (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). Weaker penalties
+    overfit where the split cannot tell the fits apart, for example if it shares speakers with the
+    training split. The standard error is that of the clip-by-clip differences, plus one nat of one
+    clip: if all fits are right, the weakest penalty is the most confident on each clip, which is no
+    evidence for it. Each fit is first calibrated with a temperature, because a strong penalty
+    lowers confidence but not accuracy. The head's standardisation is fitted before all fits.
 
     Args:
-        head: The head, which is changed.
+        head: The head; modified in place.
         train: Statistics of the training split.
         valid: Statistics of the validation split.
         objective: Measures the fits for their records.
-        accelerator: As the objective takes it.
-        weights: (classes,), weights of the cross-entropy of the clips of each class, in both
-            splits.
-        refit: Statistics of the clips that the head is fitted to again, with the penalty that was
-            chosen; None keeps the chosen fit.
+        accelerator: Passed to the objective.
+        weights: (classes,), class weights of the cross-entropy, in both splits.
+        refit: Statistics of the clips to which the head is refitted with the chosen penalty; None
+            keeps the chosen fit.
 
     Returns:
-        One record per fit, as the training log has them, and the index of the chosen one.
+        One record per fit, as in the training log, and the index of the chosen fit.
     """
     start, cpu_start = time.perf_counter(), time.process_time()
     records: list[dict[str, Any]] = []
@@ -114,7 +113,7 @@ def _standardised(head: Head, batch: Batch) -> Tensor:
 def _minimise(
     head: Head, features: Tensor, labels: Tensor, weights: Tensor | None, penalty: float
 ) -> float:
-    """Continues from the head's parameters; returns the cross-entropy without the penalty."""
+    """Continues from the head's parameters; returns the lowest cross-entropy without penalty."""
     optimizer: Any = torch.optim.LBFGS(
         [p for p in (head.mix, head.linear.weight, head.linear.bias) if p is not None],
         max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5, tolerance_change=1e-7,

@@ -1,4 +1,4 @@
-"""Distribution of batches to processes; losses and metrics do not depend on their number.
+"""Distributes batches to processes, so that results do not depend on the number of processes.
 
 Accelerate's own sharding fills the last batch with clips of the first and requires full batches,
 which a bucket sampler does not give.
@@ -20,8 +20,8 @@ class SplitBatches(Sampler[list[Any]]):
 
     Args:
         batches: Batches of all processes.
-        process: Which process this is, from 0.
-        processes: How many there are.
+        process: Rank of this process, from 0.
+        processes: Number of processes.
         parts: Parts per process.
     """
 
@@ -44,7 +44,7 @@ class SplitBatches(Sampler[list[Any]]):
 
 
 class WholeBatches(Sampler[list[Any]]):
-    """One process's batches: each batch goes to one process, so that all count once."""
+    """One process's batches: each batch goes to exactly one process, so that it counts once."""
 
     def __init__(self, batches: Any, process: int, processes: int) -> None:
         self.batches, self.process, self.processes = batches, process, processes

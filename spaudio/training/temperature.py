@@ -1,12 +1,12 @@
 """Temperature scaling: one number that makes a model's probabilities match its accuracy.
 
-Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599. It changes no
-ranking of classes, so accuracy and mAP stay as they are.
+Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599. It does not
+change rankings, so accuracy and mAP stay the same.
 """
 
 import math
 
-import scipy  # whose submodules are loaded where they are used
+import scipy  # submodules load on first use
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +15,7 @@ LOWEST, HIGHEST = 0.05, 20.0
 
 
 def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Tensor:
-    """Applies a temperature to probabilities, as division of the logits by it would.
+    """Applies a temperature to probabilities, as if the logits were divided by it.
 
     The probabilities of a clip may be a mean over its segments, which has no logits of its own.
 
@@ -25,7 +25,7 @@ def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Te
         multi_label: Each class has a probability of its own.
 
     Returns:
-        (clips, classes), in the type of ``probabilities``.
+        (clips, classes), with the dtype of ``probabilities``.
     """
     if temperature == 1:
         return probabilities
@@ -37,9 +37,9 @@ def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Te
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     """Finds the temperature with the lowest cross-entropy.
 
-    One clip more is assumed, whose label may be any class alike. Otherwise a split without an error
-    would make the model sure of everything (after Platt, "Probabilistic Outputs for Support Vector
-    Machines", 1999, section 2.2). With many clips it makes no difference.
+    One extra clip is assumed, whose label is equally likely to be any class. Otherwise a split
+    without errors would make the model certain of everything (after Platt, "Probabilistic Outputs
+    for Support Vector Machines", 1999, section 2.2). With many clips this makes no difference.
 
     Args:
         probabilities: (clips, classes), of the validation split.
@@ -69,7 +69,7 @@ def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
 
 
 def _logits(probabilities: Tensor, multi_label: bool) -> Tensor:
-    """Logits of which softmax or sigmoid gives the probabilities, in double precision."""
+    """Returns logits whose softmax or sigmoid gives the probabilities, in double precision."""
     chances = probabilities.double()
     if multi_label:
         return chances.logit(eps=1e-12)

@@ -13,23 +13,23 @@ class TrainerConfig:
     Args:
         epochs: Passes over the training split.
         batch_size: Clips per optimizer step, over all processes.
-        max_tokens: Most tokens per batch of clips, with padding and before augmentation. Clips so
-            long that a batch of them would exceed it are batched separately, fewer at a time.
+        max_tokens: Most tokens per batch of clips, with padding and before augmentation. Long clips
+            whose batch would exceed it are batched separately, fewer at a time.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
             after another, which gives the same step in less memory.
-        precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 where the machine computes
-            in it.
-        clip_norm: The gradient's norm is clipped to this.
+        precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 if the hardware supports it.
+        clip_norm: Maximum norm of the gradient.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         workers: Processes that load batches; 0 loads in the training process.
-        ema: Decay per step of the averaged weights, which are measured and kept; 0 keeps the
+        ema: Decay per step of the averaged weights, which are then measured and kept; 0 keeps the
             weights themselves.
-        min_steps: Fewest optimizer steps: a small dataset gets more epochs than ``epochs``.
-        max_epochs: Most epochs that ``min_steps`` asks for, beyond its first 1,500 steps.
-        balance: What makes up for classes of different sizes; see :mod:`spaudio.training.balance`.
+        min_steps: Minimum optimizer steps; a small dataset gets more epochs than ``epochs``.
+        max_epochs: Limit on the epochs that ``min_steps`` needs; never cuts its first 1,500 steps.
+        balance: How to compensate for class imbalance; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
-            equally, ``"auto"`` does the former if the largest class has more than 4 times as many
-            items as the smallest, ``"none"`` nothing.
+            equally, ``"none"`` does nothing. ``"auto"`` balances if the largest class has more than
+            4 times as many items as the smallest: by ``"loss"`` if clips are long, else by
+            ``"sampler"``.
 
     Raises:
         ConfigError: If a value is out of range.

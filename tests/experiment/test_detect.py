@@ -129,13 +129,13 @@ def test_every_format_and_what_cannot_be_written(
     assert caught.value.code == 1
     assert "a.wav: its name holds no start time" in capsys.readouterr().err
     predictor = Predictor(Path(run))
-    assert err.count("the run has no class of other sounds, so every sound is taken") == 1
+    assert err.count("the run has no class for other sounds, so every sound is assigned") == 1
     inputs = Path(run) / "inputs.json"
     content = json.loads(inputs.read_text())
     for change in ({"classes": ["a", "b", "c", "_background_"]}, {"multi_label": True}):
         inputs.write_text(json.dumps(content | change))
         main(["detect", run, str(tmp_path / "in" / "a.wav")])
-        assert "no class of other sounds" not in capsys.readouterr().err
+        assert "no class for other sounds" not in capsys.readouterr().err
     wave = 0.1 * rng.standard_normal(100_000)
     wave[1000] = np.nan
     soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")

@@ -76,5 +76,5 @@ def test_the_command_prints_and_draws(
     main(["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"])
     assert capsys.readouterr().out.startswith("four ")
     assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
-    with pytest.raises(SystemExit, match=r"ends in \.png or \.svg"):
+    with pytest.raises(SystemExit, match=r"end in \.png or \.svg"):
         main(["explain", str(own_run), str(CLIP), "--output", "x.txt"])

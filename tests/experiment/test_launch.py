@@ -453,10 +453,10 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
     for wrong, error in (
-        (["--data", "word"], "unknown data set 'word'"),
+        (["--data", "word"], "unknown dataset 'word'"),
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
-        (["esc50:fold=1"], "unknown data set 'esc50'"),
-        (["fsdd:fold=x"], "setting none, data set fsdd: fold=x"),
+        (["esc50:fold=1"], "unknown dataset 'esc50'"),
+        (["fsdd:fold=x"], "setting none, dataset fsdd: fold=x"),
     ):
         with pytest.raises(SystemExit, match=error):
             main(["study", str(file), "--results", *wrong])
@@ -481,7 +481,7 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: {overrides: [b], control: y}}", "unknown setting 'y'; known: x"),
         ("settings: {x: [b]}\nbaseline: y", "unknown setting 'y'; known: x"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
-        ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: unknown data set 'd'"),
+        ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: unknown dataset 'd'"),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
         with pytest.raises(ConfigError, match=word):

@@ -36,7 +36,7 @@ def test_a_file_gives_the_answers_of_its_samples(run: Path) -> None:
     expected = list(stream([wave]))
     assert [one.end for one in heard] == [one.end for one in expected]
     np.testing.assert_allclose(heard[-1].probabilities, expected[-1].probabilities, atol=1e-5)
-    assert "from the state of the causal model, every 0.12 s; a sound takes part" in said[0]
+    assert "from the state of the causal model, every 0.12 s; a sound is part" in said[0]
     assert f"{len(heard)} answers; computing one took" in said[1]
 
 

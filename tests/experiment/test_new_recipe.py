@@ -59,6 +59,6 @@ def test_a_new_recipe_runs_and_can_be_edited(
         main(["new", "digits", "sounds"])
     with pytest.raises(SystemExit, match="nowhere: no such file or folder"):
         main(["new", "more", "nowhere"])
-    with pytest.raises(SystemExit, match=r"'\.\./x' is no name"):
+    with pytest.raises(SystemExit, match=r"'\.\./x' is not a recipe name"):
         main(["new", "../x", "sounds"])
     assert {path.name for path in tmp_path.iterdir()} == {"sounds", "digits", "data", "runs"}

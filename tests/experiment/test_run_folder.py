@@ -71,7 +71,9 @@ def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DataError, match=r"disk of runs=.* is full; .*the same command goes on"):
+        with pytest.raises(
+            DataError, match=r"disk of runs=.* is full; .*the same command continues"
+        ):
             open_run_folder(compose(*same))
     assert not list((tmp_path / "folder").iterdir())
     (tmp_path / "folder" / "a").mkdir()  # as earlier versions did first

@@ -68,12 +68,12 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
     text = card.text
     for said in (
         "licence of the data: CC BY-SA 4.0",
-        "clips: 36 to train, 12 to validate, 12 to test",
+        "clips: 36 training, 12 validation, 12 test",
         "no group is in two splits",
         f"| this model | **{result.metric_value:.4f}** (95 % interval",
         "one of 3 classes: four, seven, zero",
-        "nothing above 4,000 Hz is heard",
-        "every sound is given one of the classes",
+        "frequencies above 4,000 Hz are not used",
+        "every sound is assigned to one of the classes",
         "group_regex",
     ):
         assert said in text, said
@@ -86,7 +86,7 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
         ({"model": {"_target_": "os.system"}}, "_target_"),
         ({"tokens": {"front_end": "os.system"}}, "os.system"),
         ({"prep": "${oc.env:HOME}", "recipe": "../x"}, "leaves the folder"),
-        ({"model": {"dim": 24, "layers": 1, "heads": 2}}, "of another architecture"),
+        ({"model": {"dim": 24, "layers": 1, "heads": 2}}, "a different architecture"),
     ],
 )
 def test_a_config_names_settings_that_fit_the_weights_and_never_code(

@@ -16,11 +16,11 @@ def open_task(settings: AudioSettings | TextSettings, scripts: Path) -> Task:
     """Prepares the data of a run and returns its task.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         scripts: The folder ``data_prep``.
 
     Raises:
-        SpaudioError: As :func:`spaudio.experiment.data.load_data`.
+        SpaudioError: As in :func:`spaudio.experiment.data.load_data`.
     """
     if isinstance(settings, TextSettings):
         return TextTask(settings, scripts)

@@ -1,4 +1,4 @@
-"""Classification of clips by a pretrained encoder, frozen or adapted."""
+"""Classification of clips with a pretrained encoder, frozen or adapted."""
 
 import math
 import resource
@@ -35,10 +35,10 @@ from spaudio.training.probe import collect, solve_head
 class AdaptationTask(ClassificationTask):
     """One label per clip.
 
-    The head is fitted first (:mod:`spaudio.training.probe`), with weights where classes are
-    balanced. With ``adapt=probe`` and pooled statistics that is all; in all other cases training
-    begins from it (arXiv 2202.10054), and it is kept unless the validation split ranks an epoch
-    higher.
+    The head is fitted first (:mod:`spaudio.training.probe`), with class weights if classes are
+    balanced. With ``adapt=probe`` and pooled statistics, that is all; otherwise training starts
+    from the fitted head (arXiv 2202.10054), which is kept unless the validation split ranks an
+    epoch higher.
     """
 
     @override
@@ -78,11 +78,11 @@ class AdaptationTask(ClassificationTask):
     def _solve(
         self, model: AdaptedClassifier, run: Path, config: str, accelerator: Accelerator
     ) -> tuple[FitResult, float]:
-        """Fits the head; keeps a checkpoint if nothing else is trained. Returns its loss too."""
+        """Fits the head; saves a checkpoint if nothing else is trained. Also returns its loss."""
         start = time.perf_counter()
         data, device = self.data.train, accelerator.device
         trainer, seed = self.settings.trainer, self.settings.seed
-        # Each clip once, also where classes are balanced: then the fit is weighted.
+        # Each clip once, even if classes are balanced: then the fit is weighted.
         feeds = [
             make_feed(data.plain(i), trainer, shuffle=False, seed=seed)
             for i in range(data.variations + 1)
@@ -91,7 +91,7 @@ class AdaptationTask(ClassificationTask):
         valid = collect(model, self.valid.loader, device)
         waited = time.perf_counter() - start
         both = None
-        if self.settings.validation.train:  # the penalty is still chosen on clips not fitted to
+        if self.settings.validation.train:  # the penalty is still chosen on held-out clips
             both, train = train, _first_clips(train, len(data) - len(self.data.valid))
         records, chosen = solve_head(
             model.head, train, valid, self.objective, accelerator, self.balance.weights, both
@@ -99,7 +99,7 @@ class AdaptationTask(ClassificationTask):
         best = records[chosen]["epoch"]
         if model.part.kind == "statistics" and accelerator.is_main_process:
             checkpoints = run / "checkpoints"
-            shutil.rmtree(checkpoints, ignore_errors=True)  # of a fit that was interrupted
+            shutil.rmtree(checkpoints, ignore_errors=True)  # left by an interrupted fit
             log = TrainingLog(run)
             for record in records:
                 log.add(record | {"seconds": record["seconds"] + waited})
@@ -158,7 +158,7 @@ class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
 
 
 def _without_effect(settings: AudioSettings) -> list[str]:
-    """Names the settings that were given and that this way of adapting does not read."""
+    """Returns the names of given settings that this way of adapting does not read."""
     adapt, model = settings.adapt, settings.model
     shape = {f"model.{one.name}" for one in fields(EncoderConfig)}
     unread = {"optim", "trainer.epochs", "trainer.min_steps", "trainer.max_epochs", "trainer.ema"}
@@ -179,17 +179,17 @@ def _without_effect(settings: AudioSettings) -> list[str]:
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    """Joins batches of the same width to one."""
+    """Joins batches of the same width into one."""
     return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def _first_clips(batch: Batch, count: int) -> Batch:
-    """Returns the clips of a split whose numbers are below ``count``."""
+    """Returns the clips of a split whose indices are below ``count``."""
     kept = batch.clips < count
     return Batch(*(part[kept.to(part.device)] for part in batch))
 
 
 def _peak_memory() -> int:
-    """Largest memory of this process so far, in bytes."""
+    """Peak memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -89,7 +89,7 @@ class ClassificationTask(Task):
         self.floor: dict[str, Any] = {}
 
     def training_feed(self, dataset: TokenDataset) -> Feed:
-        """Builds the loader of training batches, with each class drawn as often as is set."""
+        """Builds the loader of training batches, with balanced sampling if that is set."""
         return make_feed(
             dataset,
             self.settings.trainer,
@@ -102,7 +102,7 @@ class ClassificationTask(Task):
         return Classification(self.settings.trainer.label_smoothing, mixing, self.balance)
 
     def build_model(self) -> Classifier:
-        """Builds the classifier and measures the normalisation of a learned front-end."""
+        """Builds the classifier and fits the normalisation of a learned front-end."""
         model = build_classifier(self.settings, len(self.data.classes))
         if model.front_end is not None:
             order = np.random.default_rng(self.settings.seed).permutation(len(self.data.train))
@@ -137,7 +137,7 @@ class ClassificationTask(Task):
         ]
 
     def _untrained_positions(self, longest: float) -> list[str]:
-        """Warns of learned positions that no excerpt reaches, but a clip of ``longest`` seconds."""
+        """Warns of learned positions that a clip of ``longest`` seconds reaches, but no excerpt."""
         crop = self.settings.augment.crop
         if self.settings.model.positions != "learned" or not 0 < crop < longest:
             return []
@@ -158,7 +158,7 @@ class ClassificationTask(Task):
         )  # fmt: skip
 
     def _overruled(self) -> Iterator[str]:
-        """Names settings that were given and that another one overrules."""
+        """Yields warnings about given settings that another one overrules."""
         settings, trainer = self.settings, self.settings.trainer
         given = {override.partition("=")[0] for override in settings.overrides}
         epochs = prolonged(trainer, len(self.train.sampler))
@@ -267,20 +267,20 @@ class ClassificationTask(Task):
         )
 
     def _calibrate(self, run: Path, measured: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Fits the temperature and keeps it in the run.
+        """Fits the temperature and saves it in the run.
 
         Returns:
             Probabilities of the test split with it, and facts about calibration.
         """
         valid, test = measured["valid"], measured["test"]
-        temperature, source = 1.0, "as the model was trained on the validation split"
+        temperature, source = 1.0, "because the model was trained on the validation split"
         if not self.settings.validation.train:
             temperature = fit_temperature(valid.probabilities, valid.labels)
             source = f"fitted on {len(valid.labels):,} validation clips"
             if is_calibrated_on_known_groups(self.data):
                 source += (
                     " of groups (speakers, recordings …) that were trained on, unlike those of the "
-                    "test split (validation.by=group takes others)"
+                    "test split (validation.by=group avoids this)"
                 )
         replace(self._inputs(), temperature=temperature).save(run)
         several = self.data.multi_label
@@ -330,7 +330,7 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
     """Builds the classifier of a run before training; the seed decides its parameters.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         classes: Number of classes.
 
     Raises:
@@ -358,11 +358,11 @@ def _slow_clips(rates: list[int], top: float, *, encoder: bool = False) -> list[
     slow = sum(rate / 2 < top for rate in rates)
     if not slow:
         return []
-    trap = ", by which a model may tell them apart" if slow < len(rates) else ""
+    trap = ", so a model may tell them apart by this" if slow < len(rates) else ""
     # The bands of a pretrained encoder are its own.
     remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
     return [
-        f"{slow} of {len(rates)} clips are sampled at less than the bands up to {top:g} Hz need "
+        f"{slow} of {len(rates)} clips have too low a sample rate for the bands up to {top:g} Hz "
         f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"
         + ("" if encoder else remedy)
     ]

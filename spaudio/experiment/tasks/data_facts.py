@@ -11,8 +11,8 @@ from spaudio.experiment.settings import AudioSettings
 from spaudio.report.page.render import shortened
 from spaudio.report.report_files import selection
 
-_SHOWN = 10  # clips that were left out
-_NOT_SPLIT = ("source", "labels")  # settings of a data set that say nothing about its split
+_SHOWN = 10  # most clips that are listed as left out
+_NOT_SPLIT = ("source", "labels")  # settings of a dataset that say nothing about its split
 
 
 def data_facts(
@@ -21,7 +21,7 @@ def data_facts(
     """Describes how a result came about.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         data: Its splits.
         report: Facts about training and model, as in ``report.json``.
     """
@@ -49,14 +49,14 @@ def data_facts(
 def fold_facts(
     settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    """Describes how the result over all folds came about; arguments as of :func:`data_facts`."""
+    """Describes how the result over all folds came about; arguments as in :func:`data_facts`."""
     given = _given(settings, settings.fold_by.key)
     facts = {
         "Data": [_about(settings, data), f"{len(data.clips):,} clips"],
         "Split": [
             *([given] if given else []),
-            f"Each {settings.fold_by.key} was the test split of a run of its own; its "
-            "probabilities are those of a model that was not trained on it",
+            f"Each {settings.fold_by.key} was the test split of its own run; its probabilities are "
+            "those of a model that was not trained on it",
         ],
         "Left out": _left_out(data),
         "Notes": list(data.warnings),
@@ -82,7 +82,7 @@ def _model(settings: AudioSettings, report: Mapping[str, Any]) -> str:
 
 
 def _given(settings: AudioSettings, *without: str) -> str:
-    """The data set's own settings, which decide the split."""
+    """The dataset's own settings, which decide the split."""
     given = {k: v for k, v in settings.prep_options.items()
              if k not in (*_NOT_SPLIT, *without) and v is not None}  # fmt: skip
     if settings.fold is not None and "fold" not in without:
@@ -102,15 +102,15 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
 def _split(settings: AudioSettings, data: AudioData) -> list[str]:
     validation = settings.validation
     lines = [_given(settings)]
-    clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # is cut into every split
+    clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
     own = all(clip.group == clip.path for clip in clips)
     groups = {s: {c.group for c in clips if c.split == s} for s in ("train", "valid", "test")}
     learned = groups["train"] | groups["valid"]
     both = groups["test"] & learned
     if own:
         lines.append(
-            "Clips are not grouped: if several are from one person or recording, the score is that "
-            "of known ones"
+            "Clips are not grouped: if several are from one person or recording, the score holds "
+            "only for known ones"
         )
     elif both:
         lines.append(
@@ -123,7 +123,7 @@ def _split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"{len(groups['test']):,}, in the others: {len(learned):,}"
         )
     if len(clips) < len(data.clips):
-        lines.append("Clips of the background: no second is in two splits, but a recording may be")
+        lines.append("Background clips: no second is in two splits, but a recording may be")
     if data.carved:
         lines.append(
             f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"
@@ -132,7 +132,7 @@ def _split(settings: AudioSettings, data: AudioData) -> list[str]:
 
 
 def is_calibrated_on_known_groups(data: AudioData) -> bool:
-    """Whether the groups of the validation split were trained on, and those of the test not."""
+    """Whether groups of the validation split were trained on, but none of the test split."""
     train, valid, test = (
         {clip.group for clip in data.clips if clip.split == split}
         for split in ("train", "valid", "test")

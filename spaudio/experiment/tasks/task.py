@@ -20,7 +20,7 @@ def named_sizes() -> Iterator[None]:
     """Turns a failure to build a model into an error that names the settings of its sizes.
 
     Raises:
-        ConfigError: If memory is missing, or a size is none that a tensor can have.
+        ConfigError: If memory runs out, or a tensor cannot have such a size.
     """
     try:
         yield
@@ -35,15 +35,15 @@ class Task(ABC):
     """One kind of run.
 
     Attributes:
-        settings: Of the run.
+        settings: Settings of the run.
         train: The training split.
         valid: The validation split that is measured after each epoch.
         final: The splits that are measured after training, by name.
         objective: Loss and metrics.
-        token_seconds: Seconds per token, or None where tokens have no duration.
-        data_hash: SHA-256 of the manifest of the clips or of the text, which checkpoints hold.
+        token_seconds: Seconds per token, or None if tokens have no duration.
+        data_hash: SHA-256 of the manifest of the clips or of the text, stored in checkpoints.
         select: Whether the validation split selects the epoch.
-        fitted: How the model was fitted before :meth:`fit` trains it; None if it was not.
+        fitted: Result of fitting the model before :meth:`fit` trains it; None if it was not fitted.
     """
 
     settings: Any
@@ -110,6 +110,6 @@ class Task(ABC):
             run: The run's folder.
             before: The model before training.
             after: The trained model.
-            facts: About training and this kind of run.
-            measured: As :meth:`facts` takes it.
+            facts: Facts about training and this kind of run.
+            measured: As in :meth:`facts`.
         """

@@ -42,7 +42,7 @@ class TextTask(Task):
     """Prediction of the next character.
 
     Args:
-        settings: Settings of the run. ``corpus`` is replaced by what it resolves to, so that a
+        settings: Settings of the run. ``corpus`` is replaced with the resolved choice, so that a
             resumed run reads the same text.
         scripts: The folder ``data_prep``.
 
@@ -123,10 +123,10 @@ class TextTask(Task):
 
 
 def load_corpus(settings: TextSettings, scripts: Path) -> Corpus:
-    """Prepares the text of a recipe unless that has been done, and opens it.
+    """Prepares the text of a recipe if necessary, and opens it.
 
     Args:
-        settings: Settings of the run; ``corpus`` is replaced by what it resolves to.
+        settings: Settings of the run; ``corpus`` is replaced with the resolved choice.
         scripts: The folder ``data_prep``.
 
     Raises:
@@ -154,7 +154,7 @@ def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]
     """Returns random windows of the training split, and fixed ones of the validation split.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         corpus: The text.
     """
     train = TextWindows(corpus.split("train"), settings.context)

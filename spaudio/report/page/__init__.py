@@ -1,1 +1,1 @@
-"""`report.html`: one page that opens from the disk, on which the errors of a run can be heard."""
+"""`report.html`: a single page that opens from disk and plays the errors of a run."""

@@ -1,7 +1,7 @@
-"""Charts of the page as SVG: lines, and matrices as pictures with axes.
+"""SVG charts of the page: lines, and matrices as pictures with axes.
 
-Colors are those of the page's style sheet, so that they follow its light and dark scheme. The page
-allows no style attributes (its content-security policy), which matplotlib's SVG is made of.
+Colors come from the page's style sheet, so that they follow its light and dark schemes.
+Matplotlib's SVG needs style attributes, which the page's content-security policy forbids.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-LARGE, SMALL = (460, 270), (260, 190)  # width and height, about those in pixels
+LARGE, SMALL = (460, 270), (260, 190)  # width and height, roughly in pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
 _TICK = 4
 
@@ -22,9 +22,9 @@ class Line:
     Args:
         name: For the legend; empty for none.
         points: (x, y) in order.
-        color: Number of a color of the style sheet, from 0.
+        color: Index of a color in the style sheet, from 0.
         dots: Draw a dot at each point.
-        notes: What a dot says where the pointer rests on it.
+        notes: Tooltips of the dots.
     """
 
     name: str
@@ -48,13 +48,13 @@ def line_chart(
     """Draws lines.
 
     Args:
-        lines: Of which at least one has a point.
+        lines: Lines, at least one of which has a point.
         title: What the chart shows, for screen readers.
-        x: Label of the axis.
-        y: Label of the axis.
-        xlim: Limits; None takes those of the points.
-        ylim: Limits; None takes those of the points.
-        diagonal: Draw where y equals x.
+        x: Label of the x axis.
+        y: Label of the y axis.
+        xlim: Limits; None fits the points.
+        ylim: Limits; None fits the points.
+        diagonal: Draw the line y = x.
         size: `LARGE` or `SMALL`.
     """
     xs, ys = ([point[i] for line in lines for point in line.points] for i in (0, 1))
@@ -96,10 +96,10 @@ def heat_map(
     """Puts axes around a picture.
 
     Args:
-        picture: Data URL, the first row at the top.
+        picture: Data URL, with the first row at the top.
         title: What it shows.
-        x: Label of the axis.
-        y: Label of the axis.
+        x: Label of the x axis.
+        y: Label of the y axis.
         xlim: Values at the picture's left and right edge.
         ylim: Values at its lower and upper edge.
         size: `LARGE` or `SMALL`.
@@ -114,7 +114,7 @@ def heat_map(
 
 @dataclass(frozen=True)
 class _Frame:
-    """The area of a chart: from values to places."""
+    """The area of a chart; maps values to positions."""
 
     x: tuple[float, float]
     y: tuple[float, float]

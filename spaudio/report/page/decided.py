@@ -15,7 +15,7 @@ from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, stack_frames
 from spaudio.tokens.scales import mel_edges
 
-MOST, MOST_SECONDS = 12, 15.0  # errors, and their length in all: each takes 250 passes
+MOST, MOST_SECONDS = 12, 15.0  # errors, and their total length; each takes 250 forward passes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Decided:
     """Which parts of a clip decided its prediction; see `spaudio.report.occlusion`.
 
     Args:
-        drop: (rows, columns), fall of the log-odds of the predicted class without the cell.
+        drop: (rows, columns), drop in the log-odds of the predicted class without the cell.
         seconds: (columns + 1,), edges of the cells.
         hertz: (rows + 1,), edges of the cells.
     """
@@ -45,13 +45,13 @@ def find_decided(
 
     Args:
         model: Trained, in evaluation mode.
-        front_end: Of the run.
+        front_end: Front-end of the run.
         test: The test split.
-        clips: What the model says about it, in its order.
+        clips: The model's predictions for it, in its order.
         multi_label: A clip may have several classes.
 
     Returns:
-        By path. Empty if the input has no bands, or clips are cut into segments.
+        Results by path. Empty if the input has no bands, or clips are cut into segments.
     """
     config = front_end.config
     if config.front_end != "spectrogram" or not test.is_whole:

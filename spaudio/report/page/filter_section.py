@@ -24,7 +24,7 @@ MOST = 200  # test clips that filters are tried on
 
 @dataclass(frozen=True)
 class ShownPeak:
-    """A clip that excites a filter: path, label, and second of the peak if it is known."""
+    """A clip that excites a filter: path, label, and time of the peak in seconds, if known."""
 
     path: str
     label: str
@@ -33,7 +33,7 @@ class ShownPeak:
 
 @dataclass(frozen=True)
 class ShownKernel:
-    """A kernel that is used much: its name, share in per cent as text, drawing and clips."""
+    """A much-used kernel: its name, share in percent as text, drawing and clips."""
 
     name: str
     share: str
@@ -47,11 +47,11 @@ class FilterSection:
 
     Args:
         description: Lines of text.
-        layers: Name of a layer and its drawings, before and after training.
-        kernels: The most used ones.
+        layers: Name of each layer and its drawings, before and after training.
+        kernels: The most used kernels.
         switched: Sentence about accuracy with filters on and off.
         clip: Path of the clip that is shown with filters off and on.
-        chances: Name of a class, probability with filters on, and off.
+        chances: Class name, probability with filters on, and with filters off.
         activations: Drawings of the embeddings, off and on.
     """
 
@@ -77,7 +77,7 @@ def draw_filters(
 
     Args:
         untrained: The model before training.
-        trained: After training, in evaluation mode.
+        trained: The model after training, in evaluation mode.
         test: The test split.
         classes: Class names.
         multi_label: A clip may have several classes.
@@ -125,9 +125,9 @@ def draw_filters(
 
 def _switched(use: FilterUse, clip: Clip) -> str:
     return (
-        f"Without another training, {use.accuracy_on:.1%} of {use.clips} test clips are right with "
-        f"the filters and {use.accuracy_off:.1%} with all of them off. The label of {clip.path} "
-        f"({clip.label}) loses most."
+        f"Without retraining, {use.accuracy_on:.1%} of {use.clips} test clips are right with the "
+        f"filters, and {use.accuracy_off:.1%} with all of them off. The label of {clip.path} "
+        f"({clip.label}) loses the most probability."
     )
 
 
@@ -186,7 +186,7 @@ def _kernel(
     for peak in kernel.peaks:
         clip = test.clips[peak.clip]
         second = (peak.token + 0.5) * token_seconds
-        # A longer clip is shown in part.
+        # Only part of a longer clip is shown.
         known = test.is_whole and second < clip.seconds <= SECONDS
         peaks.append(ShownPeak(clip.path, clip.label, round(second, 3) if known else None))
     return ShownKernel(name, f"{kernel.share:.1%}", drawing, peaks)

@@ -40,7 +40,7 @@ def write_fold_page(
         folder: Folder of the run over all folds.
         folds: Folder of the run of each fold, by the fold's name.
         report: Content of ``report.json``.
-        calibrations: Of each fold.
+        calibrations: Calibration facts of each fold.
         root: Folder that the clips' paths are relative to.
         highest: Highest frequency of the clips, in Hz.
         settings: All settings.

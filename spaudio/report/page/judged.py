@@ -1,4 +1,4 @@
-"""What a run says about each clip of its test split, kept as ``clips.jsonl``."""
+"""Predictions of a run for each clip of its test split, stored as ``clips.jsonl``."""
 
 import json
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from pathlib import Path
 from spaudio.io.atomic import write_atomic
 
 FILE = "clips.jsonl"
-TOP = 5  # classes that are kept of each clip
+TOP = 5  # classes stored per clip
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A clip of the test split, and what the model says about it.
+    """A clip of the test split, and the model's prediction for it.
 
     Args:
-        path: Relative to the data set's audio root.
+        path: Relative to the dataset's audio root.
         group: Speaker, recording or the like; the path itself if there is none.
         seconds: Its duration.
         labels: Class indices.
         top: The most probable classes and their probabilities, after temperature scaling.
-        own: Probability of its label; of several, the lowest.
+        own: Probability of its label; of several labels, the lowest.
         confidence: The largest probability before temperature scaling.
-        near_label: The most similar training clip with its label; None if it was not looked for.
+        near_label: The most similar training clip with its label; None if not searched for.
         near_predicted: The most similar training clip of the most probable class.
         fold: Name of the fold that tested it, with ``folds=all``.
     """
@@ -51,7 +51,7 @@ class Judged:
 
 
 def errors_first(clips: Sequence[Judged]) -> list[Judged]:
-    """Sorts clips: errors by falling confidence, then the others by rising probability."""
+    """Sorts clips: errors, most confident first, then the others, least probable label first."""
     wrong = sorted((c for c in clips if not c.is_right), key=lambda c: -c.top[0][1])
     return wrong + sorted((c for c in clips if c.is_right), key=lambda c: c.own)
 

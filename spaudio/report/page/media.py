@@ -1,7 +1,7 @@
-"""Clips as sound and picture inside a page: MP3 and mel spectrograms as data URLs, within a budget.
+"""Embeds clips in a page: MP3 and mel spectrograms as data URLs, within a size budget.
 
-MP3 is played by every browser, and at these lengths it is the smallest of the formats that
-libsndfile writes.
+Every browser plays MP3, and at these lengths it is the smallest of the formats that libsndfile
+writes.
 """
 
 import base64
@@ -26,17 +26,17 @@ from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.logmel import LogMel
 
 RATE = 16_000  # Hz of the sound in the page
-SECONDS = 5.0  # of longer clips, the loudest part of this length is embedded
+SECONDS = 5.0  # for longer clips, the loudest part of this length is embedded
 BANDS = 64
-COLUMNS = 250  # most of a spectrogram
+COLUMNS = 250  # most columns of a spectrogram
 RANGE_DB = 80.0  # below the loudest point
-BUDGET = 15 * 2**20  # bytes of all clips, as they stand in the page
+BUDGET = 15 * 2**20  # bytes of all clips, as encoded in the page
 MOST = 500  # clips; one of 5 s takes 25 ms
 _HOPS = (0.0025, 0.005, 0.01, 0.02)  # seconds
 _WINDOW = 0.032  # seconds
-_PEAK = 0.7  # of the sound, which is made equally loud; the level is told
+_PEAK = 0.7  # of every sound, so that all are equally loud; the original level is shown
 _THREADS = 2
-_TOGETHER = 32  # clips between two looks at the budget
+_TOGETHER = 32  # clips between two checks of the budget
 
 Waveform = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Medium:
     Args:
         sound: Data URL of an MP3, or the address of the file relative to the page.
         picture: Data URL of the mel spectrogram; empty for a linked file.
-        start: Second of the clip with which they begin.
+        start: Second of the clip at which they start.
         seconds: Their length.
         peak: Level of the clip in dB below full scale.
     """
@@ -72,7 +72,7 @@ class Media:
         root: Folder that the clips' paths are relative to.
         page: Folder of the page.
         top: Highest frequency of the spectrograms, in Hz.
-        budget: Bytes.
+        budget: Bytes for embedded clips.
     """
 
     def __init__(self, root: Path, page: Path, top: float, budget: int = BUDGET) -> None:
@@ -84,7 +84,7 @@ class Media:
         self._mels = {hop: _log_mel(hop, self.top) for hop in _HOPS}
 
     def embed(self, paths: Iterable[str]) -> None:
-        """Embeds clips in this order; those for which nothing is left are linked."""
+        """Embeds clips in this order, and links those that exceed the budget."""
         wanted = [path for path in dict.fromkeys(paths) if path not in self.found]
         with ThreadPoolExecutor(_THREADS) as pool, one_thread():
             for start in range(0, len(wanted), _TOGETHER):
@@ -111,7 +111,7 @@ class Media:
     def _make(self, path: str) -> Medium:
         try:
             return make_medium(*decode(self.root / path, silent_ok=True), self._mels)
-        except AudioError:  # it has gone or changed since the run
+        except AudioError:  # it was removed or changed since the run
             return self._link(path)
 
 
@@ -121,7 +121,7 @@ def make_medium(waveform: Waveform, rate: int, mels: dict[float, LogMel]) -> Med
     Args:
         waveform: (samples,).
         rate: In Hz.
-        mels: A spectrogram for each hop, in seconds.
+        mels: A spectrogram transform for each hop, in seconds.
     """
     peak = float(np.abs(waveform).max()) or 1.0
     start = loudest(waveform, round(SECONDS * rate))

@@ -35,7 +35,7 @@ function makePlayer(place, path, caption, mark) {
     button.append(image);
     addAxes(axes, start, seconds);
   } else {
-    button.append(make("span", "", "▶ play from the disk"));
+    button.append(make("span", "", "▶ play from disk"));
   }
   const head = make("i", "head");
   head.hidden = true;
@@ -245,7 +245,7 @@ function hint() {
   const count = `${listed.length} ${listed.length === 1 ? "clip" : "clips"}`;
   if (state.cell) return `${count}.`;
   if (state.view === "suspects")
-    return `${count} whose label the model believes least, lowest probability first. Most may be errors of the model: listen, then decide. recipes/folder takes the saved file back as labels=corrections.csv.`;
+    return `${count} with the least probable labels, lowest probability first. Most may be errors of the model: listen, then decide. Pass the saved file to recipes/folder as labels=corrections.csv.`;
   if (state.view === "errors") return `${count}, most confident errors first.`;
   return `${count}: errors first, then the others, least confident first.`;
 }
@@ -274,7 +274,7 @@ function makeCard(clip) {
   if (cells && data.media[clip.p][1]) {
     own.player.button.append(makeVeil(cells));
     const button = make("button", "explain", "what decided");
-    button.title = `Darkens the parts that did not decide for ${data.classes[predicted]} (key e)`;
+    button.title = `Darkens the parts that did not contribute to ${data.classes[predicted]} (key e)`;
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => explain(card));
     $(".caption", own).append(button);
@@ -303,7 +303,7 @@ function makeCard(clip) {
   else {
     const select = $("select", form);
     select.append(...data.classes.map((text, i) => new Option(text, i)), new Option("none: leave it out", LEFT_OUT));
-    select.setAttribute("aria-label", "Right label");
+    select.setAttribute("aria-label", "Correct label");
     select.addEventListener("change", () => give(clip, +select.value));
     for (const button of $$("[data-judge]", form)) button.addEventListener("click", () => judge(card, button.dataset.judge));
     showVerdict(card);

@@ -23,10 +23,10 @@ from spaudio.tokens.scales import hz_to_mel
 
 NAME = "report.html"
 SUSPECTS = 100  # clips in the list of labels to check
-CELLS = 40  # classes of which the confusion matrix is shown; of more, the most confused pairs
-PAIRS = 60  # of more classes; beside a matrix, a few
-PAIRS_BESIDE = 12
-MOST_CLIPS = 20_000  # that are listed; the errors come first
+CELLS = 40  # most classes of a confusion matrix; with more, the most confused pairs are shown
+PAIRS = 60  # instead of a matrix
+PAIRS_BESIDE = 12  # beside a matrix
+MOST_CLIPS = 20_000  # in the list; errors come first
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ class Row:
 
     Args:
         number: Index of the class.
-        name: Of the class.
+        name: Name of the class.
         clips: Number of its clips in the test split.
         scores: Values of the columns, as text.
-        above: For each threshold, the predictions of the class that reach it, and the right ones.
+        above: For each threshold, how many predictions of the class reach it, and how many of
+            these are right.
     """
 
     number: int
@@ -60,30 +61,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows.
+    """Content of the page.
 
     Args:
-        title: Such as ``fsdd``.
+        title: Title, such as ``fsdd``.
         run: Name of the run.
         metric: Name of the main score.
         score: Its value as text.
-        detail: What qualifies it.
+        detail: Text that qualifies it.
         bars: The main score beside its references.
         facts: Sentences about data, split and model, by name.
         warnings: What the user should look at first.
         classes: Class names.
         multi_label: A clip may have several classes.
-        clips: Of the test split.
+        clips: Clips of the test split.
         columns: Names of the scores of `rows`.
         rows: One per class.
-        calibration: Sentences.
-        reliability: Drawing.
-        curves: Drawings.
+        calibration: Sentences about calibration.
+        reliability: Reliability diagram.
+        curves: Learning curves.
         settings: All settings.
-        command: What made the run.
-        filters: None if there is none.
+        command: The command that made the run.
+        filters: Section about filters; None if there are none.
         corrected: Clip, label and former label of the corrections that the run was made with.
-        decided: Of some clips, by path.
+        decided: What decided the predictions of some clips, by path.
         folds: Name, address and score of each fold's page.
     """
 
@@ -117,7 +118,8 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     Args:
         folder: The run's folder.
         page: Its content.
-        media: Will hold the clips: errors first, then those that the page names, then the others.
+        media: Embeds the clips: those of the filter section first, then errors and labels to
+            check, then some others.
     """
     clips = errors_first(page.clips)[:MOST_CLIPS]
     place = {clip.path: i for i, clip in enumerate(clips)}
@@ -143,7 +145,8 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         "decided": {printable(p): _cells(one, media.top) for p, one in page.decided.items()},
         "above": [row.above for row in page.rows],
     }
-    # `<` cannot end the script element then; the two separators are no JavaScript in old browsers.
+    # Without `<`, the text cannot end the script element. JSON escapes the two line separators,
+    # which are invalid in the JavaScript of old browsers.
     text = json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c")
     own = files("spaudio.report.page")
     style, script = ((own / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
@@ -172,13 +175,13 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
 
 
 def _with_near(clips: Sequence[Judged]) -> list[str]:
-    """Paths of clips, each with those of similar training clips after it."""
+    """Paths of clips, each followed by those of similar training clips."""
     paths = (path for c in clips for path in (c.path, c.near_label, c.near_predicted))
     return [path for path in paths if path is not None]
 
 
 def _some_right(clips: Sequence[Judged], of_each: int = 5) -> list[str]:
-    """Paths of clips that are predicted rightly, some of each class, the least sure first."""
+    """Paths of some correctly predicted clips of each class, the least confident first."""
     count: dict[int, int] = {}
     found = []
     for clip in clips:
@@ -189,7 +192,7 @@ def _some_right(clips: Sequence[Judged], of_each: int = 5) -> list[str]:
 
 
 def _as_json(clip: Judged) -> dict[str, Any]:
-    """A clip as the script reads it."""
+    """Returns a clip in the form that the script reads."""
     found: dict[str, Any] = {
         "p": printable(clip.path),
         "l": clip.labels,
@@ -251,7 +254,7 @@ def _pairs(page: Page) -> list[tuple[int, int, int]]:
 
 
 def _policy(style: str, script: str, linked: bool) -> str:
-    """The content-security policy: nothing is loaded but what is in the page, and linked sounds."""
+    """The content-security policy: the page loads nothing but its own content and linked sounds."""
 
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -265,7 +268,7 @@ def _policy(style: str, script: str, linked: bool) -> str:
 
 
 def shortened(value: object) -> str:
-    """Returns a setting as text; of a path from the root only the last part is shown."""
+    """Returns a setting as text; an absolute path is shortened to its last part."""
     text = printable(value)
     posix, windows = PurePosixPath(text), PureWindowsPath(text)
     if posix.is_absolute() or text.startswith("~"):

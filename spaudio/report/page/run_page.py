@@ -34,12 +34,12 @@ from spaudio.report.page.sections import (
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd
 
-MOST_NEAREST = 200  # test clips whose similar training clips are looked for
+MOST_NEAREST = 200  # test clips whose similar training clips are searched for
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a page is made of.
+    """Inputs of a page.
 
     Args:
         before: The model before training.
@@ -52,7 +52,7 @@ class RunResults:
         raw: (clips, classes), probabilities of the test split before temperature scaling.
         probabilities: The same after it.
         labels: (clips,), or (clips, classes) for several labels.
-        front_end: Of the run.
+        front_end: Front-end of the run.
         facts: Sentences about data, split and model, by name.
         settings: All settings.
         records: The training log.
@@ -81,7 +81,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
 
     Args:
         run: The run's folder.
-        results: What the run has found.
+        results: Results of the run.
         report: Content of ``report.json``.
     """
     clips = _judge(results)
@@ -131,7 +131,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
 
 
 def _judge(results: RunResults) -> list[Judged]:
-    """Collects what the model says about the test clips, and finds similar training clips."""
+    """Collects the predictions for the test clips, and finds similar training clips."""
     index = {name: i for i, name in enumerate(results.classes)}
     clips: list[Judged] = []
     for clip, row, raw in zip(results.test.clips, results.probabilities, results.raw, strict=True):
@@ -151,7 +151,7 @@ def _with_nearest(results: RunResults, clips: list[Judged]) -> list[Judged]:
     suspects = [] if results.multi_label else by_own_confidence(clips)[:SUSPECTS]
     chosen = {clip.path for clip in [*wrong, *suspects][:MOST_NEAREST]}
     names = results.classes
-    # Of several labels, the one that the model believes least.
+    # Of several labels, the least probable one.
     least = {
         i: min(clip.labels, key=lambda label: float(results.probabilities[i, label]))
         for i, clip in enumerate(clips)

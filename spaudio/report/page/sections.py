@@ -1,4 +1,4 @@
-"""Parts of the page that a run and a run over all folds share."""
+"""Parts of the page shared by a single run and a run over all folds."""
 
 import re
 import shlex
@@ -14,14 +14,14 @@ from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
 from spaudio.report.page.render import Bar, Row, shortened
 
-COLORS = 6  # of the style sheet
-QUOTES = "'\""  # with which a value may be given
-# What is the same text without them.
+COLORS = 6  # in the style sheet
+QUOTES = "'\""  # that may enclose a value
+# Values that are the same text without them.
 _WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
 
 
 def score_bars(score: float, floor: Mapping[str, Any], trivial: str) -> list[Bar]:
-    """The score beside the classical floor and that of a trivial answer, which is named."""
+    """The score beside those of the classical floor and of a trivial answer with this name."""
     values = {"this model": score, "classical floor": floor["svm"], trivial: floor["majority"]}
     return [
         Bar(name, value, f"{value:.3f}", color)
@@ -118,10 +118,10 @@ def calibration_lines(calibration: Mapping[str, Any], several: bool, clips: int)
         f"Expected calibration error on {clips:,} test clips, of {what} in 15 bins: "
         f"{before['ece']:.4f} as trained, {after['ece']:.4f} with temperature scaling.",
         f"Cross-entropy: {before['loss']:.4f} as trained, {after['loss']:.4f} with it (nats).",
-        f"Temperature {named}, {calibration['source']}. All probabilities on this page, in "
-        "predictions.csv and of spaudio predict are divided by it (as logits).",
-        "On the dashed line a probability is the share of predictions that are right; below it, "
-        "the model is too sure of itself. Bins of few clips scatter.",
+        f"Temperature {named}, {calibration['source']}. It divides the logits of all probabilities "
+        "on this page, in predictions.csv and from spaudio predict.",
+        "On the dashed line, a probability equals the share of predictions that are right; below "
+        "it, the model is overconfident. Bins with few clips are noisy.",
     ]
 
 
@@ -137,7 +137,7 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def command(settings: Mapping[str, Any]) -> str:
-    """The command that made a run; of folders only the last part is shown."""
+    """The command that made a run; folders are shortened to their last part."""
     words = []
     for override in settings["overrides"]:
         name, _, value = override.partition("=")
