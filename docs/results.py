@@ -32,7 +32,7 @@ def read(path: Path = HERE / "results.csv") -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Returns a Markdown table: one line per data set, one column per kind of ours."""
+    """Returns a Markdown table: one line per dataset, one column per kind of ours."""
     kinds = ["floor", "scratch", "pretrained"]
     lines = ["| Data, protocol | Floor | From scratch | Frozen Whisper tiny |", "|---|--:|--:|--:|"]
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -43,7 +43,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draws accuracy over parameters, one panel per data set."""
+    """Draws accuracy over parameters, one panel per dataset."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(9, 2.9 * -(-len(names) // 3)), layout="constrained")
     axes = list(figure.subplots(-(-len(names) // 3), 3, squeeze=False).flat)

@@ -45,7 +45,7 @@ def show_results(
         results, {one.setting: one.control for one in results if one.control}
     )
     tables = {
-        "Data sets": data_rows(results),
+        "Datasets": data_rows(results),
         "Validation accuracy, where it was not trained on": accuracy_rows(
             [one for one in results if not math.isnan(one.valid)], "valid"
         ),
@@ -94,7 +94,7 @@ def data_rows(results: Sequence[Result]) -> Rows:
         own = [one for one in mine if one.setting == fullest]
         rows.append(
             {
-                "data set": data,
+                "dataset": data,
                 "recipe": mine[0].recipe,
                 "runs per setting": str(len(own)),
                 "test clips": f"{sum({one.fold: one.clips for one in own}.values()):,}",
@@ -147,7 +147,7 @@ def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
             {
                 "setting": effect.setting,
                 "minus": effect.other,
-                "data sets": str(len(effect.differences)),
+                "datasets": str(len(effect.differences)),
                 "pairs": str(effect.pairs),
                 "points": f"{100 * effect.mean:+.2f}",
                 "95 % interval": "-"

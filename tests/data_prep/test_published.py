@@ -1,4 +1,4 @@
-"""The scripts of published data sets on tiny imitations: what they list and what they refuse."""
+"""The scripts of published datasets on tiny imitations: what they list and what they refuse."""
 
 import random
 import re
@@ -186,12 +186,12 @@ def test_options_that_do_not_fit(
 
 
 def drop(name: str) -> Callable[[Path], None]:
-    """Returns what removes a file or folder of a data set."""
+    """Returns what removes a file or folder of a dataset."""
     return lambda made: shutil.move(made / name, made.parent / "dropped")
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
-    """Returns what replaces text in a file of a data set."""
+    """Returns what replaces text in a file of a dataset."""
     return lambda made: (made / name).write_text((made / name).read_text().replace(old, new))
 
 

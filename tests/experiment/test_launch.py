@@ -423,7 +423,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     monkeypatch.setattr(spaudio.experiment.launch, "start_run", stand_in)
     with pytest.raises(SystemExit, match=r"1 of 10 runs failed: .*words-haar-s1"):
         main(command)
-    # The first fold and seed of all data sets and settings comes first.
+    # The first fold and seed of all datasets and settings comes first.
     assert [f"{one.recipe}/{one.run_id}" for one in started] == [
         "fsdd/both-none-s0/fold-theo", "fsdd/both-haar-s0/fold-theo",
         "folder/both-words-none-s0", "folder/both-words-haar-s0", "folder/both-words-longer-s0",

@@ -1,4 +1,4 @@
-"""A study over data sets: its CSV, paired effects, tables and page."""
+"""A study over datasets: its CSV, paired effects, tables and page."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ RUN = Result(
 
 
 def study() -> list[Result]:
-    """Two data sets, one of five folds and one of one run; `bank` gains 0.1 and 0.02."""
+    """Two datasets, one of five folds and one of one run; `bank` gains 0.1 and 0.02."""
     noise = np.random.default_rng(0).normal(0, 0.01, 5)
     found = []
     for setting, gain in (("none", 0.0), ("depthwise", 0.02), ("bank", 0.1)):
@@ -83,7 +83,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert capsys.readouterr().out == printed
     text = page.read_text()
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Settings at least")
-    assert "`bank` (+4.80). Settings that have a control: 1.**\n\n**Data sets**" in text
+    assert "`bank` (+4.80). Settings that have a control: 1.**\n\n**Datasets**" in text
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"

@@ -33,7 +33,7 @@ def noise(samples: int) -> np.ndarray:
 
 
 def tokens_of(config: TokenConfig, waveform: np.ndarray) -> Tensor:
-    """One clip as the data set returns it, (1, tokens, stack * hop)."""
+    """One clip as the dataset returns it, (1, tokens, stack * hop)."""
     return torch.from_numpy(stack_frames(cut(waveform, config.hop_samples), config.stack))[None]
 
 
