@@ -101,27 +101,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         torch.set_num_threads(threads)  # part of this setting is process-wide
     cache.root = prepared.root
     clips = _split(settings, prepared)
-    splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
-    for split, members in splits.items():
-        if not members:
-            remedy = f"see {settings.fold_by.key}= and the dataset's own settings"
-            if not settings.prep_options.get(fraction := f"{split}_fraction", 1):
-                remedy = f"give {fraction} a value above 0"
-            raise ConfigError(f"the {split} split of {settings.recipe} is empty; {remedy}")
-    labels = {clip.label for clip in splits["train"]}
-    of_other_splits = {clip.label for split in ("valid", "test") for clip in splits[split]}
-    if (lacking := sorted(of_other_splits - labels)) and not prepared.multi_label:
-        raise DataError(
-            f"class {lacking[0]!r} of {settings.recipe} has no clip in the training split"
-            + ("" if settings.fold is None else f" of fold={settings.fold}")
-            + "; add some, or leave the class out"
-        )
-    if len(labels) < 2 and not prepared.multi_label:
-        raise DataError(
-            f"{settings.recipe} has training clips of one class only ({labels.pop()}); add "
-            "clips of another"
-            + (", or replace those that skip_bad has left out" if prepared.skipped else "")
-        )
+    splits = _by_split(settings, prepared, clips)
     warnings = (*prepared.warnings, *_untested(prepared, splits["test"]))
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
@@ -172,6 +152,39 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         samples_hash=prepared.samples_hash,
         warnings=warnings,
     )
+
+
+def _by_split(
+    settings: AudioSettings, prepared: Prepared, clips: Sequence[Clip]
+) -> dict[str, list[Clip]]:
+    """Returns the clips of each split, which must be enough to train and to measure.
+
+    Raises:
+        ConfigError: If a split is empty.
+        DataError: If a class has no training clip, or there is only one class.
+    """
+    splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
+    for split, members in splits.items():
+        if not members:
+            remedy = f"see {settings.fold_by.key}= and the dataset's own settings"
+            if not settings.prep_options.get(fraction := f"{split}_fraction", 1):
+                remedy = f"give {fraction} a value above 0"
+            raise ConfigError(f"the {split} split of {settings.recipe} is empty; {remedy}")
+    labels = {clip.label for clip in splits["train"]}
+    of_other_splits = {clip.label for split in ("valid", "test") for clip in splits[split]}
+    if (lacking := sorted(of_other_splits - labels)) and not prepared.multi_label:
+        raise DataError(
+            f"class {lacking[0]!r} of {settings.recipe} has no clip in the training split"
+            + ("" if settings.fold is None else f" of fold={settings.fold}")
+            + "; add some, or leave the class out"
+        )
+    if len(labels) < 2 and not prepared.multi_label:
+        raise DataError(
+            f"{settings.recipe} has training clips of one class only ({labels.pop()}); add "
+            "clips of another"
+            + (", or replace those that skip_bad has left out" if prepared.skipped else "")
+        )
+    return splits
 
 
 def _vary(
