@@ -1,6 +1,6 @@
 """Draws the chart and prints the table of the results in ``results.csv``.
 
-    python docs/results.py            # writes figures/results.png, prints the Markdown table
+    python docs/results.py   # writes figures/results.png and recipes/*/results.png, prints the table
 
 The CSV has one row per result: ours (from scratch, pretrained), the classical floor, and published
 models that were trained from scratch. ``source`` is the command, or where a figure was published.
@@ -45,17 +45,29 @@ def table(rows: Sequence[Row]) -> str:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draws accuracy over parameters, one panel per dataset."""
     names = list(dict.fromkeys(row["data"] for row in rows))
-    figure = Figure(figsize=(9, 2.9 * -(-len(names) // 3)), layout="constrained")
-    axes = list(figure.subplots(-(-len(names) // 3), 3, squeeze=False).flat)
-    for axis, name in zip(axes, names, strict=False):
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(max(3 * columns, 5), 2.9 * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis, name in zip(axes, names, strict=True):
         _panel(axis, name, [row for row in rows if row["data"] == name])
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
     handles = {
-        label: Line2D([], [], color=color, **_style(mark)) for label, color, mark in KINDS.values()
+        label: Line2D([], [], color=color, **_style(mark))
+        for kind, (label, color, mark) in KINDS.items()
+        if any(row["kind"] == kind for row in rows)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def by_recipe(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Returns the rows of each recipe's datasets, by its folder."""
+    recipes = {row["data"]: row["source"].removesuffix("/README.md")
+               for row in rows if row["kind"] == "scratch"}  # fmt: skip
+    return {
+        recipe: [row for row in rows if recipes[row["data"]] == recipe]
+        for recipe in dict.fromkeys(recipes.values())
+    }
 
 
 def _panel(axis: Axes, name: str, rows: Sequence[Row]) -> None:
@@ -92,4 +104,6 @@ def _value(row: Row) -> str:
 if __name__ == "__main__":
     found = read()
     draw(found, HERE / "figures" / "results.png")
+    for recipe, rows in by_recipe(found).items():
+        draw(rows, HERE.parent / recipe / "results.png")
     print(table(found))
