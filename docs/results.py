@@ -1,6 +1,6 @@
-"""Draws the chart and prints the table of the results in ``results.csv``.
+"""Draws the charts and prints the table of the results in ``results.csv``.
 
-    python docs/results.py   # writes figures/results.png and recipes/*/results.png, prints the table
+    python docs/results.py   # writes figures/results.png, recipes/*/results.png; prints the table
 
 The CSV has one row per result: ours (from scratch, pretrained), the classical floor, and published
 models that were trained from scratch. ``source`` is the command, or where a figure was published.
