@@ -101,7 +101,7 @@ def test_the_baseline_can_be_another_filter() -> None:
     assert steps == ["not reached (1 of 1)", "1", "not reached (1 of 1)", "0.67"]
     rows = rows_of(runs, None, "depthwise, filter.kernel_size=32")
     assert rows[2]["minus baseline's"] == "baseline"
-    with pytest.raises(DataError, match=r"no baseline: .*filter=depthwise,filter.kernel_size=8 "):
+    with pytest.raises(DataError, match=r"no baseline: .*filter=depthwise,filter.kernel_size=8$"):
         rows_of(runs, None, "depthwise,filter.kernel_size=8")
 
 
