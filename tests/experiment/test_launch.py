@@ -372,7 +372,7 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     assert (tmp_path / "table-curves.png").is_file()
     capsys.readouterr()
     main(["study", str(study), *tiny, "--only", "haar"])
-    assert "not compared: text8 has no baseline" in capsys.readouterr().err
+    assert "cannot be compared: text8 has no baseline" in capsys.readouterr().err
     main(["study", str(study), *tiny])
     assert "2 runs, of which 2 are finished" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="eval"):
