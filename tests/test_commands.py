@@ -40,6 +40,7 @@ NOT_RUN = {
     "subset=dev-clean": "downloads another part of LibriSpeech",
     "model=pretrained": "loads an encoder; tests/experiment/test_adaptation.py has small ones",
     "export": "takes seconds; tests/export/test_write.py runs the command in both formats",
+    "recipes/study/study.yaml": "trains for an hour; a test below plans its runs",
     "corpus=text8": "takes no other text than text8 itself",
 }
 # Added to what is printed, so that a run takes a second.
@@ -170,6 +171,15 @@ def test_commands_on_finished_runs(
         else:
             cli.main(given[1:])
         assert any(capsys.readouterr()), words
+
+
+def test_runs_of_studies_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    printed = [words for words in COMMANDS if "recipes/study/study.yaml" in words]
+    for words in printed:
+        with pytest.raises(SystemExit, match=r"none of the \d+ runs is finished"):
+            cli.main([*words[1:], f"runs={tmp_path}", "--results"])
+    assert printed
 
 
 def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
