@@ -139,8 +139,8 @@ def _with_background(
         raise ConfigError(f"background={folder} is part of the source; move it out of {root}")
     splits = Counter(clip.split for clip in clips)
     counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
-    some = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
-    seconds = _median_seconds([root / path for path in some])
+    measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
+    seconds = _median_seconds([root / path for path in measured])
     cuts, more = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
     tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
     parts = {top: root / top for top in tops}

@@ -39,12 +39,8 @@ class Group:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         settings = self.settings if self.given is None else self.given
         named = (f"{key.removesuffix('.name')}={_shown(value)}" for key, value in settings.items())
-        return ", ".join(named) or ("defaults" if self.given is not None else self.recipe)
-
-    @property
-    def recipe(self) -> str:
-        """Name of the recipe."""
-        return str(self.records[0].facts["recipe"])
+        nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"
+        return ", ".join(named) or nothing
 
     def by_seed(self, fact: str) -> list[float]:
         """Returns a result of each seed, in ascending order; runs of one seed are averaged.
