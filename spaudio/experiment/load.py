@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from spaudio.audio.prepare import MARKER
@@ -24,15 +23,8 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.pretrained_encoder import Base
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
-from spaudio.report.modulation_plot import (
-    compare_responses,
-    modulation_grid,
-    modulation_spectrum,
-    plot_responses,
-)
+from spaudio.report.modulation_plot import draw_modulations
 from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
-
-SPECTRUM_CLIPS = 256  # enough for a mean modulation spectrum
 
 
 def load_untrained(
@@ -187,13 +179,6 @@ def _draw_modulations(
         train = load_data(settings, data_prep_folder(recipe)).train
     except SpaudioError as error:
         return [], [f"no modulation.png: {error}"]
-    order = np.random.default_rng(0).permutation(len(train))[:SPECTRUM_CLIPS]
-    tokens, figure = settings.tokens, run / "modulation.png"
-    spectrum = modulation_spectrum(
-        (train.frames(int(item)) for item in order),
-        tokens.frame_seconds,
-        modulation_grid(tokens.token_seconds),
-    )
-    layers = compare_responses(before, after, spectrum, tokens.token_seconds)
-    plot_responses(layers, spectrum, tokens.token_seconds, figure)
+    figure = run / "modulation.png"
+    layers = draw_modulations(train, settings.tokens, before, after, figure)
     return [figure], [str(layer) for layer in layers]

@@ -33,6 +33,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
@@ -190,6 +191,8 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
             raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
         given = read_run_config(run.folder).get("overrides", [])
         shown = [one for one in given if one.partition("=")[0] not in _PATHS]
+        layers = [both for both in report.get("modulation", {}).values() if both]
+        before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
         found.append(
             Result(
                 data=run.title,
@@ -208,6 +211,8 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
                 steps=int(record.log[-1]["step"]),
                 step_seconds=facts["step_seconds"],
                 train_seconds=facts["seconds.train"],
+                modulation_before=before,
+                modulation_after=after,
                 baseline=run.baseline or "",
                 control=run.control or "",
                 overrides=shlex.join(shown),

@@ -131,7 +131,7 @@ def write_report(
         "",
         markdown_table(per_class),
     ]
-    drawn = (figure, "curves", "filters", "frontend", "mask", "trajectory")
+    drawn = (figure, "curves", "filters", "modulation", "frontend", "mask", "trajectory")
     write_files(run, report, lines, figures, *drawn)
     return (
         f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "

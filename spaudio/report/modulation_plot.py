@@ -6,6 +6,7 @@ each rate, averaged over bands and clips. It is power per octave, in which speec
 Hz falls throughout.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ import scipy  # submodules load on first use
 
 from spaudio.filters import TokenFilter, modulation_response
 from spaudio.report.drawing import make_figure, save_figure
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.dataset import TokenDataset
 
 SEGMENT = 2.56  # seconds; resolves modulations of 0.4 Hz
 LOWEST = 0.5  # Hz
+CLIPS = 256  # enough for a mean modulation spectrum
 _POINTS = 100  # frequencies, evenly spaced in octaves
 
 Array = npt.NDArray[np.float64]
@@ -44,11 +48,47 @@ class LayerResponse:
     correlation_before: float
     correlation_after: float
 
+    @property
+    def correlations(self) -> list[float] | None:
+        """Both correlations, as ``report.json`` holds them; None for a flat response."""
+        both = [self.correlation_before, self.correlation_after]
+        return None if math.isnan(sum(both)) else both
+
     def __str__(self) -> str:
         return (
             f"{self.name}: correlation with the modulation spectrum "
             f"{self.correlation_before:.2f} before training, {self.correlation_after:.2f} after"
         )
+
+
+def draw_modulations(
+    train: TokenDataset,
+    tokens: TokenConfig,
+    before: Mapping[str, TokenFilter],
+    after: Mapping[str, TokenFilter],
+    path: Path,
+) -> list[LayerResponse]:
+    """Draws the responses of a run's kernels against the modulation spectrum of training clips.
+
+    Args:
+        train: The training split, of spectrogram frames.
+        tokens: How clips become tokens.
+        before: Filters before training, by name of the layer.
+        after: The same filters after training.
+        path: PNG to write.
+
+    Returns:
+        What is drawn, layer by layer.
+    """
+    order = np.random.default_rng(0).permutation(len(train))[:CLIPS]
+    spectrum = modulation_spectrum(
+        (train.frames(int(item)) for item in order),
+        tokens.frame_seconds,
+        modulation_grid(tokens.token_seconds),
+    )
+    layers = compare_responses(before, after, spectrum, tokens.token_seconds)
+    plot_responses(layers, spectrum, tokens.token_seconds, path)
+    return layers
 
 
 def modulation_grid(token_seconds: float) -> Array:

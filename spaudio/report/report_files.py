@@ -90,4 +90,10 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
     if report.get("token_seconds"):
         lines.append(f"one token is {report['token_seconds'] * 1000:.0f} ms")
     lines += [f"filter {i}: {line}" for i, line in enumerate(report["filters"])]
+    if found := {name: both for name, both in report.get("modulation", {}).items() if both}:
+        both = "; ".join(f"{name} {one:.2f}, {two:.2f}" for name, (one, two) in found.items())
+        lines.append(
+            "correlation of the kernels' mean response with the modulation spectrum of the "
+            f"training clips, before and after training: {both}"
+        )
     return [f"- {line}" for line in [*lines, f"git commit: {report['git_commit']}"]]

@@ -52,6 +52,8 @@ def show_results(
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results),
         f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
         "Points of accuracy, minus the control": effect_rows(results, controls),
+        "Correlation of the kernels' mean response with the modulation spectrum of the audio, "
+        "before and after training": modulation_rows(results),
     }
     tables = {title: rows for title, rows in tables.items() if rows}
     for title, rows in tables.items():
@@ -134,6 +136,25 @@ def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
     return [
         {"setting": setting, **{name: cell(setting, name) for name in data}}
         for setting in _names(results, "setting")
+    ]
+
+
+def modulation_rows(results: Sequence[Result]) -> Rows:
+    """Returns the rows of the table of correlations with the modulation spectrum."""
+    measured = [one for one in results if not math.isnan(one.modulation_after)]
+    data = _names(measured, "data")
+
+    def cell(setting: str, name: str) -> str:
+        own = [one for one in measured if (one.setting, one.data) == (setting, name)]
+        before = [one.modulation_before for one in own]
+        after = [one.modulation_after for one in own]
+        if not own:
+            return "-"
+        return " → ".join(plus_minus(part, digits=2) for part in (before, after))
+
+    return [
+        {"setting": setting, **{name: cell(setting, name) for name in data}}
+        for setting in _names(measured, "setting")
     ]
 
 

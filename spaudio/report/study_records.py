@@ -34,6 +34,9 @@ class Result:
         steps: Optimizer steps.
         step_seconds: Seconds per step, which depend on the load of the machine.
         train_seconds: Seconds of training, including the fit of the head of a pretrained encoder.
+        modulation_before: Correlation of the kernels' mean response with the modulation spectrum of
+            the training clips before training, mean over layers; NaN without filters.
+        modulation_after: The same after training.
         baseline: The setting that it is compared with; empty for that setting itself.
         control: A setting of similar cost that it is also compared with; empty if there is none.
         overrides: The given overrides, without paths.
@@ -56,6 +59,8 @@ class Result:
     steps: int
     step_seconds: float
     train_seconds: float
+    modulation_before: float
+    modulation_after: float
     baseline: str
     control: str
     overrides: str

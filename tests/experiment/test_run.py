@@ -76,7 +76,11 @@ def test_one_label(
     )  # fmt: skip
     assert done.code == 0, done.err
     run = tmp_path / "runs" / "folder" / "one"
-    report = check_report(run, ("confusion.png", "curves.png", "filters.png", "trajectory.png"))
+    report = check_report(
+        run, ("confusion.png", "curves.png", "filters.png", "modulation.png", "trajectory.png")
+    )
+    assert all(-1 <= r <= 1 for both in report["modulation"].values() for r in both)
+    assert "before and after training: layer 0 " in (run / "report.md").read_text()
     assert report["recipe"] == "folder"
     assert report["filter"]["name"] == "bank"
     low, high = report["test"]["interval"]

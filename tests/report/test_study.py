@@ -1,5 +1,6 @@
 """A study over datasets: its CSV, paired effects, tables and page."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,21 @@ from scipy.stats import wilcoxon
 
 from spaudio.errors import DataError
 from spaudio.report.study_effects import holm, measure_effects
-from spaudio.report.study_page import PLACE, charts_beside, has_place, show_results
+from spaudio.report.study_page import (
+    PLACE,
+    charts_beside,
+    has_place,
+    modulation_rows,
+    show_results,
+)
 from spaudio.report.study_records import Result, read_results, write_results
 
 STUDY = Path(__file__).resolve().parents[2] / "recipes" / "study"
 RUN = Result(
     data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, valid=0.6,
     floor=0.4, clips=100, token_rate=50.0, parameters=1000, filter_parameters=0,
-    trained_parameters=1000, steps=10, step_seconds=0.1, train_seconds=1.0, baseline="", control="",
+    trained_parameters=1000, steps=10, step_seconds=0.1, train_seconds=1.0,
+    modulation_before=-0.25, modulation_after=0.5, baseline="", control="",
     overrides="filter=none", git_commit="abc",
 )  # fmt: skip
 
@@ -78,6 +86,8 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     printed = capsys.readouterr().out
     assert "0.600 ± 0.079" in printed
     assert "0.600 ± 0.000" in printed  # on the validation split
+    assert "-0.25 ± 0.00 → 0.50 ± 0.00" in page.read_text()
+    assert not modulation_rows([replace(RUN, modulation_after=math.nan)])
     assert read_results(file) == study()
     show_results(read_results(file), page=again)
     assert capsys.readouterr().out == printed

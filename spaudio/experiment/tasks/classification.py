@@ -33,6 +33,7 @@ from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.mask_plot import draw_mask
+from spaudio.report.modulation_plot import LayerResponse, draw_modulations
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
@@ -233,6 +234,8 @@ class ClassificationTask(Task):
         records = read_log(run)
         if self.pretraining is not None:
             facts["pretrain"] = self.pretraining.facts(run)
+        figures = self._draw(run, before, after)
+        facts |= self._modulations(figures, before, after)
 
         def page(report: dict[str, Any]) -> None:
             results = RunResults(
@@ -257,7 +260,7 @@ class ClassificationTask(Task):
         return write_report(
             run,
             facts=facts,
-            figures=self._draw(run, before, after),
+            figures=figures,
             scores=self._score(test.probabilities, test.labels),
             records=records,
             clips=data.test.clips,
@@ -313,6 +316,19 @@ class ClassificationTask(Task):
         )  # fmt: skip
         figures.draw("trajectory", lambda path: draw_trajectory(after, features, path, title=title))
         return figures
+
+    def _modulations(self, figures: Figures, before: Any, after: Any) -> dict[str, Any]:
+        """Compares the kernels, if there are any, with the modulations of the training clips."""
+        tokens, train = self.settings.tokens, self.data.train
+        filters = filters_of(before.encoder), filters_of(after.encoder)
+        if tokens.front_end != "spectrogram" or not filters[1]:
+            return {}
+        layers: list[LayerResponse] = []
+        figures.draw(
+            "modulation",
+            lambda path: layers.extend(draw_modulations(train, tokens, *filters, path)),
+        )
+        return {"modulation": {layer.name: layer.correlations for layer in layers}}
 
 
 class MultiLabelTask(ClassificationTask):
