@@ -80,12 +80,15 @@ class Setting:
     Args:
         overrides: Overrides of its runs.
         seeds: Seeds that replace those of the dataset and the study.
+        baseline: The setting that it is compared with, instead of that of the study; its own name
+            if it is a baseline itself.
         control: A setting of similar cost that it is also compared with.
         data: The datasets on which it runs, each with further overrides; None for all.
     """
 
     overrides: list[str] = MISSING
     seeds: list[int] | None = None
+    baseline: str | None = None
     control: str | None = None
     data: dict[str, list[str]] | None = None
 
@@ -98,7 +101,7 @@ class Study:
         seeds: Seeds of every setting.
         settings: Settings by name.
         overrides: Overrides of every run.
-        baseline: The setting that all others are compared with; required with datasets.
+        baseline: The setting that the others are compared with; required with datasets.
         data: Datasets by name; None for the recipe beside the file.
     """
 
@@ -260,7 +263,7 @@ def plan_study(
                 continue
             every = [*study.overrides, *of.overrides, *general, *special.get(name, ()),
                      *own.overrides, *(own.data or {}).get(name, ())]  # fmt: skip
-            recipe = file.parent / of.recipe
+            recipe, baseline = file.parent / of.recipe, own.baseline or study.baseline
             try:
                 settings = compose(recipe, every)
             except ConfigError as error:
@@ -278,7 +281,7 @@ def plan_study(
                     title=of.title or name,
                     setting=setting,
                     fold=None if fold is None else str(fold),
-                    baseline=None if setting == study.baseline else study.baseline,
+                    baseline=None if setting == baseline else baseline,
                     control=own.control,
                     script=recipe / "run.py",
                     settings=_of_fold(settings, f"{prefix}{seed}", seed, fold),
@@ -355,8 +358,8 @@ def _read_study(file: Path) -> Study:
         said = str(error).splitlines()[0]
         raise ConfigError(f"{file}, {error.full_key or 'study'}: {said}") from error
     assert isinstance(study, Study)
-    controls = [one.control for one in study.settings.values()]
-    compared = [name for name in (study.baseline, *controls) if name is not None]
+    others = [name for one in study.settings.values() for name in (one.baseline, one.control)]
+    compared = [name for name in (study.baseline, *others) if name is not None]
     _check_names(file, "setting", compared, study.settings)
     if study.data and study.baseline is None:
         raise ConfigError(

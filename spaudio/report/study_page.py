@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
@@ -33,14 +32,15 @@ def show_results(
         table: CSV file for the results.
 
     Raises:
-        DataError: If two runs are the same, or there is not exactly one baseline.
+        DataError: If two runs are the same.
     """
     if table is not None:
         write_results(results, table)
-    baseline = _baseline(results)
-    effects = measure_effects(
-        results, {one.setting: one.baseline for one in results if one.baseline}
-    )
+    baselines = {one.setting: one.baseline for one in results if one.baseline}
+    effects = {
+        name: measure_effects(results, {one: of for one, of in baselines.items() if of == name})
+        for name in dict.fromkeys(baselines.values())
+    }
     controls = measure_effects(
         results, {one.setting: one.control for one in results if one.control}
     )
@@ -50,7 +50,10 @@ def show_results(
             [one for one in results if not math.isnan(one.valid)], "valid"
         ),
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results),
-        f"Points of accuracy, minus {baseline}": effect_rows(results, effects),
+        **{
+            f"Points of accuracy, minus {name}": effect_rows(results, found)
+            for name, found in effects.items()
+        },
         "Points of accuracy, minus the control": effect_rows(results, controls),
         "Correlation of the kernels' mean response with the modulation spectrum of the audio, "
         "before and after training": modulation_rows(results),
@@ -62,12 +65,13 @@ def show_results(
         return
     figures = Figures(page.parent)
     charts = [path.stem for path in charts_beside(page)]
-    if effects:
-        figures.draw(charts[0], lambda path: plot_effects([*effects, *controls], path))
+    compared = [effect for found in (*effects.values(), controls) for effect in found]
+    if compared:
+        figures.draw(charts[0], lambda path: plot_effects(compared, path))
     if any(one.trained_parameters < one.parameters for one in results):
         figures.draw(charts[1], lambda path: plot_costs(results, path))
     blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
-    answer = [verdict(controls)] if controls else []
+    answer = [verdict(compared)] if compared else []
     _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*charts)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
 
@@ -185,17 +189,18 @@ def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
 
 
 def verdict(effects: Sequence[Effect]) -> str:
-    """Returns Markdown: which settings are reliably above their control by one point or more.
+    """Returns Markdown: which settings are reliably above another one by a point or more.
 
     Args:
-        effects: Effects compared with the controls.
+        effects: All effects, each corrected for the number of settings in its table.
     """
     # A dataset with a single pair adds no spread to the interval, but it does to p.
-    above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.p < 0.05]
-    names = ", ".join(f"`{one.setting}` ({100 * one.mean:+.2f})" for one in above) or "none"
+    above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.corrected < 0.05]
+    names = [f"`{one.setting}` minus `{one.other}` ({100 * one.mean:+.2f})" for one in above]
     return (
-        "**Settings at least one point above their control, with a 95 % interval above 0 and p "
-        f"below 0.05: {names}. Settings that have a control: {len(effects)}.**"
+        "**At least one point above the setting that it is compared with, with a 95 % interval "
+        f"above 0 and a corrected p below 0.05: {', '.join(names) or 'none'}. Comparisons: "
+        f"{len(effects)}.**"
     )
 
 
@@ -299,23 +304,6 @@ def _escaped(rows: Rows) -> str:
     plain = [{key: for_markdown(cell) for key, cell in row.items()} for row in rows]
     header = {key: for_markdown(key) for key in rows[0]}
     return markdown_table([{header[key]: cell for key, cell in row.items()} for row in plain])
-
-
-def _baseline(results: Sequence[Result]) -> str:
-    """Returns the name of the baseline.
-
-    Raises:
-        DataError: If there is none, or several.
-    """
-    named = _names([one for one in results if one.baseline], "baseline")
-    if not named:  # only the baseline was run
-        named = _names(results, "setting")
-    if len(named) != 1:
-        raise DataError(
-            f"a study is compared with one setting; got {', '.join(named)}. Name it by baseline: "
-            "in the study's file"
-        )
-    return named[0]
 
 
 def _names(results: Sequence[Result], field: str) -> list[str]:

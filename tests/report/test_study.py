@@ -92,8 +92,8 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     show_results(read_results(file), page=again)
     assert capsys.readouterr().out == printed
     text = page.read_text()
-    assert text.startswith(f"# Study\n\n{PLACE}\n\n**Settings at least")
-    assert "`bank` (+4.80). Settings that have a control: 1.**\n\n**Datasets**" in text
+    assert text.startswith(f"# Study\n\n{PLACE}\n\n**At least one point")
+    assert "p below 0.05: `bank` minus `depthwise` (+4.80). Comparisons: 3.**" in text
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
@@ -135,6 +135,22 @@ def test_the_pages_of_the_audio_studies_are_what_their_csv_prints(
     show_results(read_results(file), page=copy)
     assert copy.read_text() == page.read_text()
     assert charts_beside(page)[0].is_file()
+
+
+def test_settings_may_have_baselines_of_their_own(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = [
+        replace(one, baseline="" if one.setting == "depthwise" else one.baseline, control="")
+        for one in study()
+    ]
+    runs = [replace(one, baseline="depthwise") if one.setting == "bank" else one for one in runs]
+    with_none = [replace(one, setting="haar", baseline="none") for one in runs[:6]]
+    show_results([*runs, *with_none], page=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "minus depthwise**" in text
+    assert "| bank | depthwise | 2 | 6 |" in text
+    assert "minus none**" in text
+    assert "| haar | none | 2 | 6 |" in text
+    assert "| bank | none |" not in text
 
 
 def test_a_data_set_without_runs_of_the_baseline_counts_those_of_a_setting(
