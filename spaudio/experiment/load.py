@@ -20,7 +20,7 @@ from spaudio.filters import TokenFilter
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.modulation_plot import draw_modulations
@@ -28,7 +28,7 @@ from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, lo
 
 
 def load_untrained(
-    run: Path, base: Base | None = None
+    run: Path, base: PretrainedEncoder | None = None
 ) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run as it was before training.
 
@@ -53,7 +53,7 @@ def load_untrained(
 
 
 def load_best(
-    run: Path, base: Base | None = None
+    run: Path, base: PretrainedEncoder | None = None
 ) -> Classifier | AdaptedClassifier | LanguageModel:
     """Builds the model of a run from its best checkpoint, in evaluation mode.
 
@@ -102,7 +102,9 @@ def _tell_unfinished(run: Path) -> None:
     )  # fmt: skip
 
 
-def load_classifier(run: Path, base: Base | None = None) -> Classifier | AdaptedClassifier:
+def load_classifier(
+    run: Path, base: PretrainedEncoder | None = None
+) -> Classifier | AdaptedClassifier:
     """Loads the best model of a run of an audio recipe; arguments as in :func:`load_best`.
 
     Raises:

@@ -13,7 +13,7 @@ from spaudio.audio.chunks import cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.experiment.encoders import is_folder, open_base, open_front_end
+from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
@@ -60,7 +60,7 @@ class Predictor:
                 )
         elif source is not None:
             raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")
-        base = open_base(settings, source)
+        base = open_encoder(settings, source)
         self.model = load_classifier(run, base)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
