@@ -12,8 +12,9 @@ from torch import nn
 from torch.profiler import record_function
 
 from spaudio.bench.harness import machine, ratio, take_turns
-from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.compose import compose
 from spaudio.experiment.processes import make_accelerator
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.model.pretrained.adapted import AdaptedClassifier

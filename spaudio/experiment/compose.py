@@ -5,11 +5,9 @@ This module adds the nearest name and a remedy to its errors.
 """
 
 import difflib
-import importlib.util
 import itertools
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from omegaconf.errors import (
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.encoders import pretrained_defaults
+from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
     AudioSettings,
@@ -141,46 +140,6 @@ def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     if not near or len(known) <= _FEW:
         hints.append(f"known: {', '.join(known) or 'none'}")
     return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
-
-
-def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
-    """Loads ``prepare`` of ``data_prep/<name>.py``, or of the package ``data_prep/<name>/``.
-
-    The scripts belong to a checkout, not to the installed package, so they are loaded by path. The
-    name comes from the recipe's YAML or the command line, never from a checkpoint.
-
-    Args:
-        scripts: The folder ``data_prep``.
-        name: Name of the script.
-
-    Raises:
-        ConfigError: If there is no such script.
-    """
-    files = {p.stem: p for p in scripts.glob("*.py")} | {
-        p.parent.name: p for p in scripts.glob("*/__init__.py")
-    }
-    if name not in files:
-        raise ConfigError(
-            f"prep={name}: there is no such script in {scripts}; it has {sorted(files)}"
-        )
-    package = [str(files[name].parent)] if files[name].name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(
-        f"data_prep_{name}", files[name], submodule_search_locations=package
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    if package:
-        sys.modules[spec.name] = module  # for its relative imports
-    spec.loader.exec_module(module)
-    find: Callable[..., Any] = module.prepare
-    return find
-
-
-def data_prep_folder(recipe: Path) -> Path:
-    """Returns where a recipe's script is: in its folder, as prep.py, or in ``data_prep``."""
-    recipe = recipe.resolve()
-    return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
 
 
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:

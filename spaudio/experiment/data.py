@@ -10,8 +10,8 @@ from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
-from spaudio.experiment.compose import prep_function
 from spaudio.experiment.encoders import count_variations, open_front_end
+from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures

@@ -7,10 +7,9 @@ from rich.console import Console
 
 from spaudio.audio.prepare import MARKER
 from spaudio.errors import CheckpointError, SpaudioError
-from spaudio.experiment.compose import data_prep_folder
 from spaudio.experiment.data import load_data
 from spaudio.experiment.encoders import build_adapted
-from spaudio.experiment.recipes import recipes_folder
+from spaudio.experiment.recipes import data_prep_folder, recipes_folder
 from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import build_classifier
