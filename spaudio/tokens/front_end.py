@@ -20,7 +20,6 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pcen import Pcen
-from spaudio.tokens.waveform import WaveformFrontEnd
 
 Frames = npt.NDArray[np.float32]
 FULL_SCALE = 32768  # of 16-bit samples
@@ -63,10 +62,6 @@ class FrontEnd(nn.Module):
     @abstractmethod
     def fit(self, training_clips: Iterable[Frames]) -> Normaliser:
         """Returns a normaliser fitted on restored frames of the training split."""
-
-    def learned_part(self) -> WaveformFrontEnd | None:
-        """Builds the part that is trained with the model; None if there is none."""
-        return WaveformFrontEnd(self.config) if self.config.learned else None
 
     def normalise(self, frames: Frames) -> Frames:
         """Normalises the restored frames (frames, width) of one clip."""
