@@ -82,10 +82,6 @@ class Classifier(nn.Module):
         return pooled
 
 
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Counts the parameters of a model, and those of its filters."""
-    filters = [m.filters for m in model.modules() if isinstance(m, Encoder)]
-    return (
-        sum(p.numel() for p in model.parameters()),
-        sum(p.numel() for module in filters for p in module.parameters()),
-    )
+def count_parameters(model: nn.Module) -> int:
+    """Counts the parameters of a model or of a part of it."""
+    return sum(p.numel() for p in model.parameters())

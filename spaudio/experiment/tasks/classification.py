@@ -212,8 +212,8 @@ class ClassificationTask(Task):
             "valid": measured["valid"].metrics,
             "trained_on_valid": self.settings.validation.train,
             "balance": {**self.balance.facts, "text": self.balance.text},
-            "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
-            "stem_params": 0 if stem is None else count_parameters(stem)[0],
+            "front_end_params": 0 if front_end is None else count_parameters(front_end),
+            "stem_params": 0 if stem is None else count_parameters(stem),
             "stem_frames": 0 if stem is None else stem.receptive_field,
             "clips": {
                 split: sum(clip.split == split for clip in self.data.clips)
