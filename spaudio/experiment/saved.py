@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError
+from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import weights_folder
@@ -66,8 +66,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         raise CheckpointError(
-            f"{name}: no such folder, and not found on the Hugging Face Hub "
-            f"({str(error).splitlines()[0]})"
+            f"{name}: no such folder, and not found on the Hugging Face Hub ({first_line(error)})"
         ) from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, first_line
 from spaudio.filters.transformer import attention
 from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalEncoder
 from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
@@ -63,7 +63,7 @@ def load_encoder(source: str) -> PretrainedEncoder:
             )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"{where} cannot be loaded ({_first_line(error)}); {_HELP} of a public model, which "
+            f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
             "needs a network the first time"
         ) from error
     missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
@@ -122,7 +122,3 @@ class _quiet:  # noqa: N801
         self.logging.set_verbosity(self.level)
         if self.bar:
             self.logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
