@@ -49,8 +49,6 @@ class Classifier(nn.Module):
             )
         self.features = features
         self.classes = classes
-        self.filter_options = dict(filter_options)
-        self.pooling_kind = pooling
         self.front_end = front_end
         self.stem = stem
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)

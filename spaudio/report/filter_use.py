@@ -37,12 +37,10 @@ class Peak:
     Args:
         clip: Index of the clip in its dataset.
         token: Index of the token in the clip, or in its segment.
-        strength: What the kernel adds there: root mean square over the dimensions that it acts on.
     """
 
     clip: int
     token: int
-    strength: float
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ def _most_used(
         strength, place = (torch.cat(parts)[:, i] for parts in zip(*highest[name], strict=True))
         best: dict[int, Peak] = {}  # one per clip, which may have several segments
         for row in strength.argsort(descending=True).tolist():
-            peak = Peak(clips[row], int(place[row]), float(strength[row]))
+            peak = Peak(clips[row], int(place[row]))
             best.setdefault(peak.clip, peak)
         used.append(UsedKernel(name, i, value / whole, tuple(best.values())[:EXCITING]))
     return tuple(used)

@@ -38,7 +38,6 @@ class AdaptedClassifier(nn.Module):
         super().__init__()
         self.classes = classes
         self.adaptation = adaptation
-        self.filter_options = dict(adaptation.filter_options)
         alone = adaptation.way == "probe"
         self.rate_shares = {} if alone else {"head": adaptation.head_rate}
         self.part = adaptation.part(base)

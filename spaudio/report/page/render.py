@@ -27,6 +27,7 @@ CELLS = 40  # most classes of a confusion matrix; with more, the most confused p
 PAIRS = 60  # instead of a matrix
 PAIRS_BESIDE = 12  # beside a matrix
 MOST_CLIPS = 20_000  # in the list; errors come first
+_RIGHT = 5  # correctly predicted clips of each class that are embedded
 
 
 @dataclass(frozen=True)
@@ -180,12 +181,12 @@ def _with_near(clips: Sequence[Judged]) -> list[str]:
     return [path for path in paths if path is not None]
 
 
-def _some_right(clips: Sequence[Judged], of_each: int = 5) -> list[str]:
+def _some_right(clips: Sequence[Judged]) -> list[str]:
     """Paths of some correctly predicted clips of each class, the least confident first."""
     count: dict[int, int] = {}
     found = []
     for clip in clips:
-        if clip.is_right and count.get(clip.predicted, 0) < of_each:
+        if clip.is_right and count.get(clip.predicted, 0) < _RIGHT:
             count[clip.predicted] = count.get(clip.predicted, 0) + 1
             found.append(clip.path)
     return found
