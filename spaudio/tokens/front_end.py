@@ -7,6 +7,7 @@ which does all of this on a padded batch.
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
@@ -237,6 +239,22 @@ def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) ->
         return SampleFrontEnd(config, normaliser)
     assert not isinstance(normaliser, LevelNormaliser)
     return SpectrogramFrontEnd(config, normaliser)
+
+
+def open_cache(folder: Path, front_end: FrontEnd) -> FrameCache:
+    """Opens the cache of what a front-end extracts from clips.
+
+    Args:
+        folder: Where caches are kept.
+        front_end: The front-end; it need not have a normaliser.
+    """
+    return FrameCache(
+        folder,
+        front_end.cache_key,
+        front_end.config.sample_rate,
+        front_end.extract,
+        front_end.restore,
+    )
 
 
 def stack_frames(frames: Frames, stack: int) -> Frames:
