@@ -1,7 +1,7 @@
 """What filters do on real clips: the most used kernels, and what changes without filters."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,12 +203,10 @@ def switched_off(filters: Sequence[TokenFilter]) -> Iterator[None]:
     def through(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return arguments[0]
 
-    hooks = [filter.register_forward_hook(through) for filter in filters]
-    try:
+    with ExitStack() as hooks:
+        for filter in filters:
+            hooks.enter_context(filter.register_forward_hook(through))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -222,12 +220,10 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator
 
         return keep
 
-    hooks = [f.register_forward_hook(keeper(n), with_kwargs=True) for n, f in filters.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, filter in filters.items():
+            hooks.enter_context(filter.register_forward_hook(keeper(name), with_kwargs=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _most_used(

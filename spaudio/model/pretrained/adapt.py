@@ -1,5 +1,6 @@
 """How a pretrained encoder is adapted: what is trained besides the head."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,7 +123,7 @@ def adapt(base: PretrainedEncoder, adaptation: Adaptation) -> None:
     if adaptation.way == "filters":
         options = dict(adaptation.filter_options)
         name = options.pop("name")
-        known = FILTERS[name].__init__.__code__.co_varnames if name in FILTERS else ()
+        known = inspect.signature(FILTERS[name]).parameters if name in FILTERS else ()
         if "dim" in known:
             options["dim"] = base.dim
         try:
