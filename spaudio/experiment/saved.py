@@ -26,7 +26,7 @@ from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import Settings
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
-from spaudio.report.page.sections import command
+from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)

@@ -20,8 +20,8 @@ from spaudio.filters import (
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.report.clip_batches import batches
 from spaudio.report.filter_plots import filters_of
-from spaudio.report.nearest import batches
 from spaudio.tokens.dataset import TokenDataset
 
 Model = Classifier | AdaptedClassifier

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
+from spaudio.report.clip_batches import some_of_each_class
 from spaudio.report.drawing import LOWEST_DB
 from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
 from spaudio.report.filter_use import FilterUse, Model, UsedKernel, measure_filter_use
-from spaudio.report.nearest import some_of_each_class
 from spaudio.report.page.charts import SMALL, Line, heat_map, line_chart
 from spaudio.report.page.judged import TOP
 from spaudio.report.page.media import SECONDS, picture_url
