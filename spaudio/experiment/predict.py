@@ -23,7 +23,7 @@ from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.checkpoint import load_weights
-from spaudio.training.temperature import tempered
+from spaudio.training.temperature import class_probabilities, tempered
 
 Waveform = NDArray[np.float32]
 
@@ -174,12 +174,6 @@ class Predictor:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
-
-
-def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
-    """Turns logits (batch, classes) into probabilities."""
-    logits = logits / temperature
-    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 
 def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import copy
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor, class_probabilities
+from spaudio.experiment.predict import Predictor
 from spaudio.export.whisper import WhisperFrames
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -18,6 +18,7 @@ from spaudio.model.pretrained.whisper_encoder import (
     SILENCE_BEFORE,
     WhisperAudioEncoder,
 )
+from spaudio.training.temperature import class_probabilities
 
 
 class WaveformClassifier(nn.Module):
