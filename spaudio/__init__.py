@@ -8,9 +8,9 @@ everything else on first use:
 - ``spaudio.train(source=DIR, ...)``: trains on a folder of sounds;
   see :func:`spaudio.experiment.call.train`.
 
-Subpackages, in the order in which data flows: ``filters`` (imports nothing else from spaudio),
-``audio``, ``tokens``, ``model``, ``training``, ``report``, ``experiment``. Each imports only from
-those before it.
+Subpackages, in the order in which data flows: ``io``, ``audio``, ``text``, ``tokens``, ``filters``,
+``model``, ``training``, ``report``, ``experiment``, ``export``, ``bench``. Each imports only from
+those before it; ``filters`` imports nothing else from spaudio.
 """
 
 from typing import TYPE_CHECKING, Any

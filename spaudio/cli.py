@@ -171,7 +171,7 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
 
 def _filters(chosen: argparse.Namespace) -> None:
     """Draws the filters of a run and of its learned front-end, and prints the paths."""
-    from spaudio.experiment.load import draw_run
+    from spaudio.experiment.draw_filters import draw_run
 
     drawn, said = draw_run(chosen.run)
     sys.stdout.writelines(f"{printable(line)}\n" for line in (*drawn, *said))

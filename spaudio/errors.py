@@ -30,3 +30,9 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """Lists names for a message: the first ``most``, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the name of its class if that is empty."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

@@ -10,7 +10,6 @@ options share.
 import hashlib
 import json
 import os
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +71,6 @@ class Prepared:
         labels: Labels that occur, in their natural order if there is one, else sorted.
         hash: SHA-256 of the manifest.
         skipped: Clips left out with ``skip_bad``, each with its reason.
-        seconds: Duration of the call.
         multi_label: Whether a clip may have several classes.
         copies: Paths of clips with the same samples, group by group.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
@@ -85,7 +83,6 @@ class Prepared:
     labels: tuple[str, ...]
     hash: str
     skipped: tuple[tuple[str, str], ...]
-    seconds: float
     multi_label: bool = False
     copies: tuple[tuple[str, ...], ...] = ()
     samples_hash: str = ""
@@ -140,7 +137,6 @@ def prepare(
         raise ConfigError(f"duplicates={duplicates!r}; expected {' or '.join(DUPLICATES)}")
     if not str(options.get("source", "x")).strip():
         raise ConfigError("source= is empty; name an archive or a folder")
-    start = time.perf_counter()
     home = Path(folder) / name
     target = home / _key(name, options)
     with named_full_disk(folder, "data"), locked(home / "lock"):
@@ -173,7 +169,6 @@ def prepare(
             labels=_labels(name, clips, source),
             hash=manifest_hash(clips),
             skipped=tuple(bad),
-            seconds=time.perf_counter() - start,
             multi_label=source.multi_label,
             copies=tuple(copies),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),

@@ -14,8 +14,9 @@ import torch
 
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
-from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings
 
 COLUMNS = {

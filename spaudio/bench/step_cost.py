@@ -12,10 +12,12 @@ from torch import nn
 from torch.profiler import record_function
 
 from spaudio.bench.harness import machine, ratio, take_turns
-from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.compose import compose
 from spaudio.experiment.processes import make_accelerator
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
+from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
@@ -64,7 +66,7 @@ def measure(
     for name, settings in composed.items():
         task.settings = settings
         model = task.build_model()
-        parameters[name] = sum(p.numel() for p in model.parameters())
+        parameters[name] = count_parameters(model)
         functions[name] = make_steps(settings, model, task.objective, batches)
     seconds = take_turns(functions, rounds, limit)
     rows = [

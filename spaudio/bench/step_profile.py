@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from spaudio.bench.harness import machine
 from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps
-from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.compose import compose
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import TokenFilter
 

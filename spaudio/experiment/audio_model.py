@@ -61,7 +61,7 @@ class AudioModel(Predictor):
         names = ", ".join([*self.classes[:5], *["..."] * (len(self.classes) > 5)])
         return (
             f"<AudioModel of {len(self.classes)} classes ({names}): {self.sample_rate:,} Hz, "
-            f"windows of {self.window_seconds:.4g} s, {count_parameters(self.model)[0]:,} "
+            f"windows of {self.window_seconds:.4g} s, {count_parameters(self.model):,} "
             "parameters>"
         )
 

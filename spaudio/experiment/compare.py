@@ -1,6 +1,6 @@
 """Compares finished runs: classifiers by accuracy, text models by convergence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,10 +16,10 @@ from spaudio.report.convergence import (
     read_step_costs,
 )
 from spaudio.report.drawing import Figures
-from spaudio.report.escape import for_figure, for_markdown
+from spaudio.report.escape import for_figure
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.records import read_records, write_records
-from spaudio.report.tables import markdown_table, show_rows
+from spaudio.report.tables import escaped_table, show_rows
 
 
 def compare_runs(
@@ -71,13 +71,13 @@ def compare_runs(
     if not is_text:
         rows = compare(groups)
         show_rows(rows, "Test split; model selected on validation")
-        markdown.append(_escaped_table(rows))
+        markdown.append(escaped_table(rows) + "\n")
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)
         rows = convergence_rows(found)
         show_rows(rows, "Validation loss in nats; ratios to the baseline of the same seed")
-        markdown.append(_escaped_table(rows))
+        markdown.append(escaped_table(rows) + "\n")
         if output is not None:
             figures, names = Figures(output.parent), [path.stem for path in figures_beside(output)]
             figures.draw(names[0], lambda path: plot_convergence(found, path))
@@ -91,12 +91,6 @@ def compare_runs(
 def figures_beside(output: Path) -> list[Path]:
     """Returns the figures of a convergence report, beside its Markdown file."""
     return [output.with_name(f"{output.stem}-{name}.png") for name in ("curves", "kernels")]
-
-
-def _escaped_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns a Markdown table of plain text."""
-    escaped = [{key: for_markdown(cell) for key, cell in row.items()} for row in rows]
-    return markdown_table(escaped) + "\n"
 
 
 def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:

@@ -5,11 +5,9 @@ This module adds the nearest name and a remedy to its errors.
 """
 
 import difflib
-import importlib.util
 import itertools
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,9 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, first_line
 from spaudio.experiment.encoders import pretrained_defaults
+from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
     AudioSettings,
@@ -73,7 +72,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{recipe / 'config.yaml'}: {_first_line(error)}") from error
+        raise ConfigError(f"{recipe / 'config.yaml'}: {first_line(error)}") from error
     assert isinstance(settings, AudioSettings | TextSettings)
     settings.overrides = list(overrides)
     return settings
@@ -94,7 +93,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
             values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS))
         except HydraException as error:
             raise ConfigError(
-                f"{override.input_line}: {_first_line(error)}; list the values, "
+                f"{override.input_line}: {first_line(error)}; list the values, "
                 f"{override.key_or_group}=a,b,c"
             ) from error
         choices.append([f"{override.key_or_group}={value}" for value in values])
@@ -115,7 +114,7 @@ def parse(override: str) -> Override:
     except HydraException as error:
         raise ConfigError(
             f"cannot read {override!r}; expected key=value, quoted where the value holds a space "
-            f"or one of ,:[]{{}}() as in 'key=\"value\"' ({_first_line(error)})"
+            f"or one of ,:[]{{}}() as in 'key=\"value\"' ({first_line(error)})"
         ) from error
     if parsed.is_delete() or parsed.is_add() or parsed.is_force_add():
         raise ConfigError(f"{override}: settings cannot be added or removed; give key=value")
@@ -143,46 +142,6 @@ def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
 
 
-def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
-    """Loads ``prepare`` of ``data_prep/<name>.py``, or of the package ``data_prep/<name>/``.
-
-    The scripts belong to a checkout, not to the installed package, so they are loaded by path. The
-    name comes from the recipe's YAML or the command line, never from a checkpoint.
-
-    Args:
-        scripts: The folder ``data_prep``.
-        name: Name of the script.
-
-    Raises:
-        ConfigError: If there is no such script.
-    """
-    files = {p.stem: p for p in scripts.glob("*.py")} | {
-        p.parent.name: p for p in scripts.glob("*/__init__.py")
-    }
-    if name not in files:
-        raise ConfigError(
-            f"prep={name}: there is no such script in {scripts}; it has {sorted(files)}"
-        )
-    package = [str(files[name].parent)] if files[name].name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(
-        f"data_prep_{name}", files[name], submodule_search_locations=package
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    if package:
-        sys.modules[spec.name] = module  # for its relative imports
-    spec.loader.exec_module(module)
-    find: Callable[..., Any] = module.prepare
-    return find
-
-
-def data_prep_folder(recipe: Path) -> Path:
-    """Returns where a recipe's script is: in its folder, as prep.py, or in ``data_prep``."""
-    recipe = recipe.resolve()
-    return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
-
-
 def _register(recipe: Path, overrides: Iterable[Override]) -> None:
     """Registers the settings with Hydra, including those of the recipe's dataset."""
     try:
@@ -190,7 +149,7 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
         name = str(content.get("prep", content.get("recipe", recipe.name)))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"{recipe / 'config.yaml'} cannot be read ({_first_line(error)})"
+            f"{recipe / 'config.yaml'} cannot be read ({first_line(error)})"
         ) from error
     for override in overrides:
         if override.key_or_group == "prep":
@@ -236,7 +195,7 @@ def _unknown_choice(error: MissingConfigException) -> ConfigError:
     found = re.search(r"Could not find '(?:(\w+)/)?([^']*)'", str(error))
     known = re.findall(r"^\t(\w+)$", str(error), re.M)
     if not found or not found[1] or not known:
-        return ConfigError(_first_line(error))
+        return ConfigError(first_line(error))
     return unknown(found[1], found[2], known)
 
 
@@ -254,8 +213,8 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
         keys = {o.key_or_group: o.input_line for o in overrides}
         near = [k for k in sorted(keys, key=len) if key == k or key.startswith((f"{k}.", f"{k}["))]
         given = keys[near[-1]] if near else key
-        return ConfigError(f"{given}; expected {wanted} ({_first_line(cause)})")
-    return ConfigError(f"{recipe / 'config.yaml'}: {_first_line(cause or error)}")
+        return ConfigError(f"{given}; expected {wanted} ({first_line(cause)})")
+    return ConfigError(f"{recipe / 'config.yaml'}: {first_line(cause or error)}")
 
 
 def _flat(settings: Any, prefix: str = "") -> Iterable[str]:
@@ -264,7 +223,3 @@ def _flat(settings: Any, prefix: str = "") -> Iterable[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]

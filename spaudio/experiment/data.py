@@ -10,8 +10,8 @@ from spaudio.audio.manifest import Clip, class_names
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
-from spaudio.experiment.compose import prep_function
 from spaudio.experiment.encoders import count_variations, open_front_end
+from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
@@ -19,7 +19,7 @@ from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.front_end import FrontEnd, make_front_end
+from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     find = prep_function(scripts, settings.prep)
     front_end = open_front_end(settings)
     features = Path(settings.data) / settings.recipe / "features"
-    rate = settings.tokens.sample_rate
-    cache = FrameCache(features, front_end.cache_key, rate, front_end.extract, front_end.restore)
-    floor = FloorFeatures(features, rate)
+    cache = open_cache(features, front_end)
+    floor = FloorFeatures(features, settings.tokens.sample_rate)
     threads = torch.get_num_threads()
     try:
         prepared = prepare(
@@ -200,10 +199,7 @@ def _vary(
     caches = []
     count = count_variations(settings, front_end, len(clips))
     for number in range(1, count + 1):
-        varied = front_end.varied(settings.augment, number)
-        cache = FrameCache(
-            features, varied.cache_key, settings.tokens.sample_rate, varied.extract, varied.restore
-        )
+        cache = open_cache(features, front_end.varied(settings.augment, number))
         cache.root = root
         files = [root / clip.path for clip in clips]
         cache.fill(files, torch.get_num_threads(), f"Variation {number} of {count}")

@@ -12,8 +12,8 @@ from hydra.core.override_parser.types import Override
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.model.pretrained.load_encoder import load_base
-from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.load_encoder import load_encoder
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
@@ -33,7 +33,9 @@ def is_folder(source: str) -> bool:
     return Path(source).is_dir() or not HUB_ID.fullmatch(source)
 
 
-def open_base(settings: AudioSettings | TextSettings, source: str | None = None) -> Base | None:
+def open_encoder(
+    settings: AudioSettings | TextSettings, source: str | None = None
+) -> PretrainedEncoder | None:
     """Loads the pretrained encoder of a run; None if it has none.
 
     Args:
@@ -44,11 +46,15 @@ def open_base(settings: AudioSettings | TextSettings, source: str | None = None)
         ConfigError: If it cannot be loaded.
     """
     model = settings.model
-    return load_base(source or str(model.source)) if isinstance(model, PretrainedConfig) else None
+    if not isinstance(model, PretrainedConfig):
+        return None
+    return load_encoder(source or str(model.source))
 
 
 def open_front_end(
-    settings: AudioSettings, normaliser: Normaliser | None = None, base: Base | None = None
+    settings: AudioSettings,
+    normaliser: Normaliser | None = None,
+    base: PretrainedEncoder | None = None,
 ) -> FrontEnd:
     """Builds the front-end of a run.
 
@@ -56,12 +62,12 @@ def open_front_end(
         settings: Settings of the run.
         normaliser: Fitted on the training split; None if only frames are needed. That of a
             pretrained encoder is fixed.
-        base: From :func:`open_base`; None loads it.
+        base: From :func:`open_encoder`; None loads it.
 
     Raises:
         ConfigError: If the pretrained encoder cannot be loaded, or cannot be adapted in this way.
     """
-    base = base or open_base(settings)
+    base = base or open_encoder(settings)
     if base is None:
         return make_front_end(settings.tokens, normaliser)
     return EncodedFrontEnd(settings.tokens, base, settings.adaptation.part(base))
@@ -84,19 +90,19 @@ def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips:
 
 
 def build_adapted(
-    settings: AudioSettings, classes: int, base: Base | None = None
+    settings: AudioSettings, classes: int, base: PretrainedEncoder | None = None
 ) -> AdaptedClassifier:
     """Builds the classifier on a pretrained encoder before training.
 
     Args:
         settings: Settings of the run.
         classes: Number of classes.
-        base: From :func:`open_base`; a copy of it is adapted. None loads it.
+        base: From :func:`open_encoder`; a copy of it is adapted. None loads it.
 
     Raises:
         ConfigError: If the encoder cannot be loaded, or cannot be adapted in this way.
     """
-    base = open_base(settings) if base is None else copy.deepcopy(base)
+    base = open_encoder(settings) if base is None else copy.deepcopy(base)
     assert base is not None
     set_seed(settings.seed)
     return AdaptedClassifier(base, settings.adaptation, classes)

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, Waveform
-from spaudio.report.occlusion import measure_importance
+from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.report.occlusion_plot import plot_importance
 from spaudio.tokens.front_end import stack_frames
-from spaudio.tokens.scales import mel_edges
 
 _BATCH = 16  # windows
 
@@ -106,32 +104,21 @@ def explain_sound(
     config, rate = predictor.front_end.config, predictor.sample_rate
     start = window.start / rate
 
-    def log_odds(logits: Tensor) -> NDArray[np.float64]:
-        logits = logits.double()
-        chosen = logits[:, number]
-        if not predictor.inputs.multi_label:
-            others = torch.arange(len(classes)) != number
-            chosen = chosen - logits[:, others].logsumexp(dim=1)
-        return np.asarray(chosen)
+    def answer(tokens: Iterable[Waveform]) -> NDArray[np.float64]:
+        return log_odds(predictor.logits(tokens), number, predictor.inputs.multi_label)
 
     if config.front_end == "spectrogram":
         front_end = predictor.front_end
         frames = front_end.normalise(front_end.restore(front_end.extract(window.samples)))
         found = measure_importance(
             frames,
-            lambda variants: log_odds(
-                predictor.logits(stack_frames(one, config.stack) for one in variants)
-            ),
+            lambda variants: answer(stack_frames(one, config.stack) for one in variants),
         )
-        step = config.frame_seconds
-        edges = mel_edges(config.bands, config.f_min, config.top)
-        hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
+        step, hertz = config.frame_seconds, band_edges(config)
     else:
         found = measure_importance(
             window.samples[:, None],
-            lambda variants: log_odds(
-                predictor.logits(predictor.tokens(one[:, 0].copy()) for one in variants)
-            ),
+            lambda variants: answer(predictor.tokens(one[:, 0].copy()) for one in variants),
         )
         step, hertz = 1 / rate, np.array([0.0, rate / 2])
 

@@ -20,9 +20,10 @@ from typing import Any
 from rich.console import Console
 
 from spaudio.errors import ConfigError, SpaudioError
-from spaudio.experiment.compose import compose, data_prep_folder, expand, quoted
+from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import load_data
 from spaudio.experiment.processes import processes, with_parent
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
     REPORT,

@@ -13,7 +13,7 @@ from spaudio.audio.chunks import cut_windows, in_batches
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
-from spaudio.experiment.encoders import is_folder, open_base, open_front_end
+from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
@@ -23,7 +23,7 @@ from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.checkpoint import load_weights
-from spaudio.training.temperature import tempered
+from spaudio.training.temperature import class_probabilities, tempered
 
 Waveform = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ class Predictor:
                 )
         elif source is not None:
             raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")
-        base = open_base(settings, source)
+        base = open_encoder(settings, source)
         self.model = load_classifier(run, base)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
@@ -174,12 +174,6 @@ class Predictor:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
-
-
-def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
-    """Turns logits (batch, classes) into probabilities."""
-    logits = logits / temperature
-    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
 
 
 def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ from spaudio.model.masked import MaskedPredictor
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.tokens.front_end import open_cache
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
@@ -158,11 +159,7 @@ def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, Fr
     if not root.is_dir():
         raise ConfigError(f"pretrain.source={root} is no folder; name one with audio files")
     home = Path(settings.data) / settings.recipe
-    front_end = data.front_end
-    cache = FrameCache(
-        home / "features", front_end.cache_key, settings.tokens.sample_rate, front_end.extract,
-        front_end.restore,
-    )  # fmt: skip
+    cache = open_cache(home / "features", data.front_end)
 
     def find(work: Path) -> SourceClips:
         clips = [SourceClip(path, _LABEL, "train", path) for path in audio_files(root)]

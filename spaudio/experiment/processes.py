@@ -16,7 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from spaudio.errors import ConfigError
 from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
-from spaudio.io.allocator import keep_freed_memory
+from spaudio.training.allocator import keep_freed_memory
 from spaudio.training.trainer_config import TrainerConfig
 
 # Other processes wait while the first prepares a dataset; the default timeout is minutes.

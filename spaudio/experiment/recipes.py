@@ -1,6 +1,12 @@
-"""Finds the recipes: beside the package in a checkout, inside it if it is installed."""
+"""Finds the recipes, beside the package or inside it if it is installed, and their scripts."""
 
+import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from spaudio.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -9,3 +15,43 @@ def recipes_folder() -> Path:
     """Returns the folder of recipes; ``data_prep``, with their scripts, is beside it."""
     installed = _PACKAGE / "recipes"
     return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def data_prep_folder(recipe: Path) -> Path:
+    """Returns where a recipe's script is: in its folder, as prep.py, or in ``data_prep``."""
+    recipe = recipe.resolve()
+    return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
+
+
+def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
+    """Loads ``prepare`` of ``data_prep/<name>.py``, or of the package ``data_prep/<name>/``.
+
+    The scripts belong to a checkout, not to the installed package, so they are loaded by path. The
+    name comes from the recipe's YAML or the command line, never from a checkpoint.
+
+    Args:
+        scripts: The folder ``data_prep``.
+        name: Name of the script.
+
+    Raises:
+        ConfigError: If there is no such script.
+    """
+    files = {p.stem: p for p in scripts.glob("*.py")} | {
+        p.parent.name: p for p in scripts.glob("*/__init__.py")
+    }
+    if name not in files:
+        raise ConfigError(
+            f"prep={name}: there is no such script in {scripts}; it has {sorted(files)}"
+        )
+    package = [str(files[name].parent)] if files[name].name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(
+        f"data_prep_{name}", files[name], submodule_search_locations=package
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if package:
+        sys.modules[spec.name] = module  # for its relative imports
+    spec.loader.exec_module(module)
+    find: Callable[..., Any] = module.prepare
+    return find

@@ -152,17 +152,17 @@ def _facts(
     token_seconds: float | None,
 ) -> dict[str, Any]:
     """Returns what ``report.json`` says about every run."""
-    num_params, filter_params = count_parameters(model)
+    filters = model.encoder.token_filters()
     return {
         "recipe": settings.recipe,
         "filter": settings.filter_options,
-        "filters": [describe(f, token_seconds) for f in model.encoder.token_filters()],
+        "filters": [describe(f, token_seconds) for f in filters],
         "seed": settings.seed,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "processes": processes(),
-        "num_params": num_params,
-        "filter_params": filter_params,
+        "num_params": count_parameters(model),
+        "filter_params": sum(f.num_parameters for f in filters),
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.step_seconds,
         "data_wait": result.data_wait,

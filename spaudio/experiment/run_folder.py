@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError
+from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.atomic import write_atomic
@@ -101,7 +101,7 @@ def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
         return read_settings(content)
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} cannot be used ({str(error).splitlines()[0]}); it must be as the "
+            f"{folder / CONFIG} cannot be used ({first_line(error)}); it must be as the "
             "run wrote it"
         ) from error
 
@@ -118,7 +118,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
     except (ValueError, OSError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} cannot be read ({str(error).splitlines()[0]}); it must be as the "
+            f"{folder / CONFIG} cannot be read ({first_line(error)}); it must be as the "
             "run wrote it"
         ) from error
     if not isinstance(content, dict):

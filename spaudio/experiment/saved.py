@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError
+from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import weights_folder
@@ -26,7 +26,7 @@ from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import Settings
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
-from spaudio.report.page.sections import command
+from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)
@@ -66,8 +66,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         raise CheckpointError(
-            f"{name}: no such folder, and not found on the Hugging Face Hub "
-            f"({str(error).splitlines()[0]})"
+            f"{name}: no such folder, and not found on the Hugging Face Hub ({first_line(error)})"
         ) from error
 
 

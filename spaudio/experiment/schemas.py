@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, first_line
 from spaudio.experiment.settings import (
     AudioSettings,
     FilterConfig,
@@ -113,7 +113,7 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
             config.merge_with({key: value})
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key or key}: {first_line(error)}") from error
     settings = _replace(settings, "$\0{", "${")
     assert isinstance(settings, AudioSettings | TextSettings)
     return settings

@@ -59,7 +59,7 @@ class About:
 
 @dataclass
 class FilterConfig:
-    """The filter after each layer. Its options are the arguments of the filter class.
+    """The filters of the layers. The options are the arguments of the filter class.
 
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
@@ -273,7 +273,8 @@ class Settings:
         recipe: Name of the recipe; its runs go to ``<runs>/<recipe>/``.
         prep: ``data_prep/<prep>.py`` finds the data.
         about: The facts about the dataset.
-        filter: The filter after each layer.
+        filter: The filters of the layers; ``model.filter_place`` and ``model.filter_layers``, or
+            ``model.adapt_layers`` of a pretrained encoder, decide where they are.
         optim: Optimizer and schedule.
         trainer: Epochs, batches, precision.
         seed: Seeds parameters, order, dropout, augmentation and the validation split.

@@ -40,7 +40,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
-from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.errors import ConfigError, DataError, SpaudioError, first_line
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, open_run_folder, read_run_config
@@ -355,8 +355,7 @@ def _read_study(file: Path) -> Study:
         known = [one.name for one in fields(error.object_type)]  # type: ignore[arg-type]
         raise ConfigError(f"{file}: {unknown('key', str(error.full_key), known)}") from error
     except OmegaConfBaseException as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"{file}, {error.full_key or 'study'}: {said}") from error
+        raise ConfigError(f"{file}, {error.full_key or 'study'}: {first_line(error)}") from error
     assert isinstance(study, Study)
     others = [name for one in study.settings.values() for name in (one.baseline, one.control)]
     compared = [name for name in (study.baseline, *others) if name is not None]

@@ -8,12 +8,17 @@ import copy
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor, class_probabilities
+from spaudio.experiment.predict import Predictor
 from spaudio.export.whisper import WhisperFrames
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.pretrained_encoder import RATE
-from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFORE, WhisperBase
+from spaudio.model.pretrained.whisper_encoder import (
+    SILENCE_AFTER,
+    SILENCE_BEFORE,
+    WhisperAudioEncoder,
+)
+from spaudio.training.temperature import class_probabilities
 
 
 class WaveformClassifier(nn.Module):
@@ -34,7 +39,7 @@ class WaveformClassifier(nn.Module):
         super().__init__()
         model = predictor.model
         if isinstance(model, AdaptedClassifier):
-            if not isinstance(model.base, WhisperBase):
+            if not isinstance(model.base, WhisperAudioEncoder):
                 raise ConfigError(
                     f"{predictor.run} uses the encoder {model.base.source}, which cannot be "
                     "exported: of pretrained encoders, only those of Whisper can. Use spaudio "

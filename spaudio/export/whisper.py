@@ -16,8 +16,8 @@ RANGE = 8.0  # decades below the loudest value of a clip, at which its frames ar
 class WhisperFrames(nn.Module):
     """Waveforms to the log-mel frames that Whisper reads, with silence around each clip.
 
-    The frames are those of :class:`spaudio.model.pretrained.whisper_encoder.WhisperBase` within
-    float tolerance.
+    The frames are those of
+    :class:`spaudio.model.pretrained.whisper_encoder.WhisperAudioEncoder` within float tolerance.
 
     Args:
         extractor: The feature extractor of the model.

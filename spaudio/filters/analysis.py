@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -84,12 +85,10 @@ def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tenso
         masks[name] = output.detach()
 
     filters = [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptiveFilterBank)]
-    hooks = [f.mask.register_forward_hook(partial(keep, name)) for name, f in filters]
-    try:
+    with ExitStack() as hooks:
+        for name, adaptive in filters:
+            hooks.enter_context(adaptive.mask.register_forward_hook(partial(keep, name)))
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return masks
 
 

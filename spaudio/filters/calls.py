@@ -183,8 +183,3 @@ def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
             if isinstance(watch, Watch) and not any(watch is each for each in kept):
                 del hooks[key]
                 flags.pop(key, None)
-
-
-def in_backward() -> bool:
-    """Whether a backward pass is running, where activation checkpointing reruns layers."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

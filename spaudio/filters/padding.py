@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from spaudio.filters.calls import Call, in_backward, past_tokens
-from spaudio.filters.tracing import is_eager
+from spaudio.filters.calls import Call, past_tokens
+from spaudio.filters.tracing import in_backward, is_eager
 
 # For additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
 MASKED_BELOW = -9_999.0

@@ -1,4 +1,4 @@
-"""Detects whether torch traces, exports or transforms a call rather than just running it."""
+"""Detects whether torch traces, exports, transforms or repeats a call, or just runs it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +25,11 @@ def is_eager() -> bool:
     Only then may a function use operations that compilers, runtimes or transforms do not support.
     """
     return not (torch.compiler.is_compiling() or is_exported() or is_transformed())
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running, where activation checkpointing reruns layers."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def is_symbolic(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

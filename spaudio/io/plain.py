@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
+from spaudio.errors import first_line
+
 MAX_YAML = 1 << 20  # bytes; a run's settings take a few thousand
 MAX_DEPTH = 50
 
@@ -45,8 +47,7 @@ def read_yaml(path: Path) -> Any:
         loader = _Loader(content.decode("utf-8"))
         return loader.get_single_data()
     except (yaml.YAMLError, ValueError, ArithmeticError, TypeError, AttributeError) as error:
-        said = str(error).strip() or type(error).__name__
-        raise ValueError(said.splitlines()[0]) from error
+        raise ValueError(first_line(error)) from error
     finally:
         if loader is not None:
             loader.dispose()

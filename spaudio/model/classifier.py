@@ -49,8 +49,6 @@ class Classifier(nn.Module):
             )
         self.features = features
         self.classes = classes
-        self.filter_options = dict(filter_options)
-        self.pooling_kind = pooling
         self.front_end = front_end
         self.stem = stem
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
@@ -82,10 +80,6 @@ class Classifier(nn.Module):
         return pooled
 
 
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Counts the parameters of a model, and those of its filters."""
-    filters = [m.filters for m in model.modules() if isinstance(m, Encoder)]
-    return (
-        sum(p.numel() for p in model.parameters()),
-        sum(p.numel() for module in filters for p in module.parameters()),
-    )
+def count_parameters(model: nn.Module) -> int:
+    """Counts the parameters of a model or of a part of it."""
+    return sum(p.numel() for p in model.parameters())

@@ -106,9 +106,10 @@ def make_filters(config: EncoderConfig, options: Mapping[str, Any]) -> list[Toke
 
 
 class Encoder(nn.Module):
-    """A stack of layers with a filter after each: layer, filter, layer, filter, ..., norm.
+    """A stack of layers with filters, by default one after each: layer, filter, ..., norm.
 
-    With ``config.causal`` it is a decoder, and the filters must be causal too.
+    ``config.filter_place`` and ``config.filter_layers`` decide where the filters are. With
+    ``config.causal`` it is a decoder, and the filters must be causal too.
 
     Args:
         config: Shape of the stack.

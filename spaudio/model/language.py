@@ -33,7 +33,6 @@ class LanguageModel(nn.Module):
         if not encoder.causal:
             raise ConfigError("a language model needs model.causal=true; got false")
         self.symbols = symbols
-        self.filter_options = dict(filter_options)
         self.embed = nn.Embedding(symbols, encoder.dim)
         # The scale of learned positions: larger embeddings would dominate the sum of both.
         nn.init.normal_(self.embed.weight, std=0.02)

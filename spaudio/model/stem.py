@@ -35,7 +35,6 @@ class ConvStem(nn.Module):
                 f"stack must be a power of two up to {1 << len(channels)}, one halving per "
                 f"convolution; got {stack}"
             )
-        self.config = {"bands": bands, "stack": stack, "channels": list(channels)}
         self.bands, self.stack = bands, stack
         self.time_strides = [2] * halvings + [1] * (len(channels) - halvings)
         widths = [1, *channels]

@@ -81,12 +81,17 @@ def draw_responses(
     transpose: bool = False,
 ) -> None:
     """Draws magnitudes (filters, frequencies) as decibels relative to each filter's peak."""
-    tiny = torch.finfo(magnitude.dtype).tiny
-    peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
-    decibels = 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
+    decibels = below_peak(magnitude)
     decibels = decibels.T if transpose else decibels
     image = draw_image(axes, decibels, extent, vmin=LOWEST_DB, vmax=0)
     axes.figure.colorbar(image, ax=axes)
+
+
+def below_peak(magnitude: Tensor) -> Tensor:
+    """Converts magnitudes (filters, frequencies) to decibels relative to each filter's peak."""
+    tiny = torch.finfo(magnitude.dtype).tiny
+    peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
+    return 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
 
 
 def as_lists(values: Tensor) -> Any:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from spaudio.report.escape import for_csv, printable
 
-FORMATS = ("csv", "audacity", "raven")
-
 
 @dataclass(frozen=True)
 class Event:

@@ -1,7 +1,7 @@
 """What filters do on real clips: the most used kernels, and what changes without filters."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from spaudio.filters import (
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.report.clip_batches import batches
 from spaudio.report.filter_plots import filters_of
-from spaudio.report.nearest import batches
 from spaudio.tokens.dataset import TokenDataset
 
 Model = Classifier | AdaptedClassifier
@@ -37,12 +37,10 @@ class Peak:
     Args:
         clip: Index of the clip in its dataset.
         token: Index of the token in the clip, or in its segment.
-        strength: What the kernel adds there: root mean square over the dimensions that it acts on.
     """
 
     clip: int
     token: int
-    strength: float
 
 
 @dataclass(frozen=True)
@@ -205,12 +203,10 @@ def switched_off(filters: Sequence[TokenFilter]) -> Iterator[None]:
     def through(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return arguments[0]
 
-    hooks = [filter.register_forward_hook(through) for filter in filters]
-    try:
+    with ExitStack() as hooks:
+        for filter in filters:
+            hooks.enter_context(filter.register_forward_hook(through))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -224,12 +220,10 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator
 
         return keep
 
-    hooks = [f.register_forward_hook(keeper(n), with_kwargs=True) for n, f in filters.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, filter in filters.items():
+            hooks.enter_context(filter.register_forward_hook(keeper(name), with_kwargs=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _most_used(
@@ -253,7 +247,7 @@ def _most_used(
         strength, place = (torch.cat(parts)[:, i] for parts in zip(*highest[name], strict=True))
         best: dict[int, Peak] = {}  # one per clip, which may have several segments
         for row in strength.argsort(descending=True).tolist():
-            peak = Peak(clips[row], int(place[row]), float(strength[row]))
+            peak = Peak(clips[row], int(place[row]))
             best.setdefault(peak.clip, peak)
         used.append(UsedKernel(name, i, value / whole, tuple(best.values())[:EXCITING]))
     return tuple(used)

@@ -98,9 +98,23 @@ def _introduction(
     tokens = report["tokens"]
     return (
         f"Classifies mono sound at {tokens['sample_rate']:,} Hz as {what} {len(classes)} "
-        f"classes: {names}{more}. Tokens: {tokens['front_end']}; filter after each layer: "
-        f"{settings['filter']['name']}."
+        f"classes: {names}{more}. Tokens: {tokens['front_end']}{_filters(settings)}."
     )
+
+
+def _filters(settings: Mapping[str, Any]) -> str:
+    """Describes the filters and where they are; empty if there are none."""
+    name, model = settings["filter"]["name"], settings["model"]
+    pretrained = "source" in model
+    layers = model["adapt_layers" if pretrained else "filter_layers"]
+    if name == "none" or layers == []:
+        return ""
+    before = model["filter_place"] == "attention" and not pretrained
+    where = "each layer"
+    if layers is not None:
+        numbers = sorted(set(layers))
+        where = f"layer{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} (from 0)"
+    return f"; filter {'before the attention of' if before else 'after'} {where}: {name}"
 
 
 def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spaudio.audio.chunks import in_batches
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.scales import mel_edges
 
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
 _WIDE, _HIGH = 3, 2  # size of a patch in cells
@@ -104,6 +108,31 @@ def measure_importance(
         _parts(times, drops([(one, everything) for one in times])),
         _parts(heights, drops([(everything, one) for one in heights])),
     )
+
+
+def log_odds(logits: Tensor, number: int, multi_label: bool) -> NDArray[np.float64]:
+    """Returns the log-odds of one class.
+
+    Args:
+        logits: (variants, classes).
+        number: Index of the class.
+        multi_label: A clip may have several classes, each with a probability of its own.
+
+    Returns:
+        (variants,).
+    """
+    logits = logits.double().cpu()
+    chosen = logits[:, number]
+    if not multi_label:
+        others = torch.arange(logits.shape[1]) != number
+        chosen = chosen - logits[:, others].logsumexp(dim=1)
+    return np.asarray(chosen)
+
+
+def band_edges(config: TokenConfig) -> NDArray[np.float64]:
+    """Returns the edges of log-mel bands in Hz, (bands + 1,): a band begins below its centre."""
+    edges = mel_edges(config.bands, config.f_min, config.top)
+    return np.concatenate([edges[:-2], [config.top]])
 
 
 def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -15,7 +15,6 @@ from rich.table import Table
 from spaudio.report.escape import for_csv, printable
 from spaudio.report.tables import show
 
-FORMATS = ("table", "csv", "json")
 UNSURE = "unsure"
 
 
@@ -76,7 +75,7 @@ def render(
     """Formats predictions.
 
     Args:
-        form: One of ``FORMATS``.
+        form: ``"table"``, ``"csv"`` or ``"json"``.
         predictions: One per file.
         top: Number of classes per file.
         window_seconds: Length of the windows that longer files were cut into.

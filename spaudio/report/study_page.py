@@ -13,7 +13,7 @@ from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
-from spaudio.report.tables import markdown_table, mean_std, plus_minus, show_rows
+from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
 
 LEAST_RANGE = 0.04  # of the accuracy axis
 PLACE = "<!-- results -->"
@@ -70,7 +70,9 @@ def show_results(
         figures.draw(charts[0], lambda path: plot_effects(compared, path))
     if any(one.trained_parameters < one.parameters for one in results):
         figures.draw(charts[1], lambda path: plot_costs(results, path))
-    blocks = [f"**{for_markdown(title)}**\n\n{_escaped(rows)}" for title, rows in tables.items()]
+    blocks = [
+        f"**{for_markdown(title)}**\n\n{escaped_table(rows)}" for title, rows in tables.items()
+    ]
     answer = [verdict(compared)] if compared else []
     _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*charts)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
@@ -298,12 +300,6 @@ def _write_page(page: Path, text: str) -> None:
     else:
         text = f"{text}\n"
     write_atomic(page, text.encode())
-
-
-def _escaped(rows: Rows) -> str:
-    plain = [{key: for_markdown(cell) for key, cell in row.items()} for row in rows]
-    header = {key: for_markdown(key) for key in rows[0]}
-    return markdown_table([{header[key]: cell for key, cell in row.items()} for row in plain])
 
 
 def _names(results: Sequence[Result], field: str) -> list[str]:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from spaudio.report.escape import printable
+from spaudio.report.escape import for_markdown, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,12 @@ def markdown_table(rows: Sequence[Mapping[str, str]], text: int = 1) -> str:
     rule = ["---" if i < text else "--:" for i in range(len(header))]
     lines = [header, rule, *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Formats rows of plain text as a Markdown table."""
+    plain = [{for_markdown(key): for_markdown(cell) for key, cell in row.items()} for row in rows]
+    return markdown_table(plain)
 
 
 def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:

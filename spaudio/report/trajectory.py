@@ -53,11 +53,8 @@ def draw_trajectory(
     def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         seen[:] = (value[0].double().cpu() for value in (arguments[0], output))
 
-    hook = filters[0].register_forward_hook(keep)
-    try:
+    with filters[0].register_forward_hook(keep):
         model.eval()(tokens.unsqueeze(0).to(next(model.parameters()).device))
-    finally:
-        hook.remove()
     if not all(bool(one.isfinite().all()) for one in seen):
         return False
     points, share = principal_axes(seen)

@@ -64,7 +64,7 @@ class FrameCache:
     It is a `spaudio.audio.scan.ClipStore`: a preparation decodes each clip once and passes it to
     all of its stores::
 
-        cache = FrameCache(folder, front_end.cache_key, rate, front_end.extract, front_end.restore)
+        cache = open_cache(folder, front_end)  # of spaudio.tokens.front_end
         floor = FloorFeatures(folder, rate)
         prepared = prepare(name, find, ..., stores=[cache, floor])
         cache.root = prepared.root

@@ -7,6 +7,7 @@ which does all of this on a padded batch.
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pcen import Pcen
-from spaudio.tokens.waveform import WaveformFrontEnd
 
 Frames = npt.NDArray[np.float32]
 FULL_SCALE = 32768  # of 16-bit samples
@@ -63,10 +64,6 @@ class FrontEnd(nn.Module):
     @abstractmethod
     def fit(self, training_clips: Iterable[Frames]) -> Normaliser:
         """Returns a normaliser fitted on restored frames of the training split."""
-
-    def learned_part(self) -> WaveformFrontEnd | None:
-        """Builds the part that is trained with the model; None if there is none."""
-        return WaveformFrontEnd(self.config) if self.config.learned else None
 
     def normalise(self, frames: Frames) -> Frames:
         """Normalises the restored frames (frames, width) of one clip."""
@@ -242,6 +239,22 @@ def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) ->
         return SampleFrontEnd(config, normaliser)
     assert not isinstance(normaliser, LevelNormaliser)
     return SpectrogramFrontEnd(config, normaliser)
+
+
+def open_cache(folder: Path, front_end: FrontEnd) -> FrameCache:
+    """Opens the cache of what a front-end extracts from clips.
+
+    Args:
+        folder: Where caches are kept.
+        front_end: The front-end; it need not have a normaliser.
+    """
+    return FrameCache(
+        folder,
+        front_end.cache_key,
+        front_end.config.sample_rate,
+        front_end.extract,
+        front_end.restore,
+    )
 
 
 def stack_frames(frames: Frames, stack: int) -> Frames:

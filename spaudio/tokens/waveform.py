@@ -11,6 +11,8 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.kernels import initial_kernels
 from spaudio.tokens.normalise import LEAST_VARIANCE
 
+_POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
+
 
 class WaveformFrontEnd(nn.Module):
     """A bank of FIR filters, followed by rectification, pooling over a window and a logarithm.
@@ -126,9 +128,9 @@ class WaveformFrontEnd(nn.Module):
         self.std.copy_((squares / count - mean.square()).clamp_min(LEAST_VARIANCE).sqrt())
 
     @torch.no_grad()
-    def centre_frequencies(self, n_fft: int = 8192) -> Tensor:
+    def centre_frequencies(self) -> Tensor:
         """Returns the frequency of each filter's largest response, in Hz, (num_filters,)."""
-        size = max(n_fft, self.config.taps)
+        size = max(_POINTS, self.config.taps)
         response: Tensor = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
         return response.argmax(dim=1) * (self.config.sample_rate / size)
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spaudio.errors import CheckpointError
+from spaudio.errors import CheckpointError, first_line
 from spaudio.io.plain import read_json
 
 
@@ -95,7 +95,7 @@ def save_checkpoint(
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last one
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"cannot write {target}: {str(error).splitlines()[0]}. Earlier checkpoints "
+            f"cannot write {target}: {first_line(error)}. Earlier checkpoints "
             "are kept. Free space or make the folder writable, then continue with "
             f"resume={folder.parent}"
         ) from error

@@ -10,6 +10,8 @@ from torch import Tensor
 from spaudio.model.pooling import statistics
 from spaudio.tokens.dataset import Batch
 
+_BETA = 0.3  # both parameters of the Beta distribution of mixup
+STYLE_BETA = 0.4  # the same for MixStyle
 _LEAST_POWER = 1e-12  # relative to a clip's mean; log-mel frames of 16-bit samples span less
 _LEAST_SPREAD = 0.03  # of normalised bands; digital silence must not be amplified to noise
 
@@ -53,8 +55,6 @@ class Mixing:
         bands: Bands per frame (a token holds several frames); needed for MixStyle and ``nats``.
         nats: (bands,), nats of power per unit of a normalised log-mel frame, in each band. None
             adds the values themselves, as for samples.
-        beta: Both parameters of the Beta distribution of mixup.
-        style_beta: The same for MixStyle.
     """
 
     mixup: float = 0.0
@@ -62,8 +62,6 @@ class Mixing:
     mixstyle: float = 0.0
     bands: int = 1
     nats: Tensor | None = None
-    beta: float = 0.3
-    style_beta: float = 0.4
 
     def restyle(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Applies MixStyle to a padded batch, or returns the batch unchanged."""
@@ -71,7 +69,7 @@ class Mixing:
             return batch
         clips, tokens, width = batch.tokens.shape
         other = torch.from_numpy(rng.permutation(clips)).to(batch.tokens.device)
-        draws = rng.beta(self.style_beta, self.style_beta, clips)
+        draws = rng.beta(STYLE_BETA, STYLE_BETA, clips)
         share = torch.from_numpy(np.maximum(draws, 1 - draws)).to(batch.tokens)[:, None]
         frames = batch.tokens.view(clips, -1, self.bands)
         padding = batch.padding_mask.repeat_interleave(width // self.bands, dim=1)
@@ -94,7 +92,7 @@ class Mixing:
         device = batch.tokens.device
         other = torch.from_numpy(rng.permutation(clips)).to(device)
         if drawn < self.mixup:
-            share = torch.from_numpy(rng.beta(self.beta, self.beta, clips)).float().to(device)
+            share = torch.from_numpy(rng.beta(_BETA, _BETA, clips)).float().to(device)
             both = batch.padding_mask & batch.padding_mask[other]
             tokens = self._add(batch, share[:, None, None], other)
             if self.nats is not None:  # the sum of two silences is not zero

@@ -14,6 +14,12 @@ from torch import Tensor
 LOWEST, HIGHEST = 0.05, 20.0
 
 
+def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
+    """Turns logits (batch, classes) into probabilities."""
+    logits = logits / temperature
+    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
+
+
 def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Tensor:
     """Applies a temperature to probabilities, as if the logits were divided by it.
 
@@ -29,8 +35,7 @@ def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Te
     """
     if temperature == 1:
         return probabilities
-    logits = _logits(probabilities, multi_label) / temperature
-    found = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+    found = class_probabilities(_logits(probabilities, multi_label), multi_label, temperature)
     return found.to(probabilities.dtype)
 
 

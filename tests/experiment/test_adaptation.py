@@ -19,7 +19,7 @@ from spaudio.experiment.predict import Predictor, predict_files
 from spaudio.experiment.tasks import adaptation
 from spaudio.export.write import export_run
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.load_encoder import load_base
+from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.training.probe import solve_head
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -57,7 +57,7 @@ def test_a_run_and_its_predictions(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     loaded: list[str] = []
-    monkeypatch.setattr(encoders, "load_base", lambda s: (loaded.append(s), load_base(s))[1])
+    monkeypatch.setattr(encoders, "load_encoder", lambda s: (loaded.append(s), load_encoder(s))[1])
     base = save_encoder(encoder, tmp_path / "encoders" / "base")
     given = (*DEBUG, f"source={sounds}", f"model.source={base}", *settings)
     done = run_recipe("folder", *given)

@@ -1,5 +1,7 @@
 """A model that was saved to be published: it comes back, says what it is, and can run no code."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import yaml
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.saved import portable, portable_report
+from spaudio.report.model_card import model_card
 from tests.fixtures.tiny_run import make_untrained_run
 
 hub = pytest.importorskip("huggingface_hub")
@@ -77,6 +80,38 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
         "group_regex",
     ):
         assert said in text, said
+
+
+def introduction(saved: Path, model: dict[str, object], filter_name: str = "none") -> str:
+    """The first paragraph of the card that the model would have with other settings."""
+    settings = yaml.safe_load((saved / "config.yaml").read_text())
+    settings["filter"]["name"] = filter_name
+    settings["model"] |= model
+    report = json.loads((saved / "report.json").read_text())
+    card = model_card(
+        settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
+    )
+    [found] = re.findall(r"^Classifies .*$", card, re.MULTILINE)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({}, "filter after each layer: bank."),
+        ({"filter_place": "attention"}, "filter before the attention of each layer: bank."),
+        ({"filter_layers": [1, 0]}, "filter after layers 0, 1 (from 0): bank."),
+        (
+            {"source": "owner/encoder", "adapt_layers": [3], "filter_place": "attention"},
+            "filter after layer 3 (from 0): bank.",
+        ),
+    ],
+)
+def test_the_card_says_where_the_filters_are(
+    saved: Path, model: dict[str, object], said: str
+) -> None:
+    assert introduction(saved, model, "bank").endswith(said)
+    assert "filter" not in introduction(saved, model)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.load_encoder import load_base
+from spaudio.model.pretrained.load_encoder import load_encoder
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
@@ -104,7 +104,7 @@ def test_every_part_of_the_model_can_be_exported(tmp_path: Path) -> None:
 
 
 def test_an_exported_model_is_a_copy_of_the_predictors(tmp_path: Path) -> None:
-    base = load_base(str(save_encoder("whisper", tmp_path)))
+    base = load_encoder(str(save_encoder("whisper", tmp_path)))
     original = AdaptedClassifier(base, Adaptation("bitfit"), 3)
     inputs = SimpleNamespace(multi_label=False, temperature=1.0)
     predictor: Any = SimpleNamespace(

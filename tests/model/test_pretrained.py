@@ -12,8 +12,8 @@ from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
-from spaudio.model.pretrained.load_encoder import load_base
-from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.load_encoder import load_encoder
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.model.pretrained.whisper_encoder import SILENCE_BEFORE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
@@ -26,14 +26,14 @@ BANK = {"name": "bank", "num_filters": 3, "kernel_size": 4}
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "whisper-tiny.en-encoder"
 
 
-def tiny_base(folder: Path, name: str = "whisper") -> Base:
-    return load_base(str(folder if folder.joinpath("config.json").exists() else
+def tiny_base(folder: Path, name: str = "whisper") -> PretrainedEncoder:
+    return load_encoder(str(folder if folder.joinpath("config.json").exists() else
                          save_encoder(name, folder)))  # fmt: skip
 
 
 def read(model: AdaptedClassifier, *clips: np.ndarray) -> torch.Tensor:
     """Logits of clips in one padded batch."""
-    base = load_base(model.base.source)  # not adapted
+    base = load_encoder(model.base.source)  # not adapted
     front_end = EncodedFrontEnd(TokenConfig(), base, model.part)
     batch = collate([Example(front_end.restore(front_end.extract(c)), 0, 0) for c in clips])
     with torch.inference_mode():
@@ -49,7 +49,7 @@ def shake(model: AdaptedClassifier) -> None:
             torch.nn.init.normal_(parameter, std=0.3)
 
 
-def compare_with_transformers(base: Base, *, last_is_kept: bool) -> None:
+def compare_with_transformers(base: PretrainedEncoder, *, last_is_kept: bool) -> None:
     """Checks the hidden states of a clip, from the first on and from the second on."""
     read = base.extractor(CLIPS[0], sampling_rate=16_000, return_tensors="pt").input_values
     with torch.inference_mode():
@@ -122,7 +122,7 @@ def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     assert torch.equal(~base.unpooled(outside[:, ::2], found)[0, : len(pooled)], pooled)
     everything = torch.ones_like(quiet)
     assert torch.equal(base.unpooled(padding, everything), base.around(padding))
-    assert load_base(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
+    assert load_encoder(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
 
 
 @pytest.mark.parametrize("name", ["whisper", "ast"])
@@ -191,10 +191,10 @@ def test_weights_hold_what_was_trained_and_fit_one_encoder(
     shake(model)
     held = model.state_dict()
     assert not [key for key in held if key.startswith("base.") and "token_filter" not in key]
-    loaded = AdaptedClassifier(load_base(str(tmp_path / "base")), adaptation, 3).eval()
+    loaded = AdaptedClassifier(load_encoder(str(tmp_path / "base")), adaptation, 3).eval()
     loaded.load_state_dict(held)
     assert torch.equal(read(loaded, *CLIPS), read(model, *CLIPS))
-    other = load_base(str(save_encoder("whisper", tmp_path / "other", seed=1)))
+    other = load_encoder(str(save_encoder("whisper", tmp_path / "other", seed=1)))
     with pytest.raises(CheckpointError, match="trained on another encoder"):
         AdaptedClassifier(other, adaptation, 3).load_state_dict(held)
 
@@ -219,7 +219,7 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
         ("spaudio-tests/no-such-model", "needs a network the first time"),
     ]:
         with pytest.raises(ConfigError, match=said) as caught:
-            load_base(str(source))
+            load_encoder(str(source))
         assert "\n" not in str(caught.value)
     base = tiny_base(tmp_path / "whisper")
     with pytest.raises(AudioError, match="more than the 30 s"):
@@ -235,7 +235,7 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of Whisper are not beside the project")
 def test_whisper_on_its_own_length_is_close_to_whisper_on_30_seconds() -> None:
-    base = load_base(str(SHARED))
+    base = load_encoder(str(SHARED))
     t = np.arange(16_000 * 2) / 16_000
     clip = (0.1 * np.sin(2 * np.pi * (200 + 300 * t) * t)).astype(np.float32)
     frames = base.inputs(clip)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
-from spaudio.report.occlusion import COLUMNS, ROWS, measure_importance
+from spaudio.report.occlusion import COLUMNS, ROWS, log_odds, measure_importance
 
 
 def answer(variants: Sequence[np.ndarray]) -> np.ndarray:
@@ -32,3 +33,10 @@ def test_what_does_not_matter_has_no_importance() -> None:
     found = measure_importance(np.ones((3, 1), np.float32), lambda v: np.zeros(len(v)))
     assert found.drop.tolist() == [[0, 0, 0]]
     assert (found.stretches, found.ranges) == ([], [])
+
+
+def test_log_odds_of_one_of_several_classes_and_of_independent_classes() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
+    for share, multi_label in ((logits.softmax(1), False), (logits.sigmoid(), True)):
+        expected = (share / (1 - share))[:, 1].log().tolist()
+        assert log_odds(logits, 1, multi_label) == pytest.approx(expected, abs=1e-6)

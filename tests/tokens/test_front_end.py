@@ -15,6 +15,7 @@ from spaudio.tokens.config import (
     WaveformConfig,
 )
 from spaudio.tokens.front_end import make_front_end, stack_frames
+from spaudio.tokens.waveform import WaveformFrontEnd
 
 Array = npt.NDArray[np.float32]
 
@@ -81,10 +82,8 @@ def test_each_front_end_has_its_own_sizes_and_learned_part() -> None:
     spectrogram = TokenConfig(8000, stack=2, spectrogram=SpectrogramConfig(n_mels=30))
     waveform = TokenConfig(8000, "waveform", stack=2, waveform=WaveformConfig(num_filters=20))
     assert (spectrogram.features, waveform.features) == (60, 40)
-    assert make_front_end(spectrogram).learned_part() is None
-    learned = make_front_end(waveform).learned_part()
-    assert learned is not None
-    assert learned.filters.weight.shape == (20, 1, 200)
+    assert (spectrogram.learned, waveform.learned) == (False, True)
+    assert WaveformFrontEnd(waveform).filters.weight.shape == (20, 1, 200)
     # The stride is the hop's largest divisor up to four.
     assert [TokenConfig(rate).stride_samples for rate in (8000, 22050, 44100)] == [4, 4, 3]
 

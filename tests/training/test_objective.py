@@ -12,7 +12,7 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
-from spaudio.training.mixing import Mixing
+from spaudio.training.mixing import STYLE_BETA, Mixing
 from spaudio.training.objective import Classification, predict
 
 
@@ -135,7 +135,7 @@ def test_mixstyle_gives_part_of_another_clips_statistics() -> None:
     styled = mixing.restyle(one, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     rng.random()
-    other, draws = rng.permutation(6), rng.beta(mixing.style_beta, mixing.style_beta, 6)
+    other, draws = rng.permutation(6), rng.beta(STYLE_BETA, STYLE_BETA, 6)
     frames, after = (
         [x[i][~one.padding_mask[i]].reshape(-1, 3) for i in range(6)]
         for x in (one.tokens, styled.tokens)

@@ -10,7 +10,8 @@ from spaudio.bench.peers.clips import RECIPE
 from spaudio.bench.peers.encoder_shape import FILTERS, HOP, RATE, STRIDE, TAPS, train_encoder
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.step_cost import make_steps
-from spaudio.experiment.compose import compose, data_prep_folder
+from spaudio.experiment.compose import compose
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd

@@ -126,7 +126,6 @@ class AdaptationTask(ClassificationTask):
             "adapt": self.settings.adapt,
             "variations": self.data.train.variations,
             "trained_params": model.trained_parameters(),
-            "filter_params": sum(p.numel() for f in model.token_filters() for p in f.parameters()),
             "peak_memory_bytes": _peak_memory(),
         }
 

@@ -38,7 +38,7 @@ from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import TokenDataset, collate
-from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import Feed, make_feed
 from spaudio.training.log import read_log
@@ -212,8 +212,8 @@ class ClassificationTask(Task):
             "valid": measured["valid"].metrics,
             "trained_on_valid": self.settings.validation.train,
             "balance": {**self.balance.facts, "text": self.balance.text},
-            "front_end_params": 0 if front_end is None else count_parameters(front_end)[0],
-            "stem_params": 0 if stem is None else count_parameters(stem)[0],
+            "front_end_params": 0 if front_end is None else count_parameters(front_end),
+            "stem_params": 0 if stem is None else count_parameters(stem),
             "stem_frames": 0 if stem is None else stem.receptive_field,
             "clips": {
                 split: sum(clip.split == split for clip in self.data.clips)
@@ -363,7 +363,7 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
         settings.model.encoder,
         settings.filter_options,
         settings.model.pooling,
-        make_front_end(tokens).learned_part(),
+        WaveformFrontEnd(tokens) if tokens.learned else None,
         stem,
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 from spaudio.audio.background import BACKGROUND
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
-from spaudio.report.page.render import shortened
 from spaudio.report.report_files import selection
+from spaudio.report.run_command import shortened
 
 _SHOWN = 10  # most clips that are listed as left out
 _NOT_SPLIT = ("source", "labels")  # settings of a dataset that say nothing about its split

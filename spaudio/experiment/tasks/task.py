@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, first_line
 from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, Fitted, fit
 from spaudio.training.objective import Objective
@@ -25,9 +25,9 @@ def named_sizes() -> Iterator[None]:
     try:
         yield
     except (MemoryError, OverflowError, RuntimeError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"the model cannot be built ({said}); give smaller sizes of model, filter or tokens"
+            f"the model cannot be built ({first_line(error)}); give smaller sizes of model, filter "
+            "or tokens"
         ) from error
 
 

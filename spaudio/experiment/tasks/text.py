@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
-from spaudio.experiment.compose import prep_function
+from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.flops import step_flops

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from spaudio.filters.definition import without_padding
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -47,9 +49,7 @@ class Problem:
 
     def mask(self, signal: Tensor) -> Tensor:
         """Sets padded tokens of (batch, tokens, dim) to zero."""
-        if self.padding_mask is None:
-            return signal
-        return signal.masked_fill(self.padding_mask.unsqueeze(-1), 0)
+        return without_padding(signal, self.padding_mask)
 
 
 def split(kernels: Tensor, shapes: Sequence[int]) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """How a pretrained encoder is adapted: what is trained besides the head."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing_extensions import override
 from spaudio.errors import ConfigError
 from spaudio.filters import FILTERS, insert_filters
 from spaudio.model.pretrained.encoded import Part
-from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
 POOLINGS = ("mean_std", "attention")
@@ -74,11 +75,11 @@ class Adaptation:
         if not 0 <= self.head_rate <= 1:
             raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
 
-    def first_state(self, base: Base) -> int:
+    def first_state(self, base: PretrainedEncoder) -> int:
         """Index of the first hidden state that the head reads."""
         return base.states // 2 if self.states == "upper" else 0
 
-    def part(self, base: Base) -> Part:
+    def part(self, base: PretrainedEncoder) -> Part:
         """What can be cached per clip.
 
         Raises:
@@ -98,7 +99,7 @@ class Adaptation:
         first = min(lowest, self.first_state(base))
         return Part("states", lowest + 1 - first, first)
 
-    def adapted_layers(self, base: Base) -> list[int]:
+    def adapted_layers(self, base: PretrainedEncoder) -> list[int]:
         """Indices of the layers that are adapted or followed by a filter, in ascending order.
 
         Raises:
@@ -113,7 +114,7 @@ class Adaptation:
         return sorted(set(found))
 
 
-def adapt(base: Base, adaptation: Adaptation) -> None:
+def adapt(base: PretrainedEncoder, adaptation: Adaptation) -> None:
     """Adds the parameters that an adaptation trains, or makes existing ones trainable."""
     base.requires_grad_(False)
     if adaptation.way == "probe":
@@ -122,7 +123,7 @@ def adapt(base: Base, adaptation: Adaptation) -> None:
     if adaptation.way == "filters":
         options = dict(adaptation.filter_options)
         name = options.pop("name")
-        known = FILTERS[name].__init__.__code__.co_varnames if name in FILTERS else ()
+        known = inspect.signature(FILTERS[name]).parameters if name in FILTERS else ()
         if "dim" in known:
             options["dim"] = base.dim
         try:
@@ -146,7 +147,7 @@ def adapt(base: Base, adaptation: Adaptation) -> None:
                 parameter.requires_grad_(False)
 
 
-def _insert_lora(base: Base, layers: Sequence[int], rank: int) -> None:
+def _insert_lora(base: PretrainedEncoder, layers: Sequence[int], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners import lora

@@ -13,7 +13,7 @@ from spaudio.filters.attach import CHILD
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt
 from spaudio.model.pretrained.head import Head
-from spaudio.model.pretrained.pretrained_encoder import Base, copied
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder, copied
 
 
 class AdaptedClassifier(nn.Module):
@@ -34,11 +34,10 @@ class AdaptedClassifier(nn.Module):
     front_end = None
     stem = None
 
-    def __init__(self, base: Base, adaptation: Adaptation, classes: int) -> None:
+    def __init__(self, base: PretrainedEncoder, adaptation: Adaptation, classes: int) -> None:
         super().__init__()
         self.classes = classes
         self.adaptation = adaptation
-        self.filter_options = dict(adaptation.filter_options)
         alone = adaptation.way == "probe"
         self.rate_shares = {} if alone else {"head": adaptation.head_rate}
         self.part = adaptation.part(base)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames
+from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, PretrainedEncoder
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
 
 
-class ConvolutionalBase(Base):
+class ConvolutionalEncoder(PretrainedEncoder):
     """An encoder of the wav2vec2 family: convolutions over samples, then a transformer.
 
     The input is the output of the convolutions over samples, which are never trained. They run on

@@ -14,7 +14,7 @@ from typing_extensions import override
 from spaudio.errors import ConfigError
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
-from spaudio.model.pretrained.pretrained_encoder import Base
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd
@@ -51,7 +51,7 @@ class EncodedFrontEnd(FrontEnd):
         part: What is computed.
     """
 
-    def __init__(self, config: TokenConfig, base: Base, part: Part) -> None:
+    def __init__(self, config: TokenConfig, base: PretrainedEncoder, part: Part) -> None:
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
         self.base, self.part = base, part

@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, first_line
 from spaudio.filters.transformer import attention
-from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalBase
-from spaudio.model.pretrained.pretrained_encoder import RATE, Base
-from spaudio.model.pretrained.spectrogram_encoder import SpectrogramBase
-from spaudio.model.pretrained.whisper_encoder import WhisperBase
+from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalEncoder
+from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
+from spaudio.model.pretrained.spectrogram_encoder import SpectrogramEncoder
+from spaudio.model.pretrained.whisper_encoder import WhisperAudioEncoder
 
 SUPPORTED = ("whisper", "audio-spectrogram-transformer", *MODEL_TYPES)
 _HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
 
 
-def load_base(source: str) -> Base:
+def load_encoder(source: str) -> PretrainedEncoder:
     """Loads a pretrained encoder from safetensors only; no code from the repository is run.
 
     Args:
@@ -63,7 +63,7 @@ def load_base(source: str) -> Base:
             )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"{where} cannot be loaded ({_first_line(error)}); {_HELP} of a public model, which "
+            f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
             "needs a network the first time"
         ) from error
     missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
@@ -77,9 +77,9 @@ def load_base(source: str) -> Base:
             f"{where} takes {extractor.sampling_rate} Hz; only {RATE} Hz is supported"
         )
     if whisper:
-        return WhisperBase(net if alone else net.encoder, extractor, source)
+        return WhisperAudioEncoder(net if alone else net.encoder, extractor, source)
     convolutional = config.model_type in MODEL_TYPES
-    return (ConvolutionalBase if convolutional else SpectrogramBase)(net, extractor, source)
+    return (ConvolutionalEncoder if convolutional else SpectrogramEncoder)(net, extractor, source)
 
 
 def _attention() -> str:
@@ -122,7 +122,3 @@ class _quiet:  # noqa: N801
         self.logging.set_verbosity(self.level)
         if self.bar:
             self.logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

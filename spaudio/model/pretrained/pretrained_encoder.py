@@ -1,8 +1,8 @@
 """The base of pretrained encoders: inputs of a clip, tokens of a batch, layers run one by one.
 
 An encoder is run in three steps, so that the result of each can be cached: the input of one clip
-(:meth:`Base.inputs`), the embedding of a padded batch (:meth:`Base.embed`), and the layers from any
-one on (:meth:`Base.run`).
+(:meth:`PretrainedEncoder.inputs`), the embedding of a padded batch
+(:meth:`PretrainedEncoder.embed`), and the layers from any one on (:meth:`PretrainedEncoder.run`).
 """
 
 import copy
@@ -45,7 +45,7 @@ class LogMelInput:
     padding: float | None = None
 
 
-class Base(nn.Module):
+class PretrainedEncoder(nn.Module):
     """A pretrained encoder. It is always in evaluation mode, and frozen until it is adapted.
 
     Args:
@@ -131,7 +131,7 @@ class Base(nn.Module):
         return around | (quiet & ~(around | quiet).all(dim=1, keepdim=True))
 
     @override
-    def train(self, mode: bool = True) -> "Base":
+    def train(self, mode: bool = True) -> "PretrainedEncoder":
         return super().train(False)
 
     def inputs(self, waveform: Frames) -> Frames:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames, LogMelInput
+from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, LogMelInput, PretrainedEncoder
 
 
-class SpectrogramBase(Base):
+class SpectrogramEncoder(PretrainedEncoder):
     """An Audio Spectrogram Transformer, on clips padded to its fixed length, as it was trained."""
 
     @property

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Base, Frames, LogMelInput
+from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, LogMelInput, PretrainedEncoder
 
 # Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
 # silence; with some silence, its features of digits by unheard speakers are better.
@@ -17,7 +17,7 @@ SILENCE_BEFORE, SILENCE_AFTER = 50, 100
 QUIET = 40.0  # tokens this many dB below the loudest one of their clip are not pooled over
 
 
-class WhisperBase(Base):
+class WhisperAudioEncoder(PretrainedEncoder):
     """The encoder of Whisper, on log-mel frames of the clip and some silence around it.
 
     Whisper was trained on clips padded to 30 s. Here the frames of the padded clip are cut to the

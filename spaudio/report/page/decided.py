@@ -8,12 +8,11 @@ import numpy.typing as npt
 import torch
 
 from spaudio.report.filter_use import Model
-from spaudio.report.occlusion import measure_importance
+from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.report.page.judged import Judged, errors_first
 from spaudio.report.page.media import SECONDS
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, stack_frames
-from spaudio.tokens.scales import mel_edges
 
 MOST, MOST_SECONDS = 12, 15.0  # errors, and their total length; each takes 250 forward passes
 
@@ -57,8 +56,7 @@ def find_decided(
     if config.front_end != "spectrogram" or not test.is_whole:
         return {}
     number = {clip.path: i for i, clip in enumerate(clips)}
-    edges = mel_edges(config.bands, config.f_min, config.top)
-    hertz = np.concatenate([edges[:-2], [config.top]])  # a band begins below its centre
+    hertz = band_edges(config)
     device = next(model.parameters()).device
     found: dict[str, Decided] = {}
     left = MOST_SECONDS
@@ -67,19 +65,15 @@ def find_decided(
             continue
         left -= clip.seconds
 
-        def log_odds(
+        def answer(
             variants: Sequence[npt.NDArray[np.float32]], predicted: int = clip.predicted
         ) -> npt.NDArray[np.float64]:
             tokens = np.stack([stack_frames(one, config.stack) for one in variants])
-            logits = model(torch.from_numpy(tokens).to(device)).double().cpu()
-            chosen = logits[:, predicted]
-            if not multi_label:
-                others = torch.arange(logits.shape[1]) != predicted
-                chosen = chosen - logits[:, others].logsumexp(dim=1)
-            return np.asarray(chosen)
+            logits = model(torch.from_numpy(tokens).to(device))
+            return log_odds(logits, predicted, multi_label)
 
         frames = front_end.normalise(test.frames(number[clip.path]))
-        cells = measure_importance(frames, log_odds)
+        cells = measure_importance(frames, answer)
         seconds = np.minimum(cells.steps * config.frame_seconds, clip.seconds)
         found[clip.path] = Decided(cells.drop, seconds, hertz[cells.bands])
     return found

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from markupsafe import Markup
 
 from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
-from spaudio.report.drawing import LOWEST_DB
+from spaudio.report.clip_batches import some_of_each_class
+from spaudio.report.drawing import LOWEST_DB, below_peak
 from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
 from spaudio.report.filter_use import FilterUse, Model, UsedKernel, measure_filter_use
-from spaudio.report.nearest import some_of_each_class
 from spaudio.report.page.charts import SMALL, Line, heat_map, line_chart
 from spaudio.report.page.judged import TOP
 from spaudio.report.page.media import SECONDS, picture_url
@@ -139,9 +138,7 @@ def _layer(before: TokenFilter, after: TokenFilter, seconds: float) -> list[Any]
         order = centre_frequency(response).argsort(descending=True)
         taps, first = aligned_taps(filter)
         limit = float(taps.nan_to_num().abs().max()) or 1.0
-        magnitude = response.abs()[order]
-        peak = magnitude.amax(dim=1, keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
-        decibels = 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
+        decibels = below_peak(response.abs()[order])
         edges = (first - 0.5, first + taps.shape[1] - 0.5)
         count = len(order)
         drawings += [

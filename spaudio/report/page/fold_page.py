@@ -13,13 +13,13 @@ from spaudio.report.page.media import Media
 from spaudio.report.page.render import NAME, Page, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
-    command,
     learning_curves,
     reliability_chart,
     rows_of_one_label,
     score_bars,
     warnings_of,
 )
+from spaudio.report.run_command import command
 from spaudio.training.log import read_log
 
 

@@ -72,13 +72,12 @@ class Media:
         root: Folder that the clips' paths are relative to.
         page: Folder of the page.
         top: Highest frequency of the spectrograms, in Hz.
-        budget: Bytes for embedded clips.
     """
 
-    def __init__(self, root: Path, page: Path, top: float, budget: int = BUDGET) -> None:
+    def __init__(self, root: Path, page: Path, top: float) -> None:
         self.root, self.page = root, page
         self.top = min(top, RATE / 2)
-        self.budget = budget
+        self.budget = BUDGET  # what is left of it
         self.found: dict[str, Medium] = {}
         self.embedded = 0
         self._mels = {hop: _log_mel(hop, self.top) for hop in _HOPS}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from spaudio.report.page.decided import Decided
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
 from spaudio.report.page.media import Media, shown_frequencies
+from spaudio.report.run_command import shortened
 from spaudio.tokens.scales import hz_to_mel
 
 NAME = "report.html"
@@ -27,6 +28,7 @@ CELLS = 40  # most classes of a confusion matrix; with more, the most confused p
 PAIRS = 60  # instead of a matrix
 PAIRS_BESIDE = 12  # beside a matrix
 MOST_CLIPS = 20_000  # in the list; errors come first
+_RIGHT = 5  # correctly predicted clips of each class that are embedded
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,12 @@ def _with_near(clips: Sequence[Judged]) -> list[str]:
     return [path for path in paths if path is not None]
 
 
-def _some_right(clips: Sequence[Judged], of_each: int = 5) -> list[str]:
+def _some_right(clips: Sequence[Judged]) -> list[str]:
     """Paths of some correctly predicted clips of each class, the least confident first."""
     count: dict[int, int] = {}
     found = []
     for clip in clips:
-        if clip.is_right and count.get(clip.predicted, 0) < of_each:
+        if clip.is_right and count.get(clip.predicted, 0) < _RIGHT:
             count[clip.predicted] = count.get(clip.predicted, 0) + 1
             found.append(clip.path)
     return found
@@ -265,15 +267,6 @@ def _policy(style: str, script: str, linked: bool) -> str:
         f"media-src data:{' file: ' + chr(39) + 'self' + chr(39) if linked else ''}; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def shortened(value: object) -> str:
-    """Returns a setting as text; an absolute path is shortened to its last part."""
-    text = printable(value)
-    posix, windows = PurePosixPath(text), PureWindowsPath(text)
-    if posix.is_absolute() or text.startswith("~"):
-        return f"…/{posix.name}"
-    return f"…/{windows.name}" if windows.drive else text
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

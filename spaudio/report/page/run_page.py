@@ -24,13 +24,13 @@ from spaudio.report.page.media import Media
 from spaudio.report.page.render import SUSPECTS, Page, Row, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
-    command,
     learning_curves,
     reliability_chart,
     rows_of_one_label,
     score_bars,
     warnings_of,
 )
+from spaudio.report.run_command import command
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd
 

@@ -1,7 +1,5 @@
 """Parts of the page shared by a single run and a run over all folds."""
 
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,15 +7,11 @@ import numpy as np
 from markupsafe import Markup
 
 from spaudio.report.calibration import count_above
-from spaudio.report.escape import printable
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
-from spaudio.report.page.render import Bar, Row, shortened
+from spaudio.report.page.render import Bar, Row
 
 COLORS = 6  # in the style sheet
-QUOTES = "'\""  # that may enclose a value
-# Values that are the same text without them.
-_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
 
 
 def score_bars(score: float, floor: Mapping[str, Any], trivial: str) -> list[Bar]:
@@ -134,15 +128,3 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     if report.get("skipped"):
         found.append(f"{report['skipped']:,} clips were missing or unusable and left out.")
     return found
-
-
-def command(settings: Mapping[str, Any]) -> str:
-    """The command that made a run; folders are shortened to their last part."""
-    words = []
-    for override in settings["overrides"]:
-        name, _, value = override.partition("=")
-        bare = value.strip(QUOTES)
-        if shortened(bare) != printable(bare) or _WORD.fullmatch(bare):
-            override = f"{name}={shortened(bare)}"
-        words.append(shlex.quote(printable(override)))
-    return " ".join([f"python recipes/{settings['recipe']}/run.py", *words])

@@ -4,7 +4,7 @@ import resource
 import pytest
 import torch
 
-from spaudio.io.allocator import keep_freed_memory
+from spaudio.training.allocator import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")

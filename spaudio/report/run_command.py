@@ -1,0 +1,34 @@
+"""The command and the settings of a run as text, without folders of the user's machine."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from spaudio.report.escape import printable
+
+_QUOTES = "'\""  # that may enclose a value
+# Values that are the same text without them.
+_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command that made a run; folders are shortened to their last part."""
+    words = []
+    for override in settings["overrides"]:
+        name, _, value = override.partition("=")
+        bare = value.strip(_QUOTES)
+        if shortened(bare) != printable(bare) or _WORD.fullmatch(bare):
+            override = f"{name}={shortened(bare)}"
+        words.append(shlex.quote(printable(override)))
+    return " ".join([f"python recipes/{settings['recipe']}/run.py", *words])
+
+
+def shortened(value: object) -> str:
+    """Returns a setting as text; an absolute path is shortened to its last part."""
+    text = printable(value)
+    posix, windows = PurePosixPath(text), PureWindowsPath(text)
+    if posix.is_absolute() or text.startswith("~"):
+        return f"…/{posix.name}"
+    return f"…/{windows.name}" if windows.drive else text
