@@ -29,7 +29,7 @@ from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.errors import AudioError, ConfigError, DataError, some
-from spaudio.io.unpack import open_source
+from spaudio.io.unpack import open_source, user_path
 from spaudio.report.escape import FORMULA
 
 _SPLITS = {
@@ -82,7 +82,7 @@ def prepare(
     if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
     root = open_source(source, work)
-    if not Path(source).expanduser().is_dir():
+    if not user_path(source).is_dir():
         root = _top(root, table)
     paths = sorted(audio_files(root))
     if not paths:
@@ -95,7 +95,7 @@ def prepare(
         clips = [_clip(root, path, split_given, group_regex) for path in paths]
         unused = _unused_classes(root, paths, split_given)
     else:
-        file = Path(table).expanduser()
+        file = user_path(table)
         if not file.is_file() and (root / table).is_file():
             file = root / table
         clips, split_given, unused = _of_table(file, paths, group_regex)
@@ -114,9 +114,9 @@ def prepare(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
     if background is not None:
-        root, clips = _with_background(root, clips, Path(background).expanduser(), work, split_seed)
+        root, clips = _with_background(root, clips, user_path(background), work, split_seed)
     if labels is not None:
-        clips, corrected = _corrected(clips, Path(labels).expanduser())
+        clips, corrected = _corrected(clips, user_path(labels))
         notes = [*corrected, *notes]
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])
 
@@ -137,6 +137,11 @@ def _with_background(
         raise ConfigError(f"background={folder}: no such folder; name one of recordings")
     if folder.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"background={folder} is part of the source; move it out of {root}")
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"background={folder} holds the source, whose clips would become background too; name "
+            "a folder of other recordings"
+        )
     splits = Counter(clip.split for clip in clips)
     counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
     measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
@@ -176,7 +181,7 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
         DataError: If a line does not fit the clips; the message gives its number.
     """
     rows = _rows("labels", file)
-    if not rows or not {"clip", "label"} <= set(rows[0]):
+    if not rows or not {"clip", "label"} <= set(rows[0][1]):
         raise ConfigError(
             f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
             "as report.html saves it"
@@ -184,7 +189,7 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
     known = {clip.path: clip for clip in clips}
     classes = sorted({clip.label for clip in clips})
     given: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         path, label, was = (_cell(row.get(key)) for key in ("clip", "label", "was"))
         where = f"{file}, line {number}"
         if path not in known:
@@ -230,15 +235,16 @@ def _of_table(
         DataError: If a column is missing, or a line does not fit; the message gives its number.
     """
     rows, name = _rows("table", file), f"table={file}"
-    if not rows or not {"file_name", "label"} <= set(rows[0]):
+    columns = [str(key) for key in rows[0][1]] if rows else []
+    if not {"file_name", "label"} <= set(columns):
         raise DataError(
             f"{name} needs the columns file_name and label, separated by commas, and may have "
-            f"split and group; it has {some([str(key) for key in rows[0]]) if rows else 'no line'}"
+            f"split and group; it has {some(columns) or 'no line'}"
         )
-    if group_regex is not None and "group" in rows[0]:
+    if group_regex is not None and "group" in columns:
         raise ConfigError(f"{name} has a column group; leave group_regex out, or remove the column")
     known, clips = set(paths), dict[str, SourceClip]()
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         path, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
         )
@@ -261,19 +267,22 @@ def _of_table(
         group = group or _group(path, group_regex)
         clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
     splits = {clip.split for clip in clips.values()}
-    if "split" in rows[0] and not {"train", "test"} <= splits:
+    if "split" in columns and not {"train", "test"} <= splits:
         there = ", ".join(sorted(splits))
         raise DataError(f"{name}: the column split needs both train and test; it has {there}")
     left = sorted(known - set(clips))
-    notes = [f"{len(left)} audio files are not in {name}: {some(left)}"] if left else []
-    return list(clips.values()), "split" in rows[0], notes
+    notes = []
+    if left:  # reports and published models show this: no folders of the machine
+        notes = [f"{len(left)} audio files are not in table={file.name}: {some(left)}"]
+    return list(clips.values()), "split" in columns, notes
 
 
-def _rows(setting: str, file: Path) -> list[dict[str, str]]:
-    """Reads a CSV file that the user gives."""
+def _rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Reads a CSV file that the user gives: for each row, its line in the file and its cells."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            return list(csv.DictReader(text))
+            reader = csv.DictReader(text)
+            return [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
 

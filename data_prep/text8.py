@@ -23,6 +23,7 @@ from typing import Any
 from spaudio.errors import ConfigError, DataError, SpaudioError
 from spaudio.io.download import download
 from spaudio.io.state import FileState
+from spaudio.io.unpack import user_path
 from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
@@ -119,7 +120,7 @@ def _sotu() -> SourceText:
 
 
 def _existing(name: str, setting: str) -> Path:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.is_file():
         raise DataError(f"{setting}={name!r}: no such file; check the path")
     return path

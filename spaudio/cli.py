@@ -126,6 +126,12 @@ def _study(chosen: argparse.Namespace) -> None:
 
     _check_study_output(chosen)
     if chosen.file.suffix == ".csv":
+        given = [f"--{name}" for name in ("only", "data", "seeds") if getattr(chosen, name)]
+        if unused := [*chosen.overrides, *given]:
+            raise ConfigError(
+                f"{unused[0]} has no effect on the results in {chosen.file}; leave it out, or name "
+                "the study's YAML file"
+            )
         show_results(read_results(chosen.file), page=chosen.output)
         return
     only, data = (names.split(",") if names else None for names in (chosen.only, chosen.data))
@@ -154,7 +160,9 @@ def _study(chosen: argparse.Namespace) -> None:
 
 def _check_study_output(chosen: argparse.Namespace) -> None:
     """Checks the output files of a study. A page with a place for results may exist."""
-    from spaudio.report.study_page import charts_beside, has_place
+    from spaudio.experiment.compare import figures_beside
+    from spaudio.report.marked_page import has_place
+    from spaudio.report.study_page import charts_beside
 
     if chosen.csv is not None:
         if chosen.file.suffix == ".csv":
@@ -163,7 +171,7 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     if chosen.output is None:
         return
     if has_place(chosen.output):
-        for chart in charts_beside(chosen.output):
+        for chart in (*charts_beside(chosen.output), *figures_beside(chosen.output)):
             check_output(chart, "--output", inputs=[chosen.file], force=True)
     else:
         _check_table(chosen, [chosen.file])

@@ -387,8 +387,9 @@ def _conversion(path: Path) -> str:
     """Returns how to convert a file whose extension is that of a format for other decoders."""
     if path.suffix[1:].lower() not in FOREIGN:
         return ""
-    command = shlex.join(["ffmpeg", "-i", os.fspath(path), os.fspath(path.with_suffix(".flac"))])
-    return f"; convert it and remove the original: {command}"
+    # Without its folder, as reports show this message.
+    command = shlex.join(["ffmpeg", "-i", path.name, path.with_suffix(".flac").name])
+    return f"; convert it in its folder, and remove the original: {command}"
 
 
 def _reason(error: Exception) -> str:

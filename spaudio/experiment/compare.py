@@ -7,7 +7,6 @@ from rich.console import Console
 
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.run_folder import REPORT
-from spaudio.io.atomic import write_atomic
 from spaudio.report.comparison import Group, compare, group_runs
 from spaudio.report.convergence import (
     convergence_rows,
@@ -18,6 +17,7 @@ from spaudio.report.convergence import (
 from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_figure
 from spaudio.report.filter_plots import filters_of, plot_filters
+from spaudio.report.marked_page import write_page
 from spaudio.report.records import read_records, write_records
 from spaudio.report.tables import escaped_table, show_rows
 
@@ -39,8 +39,9 @@ def compare_runs(
         runs: Folders of finished runs, and CSV files of their records.
         only: Patterns of run names, such as ``study-bank-?``; other runs are left out.
         over: A setting to average over, in addition to seeds.
-        output: Markdown file to write. The figures of a convergence report are written beside it,
-            as ``<name>-curves.png`` and ``<name>-kernels.png``.
+        output: Markdown file to write; a page with a place for results keeps its own text (see
+            :mod:`spaudio.report.marked_page`). The figures of a convergence report are written
+            beside it, as ``<name>-curves.png`` and ``<name>-kernels.png``.
         table: CSV file for the records of the runs; it can replace the runs in later comparisons.
         convergence: Compare the steps needed to reach the baseline's loss. Text runs, which have no
             accuracy, are always compared in this way.
@@ -84,7 +85,7 @@ def compare_runs(
             figures.draw(names[1], lambda path: _draw_kernels(groups, path))
             markdown.append("\n".join([*figures.links(*names), ""]))
     if output is not None:
-        write_atomic(output, "\n".join(markdown).encode())
+        write_page(output, "\n".join(markdown))
         Console(stderr=True).print(f"table: {output}", soft_wrap=True, markup=False)
 
 

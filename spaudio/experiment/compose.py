@@ -67,6 +67,10 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     keys = {override.key_or_group for override in parsed}
     if {"filter.milliseconds", "filter.kernel_size"} <= keys:
         raise ConfigError("filter.milliseconds and filter.kernel_size set the same size; give one")
+    if "resume" in keys and (others := sorted(map(str, keys - {"resume", "jobs"}))):
+        raise ConfigError(
+            f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
+        )
     _register(recipe, parsed)
     config = _compose(recipe, parsed)
     try:
@@ -75,7 +79,17 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
         raise ConfigError(f"{recipe / 'config.yaml'}: {first_line(error)}") from error
     assert isinstance(settings, AudioSettings | TextSettings)
     settings.overrides = list(overrides)
+    _resolve_folders(settings)
     return settings
+
+
+def _resolve_folders(settings: AudioSettings | TextSettings) -> None:
+    """Makes folders that a run needs later absolute, as it may be used from another one."""
+    parts = (settings.model, getattr(settings, "pretrain", None))
+    for part in parts:
+        source = getattr(part, "source", None)
+        if source is not None and Path(source).is_dir():
+            part.source = str(Path(source).resolve())  # type: ignore[union-attr]
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -58,7 +58,9 @@ def _draw_modulations(
     """Draws the responses of kernels against the modulation spectrum of the training clips."""
     recipe = recipes_folder() / settings.recipe
     prepared = any((Path(settings.data) / settings.recipe).glob(f"*/{MARKER}"))
-    if not prepared or not recipe.is_dir():
+    if not recipe.is_dir():
+        return [], [f"no modulation.png: there is no recipe {settings.recipe} in {recipe.parent}"]
+    if not prepared:
         return [], [
             f"no modulation.png: the data of {settings.recipe} are not prepared in {settings.data}"
         ]

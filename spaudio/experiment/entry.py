@@ -15,9 +15,9 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
-from spaudio.experiment.compose import compose, parse
+from spaudio.experiment.compose import compose
 from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import end_with_parent, is_first_process
 from spaudio.experiment.run_folder import named_reports
@@ -47,7 +47,6 @@ def main(
     parser.add_argument("--cfg", action="store_true", help="print all settings without running")
     chosen = parser.parse_intermixed_args(arguments)
     try:
-        _check_resume(chosen.overrides)
         if chosen.cfg:
             settings = compose(path.parent, chosen.overrides)
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
@@ -63,15 +62,6 @@ def main(
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _check_resume(overrides: Sequence[str]) -> None:
-    """Refuses other settings with ``resume``, except ``jobs``, which changes no result."""
-    keys = [parse(override).key_or_group for override in overrides]
-    if "resume" in keys and (others := [key for key in keys if key not in ("resume", "jobs")]):
-        raise ConfigError(
-            f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
-        )
 
 
 def _compare(runs: Sequence[Path]) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.experiment.compose import compose, expand, quoted
-from spaudio.experiment.data import load_data
+from spaudio.experiment.data import AudioData, load_data
+from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.processes import processes, with_parent
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
@@ -190,6 +191,8 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     if processes() > 1:
         raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
     composed = [compose(recipe, run) for run in expand(overrides)]
+    if any(settings.resume is not None for settings in composed):
+        raise ConfigError("resume continues one run; leave -m out")
     name = composed[0].run_id or new_run_id()
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
@@ -248,9 +251,11 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     with locked(folder / "lock"):
         runs = {}
         for value in values:
-            one = fold(value)
-            one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/fold-{value}"
-            runs[str(value)] = open_run_folder(one)
+            one, path = fold(value), folder / f"fold-{value}"
+            one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/{path.name}"
+            if (path / FILE).is_file():
+                _refuse_other_samples(path, data)
+            runs[str(value)] = open_run_folder(one, path)
         try:
             launcher = Launcher(settings.jobs, settings.cluster, settings.cluster_options)
             failed = launcher(dict.fromkeys(runs.values(), script))
@@ -283,6 +288,20 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         soft_wrap=True,
     )
     return folder
+
+
+def _refuse_other_samples(run: Path, data: AudioData) -> None:
+    """Checks that a fold was begun on the data as they are now; folds differ in their splits.
+
+    Raises:
+        CheckpointError: If classes or samples have changed.
+    """
+    before = Inputs.load(run)
+    if (before.classes, before.samples) != (data.classes, data.samples_hash):
+        raise CheckpointError(
+            f"the data have changed since {run} began, so its results cannot be joined with those "
+            "of other folds. Restore the data, or start a new run"
+        )
 
 
 def failed_runs(failed: Sequence[Path], total: int, remedy: str) -> str:

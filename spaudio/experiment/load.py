@@ -6,7 +6,7 @@ from rich.console import Console
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.encoders import build_adapted
-from spaudio.experiment.run_folder import REPORT, read_run_settings
+from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.task import named_sizes
@@ -72,6 +72,11 @@ def weights_folder(run: Path) -> Path:
     """
     if (run / WEIGHTS).is_file():
         return run
+    if folds := sorted(run.glob(f"fold-*/{CONFIG}")):
+        raise CheckpointError(
+            f"{run} is a run over folds, each with a model of its own; name one, such as "
+            f"{folds[0].parent}"
+        )
     return find_checkpoint(run / "checkpoints", "best")
 
 

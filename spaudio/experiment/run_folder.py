@@ -28,22 +28,23 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
-    """Creates ``<runs>/<recipe>/<id>`` with the settings in it, atomically.
+def create_run_folder(settings: AudioSettings | TextSettings, folder: Path | None = None) -> Path:
+    """Creates the folder of a run with the settings in it, atomically.
 
     Args:
         settings: Settings of the run. If ``run_id`` is None, it is set to a new one.
+        folder: The folder; None for ``<runs>/<recipe>/<run_id>``.
 
     Raises:
         ConfigError: If a folder of that name is not empty or cannot be created.
         DataError: If the disk is full.
     """
     settings.run_id = settings.run_id or new_run_id()
-    folder = Path(settings.runs, settings.recipe, settings.run_id)
+    folder = folder or Path(settings.runs, settings.recipe, settings.run_id)
     staging = folder.with_name(f".{secrets.token_hex(8)}")
     text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
     try:
-        with named_full_disk(Path(settings.runs), "runs"):
+        with named_full_disk(folder.parent, "runs"):
             staging.mkdir(parents=True)
             write_atomic(staging / CONFIG, text.encode())
             # Fails if another run has taken the name. An empty folder is replaced.
@@ -63,15 +64,20 @@ def create_run_folder(settings: AudioSettings | TextSettings) -> Path:
     return folder
 
 
-def open_run_folder(settings: AudioSettings | TextSettings) -> Path:
+def open_run_folder(settings: AudioSettings | TextSettings, folder: Path | None = None) -> Path:
     """Opens the folder of a run with the same name and settings, or creates it.
+
+    Args:
+        settings: Settings of the run.
+        folder: The folder; None for ``<runs>/<recipe>/<run_id>``.
 
     Raises:
         ConfigError: If a run of that name has other settings, or as in :func:`create_run_folder`.
     """
-    folder = Path(settings.runs, settings.recipe, str(settings.run_id))
-    if settings.run_id is None or not (folder / CONFIG).is_file():
-        return create_run_folder(settings)
+    if folder is None and settings.run_id is not None:
+        folder = Path(settings.runs, settings.recipe, settings.run_id)
+    if folder is None or not (folder / CONFIG).is_file():
+        return create_run_folder(settings, folder)
     there, wanted = read_run_settings(folder).as_dict(), settings.as_dict()
     for key in sorted({*there, *wanted} - set(_FREE)):
         resolved = key == "corpus" and wanted.get(key) == "auto"

@@ -269,6 +269,11 @@ def plan_study(
             except ConfigError as error:
                 where = f"{file}, setting {setting}" + (f", dataset {name}" if name else "")
                 raise ConfigError(f"{where}: {error}") from error
+            if name and isinstance(settings, AudioSettings) and settings.folds:
+                raise ConfigError(
+                    f"{file}: folds={settings.folds} is for single recipes; list the folds of "
+                    f"dataset {name} as folds: [...]"
+                )
             prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
             if name and name != recipe.resolve().name:
                 prefix = f"{file.stem}-{name}-{setting}-s"
@@ -357,6 +362,11 @@ def _read_study(file: Path) -> Study:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}, {error.full_key or 'study'}: {first_line(error)}") from error
     assert isinstance(study, Study)
+    lists = [study.overrides, *(one.overrides for one in study.settings.values())]
+    lists += [one.overrides for one in (study.data or {}).values()]
+    lists += [own for one in study.settings.values() for own in (one.data or {}).values()]
+    if wrong := [one for own in lists for one in own if not isinstance(one, str)]:
+        raise ConfigError(f"{file}: {wrong[0]} is not an override; write key=value")
     others = [name for one in study.settings.values() for name in (one.baseline, one.control)]
     compared = [name for name in (study.baseline, *others) if name is not None]
     _check_names(file, "setting", compared, study.settings)

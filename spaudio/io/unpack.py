@@ -44,6 +44,11 @@ _ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a file, none, a part of sev
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """Returns the path that a setting names; a leading ``~`` is the home folder, if it is known."""
+    return Path(os.path.expanduser(given))
+
+
 def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = True) -> Path:
     """Returns the folder that ``source=`` names; an archive is unpacked into ``work``.
 
@@ -53,7 +58,7 @@ def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = 
     """
     if not os.fspath(source).strip():
         raise ConfigError("source= is empty; name an archive or a folder")
-    path = Path(source).expanduser().resolve()
+    path = user_path(source).resolve()
     if path.is_dir():
         return path
     if not path.is_file():

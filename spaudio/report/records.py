@@ -131,7 +131,10 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         raise DataError(f"two runs are called {repeated[0]}; rename the folder of one")
     for name, record in zip(names, records, strict=True):
         if not record.log:
-            raise DataError(f"{name} has no log.jsonl; run it again to record it")
+            raise DataError(
+                f"{name} has no log.jsonl: it is damaged, or a run over folds, which has one per "
+                "fold; name the folders of the folds"
+            )
         settings = {f"settings.{key}": value for key, value in record.settings.items()}
         facts = {f"report.{key}": value for key, value in record.facts.items()}
         for entry in record.log:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spaudio.io.atomic import write_atomic
 from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
+from spaudio.report.marked_page import write_page
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
 
 LEAST_RANGE = 0.04  # of the accuracy axis
-PLACE = "<!-- results -->"
 Rows = list[dict[str, str]]
 
 
@@ -63,18 +62,20 @@ def show_results(
         show_rows(rows, title)
     if page is None:
         return
-    figures = Figures(page.parent)
+    figures, drawn = Figures(page.parent), []
     charts = [path.stem for path in charts_beside(page)]
     compared = [effect for found in (*effects.values(), controls) for effect in found]
     if compared:
         figures.draw(charts[0], lambda path: plot_effects(compared, path))
+        drawn.append(charts[0])
     if any(one.trained_parameters < one.parameters for one in results):
         figures.draw(charts[1], lambda path: plot_costs(results, path))
+        drawn.append(charts[1])
     blocks = [
         f"**{for_markdown(title)}**\n\n{escaped_table(rows)}" for title, rows in tables.items()
     ]
     answer = [verdict(compared)] if compared else []
-    _write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*charts)]))
+    write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*drawn)]))
     Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
 
 
@@ -82,14 +83,6 @@ def charts_beside(page: Path) -> tuple[Path, Path]:
     """Returns the paths of a page's charts: effects, and accuracy over costs."""
     effects, costs = (page.with_name(f"{page.stem}-{name}.png") for name in ("effects", "costs"))
     return effects, costs
-
-
-def has_place(page: Path) -> bool:
-    """Returns whether a file is a page with a place for results."""
-    try:
-        return page.is_file() and page.read_text("utf-8").splitlines().count(PLACE) == 2
-    except (OSError, ValueError):
-        return False
 
 
 def data_rows(results: Sequence[Result]) -> Rows:
@@ -291,15 +284,6 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     }
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, fontsize=9)
     save_figure(figure, path, dpi=100)
-
-
-def _write_page(page: Path, text: str) -> None:
-    if has_place(page):
-        before, _, after = page.read_text("utf-8").split(PLACE)
-        text = f"{before}{PLACE}\n\n{text}\n\n{PLACE}{after}"
-    else:
-        text = f"{text}\n"
-    write_atomic(page, text.encode())
 
 
 def _names(results: Sequence[Result], field: str) -> list[str]:

@@ -91,7 +91,7 @@ def read_results(path: Path) -> list[Result]:
     """
     kinds = get_type_hints(Result)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         found = [
             Result(**{name: kind(from_csv(row[name])) for name, kind in kinds.items()})
@@ -99,7 +99,7 @@ def read_results(path: Path) -> list[Result]:
         ]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise DataError(
             f"{path} is not a file that `spaudio study --csv` writes ({error})"
         ) from error

@@ -19,7 +19,7 @@ def test_foreign_formats_say_how_to_convert(tmp_path: Path) -> None:
     for suffix in ("m4a", "AAC", "mp4", "wma", "webm", "amr"):
         file = tmp_path / f"my clip.{suffix}"
         file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
-        command = f"ffmpeg -i '{file}' '{file.with_suffix('.flac')}'"
+        command = "ffmpeg -i 'my clip." + suffix + "' 'my clip.flac'"
         with pytest.raises(AudioError, match=re.escape(command)):
             decode(file)
     file = tmp_path / "a.wav"

@@ -18,6 +18,7 @@ LOCAL = datetime(2024, 5, 1, 12, 30, 5)
         ("20240501_123005.WAV", LOCAL),
         ("20240501_123005T.WAV", LOCAL),  # AudioMoth, triggered
         ("S4A01234_20240501_123005.wav", LOCAL),  # Song Meter
+        ("site_20240501_123005-0001.wav", LOCAL),  # a counter, not an offset
         ("2024-05-01T12-30-05.flac", LOCAL),
         ("site 3 2024-05-01 12:30:05 left.flac", LOCAL),
         ("20240501T123005Z.wav", LOCAL.replace(tzinfo=UTC)),

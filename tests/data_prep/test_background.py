@@ -111,6 +111,8 @@ def test_folders_that_cannot_be_the_background_are_named(sounds: Path, tmp_path:
         listed(sounds, tmp_path, tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="is part of the source"):
         listed(sounds, tmp_path, sounds / "zero")
+    with pytest.raises(ConfigError, match="holds the source"):
+        listed(sounds, tmp_path, sounds.parent)
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match="no audio files found to cut _background_ from"):
         listed(sounds, tmp_path, tmp_path / "void")

@@ -235,7 +235,7 @@ def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) ->
     file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
     found = listed(source, table="metadata.csv")
     assert sorted((clip.path, clip.label) for clip in found.clips) == kept
-    assert out[0] in found.warnings[0]
+    assert found.warnings[0] == f"1 audio files are not in table=metadata.csv: {out[0]}"
     assert {clip.split for clip in found.clips} == {"train", "valid", "test"}
     # The table decides, wherever it lies; its groups stay together.
     groups = [f"{line},{number % 5}" for number, line in enumerate(lines)]
@@ -277,7 +277,7 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ),
         ("", "it has no line"),
         ("file_name,label\nhum.wav,hum", r"line 2: there is no audio file 'hum\.wav'"),
-        ("file_name,label\n{0},hum\n{0},hum", "line 3: .* is in a line above too"),
+        ("file_name,label\n\n{0},hum\n{0},hum", "line 4: .* is in a line above too"),
         ("file_name,label\n{0},", "line 2: .* has no label"),
         ("file_name,label,split\n{0},hum,tset", "line 2: split is 'tset'; expected train, valid"),
         ("file_name,label,split\n{0},hum,train", "split needs both train and test; it has train"),
@@ -295,6 +295,11 @@ def test_a_table_that_does_not_fit_is_named(
         file.write_text(lines.format(*clips) + "\n", encoding="utf-8")
     with pytest.raises((ConfigError, DataError), match=words):
         listed(source, table=str(file))
+
+
+def test_the_home_of_an_unknown_user_is_no_folder(source: Path) -> None:
+    with pytest.raises(DataError, match="source='~nobody-here/a': no such file or folder"):
+        listed(Path("~nobody-here/a"))
 
 
 def test_groups_are_given_once(source: Path, tmp_path: Path) -> None:

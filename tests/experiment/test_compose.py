@@ -8,7 +8,7 @@ import spaudio.conf
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.schemas import read_settings
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.text import build_language_model
 from spaudio.filters import FILTERS
@@ -157,3 +157,15 @@ def test_settings_of_a_run_are_data(monkeypatch: pytest.MonkeyPatch) -> None:
         settings["source"] = settings["data"] = text
         read = read_settings(settings)
         assert read.prep_options["source"] == read.data == text
+
+
+def test_a_folder_that_a_model_needs_later_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    for given, kept in (("models/tiny", tmp_path / "models" / "tiny"), ("openai/tiny", None)):
+        overrides = ["source=x", "model=pretrained", f"model.source={given}"]
+        model = compose(RECIPES / "folder", overrides).model
+        assert isinstance(model, PretrainedConfig)
+        assert model.source == str(kept or given)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import spaudio
 from spaudio.errors import ConfigError
-from spaudio.experiment.entry import _check_resume
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 
@@ -26,10 +26,13 @@ def test_all_settings_are_printed(run_recipe: RunRecipe, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_resume_takes_no_other_setting_but_the_number_of_jobs() -> None:
-    _check_resume(["resume=runs/fsdd/x", "jobs=2"])
+def test_resume_takes_no_other_setting_but_the_number_of_jobs(run_recipe: RunRecipe) -> None:
+    done = run_recipe("fsdd", "resume=runs/fsdd/x", "jobs=2", "seed=1")
+    assert done.code == 1
+    assert "leave seed out" in done.err
     with pytest.raises(ConfigError, match="leave seed out"):
-        _check_resume(["resume=runs/fsdd/x", "jobs=2", "seed=1"])
+        spaudio.train(resume="runs/folder/x", seed=1)
+    assert "leave -m out" in run_recipe("fsdd", "-m", "resume=runs/fsdd/x,runs/fsdd/y").err
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, run_recipe: RunRecipe) -> None:

@@ -19,11 +19,12 @@ import spaudio.experiment.tasks.task
 from spaudio.audio.manifest import Clip
 from spaudio.audio.split import split_by_fold
 from spaudio.cli import main
-from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
 from spaudio.experiment.launch import Launcher, failed_runs, run_folds
+from spaudio.experiment.load import load_best
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
@@ -288,6 +289,18 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     assert len(calls) == 4
     assert "seed=0, not 1" in run_recipe("fsdd", *fsdd, "run_id=x", "seed=1").err
 
+    # A run that was moved finds its folds. None is joined with folds of other samples.
+    (tmp_path / "moved").mkdir()
+    folder = folder.rename(tmp_path / "moved" / "y")
+    assert run_recipe("fsdd", f"resume={folder}").code == 0
+    assert len(calls) == 4
+    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["y"]
+    file = folder / "fold-theo" / "inputs.json"
+    file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
+    assert "the data have changed since" in run_recipe("fsdd", f"resume={folder}").err
+    with pytest.raises(CheckpointError, match=r"name one, such as .*fold-george"):
+        load_best(folder)
+
 
 def test_the_fold_before_validates_and_the_test_fold_selects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -457,6 +470,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
         (["esc50:fold=1"], "unknown dataset 'esc50'"),
         (["fsdd:fold=x"], "setting none, dataset fsdd: fold=x"),
+        (["fsdd:folds=all"], "list the folds of dataset fsdd"),
     ):
         with pytest.raises(SystemExit, match=error):
             main(["study", str(file), "--results", *wrong])
@@ -480,6 +494,8 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ),
         ("settings: {x: {overrides: [b], control: y}}", "unknown setting 'y'; known: x"),
         ("settings: {x: [b]}\nbaseline: y", "unknown setting 'y'; known: x"),
+        ("settings: {x: {overrides: [b], baseline: y}}", "unknown setting 'y'; known: x"),
+        ("settings: {x: [{b: 3}]}", "{'b': 3} is not an override; write key=value"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
         ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: unknown dataset 'd'"),
     ):

@@ -25,6 +25,7 @@ from spaudio.experiment.tasks.classification import (
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
+from spaudio.report.marked_page import PLACE
 from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
@@ -111,6 +112,13 @@ def test_one_label(
     assert (run / "filters.png").stat().st_size > 0
     main(["compare", str(run), "--output", str(tmp_path / "table.md")])
     assert "| folder | 1 |" in (tmp_path / "table.md").read_text()
+    page = tmp_path / "page.md"
+    page.write_text(f"Mine, before `{PLACE}`.\n{PLACE}\nold\n{PLACE}\nMine too.\n")
+    main(["compare", str(run), "--output", str(page), "--force"])
+    text = page.read_text()
+    assert text.startswith(f"Mine, before `{PLACE}`.\n{PLACE}\n\n| setting |")
+    assert text.endswith(f"|\n\n{PLACE}\nMine too.\n")
+    assert "old" not in text
 
 
 def test_a_learned_front_end_and_a_mask(

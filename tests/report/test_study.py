@@ -11,12 +11,12 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
+from spaudio.cli import main
 from spaudio.errors import DataError
+from spaudio.report.marked_page import PLACE, has_place
 from spaudio.report.study_effects import holm, measure_effects
 from spaudio.report.study_page import (
-    PLACE,
     charts_beside,
-    has_place,
     modulation_rows,
     show_results,
 )
@@ -114,6 +114,14 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     )
     np.testing.assert_allclose(points, [[10, 0.8], [10, 0.804], [10, 0.82]])
     assert right.get_xlabel() == "seconds of training"
+    show_results([one for one in study() if one.setting == "none"], page=again)
+    assert "effects" not in again.read_text()  # no older chart
+    with pytest.raises(SystemExit, match="--only has no effect on the results in"):
+        main(["study", str(file), "--only", "bank"])
+    cut = tmp_path / "cut.csv"
+    cut.write_text(file.read_text().rpartition(",")[0])
+    with pytest.raises(DataError, match="not a file that `spaudio study"):
+        read_results(cut)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="not a file that `spaudio study"):
         read_results(tmp_path / "other.csv")
