@@ -1,7 +1,6 @@
 """One run end to end per task, and what can be done with a finished run."""
 
 import csv
-import json
 import lzma
 import math
 import shutil
@@ -30,11 +29,7 @@ from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
-from tests.fixtures.tiny_run import make_untrained_run
-
-
-def read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+from tests.fixtures.tiny_run import make_untrained_run, read
 
 
 def check_report(run: Path, figures: tuple[str, ...]) -> dict[str, Any]:
