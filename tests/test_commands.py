@@ -122,13 +122,19 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
     (tmp_path / "corrections.csv").write_text("clip,label\nhum/g0_0.wav,hiss\n")
     if any(f"resume=runs/{name}/ID" in words for _, words in printed):
         assert run_recipe(name, *data, *SMALL, "run_id=ID").code == 0
+    trained: list[list[str]] = []
     for before, words in printed:
         if reason([*before, *words]):
             for run in expand([word.replace("$", "") for word in words if word != "-m"]):
                 compose(RECIPES / name, run)
             continue
         two = [] if "folds=all" not in words else [f"fold_by.values={folds[:2]}"]
-        done = run_recipe(name, *(words if "--cfg" in words else [*tiny(words, data), *two]))
+        if "--cfg" not in words and "resume=" not in " ".join(words):
+            words = [*tiny(words, data), *two]
+            if words in trained:  # commands that differ in what `tiny` replaces
+                continue
+            trained.append(words)
+        done = run_recipe(name, *words)
         assert done.code == 0, (words, done.err)
         assert done.out or "report" in done.err
 

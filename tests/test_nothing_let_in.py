@@ -1,6 +1,7 @@
 """What is loaded can run no code: the whole tree is searched for calls that would let it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,15 @@ CALLS = {
     "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "os.system", "os.popen",
     "utils.instantiate", "utils.call", "utils.get_class", "utils.get_method", "utils.get_object",
     "pd.read_pickle", "pandas.read_pickle", "torch.jit.load", "torch.package",
+    "subprocess.getoutput", "subprocess.getstatusoutput",
 }  # fmt: skip
 NAMES = {"instantiate", "get_class", "get_method", "read_pickle", "unsafe_load", "extractall"}
+
+
+def is_call(name: str) -> bool:
+    """Whether a dotted name is one of CALLS or ends with one of NAMES."""
+    known = name.rpartition(".")[2] in NAMES
+    return known or any(name == call or name.endswith(f".{call}") for call in CALLS)
 
 
 def forbidden(source: str) -> Iterator[str]:
@@ -26,15 +34,16 @@ def forbidden(source: str) -> Iterator[str]:
             module = node.module or ""
             if module.split(".")[0] in MODULES:
                 yield module
-            yield from (f"{module}.{a.name}" for a in node.names if a.name in NAMES)
+            names = [f"{module}.{a.name}" for a in node.names]
+            # A later call of the bare name could not be told from others.
+            yield from (n for n in names if n == "torch.load" or is_call(n))
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
             last = name.rpartition(".")[2]
             if (
                 name in BUILTINS
-                or last in NAMES
-                or any(name == call or name.endswith(f".{call}") for call in CALLS)
+                or is_call(name)
                 or (name == "torch.load" and given.get("weights_only") != "True")
                 or (last == "load" and given.get("allow_pickle", "False") != "False")
                 or given.get("shell", "False") != "False"
@@ -82,18 +91,54 @@ def test_no_configuration_names_a_class() -> None:
             assert "!!python" not in text, path
 
 
+#: What fetches from any address, and what fetches from the Hugging Face Hub.
+FETCHING = re.compile(
+    r"(requests|httpx|aiohttp|ftplib|urllib3|urllib\.request|http\.client)(\.\w+)*"
+)
+HUB = {"snapshot_download", "hf_hub_download", "PyTorchModelHubMixin", "HfApi", "HfFileSystem"}
+
+
+def fetched(source: str) -> set[str]:
+    """Where a file fetches from: "any" address, the "hub", both or neither."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_pretrained"):
+            found.add("hub")
+        if any(FETCHING.fullmatch(name) for name in names):
+            found.add("any")
+        if any(name.rpartition(".")[2] in HUB for name in names):
+            found.add("hub")
+    return found
+
+
 def test_only_one_file_fetches() -> None:
-    """All downloads go through the one function that checks what it has got."""
-    fetching = {
-        str(path.relative_to(ROOT))
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([a.name for a in node.names] + [getattr(node, "module", None) or ""])
-        if name.split(".")[0] in ("requests", "httpx", "aiohttp", "ftplib")
-        or name in ("urllib.request", "http.client")
+    """Data go through the one function that checks what it has got; models come from the Hub."""
+    places = {path: fetched(path.read_text(encoding="utf-8")) for path in FILES}
+    found = {
+        place: {str(path.relative_to(ROOT)) for path in FILES if place in places[path]}
+        for place in ("any", "hub")
     }
-    assert fetching == {"spaudio/io/download.py"}
+    assert found["any"] == {"spaudio/io/download.py"}
+    assert found["hub"] == {
+        "spaudio/experiment/saved.py",
+        "spaudio/filters/base.py",
+        "spaudio/filters/hub.py",
+        "spaudio/filters/insert.py",
+        "spaudio/model/pretrained/load_encoder.py",
+    }
+    for line in ("import requests", "from urllib import request", "from http.client import X"):
+        assert fetched(line) == {"any"}
+    for line in (
+        "from huggingface_hub import snapshot_download", "AutoModel.from_pretrained(name)",
+        "super().from_pretrained(name)", "from huggingface_hub import PyTorchModelHubMixin",
+    ):  # fmt: skip
+        assert fetched(line) == {"hub"}
+    assert not fetched("from urllib.parse import quote\nfrom huggingface_hub import ModelCardData")
 
 
 def test_the_search_finds_what_runs_code_and_nothing_else() -> None:
@@ -102,10 +147,13 @@ def test_the_search_finds_what_runs_code_and_nothing_else() -> None:
         "torch.load(path, weights_only=False)", "yaml.load(text, yaml.Loader)", "os.system(text)",
         "hydra.utils.instantiate(config)", "from hydra.utils import instantiate",
         "np.load(path, allow_pickle=True)", "subprocess.run(text, shell=True)",
-        "archive.extractall(folder)",
+        "archive.extractall(folder)", "from torch import load", "from os import system, path",
+        "from yaml import load as parse", "subprocess.getoutput(text)", "from torch import package",
+        "from subprocess import getoutput",
     ):  # fmt: skip
         assert list(forbidden(line)), line
     for line in (
         "model.eval()", "torch.load(path, weights_only=True)", "np.load(path)", "re.compile(x)",
+        "from spaudio import load", "from os import path", "subprocess.run(words)",
     ):  # fmt: skip
         assert not list(forbidden(line)), line

@@ -3,10 +3,8 @@ possible and what to do; code 1, no traceback, and no run left behind.
 """
 
 import contextlib
-import importlib.abc
 import io
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from spaudio import cli
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
 from tests.conftest import RECIPES, RunRecipe, draw_nothing
+from tests.fixtures.broken import break_torchaudio
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 
 Command = Callable[..., str]
@@ -163,18 +162,10 @@ def test_a_backslash_in_a_name(
         assert run_recipe("folder", f"resume={given}").code == 0
 
 
-@pytest.mark.parametrize("kind", [ImportError, OSError, RuntimeError])
 def test_a_torchaudio_that_does_not_match_torch(
-    command: Command, sounds: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+    command: Command, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(importlib.abc.MetaPathFinder):
-        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-            if name == "torchaudio":
-                raise kind("libtorchaudio.so: undefined symbol")
-
-    for name in [n for n in sys.modules if n.partition(".")[0] == "torchaudio"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    break_torchaudio(monkeypatch, OSError)
     error = command("folder", "preset=debug", f"source={sounds}")
     says(error, "torchaudio cannot be imported with torch", "undefined symbol", "requirements")
 

@@ -13,8 +13,8 @@ from spaudio.bench import filter_cost, growth
 from spaudio.bench.__main__ import main
 from spaudio.bench.shapes import Shape
 from spaudio.filters import filterbank
+from tests.conftest import RECIPES
 from tests.fixtures.tiny_audio import make_fsdd
-from tests.fixtures.tiny_run import RECIPES
 
 FSDD = str(RECIPES / "fsdd")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 import spaudio
@@ -139,9 +140,9 @@ def test_files_arrays_and_tensors_give_the_same(model: AudioModel, clips: list[P
             assert (one.seconds, one.label) == (same.seconds, same.label)
     one = model.predict(str(clips[0]))
     assert one.top(3)[0] == (one.label, one.confidence)
-    doubled = np.repeat(waves[0], 2)
+    doubled = soxr.resample(waves[0], 8000, 16_000)
     np.testing.assert_allclose(
-        model.predict(doubled, 16_000).probabilities, one.probabilities, atol=0.1
+        model.predict(doubled, 16_000).probabilities, one.probabilities, atol=1e-3
     )
     assert model.embed(clips[0]).shape == model.embed(clips)[0].shape
 

@@ -36,14 +36,11 @@ from spaudio.training.log import read_log
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
 from tests.fixtures.tiny_recipes import TINY, tiny_esc50, tiny_folder
+from tests.fixtures.tiny_run import read
 
 SCRIPT = RECIPES / "fsdd" / "run.py"
 STUDY = RECIPES / "text8" / "study.yaml"
 pytestmark = pytest.mark.usefixtures("blank_figures")
-
-
-def read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def rows(table: Path) -> list[str]:

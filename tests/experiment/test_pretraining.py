@@ -17,9 +17,10 @@ from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.log import read_log
 from spaudio.training.masked_prediction import MaskedPrediction
-from tests.conftest import RunRecipe
+from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
-from tests.fixtures.tiny_run import RECIPES, compose
+from tests.fixtures.tiny_run import compose
+from tests.fixtures.toy import last
 
 SETTINGS = ("preset=debug", "trainer.epochs=1", "pretrain=masked", "pretrain.steps=4", "page=false")
 
@@ -27,10 +28,6 @@ SETTINGS = ("preset=debug", "trainer.epochs=1", "pretrain=masked", "pretrain.ste
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_class_folders(tmp_path_factory.mktemp("audio") / "sounds", groups=4, clips=2)
-
-
-def last(run: Path) -> dict[str, torch.Tensor]:
-    return load_weights(find_checkpoint(run / "checkpoints", "last"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:

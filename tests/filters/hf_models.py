@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -63,12 +62,3 @@ def causal_model(name: str = "Llama", **changes: Any) -> Any:
     """A language model that can generate."""
     settings = DECODER | {"initializer_range": 0.3} | changes
     return build(f"{name}ForCausalLM", f"{name}Config", settings)
-
-
-def open_gains(model: nn.Module) -> None:
-    """Sets non-zero weights in all filters."""
-    from spaudio.filters import find_filters
-
-    torch.manual_seed(5)
-    for parameter in find_filters(model).parameters():
-        nn.init.normal_(parameter, std=0.3)

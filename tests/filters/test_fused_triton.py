@@ -174,6 +174,7 @@ def test_compiles_for_a_gpu_that_is_not_here(
     assert compiled.metadata.shared <= 99 * 1024  # limit of capability 8.6
 
 
+@in_a_usual_process
 def test_selected_on_a_gpu_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import insert_filters
-from tests.filters.hf_models import build, causal_model, open_gains
+from tests.filters.cases import open_gains
+from tests.filters.hf_models import build, causal_model
 
 LAYERS = "model.layers"
 STATES = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 40, "state_size": 4,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spaudio.filters import DepthwiseFilter, FilterBank, find_filters, insert_filters
 from spaudio.filters.padding import read_padding_mask
-from tests.filters.cases import spread
+from tests.filters.cases import open_gains, spread
 
 Pair = namedtuple("Pair", ["hidden", "extra"])
 
@@ -62,14 +62,6 @@ def stack(kind: str = "tensor") -> Stack:
 
 def tokens() -> Tensor:
     return torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(1))
-
-
-def open_gains(model: nn.Module) -> None:
-    """Sets non-zero gains in all filters of a model."""
-    torch.manual_seed(2)
-    for filter in find_filters(model).filters.values():
-        for parameter in filter.parameters():
-            nn.init.normal_(parameter, std=0.3)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spaudio.filters import find_filters, insert_filters
-from tests.filters.cases import spread
-from tests.filters.hf_models import SMALL, TEXT, build, open_gains, text_model
+from tests.filters.cases import open_gains, spread
+from tests.filters.hf_models import SMALL, TEXT, build, text_model
 
 SHORT, LONG = 7, 12
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaudio.filters import FilterHandle, find_filters, insert_filters
+from spaudio.filters import find_filters, insert_filters
+from tests.filters.cases import open_gains
 
 Case = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
 
@@ -79,12 +80,6 @@ def run(model: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def open_gains(handle: FilterHandle) -> None:
-    torch.manual_seed(4)
-    for parameter in handle.parameters():
-        nn.init.normal_(parameter, std=0.3)
-
-
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 def test_insert_train_copy_and_remove(make: Callable[[], Case]) -> None:
     torch.manual_seed(0)
@@ -99,7 +94,7 @@ def test_insert_train_copy_and_remove(make: Callable[[], Case]) -> None:
         assert torch.equal(run(model, arguments), plain)
         with torch.no_grad():
             assert torch.equal(run(model, arguments), fast)
-        open_gains(handle)
+        open_gains(model)
         filtered = run(model, arguments)
         assert not torch.allclose(filtered, plain)
         torch.autograd.backward(filtered.square().sum())
@@ -124,7 +119,8 @@ def test_padding_of_transformer_encoder_stays_out(nested: bool) -> None:
     for name in ("layers.0.norm1", "layers.1.self_attn.out_proj"):
         with pytest.raises(ValueError, match=f"'{name}' lies inside a .*name the layer itself"):
             insert_filters(model, name)
-    open_gains(insert_filters(model.eval(), num_filters=6, kernel_size=5, **inserted))
+    insert_filters(model.eval(), num_filters=6, kernel_size=5, **inserted)
+    open_gains(model)
     mask = torch.arange(20) >= torch.tensor([[20], [11]])
     with torch.no_grad() if nested else torch.enable_grad():
         padded = model(both, src_key_padding_mask=mask)
@@ -152,7 +148,7 @@ def test_hidden_states_and_checkpointing_of_transformers() -> None:
     model, (x,), inserted = whisper_encoder()
     handle = insert_filters(model, num_filters=6, kernel_size=5, **inserted)
     plain = model.eval()(x, output_hidden_states=True).hidden_states
-    open_gains(handle)
+    open_gains(model)
     filtered = model(x, output_hidden_states=True).hidden_states
     filter = handle.filters["layers.0"]
     torch.testing.assert_close(filtered[1], filter(plain[1]))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.filters import insert_filters, make_filter
-from tests.filters.cases import CASES, DIM, build, spread
-from tests.filters.hf_models import SMALL, open_gains, text_model
+from tests.filters.cases import CASES, DIM, build, open_gains, spread
+from tests.filters.hf_models import SMALL, text_model
 from tests.filters.hf_models import build as build_model
 
 

@@ -26,7 +26,10 @@ def test_a_lock_ends_with_its_process_and_not_with_those_forked_from_it(tmp_path
     ready = tmp_path / "ready"
     process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, ready))
     process.start()
+    deadline = time.monotonic() + 60
     while not ready.exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(SpaudioError, match="trained by another process"), claimed(tmp_path):
         pass

@@ -13,8 +13,9 @@ from spaudio.report.comparison import group_runs
 from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
 from spaudio.report.records import read_records, write_records
 from spaudio.report.tables import markdown_table
+from tests.conftest import RECIPES
 
-TEXT8 = Path(__file__).resolve().parents[2] / "recipes" / "text8"
+TEXT8 = RECIPES / "text8"
 
 
 def make_run(folder: Path, **settings: Any) -> Path:

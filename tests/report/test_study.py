@@ -21,8 +21,9 @@ from spaudio.report.study_page import (
     show_results,
 )
 from spaudio.report.study_records import Result, read_results, write_results
+from tests.conftest import RECIPES
 
-STUDY = Path(__file__).resolve().parents[2] / "recipes" / "study"
+STUDY = RECIPES / "study"
 RUN = Result(
     data="digits", recipe="fsdd", setting="none", fold="", seed=0, accuracy=0.5, valid=0.6,
     floor=0.4, clips=100, token_rate=50.0, parameters=1000, filter_parameters=0,

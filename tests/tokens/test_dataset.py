@@ -35,10 +35,10 @@ class Frames:
         return round(100 * CLIPS[int(path)].seconds)
 
 
-def dataset(clips: list[Clip] = CLIPS, **settings: Any) -> TokenDataset:
+def dataset(clips: list[Clip] = CLIPS, seed: int = 7, **settings: Any) -> TokenDataset:
     cache: Any = Frames()
     front_end = make_front_end(CONFIG, LevelNormaliser("clip", 1.0))
-    return TokenDataset(clips, "abc", cache, front_end, seed=7, **settings)
+    return TokenDataset(clips, "abc", cache, front_end, seed=seed, **settings)
 
 
 def test_batches_mark_exactly_their_padding() -> None:
@@ -62,6 +62,8 @@ def test_a_variation_depends_on_seed_epoch_and_clip_alone() -> None:
     data[3, 0]  # another clip in between changes nothing
     assert np.array_equal(data[3, 1].tokens, first)
     assert not np.array_equal(data[4, 1].tokens, first)
+    other = dataset(seed=8, augment=WaveformAugment(every, CONFIG))
+    assert not np.array_equal(other[3, 1].tokens, first)
 
 
 def test_cached_variations_are_taken_in_turn_and_are_not_cut() -> None:

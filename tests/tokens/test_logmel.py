@@ -1,5 +1,3 @@
-import sys
-
 import librosa
 import numpy as np
 import pytest
@@ -8,6 +6,7 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.logmel import LogMel
+from tests.fixtures.broken import break_torchaudio
 
 
 @pytest.mark.filterwarnings("ignore:n_fft")
@@ -41,9 +40,11 @@ def test_equals_librosa(config: TokenConfig, samples: int) -> None:
     np.testing.assert_allclose(ours, expected, atol=2e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [ImportError, OSError, RuntimeError])
 def test_a_torchaudio_that_does_not_match_is_one_clear_error(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchaudio", None)
-    with pytest.raises(ConfigError, match=r"with torch .*requirements\.lock"):
+    break_torchaudio(monkeypatch, kind)
+    said = r"with torch .*undefined symbol.*requirements\.lock"
+    with pytest.raises(ConfigError, match=said):
         LogMel(TokenConfig(8000))

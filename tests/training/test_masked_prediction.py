@@ -30,7 +30,7 @@ def make_model() -> MaskedPredictor:
     return MaskedPredictor(Classifier(48, 2, shape, {"name": "depthwise"}, stem=stem))
 
 
-@pytest.mark.parametrize(("share", "span"), [(0.5, 4), (0.9, 1), (0.1, 5), (0.75, 100)])
+@pytest.mark.parametrize(("share", "span"), [(0.5, 4), (0.9, 1), (0.3, 4), (0.75, 100)])
 def test_a_share_of_the_spans_is_masked(share: float, span: int) -> None:
     padding = batch().padding_mask
     found = torch.stack(
@@ -46,8 +46,8 @@ def test_a_share_of_the_spans_is_masked(share: float, span: int) -> None:
         inner = found[:, 0].float().mean(dim=0)  # no place is left out
         assert inner.min() > 0.5 * share
     # A run of masked tokens, but for the first and the last, is of whole spans.
-    runs = "".join("x" if m else " " for m in found[0, 0].tolist()).split()
-    if span < 17 and len(runs) > 2:
+    for mask in found[:, 0].tolist():
+        runs = "".join("x" if m else " " for m in mask).split()
         assert all(len(run) % span == 0 for run in runs[1:-1])
 
 
