@@ -96,12 +96,12 @@ def test_one_label(
     main(["compare", str(run), "--output", str(tmp_path / "table.md")])
     assert "| folder | 1 |" in (tmp_path / "table.md").read_text()
     page = tmp_path / "page.md"
-    page.write_text(f"Mine, before `{PLACE}`.\n{PLACE}\nold\n{PLACE}\nMine too.\n")
+    page.write_text(f"Mine, before `{PLACE}`.\n{PLACE}\nstale\n{PLACE}\nMine too.\n")
     main(["compare", str(run), "--output", str(page), "--force"])
     text = page.read_text()
     assert text.startswith(f"Mine, before `{PLACE}`.\n{PLACE}\n\n| setting |")
     assert text.endswith(f"|\n\n{PLACE}\nMine too.\n")
-    assert "old" not in text
+    assert "stale" not in text
 
 
 def test_a_learned_front_end_and_a_mask(
