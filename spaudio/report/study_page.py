@@ -225,8 +225,8 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
             axes.plot([low, high], [row, row], color="black", linewidth=2, zorder=3)
         label = "mean, 95 % interval" if row == rows[0] else None
         axes.scatter(mean, row, marker="D", s=34, color="black", zorder=4, label=label)
-    labels = [for_figure(f"{effect.setting} minus {effect.other}") for effect in effects]
-    axes.set_yticks(list(rows), labels, fontsize=10)
+    labels = [for_figure(f"{effect.setting} minus {effect.other}", 60) for effect in effects]
+    axes.set_yticks(list(rows), labels, fontsize=9)
     axes.set_xlabel("points of accuracy", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
