@@ -15,5 +15,5 @@ def test_the_next_step_finds_freed_memory_mapped() -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     keep_freed_memory()
-    # A small block after the first large one may keep the second from its place, but not all others.
+    # A small block after the first large one may keep the second from its place, not all others.
     assert min(faults() for _ in range(5)) < 100  # of 16,384 pages
