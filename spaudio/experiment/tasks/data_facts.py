@@ -2,12 +2,12 @@
 
 import csv
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from spaudio.audio.background import BACKGROUND
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
+from spaudio.io.unpack import user_path
 from spaudio.report.report_files import selection
 from spaudio.report.run_command import shortened
 
@@ -95,7 +95,7 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
     file = settings.prep_options.get("labels")
     if file is None:
         return []
-    with Path(file).expanduser().open(newline="", encoding="utf-8-sig") as text:
+    with user_path(file).open(newline="", encoding="utf-8-sig") as text:
         return [(r["clip"], r["label"], r.get("was") or "") for r in csv.DictReader(text)]
 
 
