@@ -80,7 +80,7 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
     for record in records:
         values = {key: record.settings[key] for key in differing if key in record.settings}
         if "filter.name" in values:
-            values = {key: value for key, value in values.items() if not _is_default(key, values)}
+            values = {key: value for key, value in values.items() if not is_default(key, values)}
         name = json.dumps(values)
         groups.setdefault(name, Group(values, [])).records.append(record)
         if over is not None:
@@ -180,8 +180,8 @@ def _differing(records: Sequence[Record]) -> list[str]:
     return sorted(found, key=lambda key: key != "filter.name")
 
 
-def _is_default(key: str, settings: Mapping[str, Any]) -> bool:
-    """Returns whether a setting is an option of the filter at its default."""
+def is_default(key: str, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a setting is an option of the filter ``filter.name`` at its default."""
     filter = FILTERS.get(settings["filter.name"])
     if filter is None or not key.startswith("filter."):
         return False

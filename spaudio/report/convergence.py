@@ -5,16 +5,19 @@ validation loss in its log. The loss is interpolated linearly between measuremen
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import yaml
 
 from spaudio.errors import DataError
 from spaudio.io.plain import read_json
-from spaudio.report.comparison import Group
+from spaudio.report.comparison import Group, is_default
 from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 from spaudio.report.tables import plus_minus
@@ -84,10 +87,10 @@ def read_step_costs(file: Path) -> dict[str, float]:
     """
     try:
         rows = read_json(file)["rows"]
-        return {_plain(row["filter"]): float(row["seconds"]) for row in rows}
+        return {_timed_name(row["filter"]): float(row["seconds"]) for row in rows}
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise DataError(
             f"{file} is not what `python -m spaudio.bench step RECIPE --output FILE` writes"
         ) from error
@@ -223,7 +226,7 @@ def _ratio(pairs: Sequence[tuple[Curve, Curve]], quantity: str) -> str:
 
 def _curves(group: Group, step_costs: Mapping[str, float] | None) -> dict[int, Curve]:
     """Returns the curves of a group by seed."""
-    setting = _plain(group.name)
+    setting = _timed_setting(group)
     if step_costs is not None and setting not in step_costs:
         raise DataError(
             f"the step costs lack {group.name}; time it too: "
@@ -263,6 +266,36 @@ def _shared(group: Group) -> str:
     """Returns the settings that a group shares with its baseline."""
     shared = {k: v for k, v in group.settings.items() if not k.startswith(_OF_FILTER)}
     return json.dumps(shared, sort_keys=True)
+
+
+def _timed_setting(group: Group) -> str:
+    """Returns the name under which a group must have been timed.
+
+    It has every option of the filter that is not at its default, also those that all groups share,
+    and the other settings in which groups differ.
+    """
+    settings = group.records[0].settings
+    options = {key: value for key, value in settings.items() if key.startswith("filter.")}
+    return _by_defaults({**group.settings, **options})
+
+
+def _timed_name(name: str) -> str:
+    """Returns the name of a timed setting in the form of :func:`_timed_setting`.
+
+    Raises:
+        yaml.YAMLError: If a value is not YAML.
+    """
+    # Options are separated by commas, which values in brackets also contain.
+    filter, *options = re.split(r",(?=[\w.]+=)", name)
+    given = (option.split("=", 1) for option in options)
+    return _by_defaults({"filter.name": filter, **{k: yaml.safe_load(v) for k, v in given}})
+
+
+def _by_defaults(settings: Mapping[str, Any]) -> str:
+    """Writes a filter and its settings but those at their default, sorted by name."""
+    given = {k: v for k, v in settings.items() if v is not None and not is_default(k, settings)}
+    name = given.pop("filter.name")
+    return _plain(",".join([name, *(f"{key}={given[key]}" for key in sorted(given))]))
 
 
 def _plain(name: str) -> str:

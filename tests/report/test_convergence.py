@@ -68,7 +68,7 @@ def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
         run("bank", [2.5, 2.0, 1.0], filter__layers=[0, 1]),
     ]
     file = tmp_path / "costs.json"
-    timed = {"none": 0.2, "bank": 0.3, "bank,filter.layers=[0,1]": 0.25}
+    timed = {"none": 0.2, "bank": 0.3, "bank,filter.layers=[0, 1],filter.num_filters=36": 0.25}
     entries = [{"filter": name, "seconds": seconds} for name, seconds in timed.items()]
     file.write_text(json.dumps({"rows": entries}))
     rows = rows_of(runs, read_step_costs(file))
@@ -77,6 +77,10 @@ def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
     assert [row["seconds/step"] for row in rows] == ["1.00", "1.50", "1.25"]
     assert rows[1]["seconds to baseline's best"] == "1.00"
     assert "CPU seconds/step" not in rows[0]
+    # An option that all runs share belongs to no group's name, but to what must have been timed.
+    small = [runs[0], run("bank", [2.0, 1.0, 0.9], filter__num_filters=8)]
+    with pytest.raises(DataError, match=r"lack filter=bank; .*bank,filter.num_filters=8\""):
+        rows_of(small, read_step_costs(file))
     file.write_text(json.dumps({"rows": entries[:2]}))
     with pytest.raises(DataError, match=r'lack .*--filter "bank,filter.layers=\[0,1\]"'):
         rows_of(runs, read_step_costs(file))
