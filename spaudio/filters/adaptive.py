@@ -46,8 +46,8 @@ class AdaptiveFilterBank(TokenFilter):
     def __init__(
         self,
         dim: int,
-        num_filters: int = 144,
-        kernel_size: int = 16,
+        num_filters: int = 36,
+        kernel_size: int = 4,
         *,
         scales: Sequence[tuple[int, int]] | None = None,
         width: int = 64,

@@ -39,8 +39,8 @@ class FIRFilter(FilterBank):
 
     def __init__(
         self,
-        num_filters: int = 144,
-        kernel_size: int = 16,
+        num_filters: int = 36,
+        kernel_size: int = 4,
         *,
         causal: bool = False,
         gains: str = "shared",

@@ -37,7 +37,7 @@ def test_defaults_build_and_run(name: str, causal: bool) -> None:
     assert filter(torch.randn(2, 40, 10)).shape == (2, 40, 10)
     sizes = {"none": 0, "haar": 0, "depthwise": 40, "multiscale": 36 * 60 + 144}
     if name != "adaptive":
-        assert filter.num_parameters == sizes.get(name, 144 * (16 + 1))  # the paper's
+        assert filter.num_parameters == sizes.get(name, 36 * (4 + 1))
     if name not in ("none", "haar"):
         elsewhere = make_filter(name, 10, device="meta", dtype=torch.float64)
         kinds = {(p.device.type, p.dtype) for p in elsewhere.parameters()}

@@ -56,9 +56,9 @@ def test_options_at_their_default_are_left_out_beside_the_filter_s_name() -> Non
         run(0.7, filter="multiscale", filter__scales=[[9, 4]]),
     ]
     assert [group.name for group in group_runs([*banks, *others])] == [
-        "filter=bank, filter.kernel_size=4",
-        "filter=bank, filter.kernel_size=8",
         "filter=bank",
+        "filter=bank, filter.kernel_size=8",
+        "filter=bank, filter.kernel_size=16",
         "filter=none",
         "filter=depthwise, filter.kernel_size=16",
         "filter=depthwise",
