@@ -331,14 +331,28 @@ def test_what_has_no_folds_is_said() -> None:
         settings("jobs=0")
 
 
-def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first() -> None:
-    runs = plan_study(STUDY, ["corpus=books.txt"], only=["bank-2-layers", "none", "none-sotu"])
+def _copied_recipe(root: Path) -> Path:
+    folder = root / "recipes" / "text8"
+    shutil.copytree(RECIPES / "text8", folder)
+    (root / "data_prep").symlink_to(RECIPES.parent / "data_prep")
+    return folder
+
+
+def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first(tmp_path: Path) -> None:
+    study = _copied_recipe(tmp_path) / "small.yaml"
+    study.write_text(
+        "seeds: [0, 1, 2]\noverrides: [preset=tiny]\nsettings:\n"
+        "  half: [filter=bank, 'model.filter_layers=[0,1]']\n"
+        "  none: [filter=none]\n"
+        "  check: {overrides: [filter=none, corpus=sotu], seeds: [0]}\n"
+    )
+    runs = plan_study(study, ["corpus=books.txt"])
     assert [run.settings.run_id for run in runs] == [
-        "study-bank-2-layers-0", "study-none-0", "study-none-sotu-0", "study-bank-2-layers-1",
-        "study-none-1", "study-bank-2-layers-2", "study-none-2",
+        "small-half-0", "small-none-0", "small-check-0", "small-half-1", "small-none-1",
+        "small-half-2", "small-none-2",
     ]  # fmt: skip
     for settings in (run.settings for run in runs):
-        wanted = "sotu" if "sotu" in str(settings.run_id) else "books.txt"
+        wanted = "sotu" if "check" in str(settings.run_id) else "books.txt"
         assert settings.prep_options["corpus"] == wanted
         assert str(settings.seed) == str(settings.run_id)[-1]
     assert runs[0].settings.model.filter_layers == [0, 1]
@@ -353,10 +367,7 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first() -> None
 def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "recipes" / "text8"
-    shutil.copytree(RECIPES / "text8", folder)
-    (tmp_path / "data_prep").symlink_to(RECIPES.parent / "data_prep")
-    study = folder / "small.yaml"
+    study = _copied_recipe(tmp_path) / "small.yaml"
     study.write_text(
         "seeds: [0]\noverrides: [preset=debug]\n"
         "settings:\n  none: [filter=none]\n  haar: [filter=haar]\n"
