@@ -124,6 +124,24 @@ def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     assert load_encoder(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
 
 
+def test_a_clip_of_almost_30_seconds_is_read_to_its_end(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, "whisper")
+    clip = np.zeros(16_000 * 299 // 10, np.float32)  # 2,990 of at most 3,000 frames
+    clip[-1600:] = np.random.default_rng(0).normal(0, 0.1, 1600)
+    inputs = base.inputs(clip)
+    assert len(inputs) == 3000
+    batch, whole = torch.from_numpy(inputs)[None], torch.zeros(1, 3000, dtype=torch.bool)
+    pooled = ~base.unpooled(whole[:, ::2], base.quiet(batch, whole))[0]
+    first, last = (3 + 2980) // 2, (3 + 2990) // 2  # the tokens of the sound
+    assert set(range(first + 1, last)) <= set(pooled.nonzero().flatten().tolist())
+    assert pooled.sum() <= last - first + 3
+    assert base.log_mel is not None
+    louder = EncodedAugment(AugmentConfig(gain=1.0), base.log_mel)
+    varied = louder.vary(inputs, np.random.default_rng(0))
+    assert varied.shape == inputs.shape
+    assert np.ptp(varied[2985] - inputs[2985]) < 1e-5 < np.abs(varied[2985] - inputs[2985]).max()
+
+
 @pytest.mark.parametrize("name", ["whisper", "ast"])
 def test_augmentation_has_the_units_of_the_clip(name: str, tmp_path: Path) -> None:
     base = tiny_base(tmp_path, name)

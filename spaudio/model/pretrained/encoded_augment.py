@@ -38,19 +38,20 @@ class EncodedAugment(Augment):
     def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""
         about = self._input
-        end = len(frames) - about.after
+        start, silent = about.silence(len(frames))
+        end = len(frames) - silent
         if about.padding is not None:  # which the cache has rounded to float16
             used = np.flatnonzero(np.abs(frames - about.padding).max(axis=1) > 1e-3)
             end = int(used[-1]) + 1 if len(used) else 0
-        if end <= about.before:
+        if end <= start:
             return frames
-        before, own, after = np.split(frames, [about.before, end])
+        before, own, after = np.split(frames, [start, end])
         loudest = own.max()
         own = super().vary(own * np.float32(about.nats), rng) / np.float32(about.nats)
         own = np.maximum(own, own.max() - about.range)
         before, after = (silence + (own.max() - loudest) for silence in (before, after))
         if about.padding is None:
-            own = own[: about.most - about.before - about.after]
+            own = own[: about.most - start - silent]
         else:
             own = own[: about.most]
             after = np.full_like(frames[len(own) :], about.padding)

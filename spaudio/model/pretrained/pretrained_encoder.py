@@ -44,6 +44,13 @@ class LogMelInput:
     range: float = np.inf
     padding: float | None = None
 
+    def silence(self, frames: int) -> tuple[int, int]:
+        """Returns the frames of silence before and after the clip in an input of ``frames``.
+
+        The longest inputs may have less silence than others, and count as a clip without any.
+        """
+        return (self.before, self.after) if frames < self.most else (0, 0)
+
 
 class PretrainedEncoder(nn.Module):
     """A pretrained encoder. It is always in evaluation mode, and frozen until it is adapted.
@@ -225,19 +232,11 @@ def _hash(net: nn.Module) -> str:
     return found.hexdigest()
 
 
-def share_frozen(module: nn.Module, memo: dict[int, Any]) -> None:
-    """Makes a deep copy share the parameters that are not trained; ``memo`` is the copy's.
-
-    Parameters that are already in ``memo`` keep their entry.
-    """
+def copied(module: Any, memo: dict[int, Any]) -> Any:
+    """Deep-copies a module, but shares its frozen parameters."""
     for parameter in module.parameters():
         if not parameter.requires_grad:
             memo.setdefault(id(parameter), parameter)
-
-
-def copied(module: Any, memo: dict[int, Any]) -> Any:
-    """Deep-copies a module, but shares its frozen parameters."""
-    share_frozen(module, memo)
     kind: type[Any] = type(module)
     found = kind.__new__(kind)  # type: ignore[call-overload]
     memo[id(module)] = found

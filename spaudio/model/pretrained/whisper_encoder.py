@@ -22,14 +22,15 @@ class WhisperAudioEncoder(PretrainedEncoder):
 
     Whisper was trained on clips padded to 30 s. Here the frames of the padded clip are cut to the
     clip with ``SILENCE_BEFORE`` and ``SILENCE_AFTER`` frames around it, and the positions with
-    them. The layers then differ from the original in that tokens attend to less silence. If a clip
-    of almost 30 s leaves no room for the silence, the silence is cut.
+    them. The layers then differ from the original in that tokens attend to less silence. A clip of
+    28.5 to 30 s has as much silence around it as there is room for.
     """
 
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        return super().cache_key | {"silence": [SILENCE_BEFORE, SILENCE_AFTER], "quiet": QUIET}
+        silence = [SILENCE_BEFORE, SILENCE_AFTER, "less if there is no room"]
+        return super().cache_key | {"silence": silence, "quiet": QUIET}
 
     @property
     @override
@@ -43,7 +44,9 @@ class WhisperAudioEncoder(PretrainedEncoder):
         count = (~padding).sum(dim=1, keepdim=True)
         places = torch.arange(padding.shape[1], device=padding.device)
         # Two frames make one token.
-        return (places < SILENCE_BEFORE // 2) | (places >= count - SILENCE_AFTER // 2)
+        silence = (places < SILENCE_BEFORE // 2) | (places >= count - SILENCE_AFTER // 2)
+        # The longest inputs may have less silence. It is not pooled over, because it is quiet.
+        return silence & (count < self.log_mel.most // 2)
 
     @override
     def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor:
@@ -62,16 +65,16 @@ class WhisperAudioEncoder(PretrainedEncoder):
     @override
     def _inputs(self, waveform: Frames) -> Frames:
         hop = self.extractor.hop_length
-        frames = SILENCE_BEFORE + max(1, -(-len(waveform) // hop)) + SILENCE_AFTER
-        before = SILENCE_BEFORE * hop
-        after = frames * hop - before - len(waveform) + self.extractor.n_fft
-        padded = np.pad(waveform, (before, after))
+        own = max(1, -(-len(waveform) // hop))
+        room = max(0, self.log_mel.most - own)
+        before = min(SILENCE_BEFORE, room // 3)
+        frames = before + own + min(SILENCE_AFTER, room - before)
+        after = (frames - before) * hop - len(waveform) + self.extractor.n_fft
+        padded = np.pad(waveform, (before * hop, after))
         found = self.extractor(
             padded, sampling_rate=RATE, padding="longest", truncation=False, return_tensors="np"
         ).input_features[0]
-        return np.ascontiguousarray(
-            found[:, : min(frames, self.log_mel.most)].T, dtype=np.float32
-        )  # fmt: skip
+        return np.ascontiguousarray(found[:, :frames].T, dtype=np.float32)
 
     @override
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
