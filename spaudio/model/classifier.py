@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -52,7 +53,10 @@ class Classifier(nn.Module):
         self.front_end = front_end
         self.stem = stem
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
-        self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
+        # A forked RNG, so that all other parameters have the same initial values for every filter.
+        with torch.random.fork_rng(devices=[]):
+            filters = make_filters(encoder, filter_options)
+        self.encoder = Encoder(encoder, filters)
         self.pooling, width = make_pooling(pooling, encoder.dim)
         self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(width, classes))
 
