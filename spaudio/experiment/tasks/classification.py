@@ -106,10 +106,11 @@ class ClassificationTask(Task):
         """Builds the classifier and fits the normalisation of a learned front-end."""
         model = build_classifier(self.settings, len(self.data.classes))
         if model.front_end is not None:
-            order = np.random.default_rng(self.settings.seed).permutation(len(self.data.train))
+            plain = self.data.train.plain()
+            order = np.random.default_rng(self.settings.seed).permutation(len(plain))
             clips = order[:NORMALISER_CLIPS]
             batches = (
-                collate([self.data.train[0, int(i)] for i in clips[j : j + 16]])
+                collate([plain[0, int(i)] for i in clips[j : j + 16]])
                 for j in range(0, len(clips), 16)
             )
             model.front_end.fit_normaliser((b.tokens, b.padding_mask) for b in batches)
