@@ -142,7 +142,8 @@ class SpectrogramFrontEnd(FrontEnd):
         found = self.normaliser
         if self.pcen is not None or not isinstance(found, BandNormaliser):
             return None
-        return torch.from_numpy(found.std)
+        # With "clip_std" the unit differs between clips.
+        return None if found.mode == "clip_std" else torch.from_numpy(found.std)
 
     @torch.inference_mode()
     @override

@@ -1,6 +1,7 @@
 """The waveform front-end: a filterbank on samples, trained with the model."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.kernels import initial_kernels
-from spaudio.tokens.normalise import LEAST_VARIANCE
+from spaudio.tokens.normalise import LEAST_VARIANCE, BandNormaliser
 
 _POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
 
@@ -68,7 +69,8 @@ class WaveformFrontEnd(nn.Module):
         """
         frames = self.log_frames(tokens, padding_mask)
         kept = _kept(frames, padding_mask, self.config.stack)
-        frames = (frames - self._mean(frames, kept)) / self._std(frames, kept)
+        normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
+        frames = normaliser(frames, partial(_mean, kept=kept))
         frames = torch.where(kept, frames, 0)
         # Not a reshape: torch.export cannot prove that `stack` divides the number of frames.
         return frames.unfold(1, self.config.stack, self.config.stack).transpose(2, 3).flatten(2)
@@ -116,7 +118,7 @@ class WaveformFrontEnd(nn.Module):
             frames = self.log_frames(tokens, padding_mask)
             kept = _kept(frames, padding_mask, self.config.stack)
             if self.config.normalise != "global":
-                frames = frames - self._mean(frames, kept)
+                frames = frames - _mean(frames, kept)
             values = frames[kept.squeeze(-1)].double()
             count += len(values)
             total = total + values.sum(dim=0)
@@ -134,17 +136,9 @@ class WaveformFrontEnd(nn.Module):
         response: Tensor = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
         return response.argmax(dim=1) * (self.config.sample_rate / size)
 
-    def _mean(self, frames: Tensor, kept: Tensor) -> Tensor:
-        if self.config.normalise == "global":
-            return self.mean
-        return torch.where(kept, frames, 0).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
 
-    def _std(self, frames: Tensor, kept: Tensor) -> Tensor:
-        if self.config.normalise != "clip_std":
-            return self.std
-        squares = torch.where(kept, (frames - self._mean(frames, kept)).square(), 0)
-        variance = squares.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
-        return variance.clamp_min(LEAST_VARIANCE).sqrt()
+def _mean(frames: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(kept, frames, 0).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
 
 
 def _kept(frames: Tensor, padding_mask: Tensor | None, stack: int) -> Tensor:
