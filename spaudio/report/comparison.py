@@ -65,16 +65,20 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
 
     Args:
         records: The runs.
-        over: A setting to average over as well, such as ``test_speaker``.
+        over: A setting to average over as well, such as ``test_speaker`` or ``optim.lr``.
 
     Returns:
         The groups, in the order of their first run.
 
     Raises:
-        DataError: If a seed lacks a value of ``over`` that another seed or group has, so that
-            their means would not be comparable.
+        DataError: If no run has the setting ``over``, or a seed lacks a value of it that another
+            seed or group has, so that their means would not be comparable.
     """
-    differing = [key for key in _differing(records) if key.split(".")[-1] != over]
+    if over is not None and not any(over in record.settings for record in records):
+        raise DataError(
+            f"no run has a setting {over!r} to average over; give its full name, such as optim.lr"
+        )
+    differing = [key for key in _differing(records) if key != over]
     groups: dict[str, Group] = {}
     covered: dict[tuple[str, int], set[str]] = {}
     for record in records:
@@ -103,7 +107,7 @@ def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
     given = []
     for group in groups:
         pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
-        given.append({k: v for k, v in pairs if k not in NOT_SETTINGS and k.split(".")[-1] != over})
+        given.append({k: v for k, v in pairs if k not in NOT_SETTINGS and k != over})
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
     named = [{k: v for k, v in one.items() if k not in common} for one in given]

@@ -70,12 +70,13 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
     """
     runs: dict[str, dict[tuple[str, str, int], float]] = {}
     for one in results:
-        pair = (one.data, one.fold, one.seed)
-        if runs.setdefault(one.setting, {}).setdefault(pair, one.accuracy) != one.accuracy:
+        pair, own = (one.data, one.fold, one.seed), runs.setdefault(one.setting, {})
+        if pair in own:
             raise DataError(
                 f"two runs are {one.setting} on {one.data}, fold {one.fold or '-'}, seed "
                 f"{one.seed}; leave one out"
             )
+        own[pair] = one.accuracy
     found = []
     for setting, other in others.items():
         here, there = runs.get(setting, {}), runs.get(other, {})

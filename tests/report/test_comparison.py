@@ -79,6 +79,13 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
     assert group.by_seed("test.accuracy") == pytest.approx([0.6, 0.8])
     with pytest.raises(DataError, match=r"seed 1 .* no run with speaker=bob"):
         group_runs(runs[:-1], over="speaker")
+    rates = [run(0.5, lr=lr, filter=name) for name, lr in (("none", 1), ("none", 2), ("bank", 1))]
+    for record in rates:
+        record.settings["optim.lr"] = record.settings.pop("lr")
+    with pytest.raises(DataError, match=r"no run with optim.lr=2"):
+        group_runs(rates, over="optim.lr")
+    with pytest.raises(DataError, match=r"no run has a setting 'lr' to average over"):
+        group_runs(rates, over="lr")
 
 
 def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:
