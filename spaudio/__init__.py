@@ -15,6 +15,7 @@ those before it; ``filters`` imports nothing else from spaudio.
 
 from typing import TYPE_CHECKING, Any
 
+from spaudio.errors import how_to_install
 from spaudio.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> Any:
         return train
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"spaudio.{name} needs more packages ({error}): pip install 'spaudio[recipes]'"
+            f"spaudio.{name} needs more packages ({error}): {how_to_install('recipes')}"
         ) from error
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spaudio.errors import ConfigError, DataError, SpaudioError
+from spaudio.errors import ConfigError, DataError, SpaudioError, how_to_install
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.output import check_output
 from spaudio.report.escape import printable
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; install what this needs: pip install 'spaudio[recipes]'")
+        sys.exit(f"error: {error}; {how_to_install('recipes')}")
 
 
 def _train(chosen: argparse.Namespace) -> None:

@@ -36,3 +36,11 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, or the name of its class if that is empty."""
     said = str(error).strip()
     return said.splitlines()[0] if said else type(error).__name__
+
+
+def how_to_install(extra: str) -> str:
+    """Returns the command that installs an extra, for a message.
+
+    It is for a clone, because the name alone means another project on the package index.
+    """
+    return f"pip install '.[{extra}]' in a clone of spaudio"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spaudio.errors import DataError
+from spaudio.errors import DataError, how_to_install
 
 #: Families of eight programs each, in General-MIDI order; programs 80 and up are synthetic.
 FAMILIES = [
@@ -34,7 +34,7 @@ def load_soundfont() -> bytes:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise DataError(
-                f"rendering notes needs {package}; install it with: pip install 'spaudio[demo]'"
+                f"rendering notes needs {package}; install it with: {how_to_install('demo')}"
             )
         folder = Path(spec.origin).parent
     return (folder / "TimGM6mb.sf2").read_bytes()

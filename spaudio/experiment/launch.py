@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spaudio.errors import CheckpointError, ConfigError, SpaudioError
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError, how_to_install
 from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import FILE, Inputs
@@ -131,7 +131,7 @@ class Launcher:
         try:
             import submitit
         except ImportError as error:
-            raise ConfigError("cluster= needs submitit: pip install 'spaudio[submitit]'") from error
+            raise ConfigError(f"cluster= needs submitit: {how_to_install('submitit')}") from error
         folder = next(iter(runs)).parent / "submitit"
         executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         executor.update_parameters(**(self.cluster_options or {}))

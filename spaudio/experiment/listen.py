@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spaudio.audio.decode import probe, stream_audio
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, how_to_install
 from spaudio.experiment.live import Heard, Stream
 from spaudio.experiment.predict import Waveform
 
@@ -80,9 +80,9 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: PortAudio's library is missing
         raise ConfigError(
-            f"a microphone needs sounddevice and PortAudio ({error}): pip install "
-            "'spaudio[microphone]' (Linux: and the system's package libportaudio2), or listen to a "
-            "file with --file"
+            f"a microphone needs sounddevice and PortAudio ({error}): "
+            f"{how_to_install('microphone')} (Linux: and the system's package libportaudio2), or "
+            "listen to a file with --file"
         ) from error
     chosen = int(device) if device is not None and device.isdecimal() else device
     try:

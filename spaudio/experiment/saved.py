@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError, first_line
+from spaudio.errors import CheckpointError, ConfigError, first_line, how_to_install
 from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import weights_folder
@@ -60,7 +60,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     except ImportError as error:
         raise ConfigError(
             f"{name}: there is no such folder, and an id on the Hugging Face Hub needs "
-            "huggingface_hub: pip install 'spaudio[hub]'"
+            f"huggingface_hub: {how_to_install('hub')}"
         ) from error
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, how_to_install
 
 FORMATS = ("onnx", "pt2")
 #: Name of the file of facts within a .pt2 file, and of the metadata entry of an ONNX model.
@@ -60,5 +60,5 @@ def import_onnx(name: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"format onnx needs {name}, which cannot be imported ({error}): "
-            "pip install 'spaudio[export]', or use --format pt2"
+            f"{how_to_install('export')}, or use --format pt2"
         ) from error

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "
-        "pip install 'spaudio[hub]'"
+        "pip install '.[hub]' in a clone of spaudio"
     ) from error
 
 if TYPE_CHECKING:

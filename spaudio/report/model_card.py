@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, how_to_install
 from spaudio.report.escape import for_markdown
 from spaudio.report.tables import markdown_table
 from spaudio.version import __version__
@@ -37,7 +37,7 @@ def model_card(
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError as error:
         raise ConfigError(
-            f"a model card needs huggingface_hub ({error}): pip install 'spaudio[hub]'"
+            f"a model card needs huggingface_hub ({error}): {how_to_install('hub')}"
         ) from error
     about, test, metric = settings["about"], report["test"], report["metric"]
     title = str(about["title"])
@@ -79,7 +79,7 @@ def model_card(
 
 
 _USE = """```python
-import spaudio  # pip install 'spaudio[recipes,hub]'
+import spaudio  # pip install '.[recipes,hub]' in a clone of spaudio
 
 model = spaudio.load("OWNER/NAME")  # this repository, or the folder of this file
 print(model.predict("a.wav").top(3))

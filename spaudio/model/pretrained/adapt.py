@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, how_to_install
 from spaudio.filters import FILTERS, insert_filters
 from spaudio.model.pretrained.encoded import Part
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -33,8 +33,8 @@ class Adaptation:
         filter_options: ``name`` and options of the filter.
         layers: Layers that are adapted or followed by a filter, counted from 0; None for all.
         lora_rank: Rank of LoRA.
-        states: Hidden states that the head reads: ``"upper"``, those of the upper half of the
-            layers, or ``"all"``, from the embedding on.
+        states: Hidden states that the head reads: ``"all"``, the embedding and the output of each
+            layer, or ``"upper"``, the upper half of these.
         combine: ``"concat"`` concatenates these states for the head, ``"sum"`` gives it a learned
             weighted sum of them.
         head_rate: Learning rate of the head, as a fraction of the encoder's. The head is fitted
@@ -153,7 +153,7 @@ def _insert_lora(base: PretrainedEncoder, layers: Sequence[int], rank: int) -> N
         from peft.tuners import lora
     except ImportError as error:
         raise ConfigError(
-            f"adapt=lora needs peft ({error}): pip install 'spaudio[pretrained]'"
+            f"adapt=lora needs peft ({error}): {how_to_install('pretrained')}"
         ) from error
     targets = [
         name

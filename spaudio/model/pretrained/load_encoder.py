@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError, first_line
+from spaudio.errors import ConfigError, first_line, how_to_install
 from spaudio.filters.transformer import attention
 from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalEncoder
 from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
@@ -30,7 +30,7 @@ def load_encoder(source: str) -> PretrainedEncoder:
         import transformers
     except ImportError as error:
         raise ConfigError(
-            f"model=pretrained needs transformers ({error}): pip install 'spaudio[pretrained]'"
+            f"model=pretrained needs transformers ({error}): {how_to_install('pretrained')}"
         ) from error
     local = Path(source).is_dir()
     options = {"local_files_only": local, "trust_remote_code": False}
