@@ -39,8 +39,9 @@ class Pretraining:
     """Masked prediction on the training split's clips, or on those of a folder.
 
     Labels are not used. A twentieth of the clips, at least one, is held out to measure the
-    prediction and select the epoch. Clips of the validation and test splits are never used; clips
-    of a folder that equal one of them, sample by sample, are left out.
+    prediction and select the epoch. Clips of the test split are never used, those of the validation
+    split only with ``validation.train``; clips of a folder that equal one of either, sample by
+    sample, are left out.
 
     Args:
         settings: Settings of the run.

@@ -103,7 +103,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                 resume=TRAINING in begun,
             )
         except KeyboardInterrupt:
-            text = f"stopped; the last finished epoch is kept. Continue with resume={run}"
+            text = f"stopped; the last checkpoint is kept. Continue with resume={run}"
             console.print(text, soft_wrap=True)
             raise
         # In float32 from here on, as in prediction, whatever the precision of training was.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 
 POOLINGS = ("mean", "mean_std", "attention")
-LEAST_SPREAD = 1e-6
+_LEAST_VARIANCE = 1e-6
 
 
 class MeanPooling(nn.Module):
@@ -78,7 +78,7 @@ def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
         mean = weights @ states
         variance = (weights @ (states - mean).square()).squeeze(-2)
     # The gradient of a square root is infinite at zero, the variance of a clip of one token.
-    spread = (variance + LEAST_SPREAD).sqrt()
+    spread = (variance + _LEAST_VARIANCE).sqrt()
     return torch.cat([mean.squeeze(-2), spread], dim=-1)
 
 

@@ -14,9 +14,9 @@ class ConvStem(nn.Module):
     token is left. Small transformers learn better from such features than from the frames
     themselves (arXiv 2106.14881; for audio EAT, arXiv 2204.11479).
 
-    Padding is exact: a clip gives the same features alone and in a padded batch. Frames beyond a
-    clip's end are zero at the input of every convolution, like its own zero padding, and batch
-    statistics are taken over unpadded frames only.
+    Padding is exact: a clip gives the same features alone and in a padded batch. Padded tokens are
+    zero at the input of every convolution, like its own zero padding, and batch statistics are
+    taken over the frames of other tokens only.
 
     Args:
         bands: Bands per frame.

@@ -59,13 +59,16 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
     if report.get("stem_params"):
         parameters += f", stem: {report['stem_params']:,}"
     seconds = ", ".join(f"{part} {took:.1f}" for part, took in report["seconds"].items())
-    step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
-    if "step_flops" in report:
-        step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count (matrix products and filters)"
-    if "data_wait" in report:
-        step += f"; {report['tokens_per_second']:,.0f} tokens per second in training, which waited "
-        step += f"for data for {report['data_wait']:.1%} of its time"
-    lines = [parameters, f"seconds: {seconds}", step]
+    lines = [parameters, f"seconds: {seconds}"]
+    if "penalty" not in report:  # else only the head was fitted, not step by step
+        step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
+        if "step_flops" in report:
+            step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count"
+            step += " (matrix products and filters)"
+        if "data_wait" in report:
+            step += f"; {report['tokens_per_second']:,.0f} tokens per second in training, which "
+            step += f"waited for data for {report['data_wait']:.1%} of its time"
+        lines.append(step)
     if "adapt" in report:
         lines.append(
             f"pretrained encoder {for_markdown(report['base']['source'])} (SHA-256 "

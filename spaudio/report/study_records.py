@@ -31,7 +31,7 @@ class Result:
         filter_parameters: Parameters of its filters.
         trained_parameters: Trained parameters, including the head; fewer than ``parameters`` if a
             pretrained encoder was frozen or adapted.
-        steps: Optimizer steps.
+        steps: Optimizer steps; for a probe, the number of fits.
         step_seconds: Seconds per step, which depend on the load of the machine.
         train_seconds: Seconds of training, including the fit of the head of a pretrained encoder.
         modulation_before: Correlation of the kernels' mean response with the modulation spectrum of

@@ -19,14 +19,13 @@ class TrainingLog:
 
     def __init__(self, folder: Path, keep: int = 0, name: str = "log") -> None:
         self.path = folder / f"{name}.jsonl"
-        self.records = [r for r in read_log(folder, name) if r["epoch"] <= keep]
+        kept = [r for r in read_log(folder, name) if r["epoch"] <= keep]
         # Atomic: a run that is killed here must not lose its log.
-        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in self.records).encode())
+        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self._board = _tensorboard(folder / "tensorboard" / name)
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds a record; it must have ``epoch``."""
-        self.records.append(record)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._board is not None:

@@ -113,25 +113,27 @@ def _standardised(head: Head, batch: Batch) -> Tensor:
 def _minimise(
     head: Head, features: Tensor, labels: Tensor, weights: Tensor | None, penalty: float
 ) -> float:
-    """Continues from the head's parameters; returns the lowest cross-entropy without penalty."""
+    """Continues from the head's parameters; returns the cross-entropy without the penalty."""
     optimizer: Any = torch.optim.LBFGS(
         [p for p in (head.mix, head.linear.weight, head.linear.bias) if p is not None],
         max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-5, tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
-    losses: list[float] = []
+
+    def cross_entropy() -> Tensor:
+        return _clip_losses(head.linear(head.combined(features)), labels, weights).mean()
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = _clip_losses(head.linear(head.combined(features)), labels, weights).mean()
-        losses.append(loss.item())
+        loss = cross_entropy()
         loss = loss + penalty * head.linear.weight.square().sum()
         torch.autograd.backward(loss)
         return loss
 
     optimizer.step(closure)
     head.zero_grad()
-    return min(losses)
+    with torch.no_grad():
+        return cross_entropy().item()
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

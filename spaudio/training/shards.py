@@ -1,4 +1,4 @@
-"""Distributes batches to processes, so that results do not depend on the number of processes.
+"""Distributes batches to processes: together, the processes take the steps that one would take.
 
 Accelerate's own sharding fills the last batch with clips of the first and requires full batches,
 which a bucket sampler does not give.

@@ -16,7 +16,8 @@ class TrainerConfig:
         max_tokens: Most tokens per batch of clips, with padding and before augmentation. Long clips
             whose batch would exceed it are batched separately, fewer at a time.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
-            after another, which gives the same step in less memory.
+            after another, which needs less memory. The step is the same, unless clips are mixed or
+            the stem normalises over the batch: both happen within a part.
         precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 if the hardware supports it.
         clip_norm: Maximum norm of the gradient.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
