@@ -161,7 +161,11 @@ def test_commands_on_finished_runs(
         if "study" in given:
             place = given.index("study") + 2
             given[place:place] = text
-            given += [] if "--only" in given else ["--only", "none,depthwise,bank", "--seeds", "0"]
+            given += (
+                []
+                if "--only" in given
+                else ["--only", "none,depthwise,bank-m36-k4", "--seeds", "0"]
+            )
         if "step" in given:
             place = given.index("--output")
             given[place:place] = [*text, "--rounds", "1"]
