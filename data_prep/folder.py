@@ -118,7 +118,8 @@ def prepare(
     if labels is not None:
         clips, corrected = _corrected(clips, user_path(labels))
         notes = [*corrected, *notes]
-    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes])
+    idle = ("test_fraction", "valid_fraction", "split_seed") if split_given else ()
+    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle)
 
 
 def _with_background(

@@ -50,6 +50,7 @@ class SourceClips:
         multi_label: Whether a clip may have several classes; its label joins them (see `Clip`).
         silent_ok: If true, silent clips are accepted.
         warnings: What the user should know about the clips, one sentence each.
+        unused: Names of the options that had no effect.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class SourceClips:
     multi_label: bool = False
     silent_ok: bool = False
     warnings: Sequence[str] = ()
+    unused: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Prepared:
         copies: Paths of clips with the same samples, group by group.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
         warnings: What the user should know, one sentence each.
+        unused: Names of the options that had no effect.
     """
 
     root: Path
@@ -87,6 +90,7 @@ class Prepared:
     copies: tuple[tuple[str, ...], ...] = ()
     samples_hash: str = ""
     warnings: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def prepare(
@@ -127,7 +131,6 @@ def prepare(
         progress: Whether to show a progress bar.
 
     Raises:
-        AudioError: If a clip is too short to be resampled for a store.
         ConfigError: If ``duplicates`` is unknown, or an option ``source`` is empty.
         DataError: If clips are bad (``bad_clips.txt`` lists all with their reasons), none are left,
             a label has no clip to train on, duplicates are refused, the manifest was changed after
@@ -173,6 +176,7 @@ def prepare(
             copies=tuple(copies),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),
             warnings=tuple(notes),
+            unused=tuple(source.unused),
         )
         _finish(prepared, name, options)
     return prepared

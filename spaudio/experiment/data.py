@@ -44,6 +44,7 @@ class AudioData:
         manifest_hash: SHA-256 of the manifest.
         samples_hash: SHA-256 of the clips' samples.
         warnings: Findings of the preparation that the user should know.
+        unused: Names of the dataset's own settings that had no effect.
     """
 
     train: TokenDataset
@@ -63,6 +64,7 @@ class AudioData:
     manifest_hash: str
     samples_hash: str
     warnings: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
@@ -150,6 +152,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         manifest_hash=prepared.hash,
         samples_hash=prepared.samples_hash,
         warnings=warnings,
+        unused=prepared.unused,
     )
 
 

@@ -128,7 +128,7 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
         f"{for_markdown(about['title'])}; licence of the data: {licence}",
         f"clips: {clips['train']:,} training, {clips['valid']:,} validation, {clips['test']:,} "
         "test",
-        f"split: {_split(settings)}",
+        *(f"split: {line}" for line in _split(settings, report)),
     ]
     if about["url"]:
         lines.append(f"source: <{about['url']}>")
@@ -137,15 +137,12 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _split(settings: Mapping[str, Any]) -> str:
-    """Describes how the clips were split, as far as the settings tell."""
-    if settings.get("fold") is not None:
-        return f"official fold {settings['fold']} for testing"
-    if settings["prep"] == "folder":
-        if settings.get("group_regex"):
-            return "by group, or by folders `train`, `valid` and `test`; no group is in two splits"
-        return "random by clip, unless the data had folders `train`, `valid` and `test`"
-    return f"that of the recipe `{settings['recipe']}`"
+def _split(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    """Describes how the clips were split. Reports of older versions do not say it."""
+    fold = settings.get("fold")
+    lines = [] if fold is None else [f"official fold {fold} for testing"]
+    lines += map(for_markdown, report.get("split", ()))
+    return lines or [f"that of the recipe `{settings['recipe']}`"]
 
 
 def _figures(report: Mapping[str, Any]) -> str:
@@ -193,11 +190,6 @@ def _limits(
         lines.append(
             "every sound is assigned to one of the classes, even a sound of another kind; check "
             "the probability"
-        )
-    if settings["prep"] == "folder" and not settings.get("group_regex"):
-        lines.append(
-            "if the split was random, clips of one recording or speaker may be in two splits, and "
-            "the scores are then too high for new ones"
         )
     if test[metric] <= floor["svm"]:
         lines.append("**the model does not beat the classical floor**")

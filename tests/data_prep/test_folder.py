@@ -76,7 +76,9 @@ def test_split_folders_are_respected(tmp_path: Path) -> None:
             add(root / split / "cat" / f"p{split}{index}.wav")
             add(root / split / "dog" / f"p{split}{index}.wav")
     shares = [("train", 3), ("valid", 1), ("test", 2)]
-    assert counts(listed(root)) == {(la, s): n for la in ("cat", "dog") for s, n in shares}
+    found = listed(root)
+    assert counts(found) == {(la, s): n for la in ("cat", "dog") for s, n in shares}
+    assert "test_fraction" in found.unused
     assert list(listed(root, group_regex=r"p\w+\d").clips)
     with pytest.raises(DataError, match=r"more than one of the given splits: 0, 1"):
         listed(root, group_regex=r"p\D+(\d)")
@@ -92,6 +94,7 @@ def test_split_folders_are_respected(tmp_path: Path) -> None:
 def test_a_random_split_is_said_to_be_one(source: Path) -> None:
     assert any("random over clips" in text for text in listed(source).warnings)
     assert not listed(source, group_regex=r"(g\d+)_").warnings
+    assert not listed(source).unused
 
 
 def test_hidden_files_are_passed_over_and_links_followed_once(source: Path, tmp_path: Path) -> None:

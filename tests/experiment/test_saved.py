@@ -72,7 +72,7 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
     for said in (
         "licence of the data: CC BY-SA 4.0",
         "clips: 36 training, 12 validation, 12 test",
-        "no group is in two splits",
+        "split: No group (speaker, recording …) of the test split is in another split",
         f"| this model | **{result.metric_value:.4f}** (95 % interval",
         "one of 3 classes: four, seven, zero",
         "frequencies above 4,000 Hz are not used",

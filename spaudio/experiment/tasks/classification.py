@@ -19,6 +19,7 @@ from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks.data_facts import (
     data_facts,
+    describe_split,
     earlier_corrections,
     is_calibrated_on_known_groups,
 )
@@ -173,10 +174,14 @@ class ClassificationTask(Task):
                     f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
                     f"{trainer.epochs}"
                 )
+        for name in sorted(given & set(self.data.unused)):
+            yield f"the data are split already, so {name} has no effect"
         unused = sorted(given & {"validation.fraction", "validation.by"})
         if unused and not self.data.carved:
             yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
-                "; give valid_fraction" if "valid_fraction" in settings.prep_options else ""
+                "; give valid_fraction"
+                if {"valid_fraction"} & settings.prep_options.keys() - set(self.data.unused)
+                else ""
             )
 
     @override
@@ -222,6 +227,8 @@ class ClassificationTask(Task):
             },
             "skipped": len(self.data.skipped),
             "notes": list(self.data.warnings),
+            "split": describe_split(self.settings, self.data),
+            "samples_sha256": self.data.samples_hash,
             "token_seconds": self.token_seconds,
         }
 

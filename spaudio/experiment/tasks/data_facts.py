@@ -1,7 +1,7 @@
 """Sentences about a run's data, split and model, for its page."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from spaudio.audio.background import BACKGROUND
@@ -32,7 +32,7 @@ def data_facts(
             f"{count['train']:,} training, {count['valid']:,} validation and {count['test']:,} "
             "test clips",
         ],
-        "Split": _split(settings, data),
+        "Split": describe_split(settings, data),
         "Left out": _left_out(data),
         "Notes": list(data.warnings),
         "Model": [
@@ -50,7 +50,7 @@ def fold_facts(
     settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """Describes how the result over all folds came about; arguments as in :func:`data_facts`."""
-    given = _given(settings, settings.fold_by.key)
+    given = _given(settings, [settings.fold_by.key, *data.unused])
     facts = {
         "Data": [_about(settings, data), f"{len(data.clips):,} clips"],
         "Split": [
@@ -81,7 +81,7 @@ def _model(settings: AudioSettings, report: Mapping[str, Any]) -> str:
     )
 
 
-def _given(settings: AudioSettings, *without: str) -> str:
+def _given(settings: AudioSettings, without: Collection[str]) -> str:
     """The dataset's own settings, which decide the split."""
     given = {k: v for k, v in settings.prep_options.items()
              if k not in (*_NOT_SPLIT, *without) and v is not None}  # fmt: skip
@@ -99,14 +99,15 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
         return [(r["clip"], r["label"], r.get("was") or "") for r in csv.DictReader(text)]
 
 
-def _split(settings: AudioSettings, data: AudioData) -> list[str]:
+def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
+    """Says which settings split the clips, and which groups are in several splits."""
     validation = settings.validation
-    lines = [_given(settings)]
+    lines = [_given(settings, data.unused)]
     clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
     own = all(clip.group == clip.path for clip in clips)
     groups = {s: {c.group for c in clips if c.split == s} for s in ("train", "valid", "test")}
     learned = groups["train"] | groups["valid"]
-    both = groups["test"] & learned
+    both, known = groups["test"] & learned, groups["valid"] & groups["train"]
     if own:
         lines.append(
             "Clips are not grouped: if several are from one person or recording, the score holds "
@@ -119,8 +120,13 @@ def _split(settings: AudioSettings, data: AudioData) -> list[str]:
         )
     else:
         lines.append(
-            f"No group (speaker, recording …) is in two splits; groups in the test split: "
-            f"{len(groups['test']):,}, in the others: {len(learned):,}"
+            f"No group (speaker, recording …) of the test split is in another split; groups in the "
+            f"test split: {len(groups['test']):,}, in the others: {len(learned):,}"
+        )
+    if known and not own:
+        lines.append(
+            f"{len(known):,} of the {len(groups['valid']):,} groups of the validation split are "
+            "also in the training split"
         )
     if len(clips) < len(data.clips):
         lines.append("Background clips: no second is in two splits, but a recording may be")
