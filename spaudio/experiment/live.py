@@ -189,7 +189,7 @@ class StateStream(Stream):
 
     Args:
         predictor: Predictor of a run with ``model.causal=true`` and ``tokens.normalise=global``.
-        window: Seconds of the longest context.
+        window: Seconds of the longest context, of which each half is rounded up to whole hops.
         hop: Seconds from one answer to the next; rounded to whole tokens.
 
     Raises:
@@ -205,8 +205,9 @@ class StateStream(Stream):
             )
         self.predictor, self.model, self.config = predictor, predictor.model, tokens
         self._hop = max(1, round(hop / tokens.token_seconds))
-        halves = window / tokens.token_seconds / 2 / self._hop
-        self._half = max(1, round(halves)) * self._hop  # tokens, a whole number of hops
+        # The last token of a sound may begin where it ends.
+        longest = round(window * tokens.sample_rate) // tokens.token_samples + 1
+        self._half = math.ceil(longest / 2 / self._hop) * self._hop  # tokens
         self._behind, self._ahead = reach(tokens, self.model)
         EncoderStream(self.model.encoder)  # refuses what cannot be streamed
         every = self._hop * tokens.token_seconds

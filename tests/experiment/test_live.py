@@ -78,6 +78,10 @@ def test_a_causal_model_ends_with_the_answer_to_the_whole_sound(
         assert heard[-1].end == len(sound) / RATE
         assert heard[0].start == 0
     assert np.abs(heard[0].probabilities - expected).max() > 0.01  # answers change on the way
+    for hop in (0.08, 0.16, 0.24):  # a window of just the sound's length
+        *_, last = open_stream(predictor, window=len(sound) / RATE, hop=hop)(blocks(sound, 1999))
+        assert last.start == 0
+        np.testing.assert_allclose(last.probabilities, expected, atol=1e-3)
 
 
 def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path) -> None:
@@ -90,12 +94,12 @@ def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path
     x = stream._tokens(sound, 0, len(sound) // predictor.front_end.config.token_samples + 1)
     for one in heard[:-3]:
         start, end = round(one.start / seconds), round(one.end / seconds)
-        assert 0.159 <= one.end - one.start <= 0.321 or start == 0
+        assert 0.239 <= one.end - one.start <= 0.481 or start == 0  # rounded up to hops
         with torch.inference_mode():
             outputs = model.encoder(x[:, start:end])
             expected = model.head(model.pooling(outputs)).softmax(dim=1)[0].numpy()
         np.testing.assert_allclose(one.probabilities, expected, atol=1e-3)
-    assert max(one.start for one in heard) > 0.6
+    assert max(one.start for one in heard) > 0.45
 
 
 def test_a_causal_model_answers_after_its_delay(sound: np.ndarray, tmp_path: Path) -> None:
