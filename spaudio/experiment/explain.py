@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaudio.audio.chunks import Window, cut_windows, in_batches
+from spaudio.audio.chunks import Window
 from spaudio.audio.decode import stream_audio
 from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor, Waveform
 from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.report.occlusion_plot import plot_importance
 from spaudio.tokens.front_end import stack_frames
-
-_BATCH = 16  # windows
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,10 @@ def explain_sound(
         raise ConfigError(f"no class {label!r}; the run has {', '.join(classes)}")
     best: list[tuple[float, Window]] = []  # for each class
     total = torch.zeros(len(classes))
-    for batch in in_batches(cut_windows(pieces, predictor.window_samples), _BATCH):
-        for window, row in zip(
-            batch, predictor.probabilities([window.samples for window in batch]), strict=True
-        ):
-            total += row
+    for batch in predictor.windows(pieces):
+        raw = predictor.raw_probabilities([window.samples for window in batch])
+        total = total + raw.sum(dim=0)  # of which predict reports the mean
+        for window, row in zip(batch, predictor.tempered(raw), strict=True):
             shares = row.tolist()
             best = [
                 max(one, (share, window), key=lambda pair: pair[0])

@@ -1,7 +1,7 @@
 """Applies a finished run's model to other audio of any format, rate, channels and length."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.chunks import cut_windows, in_batches
-from spaudio.audio.decode import stream_audio
+from spaudio.audio.chunks import Window, cut_windows, in_batches
+from spaudio.audio.decode import is_silent, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
@@ -83,6 +83,7 @@ class Predictor:
                 f"window={window} s; expected at least one hop of the front-end, "
                 f"{tokens.frame_seconds:g} s"
             )
+        self._reads_silence = settings.segments.seconds is not None
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
@@ -108,15 +109,10 @@ class Predictor:
         Raises:
             CheckpointError: If the model gives no finite probabilities.
         """
-        mean, samples, windows = self._over_windows(
-            pieces, lambda batch: self._classify(batch, temperature=1.0)
-        )
+        mean, samples, windows = self._over_windows(pieces, self.raw_probabilities)
         # The temperature was fitted to means over segments.
-        inputs = self.inputs
-        found = tempered(mean[None], inputs.temperature, inputs.multi_label)[0].float()
-        return Prediction(
-            path, samples / self.sample_rate, windows, finite(found.numpy()), inputs.classes
-        )
+        found = finite(self.tempered(mean[None])[0].float().numpy())
+        return Prediction(path, samples / self.sample_rate, windows, found, self.inputs.classes)
 
     def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
         """Returns the embedding that the head classifies, (width,), averaged over windows.
@@ -132,11 +128,29 @@ class Predictor:
     ) -> tuple[Tensor, int, int]:
         """Cuts a sound into windows; returns the mean of ``compute``, samples, and windows."""
         samples, windows, total = 0, 0, torch.zeros(())
-        for batch in in_batches(cut_windows(pieces, self.window_samples), _BATCH):
+
+        def counted() -> Iterator[Waveform]:
+            nonlocal samples
+            for piece in pieces:
+                samples += len(piece)
+                yield piece
+
+        for batch in self.windows(counted()):
             total = total + compute([window.samples for window in batch]).sum(dim=0)
-            samples = batch[-1].start + len(batch[-1].samples)
             windows += len(batch)
         return total / windows, samples, windows
+
+    def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
+        """Cuts a sound of any length into windows, in batches.
+
+        Silent windows are left out, unless the model was trained on segments, of which some may
+        have been silent, or the whole sound is silent.
+
+        Args:
+            pieces: As for :meth:`classify`.
+        """
+        found = cut_windows(pieces, self.window_samples)
+        return in_batches(found if self._reads_silence else _audible(found), _BATCH)
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
@@ -148,6 +162,14 @@ class Predictor:
             (waveforms, classes), on the CPU.
         """
         return self._classify(waveforms, self.inputs.temperature).float()
+
+    def raw_probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
+        """Returns :meth:`probabilities` before temperature scaling, in float64."""
+        return self._classify(waveforms, temperature=1.0)
+
+    def tempered(self, probabilities: Tensor) -> Tensor:
+        """Applies the run's temperature to raw probabilities (sounds, classes)."""
+        return tempered(probabilities, self.inputs.temperature, self.inputs.multi_label)
 
     @torch.inference_mode()
     def embeddings(self, waveforms: Sequence[Waveform]) -> Tensor:
@@ -174,6 +196,18 @@ class Predictor:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
+
+
+def _audible(windows: Iterable[Window]) -> Iterator[Window]:
+    """Yields the windows that are not silent, or the first one if all are."""
+    first, any_sound = None, False
+    for window in windows:
+        first = first or window
+        if not is_silent(window.samples):
+            any_sound = True
+            yield window
+    if not any_sound and first is not None:
+        yield first
 
 
 def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

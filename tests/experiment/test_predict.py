@@ -57,6 +57,12 @@ def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> 
     one = predictor(tmp_path / "long.wav")
     assert one.windows == 5
     np.testing.assert_allclose(one.probabilities, expected.mean(dim=0), atol=1e-6)
+    # Silent windows are left out.
+    padded = np.concatenate([wave[: 4 * size], np.zeros(7 * size, np.float32)])
+    soundfile.write(tmp_path / "padded.wav", padded, RATE, subtype="FLOAT")
+    quiet = predictor(tmp_path / "padded.wav")
+    assert (quiet.windows, quiet.seconds) == (4, pytest.approx(2.2))
+    np.testing.assert_allclose(quiet.probabilities, expected[:4].mean(dim=0), atol=1e-6)
     whole = Predictor(run, window=2)(tmp_path / "long.wav")
     assert whole.windows == 1
     assert np.abs(whole.probabilities - one.probabilities).max() > 1e-3
