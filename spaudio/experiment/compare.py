@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.run_folder import REPORT
 from spaudio.report.comparison import Group, compare, group_runs
@@ -50,6 +51,7 @@ def compare_runs(
         baseline: Filter whose best loss is the target of a convergence report.
 
     Raises:
+        ConfigError: If an option of convergence reports is given without one.
         DataError: If a run is not finished or cannot be compared with the others, or a setting has
             not been timed.
     """
@@ -73,6 +75,8 @@ def compare_runs(
         rows = compare(groups)
         show_rows(rows, "Test split; model selected on validation")
         markdown.append(escaped_table(rows) + "\n")
+    elif not convergence and (baseline != "none" or step_costs is not None):
+        raise ConfigError("--baseline and --step-costs need --convergence")
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)

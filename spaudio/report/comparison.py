@@ -71,8 +71,9 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
         The groups, in the order of their first run.
 
     Raises:
-        DataError: If no run has the setting ``over``, or a seed lacks a value of it that another
-            seed or group has, so that their means would not be comparable.
+        DataError: If the data changed between the runs of a group, no run has the setting ``over``,
+            or a seed lacks a value of it that another seed or group has, so that their means would
+            not be comparable.
     """
     if over is not None and not any(over in record.settings for record in records):
         raise DataError(
@@ -90,6 +91,8 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
         if over is not None:
             seeds = covered.setdefault((name, record.facts["seed"]), set())
             seeds.add(str(record.settings.get(over)))
+    for group in groups.values():
+        _check_same_samples(group, over)
     every = set().union(*covered.values())
     for (name, seed), found in covered.items():
         if missing := sorted(every - found):
@@ -100,6 +103,19 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
     if len(differing) > _MANY:
         _name_by_overrides(list(groups.values()), over)
     return list(groups.values())
+
+
+def _check_same_samples(group: Group, over: str | None) -> None:
+    """Refuses seeds of a setting between which the data have changed."""
+    seen: dict[str, Record] = {}
+    for record in group.records:
+        first = seen.setdefault(str(record.settings.get(over or "")), record)
+        ours, other = (one.facts.get("samples_sha256") for one in (record, first))
+        if ours is not None and other is not None and ours != other:
+            raise DataError(
+                f"{first.name} and {record.name} have the same settings but other sounds: the data "
+                "were changed between them. Leave one out"
+            )
 
 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:

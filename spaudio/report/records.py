@@ -37,6 +37,7 @@ FACTS = (
     "recipe",
     "seed",
     "metric",
+    "samples_sha256",
     "num_params",
     "filter_params",
     "step_flops",
@@ -107,6 +108,8 @@ def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[
         elif wanted(source.resolve().name):
             records.append(_read_folder(source))
     if not records:
+        if sources and list(only) != ["*"]:
+            raise DataError(f"no name of a run matches {','.join(only)}; a pattern is a whole name")
         raise DataError("there is no run to compare; name run folders: spaudio compare RUN...")
     return records
 

@@ -88,6 +88,15 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
         group_runs(rates, over="lr")
 
 
+def test_seeds_on_changed_data_are_refused() -> None:
+    runs = [run(0.7), run(0.8, seed=1), run(0.8, seed=2)]
+    for record, samples in zip(runs, ("a", "a", "b"), strict=True):
+        record.facts["samples_sha256"] = samples
+    assert len(group_runs(runs[:2])) == 1
+    with pytest.raises(DataError, match="the data were changed between them"):
+        group_runs(runs)
+
+
 def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:
     several = run(0.5, filter="bank")
     several.facts |= {"metric": "mAP", "test.mAP": 0.25, "test.auc": 0.75}
