@@ -5,6 +5,7 @@ finished runs and resumes interrupted ones. If the launching process ends, so do
 """
 
 import copy
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from spaudio.experiment.run_folder import (
     read_run_settings,
 )
 from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.data_facts import fold_facts
 from spaudio.io.lock import locked
 from spaudio.report.fold_report import write_fold_report
@@ -132,7 +134,7 @@ class Launcher:
             import submitit
         except ImportError as error:
             raise ConfigError(f"cluster= needs submitit: {how_to_install('submitit')}") from error
-        folder = next(iter(runs)).parent / "submitit"
+        folder = next(iter(runs)).parent / ".submitit"  # hidden: it is no run
         executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         executor.update_parameters(**(self.cluster_options or {}))
         functions = [submitit.helpers.CommandFunction(_command(*run)) for run in runs.items()]
@@ -186,6 +188,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
 
     Raises:
         ConfigError: If an override is wrong.
+        DataError: If the data cannot be used.
         SpaudioError: If no run has finished.
     """
     if processes() > 1:
@@ -197,6 +200,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
     first = composed[0]
+    _check_some_data(composed, data_prep_folder(recipe))
     launcher = Launcher(first.jobs, first.cluster, first.cluster_options)
     folders = [open_run_folder(settings) for settings in composed]
     failed = launcher(dict.fromkeys(folders, script))
@@ -206,6 +210,20 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
             raise SpaudioError(text)
         Console(stderr=True).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
     return [folder for folder in folders if folder not in failed]
+
+
+def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: Path) -> None:
+    """Refuses a sweep of which no run has data that can be used, before it has run folders."""
+    refused: SpaudioError | None = None
+    for settings in {json.dumps(one.prep_options): one for one in composed}.values():
+        try:
+            open_task(settings, scripts)
+        except SpaudioError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def run_folds(settings: AudioSettings, script: Path) -> Path:

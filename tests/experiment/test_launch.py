@@ -77,11 +77,19 @@ def test_a_sweep_goes_on_and_compares_what_has_finished(
     assert "was run with seed=0, not 1" in refused.err
 
 
-def test_a_sweep_of_which_no_run_finishes_is_an_error(run_recipe: RunRecipe) -> None:
-    done = run_recipe("folder", "-m", "source=nowhere", "seed=0,1")
+def test_a_sweep_of_which_no_run_finishes_is_an_error(
+    tmp_path: Path, run_recipe: RunRecipe
+) -> None:
+    vast = ["filter=bank", "filter.num_filters=2000000000"]
+    done = run_recipe("folder", "-m", *tiny_folder(tmp_path), "preset=debug", *vast, "seed=0,1")
     assert done.code == 1
     assert "2 of 2 runs failed" in done.err
     assert "continue with run_id=" in done.err
+    shutil.rmtree(tmp_path / "runs")
+    refused = run_recipe("folder", "-m", "source=nowhere", "seed=0,1")
+    assert refused.code == 1
+    assert refused.err.count("nowhere") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 # In place of a run: waits until the other one has started, and the first until the other has ended.
