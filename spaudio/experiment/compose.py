@@ -41,6 +41,7 @@ SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
 _EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 _GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 MOST_RUNS = 10_000  # of a sweep
+_SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
 
 
@@ -123,12 +124,15 @@ def parse(override: str) -> Override:
     Raises:
         ConfigError: If it is not ``key=value``.
     """
+    key, _, value = override.partition("=")
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
+        if value and not set(value) & set(_SYNTAX):  # such as a path with letters beyond ASCII
+            return parse(f"{key}={quoted(value)}")
         raise ConfigError(
-            f"cannot read {override!r}; expected key=value, quoted where the value holds a space "
-            f"or one of ,:[]{{}}() as in 'key=\"value\"' ({first_line(error)})"
+            f"cannot read {override!r}; expected key=value, quoted where the value holds one of "
+            f"{_SYNTAX} as in 'key=\"value\"' ({first_line(error)})"
         ) from error
     if parsed.is_delete() or parsed.is_add() or parsed.is_force_add():
         raise ConfigError(f"{override}: settings cannot be added or removed; give key=value")

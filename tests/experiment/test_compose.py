@@ -95,6 +95,7 @@ def test_every_choice_of_every_group_composes() -> None:
         (["filter=bank", "filter.kernel=8"], r"did you mean filter\.kernel_size"),
         (["+seed=1"], "cannot be added"),
         (["seed=0,1"], "add -m to run them all"),
+        (["source=a(b"], r"cannot read 'source=a\(b'; expected key=value, quoted"),
         (["filter=haar", "filter.milliseconds=80"], r"filter=haar has no kernel_size"),
         (["filter=bank", "filter.milliseconds=0"], "must be positive; got 0"),
         (["filter=bank", "filter.milliseconds=80", "filter.kernel_size=4"], "give one"),
@@ -114,6 +115,11 @@ def test_every_choice_of_every_group_composes() -> None:
 def test_an_unknown_setting_is_named_with_the_nearest(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         compose(RECIPES / "fsdd", overrides)
+
+
+@pytest.mark.parametrize("value", ["/data/日本/ü", "~/x", "/x/R&D", "/a=b", "a b", "x#1", "$HOME"])
+def test_plain_values_need_no_quotes(value: str) -> None:
+    assert compose(RECIPES / "folder", [f"source={value}"]).prep_options["source"] == value
 
 
 def test_a_preset_may_be_null_as_in_the_recipes() -> None:
