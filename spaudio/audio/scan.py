@@ -182,13 +182,13 @@ class _Check:
         """Returns the finding, and what each store that lacks the file computes of it."""
         path, file = job.path, self.root / job.path
         state = FileState.of(job.status) if job.status else None
-        try:
-            waveform, rate = decode(file, silent_ok=self.silent_ok)
-        except AudioError as error:
-            return Finding(path, state, reason=str(error).removeprefix(f"{file}: ")), {}
         stores = {number: self.stores[number] for number in job.wanting}
         rates = {store.sample_rate for store in stores.values()}
-        waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
+        try:
+            waveform, rate = decode(file, silent_ok=self.silent_ok)
+            waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
+        except AudioError as error:
+            return Finding(path, state, reason=str(error).removeprefix(f"{file}: ")), {}
         computed = {n: store.compute(waveforms[store.sample_rate]) for n, store in stores.items()}
         samples = None
         if not is_silent(waveform):

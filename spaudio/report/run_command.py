@@ -22,7 +22,9 @@ def command(settings: Mapping[str, Any]) -> str:
         if shortened(bare) != printable(bare) or _WORD.fullmatch(bare):
             override = f"{name}={shortened(bare)}"
         words.append(shlex.quote(printable(override)))
-    return " ".join([f"python recipes/{settings['recipe']}/run.py", *words])
+    # A recipe that `spaudio new` wrote has its script, prep.py, in its own folder.
+    folder = "" if settings.get("prep") == "prep" else "recipes/"
+    return " ".join([f"python {folder}{settings['recipe']}/run.py", *words])
 
 
 def shortened(value: object) -> str:

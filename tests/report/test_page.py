@@ -142,6 +142,7 @@ def test_the_command_can_be_typed_again() -> None:
         """about.title='"a" b'""", """about.title="it's, it's\"""", "labels=''",
         "cluster_options={a: 1}",
     ]  # fmt: skip
+    assert command({"recipe": "birds", "prep": "prep", "overrides": []}) == "python birds/run.py"
     shown = command({"recipe": "folder", "overrides": given})
     assert "filter=bank filter=bank" in shown
     again = [parse(one) for one in shlex.split(shown)[2:]]

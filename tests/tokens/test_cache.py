@@ -49,6 +49,15 @@ def prepared(root: Path, *stores: FrameCache) -> None:
     prepare("toy", lambda work: source, folder=root / "data", options={}, workers=2, stores=stores)
 
 
+def test_a_clip_too_short_to_be_resampled_is_named_as_a_bad_one(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    soundfile.write(tmp_path / "short.wav", np.array([0.5, -0.5]), 96_000)
+    with pytest.raises(DataError, match="1 of 7 clips cannot be used"):
+        prepared(tmp_path, open_cache(tmp_path / "cache"))
+    (listed,) = tmp_path.rglob("bad_clips.txt")
+    assert "short.wav: too short: its samples at 96000 Hz leave none" in listed.read_text()
+
+
 def test_a_preparation_decodes_each_clip_once_for_all_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
