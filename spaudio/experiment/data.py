@@ -17,7 +17,7 @@ from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
-from spaudio.tokens.cache import FrameCache
+from spaudio.tokens.cache import FrameCache, use_one_thread
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
 
@@ -95,7 +95,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             duplicates=settings.duplicates,
             workers=threads,
             # One clip per core: operations on single clips gain little from several threads.
-            initializer=lambda: torch.set_num_threads(1),
+            initializer=use_one_thread,
             stores=[cache, floor],
         )
     finally:

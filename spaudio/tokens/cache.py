@@ -223,7 +223,7 @@ class FrameCache:
         with self.writing():
             # Another process may have added some in the meantime.
             states = [state for state in states if self.lacks(*state)]
-            found = spread(self._load, [file for file, _ in states], workers, _use_one_thread)
+            found = spread(self._load, [file for file, _ in states], workers, use_one_thread)
             bar = progress_bar(description or "", len(states), show=description is not None)
             with closing(found), bar as advance:
                 for (file, status), computed in zip(states, found, strict=True):
@@ -302,7 +302,8 @@ class FrameCache:
             self._kind, self._whole = (dtype, width), end
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
+    """Sets torch to one thread, in a process that works on single clips."""
     torch.set_num_threads(1)
 
 

@@ -98,9 +98,7 @@ class FrontEnd(nn.Module):
         count = lengths // hop + 1
         padding = _beyond(tokens * stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
-        # Not a reshape: torch.export cannot prove that `tokens` divides the number of frames.
-        stacked = frames.unfold(1, stack, stack).transpose(2, 3).flatten(2)
-        return stacked, _beyond(tokens, lengths // token + 1)
+        return stack_batch(frames, stack), _beyond(tokens, lengths // token + 1)
 
     @abstractmethod
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
@@ -274,6 +272,12 @@ def stack_frames(frames: Frames, stack: int) -> Frames:
     padded = np.zeros((tokens * stack, frames.shape[1]), dtype=np.float32)
     padded[: len(frames)] = frames
     return padded.reshape(tokens, stack * frames.shape[1])
+
+
+def stack_batch(frames: Tensor, stack: int) -> Tensor:
+    """Joins frames (batch, tokens * stack, width) into tokens (batch, tokens, stack * width)."""
+    # Not a reshape: torch.export cannot prove that `stack` divides the number of frames.
+    return frames.unfold(1, stack, stack).transpose(2, 3).flatten(2)
 
 
 def cut(waveform: Frames, hop_samples: int) -> Frames:

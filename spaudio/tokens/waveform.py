@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import stack_batch
 from spaudio.tokens.kernels import initial_kernels
 from spaudio.tokens.normalise import LEAST_VARIANCE, BandNormaliser
 
@@ -71,9 +72,7 @@ class WaveformFrontEnd(nn.Module):
         kept = _kept(frames, padding_mask, self.config.stack)
         normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
         frames = normaliser(frames, partial(_mean, kept=kept))
-        frames = torch.where(kept, frames, 0)
-        # Not a reshape: torch.export cannot prove that `stack` divides the number of frames.
-        return frames.unfold(1, self.config.stack, self.config.stack).transpose(2, 3).flatten(2)
+        return stack_batch(torch.where(kept, frames, 0), self.config.stack)
 
     def log_frames(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns frames before normalisation, (batch, tokens * stack, num_filters).
