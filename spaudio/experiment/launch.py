@@ -216,6 +216,8 @@ def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: 
     """Refuses a sweep of which no run has data that can be used, before it has run folders."""
     refused: SpaudioError | None = None
     for settings in {json.dumps(one.prep_options): one for one in composed}.values():
+        if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
+            return
         try:
             open_task(settings, scripts)
         except SpaudioError as error:

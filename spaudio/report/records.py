@@ -56,6 +56,7 @@ FACTS = (
     "peak_memory_bytes",
     "git_commit",
 )
+_TEXTS = ("recipe", "metric", "samples_sha256", "git_commit")  # the other facts are numbers
 _NUMBERS = ("num_params", "filter_params", "seconds.train", "step_seconds")
 # Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {
@@ -201,7 +202,7 @@ def _check(record: Record) -> None:
         if name not in facts:
             raise ValueError(f"{name} is missing")
     for name, value in facts.items():
-        kind = str if name in ("recipe", "metric", "git_commit") else int | float
+        kind = str if name in _TEXTS else int | float
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}")
     if not isinstance(facts["seed"], int):
