@@ -152,8 +152,8 @@ def insert_filters(
         The handle, to train, save and remove the filters.
 
     Raises:
-        ValueError: If a name matches nothing, a layer cannot be followed by a filter or has a
-            different ``batch_first``, or the filter or an option is unknown. The model is then
+        ValueError: If a name matches nothing, a layer cannot be followed by a filter or returns
+            another layout, or the filter or an option is unknown. The model is then
             unchanged.
     """
     targets = find_layers(model, layers)
@@ -182,8 +182,8 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
 
     Raises:
         ImportError: If huggingface_hub is missing.
-        ValueError: If there is no such folder, a layer is missing, already has a filter or has a
-            different ``batch_first``, a saved setting is unknown, or the weights do not fit. The
+        ValueError: If there is no such folder, a layer is missing, already has a filter or returns
+            another layout, a saved setting is unknown, or the weights do not fit. The
             model is then unchanged.
     """
     from spaudio.filters.hub import SavedFilters

@@ -13,6 +13,8 @@ from spaudio.filters.calls import argument_names
 from spaudio.filters.layout import Layout
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
+CHANNELS_FIRST = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
+_FORWARDS = [kind.forward for kind in CHANNELS_FIRST]
 
 
 def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
@@ -103,14 +105,20 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
 
 
 def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
-    """Raises ValueError if a layer's own ``batch_first`` differs from the layout's.
+    """Raises ValueError if a layer returns another layout, as its class or ``batch_first`` tells.
 
     Of layers that contain others, only torch's own are inspected: in other layers, the code around
-    an attention module may transpose its tokens.
+    an attention module or a convolution may transpose its tokens.
     """
     inner = layer
     if layout.channels_first:
         return
+    # A subclass with its own forward may take tokens before channels.
+    if isinstance(layer, CHANNELS_FIRST) and type(layer).forward in _FORWARDS:
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, which returns (batch, dim, tokens), so its "
+            "filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
+        )
     if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
         inner = inner.layers[0]
     if isinstance(inner, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):

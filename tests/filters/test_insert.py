@@ -290,6 +290,22 @@ def test_a_layer_that_is_not_batch_first_is_refused() -> None:
     insert_filters(holder, "")
 
 
+def test_a_layer_that_returns_channels_first_is_refused() -> None:
+    for kind in (nn.Conv1d(8, 8, 1), nn.ConvTranspose1d(8, 8, 1), nn.BatchNorm1d(8)):
+        model = nn.Sequential(kind)
+        with pytest.raises(ValueError, match=r"'0' is a .*1d.*\(channels_first=True\)"):
+            insert_filters(model, "0")
+        insert_filters(model, "0", channels_first=True)
+
+    class TokensFirst(nn.Conv1d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    model = nn.Sequential(TokensFirst(8, 8, 1))
+    insert_filters(model, "0")
+    assert model(tokens()).shape == (2, 12, 8)
+
+
 @pytest.mark.parametrize("positional", [True, False])
 def test_padding_mask_reaches_the_filter(positional: bool) -> None:
     layer, x = Layer(), tokens()
