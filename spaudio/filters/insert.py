@@ -178,7 +178,8 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         options: Options of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
     Returns:
-        The handle to the loaded filters, which are on the device of their layers.
+        The handle to the loaded filters, which are on the device of their layers; on the CPU if
+        these are on ``meta``.
 
     Raises:
         ImportError: If huggingface_hub is missing.
@@ -207,7 +208,9 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     for name, layer in targets.items():
         weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
         filter = saved.filters[name]
-        filter = filter if weight is None else filter.to(weight.device)
+        # Moving to the meta device would lose the weights.
+        if weight is not None and not weight.is_meta:
+            filter.to(weight.device)
         prepared[name] = filter, saved.layouts[name]
     return _attach_all(model, targets, prepared)
 

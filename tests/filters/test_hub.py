@@ -50,6 +50,11 @@ def test_filters_of_a_model_round_trip(tmp_path: Path) -> None:
     assert loaded.layouts == handle.layouts
     loaded.remove()
     assert torch.equal(other(x), model()(x))
+    with torch.device("meta"):
+        empty = model()
+    load_filters(empty, tmp_path)
+    empty.load_state_dict(model().state_dict(), strict=False, assign=True)
+    assert torch.equal(empty(x), trained(x))
 
     layer = nn.TransformerEncoderLayer(8, 2, 16)
     shallow = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
