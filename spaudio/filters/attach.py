@@ -132,7 +132,8 @@ def filtered_class(base: Any) -> Any:
         "__module__": __name__,
         UNFILTERED: base,
     }
-    return types.new_class(f"Filtered{base.__name__}", (base,), {}, lambda ns: ns.update(body))
+    # The name of the base: accelerate and FSDP look up the classes to wrap by name.
+    return types.new_class(base.__name__, (base,), {}, lambda ns: ns.update(body))
 
 
 def _blank(base: Any) -> Any:

@@ -206,6 +206,7 @@ def test_copies_and_state_dicts_carry_the_filters(how: Callable[[Stack], Stack])
     filtered, twin = model(x), how(model)
     assert torch.equal(twin(x), filtered)
     assert isinstance(twin.encoder.layers[0], Layer)
+    assert type(twin.encoder.layers[0]).__name__ == "Layer"  # by which accelerate and FSDP find it
     # Names of the model's own weights stay, so a checkpoint from before still fits.
     missing, unexpected = twin.load_state_dict(stack().state_dict(), strict=False)
     assert unexpected == []
