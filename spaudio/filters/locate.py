@@ -58,6 +58,8 @@ def _check_shared(first: str, name: str, model: nn.Module) -> None:
 def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
     if isinstance(item, nn.Module):
         return module is item
+    if not name:  # the model itself, which "*" does not mean
+        return not item
     parts, wanted = name.split("."), item.split(".")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 

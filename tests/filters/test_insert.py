@@ -120,6 +120,8 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     ]
     sequential = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.GELU()))
     assert list(insert_filters(sequential, "").filters) == ["1.1"]
+    # A glob does not mean the model itself.
+    assert list(insert_filters(nn.ModuleDict({"a": nn.Linear(8, 8)}), "*").filters) == ["a"]
     layer = Layer()
     named = nn.ModuleDict({"a": nn.ModuleList([layer]), "b": nn.ModuleList([layer])})
     assert len(insert_filters(named, ["a", "b"])) == 1
