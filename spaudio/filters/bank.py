@@ -217,12 +217,15 @@ def filterbank_window(
     maps (batch, K - 1 + tokens, dim), where K is the size of the longest kernel, to (batch, tokens,
     dim). Kernels must be causal.
     """
+    longest = max(kernel.shape[-1] for kernel in kernels)
+    if window.shape[1] < longest:  # no tokens, which unfold rejects
+        return window[:, :0]
     wider = wider_type(window, gains, *kernels)
     if wider is not None:
         kernels = [kernel.to(wider) for kernel in kernels]
         y = filterbank_window(window.to(wider), kernels, gains.to(wider), activation)
         return y.to(window.dtype)
-    slices = window.unfold(1, max(kernel.shape[-1] for kernel in kernels), 1)
+    slices = window.unfold(1, longest, 1)
     scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
     weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]

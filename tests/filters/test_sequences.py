@@ -109,6 +109,11 @@ def test_strided_views_and_no_tokens(case: str, causal: bool) -> None:
     assert torch.equal(y, filter(x))
     torch.testing.assert_close(y, filter(x.contiguous()))
     assert filter(x[:, :0]).shape == (3, 0, DIM)
+    if causal:
+        _, state = filter(x, output_final_state=True)
+        y, end = filter(x[:, :0], initial_state=state, output_final_state=True)
+        assert y.shape == (3, 0, DIM)
+        assert torch.equal(end, state)
     assert filter(x[:0]).shape == (0, 12, DIM)
 
 
