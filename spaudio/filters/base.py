@@ -301,8 +301,8 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
         )
     if dim is not None and x.shape[-1] != dim:
         raise ValueError(
-            f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, "
-            "read as (batch, tokens, dim)"
+            f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, read as (batch, "
+            f"tokens, dim); if that is right, pass dim={x.shape[-1]} where the filter is made"
         )
     if padding_mask is not None and (
         padding_mask.dtype != torch.bool or padding_mask.shape != x.shape[:2]

@@ -160,18 +160,21 @@ def layer_dim(filter: str, name: str, layer: nn.Module, model: nn.Module) -> int
     """Embedding dimension of the tokens that a layer returns.
 
     It is read from the layer itself if it is linear, a convolution, an embedding or a norm;
-    otherwise from its norms if these agree, or from the config of the layer or model
-    (``hidden_size``).
+    otherwise from its norms if these agree, or from the innermost config of the layer or a module
+    around it that has a ``hidden_size``.
 
     Raises:
-        ValueError: If none of them gives it; the message shows the call that works.
+        ValueError: If none of them gives it, or norms and config differ; the message shows the call
+            that works.
     """
-    own = _width(layer)
     norms = {_norm_width(module) for module in layer.modules()} - {None}
-    configs = [getattr(module, "config", None) for module in (layer, model)]
-    hidden = [getattr(config, "hidden_size", None) for config in configs]
-    found = [own, *(norms if len(norms) == 1 else ()), *hidden]
-    for dim in found:
+    inner = norms.pop() if len(norms) == 1 else None
+    configs = [getattr(m, "config", None) for m in (layer, *around(model, name).values())]
+    sizes = [getattr(config, "hidden_size", None) for config in configs]
+    hidden = next((size for size in sizes if isinstance(size, int)), None)
+    # The norms may be of heads or of the input, whose width is not that of the output.
+    agree = inner is None or hidden in (None, inner)
+    for dim in (_width(layer), *((inner, hidden) if agree else ())):
         if isinstance(dim, int):
             return dim
     raise ValueError(

@@ -390,6 +390,14 @@ def test_dim_is_taken_from_the_layer() -> None:
     assert dims(model, "encoder.layers.0") == [8]
     with pytest.raises(ValueError, match=r"insert_filters\(model, '0', 'depthwise', dim=\.\.\.\)"):
         insert_filters(nn.Sequential(nn.Identity()), "0", "depthwise")
+    # A norm of heads, or of the input, has another width than what the layer returns.
+    model.encoder.layers[2].norm = nn.LayerNorm(4)
+    with pytest.raises(ValueError, match=r"'encoder\.layers\.2', 'depthwise', dim=\.\.\.\)"):
+        dims(model, "encoder.layers.2")
+    model.encoder.config = SimpleNamespace(hidden_size=4)  # nearer to the layer
+    assert dims(model, "encoder.layers.1") == [4]
+    with pytest.raises(ValueError, match=r"for dim=4; .*\(2, 12, 8\).*pass dim=8"):
+        model(tokens())
     given = insert_filters(nn.Sequential(nn.Linear(3, 6)), "0", "depthwise", dim=4).filters["0"]
     assert isinstance(given, DepthwiseFilter)
     assert given.dim == 4
