@@ -86,6 +86,10 @@ class Watch:
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
+        # Its own models, such as EncodecModel, give zero at padding in padding_mask too; a forward
+        # that a user writes in a subclass may not.
+        where = getattr(module.forward, "__module__", None) or ""
+        self.zero_is_padding = where.startswith("transformers.")
 
     @property
     def useful(self) -> bool:

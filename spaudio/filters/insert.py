@@ -143,7 +143,8 @@ def insert_filters(
             and of the modules around it and reads the innermost one that determines the padding
             (see :func:`spaudio.filters.padding.find_padding`). A name selects one argument of these
             modules: a mask (batch, tokens), True where a token is padding (False if the name ends
-            with ``attention_mask``). None ignores padding.
+            with ``attention_mask``, or is ``padding_mask`` of a model of transformers). None
+            ignores padding.
         zero_init: Whether gains start at zero; has no effect if ``filter`` is a module.
         options: Options of the filter, such as ``causal`` or ``kernel_size``. If ``dim`` is needed
             and not given, it is taken from the layer, like device and dtype.

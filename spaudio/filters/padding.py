@@ -53,8 +53,14 @@ def find_padding(
             continue
         # In a model with several inputs, the mask may belong to the tokens of another one.
         if isinstance(value, Tensor) and not call.watch.several:
+            inverted = name == "padding_mask" and call.watch.zero_is_padding
             mask = read_padding_mask(
-                name, value, batch, tokens, past=past_tokens(calls) or 0, trusted=trusted
+                "attention_mask" if inverted else name,
+                value,
+                batch,
+                tokens,
+                past=past_tokens(calls) or 0,
+                trusted=trusted,
             )
             if mask is not None:
                 if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():

@@ -165,6 +165,29 @@ def test_a_square_attention_mask_is_no_padding_mask() -> None:
     assert torch.equal(named.layer(square, real), filter(square, ~real))
 
 
+def test_zero_is_padding_in_padding_mask_of_transformers() -> None:
+    settings = {"num_filters": 2, "hidden_size": 8, "codebook_size": 16,
+                "upsampling_ratios": [2, 2], "num_lstm_layers": 1}  # fmt: skip
+    model = build("EncodecModel", "EncodecConfig", settings)
+
+    class Own(type(model)):  # type: ignore[misc]
+        """A user's forward, in which True is padding as in torch."""
+
+        def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Any:
+            return self.encoder(x)
+
+    pad = torch.arange(40) >= torch.tensor([[40], [25]])
+    for each, mask in ((model, ~pad), (model, (~pad).long()), (Own(model.config), pad)):
+        handle = insert_filters(each, "encoder.layers.0", channels_first=True)
+        masks: list[Any] = []
+        handle.filters["encoder.layers.0"].register_forward_pre_hook(
+            lambda module, args, masks=masks: masks.append(args[1])
+        )
+        each(torch.randn(2, 1, 40), padding_mask=mask)
+        assert torch.equal(masks[0], pad)
+        handle.remove()
+
+
 def test_an_argument_of_the_model_can_be_named() -> None:
     model, filter = filtered_model(padding_mask="pad")
     x = torch.randn(2, 9, 4)
