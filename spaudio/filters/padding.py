@@ -80,8 +80,8 @@ def find_padding(
         return known
     remedy = (
         "Name the argument, of the layer or of a module around it, that is the padding mask "
-        "(batch, tokens), with insert_filters(padding_mask=...), or pass padding_mask=None to "
-        "ignore padding"
+        "(batch, tokens), of integers or booleans, with insert_filters(padding_mask=...), or pass "
+        "padding_mask=None to ignore padding"
     )
     if unread is None:
         raise ValueError(
@@ -111,7 +111,8 @@ def read_padding_mask(
 
     Three conventions are supported:
 
-    - ``*attention_mask`` (batch, tokens): False or zero at padding;
+    - ``*attention_mask`` (batch, tokens): False or zero at padding; a floating-point one only if it
+      is trusted and holds zeros and ones;
     - other names (batch, tokens): True, or very negative, at padding;
     - any name, (batch, heads, queries, keys), the same for all queries by its shape or strides:
       False, or very negative, at padding.
@@ -143,13 +144,29 @@ def read_padding_mask(
         if additive and is_eager():
             check_additive(name, value)
         padding = value < MASKED_BELOW if additive else value.bool()
-    elif additive or not (trusted or tokens == 1 or value.shape[0] != tokens):
+    elif additive:
+        if not (trusted and holds_ones(value)):
+            return None
+        padding = value == 0
+    elif not (trusted or tokens == 1 or value.shape[0] != tokens):
         return None
     else:
         padding = ~value.bool()
     if padding.shape[0] not in (1, batch) or padding.shape[1] not in (tokens, past + tokens):
         return None
     return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+
+
+def holds_ones(value: Tensor) -> bool:
+    """Whether a floating-point mask is certain to be one of zeros and ones.
+
+    If it holds only zeros it is not: an additive mask of zeros hides nothing, whereas one of zeros
+    and ones would hide all tokens. Values can be read only where the call runs eagerly.
+    """
+    if value.is_meta or not is_eager():
+        return False
+    ones = value == 1
+    return bool((ones | (value == 0)).all() & ones.any())
 
 
 def check_additive(name: str, value: Tensor) -> None:

@@ -165,6 +165,19 @@ def test_a_square_attention_mask_is_no_padding_mask() -> None:
     assert torch.equal(named.layer(square, real), filter(square, ~real))
 
 
+def test_a_mask_of_floating_point_zeros_and_ones() -> None:
+    """Models of transformers take one; an additive mask of two axes is refused."""
+    model, layers = text_model("bert", "sdpa")
+    insert_filters(model, layers, kernel_size=5, num_filters=4)
+    open_gains(model)
+    ids = torch.randint(3, 40, (2, LONG))
+    mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    assert torch.equal(model(ids, mask.float())[0], model(ids, mask)[0])
+    for unclear in (mask.float().log(), torch.zeros(2, LONG)):
+        with pytest.raises(ValueError, match="of integers or booleans"):
+            model(ids, unclear)
+
+
 def test_zero_is_padding_in_padding_mask_of_transformers() -> None:
     settings = {"num_filters": 2, "hidden_size": 8, "codebook_size": 16,
                 "upsampling_ratios": [2, 2], "num_lstm_layers": 1}  # fmt: skip
