@@ -13,7 +13,7 @@ from spaudio.audio import SourceClips
 from spaudio.audio.background import cut_background
 from spaudio.audio.manifest import Clip
 from spaudio.errors import ConfigError, DataError
-from spaudio.experiment.tasks.data_facts import _split
+from spaudio.experiment.tasks.data_facts import describe_split
 from tests.fixtures.own_sounds import make_own_sounds
 from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_run import compose
@@ -101,7 +101,8 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
             ("c", "_background_", "train", "train-0"), ("d", "_background_", "test", "test-0"),
         )
     ]  # fmt: skip
-    said = " ".join(_split(settings, SimpleNamespace(clips=clips, carved=False)))  # type: ignore[arg-type]
+    data = SimpleNamespace(clips=clips, carved=False, unused=())
+    said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
     assert "no second is in two splits, but a recording may be" in said
 

@@ -20,7 +20,7 @@ def test_all_settings_are_printed(run_recipe: RunRecipe, tmp_path: Path) -> None
     done = run_recipe("folder", "--cfg", "filter=bank", "source=x", "seed=7")
     assert done.code == 0
     settings = yaml.safe_load(done.out)
-    assert settings["filter"]["kernel_size"] == 16
+    assert settings["filter"]["kernel_size"] == 4
     assert settings["source"] == "x"
     assert settings["seed"] == 7
     assert not list(tmp_path.iterdir())

@@ -202,9 +202,14 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     for given, epochs in (("epochs=3", 250), ("max_epochs=30", 150)):
         settings = compose(RECIPES / "folder", ["source=x", f"trainer.{given}"])
         train = SimpleNamespace(sampler=range(10))
-        task = SimpleNamespace(settings=settings, train=train, data=SimpleNamespace(carved=1))
+        data = SimpleNamespace(carved=1, unused=())
+        task = SimpleNamespace(settings=settings, train=train, data=data)
         [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
         assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
+    task.settings = compose(RECIPES / "folder", ["source=x", "test_fraction=0.5"])
+    data.unused = ("test_fraction", "split_seed")
+    [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
+    assert said == "the data are split already, so test_fraction has no effect"
     for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
         shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
         options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}
