@@ -102,13 +102,20 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "only"),
-    [("none", ["study-*"]), ("depthwise", ["study-depthwise-?", "study-bank*-k4-?", "study-bank-?"])],
+    ("baseline", "only", "settings"),
+    [
+        ("none", ["study-*"], 21),
+        ("depthwise", ["study-depthwise-?", "study-bank*-k4-?", "study-bank-?"], 5),
+        ("none", ["learned-*"], 2),
+        ("none", ["sotu-*"], 2),
+    ],
 )
-def test_the_study_prints_the_tables_of_its_results(baseline: str, only: list[str]) -> None:
-    costs = read_step_costs(TEXT8 / "step_costs.json")
+def test_the_study_prints_the_tables_of_its_results(
+    baseline: str, only: list[str], settings: int
+) -> None:
+    costs = read_step_costs(TEXT8 / "step_costs.json") if settings > 2 else None
     groups = group_runs(read_records([TEXT8 / "study.csv"], only))
     table = markdown_table(convergence_rows(measure_convergence(groups, costs, baseline)))
     results = (TEXT8 / "RESULTS.md").read_text().splitlines()
-    assert len(groups) == (21 if baseline == "none" else 5)
+    assert len(groups) == settings
     assert set(table.splitlines()) <= set(results)
