@@ -1,6 +1,5 @@
 """Training steps of a recipe with each filter, timed in turn on the recipe's batches."""
 
-import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.report.convergence import split_options
 from spaudio.training.ema import WeightAverage
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer
@@ -53,10 +53,8 @@ def measure(
         ConfigError: If the folder is not a recipe, or a setting is wrong.
         DataError: If the dataset is missing.
     """
-    # Overrides are split at the commas between them, not at commas inside a bracketed value.
     composed = {
-        name: compose(recipe, [*re.split(r",(?=[\w.]+=)", f"filter={name}"), *overrides])
-        for name in filters
+        name: compose(recipe, [*split_options(f"filter={name}"), *overrides]) for name in filters
     }
     first = composed[filters[0]]
     task = open_task(first, data_prep_folder(recipe))

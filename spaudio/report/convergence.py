@@ -285,10 +285,17 @@ def _timed_name(name: str) -> str:
     Raises:
         yaml.YAMLError: If a value is not YAML.
     """
-    # Options are separated by commas, which values in brackets also contain.
-    filter, *options = re.split(r",(?=[\w.]+=)", name)
+    filter, *options = split_options(name)
     given = (option.split("=", 1) for option in options)
     return _by_defaults({"filter.name": filter, **{k: yaml.safe_load(v) for k, v in given}})
+
+
+def split_options(name: str) -> list[str]:
+    """Splits ``bank,filter.num_filters=8`` into the filter and its settings.
+
+    Values in brackets may contain commas, too.
+    """
+    return re.split(r",(?=[\w.]+=)", name)
 
 
 def _by_defaults(settings: Mapping[str, Any]) -> str:
