@@ -180,7 +180,8 @@ class ClassificationTask(Task):
         if unused and not self.data.carved:
             yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
                 "; give valid_fraction"
-                if {"valid_fraction"} & settings.prep_options.keys() - set(self.data.unused)
+                if "valid_fraction" in settings.prep_options
+                and "valid_fraction" not in self.data.unused
                 else ""
             )
 
