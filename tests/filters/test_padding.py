@@ -165,13 +165,19 @@ def test_a_square_attention_mask_is_no_padding_mask() -> None:
     assert torch.equal(named.layer(square, real), filter(square, ~real))
 
 
-def test_a_mask_of_floating_point_zeros_and_ones() -> None:
-    """Models of transformers take one; an additive mask of two axes is refused."""
+def filtered_bert() -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """Bert with open filters, ids of two texts, and their attention mask."""
     model, layers = text_model("bert", "sdpa")
     insert_filters(model, layers, kernel_size=5, num_filters=4)
     open_gains(model)
     ids = torch.randint(3, 40, (2, LONG))
     mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    return model, ids, mask
+
+
+def test_a_mask_of_floating_point_zeros_and_ones() -> None:
+    """Models of transformers take one; an additive mask of two axes is refused."""
+    model, ids, mask = filtered_bert()
     assert torch.equal(model(ids, mask.float())[0], model(ids, mask)[0])
     for unclear in (mask.float().log(), torch.zeros(2, LONG)):
         with pytest.raises(ValueError, match="of integers or booleans"):
@@ -286,11 +292,7 @@ def test_padding_that_recomputation_cannot_find_is_refused() -> None:
 
 
 def test_compiled_models_read_the_padding() -> None:
-    model, layers = text_model("bert", "sdpa")
-    insert_filters(model, layers, kernel_size=5, num_filters=4)
-    open_gains(model)
-    ids = torch.randint(3, 40, (2, LONG))
-    mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    model, ids, mask = filtered_bert()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(
         compiled(input_ids=ids, attention_mask=mask)[0],
