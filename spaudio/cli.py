@@ -211,7 +211,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     predictor = _open(chosen, chosen.window)
     if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
         raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
-    predictions, bad = predict_files(predictor, chosen.paths)
+    predictions, bad = predict_files(predictor, chosen.paths, chosen.align)
     text = render(
         chosen.format,
         predictions,
@@ -430,6 +430,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "clip in the run's data)"},
         "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
+        "--align": {"choices": ("all", "folder"), "help": "all files, or those of each folder, are "
+                    "of one speaker, place or device and cover the classes as the training clips "
+                    "do; align their embeddings with these"},
         "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
         "--force": _FORCE,
     }),

@@ -73,15 +73,20 @@ class AudioModel(Predictor):
     @overload
     def predict(self, audio: Audio, sample_rate: int | None = None) -> Prediction: ...
     @overload
-    def predict(self, audio: Audios, sample_rate: int | None = None) -> list[Prediction]: ...
     def predict(
-        self, audio: Audio | Audios, sample_rate: int | None = None
+        self, audio: Audios, sample_rate: int | None = None, *, align: bool = False
+    ) -> list[Prediction]: ...
+    def predict(
+        self, audio: Audio | Audios, sample_rate: int | None = None, *, align: bool = False
     ) -> Prediction | list[Prediction]:
         """Classifies a sound, or several.
 
         Args:
             audio: A file or waveform, or a list of them.
             sample_rate: Rate of the waveforms, in Hz.
+            align: The sounds of a list are from one speaker, place or device and cover the classes
+                in about the proportions of the training clips; they are aligned with these
+                (`spaudio.training.alignment`).
 
         Returns:
             A prediction with ``label``, ``confidence``, ``probabilities`` and ``top(k)``; for a
@@ -89,12 +94,18 @@ class AudioModel(Predictor):
 
         Raises:
             AudioError: If a sound cannot be used.
-            ConfigError: If the rate of a waveform is missing or out of range.
+            CheckpointError: If sounds are to be aligned by a run that is older than this option.
+            ConfigError: If the rate of a waveform is missing or out of range, or a single sound or
+                one with several classes is to be aligned.
         """
-        if isinstance(audio, list | tuple):
+        if not isinstance(audio, list | tuple):
+            if align:
+                raise ConfigError("align=True takes a list of sounds; got a single one")
+            return self.classify(_path(audio), self._pieces(audio, sample_rate))
+        if not align:
             return [self.predict(one, sample_rate) for one in audio]
-        path = Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY
-        return self.classify(path, self._pieces(audio, sample_rate))
+        sounds = [self.embed_windows(_path(a), self._pieces(a, sample_rate)) for a in audio]
+        return self.classify_aligned(sounds) if sounds else []
 
     def embed(self, audio: Audio | Audios, sample_rate: int | None = None) -> NDArray[np.float32]:
         """Returns the embedding that the last layer classifies; arguments and errors of `predict`.
@@ -204,3 +215,8 @@ class AudioModel(Predictor):
             raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
         wave = check_array(audio, sample_rate, silent_ok=silent_ok)
         return [resample(wave, sample_rate, self.sample_rate, ARRAY)]
+
+
+def _path(audio: Audio) -> Path:
+    """Returns the file name of a sound in predictions."""
+    return Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY

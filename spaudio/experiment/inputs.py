@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from spaudio.audio.manifest import read_manifest
 from spaudio.audio.prepare import previous_manifest
@@ -16,6 +18,9 @@ from spaudio.errors import CheckpointError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import read_json
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
+from spaudio.training.alignment import Alignment
+
+Values = npt.NDArray[np.float32]
 
 FILE = "inputs.json"
 
@@ -33,6 +38,8 @@ class Inputs:
         samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
         temperature: Temperature of the probabilities; fitted on the validation split after
             training, 1 before (`spaudio.training.temperature`).
+        alignment: Statistics of the embeddings of training clips, from the end of training; None
+            before it and for several labels per clip.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +49,7 @@ class Inputs:
     manifest: str = ""
     samples: str = ""
     temperature: float = 1.0
+    alignment: Alignment | None = None
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -51,7 +59,7 @@ class Inputs:
             if isinstance(normaliser, LevelNormaliser)
             else {"mean": normaliser.mean.tolist(), "std": normaliser.std.tolist()}
         )
-        content = {
+        content: dict[str, Any] = {
             "classes": list(self.classes),
             "normalise": normaliser.mode,
             **statistics,
@@ -61,6 +69,8 @@ class Inputs:
             "samples_sha256": self.samples,
             "temperature": self.temperature,
         }
+        if (found := self.alignment) is not None:
+            content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
         write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
@@ -87,7 +97,10 @@ class Inputs:
             temperature = float(content.get("temperature", 1))
             _check_positive("temperature", temperature)
             normaliser = _normaliser(content)
-            return cls(classes, normaliser, longest, several, manifest, samples, temperature)
+            return cls(
+                classes, normaliser, longest, several, manifest, samples, temperature,
+                _alignment(content),
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{run / FILE} is damaged ({type(error).__name__}: {error}); run the recipe again"
@@ -144,13 +157,28 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     if "rms" in content:
         _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))
+    return BandNormaliser(mode, *_mean_and_std(content))
+
+
+def _alignment(content: dict[str, Any]) -> Alignment | None:
+    """Builds the alignment, which earlier runs do not have.
+
+    Raises:
+        ValueError: If its numbers would give embeddings that are not finite.
+    """
+    if "embeddings" not in content:
+        return None
+    return Alignment(*map(torch.from_numpy, _mean_and_std(content["embeddings"])))
+
+
+def _mean_and_std(content: dict[str, Any]) -> tuple[Values, Values]:
     mean, std = (np.asarray(content[key], dtype=np.float32) for key in ("mean", "std"))
     if mean.ndim != 1 or mean.shape != std.shape:
         raise ValueError(f"mean and std have shapes {mean.shape} and {std.shape}")
     if not np.isfinite(mean).all():
         raise ValueError("mean has values that are not finite")
     _check_positive("std", std)
-    return BandNormaliser(mode, mean, std)
+    return mean, std
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -1,7 +1,9 @@
 """Applies a finished run's model to other audio of any format, rate, channels and length."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,21 @@ from spaudio.training.temperature import class_probabilities, tempered
 Waveform = NDArray[np.float32]
 
 _BATCH = 16  # windows
+
+
+@dataclass(frozen=True)
+class EmbeddedSound:
+    """The embeddings of a sound.
+
+    Args:
+        path: File name in the prediction.
+        samples: Length of the sound, at the model's sample rate.
+        windows: (windows, width), on the CPU.
+    """
+
+    path: Path
+    samples: int
+    windows: Tensor
 
 
 class Predictor:
@@ -109,10 +126,8 @@ class Predictor:
         Raises:
             CheckpointError: If the model gives no finite probabilities.
         """
-        mean, samples, windows = self._over_windows(pieces, self.raw_probabilities)
-        # The temperature was fitted to means over segments.
-        found = finite(self.tempered(mean[None])[0].float().numpy())
-        return Prediction(path, samples / self.sample_rate, windows, found, self.inputs.classes)
+        mean, samples, windows = self._mean_over_windows(pieces, self.raw_probabilities)
+        return self._prediction(path, mean, samples, windows)
 
     def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
         """Returns the embedding that the head classifies, (width,), averaged over windows.
@@ -120,25 +135,63 @@ class Predictor:
         Args:
             pieces: As for :meth:`classify`.
         """
-        mean: NDArray[np.float32] = self._over_windows(pieces, self.embeddings)[0].numpy()
+        mean: NDArray[np.float32] = self._mean_over_windows(pieces, self.embeddings)[0].numpy()
         return mean
 
-    def _over_windows(
+    def embed_windows(self, path: Path, pieces: Iterable[Waveform]) -> EmbeddedSound:
+        """Computes the embedding of each window of a sound; arguments as for :meth:`classify`."""
+        counted = _Counted(pieces)
+        found = [self.embeddings(batch) for batch in self._batches(counted)]
+        return EmbeddedSound(path, counted.samples, torch.cat(found))
+
+    @torch.inference_mode()
+    def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:
+        """Predicts sounds of one speaker, place or device; see `spaudio.training.alignment`.
+
+        Args:
+            sounds: From :meth:`embed_windows`; together they should cover the classes in about the
+                proportions of the training clips.
+
+        Raises:
+            CheckpointError: If the model gives no finite probabilities, or the run is of a version
+                that did not save the statistics of embeddings.
+            ConfigError: If a clip of the run may have several classes.
+        """
+        if self.inputs.multi_label:
+            raise ConfigError(f"align: clips of {self.run} have several classes; leave it out")
+        if self.inputs.alignment is None:
+            raise CheckpointError(
+                f"align: {self.run / FILE} holds no statistics of embeddings, because its run is "
+                "older than this option; run the recipe again"
+            )
+        aligned = self.inputs.alignment(torch.cat([sound.windows for sound in sounds]))
+        # Double precision as in :meth:`_classify`.
+        logits = self.model.classify(aligned.to(self.device)).cpu().double()
+        parts = torch.split(logits.softmax(dim=1), [len(sound.windows) for sound in sounds])
+        return [
+            self._prediction(sound.path, chances.mean(dim=0), sound.samples, len(chances))
+            for sound, chances in zip(sounds, parts, strict=True)
+        ]
+
+    def _prediction(self, path: Path, mean: Tensor, samples: int, windows: int) -> Prediction:
+        """Applies the temperature, which was fitted to means over segments."""
+        found = finite(self.tempered(mean[None])[0].float().numpy())
+        return Prediction(path, samples / self.sample_rate, windows, found, self.inputs.classes)
+
+    def _mean_over_windows(
         self, pieces: Iterable[Waveform], compute: Callable[[Sequence[Waveform]], Tensor]
     ) -> tuple[Tensor, int, int]:
-        """Cuts a sound into windows; returns the mean of ``compute``, samples, and windows."""
-        samples, windows, total = 0, 0, torch.zeros(())
-
-        def counted() -> Iterator[Waveform]:
-            nonlocal samples
-            for piece in pieces:
-                samples += len(piece)
-                yield piece
-
-        for batch in self.windows(counted()):
-            total = total + compute([window.samples for window in batch]).sum(dim=0)
+        """Returns the mean of ``compute`` over windows, and the numbers of samples and windows."""
+        counted, windows, total = _Counted(pieces), 0, torch.zeros(())
+        for batch in self._batches(counted):
+            total = total + compute(batch).sum(dim=0)
             windows += len(batch)
-        return total / windows, samples, windows
+        return total / windows, counted.samples, windows
+
+    def _batches(self, pieces: Iterable[Waveform]) -> Iterator[list[Waveform]]:
+        """Yields the samples of :meth:`windows`."""
+        for batch in self.windows(pieces):
+            yield [window.samples for window in batch]
 
     def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
         """Cuts a sound of any length into windows, in batches.
@@ -198,6 +251,18 @@ class Predictor:
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
 
 
+class _Counted:
+    """Pieces of a sound, whose samples are counted as they are read."""
+
+    def __init__(self, pieces: Iterable[Waveform]) -> None:
+        self.pieces, self.samples = pieces, 0
+
+    def __iter__(self) -> Iterator[Waveform]:
+        for piece in self.pieces:
+            self.samples += len(piece)
+            yield piece
+
+
 def _audible(windows: Iterable[Window]) -> Iterator[Window]:
     """Yields the windows that are not silent, or the first one if all are."""
     first, any_sound = None, False
@@ -222,27 +287,38 @@ def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def predict_files(
-    predictor: Predictor, paths: Sequence[Path]
+    predictor: Predictor, paths: Sequence[Path], align: str | None = None
 ) -> tuple[list[Prediction], list[tuple[Path, str]]]:
     """Predicts files and all audio files below folders; unusable files are skipped.
 
     Args:
         predictor: Predictor of the run.
         paths: Files and folders.
+        align: Which files are of one speaker, place or device, and are aligned with the training
+            clips (:meth:`Predictor.classify_aligned`): ``"all"``, or ``"folder"`` for those in the
+            same folder. None aligns none.
 
     Returns:
         Predictions, and the unusable files, each with a reason.
     """
     files, bad = expand(paths)
-    predictions = []
+    predictions: dict[Path, Prediction] = {}
+    groups: defaultdict[Path, list[EmbeddedSound]] = defaultdict(list)
     with progress_bar("predict", len(files), show=len(files) > 1) as advance:
         for path in files:
             try:
-                predictions.append(predictor(path))
+                if align is None:
+                    predictions[path] = predictor(path)
+                else:
+                    pieces = stream_audio(path, predictor.sample_rate)
+                    sound = predictor.embed_windows(path, pieces)
+                    groups[path.parent if align == "folder" else Path()].append(sound)
             except (SpaudioError, OSError, MemoryError) as error:
                 bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))
             advance(1)
-    return predictions, bad
+    for sounds in groups.values():
+        predictions |= {found.path: found for found in predictor.classify_aligned(sounds)}
+    return [predictions[path] for path in files if path in predictions], bad
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:

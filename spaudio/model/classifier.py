@@ -70,8 +70,7 @@ class Classifier(nn.Module):
         Returns:
             Logits (batch, classes).
         """
-        logits: Tensor = self.head(self.embed(tokens, padding_mask))
-        return logits
+        return self.classify(self.embed(tokens, padding_mask))
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns the input of the head, (batch, width); arguments as for :meth:`forward`."""
@@ -82,6 +81,11 @@ class Classifier(nn.Module):
         x = self.encoder(self.project(tokens), padding_mask)
         pooled: Tensor = self.pooling(x, padding_mask)
         return pooled
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Returns the logits (batch, classes) of what :meth:`embed` returns."""
+        logits: Tensor = self.head(embeddings)
+        return logits
 
 
 def count_parameters(model: nn.Module) -> int:

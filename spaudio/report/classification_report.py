@@ -90,6 +90,7 @@ def write_report(
         method += f"; trained on {floor['trained_on']:,} clips"
     results = {
         "**transformer**": f"**{test[metric]:.4f}** ({scores.detail})",
+        **_aligned(report),
         f"classical floor (log-mel and MFCC statistics, {method})": f"{floor['svm']:.4f}",
         trivial: f"{floor['majority']:.4f}",
     }
@@ -147,6 +148,13 @@ def _selection(report: Mapping[str, Any]) -> str:
             f"little ({chosen})"
         )
     return f"The model: {chosen}"
+
+
+def _aligned(report: Mapping[str, Any]) -> dict[str, str]:
+    if "aligned" not in report:
+        return {}
+    groups, accuracy = report["aligned"]["groups"], report["aligned"]["accuracy"]
+    return {f"the same, {groups:,} test groups aligned with training clips": f"{accuracy:.4f}"}
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,9 @@ def write_fold_report(
         },
         "step_seconds": statistics.fmean(one["step_seconds"] for one in reports.values()),
     }
+    aligned = [one["aligned"]["accuracy"] for one in reports.values() if "aligned" in one]
+    if len(aligned) == len(reports):
+        report["aligned"] = {"accuracy": statistics.fmean(aligned)}
     figures = Figures(folder)
     figures.draw("confusion", lambda path: plot_confusion(from_numpy(confusion), classes, path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
@@ -118,6 +121,11 @@ def write_fold_report(
         writer.writerows(lines)
     results = {
         "**transformer**": f"**{plus_minus(columns['accuracy'])}**",
+        **(
+            {"the same, test groups aligned with training clips": plus_minus(aligned)}
+            if "aligned" in report
+            else {}
+        ),
         "classical floor (log-mel and MFCC statistics, RBF-SVM)": plus_minus(columns["svm"]),
         "majority class": plus_minus(columns["majority"]),
     }

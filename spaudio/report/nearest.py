@@ -10,6 +10,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.clip_batches import batches, some_of_each_class
 from spaudio.tokens.dataset import TokenDataset
+from spaudio.training.alignment import embed_batches
 
 MOST = 5000  # training clips to search, at most the same number per class
 
@@ -23,15 +24,10 @@ def embed_clips(
     Returns:
         (clips, dim), on the CPU.
     """
-    device = next(model.parameters()).device
     place = {clip: row for row, clip in enumerate(clips)}
-    found: Tensor | None = None
-    for batch in batches(dataset, clips):
-        vectors = model.embed(batch.tokens.to(device), batch.padding_mask.to(device)).float().cpu()
-        if found is None:
-            found = torch.zeros(len(clips), vectors.shape[1])
-        found.index_add_(0, torch.tensor([place[c] for c in batch.clips.tolist()]), vectors)
-    assert found is not None
+    vectors, owners = embed_batches(model, batches(dataset, clips))
+    rows = torch.tensor([place[clip] for clip in owners.tolist()])
+    found = torch.zeros(len(clips), vectors.shape[1]).index_add_(0, rows, vectors)
     return F.normalize(found, dim=1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
 from spaudio.training.mixing import Mixing
+from spaudio.training.objective import average_segments
 from spaudio.training.shards import gather
 
 
@@ -91,15 +92,10 @@ class MultiLabel:
             chances = model(batch.tokens, batch.padding_mask).double().sigmoid()
             found.append((batch.clips.cpu(), batch.labels.cpu(), chances.cpu()))
         found = gather(found, accelerator)
-        items, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
-        clips, places = np.unique(items.numpy(), return_inverse=True)  # sorted
-        place = torch.from_numpy(places)
-        parts = place.bincount().unsqueeze(1)
-        chances, labels = (
-            values.new_zeros(len(clips), labels.shape[1]).index_add_(0, place, values) / parts
-            for values in (chances, labels)
-        )
-        chances = chances.clamp(0, 1)  # a mean may be rounded to just above 1
+        clips, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
+        # A mean may be rounded to just above 1.
+        chances = average_segments(chances, clips).clamp(0, 1)
+        labels = labels.new_empty(chances.shape).index_copy_(0, clips, labels)
         return MultiLabelPredictions(
             chances, labels, F.binary_cross_entropy(chances, labels.to(chances)).item()
         )

@@ -146,6 +146,21 @@ class Classification:
         return replace(predict(model, batches, accelerator), balanced=balanced)
 
 
+def average_segments(values: Tensor, clips: Tensor) -> Tensor:
+    """Averages over the segments of each clip.
+
+    Args:
+        values: (segments, classes).
+        clips: (segments,), index of the clip of each segment; every clip has at least one.
+
+    Returns:
+        (clips, classes), in double precision.
+    """
+    counts = clips.bincount().unsqueeze(1)
+    total = values.new_zeros(len(counts), values.shape[1], dtype=torch.float64)
+    return total.index_add_(0, clips, values.double()) / counts
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> Predictions:
     """Runs a model over a split.
@@ -166,10 +181,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
         found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
     found = gather(found, accelerator)
     clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-    votes = clips.bincount()
-    voted = torch.zeros(len(votes), logits.shape[1], dtype=torch.float64)
-    voted.index_add_(0, clips, logits.double().softmax(dim=1))
-    voted /= votes.unsqueeze(1)
-    labels = torch.empty_like(votes).index_copy_(0, clips, labels)
+    voted = average_segments(logits.double().softmax(dim=1), clips)
+    labels = labels.new_empty(len(voted)).index_copy_(0, clips, labels)
     loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
     return Predictions(voted.float(), labels, loss.item())

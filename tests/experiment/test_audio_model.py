@@ -88,6 +88,13 @@ def test_prediction_is_what_the_evaluation_after_training_was(
         assert found.confidence == pytest.approx(float(rows[clip.path]["probability"]), abs=1e-5)
         [heard] = model.stream()([soundfile.read(path, dtype="float32")[0]])
         np.testing.assert_allclose(heard.probabilities, found.probabilities, atol=1e-5)
+    # The test clips are of one speaker.
+    aligned = model.predict(paths, align=True)
+    labels = [clip.label for clip in data.test.clips]
+    right = np.mean([one.label == label for one, label in zip(aligned, labels, strict=True)])
+    assert Trained(own_run).report["aligned"] == {"accuracy": pytest.approx(right), "groups": 1}
+    with pytest.raises(ConfigError, match="a list of sounds"):
+        model.predict(paths[0], align=True)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/own_sounds.md"])

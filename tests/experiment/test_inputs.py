@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
+from spaudio.training.alignment import Alignment
 
 
 def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
@@ -25,6 +27,12 @@ def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     level = LevelNormaliser("global", 0.1 + 0.2)
     Inputs(("a",), level, 1.0, multi_label=True).save(tmp_path)
     assert Inputs.load(tmp_path) == Inputs(("a",), level, 1.0, multi_label=True)
+    alignment = Alignment(*map(torch.from_numpy, (mean, std)))
+    Inputs(("a",), level, 1.0, alignment=alignment).save(tmp_path)
+    found = Inputs.load(tmp_path).alignment
+    assert found is not None
+    assert torch.equal(found.mean, alignment.mean)
+    assert torch.equal(found.std, alignment.std)
 
 
 def test_a_run_without_them_is_told_what_to_do(tmp_path: Path) -> None:
@@ -55,6 +63,8 @@ def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> N
         ({"temperature": 0}, "temperature"),
         ({"longest_seconds": -1}, "longest_seconds"),
         ({"longest_seconds": 1e999}, "longest_seconds"),
+        ({"embeddings": {"mean": [0], "std": [0]}}, "std"),
+        ({"embeddings": [1]}, ""),
     ):
         (tmp_path / FILE).write_text(json.dumps({**good, **damage}))
         with pytest.raises(CheckpointError, match=f"is damaged .*{word}"):

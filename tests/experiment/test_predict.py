@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 
+from spaudio.audio.decode import stream_audio
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import FILE
-from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.experiment.predict import EmbeddedSound, Predictor, predict_files
+from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
 from tests.fixtures.tiny_audio import make_bad_clips, tone
 from tests.fixtures.tiny_run import make_untrained_run
@@ -79,6 +82,45 @@ def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:
     ):
         roots = np.sqrt(one(plain))
         np.testing.assert_allclose(one(warm), roots / roots.sum(), atol=1e-6)
+
+
+def test_files_of_a_group_are_aligned(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All given files or those of each folder, window by window; the output keeps their order."""
+    names = [f"{folder}/{number}.wav" for number in range(2) for folder in "ab"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, noise(0.3, seed=number), RATE, subtype="FLOAT")
+    paths = [tmp_path / name for name in names]
+    predictor = Predictor(run, window=0.2)
+    plain = torch.cat([p.windows for p in embedded(predictor, paths)])
+    with pytest.raises(CheckpointError, match="run is older than this option; run the recipe"):
+        predict_files(predictor, paths, "all")
+    alignment = Alignment(plain.mean(dim=0) + 3, plain.std(dim=0) * 2)
+    predictor.inputs = replace(predictor.inputs, alignment=alignment)
+    for align, groups in (("all", [paths]), ("folder", [paths[::2], paths[1::2]])):
+        found, bad = predict_files(predictor, [*paths, Path("nowhere.wav")], align)
+        assert [one.path for one in found] == paths
+        assert [path for path, _ in bad] == [Path("nowhere.wav")]
+        by_path = {one.path: one.probabilities for one in found}
+        for group in groups:
+            windows = torch.cat([p.windows for p in embedded(predictor, group)])
+            with torch.inference_mode():
+                chances = predictor.model.classify(alignment(windows)).softmax(dim=1)
+            expected = chances.view(len(group), 2, -1).mean(dim=1)
+            for path, row in zip(group, expected, strict=True):
+                np.testing.assert_allclose(by_path[path], row, atol=1e-5)
+                assert np.abs(by_path[path] - predictor(path).probabilities).max() > 1e-3
+    predictor.inputs = replace(predictor.inputs, multi_label=True)
+    with pytest.raises(ConfigError, match="several classes"):
+        predict_files(predictor, paths, "all")
+    with pytest.raises(SystemExit, match="older than this option"):
+        main(["predict", str(run), *map(str, paths), "--align", "all"])
+
+
+def embedded(predictor: Predictor, paths: list[Path]) -> list[EmbeddedSound]:
+    return [predictor.embed_windows(path, stream_audio(path, RATE)) for path in paths]
 
 
 def test_an_impossible_window_is_named(run: Path) -> None:

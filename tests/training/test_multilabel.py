@@ -51,7 +51,7 @@ def test_predictions_come_in_the_order_of_the_clips_and_parts_are_averaged() -> 
     torch.testing.assert_close(mixed.probabilities, whole.probabilities)
     torch.testing.assert_close(mixed.labels, LABELS)
     assert mixed.loss == pytest.approx(whole.loss)
-    split = batch([0, 2], LABELS)._replace(clips=torch.tensor([7, 7]), labels=LABELS[[0, 0]])
+    split = batch([0, 2], LABELS)._replace(clips=torch.tensor([0, 0]), labels=LABELS[[0, 0]])
     voted = objective.measure(MeanModel(), [split], cpu)
     torch.testing.assert_close(voted.probabilities[0], whole.probabilities[[0, 2]].mean(dim=0))
     assert voted.labels.tolist() == [[1, 0, 1]]

@@ -29,6 +29,7 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.stem import ConvStem
 from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
+from spaudio.report.clip_batches import batches
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
@@ -40,16 +41,18 @@ from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import TokenDataset, collate
 from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.training.alignment import Alignment, embed_batches, groups_are_mixed
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import Feed, make_feed
 from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult, prolonged
 from spaudio.training.mixing import Mixing
 from spaudio.training.multilabel import MultiLabel
-from spaudio.training.objective import Classification
+from spaudio.training.objective import Classification, average_segments
 from spaudio.training.temperature import fit_temperature, tempered
 
 NORMALISER_CLIPS = 256  # enough to estimate mean and standard deviation of each filter
+ALIGNMENT_CLIPS = 2000  # the same for each value of an embedding
 
 
 class ClassificationTask(Task):
@@ -240,6 +243,7 @@ class ClassificationTask(Task):
         """Fits the temperature, draws the figures, and writes report and page."""
         data, test = self.data, measured["test"]
         probabilities, facts["calibration"] = self._calibrate(run, measured)
+        facts |= self._align(run, after)
         records = read_log(run)
         if self.pretraining is not None:
             facts["pretrain"] = self.pretraining.facts(run)
@@ -300,6 +304,27 @@ class ClassificationTask(Task):
         found = measure_calibration(test.probabilities, scaled, test.labels, temperature)
         return scaled, found | {"source": source}
 
+    @torch.no_grad()
+    def _align(self, run: Path, model: Any) -> dict[str, Any]:
+        """Saves the statistics of embeddings; measures the accuracy with aligned groups."""
+        data = self.data
+        chosen = np.random.default_rng(0).permutation(len(data.train.clips))[:ALIGNMENT_CLIPS]
+        alignment = Alignment.fit(embed_batches(model, batches(data.train, chosen.tolist()))[0])
+        replace(Inputs.load(run), alignment=alignment).save(run)
+        clips = data.test.clips
+        if not groups_are_mixed(data.train.clips):
+            return {}
+        embeddings, owners = embed_batches(model, batches(data.test, range(len(clips))))
+        groups = np.array([clips[clip].group for clip in owners.tolist()])
+        for group in np.unique(groups):
+            members = torch.from_numpy(groups == group)
+            embeddings[members] = alignment(embeddings[members])
+        logits = model.classify(embeddings.to(next(model.parameters()).device)).cpu()
+        found = average_segments(logits.softmax(dim=1), owners)
+        labels = torch.tensor([data.classes.index(clip.label) for clip in clips])
+        right = (found.argmax(dim=1) == labels).double().mean().item()
+        return {"aligned": {"accuracy": right, "groups": len(np.unique(groups))}}
+
     def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score(probabilities, labels, self.data.classes)
 
@@ -349,6 +374,10 @@ class MultiLabelTask(ClassificationTask):
 
     def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
         return score_multilabel(probabilities, labels, self.data.classes)
+
+    @override
+    def _align(self, run: Path, model: Any) -> dict[str, Any]:
+        return {}
 
 
 def build_classifier(settings: AudioSettings, classes: int) -> Classifier:

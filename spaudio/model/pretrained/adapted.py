@@ -93,8 +93,7 @@ class AdaptedClassifier(nn.Module):
         Returns:
             Logits (batch, classes).
         """
-        logits: Tensor = self.head.linear(self.embed(tokens, padding_mask))
-        return logits
+        return self.classify(self.embed(tokens, padding_mask))
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns the input of the last layer, (batch, width); arguments as for `forward`."""
@@ -102,10 +101,14 @@ class AdaptedClassifier(nn.Module):
             return self.head.mixed(tokens[:, self.first_state :])
         return self.head.pool(*self.hidden_states(tokens, padding_mask))
 
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Returns the logits (batch, classes) of what :meth:`embed` returns."""
+        logits: Tensor = self.head.linear(embeddings)
+        return logits
+
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
         """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
-        logits: Tensor = self.head.linear(self.head.pool(*self._run_whole(inputs, padding)))
-        return logits
+        return self.classify(self.head.pool(*self._run_whole(inputs, padding)))
 
     def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
         states, kept = self.base.run(*self.base.embed(inputs, padding))

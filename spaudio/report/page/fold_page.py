@@ -59,7 +59,7 @@ def write_fold_page(
         score=f"{test['accuracy']:.3f}",
         detail=f"mean over {len(folds)} folds, ± {test['std']:.3f}; all clips together "
         f"{test['pooled_accuracy']:.3f}",
-        bars=score_bars(test["accuracy"], report["floor"], "majority class"),
+        bars=score_bars(report, "majority class"),
         facts=facts,
         warnings=warnings_of(report),
         classes=report["classes"],

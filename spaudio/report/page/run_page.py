@@ -99,7 +99,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         metric=metric,
         score=f"{test[metric]:.3f}",
         detail=detail,
-        bars=score_bars(test[metric], report["floor"], trivial),
+        bars=score_bars(report, trivial),
         facts=results.facts,
         warnings=warnings_of(report),
         classes=results.classes,

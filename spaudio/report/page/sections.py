@@ -14,13 +14,16 @@ from spaudio.report.page.render import Bar, Row
 COLORS = 6  # in the style sheet
 
 
-def score_bars(score: float, floor: Mapping[str, Any], trivial: str) -> list[Bar]:
+def score_bars(report: Mapping[str, Any], trivial: str) -> list[Bar]:
     """The score beside those of the classical floor and of a trivial answer with this name."""
-    values = {"this model": score, "classical floor": floor["svm"], trivial: floor["majority"]}
-    return [
-        Bar(name, value, f"{value:.3f}", color)
-        for color, (name, value) in enumerate(values.items())
+    floor, aligned = report["floor"], report.get("aligned")
+    bars = [
+        ("this model", report["test"][report["metric"]], 0),
+        *([("the same, test groups aligned", aligned["accuracy"], 3)] if aligned else []),
+        ("classical floor", floor["svm"], 1),
+        (trivial, floor["majority"], 2),
     ]
+    return [Bar(name, value, f"{value:.3f}", color) for name, value, color in bars]
 
 
 def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[Row]:

@@ -1,0 +1,95 @@
+"""Aligns clips of one speaker, place or device with the training clips, without labels.
+
+Such clips share a voice, a room or a microphone, which shifts and scales their embeddings. If they
+cover the classes in about the proportions of the training clips, the shift is the difference of the
+means. Clips of a few classes only must not be aligned: what tells their class would be removed.
+
+Sources: features normalised per speaker, Busso et al., "Iterative Feature Normalization Scheme for
+Automatic Emotion Detection from Speech", IEEE Transactions on Affective Computing 4 (4), 2013;
+statistics of the target domain in a trained network, Li et al., arXiv 1603.04779.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from spaudio.audio.manifest import Clip
+from spaudio.tokens.dataset import Batch
+
+#: The statistics of a group are averaged with those of this many imagined training clips.
+PRIOR_CLIPS = 16
+LEAST_CLIPS = 8  # per group, on average, for the report
+LEAST_STD = 1e-4
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Mean and spread of the embeddings of the training clips.
+
+    Args:
+        mean: (width,).
+        std: (width,), positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, embeddings: Tensor) -> Self:
+        """Fits to embeddings (clips, width) of training clips."""
+        std = embeddings.std(dim=0, correction=0).clamp_min(LEAST_STD)
+        return cls(embeddings.mean(dim=0), std)
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Gives the embeddings of one group the mean and spread of the training clips.
+
+        Args:
+            embeddings: (clips, width). A few clips move less than many.
+
+        Returns:
+            (clips, width).
+        """
+        share = len(embeddings) / (len(embeddings) + PRIOR_CLIPS)
+        mean = torch.lerp(self.mean, embeddings.mean(dim=0), share)
+        variance = torch.lerp(self.std.square(), embeddings.var(dim=0, correction=0), share)
+        return (embeddings - mean) * (self.std / variance.sqrt()) + self.mean
+
+
+@torch.no_grad()
+def embed_batches(model: Any, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Computes what the last layer of a model classifies.
+
+    Args:
+        model: Has ``embed(tokens, padding_mask)``; in evaluation mode.
+        batches: At least one.
+
+    Returns:
+        Embeddings (items, width), and the clip of each item (items,), on the CPU.
+    """
+    device = next(model.parameters()).device
+    found, clips = [], []
+    for batch in batches:
+        embedded = model.embed(batch.tokens.to(device), batch.padding_mask.to(device))
+        found.append(embedded.float().cpu())
+        clips.append(batch.clips.cpu())
+    return torch.cat(found), torch.cat(clips)
+
+
+def groups_are_mixed(clips: Sequence[Clip]) -> bool:
+    """Whether groups are like speakers, each with clips of many classes, and can be aligned.
+
+    A recording of one sound is the opposite: all of its clips have one class.
+
+    Args:
+        clips: The training clips.
+    """
+    labels: dict[str, list[str]] = defaultdict(list)
+    for clip in clips:
+        labels[clip.group].append(clip.label)
+    classes = len({clip.label for clip in clips})
+    covered = sum(len(set(found)) for found in labels.values()) / len(labels)
+    return covered >= classes / 2 and len(clips) >= LEAST_CLIPS * len(labels)
