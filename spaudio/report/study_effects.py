@@ -32,7 +32,7 @@ class Effect:
     Args:
         setting: Name of the setting.
         other: Name of the other setting.
-        differences: Accuracy minus that of the other, one value per fold and seed, by dataset.
+        pairs: Runs of the setting and of the other with the same dataset, fold and seed.
         mean: Mean over datasets of the mean difference.
         low: Lower end of the 95 % interval; NaN if no dataset has two runs.
         high: Upper end.
@@ -42,7 +42,7 @@ class Effect:
 
     setting: str
     other: str
-    differences: Mapping[str, Array]
+    pairs: Sequence[tuple[Result, Result]]
     mean: float
     low: float
     high: float
@@ -50,9 +50,9 @@ class Effect:
     corrected: float = 1.0
 
     @property
-    def pairs(self) -> int:
-        """Number of pairs of runs."""
-        return sum(len(values) for values in self.differences.values())
+    def differences(self) -> dict[str, Array]:
+        """Accuracy minus that of the other, one value per pair, by dataset."""
+        return _differences(self.pairs)
 
 
 def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> list[Effect]:
@@ -68,7 +68,7 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
     Raises:
         DataError: If two runs have the same dataset, setting, fold and seed.
     """
-    runs: dict[str, dict[tuple[str, str, int], float]] = {}
+    runs: dict[str, dict[tuple[str, str, int], Result]] = {}
     for one in results:
         pair, own = (one.data, one.fold, one.seed), runs.setdefault(one.setting, {})
         if pair in own:
@@ -76,23 +76,26 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
                 f"two runs are {one.setting} on {one.data}, fold {one.fold or '-'}, seed "
                 f"{one.seed}; leave one out"
             )
-        own[pair] = one.accuracy
+        own[pair] = one
     found = []
     for setting, other in others.items():
         here, there = runs.get(setting, {}), runs.get(other, {})
-        shared = [pair for pair in here if pair in there]
-        data = list(dict.fromkeys(pair[0] for pair in shared))
-        values = {
-            name: np.array([here[pair] - there[pair] for pair in shared if pair[0] == name])
-            for name in data
-        }
-        if values:
-            samples = list(values.values())
+        pairs = [(one, there[pair]) for pair, one in here.items() if pair in there]
+        if pairs:
+            samples = list(_differences(pairs).values())
             low, high = _interval(samples)
             mean = float(_mean_over_data(*samples))
-            found.append(Effect(setting, other, values, mean, low, high, _p_value(samples)))
+            found.append(Effect(setting, other, pairs, mean, low, high, _p_value(samples)))
     corrected = holm([effect.p for effect in found])
     return [replace(effect, corrected=p) for effect, p in zip(found, corrected, strict=True)]
+
+
+def _differences(pairs: Sequence[tuple[Result, Result]]) -> dict[str, Array]:
+    """Returns the differences of accuracy of pairs of runs, by dataset."""
+    found: dict[str, list[float]] = {}
+    for one, other in pairs:
+        found.setdefault(one.data, []).append(one.accuracy - other.accuracy)
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

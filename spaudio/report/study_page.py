@@ -50,10 +50,10 @@ def show_results(
         ),
         "Test accuracy, mean ± std over folds and seeds": accuracy_rows(results),
         **{
-            f"Points of accuracy, minus {name}": effect_rows(results, found)
+            f"Points of accuracy, minus {name}": effect_rows(found)
             for name, found in effects.items()
         },
-        "Points of accuracy, minus the control": effect_rows(results, controls),
+        "Points of accuracy, minus the control": effect_rows(controls),
         "Correlation of the kernels' mean response with the modulation spectrum of the audio, "
         "before and after training": modulation_rows(results),
     }
@@ -157,25 +157,24 @@ def modulation_rows(results: Sequence[Result]) -> Rows:
     ]
 
 
-def effect_rows(results: Sequence[Result], effects: Sequence[Effect]) -> Rows:
+def effect_rows(effects: Sequence[Effect]) -> Rows:
     """Returns the rows of a table of effects, in points of accuracy (hundredths)."""
     rows = []
     for effect in effects:
-        pairs = _pairs(results, effect)
-        filters = [one.filter_parameters for one, _ in pairs]
+        pairs = effect.pairs
         rows.append(
             {
                 "setting": effect.setting,
                 "minus": effect.other,
                 "datasets": str(len(effect.differences)),
-                "pairs": str(effect.pairs),
+                "pairs": str(len(pairs)),
                 "points": f"{100 * effect.mean:+.2f}",
                 "95 % interval": "-"
                 if math.isnan(effect.low)
                 else f"{100 * effect.low:+.2f} to {100 * effect.high:+.2f}",
                 "p": _p_value(effect.p),
                 "p (Holm)": _p_value(effect.corrected),
-                "filter parameters": _range(filters),
+                "filter parameters": _range([one.filter_parameters for one, _ in pairs]),
                 "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in pairs]),
                 "steps": _ratio([(a.steps, b.steps) for a, b in pairs]),
             }
@@ -288,14 +287,6 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
 
 def _names(results: Sequence[Result], field: str) -> list[str]:
     return list(dict.fromkeys(getattr(one, field) for one in results))
-
-
-def _pairs(results: Sequence[Result], effect: Effect) -> list[tuple[Result, Result]]:
-    def runs(setting: str) -> dict[tuple[str, str, int], Result]:
-        return {(r.data, r.fold, r.seed): r for r in results if r.setting == setting}
-
-    here, there = runs(effect.setting), runs(effect.other)
-    return [(one, there[key]) for key, one in here.items() if key in there]
 
 
 def _p_value(p: float) -> str:

@@ -57,7 +57,7 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     # The spread is that of the resampled folds, and half of it, as the other set has one run.
     spread = bank.differences["=music"].std() / 5**0.5 / 2
     assert bank.high - bank.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
-    assert (bank.pairs, list(bank.differences)) == (6, ["digits", "=music"])
+    assert (len(bank.pairs), list(bank.differences)) == (6, ["digits", "=music"])
     # All six differences are positive, so that of 64 exchanges two are as extreme.
     assert bank.p == pytest.approx(wilcoxon(np.arange(1, 7.0)).pvalue) == pytest.approx(2 / 64)
     assert bank.corrected == 2 * bank.p
