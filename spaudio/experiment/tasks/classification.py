@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.audio.background import BACKGROUND
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
@@ -312,7 +313,8 @@ class ClassificationTask(Task):
         alignment = Alignment.fit(embed_batches(model, batches(data.train, chosen.tolist()))[0])
         replace(Inputs.load(run), alignment=alignment).save(run)
         clips = data.test.clips
-        if not groups_are_mixed(data.train.clips):
+        # Recordings of the background are groups of one class.
+        if BACKGROUND in data.classes or not groups_are_mixed(data.train.clips):
             return {}
         embeddings, owners = embed_batches(model, batches(data.test, range(len(clips))))
         groups = np.array([clips[clip].group for clip in owners.tolist()])

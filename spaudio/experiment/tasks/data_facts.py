@@ -1,10 +1,11 @@
 """Sentences about a run's data, split and model, for its page."""
 
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from spaudio.audio.background import BACKGROUND
+from spaudio.audio.manifest import Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.unpack import user_path
@@ -105,7 +106,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     lines = [_given(settings, data.unused)]
     clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
     own = all(clip.group == clip.path for clip in clips)
-    groups = {s: {c.group for c in clips if c.split == s} for s in ("train", "valid", "test")}
+    groups = _groups(clips)
     learned = groups["train"] | groups["valid"]
     both, known = groups["test"] & learned, groups["valid"] & groups["train"]
     if own:
@@ -139,11 +140,17 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
 
 def is_calibrated_on_known_groups(data: AudioData) -> bool:
     """Whether groups of the validation split were trained on, but none of the test split."""
-    train, valid, test = (
-        {clip.group for clip in data.clips if clip.split == split}
-        for split in ("train", "valid", "test")
-    )
-    return bool(train & valid) and not test & (train | valid)
+    groups = _groups(data.clips)
+    known = groups["train"] | groups["valid"]
+    return bool(groups["train"] & groups["valid"]) and not groups["test"] & known
+
+
+def _groups(clips: Iterable[Clip]) -> dict[str, set[str]]:
+    """Returns the groups of the clips of each split."""
+    found: dict[str, set[str]] = {"train": set(), "valid": set(), "test": set()}
+    for clip in clips:
+        found[clip.split].add(clip.group)
+    return found
 
 
 def _left_out(data: AudioData) -> list[str]:
