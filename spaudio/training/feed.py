@@ -66,7 +66,7 @@ def make_feed(
             "with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop), or raise "
             "trainer.max_tokens if memory allows"
         )
-    if balanced and lengths[longest] * config.batch_size > config.max_tokens:
+    if balanced and config.is_long(lengths[longest]):
         raise ConfigError(
             f"trainer.balance=sampler needs batches of equal size, but {lengths[longest]} tokens "
             f"of {dataset.clip(longest).path} times trainer.batch_size={config.batch_size} are "

@@ -76,6 +76,10 @@ class TrainerConfig:
         if not 0 <= self.ema < 1:
             raise ConfigError(f"trainer.ema must lie in [0, 1); got {self.ema}")
 
+    def is_long(self, tokens: int) -> bool:
+        """Whether a full batch of clips of this many tokens would exceed ``max_tokens``."""
+        return tokens * self.batch_size > self.max_tokens
+
 
 @dataclass
 class OptimConfig:

@@ -75,7 +75,7 @@ class ClassificationTask(Task):
             trainer.balance,
             [] if data.multi_label else data.train.classes(),
             multi_label=data.multi_label,
-            long_clips=max(data.train.lengths()) * trainer.batch_size > trainer.max_tokens,
+            long_clips=trainer.is_long(max(data.train.lengths())),
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None
