@@ -12,7 +12,13 @@ from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_csv, for_markdown
 from spaudio.report.figures import plot_confusion, plot_curves, plot_per_class
-from spaudio.report.report_files import cost_lines, filter_choice, selection, write_files
+from spaudio.report.report_files import (
+    ALIGNED,
+    cost_lines,
+    filter_choice,
+    selection,
+    write_files,
+)
 from spaudio.report.scores import Scores
 from spaudio.report.tables import markdown_table
 
@@ -128,6 +134,7 @@ def write_report(
         *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
         *_calibration(report),
         *(f"- {for_markdown(note)}" for note in report.get("notes", ())),
+        *([f"- {ALIGNED}"] if "aligned" in report else []),
         *cost_lines(report),
         "",
         markdown_table(per_class),
@@ -154,7 +161,7 @@ def _aligned(report: Mapping[str, Any]) -> dict[str, str]:
     if "aligned" not in report:
         return {}
     groups, accuracy = report["aligned"]["groups"], report["aligned"]["accuracy"]
-    return {f"the same, {groups:,} test groups aligned with training clips": f"{accuracy:.4f}"}
+    return {f"the same, with test groups aligned ({groups:,})": f"{accuracy:.4f}"}
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:

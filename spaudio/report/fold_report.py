@@ -15,7 +15,7 @@ from torch import from_numpy
 from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_csv, for_markdown
 from spaudio.report.figures import plot_confusion, plot_folds
-from spaudio.report.report_files import cost_lines, filter_choice, write_files
+from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
 # Files of a finished run over all folds, besides the runs of the folds.
@@ -122,7 +122,7 @@ def write_fold_report(
     results = {
         "**transformer**": f"**{plus_minus(columns['accuracy'])}**",
         **(
-            {"the same, test groups aligned with training clips": plus_minus(aligned)}
+            {"the same, with test groups aligned": plus_minus(aligned)}
             if "aligned" in report
             else {}
         ),
@@ -173,6 +173,7 @@ def write_fold_report(
         "",
         f"- accuracy over all {len(lines)} test clips together: "
         f"{report['test']['pooled_accuracy']:.4f}",
+        *([f"- {ALIGNED}"] if "aligned" in report else []),
         *cost_lines(report),
         "",
         "Seconds are summed over folds, and the confusion matrix is pooled over all folds:",

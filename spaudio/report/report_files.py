@@ -9,6 +9,12 @@ from spaudio.io.atomic import write_atomic
 from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_markdown
 
+#: What an accuracy with aligned groups is.
+ALIGNED = (
+    "with groups aligned: the embeddings of each group (speaker, recording …) of the test split "
+    "are given the mean and spread of the training clips', as `spaudio predict --align` does"
+)
+
 
 def write_files(
     run: Path, report: dict[str, Any], markdown: list[str], figures: Figures, *names: str

@@ -9,7 +9,7 @@ from spaudio.audio.manifest import Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.unpack import user_path
-from spaudio.report.report_files import selection
+from spaudio.report.report_files import ALIGNED, selection
 from spaudio.report.run_command import shortened
 
 _SHOWN = 10  # most clips that are listed as left out
@@ -42,6 +42,7 @@ def data_facts(
             if settings.validation.train
             else f"{selection(report)}; the test split was used once, at the end",
             f"training took {report['seconds']['train']:,.0f} s",
+            *_aligned(report),
         ],
     }
     return {name: lines for name, lines in facts.items() if lines}
@@ -61,7 +62,7 @@ def fold_facts(
         ],
         "Left out": _left_out(data),
         "Notes": list(data.warnings),
-        "Model": [_model(settings, report)],
+        "Model": [_model(settings, report), *_aligned(report)],
     }
     return {name: lines for name, lines in facts.items() if lines}
 
@@ -80,6 +81,10 @@ def _model(settings: AudioSettings, report: Mapping[str, Any]) -> str:
         f"tokens {settings.tokens.front_end}, filter {settings.filter.name}, "
         f"{report['num_params']:,} parameters, seed {settings.seed}"
     )
+
+
+def _aligned(report: Mapping[str, Any]) -> list[str]:
+    return [ALIGNED.replace("`", "")] if "aligned" in report else []
 
 
 def _given(settings: AudioSettings, without: Collection[str]) -> str:

@@ -19,7 +19,7 @@ def score_bars(report: Mapping[str, Any], trivial: str) -> list[Bar]:
     floor, aligned = report["floor"], report.get("aligned")
     bars = [
         ("this model", report["test"][report["metric"]], 0),
-        *([("the same, test groups aligned", aligned["accuracy"], 3)] if aligned else []),
+        *([("with groups aligned", aligned["accuracy"], 3)] if aligned else []),
         ("classical floor", floor["svm"], 1),
         (trivial, floor["majority"], 2),
     ]
