@@ -223,7 +223,7 @@ def settings(*overrides: str, recipe: str = "fsdd") -> AudioSettings:
 def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path: Path) -> None:
     folder = run_folds(settings(*fsdd, f"runs={tmp_path}"), SCRIPT)
     report = read(folder / "report.json")
-    accuracies, floors, pairs = [], [], Counter[tuple[str, str]]()
+    accuracies, aligned, floors, pairs = [], [], [], Counter[tuple[str, str]]()
     for speaker in SPEAKERS:
         run = folder / f"fold-{speaker}"
         assert all((run / name).stat().st_size > 0 for name in FILES)
@@ -234,6 +234,8 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
         accuracies.append(sum(row["true"] == row["predicted"] for row in found) / len(found))
         pairs.update((row["true"], row["predicted"]) for row in found)
         floors.append(read(run / "report.json")["floor"]["svm"])
+        aligned.append(read(run / "report.json")["aligned"]["accuracy"])
+    assert report["aligned"] == {"accuracy": pytest.approx(statistics.fmean(aligned))}
     assert report["test"]["accuracy"] == pytest.approx(statistics.fmean(accuracies))
     assert report["test"]["std"] == pytest.approx(statistics.stdev(accuracies))
     assert report["floor"]["svm"] == pytest.approx(statistics.fmean(floors))
@@ -246,6 +248,7 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
     assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 45
     text = (folder / "report.md").read_text()
     assert f"{report['test']['accuracy']:.4f} ± {report['test']['std']:.4f}" in text
+    assert f"| the same, with test groups aligned | {report['aligned']['accuracy']:.4f} ± " in text
     assert "[theo](fold-theo/report.md)" in text
     # Runs over folds are compared as any others.
     (row,) = compare(group_runs(read_records([folder])))
