@@ -430,9 +430,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "clip in the run's data)"},
         "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
-        "--align": {"choices": ("all", "folder"), "help": "all files, or those of each folder, are "
-                    "of one speaker, place or device and cover the classes as the training clips "
-                    "do; align their embeddings with these"},
+        "--align": {"choices": ("all", "folder"), "help": "align the embeddings of all files, or "
+                    "of those in each folder, with those of the training clips; only for files of "
+                    "one speaker, place or device that cover most classes"},
         "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
         "--force": _FORCE,
     }),

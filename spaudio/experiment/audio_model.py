@@ -94,7 +94,8 @@ class AudioModel(Predictor):
 
         Raises:
             AudioError: If a sound cannot be used.
-            CheckpointError: If sounds are to be aligned by a run that is older than this option.
+            CheckpointError: If sounds are to be aligned by a run that is not finished, or is older
+                than this option.
             ConfigError: If the rate of a waveform is missing or out of range, or a single sound or
                 one with several classes is to be aligned.
         """
@@ -104,6 +105,7 @@ class AudioModel(Predictor):
             return self.classify(_path(audio), self._pieces(audio, sample_rate))
         if not align:
             return [self.predict(one, sample_rate) for one in audio]
+        self.alignment()  # refused before any sound is read
         sounds = [self.embed_windows(_path(a), self._pieces(a, sample_rate)) for a in audio]
         return self.classify_aligned(sounds) if sounds else []
 

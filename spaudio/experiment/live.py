@@ -210,6 +210,12 @@ class StateStream(Stream):
         self._half = math.ceil(longest / 2 / self._hop) * self._hop  # tokens
         self._behind, self._ahead = reach(tokens, self.model)
         EncoderStream(self.model.encoder)  # refuses what cannot be streamed
+        most = self.model.encoder.config.max_tokens
+        if self.model.encoder.learned is not None and 2 * self._half > most:
+            raise ConfigError(
+                f"window={window:g} s needs {2 * self._half} positions, but the model has learned "
+                f"model.max_tokens={most}; give a shorter window"
+            )
         every = self._hop * tokens.token_seconds
         self.delay = every + self._ahead / tokens.sample_rate
         self.how = f"from the state of the causal model, every {every:g} s"

@@ -18,12 +18,13 @@ from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
-from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
+from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights
 from spaudio.training.temperature import class_probabilities, tempered
 
@@ -104,6 +105,8 @@ class Predictor:
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
+        hop = settings.segments.hop or self.window_seconds  # windows overlap as segments do
+        self._hop_samples = min(max(1, round(hop * self.sample_rate)), self.window_samples)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
 
@@ -149,29 +152,48 @@ class Predictor:
         """Predicts sounds of one speaker, place or device; see `spaudio.training.alignment`.
 
         Args:
-            sounds: From :meth:`embed_windows`; together they should cover the classes in about the
-                proportions of the training clips.
+            sounds: At least one, from :meth:`embed_windows`; together they should cover the classes
+                in about the proportions of the training clips.
 
         Raises:
-            CheckpointError: If the model gives no finite probabilities, or the run is of a version
-                that did not save the statistics of embeddings.
-            ConfigError: If a clip of the run may have several classes.
+            CheckpointError: If the model gives no finite probabilities, or as :meth:`alignment`.
+            ConfigError: As :meth:`alignment`.
         """
-        if self.inputs.multi_label:
-            raise ConfigError(f"align: clips of {self.run} have several classes; leave it out")
-        if self.inputs.alignment is None:
+        alignment, width = self.alignment(), sounds[0].windows.shape[1]
+        if len(alignment.mean) != width:
             raise CheckpointError(
-                f"align: {self.run / FILE} holds no statistics of embeddings, because its run is "
-                "older than this option; run the recipe again"
+                f"{self.run / FILE} has statistics of embeddings of {len(alignment.mean)} values, "
+                f"but the model's have {width}; run the recipe again"
             )
-        aligned = self.inputs.alignment(torch.cat([sound.windows for sound in sounds]))
+        counts = torch.tensor([len(sound.windows) for sound in sounds])
+        owners = torch.arange(len(sounds)).repeat_interleave(counts)
+        aligned = alignment(torch.cat([sound.windows for sound in sounds]), owners)
         # Double precision as in :meth:`_classify`.
         logits = self.model.classify(aligned.to(self.device)).cpu().double()
-        parts = torch.split(logits.softmax(dim=1), [len(sound.windows) for sound in sounds])
+        parts = torch.split(logits.softmax(dim=1), counts.tolist())
         return [
             self._prediction(sound.path, chances.mean(dim=0), sound.samples, len(chances))
             for sound, chances in zip(sounds, parts, strict=True)
         ]
+
+    def alignment(self) -> Alignment:
+        """Returns what aligns embeddings with those of the training clips.
+
+        Raises:
+            CheckpointError: If the run is not finished, or of a version that did not save it.
+            ConfigError: If a clip of the run may have several classes.
+        """
+        if self.inputs.multi_label:
+            raise ConfigError(f"align: clips of {self.run} have several classes; leave it out")
+        if self.inputs.alignment is not None:
+            return self.inputs.alignment
+        if not (self.run / REPORT).is_file():
+            remedy = f"the run is not finished; continue it with resume={self.run}"
+        else:
+            remedy = "the run is older than this option; run the recipe again"
+        raise CheckpointError(
+            f"align: {self.run / FILE} holds no statistics of embeddings, because {remedy}"
+        )
 
     def _prediction(self, path: Path, mean: Tensor, samples: int, windows: int) -> Prediction:
         """Applies the temperature, which was fitted to means over segments."""
@@ -202,7 +224,7 @@ class Predictor:
         Args:
             pieces: As for :meth:`classify`.
         """
-        found = cut_windows(pieces, self.window_samples)
+        found = cut_windows(pieces, self.window_samples, self._hop_samples)
         return in_batches(found if self._reads_silence else _audible(found), _BATCH)
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
@@ -301,6 +323,8 @@ def predict_files(
     Returns:
         Predictions, and the unusable files, each with a reason.
     """
+    if align is not None:
+        predictor.alignment()  # refused before any file is read
     files, bad = expand(paths)
     predictions: dict[Path, Prediction] = {}
     groups: defaultdict[Path, list[EmbeddedSound]] = defaultdict(list)

@@ -119,4 +119,5 @@ def _check(
             f"top_k must be from 1 to {model.symbols}, the number of symbols; got {top_k}"
         )
     if not 1 <= context <= longest:
-        raise ConfigError(f"context must be from 1 to model.max_tokens={longest}; got {context}")
+        allowed = f"from 1 to model.max_tokens={longest}" if longest < math.inf else "at least 1"
+        raise ConfigError(f"context must be {allowed}; got {context}")

@@ -35,13 +35,13 @@ def for_figure(text: object, longest: int = _LONGEST) -> str:
 
 
 def for_csv(text: str) -> str:
-    """Puts an apostrophe before text that a spreadsheet would read as a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """Puts an apostrophe before text that a spreadsheet would read as a formula, or before one."""
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
 def from_csv(cell: str) -> str:
     """Undoes :func:`for_csv`."""
-    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in (*FORMULA, "'"))) else cell
 
 
 def _code(character: str) -> str:

@@ -66,6 +66,7 @@ def write_fold_report(
             "valid_accuracy": one["valid"]["accuracy"],
             "best_epoch": one["best_epoch"],
             "clips": one["clips"],
+            **({"penalty": one["penalty"]} if "penalty" in one else {}),
         }
         for name, one in reports.items()
     ]
@@ -106,6 +107,10 @@ def write_fold_report(
         },
         "step_seconds": statistics.fmean(one["step_seconds"] for one in reports.values()),
     }
+    if "adapt" in first:
+        report |= {key: first[key] for key in ("adapt", "base", "variations", "trained_params")}
+        report["best_seconds"] = statistics.fmean(one["best_seconds"] for one in reports.values())
+        report["peak_memory_bytes"] = max(one["peak_memory_bytes"] for one in reports.values())
     aligned = [one["aligned"]["accuracy"] for one in reports.values() if "aligned" in one]
     if len(aligned) == len(reports):
         report["aligned"] = {"accuracy": statistics.fmean(aligned)}
@@ -138,7 +143,11 @@ def write_fold_report(
             "Floor": f"{row['svm']:.4f}",
             "Macro F1": f"{row['macro_f1']:.4f}",
             "Validation accuracy": f"{row['valid_accuracy']:.4f}",
-            "Epoch": str(row["best_epoch"]),
+            **(
+                {"Penalty": f"{row['penalty']:g}"}
+                if "penalty" in row
+                else {"Epoch": str(row["best_epoch"])}
+            ),
             "Training, validation and test clips": ", ".join(
                 str(row["clips"][split]) for split in ("train", "valid", "test")
             ),
@@ -149,13 +158,7 @@ def write_fold_report(
         f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
-        "its own run; "
-        + (
-            "the model of that run was trained on all other folds; its weights are those after "
-            "the last epoch."
-            if first["trained_on_valid"]
-            else "the model of that run was selected on validation clips of other folds."
-        ),
+        f"its own run; {_selection(first)}.",
         "",
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",
@@ -180,3 +183,19 @@ def write_fold_report(
     ]
     write_files(folder, report, markdown, figures, "confusion", "folds")
     return report
+
+
+def _selection(first: Mapping[str, Any]) -> str:
+    """Says how the model of each fold was selected, from the report of one."""
+    if "penalty" in first:  # of a probe, which has no epochs
+        again = ", and the head was then fitted to all other folds"
+        return (
+            "the penalty of its head was selected on validation clips of other folds"
+            f"{again if first['trained_on_valid'] else ''}"
+        )
+    if first["trained_on_valid"]:
+        return (
+            "the model of that run was trained on all other folds; its weights are those after the "
+            "last epoch"
+        )
+    return "the model of that run was selected on validation clips of other folds"

@@ -151,10 +151,11 @@ def _figures(report: Mapping[str, Any]) -> str:
     if "interval" in test:
         low, high = test["interval"]
         measured += f" (95 % interval {low:.4f}-{high:.4f})"
+    trivial = "majority class" if metric == "accuracy" else "class frequencies"
     rows = {
         "this model": measured,
         "classical floor (log-mel and MFCC statistics)": f"{floor['svm']:.4f}",
-        "without using the sound": f"{floor['majority']:.4f}",
+        trivial: f"{floor['majority']:.4f}",
     }
     table = [{"On the test split": name, metric: value} for name, value in rows.items()]
     if not all("f1" in row for row in test["per_class"].values()):
@@ -180,11 +181,11 @@ def _limits(
     test, floor, metric = report["test"], report["floor"], report["metric"]
     top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
     lines = [
-        f"sounds of up to {longest_seconds:.4g} s were seen in training; longer ones are cut into "
-        "windows, whose probabilities are averaged",
+        f"trained on clips of up to {longest_seconds:.4g} s; longer sounds are cut into windows of "
+        "this length, whose probabilities are averaged",
         f"frequencies above {top:,.0f} Hz are not used",
-        "the scores hold for sounds recorded like those of the test split; other microphones, "
-        "places and speakers were not measured",
+        "the scores hold for sounds recorded like those of the test split; others were not "
+        "measured",
     ]
     if not multi_label and not any(name.startswith("_") for name in test["per_class"]):
         lines.append(

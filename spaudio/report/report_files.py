@@ -11,8 +11,9 @@ from spaudio.report.escape import for_markdown
 
 #: What an accuracy with aligned groups is.
 ALIGNED = (
-    "with groups aligned: the embeddings of each group (speaker, recording …) of the test split "
-    "are given the mean and spread of the training clips', as `spaudio predict --align` does"
+    "with groups aligned: the embeddings of each group of the test split (such as a speaker) are "
+    "shifted and scaled to the mean and spread of the training clips, as `spaudio predict --align` "
+    "does"
 )
 
 
@@ -46,8 +47,8 @@ def selection(report: Mapping[str, Any]) -> str:
     if "penalty" in report:  # a probe, which has fits in place of epochs
         again = ", then refitted with its clips" if report["trained_on_valid"] else ""
         return (
-            f"penalty {report['penalty']:g}, {report['best_epoch']} of {report['epochs']}, "
-            f"selected on the validation split{again}"
+            f"penalty {report['penalty']:g} (number {report['best_epoch']} of "
+            f"{report['epochs']}), selected on the validation split{again}"
         )
     if report["trained_on_valid"]:
         return f"weights of the last epoch ({report['epochs']})"
@@ -66,7 +67,8 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
         parameters += f", stem: {report['stem_params']:,}"
     seconds = ", ".join(f"{part} {took:.1f}" for part, took in report["seconds"].items())
     lines = [parameters, f"seconds: {seconds}"]
-    if "penalty" not in report:  # else only the head was fitted, not step by step
+    # Otherwise only the head was fitted, not step by step.
+    if not any("penalty" in one for one in (report, *report.get("folds", ()))):
         step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
         if "step_flops" in report:
             step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count"

@@ -44,19 +44,27 @@ class Alignment:
         std = embeddings.std(dim=0, correction=0).clamp_min(LEAST_STD)
         return cls(embeddings.mean(dim=0), std)
 
-    def __call__(self, embeddings: Tensor) -> Tensor:
+    def __call__(self, embeddings: Tensor, clips: Tensor) -> Tensor:
         """Gives the embeddings of one group the mean and spread of the training clips.
 
+        Each clip counts the same, however many parts it has. Few clips move less than many.
+
         Args:
-            embeddings: (clips, width). A few clips move less than many.
+            embeddings: (parts, width): of clips, or of windows of clips.
+            clips: (parts,), index of the clip of each part.
 
         Returns:
-            (clips, width).
+            (parts, width).
         """
-        share = len(embeddings) / (len(embeddings) + PRIOR_CLIPS)
-        mean = torch.lerp(self.mean, embeddings.mean(dim=0), share)
-        variance = torch.lerp(self.std.square(), embeddings.var(dim=0, correction=0), share)
-        return (embeddings - mean) * (self.std / variance.sqrt()) + self.mean
+        parts = clips.bincount()
+        count = int((parts > 0).sum())
+        weights = (1 / (count * parts[clips])).unsqueeze(1)
+        mean = (weights * embeddings).sum(dim=0)
+        variance = (weights * (embeddings - mean).square()).sum(dim=0)
+        share = count / (count + PRIOR_CLIPS)
+        mean = torch.lerp(self.mean, mean, share)
+        std = torch.lerp(self.std.square(), variance, share).sqrt()
+        return (embeddings - mean) * (self.std / std) + self.mean
 
 
 @torch.no_grad()

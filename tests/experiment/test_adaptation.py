@@ -145,10 +145,14 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     monkeypatch.setattr(adaptation, "solve_head", spy)
     done = run_recipe(
         "folder", *DEBUG, f"source={sounds}", f"model.source={base}", "model.variations=0",
-        "tokens.sample_rate=8000", "optim.lr=7", "trainer.epochs=3",
+        "tokens.sample_rate=8000", "optim.lr=7", "trainer.epochs=3", "augment.gain=2",
+        "trainer.label_smoothing=0.1", "augment.mixup=0.3",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "ignores tokens.sample_rate, optim.lr, trainer.epochs" in done.err
+    assert (
+        "ignores augment.gain, augment.mixup, tokens.sample_rate, optim.lr, trainer.epochs, "
+        "trainer.label_smoothing"
+    ) in done.err
     [(train, weights)] = fitted
     assert len(train.clips.unique()) == len(train.clips)
     counts = train.labels.bincount()
@@ -156,7 +160,9 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     torch.testing.assert_close(weights * counts, torch.full_like(weights, counts.float().mean()))
     report = json.loads((tmp_path / "runs/folder/run/report.json").read_text())
     text = (tmp_path / "runs/folder/run/report.md").read_text()
-    assert f"penalty {report['penalty']:g}, {report['best_epoch']} of 9, selected on" in text
+    assert (
+        f"penalty {report['penalty']:g} (number {report['best_epoch']} of 9), selected on" in text
+    )
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

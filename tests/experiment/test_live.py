@@ -40,6 +40,19 @@ def blocks(sound: np.ndarray, size: int) -> list[np.ndarray]:
     return np.split(sound, range(size, len(sound), size))
 
 
+def test_learned_positions_that_a_state_would_exceed_give_windows(
+    tmp_path: Path, sound: np.ndarray
+) -> None:
+    """A context is two halves of whole hops, and may be longer than the window."""
+    positions = ["model.positions=learned", "model.max_tokens=20", "tokens.stack=4"]
+    predictor = causal(tmp_path, *positions)
+    stream = open_stream(predictor, window=0.5, hop=0.25)
+    assert isinstance(stream, WindowStream)
+    assert "needs 24 positions, but the model has learned model.max_tokens=20" in stream.how
+    assert len(list(stream([sound]))) > 2
+    assert isinstance(open_stream(predictor, window=0.4, hop=0.2), StateStream)
+
+
 def test_windows_are_those_of_the_predictor(centred: Predictor, sound: np.ndarray) -> None:
     stream = open_stream(centred, window=0.5, hop=0.125)
     assert isinstance(stream, WindowStream)

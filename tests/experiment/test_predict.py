@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> 
     assert np.abs(whole.probabilities - one.probabilities).max() > 1e-3
 
 
+def test_windows_overlap_as_the_segments_of_the_run(tmp_path: Path) -> None:
+    segments = ["segments.seconds=0.2", "segments.hop=0.1"]
+    run = make_untrained_run(tmp_path, *segments, longest_seconds=0.2)
+    wave = noise(0.5)
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    found, starts = Predictor(run)(tmp_path / "a.wav"), np.arange(4) * RATE // 10
+    assert found.windows == 4
+    expected = Predictor(run).probabilities([wave[i : i + RATE // 5] for i in starts])
+    np.testing.assert_allclose(found.probabilities, expected.mean(dim=0), atol=1e-6)
+
+
 def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:
     """Of a window its own, of a long file those of the mean over windows."""
     soundfile.write(tmp_path / "long.wav", noise(0.9), RATE, subtype="FLOAT")
@@ -95,7 +107,7 @@ def test_files_of_a_group_are_aligned(
     paths = [tmp_path / name for name in names]
     predictor = Predictor(run, window=0.2)
     plain = torch.cat([p.windows for p in embedded(predictor, paths)])
-    with pytest.raises(CheckpointError, match="run is older than this option; run the recipe"):
+    with pytest.raises(CheckpointError, match="not finished; continue it with resume="):
         predict_files(predictor, paths, "all")
     alignment = Alignment(plain.mean(dim=0) + 3, plain.std(dim=0) * 2)
     predictor.inputs = replace(predictor.inputs, alignment=alignment)
@@ -107,7 +119,8 @@ def test_files_of_a_group_are_aligned(
         for group in groups:
             windows = torch.cat([p.windows for p in embedded(predictor, group)])
             with torch.inference_mode():
-                chances = predictor.model.classify(alignment(windows)).softmax(dim=1)
+                owners = torch.arange(len(group)).repeat_interleave(2)
+                chances = predictor.model.classify(alignment(windows, owners)).softmax(dim=1)
             expected = chances.view(len(group), 2, -1).mean(dim=1)
             for path, row in zip(group, expected, strict=True):
                 np.testing.assert_allclose(by_path[path], row, atol=1e-5)
@@ -115,8 +128,15 @@ def test_files_of_a_group_are_aligned(
     predictor.inputs = replace(predictor.inputs, multi_label=True)
     with pytest.raises(ConfigError, match="several classes"):
         predict_files(predictor, paths, "all")
-    with pytest.raises(SystemExit, match="older than this option"):
-        main(["predict", str(run), *map(str, paths), "--align", "all"])
+    (older := tmp_path / "older").mkdir()
+    shutil.copytree(run, older, dirs_exist_ok=True)
+    (older / "report.json").write_text("{}")
+    with pytest.raises(SystemExit, match="older than this option; run the recipe again"):
+        main(["predict", str(older), "nowhere.wav", "--align", "all"])
+    other = Alignment(torch.zeros(3), torch.ones(3))
+    predictor.inputs = replace(predictor.inputs, alignment=other, multi_label=False)
+    with pytest.raises(CheckpointError, match=r"embeddings of 3 values, but the model's have \d+"):
+        predict_files(predictor, paths, "all")
 
 
 def embedded(predictor: Predictor, paths: list[Path]) -> list[EmbeddedSound]:

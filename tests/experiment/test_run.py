@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from spaudio.cli import main
+from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.tasks.classification import (
     ClassificationTask,
+    _check_positions,
     _long_kernels,
     _slow_clips,
 )
@@ -210,6 +212,12 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     data.unused = ("test_fraction", "split_seed")
     [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
     assert said == "the data are split already, so test_fraction has no effect"
+    clip = SimpleNamespace(path="long.wav")
+    split = SimpleNamespace(lengths=lambda: [9, 70, 12], clip=lambda i: clip)
+    splits: Any = SimpleNamespace(train=split, valid=split, test=split)
+    _check_positions(splits, 70)
+    with pytest.raises(ConfigError, match=r"long\.wav has 70 tokens, but only .*max_tokens=69"):
+        _check_positions(splits, 69)
     for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
         shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
         options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}

@@ -129,6 +129,8 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     assert report["test"]["clips"] == 24
     assert "python recipes/folder/run.py &#39;source=…/sounds&#39; folds=all" in html
     assert 'href="fold-a/report.html"' in html
+    source = calibrations[0]["source"]  # the same in all folds
+    assert f"Temperature {calibrations[0]['temperature']:.3f}, {source}. All" in html
     # Twice the same clips are calibrated as they are once.
     for stage in ("before", "after"):
         assert f"{calibrations[0][stage]['ece']:.4f}" in html

@@ -13,14 +13,23 @@ def test_a_shift_and_a_scale_are_undone() -> None:
     alignment = Alignment.fit(train)
     own = torch.randn(2000, 5, generator=random) * 3 + 2
     factor, offset = torch.tensor([0.5, 1, 2, 1, 3]), torch.tensor([4.0, -4, 0, 1, 2])
-    torch.testing.assert_close(alignment(own * factor + offset), own, atol=0.4, rtol=0.05)
+    shifted = own * factor + offset
+    torch.testing.assert_close(alignment(shifted, torch.arange(2000)), own, atol=0.4, rtol=0.05)
     one = torch.full((1, 5), 20.0)
     moved = (20 - 2) / (1 + PRIOR_CLIPS)  # the mean is taken with imagined training clips
-    aligned = alignment(one) - 2
+    aligned = alignment(one, torch.tensor([3])) - 2
     spread = (PRIOR_CLIPS / (1 + PRIOR_CLIPS)) ** 0.5
     torch.testing.assert_close(aligned, (one - 2 - moved) / spread, atol=0.2, rtol=0)
     flat = Alignment.fit(torch.ones(10, 2))
-    assert torch.isfinite(flat(torch.ones(3, 2))).all()
+    assert torch.isfinite(flat(torch.ones(3, 2), torch.arange(3))).all()
+
+
+def test_a_clip_counts_the_same_however_many_parts_it_has() -> None:
+    alignment = Alignment(torch.zeros(2), torch.ones(2))
+    short, long = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 5.0]])
+    both = alignment(torch.cat([short, long]), torch.tensor([0, 1]))
+    parts = alignment(torch.cat([long, short, long, long]), torch.tensor([1, 0, 1, 1]))
+    torch.testing.assert_close(parts, both[[1, 0, 1, 1]])
 
 
 def test_groups_that_can_be_aligned_have_many_clips_of_many_classes() -> None:

@@ -50,10 +50,14 @@ class AdaptationTask(ClassificationTask):
     @override
     def messages(self, model: Any) -> list[str]:
         given = {n: v for n, v in vars(self.settings.augment).items() if v}
-        used = {"mixup", "cutmix", "time_mask", "mel_mask"}  # the last two are sizes
-        # The probe has them by default, even where it takes no variations.
-        if self.data.train.variations or self.settings.adapt == "probe":
+        used = {"time_mask", "mel_mask"}  # which are sizes
+        if model.part.kind != "statistics":
+            used |= {"mixup", "cutmix"}
+        if self.data.train.variations:
             used |= set(EncodedAugment.varying)
+        elif self.settings.adapt == "probe":  # which has them by default
+            chosen = {o.partition("=")[0] for o in self.settings.overrides}
+            used |= {name for name in EncodedAugment.varying if f"augment.{name}" not in chosen}
         if (augment := self.data.train.augment) is not None:
             used |= set(given) - set(augment.ignored)
         unused = [f"augment.{name}" for name in given if name not in used]
@@ -160,7 +164,10 @@ def _without_effect(settings: AudioSettings) -> list[str]:
     """Returns the names of given settings that this way of adapting does not read."""
     adapt, model = settings.adapt, settings.model
     shape = {f"model.{one.name}" for one in fields(EncoderConfig)}
-    unread = {"optim", "trainer.epochs", "trainer.min_steps", "trainer.max_epochs", "trainer.ema"}
+    unread = {"optim", *(f"trainer.{name}" for name in (
+        "epochs", "min_steps", "max_epochs", "ema", "label_smoothing", "clip_norm", "accumulate",
+        "precision",
+    ))}  # fmt: skip
     found = []
     for given in settings.overrides:
         key = given.partition("=")[0]

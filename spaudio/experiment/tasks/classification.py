@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
+from spaudio.errors import ConfigError
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
@@ -66,6 +67,8 @@ class ClassificationTask(Task):
 
     def __init__(self, settings: AudioSettings, data: AudioData) -> None:
         self.settings, self.data = settings, data
+        if settings.adapt is None and settings.model.positions == "learned":
+            _check_positions(data, settings.model.max_tokens)
         trainer = settings.trainer
         self.token_seconds = settings.tokens.token_seconds
         self.data_hash = data.manifest_hash
@@ -320,7 +323,7 @@ class ClassificationTask(Task):
         groups = np.array([clips[clip].group for clip in owners.tolist()])
         for group in np.unique(groups):
             members = torch.from_numpy(groups == group)
-            embeddings[members] = alignment(embeddings[members])
+            embeddings[members] = alignment(embeddings[members], owners[members])
         logits = model.classify(embeddings.to(next(model.parameters()).device)).cpu()
         found = average_segments(logits.softmax(dim=1), owners)
         labels = torch.tensor([data.classes.index(clip.label) for clip in clips])
@@ -406,6 +409,24 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
         WaveformFrontEnd(tokens) if tokens.learned else None,
         stem,
     )
+
+
+def _check_positions(data: AudioData, most: int) -> None:
+    """Refuses clips with more tokens than there are learned positions, before training.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    for split in (data.train, data.valid, data.test):
+        lengths = split.lengths()
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        if lengths[longest] > most:
+            raise ConfigError(
+                f"{split.clip(longest).path} has {lengths[longest]} tokens, but only model."
+                f"max_tokens={most} positions are learned. Raise it, use longer tokens "
+                "(tokens.stack, tokens.hop), cut clips with segments.seconds=..., or give "
+                "model.positions=rotary"
+            )
 
 
 def _slow_clips(rates: list[int], top: float, *, encoder: bool = False) -> list[str]:

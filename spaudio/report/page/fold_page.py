@@ -88,7 +88,9 @@ def _calibration(
     sizes = [sum(b["count"] for b in one["after"]["bins"]) for one in calibrations]
     found: dict[str, Any] = {
         "temperature": [one["temperature"] for one in calibrations],
-        "source": "one per fold, fitted on its validation clips",
+        "source": sources.pop()
+        if len(sources := {one["source"] for one in calibrations}) == 1
+        else "one per fold, fitted on its validation clips",
     }
     for name, chances in (
         ("before", [clip.confidence for clip in clips]),

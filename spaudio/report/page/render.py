@@ -166,6 +166,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         pairs=_pairs(page),
         errors=len(wrong),
         listed=len(clips),
+        linked=linked,
         embedded=sum(bool(m.picture) for m in media.found.values()),
         settings=[(k, v) for k, v in _flat(page.settings) if k != "overrides"],
         data=Markup(text),

@@ -106,17 +106,15 @@ def calibration_lines(calibration: Mapping[str, Any], several: bool, clips: int)
     """Sentences about calibration."""
     before, after = calibration["before"], calibration["after"]
     temperature = calibration["temperature"]
-    named = (
-        f"{temperature:.3f}" if isinstance(temperature, float) else " to ".join(
-            f"{t:.3f}" for t in (min(temperature), max(temperature)))
-    )  # fmt: skip
+    found = [temperature] if isinstance(temperature, float) else temperature
+    named = " to ".join(dict.fromkeys(f"{t:.3f}" for t in (min(found), max(found))))
     what = "the probability of each class of each clip" if several else "the largest probability"
     return [
         f"Expected calibration error on {clips:,} test clips, of {what} in 15 bins: "
         f"{before['ece']:.4f} as trained, {after['ece']:.4f} with temperature scaling.",
         f"Cross-entropy: {before['loss']:.4f} as trained, {after['loss']:.4f} with it (nats).",
-        f"Temperature {named}, {calibration['source']}. It divides the logits of all probabilities "
-        "on this page, in predictions.csv and from spaudio predict.",
+        f"Temperature {named}, {calibration['source']}. All probabilities on this page, in "
+        "predictions.csv and from spaudio predict are computed from logits divided by it.",
         "On the dashed line, a probability equals the share of predictions that are right; below "
         "it, the model is overconfident. Bins with few clips are noisy.",
     ]
