@@ -60,8 +60,9 @@ def prepare(
         source: The folder, or a zip or tar archive of it.
         group_regex: Regular expression that is searched for in a clip's path, relative to
             ``source``. Its first capture group, or the whole match if it has none, is the clip's
-            group (speaker, recording, site). No group is in two splits. Example:
-            ``'(speaker\d+)'``. None splits by clip.
+            group (speaker, recording, site). Example: ``'(speaker\d+)'``. Groups are not divided
+            among splits, except for validation clips that a run takes from given training clips
+            (``validation.by=clip``). None splits by clip.
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Seed of the split.
@@ -81,6 +82,9 @@ def prepare(
     """
     if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
+    for name, path in (("table", table), ("labels", labels), ("background", background)):
+        if path is not None and not path.strip():
+            raise ConfigError(f"{name}= is empty; give a path, or leave it out")
     root = open_source(source, work)
     if not user_path(source).is_dir():
         root = _top(root, table)
@@ -118,7 +122,9 @@ def prepare(
     if labels is not None:
         clips, corrected = _corrected(clips, user_path(labels))
         notes = [*corrected, *notes]
-    idle = ("test_fraction", "valid_fraction", "split_seed") if split_given else ()
+    idle = ("test_fraction", "valid_fraction") if split_given else ()
+    if split_given and background is None:  # whose clips are chosen by the seed, too
+        idle = (*idle, "split_seed")
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle)
 
 
@@ -223,7 +229,7 @@ def _of_table(
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
             in Hugging Face's AudioFolder. Optional columns: ``split``, with a name of `_SPLITS`
-            in every line, and ``group``; no group is in two splits.
+            in every line, and ``group``.
         paths: The audio files below the source.
         group_regex: As in `prepare`; only if there is no column ``group``.
 
@@ -279,13 +285,25 @@ def _of_table(
 
 
 def _rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads a CSV file that the user gives: for each row, its line in the file and its cells."""
+    """Reads a CSV file that the user gives: for each row, its line in the file and its cells.
+
+    Raises:
+        ConfigError: If it cannot be read.
+        DataError: If a line has more cells than there are columns.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
-            return [(reader.line_num, row) for row in reader]
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
+    for number, row in rows:
+        if None in row:  # cells beyond the last column
+            raise DataError(
+                f"{file}, line {number}: more cells than columns; put values that hold a comma "
+                "between quotation marks"
+            )
+    return rows
 
 
 def _cell(value: str | None) -> str:
@@ -339,11 +357,12 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
     taken = {folder.resolve(): name for name, folder in there.items() if name in used}
     unused = {name: folder for name, folder in there.items() if name not in used}
     for name, folder in unused.items():
-        if same := taken.get(folder.resolve()):
-            raise DataError(
-                f"{root}: the class folders {same} and {name} are one folder, by a link; remove "
-                "the link"
-            )
+        for target, same in taken.items():
+            if folder.resolve().is_relative_to(target):
+                raise DataError(
+                    f"{root}: the class folders {same} and {name} hold the same files, by a link; "
+                    "remove the link"
+                )
     return [
         f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
         for name, folder in unused.items()

@@ -1,6 +1,7 @@
 """The class of all other sounds: clips cut from arbitrary recordings."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
 BACKGROUND = "_background_"
-_VERSION = 1  # of the cuts; raise it with any change to them
+_VERSION = 2  # of the cuts; raise it with any change to them
 
 
 def cut_background(
@@ -49,7 +50,7 @@ def cut_background(
         raise DataError(f"{folder}: no audio files found to cut {BACKGROUND} from")
     key = hashlib.sha256(f"v{_VERSION} {seconds} {sorted(counts.items())} {seed}".encode())
     for name in names:
-        key.update(f"{name} {FileState.of((folder / name).stat())}".encode())
+        key.update(os.fsencode(f"{name} {FileState.of((folder / name).stat())}"))
     chosen = _choose(folder, names, seconds, counts, seed)
 
     def write(staging: Path) -> None:
@@ -63,7 +64,7 @@ def cut_background(
                     if split is not None and not is_silent(wave):
                         clip = staging / split / f"{number:05d}_{start // length:06d}.wav"
                         clip.parent.mkdir(exist_ok=True)
-                        soundfile.write(clip, wave, rate, "PCM_16")
+                        soundfile.write(clip, wave, rate, "FLOAT")  # as it was decoded
                 advance(1)
 
     target = make_folder(work / f"background-{key.hexdigest()[:12]}", write)

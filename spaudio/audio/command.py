@@ -18,7 +18,6 @@ _COMMON: dict[str, Any] = {
     "folder": "data",
     "skip_bad": False,
     "duplicates": "refuse",
-    "min_seconds": 0.0,
     "workers": 2,
 }
 

@@ -311,6 +311,11 @@ def _refusal(file: Any) -> str | None:
     lowest, highest = MIN_SAMPLE_RATE, MAX_SAMPLE_RATE
     if not lowest <= file.samplerate <= highest:
         return f"absurd sample rate of {file.samplerate} Hz; expected {lowest} to {highest}"
+    if file.format == "FLAC" and file.frames == np.iinfo(np.int64).max:
+        return (
+            "its header does not give its length, as of a FLAC file that was written to a pipe; "
+            "write it again: ffmpeg -i OLD.flac NEW.flac"
+        )
     if not 1 <= file.channels <= MAX_CHANNELS:
         return f"{file.channels} channels, at most {MAX_CHANNELS} are averaged; export fewer"
     return None

@@ -99,7 +99,6 @@ def prepare(
     *,
     folder: Path,
     options: Mapping[str, Any],
-    min_seconds: float = 0.0,
     skip_bad: bool = False,
     duplicates: str = "refuse",
     workers: int = 1,
@@ -120,7 +119,6 @@ def prepare(
             called each time, so it must be fast once that is done.
         folder: Where preparations are kept.
         options: Everything that changes which clips are listed; must be JSON-serialisable.
-        min_seconds: Shorter clips are bad.
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
             splits or folds; ``"allow"`` only warns.
@@ -156,7 +154,7 @@ def prepare(
             progress=progress,
             on_new=lambda: (target / MARKER).unlink(missing_ok=True),
         )
-        clips, bad = _judge(listed, findings, source, min_seconds)
+        clips, bad = _judge(listed, findings, source)
         _report_bad(target, bad, len(listed), skip_bad)
         copies = _copies(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
@@ -207,7 +205,6 @@ def _judge(
     listed: Sequence[SourceClip],
     findings: Mapping[str, Finding],
     source: SourceClips,
-    min_seconds: float,
 ) -> tuple[list[Clip], list[tuple[str, str]]]:
     clips: list[Clip] = []
     bad: list[tuple[str, str]] = []
@@ -219,8 +216,6 @@ def _judge(
             bad.append((clip.path, f"unknown label {unknown[0]!r}; known: {', '.join(known)}"))
         elif found.seconds is None or found.sample_rate is None:
             bad.append((clip.path, found.reason or "not checked"))
-        elif found.seconds < min_seconds:
-            bad.append((clip.path, f"{found.seconds:g} s long; at least {min_seconds:g} s needed"))
         else:
             seconds, rate = found.seconds, found.sample_rate
             clips.append(
@@ -360,6 +355,7 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
         "root": os.fspath(prepared.root),
         "labels": prepared.labels,
         "manifest_sha256": prepared.hash,
+        "clips": len(prepared.clips),
         "counts": counts,
         "skipped": [{"path": path, "reason": reason} for path, reason in prepared.skipped],
         "multi_label": prepared.multi_label,

@@ -7,11 +7,13 @@ from pathlib import Path
 from spaudio.errors import DataError
 
 # 20240501_123000, 20240501T123000Z, 2024-05-01_12-30-00, 2024-05-01T12:30:00.5+02:00, and the like,
-# anywhere in the name. A number that is no offset of a zone, as in 20240501_123000-0001, is a
-# counter.
+# anywhere in the name. A hyphen and four digits, as in 20240501_123000-0100, are a counter, and an
+# offset only after an ISO time, with its T.
 _DATE_TIME = re.compile(
-    r"(?<!\d)(?P<date>\d{4}-?\d{2}-?\d{2})[T_ -](?P<time>\d{2}[-:_]?\d{2}[-:_]?\d{2})(?!\d)"
-    r"(?P<fraction>[.,]\d{1,6})?(?P<zone>Z|[+-](?:0\d|1[0-4]):?(?:00|15|30|45)(?!\d))?"
+    r"(?<!\d)(?P<date>\d{4}-?\d{2}-?\d{2})(?:(?P<iso>T)|[_ -])"
+    r"(?P<time>\d{2}[-:_]?\d{2}[-:_]?\d{2})(?!\d)(?P<fraction>[.,]\d{1,6})?"
+    r"(?P<zone>Z|(?:[+-](?=\d\d:)|\+|(?(iso)-|(?!)))(?:00:?00|(?:0[1-9]|1[0-4]):?(?:00|15|30|45))"
+    r"(?!\d))?"
 )
 # AudioMoth's first firmware: the whole name is the Unix time in hexadecimal.
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")

@@ -59,7 +59,8 @@ class Finding:
 
     Attributes:
         path: Path as listed.
-        state: State of the file before it was decoded; None if it could not be found.
+        state: State of the file before it was decoded; None if it could not be found, or if the
+            reason depends on the sample rate of a store.
         seconds: Duration.
         sample_rate: In Hz.
         reason: Why it cannot be used.
@@ -104,11 +105,11 @@ def scan_clips(
         The findings by path.
 
     Raises:
-        AudioError: If a clip is too short to be resampled for a store.
         DataError: If a process dies.
     """
     check = _Check(root, silent_ok, stores)
-    lines = JsonLines(journal, {**_RULES, "root": os.fspath(root)})
+    rules = {**_RULES, "root": os.fspath(root), "silent_ok": silent_ok}
+    lines = JsonLines(journal, rules)
     known: dict[str, Finding] = {}
     end = 0
     for record, after in lines.read():
@@ -154,7 +155,7 @@ def scan_clips(
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store
                 stores[number].add(root / job.path, job.status, value)
-            if known.get(finding.path) != finding:
+            if finding.state is not None and known.get(finding.path) != finding:
                 lines.append(asdict(finding))
             findings[finding.path] = finding
             advance(1)
@@ -186,9 +187,12 @@ class _Check:
         rates = {store.sample_rate for store in stores.values()}
         try:
             waveform, rate = decode(file, silent_ok=self.silent_ok)
-            waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
         except AudioError as error:
-            return Finding(path, state, reason=str(error).removeprefix(f"{file}: ")), {}
+            return Finding(path, state, reason=_reason(error, file)), {}
+        try:
+            waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
+        except AudioError as error:  # too short for this rate
+            return Finding(path, None, reason=_reason(error, file)), {}
         computed = {n: store.compute(waveforms[store.sample_rate]) for n, store in stores.items()}
         samples = None
         if not is_silent(waveform):
@@ -196,3 +200,7 @@ class _Check:
             samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
         seconds = round(len(waveform) / rate, 6)
         return Finding(path, state, seconds, rate, samples=samples), computed
+
+
+def _reason(error: AudioError, file: Path) -> str:
+    return str(error).removeprefix(f"{file}: ")

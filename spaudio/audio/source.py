@@ -80,7 +80,7 @@ def folds_of_table(
             for row in rows
         ]
         labels = {int(row[number]): row[label] for row in rows}
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the dataset's table is damaged ({error!r}); fetch it again") from error
     return clips, [labels[place] for place in sorted(labels)]
 

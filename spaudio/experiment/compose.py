@@ -7,6 +7,7 @@ This module adds the nearest name and a remedy to its errors.
 import difflib
 import itertools
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ from spaudio.experiment.settings import (
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
-_EXPECTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+_EXPECTED = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "bool": "true or false",
+    "ListConfig": "a list",
+}
 _GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 MOST_RUNS = 10_000  # of a sweep
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
@@ -72,8 +78,8 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
         raise ConfigError(
             f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
         )
-    _register(recipe, parsed)
-    config = _compose(recipe, parsed)
+    schemas = _register(recipe, parsed)
+    config = _compose(recipe, [_as_text(override, schemas) for override in parsed])
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -125,6 +131,8 @@ def parse(override: str) -> Override:
         ConfigError: If it is not ``key=value``.
     """
     key, _, value = override.partition("=")
+    if not key.strip():
+        raise ConfigError(f"{override!r} names no setting; expected key=value")
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
@@ -160,8 +168,8 @@ def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
 
 
-def _register(recipe: Path, overrides: Iterable[Override]) -> None:
-    """Registers the settings with Hydra, including those of the recipe's dataset."""
+def _register(recipe: Path, overrides: Iterable[Override]) -> list[type]:
+    """Registers the settings with Hydra; returns their classes, with those of the dataset."""
     try:
         content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
         name = str(content.get("prep", content.get("recipe", recipe.name)))
@@ -174,14 +182,25 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> None:
             name = str(override.value())
     prepare = prep_function(data_prep_folder(recipe), name)
     store = ConfigStore.instance()
-    for kind, schema in KINDS.items():
-        store.store(f"{kind}_schema", prep_schema(schema, prepare))
+    schemas = {kind: prep_schema(schema, prepare) for kind, schema in KINDS.items()}
+    for kind, schema in schemas.items():
+        store.store(f"{kind}_schema", schema)
     for choice, options in filter_schemas().items():
         store.store(choice, options, group="filter")
     store.store("none", AugmentConfig, group="augment")
     for objective in ("none", "masked"):
         store.store(objective, PretrainConfig(objective), group="pretrain")
     store.store("pretrained", PretrainedConfig, group="model")
+    return list(schemas.values())
+
+
+def _as_text(override: Override, schemas: Iterable[type]) -> Override:
+    """Keeps the value of a text setting as it was written, even if it is a number, as 2024_05."""
+    key, _, text = (override.input_line or "").partition("=")
+    kinds = {typing.get_type_hints(schema).get(key) for schema in schemas}
+    if isinstance(override.value(), bool | int | float) and kinds & {str, str | None}:
+        return parse(f"{key}={quoted(text)}")
+    return override
 
 
 def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
@@ -225,12 +244,14 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):
-        expected = re.search(r"(?:converted to|not a valid) (\w+)", str(cause))
+        expected = re.search(r"(?:converted to|not a valid|is not a) (\w+)", str(cause))
         wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"
         key = str(cause.full_key)
         keys = {o.key_or_group: o.input_line for o in overrides}
         near = [k for k in sorted(keys, key=len) if key == k or key.startswith((f"{k}.", f"{k}["))]
-        given = keys[near[-1]] if near else key
+        # Items of a list are named by their number alone.
+        lists = [o.input_line for o in overrides if isinstance(o.value(), list)]
+        given = keys[near[-1]] if near else lists[0] if key.isdigit() and len(lists) == 1 else key
         return ConfigError(f"{given}; expected {wanted} ({first_line(cause)})")
     return ConfigError(f"{recipe / 'config.yaml'}: {first_line(cause or error)}")
 

@@ -65,7 +65,7 @@ def data_at_hand(name: str, data: Path) -> str:
     for marker in sorted(home.glob(f"*/{MARKER}")):
         try:
             record = json.loads(marker.read_text(encoding="utf-8"))
-            clips = sum(n for labels in record["counts"].values() for n in labels.values())
+            clips = int(record["clips"])
             present = Path(record["root"]).is_dir()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # damaged or of another kind: the next run prepares it again

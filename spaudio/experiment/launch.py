@@ -215,7 +215,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
 def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: Path) -> None:
     """Refuses a sweep of which no run has data that can be used, before it has run folders."""
     refused: SpaudioError | None = None
-    for settings in {json.dumps(one.prep_options): one for one in composed}.values():
+    for settings in {_data_settings(one): one for one in composed}.values():
         if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
             return
         try:
@@ -226,6 +226,13 @@ def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: 
             return
     if refused is not None:
         raise refused
+
+
+def _data_settings(settings: AudioSettings | TextSettings) -> str:
+    """Returns a key of the settings on which it depends whether data can be used."""
+    own = ("fold", "skip_bad", "duplicates", "validation")
+    given = {name: value for name, value in settings.as_dict().items() if name in own}
+    return json.dumps({**settings.prep_options, **given})
 
 
 def run_folds(settings: AudioSettings, script: Path) -> Path:
@@ -243,7 +250,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         The folder of the run over all folds.
 
     Raises:
-        ConfigError: Under torchrun.
+        ConfigError: Under torchrun, or if a fold is given.
         SpaudioError: If a fold fails, or the data cannot be used.
     """
     if processes() > 1:
@@ -253,6 +260,8 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         )
     console = Console(stderr=True)
     values, key = settings.fold_by.values, settings.fold_by.key
+    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
+        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
 
     def fold(value: Any) -> AudioSettings:
         one = copy.deepcopy(settings)

@@ -1,6 +1,7 @@
 """Writes an editable recipe for a folder of sounds: a copy of ``recipes/folder`` and its script."""
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -49,16 +50,19 @@ def write_recipe(name: str, source: Path, folder: Path) -> Path:
     if not source.exists():
         raise ConfigError(f"{source}: no such file or folder; name the folder of your sounds")
     sounds = str(source.resolve())
+    if sounds != os.fsencode(sounds).decode("utf-8", "ignore"):
+        raise ConfigError(f"{sounds!r}: its name is not UTF-8, as settings are; rename the folder")
     if "${" in sounds:
         raise ConfigError(f"{sounds}: settings cannot hold `${{`; rename the folder")
     recipes = recipes_folder()
     config = (recipes / "folder" / "config.yaml").read_text(encoding="utf-8")
-    own = f"recipe: {name}\nprep: prep  # prep.py beside this file\nsource: {json.dumps(sounds)}\n"
+    quoted = json.dumps(sounds, ensure_ascii=False)
+    own = f'recipe: "{name}"\nprep: prep  # prep.py beside this file\nsource: {quoted}\n'
     config = config.replace("recipe: folder\n", own)
     config = re.sub(
         r"^#.*\n", "# Settings of this recipe. See README.md beside this file.\n", config
     )
-    config = re.sub(r"^  title: .*$", f"  title: {name}", config, flags=re.MULTILINE)
+    config = re.sub(r"^  title: .*$", f'  title: "{name}"', config, flags=re.MULTILINE)
     script = (recipes.parent / "data_prep" / "folder.py").read_text(encoding="utf-8")
     script = script.replace("python data_prep/folder.py", f"python {name}/prep.py")
     script = script.replace('main("folder", prepare)', f'main("{name}", prepare)')

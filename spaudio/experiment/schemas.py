@@ -25,6 +25,8 @@ from spaudio.filters import FILTERS
 
 # Arguments of filters that are not settings, because the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
+_TYPES: tuple[Any, ...] = (str, bool, int, float, list[str], list[int])
+_ANNOTATIONS = (*_TYPES, *(kind | None for kind in _TYPES))
 KINDS: dict[str, type[AudioSettings | TextSettings]] = {
     "audio": AudioSettings,
     "text": TextSettings,
@@ -60,7 +62,8 @@ def prep_schema(
         prepare: The function; each keyword-only argument has an annotation and a default.
 
     Raises:
-        ConfigError: If an argument has the name of another setting.
+        ConfigError: If an argument has the name of another setting, no default, or an annotation
+            that settings cannot have.
     """
     hints = typing.get_type_hints(prepare)
     taken = {f.name for f in fields(kind)}
@@ -69,6 +72,13 @@ def prep_schema(
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.name in taken:
                 raise ConfigError(f"prepare's {parameter.name!r} is already a setting; rename it")
+            if parameter.default is parameter.empty:
+                raise ConfigError(f"prepare's {parameter.name!r} has no default; give it one")
+            if hints.get(parameter.name) not in _ANNOTATIONS:
+                raise ConfigError(
+                    f"prepare's {parameter.name!r} must be annotated as str, bool, int, float, "
+                    "list[str] or list[int], or one of them and None"
+                )
             options.append((parameter.name, hints[parameter.name], _default(parameter.default)))
     return make_dataclass(kind.__name__, options, bases=(kind,))
 

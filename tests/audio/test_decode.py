@@ -111,6 +111,17 @@ def test_a_wav_written_to_a_pipe_is_whole(tmp_path: Path, size: int) -> None:
     assert len(load_audio(tmp_path / "a.wav")) == 8000
 
 
+def test_a_flac_written_to_a_pipe_says_how_to_repair_it(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", sine(440, 8000), 8000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    (word,) = struct.unpack_from(">Q", content, 18)  # STREAMINFO, as below
+    struct.pack_into(">Q", content, 18, word & ~(2**36 - 1))
+    (tmp_path / "a.flac").write_bytes(content)
+    for read in (decode, probe):
+        with pytest.raises(AudioError, match=r"does not give its length.*ffmpeg -i"):
+            read(tmp_path / "a.flac")
+
+
 def test_headers_that_declare_too_much_are_refused_without_allocating(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(440, 8000), 8000)
     with_data_size(tmp_path / "a.wav", 1_000_000_000)

@@ -1,11 +1,13 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,10 +206,6 @@ def test_what_cannot_be_used_is_named(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown label 'sweep'; known: hum, hiss"):
         run(source, labels=("hum", "hiss"))
     assert run(source, labels=("hum", "hiss"), skip_bad=True).labels == ("hum", "hiss")
-    soundfile.write(source / "hum" / "short.wav", tone(0, np.random.default_rng(9), 0.05), RATE)
-    with pytest.raises(DataError, match=r"short\.wav: 0\.05 s long; at least 0\.1 s needed"):
-        run(source, min_seconds=0.1)
-    assert len(run(source, min_seconds=0.05).clips) == 61
     (source / "odd").mkdir()
     soundfile.write(source / "odd" / "g0.wav", tone(0, np.random.default_rng(9)), RATE)
     with pytest.raises(DataError, match="'odd' has no clip in the training split"):
@@ -337,8 +335,40 @@ def test_one_preparation_at_a_time(source: Path) -> None:
 def test_where_silence_is_a_sound_it_is_no_fault(source: Path) -> None:
     soundfile.write(source / "hum" / "g1_silent.wav", np.zeros(RATE), RATE)
 
-    def listed(work: Path) -> SourceClips:
-        return replace(listing(source)(work), silent_ok=True)
+    def prepared(silent_ok: bool) -> Prepared:
+        listed = replace(listing(source)(source), silent_ok=silent_ok)
+        return prepare("toy", lambda work: listed, folder=source.parent / "data", options={})
 
-    prepared = prepare("toy", listed, folder=source.parent / "data", options={"silence": True})
-    assert len(prepared.clips) == 61
+    assert len(prepared(True).clips) == 61
+    with pytest.raises(DataError, match="silent"):  # what was found under another rule is not kept
+        prepared(False)
+    assert len(prepared(True).clips) == 61
+
+
+def test_a_clip_too_short_for_a_rate_may_be_used_at_another(source: Path) -> None:
+    soundfile.write(source / "hum" / "g1_short.wav", tone(0, np.random.default_rng(9))[:2], RATE)
+    with pytest.raises(DataError, match=r"g1_short\.wav: too short"):
+        run(source, stores=[Rate(1000)])
+    assert len(run(source, stores=[Rate(RATE)]).clips) == 61
+
+
+class Rate:
+    """A store that keeps nothing."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+
+    def select(self, clips: Sequence[SourceClip]) -> Sequence[SourceClip]:
+        return clips
+
+    def writing(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def lacks(self, file: Path, status: os.stat_result) -> bool:
+        return True
+
+    def compute(self, waveform: Any) -> Any:
+        return None
+
+    def add(self, file: Path, status: os.stat_result, computed: Any) -> None:
+        pass

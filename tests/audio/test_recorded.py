@@ -24,7 +24,10 @@ LOCAL = datetime(2024, 5, 1, 12, 30, 5)
         ("20240501T123005Z.wav", LOCAL.replace(tzinfo=UTC)),
         ("20240501T123005.250+0200.wav",
          LOCAL.replace(microsecond=250_000, tzinfo=timezone(timedelta(hours=2)))),
-        ("20240501_123005-0930_x.wav", LOCAL.replace(tzinfo=timezone(-timedelta(hours=9.5)))),
+        ("20240501T123005-0930_x.wav", LOCAL.replace(tzinfo=timezone(-timedelta(hours=9.5)))),
+        ("20240501_123005-02:00.wav", LOCAL.replace(tzinfo=timezone(-timedelta(hours=2)))),
+        ("r_20240501_123005-0100.wav", LOCAL),  # a counter as well
+        ("20240501T123005-0015.wav", LOCAL),
     ],
 )  # fmt: skip
 def test_names_of_recorders(name: str, time: datetime) -> None:

@@ -1,5 +1,6 @@
 """The class of all other sounds, cut from one long recording or many short ones."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio.background import cut_background
 from spaudio.audio.manifest import Clip
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import AudioError, ConfigError, DataError
 from spaudio.experiment.tasks.data_facts import describe_split
 from tests.fixtures.own_sounds import make_own_sounds
 from tests.fixtures.tiny_audio import run_script
@@ -35,6 +36,22 @@ def ramp(path: Path, seconds: float) -> Path:
     return path.parent
 
 
+def test_the_background_is_as_decoded(tmp_path: Path) -> None:
+    """Neither clipped nor rounded to 16 bits, which a model could tell from other clips."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wave = 3 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    soundfile.write(folder / "a.wav", wave, 8000, subtype="FLOAT")
+    root, clips = cut_background(folder, tmp_path / "work", seconds=0.1, counts=COUNTS, seed=0)
+    for clip in clips:
+        cut = soundfile.read(root / clip.path, dtype="float32")[0]
+        [start] = np.flatnonzero(wave == cut[0])
+        np.testing.assert_array_equal(cut, wave[start : start + 800])
+    os.rename(folder / "a.wav", folder / os.fsdecode(b"odd\xff.wav"))
+    with pytest.raises(AudioError, match="odd"):
+        cut_background(folder, tmp_path / "work", seconds=0.1, counts=COUNTS, seed=0)
+
+
 def listed(sounds: Path, work: Path, background: Path) -> SourceClips:
     return prepare(work, source=str(sounds), background=str(background))
 
@@ -47,7 +64,7 @@ def test_one_recording_gives_every_split_seconds_of_its_own(tmp_path: Path) -> N
     assert Counter(clip.split for clip in clips) == COUNTS
     places: dict[str, set[int]] = {}
     for clip in clips:
-        wave = soundfile.read(root / clip.path, dtype="int16")[0]
+        wave = soundfile.read(root / clip.path, dtype="float32")[0] * 2**15
         assert len(wave) == 800
         assert (np.diff(wave) == 1).all()  # cut out, and not altered
         places.setdefault(clip.split, set()).add(int(wave[0]) // 800)

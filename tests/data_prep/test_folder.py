@@ -152,7 +152,11 @@ def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Pa
         "no clip was taken from the folder void: it holds no audio (it is empty)",
     ]
     os.symlink(source / "hum", source / "aaa")  # which comes first
-    with pytest.raises(DataError, match="class folders aaa and hum are one folder, by a link"):
+    with pytest.raises(DataError, match="class folders aaa and hum hold the same files"):
+        listed(source)
+    (source / "aaa").unlink()
+    os.symlink(next(p for p in (source / "hum").iterdir() if p.is_dir()), source / "zzz")
+    with pytest.raises(DataError, match="class folders hum and zzz hold the same files, by a link"):
         listed(source)
 
 
@@ -165,6 +169,9 @@ def test_an_empty_source_is_not_the_current_folder(
         prepare(tmp_path / "work", source=given)
     with pytest.raises(ConfigError, match="source= is empty"):
         run_script(prepare, tmp_path, source=given)
+    for name in ("background", "labels", "table"):
+        with pytest.raises(ConfigError, match=f"{name}= is empty; give a path, or leave it out"):
+            listed(source, **{name: given})
 
 
 def test_corrected_labels_change_no_split(source: Path, tmp_path: Path) -> None:
@@ -286,6 +293,7 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ("file_name,label,split\n{0},hum,train", "split needs both train and test; it has train"),
         ("file_name,label,group\n{0},hum,", "line 2: .* has no group"),
         ("file_name,label\n{0},hum", "all clips have the label 'hum'"),
+        ("file_name,label\n{0},rain, light", "line 2: more cells than columns; put values that"),
         (None, "table=.*cannot be read .*; check the path"),
     ],
 )

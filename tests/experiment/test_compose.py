@@ -1,13 +1,14 @@
 """From a recipe's YAML and a command line to checked settings."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import spaudio.conf
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose, expand
-from spaudio.experiment.schemas import read_settings
+from spaudio.experiment.schemas import prep_schema, read_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.experiment.tasks.classification import build_classifier
 from spaudio.experiment.tasks.text import build_language_model
@@ -110,6 +111,8 @@ def test_every_choice_of_every_group_composes() -> None:
         (["model=[small,tiny]"], r"unknown model '\[small,tiny\]'; .*known: medium"),
         (["preset=7"], r"unknown preset '7'; known: debug"),
         (["filter={kernel: 8}"], r"unknown setting 'filter\.kernel'"),
+        (["=3"], "'=3' names no setting"),
+        (["filter=multiscale", "filter.scales=[1,2]"], r"filter\.scales=\[1,2\]; expected a list"),
     ],
 )
 def test_an_unknown_setting_is_named_with_the_nearest(overrides: list[str], named: str) -> None:
@@ -120,6 +123,22 @@ def test_an_unknown_setting_is_named_with_the_nearest(overrides: list[str], name
 @pytest.mark.parametrize("value", ["/data/日本/ü", "~/x", "/x/R&D", "/a=b", "a b", "x#1", "$HOME"])
 def test_plain_values_need_no_quotes(value: str) -> None:
     assert compose(RECIPES / "folder", [f"source={value}"]).prep_options["source"] == value
+
+
+@pytest.mark.parametrize("value", ["2024_05", "1.50", "1e5", "TRUE"])
+def test_text_is_kept_as_it_was_written(value: str) -> None:
+    settings = compose(RECIPES / "folder", [f"source={value}", f"run_id={value}", f"data={value}"])
+    assert (settings.prep_options["source"], settings.run_id, settings.data) == (value,) * 3
+
+
+def test_arguments_of_a_data_set_that_settings_cannot_have_are_named() -> None:
+    def bare(work: Path, *, mic="a"): ...  # type: ignore[no-untyped-def]
+    def choice(work: Path, *, mic: Literal["a", "b"] = "a") -> None: ...
+    def needed(work: Path, *, mic: str) -> None: ...
+
+    for prepare, said in ((bare, "annotated as"), (choice, "annotated as"), (needed, "no default")):
+        with pytest.raises(ConfigError, match=f"prepare's 'mic' .*{said}"):
+            prep_schema(AudioSettings, prepare)
 
 
 def test_a_preset_may_be_null_as_in_the_recipes() -> None:

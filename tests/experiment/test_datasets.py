@@ -37,8 +37,8 @@ def test_whether_data_are_at_hand(tmp_path: Path) -> None:
     for key, clips in (("k1", 3), ("k2", 2000)):
         marker = tmp_path / "toy" / key / "prepared.json"
         marker.parent.mkdir()
-        counts = {"train": {"a": clips}, "test": {"a": 1}}
-        marker.write_text(json.dumps({"root": str(tmp_path / "audio"), "counts": counts}))
+        record = {"root": str(tmp_path / "audio"), "clips": clips + 1}
+        marker.write_text(json.dumps(record))
     assert "gone" in data_at_hand("toy", tmp_path)
     (tmp_path / "audio").mkdir()
     assert data_at_hand("toy", tmp_path) == "prepared: 4 / 2,001 clips"

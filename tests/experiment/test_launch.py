@@ -338,6 +338,9 @@ def test_what_has_no_folds_is_said() -> None:
         settings("folds=5")
     with pytest.raises(ConfigError, match="notes has no folds"):
         settings("folds=all", recipe="notes")
+    both = settings("folds=all", "split=speaker", "test_speaker=theo")
+    with pytest.raises(ConfigError, match="folds=all runs every fold; leave test_speaker=theo out"):
+        run_folds(both, SCRIPT)
     with pytest.raises(ConfigError, match="jobs must be at least 1"):
         settings("jobs=0")
 

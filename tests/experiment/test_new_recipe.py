@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from spaudio.cli import main
+from spaudio.experiment.compose import compose
 from spaudio.experiment.run_folder import read_run_config
 from tests.fixtures.own_sounds import make_own_sounds
 
@@ -61,4 +62,11 @@ def test_a_new_recipe_runs_and_can_be_edited(
         main(["new", "more", "nowhere"])
     with pytest.raises(SystemExit, match=r"'\.\./x' is not a recipe name"):
         main(["new", "../x", "sounds"])
-    assert {path.name for path in tmp_path.iterdir()} == {"sounds", "digits", "data", "runs"}
+    # A name that YAML reads as a truth value, and a folder beyond its plain characters.
+    (tmp_path / "sounds").rename(sounds := tmp_path / "sounds 🔊")
+    main(["new", "no", str(sounds)])
+    settings = compose(tmp_path / "no")
+    assert (settings.recipe, settings.about.title) == ("no", "no")
+    assert settings.prep_options["source"] == str(sounds.resolve())
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {sounds.name, "digits", "no", "data", "runs"}
