@@ -192,9 +192,8 @@ def verdict(effects: Sequence[Effect]) -> str:
     above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.corrected < 0.05]
     names = [f"`{one.setting}` minus `{one.other}` ({100 * one.mean:+.2f})" for one in above]
     return (
-        "**At least one point above the setting that it is compared with, with a 95 % interval "
-        f"above 0 and a corrected p below 0.05: {', '.join(names) or 'none'}. Comparisons: "
-        f"{len(effects)}.**"
+        "**Reliable gains (at least 1 point, 95 % interval above 0, p below 0.05 after correction "
+        f"within each table), of {len(effects)} comparisons: {', '.join(names) or 'none'}.**"
     )
 
 
