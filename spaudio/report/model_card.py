@@ -154,6 +154,11 @@ def _figures(report: Mapping[str, Any]) -> str:
     trivial = "majority class" if metric == "accuracy" else "class frequencies"
     rows = {
         "this model": measured,
+        **(
+            {"the same, with test groups aligned (`--align`)": f"{aligned['accuracy']:.4f}"}
+            if (aligned := report.get("aligned"))
+            else {}
+        ),
         "classical floor (log-mel and MFCC statistics)": f"{floor['svm']:.4f}",
         trivial: f"{floor['majority']:.4f}",
     }

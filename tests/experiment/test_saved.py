@@ -74,6 +74,7 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
         "clips: 36 training, 12 validation, 12 test",
         "split: No group (speaker, recording …) of the test split is in another split",
         f"| this model | **{result.metric_value:.4f}** (95 % interval",
+        "| the same, with test groups aligned (`--align`) | ",
         "one of 3 classes: four, seven, zero",
         "frequencies above 4,000 Hz are not used",
         "every sound is assigned to one of the classes",
