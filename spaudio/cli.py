@@ -168,6 +168,8 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
         if chosen.file.suffix == ".csv":
             raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")
         check_output(chosen.csv, "--csv", inputs=[chosen.file], force=chosen.force)
+        if chosen.output is not None and chosen.csv.resolve() == chosen.output.resolve():
+            raise ConfigError(f"--csv and --output are both {chosen.csv}; give two files")
     if chosen.output is None:
         return
     if has_place(chosen.output):

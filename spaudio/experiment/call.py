@@ -89,14 +89,14 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _written(value: Any) -> str:
     """Writes a value in Hydra's grammar."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         return f"[{','.join(map(_written, value))}]"
     return quoted(value if isinstance(value, str) else os.fspath(value))

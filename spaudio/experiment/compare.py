@@ -70,7 +70,7 @@ def compare_runs(
         console.print(f"records: {table}", soft_wrap=True, markup=False)
     groups = group_runs(records, over)
     markdown = []
-    is_text = records[0].facts["metric"] == "loss"
+    is_text = all(record.facts["metric"] == "loss" for record in records)
     if not is_text:
         rows = compare(groups)
         show_rows(rows, "Test split; model selected on validation")

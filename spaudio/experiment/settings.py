@@ -475,9 +475,17 @@ class TextSettings(Settings):
                 f"filter.milliseconds={self.filter.milliseconds:g}: characters have no length in "
                 "time; give filter.kernel_size"
             )
+        for name in ("label_smoothing", "max_tokens"):
+            if getattr(self.trainer, name) != getattr(TrainerConfig, name):
+                raise ConfigError(f"trainer.{name} has no effect on text; leave it out")
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.model.positions == "learned" and self.context > self.model.max_tokens:
+            raise ConfigError(
+                f"context={self.context} is more than model.max_tokens={self.model.max_tokens}, "
+                "the positions that are learned; raise it, or give model.positions=rotary"
+            )
 
 
 def _check_numbers(settings: Mapping[str, Any], prefix: str = "") -> None:

@@ -29,7 +29,7 @@ in a setting restricts it to these datasets, each with further overrides.
 import math
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -46,7 +46,8 @@ from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, open_run_folder, read_run_config
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.plain import read_json, read_yaml
-from spaudio.report.records import read_records
+from spaudio.report.comparison import check_same_data
+from spaudio.report.records import Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
@@ -184,11 +185,16 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
         runs: Runs of a study of classifiers.
 
     Raises:
-        DataError: If a run cannot be read, or is not measured by its accuracy.
+        DataError: If a run cannot be read, is not measured by its accuracy, or was made on other
+            data than another run on the dataset.
     """
     found = []
+    firsts: dict[str, Record] = {}
     for run in runs:
         (record,) = read_records([run.folder])
+        check_same_data(firsts.setdefault(run.title, record), record)
+        if not record.log:
+            raise DataError(f"{run.folder} has no log.jsonl; train it again")
         facts, report = record.facts, read_json(run.folder / REPORT)
         if facts["metric"] != "accuracy":
             raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
@@ -256,6 +262,7 @@ def plan_study(
     _check_names(file, "dataset", data, sets)
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
+    _check_given(overrides, sets)
     for name in data or sets:
         for setting in only or study.settings:
             own, of = study.settings[setting], sets[name]
@@ -314,6 +321,18 @@ def _of_fold(
     given = [f"{key}={value}" for key, value in changed.items()]
     whole: Any = {**changed, "run_id": run_id, "overrides": [*settings.overrides, *given]}
     return replace(settings, **whole)
+
+
+def _check_given(overrides: Sequence[str], sets: Mapping[str, DataSet]) -> None:
+    """Refuses overrides that a study replaces by its own values."""
+    remedies = {"seed": "--seeds", "jobs": "--jobs", "run_id": "runs=FOLDER"}
+    for override in overrides:
+        name, colon, rest = override.partition(":")
+        key = (rest if colon and name in sets else override).partition("=")[0]
+        if key in remedies:
+            raise ConfigError(f"{override}: a study sets {key} itself; see {remedies[key]}")
+        if key.startswith("cluster"):
+            raise ConfigError(f"{override}: a study runs on this machine; leave it out")
 
 
 def _by_data(

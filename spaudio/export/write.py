@@ -47,8 +47,8 @@ class Export:
         return (
             f"{self.path}: largest difference of a probability from the original "
             f"{self.difference:.2e} on {self.clips} clips, alone and in padded batches. Cut longer "
-            f"sounds into windows of {self.seconds:g} s and average their probabilities. (`spaudio "
-            "predict` also leaves silent windows out, and applies the temperature to the average)"
+            f"sounds into windows of {self.seconds:g} s and average their probabilities; `spaudio "
+            "predict` is similar, but applies the temperature to the average"
         )
 
 

@@ -109,13 +109,21 @@ def _check_same_samples(group: Group, over: str | None) -> None:
     """Refuses seeds of a setting between which the data have changed."""
     seen: dict[str, Record] = {}
     for record in group.records:
-        first = seen.setdefault(str(record.settings.get(over or "")), record)
-        ours, other = (one.facts.get("samples_sha256") for one in (record, first))
-        if ours is not None and other is not None and ours != other:
-            raise DataError(
-                f"{first.name} and {record.name} have the same settings but other sounds: the data "
-                "were changed between them. Leave one out"
-            )
+        check_same_data(seen.setdefault(str(record.settings.get(over or "")), record), record)
+
+
+def check_same_data(one: Record, other: Record) -> None:
+    """Checks that two runs that are compared were made on the same data, if both say so.
+
+    Raises:
+        DataError: If they were not.
+    """
+    hashes = {run.facts.get("samples_sha256") for run in (one, other)} - {None, ""}
+    if len(hashes) > 1:
+        raise DataError(
+            f"{one.name} and {other.name} have other data: these were changed between them. Leave "
+            "one out, or run it again"
+        )
 
 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:

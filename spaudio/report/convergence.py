@@ -17,7 +17,7 @@ import yaml
 
 from spaudio.errors import DataError
 from spaudio.io.plain import read_json
-from spaudio.report.comparison import Group, is_default
+from spaudio.report.comparison import Group, check_same_data, is_default
 from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 from spaudio.report.tables import plus_minus
@@ -114,10 +114,10 @@ def measure_convergence(
 
     Raises:
         DataError: If a group has no baseline (a group with that filter, otherwise equal settings
-            and a common seed), repeats a seed, or has a run without a log; or if ``step_costs``
-            lacks a setting.
+            and a common seed) or two, other data than its baseline, repeats a seed, or has a run
+            without a log; or if ``step_costs`` lacks a setting.
     """
-    baselines = {_shared(group): group for group in groups if _filter(group) == _plain(baseline)}
+    baselines = _baselines(groups, baseline)
     found = []
     for group in groups:
         base = baselines.get(_shared(group))
@@ -125,6 +125,7 @@ def measure_convergence(
             raise DataError(
                 f"{group.name} has no baseline: add runs that differ only in filter={baseline}"
             )
+        check_same_data(group.records[0], base.records[0])
         curves, others = _curves(group, step_costs), _curves(base, step_costs)
         pairs = [(curves[seed], others[seed]) for seed in sorted(set(curves) & set(others))]
         if not pairs:
@@ -133,6 +134,31 @@ def measure_convergence(
             )
         parameters = group.records[0].facts["num_params"]
         found.append(Convergence(group.name, base.name, parameters, curves, pairs))
+    return found
+
+
+def _baselines(groups: Sequence[Group], baseline: str) -> dict[str, Group]:
+    """Returns the baseline of groups with the same settings, but for filters.
+
+    Raises:
+        DataError: If two groups could be it, or the name cannot be read.
+    """
+    try:
+        wanted = _timed_name(_plain(baseline))
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(
+            f"--baseline {baseline}: expected FILTER,filter.OPTION=VALUE,..."
+        ) from error
+    found: dict[str, Group] = {}
+    for group in sorted(groups, key=_has_place):  # filters after each layer come first
+        if _filter(group) != wanted:
+            continue
+        other = found.setdefault(_shared(group), group)
+        if other is not group and _has_place(group) == _has_place(other):
+            raise DataError(
+                f"{other.name} and {group.name} could both be the baseline {baseline}; leave one "
+                "out"
+            )
     return found
 
 
@@ -259,7 +285,13 @@ def _filter(group: Group) -> str:
     """Returns a group's filter and its options, in the form that the step benchmark takes."""
     options = {key: value for key, value in group.settings.items() if key.startswith("filter.")}
     name = options.pop("filter.name", group.records[0].settings["filter.name"])
-    return _plain(",".join([name, *(f"{key}={value}" for key, value in options.items())]))
+    return _by_defaults({"filter.name": name, **options})
+
+
+def _has_place(group: Group) -> bool:
+    """Whether the filters of a group are elsewhere than after each layer."""
+    places = ("model.filter_place", "model.filter_layers")
+    return any(group.settings.get(key) not in (None, "after") for key in places)
 
 
 def _shared(group: Group) -> str:

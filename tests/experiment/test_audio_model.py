@@ -125,7 +125,7 @@ def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> No
         page=np.bool_(False),
         filter="bank",
         preset=None,
-        **{"optim.lr": np.float64(1e-3), "model.filter_layers": list(np.arange(2))},
+        **{"optim.lr": np.float64(1e-3), "model.filter_layers": np.arange(2)},
     )
     [settings] = started
     assert (settings.seed, settings.page, settings.optim.lr) == (7, False, 1e-3)

@@ -66,6 +66,19 @@ def test_kernels_in_milliseconds_are_for_audio() -> None:
         compose(RECIPES / "text8", ["filter=bank", "filter.milliseconds=160"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.label_smoothing=0.3"], "label_smoothing has no effect on text"),
+        (["trainer.max_tokens=5"], "max_tokens has no effect on text"),
+        (["model.positions=learned", "model.max_tokens=10"], "is more than model.max_tokens=10"),
+    ],
+)
+def test_settings_that_a_text_cannot_have(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(RECIPES / "text8", overrides)
+
+
 def test_every_choice_of_every_group_composes() -> None:
     choices = [
         f"{group}={file.stem}"

@@ -493,6 +493,10 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         (["esc50:fold=1"], "unknown dataset 'esc50'"),
         (["fsdd:fold=x"], "setting none, dataset fsdd: fold=x"),
         (["fsdd:folds=all"], "list the folds of dataset fsdd"),
+        (["seed=5"], "seed=5: a study sets seed itself; see --seeds"),
+        (["fsdd:jobs=3"], "a study sets jobs itself; see --jobs"),
+        (["cluster=slurm"], "a study runs on this machine"),
+        (["--csv", "one", "--output", "one"], "--csv and --output are both one"),
     ):
         with pytest.raises(SystemExit, match=error):
             main(["study", str(file), "--results", *wrong])

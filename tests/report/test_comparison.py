@@ -93,7 +93,7 @@ def test_seeds_on_changed_data_are_refused() -> None:
     for record, samples in zip(runs, ("a", "a", "b"), strict=True):
         record.facts["samples_sha256"] = samples
     assert len(group_runs(runs[:2])) == 1
-    with pytest.raises(DataError, match="the data were changed between them"):
+    with pytest.raises(DataError, match="these were changed between them"):
         group_runs(runs)
 
 

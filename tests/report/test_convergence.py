@@ -115,6 +115,30 @@ def test_a_loss_that_a_seed_did_not_reach_has_no_mean_ratio() -> None:
     assert rows_of(runs)[1]["seconds to baseline's best"] == "not reached (1 of 2)"
 
 
+def test_of_several_baselines_that_after_each_layer_is_taken() -> None:
+    few = {"filter__num_filters": 8, "filter__kernel_size": 16}
+    every = run("bank", [3.0, 2.0], **few, model__filter_layers=None)
+    two = run("bank", [3.0, 1.5], **few, model__filter_layers=[0, 1])
+    other = run("bank", [3.0, 1.0], filter__num_filters=36, filter__kernel_size=4)
+    other.settings["model.filter_layers"] = None
+    named = "bank,filter.num_filters=8,filter.kernel_size=16"  # in any order
+    for runs in ([every, two, other], [two, every, other]):
+        found = {row["best valid loss"]: row for row in rows_of(runs, None, named)}
+        assert found["2.0000"]["minus baseline's"] == "baseline"
+        assert found["1.5000"]["minus baseline's"] == "-0.5000"
+    first = run("bank", [3.0, 1.5], **few, model__filter_layers=[0])
+    with pytest.raises(DataError, match="could both be the baseline bank"):
+        rows_of([first, two, other], None, named)
+
+
+def test_a_baseline_on_other_data_is_refused() -> None:
+    runs = [run("none", [3.0]), run("haar", [2.0])]
+    for record, samples in zip(runs, "ab", strict=True):
+        record.facts["samples_sha256"] = samples
+    with pytest.raises(DataError, match="run and run have other data"):
+        rows_of(runs)
+
+
 def test_a_baseline_shares_the_other_settings() -> None:
     runs = [
         run("none", [2.0, 1.0], positions="rotary"),

@@ -94,7 +94,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert capsys.readouterr().out == printed
     text = page.read_text()
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Reliable gains (at least 1 point")
-    assert "p below 0.05: `bank` minus `depthwise` (+4.80). Comparisons: 3.**" in text
+    assert "of 3 comparisons: `bank` minus `depthwise` (+4.80).**" in text
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"

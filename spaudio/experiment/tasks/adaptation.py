@@ -1,6 +1,8 @@
 """Classification of clips with a pretrained encoder, frozen or adapted."""
 
+import contextlib
 import math
+import re
 import resource
 import shutil
 import sys
@@ -70,6 +72,7 @@ class AdaptationTask(ClassificationTask):
         self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
     ) -> FitResult:
         assert isinstance(model, AdaptedClassifier)
+        _reset_peak_memory()
         if not resume:
             solved, loss = self._solve(model, run, config, accelerator)
             if model.part.kind == "statistics":
@@ -195,7 +198,16 @@ def _first_clips(batch: Batch, count: int) -> Batch:
     return Batch(*(part[kept.to(part.device)] for part in batch))
 
 
+def _reset_peak_memory() -> None:
+    """Lets the peak count from here, for a process that runs several runs; only on Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory() -> int:
-    """Peak memory of this process so far, in bytes."""
+    """Peak memory of this process, in bytes; on Linux since the last reset."""
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

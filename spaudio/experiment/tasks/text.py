@@ -73,6 +73,7 @@ class TextTask(Task):
         settings, corpus = self.settings, self.corpus
         batch = settings.trainer.batch_size
         return {
+            "samples_sha256": corpus.sha256,
             "corpus": {
                 "name": corpus.name,
                 "stand_in": corpus.stand_in,
