@@ -62,7 +62,8 @@ class TokenFilter(nn.Module):
                 the last. Tokens outside pass through unchanged. Sequences do not see each other.
             initial_state: (sequences, K - 1, dim), the inputs before the first token, where K - 1
                 is ``extent[0]``; zeros by default.
-            output_final_state: Whether to also return the state after the last token.
+            output_final_state: Whether to also return the state after the last token that is not
+                padding on the right.
 
         Returns:
             (batch, tokens, dim), or this and the final state if ``output_final_state``.

@@ -78,6 +78,7 @@ class Watch:
         self.padding = [(n, names.index(n)) for n in usual if n in names]
         self.caches = [(n, names.index(n) if n in names else -1) for n in CACHE_ARGUMENTS]
         self.positions = [(n, names.index(n)) for n in ("position_ids",) if n in names]
+        self.attends = isinstance(module, nn.MultiheadAttention)
         self.takes_cache = any(n in names for n in CACHE_ARGUMENTS)
         # A model with several inputs: its mask may belong to other tokens than the layer's.
         self.several = {"src", "tgt"} <= set(names) or any(
@@ -106,6 +107,12 @@ class Watch:
             return [(name, value) for name, value in values if value is not None]
 
         padding = [*given(self.padding), *((n, None) for n, _ in self.padding)]
+        if self.attends:  # in cross-attention, the mask is that of the keys
+            query, key = (
+                kwargs.get(n, args[i] if i < len(args) else None)
+                for i, n in enumerate(("query", "key"))
+            )
+            padding = padding if query is key else []
         cache = next((v for _, v in given(self.caches) if not isinstance(v, bool)), None)
         past = 0 if cache is None else tokens_in(cache)
         positions = next((value for _, value in given(self.positions)), None)
@@ -122,7 +129,12 @@ class Watch:
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""
-        _IN_PROGRESS.calls.append(self.call(args, kwargs))
+        calls = _IN_PROGRESS.calls
+        # An interrupt (Ctrl-C) ends a call without its hook. A module is not called within itself,
+        # so that an earlier call in progress is over, with all that began within it.
+        stale = next((i for i, call in enumerate(calls) if call.watch is self), len(calls))
+        del calls[stale:]
+        calls.append(self.call(args, kwargs))
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook, which also runs if the call fails."""

@@ -52,12 +52,12 @@ class HaarFilter(TokenFilter):
         for kernel_size, width in self.groups:
             before, after = padding(kernel_size, self.causal)
             covered = window[:, left - before : left + tokens + after, first : first + width]
-            # Repeated sums of pairs.
+            # Repeated averages of pairs; sums could overflow in half precision.
             shift = 1
             while shift < kernel_size:
-                covered = covered[:, shift:] + covered[:, :-shift]
+                covered = (covered[:, shift:] + covered[:, :-shift]) * 0.5
                 shift *= 2
-            averages.append(covered / kernel_size)
+            averages.append(covered)
             first += width
         # The residual adds ``x`` again.
         return torch.cat(averages, dim=-1) - x

@@ -6,6 +6,7 @@ holds names from :data:`spaudio.filters.FILTERS` and plain settings; no class is
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -62,7 +63,9 @@ class SavedFilters(
             dtype = settings.pop("dtype", None)
             if dtype is not None and dtype not in DTYPES:
                 raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
-            self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
+            # Saving and loading draw nothing from the generator of the caller.
+            with torch.random.fork_rng(devices=[]):
+                self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
         # By position: layer names contain dots, which module names must not.
         self._modules_in_order = nn.ModuleList(self.filters.values())
         self.layouts = {name: Layout.of(config) for name, config in (layouts or {}).items()}
@@ -91,7 +94,8 @@ class SavedFilters(
                     f"filter {name!r} has parameters of the types {', '.join(dtypes)}, which would "
                     "be saved as one; convert it with to(dtype) first"
                 )
-            configs[name] = filter.config() | ({"dtype": dtypes[0]} if dtypes else {})
+            config = filter.config() | ({"dtype": dtypes[0]} if dtypes else {})
+            configs[name] = json.loads(json.dumps(config, default=int))  # sizes may be of NumPy
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
         for name, filter in filters.items():
             saved.filters[name].load_state_dict(filter.state_dict())

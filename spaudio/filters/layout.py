@@ -53,7 +53,9 @@ class Layout:
                 f"a filter needs three axes, such as (batch, tokens, dim); the layer returned "
                 f"shape {tuple(output.shape)}"
             )
-        return self._swap(filter(self._swap(output), None))
+        filtered = self._swap(filter(self._swap(output), None))
+        # The model may take views of what was contiguous.
+        return filtered.contiguous() if output.is_contiguous() else filtered
 
     def config(self) -> dict[str, Any]:
         """The layout as plain JSON values."""

@@ -10,8 +10,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from spaudio.filters.calls import Call, past_tokens
 from spaudio.filters.tracing import in_backward, is_eager
 
-# For additive masks: torchaudio uses -1e4, others -inf or the minimum of the dtype.
-MASKED_BELOW = -9_999.0
+# For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
+# minimum of the dtype.
+MASKED_BELOW = -9_900.0
 # Padding found for a layer's mask, for when activation checkpointing reruns the layer. Keyed by the
 # mask, then by the tokens of the call, since passes with different padding may share a mask. The
 # padding of the last pass is also under the mask itself: reentrant checkpointing copies the tokens.

@@ -53,7 +53,15 @@ def filter_sequences(
         state = check_state(initial_state, state)
     window = torch.cat([state, without_padding(x, padding_mask)], dim=1)
     y = x + without_padding(filter_after(filter, window), padding_mask)
-    return y, window[:, x.shape[1] :].clone() if output_final_state else None
+    if not output_final_state:
+        return y, None
+    tokens = x.shape[1]
+    if padding_mask is None:
+        return y, window[:, tokens:].clone()
+    # The state of an item ends with its last token, before padding on its right.
+    end = tokens - padding_mask.flip(1).long().cumprod(dim=1).sum(dim=1)
+    places = end.unsqueeze(1) + torch.arange(left, device=x.device)
+    return y, window.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[2]))
 
 
 def _filter_packed(

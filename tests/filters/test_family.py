@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from spaudio.filters import FILTERS, DepthwiseFilter, FilterBank, FilterStream, make_filter
+from spaudio.filters import (
+    FILTERS,
+    DepthwiseFilter,
+    FilterBank,
+    FilterStream,
+    HaarFilter,
+    make_filter,
+)
 from tests.filters.cases import CASES, DIM, build, expected, padding_mask, spread
 
 every_filter = pytest.mark.parametrize("case", CASES)
@@ -175,3 +182,9 @@ def test_bad_input_is_named() -> None:
         for dtype in (torch.float32, torch.float64):
             with pytest.raises(ValueError, match=r"x is on cpu and .* on meta"):
                 elsewhere(tokens(dtype=dtype))
+
+
+def test_averages_do_not_overflow_in_half_precision() -> None:
+    x = torch.full((1, 80, 64), 2000.0, dtype=torch.float16)
+    y = HaarFilter(64, causal=True)(x)
+    assert torch.equal(y[:, -1], x[:, -1])  # the average of equal values

@@ -161,6 +161,14 @@ def test_any_memory_layout(backend: str) -> None:
     assert max(relative_errors(list(summed), exact)) < 3e-6
 
 
+def test_one_tap_of_transposed_tokens_in_float64() -> None:
+    """With nothing to pad, the tiles are windows of the tokens themselves."""
+    x = torch.randn(2, 5, 9, dtype=torch.float64).transpose(1, 2)
+    kernel, gains = torch.randn(3, 1, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    y = filterbank(x, kernel, gains, backend="gemm")
+    torch.testing.assert_close(y, filterbank(x, kernel, gains, backend="reference"))
+
+
 @backends
 def test_only_the_gradients_asked_for(backend: str) -> None:
     x, kernels, gains, grad = draw((2, 12, DIM), [(5, 4)], 2)

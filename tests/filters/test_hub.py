@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -31,6 +32,18 @@ def test_filter_round_trip(case: str, dtype: torch.dtype, tmp_path: Path) -> Non
     x = torch.randn(2, 9, DIM).to(dtype)
     assert torch.equal(loaded(x), filter(x))
     assert {path.suffix for path in tmp_path.iterdir()} <= {".safetensors", ".json", ".md"}
+
+
+def test_saving_draws_nothing_and_takes_sizes_of_numpy(tmp_path: Path) -> None:
+    filter = FilterBank(np.int64(8), np.int64(4))  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    filter.save_pretrained(tmp_path)
+    loaded = FilterBank.from_pretrained(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+    assert loaded.config() == filter.config()
+    assert {type(size) for size in (loaded.config()["num_filters"],)} == {int}
 
 
 def test_filters_of_a_model_round_trip(tmp_path: Path) -> None:

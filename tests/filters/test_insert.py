@@ -323,6 +323,35 @@ def test_padding_mask_reaches_the_filter(positional: bool) -> None:
     torch.testing.assert_close(layer(x, mask), handle_filter(plain))
 
 
+def test_the_mask_of_the_keys_is_not_that_of_other_queries() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    filter = FilterBank()
+    insert_filters(attention, "", filter, padding_mask="auto")
+    query, memory = torch.randn(2, 2, 6, 8)
+    mask = torch.arange(6) >= torch.tensor([[6], [4]])
+    seen: list[Any] = []
+    filter.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    attention(query, query, query, key_padding_mask=mask)
+    attention(query, key=memory, value=memory, key_padding_mask=mask)
+    assert torch.equal(seen[0], mask)
+    assert seen[1] is None
+
+
+def test_views_of_a_layer_s_output_are_still_possible() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(3, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).view(len(x), -1)
+
+    model, x = Model(), torch.randn(2, 3, 5)
+    shape = model(x).shape
+    insert_filters(model, "conv", channels_first=True)
+    assert model(x).shape == shape
+
+
 def test_padding_masks_of_all_conventions_are_read() -> None:
     padding = torch.tensor([[False, False, True], [False, True, True]])
     additive = torch.zeros(2, 3).masked_fill(padding, -torch.inf)
@@ -332,7 +361,10 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
         ("src_key_padding_mask", additive),
         ("attention_mask", ~padding),
         ("attention_mask", (~padding).long()),
-        ("attention_mask", -1e4 * padding[:, None, None].float()),
+        *(
+            ("attention_mask", (-1e4 * padding[:, None, None].float()).to(dtype))
+            for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        ),
         ("attention_mask", additive[:, None, None].expand(2, 4, 3, 3)),
     ]
     for name, mask in masks:

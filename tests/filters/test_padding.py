@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spaudio.filters import find_filters, insert_filters
+from spaudio.filters.calls import _IN_PROGRESS
 from tests.filters.cases import open_gains, spread
 from tests.filters.hf_models import SMALL, TEXT, build, text_model
 
@@ -228,6 +229,16 @@ def test_masks_do_not_outlive_their_call() -> None:
     with pytest.raises(ValueError, match="three axes"):
         model(x[0, 0], attention_mask=real)  # fails within the call
     assert torch.equal(model(x), filter(x))
+
+    def interrupt(*call: Any) -> None:
+        raise KeyboardInterrupt
+
+    hook = filter.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):  # after which torch runs no hooks
+        model(x, attention_mask=real)
+    hook.remove()
+    assert torch.equal(model(x), filter(x))
+    assert len(_IN_PROGRESS.calls) == 0
     find_filters(model).remove()
     assert not model._forward_pre_hooks
     assert not model._forward_hooks

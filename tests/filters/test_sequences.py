@@ -75,6 +75,12 @@ def test_prefill_and_decode_equal_the_whole(case: str) -> None:
         torch.testing.assert_close(torch.cat([y, *steps], dim=1), whole)
         torch.testing.assert_close(slot, end)
         torch.testing.assert_close(whole, filter(x, mask))
+    right = torch.zeros(2, 30, dtype=torch.bool)
+    right[1, 20:] = True  # padding on the right
+    _, state = filter(x, right, output_final_state=True)
+    _, alone = filter(x[1:, :20], output_final_state=True)
+    torch.testing.assert_close(state[1:], alone)
+    torch.testing.assert_close(state[:1], filter(x[:1], output_final_state=True)[1])
 
 
 @pytest.mark.parametrize("case", PLAIN)

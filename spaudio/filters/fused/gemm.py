@@ -42,7 +42,8 @@ class _Scale:
         self.length = self.overlap * self.hop  # L, tokens per window
         self.left = padding(self.taps, causal)[0]
         total = (self.windows + self.overlap - 1) * self.hop
-        self.padded = F.pad(x, (0, 0, self.left, total - self.left - tokens))
+        # Contiguous, as `respond` assumes: nothing to pad would leave the strides of x.
+        self.padded = F.pad(x, (0, 0, self.left, total - self.left - tokens)).contiguous()
         # Row (m, p) holds kernel m from column p on.
         band = kernel.new_zeros(self.filters, self.hop, self.length)
         self.diagonals(band).copy_(kernel.unsqueeze(1).expand(-1, self.hop, -1))
