@@ -325,8 +325,7 @@ def test_padding_mask_reaches_the_filter(positional: bool) -> None:
 
 def test_the_mask_of_the_keys_is_not_that_of_other_queries() -> None:
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
-    filter = FilterBank()
-    insert_filters(attention, "", filter, padding_mask="auto")
+    (filter,) = insert_filters(attention, "", padding_mask="auto").filters.values()
     query, memory = torch.randn(2, 2, 6, 8)
     mask = torch.arange(6) >= torch.tensor([[6], [4]])
     seen: list[Any] = []
