@@ -244,7 +244,7 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):
-        expected = re.search(r"(?:converted to|not a valid|is not a) (\w+)", str(cause))
+        expected = re.search(r"(?:converted to|not a valid|is not a(?! valid)) (\w+)", str(cause))
         wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"
         key = str(cause.full_key)
         keys = {o.key_or_group: o.input_line for o in overrides}
