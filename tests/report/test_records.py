@@ -108,6 +108,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("depthwise", ["study-depthwise-?", "study-bank*-k4-?", "study-bank-?"], 5),
         ("none", ["learned-*"], 2),
         ("none", ["sotu-*"], 2),
+        ("none", ["twice-*"], 3),
     ],
 )
 def test_the_study_prints_the_tables_of_its_results(
