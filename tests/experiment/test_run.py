@@ -3,6 +3,7 @@
 import csv
 import lzma
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +213,16 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     data.unused = ("test_fraction", "split_seed")
     [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
     assert said == "the data are split already, so test_fraction has no effect"
+    data.unused = ()
+    for overrides, said in (
+        (["tokens.stem=none", "tokens.stem_channels=[8,8]"], "tokens.stem_channels .* a stem"),
+        (["tokens=waveform", "tokens.spectrogram.n_mels=80"], "n_mels .* with tokens=waveform"),
+        (["filter=none", "model.filter_layers=[0]"], "model.filter_layers .* with filter=none"),
+        (["pretrain.steps=500"], "pretrain.steps has no effect without pretrain=masked"),
+    ):
+        task.settings = compose(RECIPES / "folder", ["source=x", *overrides])
+        [warning] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
+        assert re.search(said, warning)
     clip = SimpleNamespace(path="long.wav")
     split = SimpleNamespace(lengths=lambda: [9, 70, 12], clip=lambda i: clip)
     splits: Any = SimpleNamespace(train=split, valid=split, test=split)

@@ -181,6 +181,15 @@ class ClassificationTask(Task):
                     f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
                     f"{trainer.epochs}"
                 )
+        idle = {
+            "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
+            "tokens.spectrogram.": settings.tokens.learned and "with tokens=waveform",
+            "model.filter_": settings.filter.name == "none" and "with filter=none",
+            "pretrain.": settings.pretrain.objective == "none" and "without pretrain=masked",
+        }
+        for start, reason in idle.items():
+            for name in sorted(key for key in given if reason and key.startswith(start)):
+                yield f"{name} has no effect {reason}"
         for name in sorted(given & set(self.data.unused)):
             yield f"the data are split already, so {name} has no effect"
         unused = sorted(given & {"validation.fraction", "validation.by"})
