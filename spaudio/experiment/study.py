@@ -202,32 +202,38 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
         shown = [one for one in given if one.partition("=")[0] not in _PATHS]
         layers = [both for both in report.get("modulation", {}).values() if both]
         before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
-        found.append(
-            Result(
-                data=run.title,
-                recipe=facts["recipe"],
-                setting=run.setting,
-                fold=run.fold or "",
-                seed=facts["seed"],
-                accuracy=facts["test.accuracy"],
-                valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
-                floor=facts["floor.svm"],
-                clips=report["clips"]["test"],
-                token_rate=1 / report["token_seconds"],
-                parameters=facts["num_params"],
-                filter_parameters=facts["filter_params"],
-                trained_parameters=facts.get("trained_params", facts["num_params"]),
-                steps=int(record.log[-1]["step"]),
-                step_seconds=facts["step_seconds"],
-                train_seconds=facts["seconds.train"],
-                modulation_before=before,
-                modulation_after=after,
-                baseline=run.baseline or "",
-                control=run.control or "",
-                overrides=shlex.join(shown),
-                git_commit=str(facts.get("git_commit", "")),
+        try:
+            found.append(
+                Result(
+                    data=run.title,
+                    recipe=facts["recipe"],
+                    setting=run.setting,
+                    fold=run.fold or "",
+                    seed=facts["seed"],
+                    accuracy=facts["test.accuracy"],
+                    valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
+                    floor=facts["floor.svm"],
+                    clips=report["clips"]["test"],
+                    token_rate=1 / report["token_seconds"],
+                    parameters=facts["num_params"],
+                    filter_parameters=facts["filter_params"],
+                    trained_parameters=facts.get("trained_params", facts["num_params"]),
+                    steps=int(record.log[-1]["step"]),
+                    step_seconds=facts["step_seconds"],
+                    train_seconds=facts["seconds.train"],
+                    modulation_before=before,
+                    modulation_after=after,
+                    baseline=run.baseline or "",
+                    control=run.control or "",
+                    overrides=shlex.join(shown),
+                    git_commit=str(facts.get("git_commit", "")),
+                )
             )
-        )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{run.folder / REPORT} is damaged ({type(error).__name__}: {error}); train it "
+                "again"
+            ) from error
     return found
 
 

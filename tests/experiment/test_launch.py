@@ -500,6 +500,12 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     ):
         with pytest.raises(SystemExit, match=error):
             main(["study", str(file), "--results", *wrong])
+    damaged = next((tmp_path / "runs").rglob("report.json"))
+    report = read(damaged)
+    del report["token_seconds"]
+    damaged.write_text(json.dumps(report))
+    with pytest.raises(SystemExit, match=r"report\.json is damaged \(KeyError: 'token_seconds'\)"):
+        main(["study", str(file), "--results"])
 
 
 def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
