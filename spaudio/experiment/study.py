@@ -28,6 +28,7 @@ in a setting restricts it to these datasets, each with further overrides.
 
 import math
 import shlex
+import typing
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -322,6 +323,12 @@ def _of_fold(
         key = settings.fold_by.key if isinstance(settings, AudioSettings) else "fold"
         if not hasattr(settings, key):
             raise ConfigError(f"{settings.recipe} has no folds")
+        hint = typing.get_type_hints(type(settings))[key]
+        if type(fold) not in (kinds := typing.get_args(hint) or (hint,)):
+            raise ConfigError(
+                f"{settings.recipe}: {fold!r} cannot be {key}; folds must be of type "
+                f"{kinds[0].__name__}"
+            )
         changed[key] = fold
         run_id = f"{run_id}/fold-{fold}"
     given = [f"{key}={value}" for key, value in changed.items()]

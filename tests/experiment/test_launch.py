@@ -508,6 +508,16 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         main(["study", str(file), "--results"])
 
 
+def test_folds_of_a_study_are_of_the_type_of_the_recipe_s(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "seeds: [0]\nbaseline: x\nsettings: {x: [filter=none]}\n"
+        f"data: {{esc50: {{recipe: {RECIPES / 'esc50'}, folds: [a]}}}}\n"
+    )
+    with pytest.raises(ConfigError, match="esc50: 'a' cannot be fold; folds must be of type int"):
+        plan_study(file)
+
+
 def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seeds: [0]\n")
     with pytest.raises(SpaudioError, match="needs seeds and settings"):
