@@ -129,20 +129,23 @@ class Watch:
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""
-        calls = _IN_PROGRESS.calls
         # An interrupt (Ctrl-C) ends a call without its hook. A module is not called within itself,
-        # so that an earlier call in progress is over, with all that began within it.
-        stale = next((i for i, call in enumerate(calls) if call.watch is self), len(calls))
-        del calls[stale:]
-        calls.append(self.call(args, kwargs))
+        # so that an earlier call in progress is over.
+        self._forget()
+        _IN_PROGRESS.calls.append(self.call(args, kwargs))
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook, which also runs if the call fails."""
+        self._forget()
+
+    def _forget(self) -> None:
+        """Removes the module's call, if it is in progress, and all that began within it.
+
+        Several watches of one module end in any order.
+        """
         calls = _IN_PROGRESS.calls
-        begun = [i for i, call in enumerate(calls) if call.watch is self]
-        if begun:
-            # Including calls that began within it: several watches of one module end in any order.
-            del calls[begun[-1] :]
+        begun = next((i for i, call in enumerate(calls) if call.watch is self), len(calls))
+        del calls[begun:]
 
 
 def tokens_in(cache: Any) -> Any:
