@@ -6,17 +6,14 @@ memory of the conv1d library or the native kernel, so the resident set of a new 
 
 import ctypes
 import multiprocessing
-import re
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from spaudio.bench.shapes import Shape
-
-_STATUS = Path("/proc/self/status")
+from spaudio.io.resident import reset_peak, resident_bytes
 
 
 def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | None:
@@ -29,7 +26,7 @@ def peak_extra_bytes(backend: str, shape: Shape, device: str = "cpu") -> int | N
         before = torch.cuda.memory_allocated()
         kept = step()
         return torch.cuda.max_memory_allocated() - before - _size(kept)
-    if not _STATUS.exists():
+    if resident_bytes("VmRSS") is None:
         return None
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_resident_extra, backend, shape, torch.get_num_threads()).result()
@@ -44,17 +41,14 @@ def _resident_extra(backend: str, shape: Shape, threads: int) -> int:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _resident("VmRSS")
+    reset_peak()
+    before = resident_bytes("VmRSS")
     kept = step()
-    return max(0, _resident("VmHWM") - before - _size(kept))
+    peak = resident_bytes("VmHWM")
+    assert before is not None, "the kernel reports VmRSS"
+    assert peak is not None, "the kernel reports VmHWM"
+    return max(0, peak - before - _size(kept))
 
 
 def _size(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _resident(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
-    assert found is not None, f"the kernel reports {field}"
-    return int(found[1]) * 1024

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 import resource
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing_extensions import override
 from spaudio.experiment.encoders import build_adapted
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
@@ -72,7 +72,8 @@ class AdaptationTask(ClassificationTask):
         self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
     ) -> FitResult:
         assert isinstance(model, AdaptedClassifier)
-        _reset_peak_memory()
+        with contextlib.suppress(OSError):  # only on Linux; a process may run several runs
+            reset_peak()
         if not resume:
             solved, loss = self._solve(model, run, config, accelerator)
             if model.part.kind == "statistics":
@@ -198,16 +199,9 @@ def _first_clips(batch: Batch, count: int) -> Batch:
     return Batch(*(part[kept.to(part.device)] for part in batch))
 
 
-def _reset_peak_memory() -> None:
-    """Lets the peak count from here, for a process that runs several runs; only on Linux."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def _peak_memory() -> int:
     """Peak memory of this process, in bytes; on Linux since the last reset."""
-    status = Path("/proc/self/status")
-    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(found[1]) * 1024
+    if (found := resident_bytes("VmHWM")) is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
