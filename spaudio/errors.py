@@ -4,6 +4,7 @@ The command line prints them as one line without a traceback and exits with code
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class SpaudioError(Exception):
@@ -36,6 +37,11 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, or the name of its class if that is empty."""
     said = str(error).strip()
     return said.splitlines()[0] if said else type(error).__name__
+
+
+def reason(error: BaseException, path: Path) -> str:
+    """Returns an error's message without the path that it begins with, or the name of its class."""
+    return str(error).removeprefix(f"{path}: ") or type(error).__name__
 
 
 def how_to_install(extra: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, is_silent, resample
 from spaudio.audio.manifest import SourceClip
-from spaudio.errors import AudioError
+from spaudio.errors import AudioError, reason
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
 from spaudio.io.spread import spread
@@ -188,11 +188,11 @@ class _Check:
         try:
             waveform, rate = decode(file, silent_ok=self.silent_ok)
         except AudioError as error:
-            return Finding(path, state, reason=_reason(error, file)), {}
+            return Finding(path, state, reason=reason(error, file)), {}
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
         except AudioError as error:  # too short for this rate
-            return Finding(path, None, reason=_reason(error, file)), {}
+            return Finding(path, None, reason=reason(error, file)), {}
         computed = {n: store.compute(waveforms[store.sample_rate]) for n, store in stores.items()}
         samples = None
         if not is_silent(waveform):
@@ -200,7 +200,3 @@ class _Check:
             samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
         seconds = round(len(waveform) / rate, 6)
         return Finding(path, state, seconds, rate, samples=samples), computed
-
-
-def _reason(error: AudioError, file: Path) -> str:
-    return str(error).removeprefix(f"{file}: ")

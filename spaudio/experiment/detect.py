@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.recorded import recording_start
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import ConfigError, SpaudioError, reason
 from spaudio.experiment.live import Heard, WindowStream
 from spaudio.experiment.predict import Predictor, Waveform, expand
 from spaudio.io.progress import progress_bar
@@ -139,6 +139,6 @@ def detect(
                 events, seconds = find(pieces)
                 recordings.append(Recording(path, seconds, events, begin))
             except (SpaudioError, OSError, MemoryError) as error:
-                bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))
+                bad.append((path, reason(error, path)))
             advance(1)
     return recordings, bad

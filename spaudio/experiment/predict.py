@@ -14,7 +14,7 @@ from torch import Tensor
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import is_silent, stream_audio
 from spaudio.audio.find import audio_files
-from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
+from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import FILE, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
@@ -338,7 +338,7 @@ def predict_files(
                     sound = predictor.embed_windows(path, pieces)
                     groups[path.parent if align == "folder" else Path()].append(sound)
             except (SpaudioError, OSError, MemoryError) as error:
-                bad.append((path, str(error).removeprefix(f"{path}: ") or type(error).__name__))
+                bad.append((path, reason(error, path)))
             advance(1)
     for sounds in groups.values():
         predictions |= {found.path: found for found in predictor.classify_aligned(sounds)}
