@@ -92,10 +92,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 
     inputs = [*chosen.runs, *([] if chosen.step_costs is None else [chosen.step_costs])]
     _check_table(chosen, inputs)
-    if chosen.csv is not None:
-        check_output(chosen.csv, "--csv", inputs=inputs, force=chosen.force)
-        if chosen.output is not None and chosen.csv.resolve() == chosen.output.resolve():
-            raise ConfigError(f"--output and --csv both name {chosen.csv}; name two files")
+    _check_csv(chosen, inputs)
     compare_runs(
         chosen.runs,
         only=chosen.only.split(",") if chosen.only else ("*",),
@@ -115,6 +112,15 @@ def _check_table(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
     if chosen.output is not None:
         for path in (chosen.output, *figures_beside(chosen.output)):
             check_output(path, "--output", inputs=inputs, force=chosen.force)
+
+
+def _check_csv(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    """Checks the path of a CSV file of results, which is not that of the Markdown file."""
+    if chosen.csv is None:
+        return
+    check_output(chosen.csv, "--csv", inputs=inputs, force=chosen.force)
+    if chosen.output is not None and chosen.csv.resolve() == chosen.output.resolve():
+        raise ConfigError(f"--output and --csv both name {chosen.csv}; name two files")
 
 
 def _study(chosen: argparse.Namespace) -> None:
@@ -164,12 +170,9 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     from spaudio.report.marked_page import has_place
     from spaudio.report.study_page import charts_beside
 
-    if chosen.csv is not None:
-        if chosen.file.suffix == ".csv":
-            raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")
-        check_output(chosen.csv, "--csv", inputs=[chosen.file], force=chosen.force)
-        if chosen.output is not None and chosen.csv.resolve() == chosen.output.resolve():
-            raise ConfigError(f"--csv and --output are both {chosen.csv}; give two files")
+    if chosen.csv is not None and chosen.file.suffix == ".csv":
+        raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")
+    _check_csv(chosen, [chosen.file])
     if chosen.output is None:
         return
     if has_place(chosen.output):

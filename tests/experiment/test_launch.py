@@ -496,7 +496,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         (["seed=5"], "seed=5: a study sets seed itself; see --seeds"),
         (["fsdd:jobs=3"], "a study sets jobs itself; see --jobs"),
         (["cluster=slurm"], "a study runs on this machine"),
-        (["--csv", "one", "--output", "one"], "--csv and --output are both one"),
+        (["--csv", "one", "--output", "one"], "--output and --csv both name one; name two files"),
     ):
         with pytest.raises(SystemExit, match=error):
             main(["study", str(file), "--results", *wrong])
