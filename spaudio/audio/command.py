@@ -122,3 +122,5 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     list[str]: (partial(_items, kind=str), 'a list such as ["a", "b"]'),
     list[int]: (partial(_items, kind=int), "a list such as [1, 2]"),
 }
+#: Annotations that an option of a dataset may have.
+ANNOTATIONS = (*_READERS, *(kind | None for kind in _READERS))

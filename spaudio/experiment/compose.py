@@ -196,11 +196,11 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> list[type]:
 
 def _as_text(override: Override, schemas: Iterable[type]) -> Override:
     """Keeps the value of a text setting as it was written, even if it is a number, as 2024_05."""
+    if not isinstance(override.value(), bool | int | float):
+        return override
     key, _, text = (override.input_line or "").partition("=")
     kinds = {typing.get_type_hints(schema).get(key) for schema in schemas}
-    if isinstance(override.value(), bool | int | float) and kinds & {str, str | None}:
-        return parse(f"{key}={quoted(text)}")
-    return override
+    return parse(f"{key}={quoted(text)}") if kinds & {str, str | None} else override
 
 
 def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spaudio.audio.command import ANNOTATIONS
 from spaudio.errors import ConfigError, first_line
 from spaudio.experiment.settings import (
     AudioSettings,
@@ -25,8 +26,6 @@ from spaudio.filters import FILTERS
 
 # Arguments of filters that are not settings, because the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
-_TYPES: tuple[Any, ...] = (str, bool, int, float, list[str], list[int])
-_ANNOTATIONS = (*_TYPES, *(kind | None for kind in _TYPES))
 KINDS: dict[str, type[AudioSettings | TextSettings]] = {
     "audio": AudioSettings,
     "text": TextSettings,
@@ -74,7 +73,7 @@ def prep_schema(
                 raise ConfigError(f"prepare's {parameter.name!r} is already a setting; rename it")
             if parameter.default is parameter.empty:
                 raise ConfigError(f"prepare's {parameter.name!r} has no default; give it one")
-            if hints.get(parameter.name) not in _ANNOTATIONS:
+            if hints.get(parameter.name) not in ANNOTATIONS:
                 raise ConfigError(
                     f"prepare's {parameter.name!r} must be annotated as str, bool, int, float, "
                     "list[str] or list[int], or one of them and None"

@@ -196,46 +196,55 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
         check_same_data(firsts.setdefault(run.title, record), record)
         if not record.log:
             raise DataError(f"{run.folder} has no log.jsonl; train it again")
-        facts, report = record.facts, read_json(run.folder / REPORT)
-        if facts["metric"] != "accuracy":
-            raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
-        given = read_run_config(run.folder).get("overrides", [])
-        shown = [one for one in given if one.partition("=")[0] not in _PATHS]
-        layers = [both for both in report.get("modulation", {}).values() if both]
-        before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
         try:
-            found.append(
-                Result(
-                    data=run.title,
-                    recipe=facts["recipe"],
-                    setting=run.setting,
-                    fold=run.fold or "",
-                    seed=facts["seed"],
-                    accuracy=facts["test.accuracy"],
-                    valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
-                    floor=facts["floor.svm"],
-                    clips=report["clips"]["test"],
-                    token_rate=1 / report["token_seconds"],
-                    parameters=facts["num_params"],
-                    filter_parameters=facts["filter_params"],
-                    trained_parameters=facts.get("trained_params", facts["num_params"]),
-                    steps=int(record.log[-1]["step"]),
-                    step_seconds=facts["step_seconds"],
-                    train_seconds=facts["seconds.train"],
-                    modulation_before=before,
-                    modulation_after=after,
-                    baseline=run.baseline or "",
-                    control=run.control or "",
-                    overrides=shlex.join(shown),
-                    git_commit=str(facts.get("git_commit", "")),
-                )
-            )
+            found.append(_result(run, record))
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{run.folder / REPORT} is damaged ({type(error).__name__}: {error}); train it "
                 "again"
             ) from error
     return found
+
+
+def _result(run: StudyRun, record: Record) -> Result:
+    """Reads the result of a finished run.
+
+    Raises:
+        DataError: If it is not measured by its accuracy.
+        KeyError: If its report is damaged.
+        TypeError: Likewise.
+    """
+    facts, report = record.facts, read_json(run.folder / REPORT)
+    if facts["metric"] != "accuracy":
+        raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
+    given = read_run_config(run.folder).get("overrides", [])
+    shown = [one for one in given if one.partition("=")[0] not in _PATHS]
+    layers = [both for both in report.get("modulation", {}).values() if both]
+    before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
+    return Result(
+        data=run.title,
+        recipe=facts["recipe"],
+        setting=run.setting,
+        fold=run.fold or "",
+        seed=facts["seed"],
+        accuracy=facts["test.accuracy"],
+        valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
+        floor=facts["floor.svm"],
+        clips=report["clips"]["test"],
+        token_rate=1 / report["token_seconds"],
+        parameters=facts["num_params"],
+        filter_parameters=facts["filter_params"],
+        trained_parameters=facts.get("trained_params", facts["num_params"]),
+        steps=int(record.log[-1]["step"]),
+        step_seconds=facts["step_seconds"],
+        train_seconds=facts["seconds.train"],
+        modulation_before=before,
+        modulation_after=after,
+        baseline=run.baseline or "",
+        control=run.control or "",
+        overrides=shlex.join(shown),
+        git_commit=str(facts.get("git_commit", "")),
+    )
 
 
 def plan_study(

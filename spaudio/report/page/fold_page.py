@@ -86,11 +86,11 @@ def _calibration(
     """Joins the folds: the bins of all clips, and the mean cross-entropy."""
     right = np.array([clip.is_right for clip in clips], dtype=np.float64)
     sizes = [sum(b["count"] for b in one["after"]["bins"]) for one in calibrations]
+    sources = list({one["source"] for one in calibrations})
+    several = "one per fold, fitted on its validation clips"
     found: dict[str, Any] = {
         "temperature": [one["temperature"] for one in calibrations],
-        "source": sources.pop()
-        if len(sources := {one["source"] for one in calibrations}) == 1
-        else "one per fold, fitted on its validation clips",
+        "source": sources[0] if len(sources) == 1 else several,
     }
     for name, chances in (
         ("before", [clip.confidence for clip in clips]),
