@@ -30,6 +30,7 @@ def load(
     *,
     window: float | None = None,
     base: str | os.PathLike[str] | None = None,
+    device: str | None = None,
 ) -> "AudioModel":
     """Loads the best model of a run, or a model that :meth:`AudioModel.save_pretrained` saved.
 
@@ -40,12 +41,15 @@ def load(
             averaged. None uses the length of the longest clip in the run's data.
         base: Folder or id of the pretrained encoder, if it has moved since training; None uses the
             one from training.
+        device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
+            one, else the CPU.
 
     Raises:
         CheckpointError: If there is no such folder or id, or the run cannot be used.
-        ConfigError: If the window is out of range, or the pretrained encoder cannot be loaded.
+        ConfigError: If the window is out of range, the pretrained encoder cannot be loaded, or
+            there is no such device.
     """
-    return AudioModel(fetch(source), window, None if base is None else os.fspath(base))
+    return AudioModel(fetch(source), window, None if base is None else os.fspath(base), device)
 
 
 class AudioModel(Predictor):

@@ -56,15 +56,24 @@ class Predictor:
         window: Seconds; longer files are cut into windows of this length. None uses the length of
             the longest clip in the run's data, so that no clip of its data is cut.
         source: Folder or Hub id of the run's pretrained encoder, if it has moved since training.
+        device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
+            one, else the CPU.
 
     Raises:
         CheckpointError: If the run cannot be used.
         ConfigError: If the window is infinite or shorter than a frame's hop, the pretrained encoder
-            is not found, or ``source`` is given to a run without one.
+            is not found, ``source`` is given to a run without one, or there is no such device.
     """
 
-    def __init__(self, run: Path, window: float | None = None, source: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        window: float | None = None,
+        source: str | None = None,
+        device: str | None = None,
+    ) -> None:
         self.run = run
+        self.device = _find_device(device)
         settings = read_run_settings(run)
         model = settings.model
         if isinstance(model, PretrainedConfig):
@@ -107,7 +116,6 @@ class Predictor:
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
         hop = settings.segments.hop or self.window_seconds  # windows overlap as segments do
         self._hop_samples = min(max(1, round(hop * self.sample_rate)), self.window_samples)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
 
     def __call__(self, path: Path) -> Prediction:
@@ -271,6 +279,20 @@ class Predictor:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
+
+
+def _find_device(name: str | None) -> torch.device:
+    """Returns the device of a name, or of the machine; see :class:`Predictor`."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA fails an assertion
+        raise ConfigError(
+            f"device={name!r} is not available here; use 'cpu', or 'cuda' on a machine with a GPU"
+        ) from error
+    return device
 
 
 class _Counted:

@@ -59,11 +59,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def choose_precision(precision: str) -> str:
+def choose_precision(trainer: TrainerConfig) -> str:
     """Returns ``"bf16"`` or ``"no"``; ``"auto"`` is bf16 if the hardware supports it."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
+    if trainer.precision != "auto":
+        return trainer.precision
+    if trainer.device == "auto" and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if native else "no"
@@ -76,11 +76,13 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
         ConfigError: If they cannot be joined.
     """
     keep_freed_memory()
-    AcceleratorState._reset_state()  # of the previous run of a sweep, whose precision may differ
+    # Forget the previous run of a sweep, whose device or precision may differ.
+    AcceleratorState._reset_state(reset_partial_state=processes() == 1)
+    # Accelerate does not choose the CPU by itself for several processes.
+    no_gpu = processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available())
     accelerator = Accelerator(
-        # Accelerate does not choose the CPU by itself for several processes.
-        cpu=processes() > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()),
-        mixed_precision=choose_precision(trainer.precision),
+        cpu=trainer.device == "cpu" or no_gpu,
+        mixed_precision=choose_precision(trainer),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.num_processes != processes():

@@ -18,6 +18,7 @@ class TrainerConfig:
         accumulate: Parts into which each process splits its share of a batch. They are computed one
             after another, which needs less memory. The step is the same, unless clips are mixed or
             the stem normalises over the batch: both happen within a part.
+        device: ``"auto"`` (a GPU if there is one) or ``"cpu"``.
         precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 if the hardware supports it.
         clip_norm: Maximum norm of the gradient.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
@@ -40,6 +41,7 @@ class TrainerConfig:
     batch_size: int = 32
     max_tokens: int = 65_536
     accumulate: int = 1
+    device: str = "auto"
     precision: str = "no"
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
@@ -62,6 +64,11 @@ class TrainerConfig:
             )
         if self.workers > 256:
             raise ConfigError(f"trainer.workers must be at most 256; got {self.workers}")
+        if self.device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"trainer.device must be auto or cpu; got {self.device!r}; to choose among GPUs, "
+                "set CUDA_VISIBLE_DEVICES"
+            )
         if self.precision not in ("auto", "no", "bf16"):
             raise ConfigError(f"trainer.precision must be auto, no or bf16; got {self.precision!r}")
         if not 0 <= self.label_smoothing < 1:

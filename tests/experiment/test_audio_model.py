@@ -178,6 +178,12 @@ def test_arrays_that_are_no_sound_are_refused(model: AudioModel) -> None:
         model.predict(wave, 8)
 
 
+def test_device(own_run: Path) -> None:
+    assert spaudio.load(own_run, device="cpu").device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device='meta' is not available here; use 'cpu'"):
+        spaudio.load(own_run, device="meta")
+
+
 def test_what_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"runs/folder/x: no such folder; name a run"):
         spaudio.load("runs/folder/x")

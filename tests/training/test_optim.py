@@ -45,6 +45,7 @@ def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
         (OptimConfig, "optim.warmup", 1.0),
         (OptimConfig, "optim.weight_decay", -1.0),
         (TrainerConfig, "trainer.epochs", 0),
+        (TrainerConfig, "trainer.device", "cuda:1"),
         (TrainerConfig, "trainer.precision", "fp8"),
         (TrainerConfig, "trainer.label_smoothing", 1.0),
         (TrainerConfig, "trainer.workers", -1),
