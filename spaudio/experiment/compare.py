@@ -8,7 +8,7 @@ from rich.console import Console
 from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.run_folder import REPORT
-from spaudio.report.comparison import Group, compare, group_runs
+from spaudio.report.comparison import Group, compare, doubts, group_runs
 from spaudio.report.convergence import (
     convergence_rows,
     measure_convergence,
@@ -73,7 +73,9 @@ def compare_runs(
     is_text = all(record.facts["metric"] == "loss" for record in records)
     if not is_text:
         rows = compare(groups)
-        show_rows(rows, "Test split; model selected on validation")
+        for doubt in doubts(groups, over):
+            console.print(f"warning: {doubt}", style="yellow", soft_wrap=True, markup=False)
+        show_rows(rows, "Test split")
         markdown.append(escaped_table(rows) + "\n")
     elif not convergence and (baseline != "none" or step_costs is not None):
         raise ConfigError("--baseline and --step-costs need --convergence")
@@ -81,8 +83,12 @@ def compare_runs(
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)
         rows = convergence_rows(found)
-        show_rows(rows, "Validation loss in nats; ratios to the baseline of the same seed")
-        markdown.append(escaped_table(rows) + "\n")
+        title = (
+            "Losses in nats. Costs per step and to the baseline's best loss are ratios to the "
+            "baseline of the same seed"
+        )
+        show_rows(rows, title)
+        markdown.append(f"{title}.\n\n{escaped_table(rows)}\n")
         if output is not None:
             figures, names = Figures(output.parent), [path.stem for path in figures_beside(output)]
             figures.draw(names[0], lambda path: plot_convergence(found, path))

@@ -76,7 +76,8 @@ def write_report(
     else:
         figure, shown, trivial = "per_class", min(_SHOWN, len(classes)), "class frequencies"
         method = "one-vs-rest kernel ridge regression"
-        more = f"macro AUC: {test['auc']:.4f}; mAP is the macro mean"
+        area = "undefined" if test["auc"] is None else f"{test['auc']:.4f}"
+        more = f"macro AUC: {area}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
         figures.draw("per_class", lambda path: plot_per_class(test["per_class"], path))
     figures.draw("curves", lambda path: plot_curves(records, path, metric))

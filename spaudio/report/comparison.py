@@ -112,6 +112,36 @@ def _check_same_samples(group: Group, over: str | None) -> None:
         check_same_data(seen.setdefault(str(record.settings.get(over or "")), record), record)
 
 
+def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
+    """Returns what makes the rows of a comparison less comparable than they look.
+
+    Args:
+        groups: From :func:`group_runs`.
+        over: As given there.
+    """
+    found = []
+    first: dict[Any, Record] = {}  # run of each recipe with a hash of its data
+    for record in (record for group in groups for record in group.records):
+        samples = record.facts.get("samples_sha256")
+        other = first.setdefault(record.facts["recipe"], record) if samples else record
+        if samples != other.facts.get("samples_sha256"):
+            found.append(
+                f"{other.name} and {record.name} have other data; differences between them are not "
+                "those of their settings alone"
+            )
+            break
+    seen: dict[tuple[int, int, str], Record] = {}
+    for number, group in enumerate(groups):
+        for record in group.records:
+            key = (number, record.facts["seed"], str(record.settings.get(over or "")))
+            if (other := seen.setdefault(key, record)) is not record:
+                found.append(
+                    f"{other.name} and {record.name} have the same settings and seed; their mean "
+                    "counts as one seed"
+                )
+    return found
+
+
 def check_same_data(one: Record, other: Record) -> None:
     """Checks that two runs that are compared were made on the same data, if both say so.
 

@@ -108,16 +108,22 @@ def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, metric: str) -> None:
-    """Draws training loss, validation loss and the metric ``valid_<metric>`` against epochs."""
-    epochs = [record["epoch"] for record in records]
+    """Draws training loss, validation loss and the metric ``valid_<metric>``.
+
+    They are drawn against epochs; those of a probe against the penalties of its fits.
+    """
+    probe = any("penalty" in record for record in records)
+    x, scale = ("penalty", "log") if probe else ("epoch", "linear")
+    at = [record[x] for record in records]
     figure = make_figure(9, 3.5)
     loss, chosen = figure.subplots(1, 2)
-    loss.plot(epochs, [r["train_loss"] for r in records], label="training (augmented, smoothed)")
-    loss.plot(epochs, [r["valid_loss"] for r in records], label="validation")
-    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    training = "training" if probe else "training (augmented, smoothed)"
+    loss.plot(at, [r["train_loss"] for r in records], label=training)
+    loss.plot(at, [r["valid_loss"] for r in records], label="validation")
+    loss.set(xlabel=x, xscale=scale, ylabel="cross-entropy (nats)")
     loss.legend()
-    chosen.plot(epochs, [r[f"valid_{metric}"] for r in records], color="tab:orange")
-    chosen.set(xlabel="epoch", ylabel=f"validation {metric}", ylim=(0, 1))
+    chosen.plot(at, [r[f"valid_{metric}"] for r in records], color="tab:orange")
+    chosen.set(xlabel=x, xscale=scale, ylabel=f"validation {metric}", ylim=(0, 1))
     save_figure(figure, path)
 
 

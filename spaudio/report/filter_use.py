@@ -23,6 +23,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.clip_batches import batches
 from spaudio.report.filter_plots import filters_of
 from spaudio.tokens.dataset import TokenDataset
+from spaudio.training.temperature import class_probabilities, tempered
 
 Model = Classifier | AdaptedClassifier
 SHOWN = 4  # most used kernels
@@ -89,7 +90,11 @@ class FilterUse:
 
 @torch.inference_mode()
 def measure_filter_use(
-    model: Model, dataset: TokenDataset, clips: Sequence[int], multi_label: bool
+    model: Model,
+    dataset: TokenDataset,
+    clips: Sequence[int],
+    multi_label: bool,
+    temperature: float = 1.0,
 ) -> FilterUse | None:
     """Runs a model over clips with its filters on and off.
 
@@ -98,6 +103,7 @@ def measure_filter_use(
         dataset: The test split.
         clips: Indices of the clips; memory does not depend on their number.
         multi_label: A clip may have several classes.
+        temperature: Of the model's probabilities.
 
     Returns:
         None if the model has no filter with kernels.
@@ -127,10 +133,10 @@ def measure_filter_use(
         for row, clip in enumerate(batch.clips.tolist()):
             chances.setdefault(clip, []).append(torch.stack([on[row], off[row]]).float().cpu())
             right[clip] = batch.labels[row]
-    mean = {
-        clip: torch.stack([p.sigmoid() if multi_label else p.softmax(dim=1) for p in found]).mean(0)
-        for clip, found in chances.items()
-    }
+    mean = {}
+    for clip, found in chances.items():
+        segments = [class_probabilities(logits, multi_label, 1.0) for logits in found]
+        mean[clip] = tempered(torch.stack(segments).mean(0), temperature, multi_label)
     lost = {clip: _own(found[0], right[clip]) - _own(found[1], right[clip])
             for clip, found in mean.items()}  # fmt: skip
     clip = max(lost, key=lambda number: lost[number])

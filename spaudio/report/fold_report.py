@@ -30,7 +30,8 @@ FOLD_FILES = (
 )
 # Facts that are equal in every fold.
 SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", "num_params",
-          "filter_params", "token_seconds", "git_commit", "versions", "machine")  # fmt: skip
+          "filter_params", "token_seconds", "samples_sha256", "git_commit", "versions",
+          "machine")  # fmt: skip
 
 
 def write_fold_report(

@@ -169,7 +169,7 @@ def _figures(report: Mapping[str, Any]) -> str:
         {
             "Class": for_markdown(name),
             "Precision": f"{row['precision']:.3f}",
-            "Recall": f"{row['recall']:.3f}",
+            "Recall": "-" if row["recall"] is None else f"{row['recall']:.3f}",
             "Test clips": str(int(row["support"])),
         }
         for name, row in test["per_class"].items()

@@ -42,10 +42,15 @@ def processor_name() -> str:
 
 def _commit() -> str | None:
     """Returns the commit, with ``-dirty`` if tracked files have uncommitted changes."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        git("ls-files", "--error-unmatch", here.name)  # else it is installed in another checkout
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()

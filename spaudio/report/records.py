@@ -222,7 +222,7 @@ def _check(record: Record) -> None:
 def _read_csv(path: Path) -> list[Record]:
     records: dict[str, Record] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
             for row in csv.DictReader(file):
                 values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
                 settings, facts = (

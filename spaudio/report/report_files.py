@@ -67,8 +67,9 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
         parameters += f", stem: {report['stem_params']:,}"
     seconds = ", ".join(f"{part} {took:.1f}" for part, took in report["seconds"].items())
     lines = [parameters, f"seconds: {seconds}"]
-    # Otherwise only the head was fitted, not step by step.
-    if not any("penalty" in one for one in (report, *report.get("folds", ()))):
+    # A probe's head is fitted, not trained step by step.
+    probe = any("penalty" in one for one in (report, *report.get("folds", ())))
+    if not probe:
         step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
         if "step_flops" in report:
             step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count"
@@ -82,7 +83,8 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             f"pretrained encoder {for_markdown(report['base']['source'])} (SHA-256 "
             f"{report['base']['sha256'][:12]}), adapt={report['adapt']}: "
             f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
-            f"the best epoch; {report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
+            f"the {'selected fit' if probe else 'best epoch'}; "
+            f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
         if report.get("variations"):
             lines[-1] += f"; {report['variations']} variations of each training clip"

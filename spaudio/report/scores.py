@@ -1,6 +1,7 @@
 """Scores of a classifier on a split, from its probabilities."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,8 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         "balanced_accuracy": each["recall"][each["support"] > 0].mean().item(),
         "per_class": {
             name: {key: value[i].item() for key, value in each.items()}
+            # Without clips, a class has no recall.
+            | ({} if each["support"][i] else {"recall": None})
             for i, name in enumerate(classes)
         },
     }
@@ -99,12 +102,13 @@ def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[st
         float(roc_auc_score(truth, chance)) if 0 < truth.sum() < len(truth) else math.nan
         for truth, chance in zip(labels.T.numpy(), probabilities.T.numpy(), strict=True)
     ]
-    auc = float(np.nanmean(areas))
+    known = [area for area in areas if math.isfinite(area)]
+    auc = statistics.fmean(known) if known else math.nan
     d_prime = math.sqrt(2) * float(scipy.stats.norm.ppf(auc))
     support = labels.sum(dim=0).tolist()
     values = {
         "mAP": float(np.nanmean(precisions)),
-        "auc": auc,
+        "auc": _finite(auc),
         "d_prime": _finite(d_prime),
         "per_class": {
             name: {"ap": _finite(ap), "auc": _finite(area), "support": count}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from spaudio.errors import DataError
-from spaudio.report.comparison import compare, group_runs
+from spaudio.report.comparison import compare, doubts, group_runs
 from spaudio.report.records import Record
 from spaudio.report.tables import show_rows
 
@@ -95,6 +95,19 @@ def test_seeds_on_changed_data_are_refused() -> None:
     assert len(group_runs(runs[:2])) == 1
     with pytest.raises(DataError, match="these were changed between them"):
         group_runs(runs)
+
+
+def test_rows_on_other_data_and_repeated_seeds_are_announced() -> None:
+    runs = [run(0.7), run(0.8, seed=1), run(0.9, filter="bank")]
+    assert doubts(group_runs(runs)) == []
+    for one, samples in zip(runs, "aab", strict=True):
+        one.facts["samples_sha256"] = samples
+    (said,) = doubts(group_runs(runs))
+    assert said.startswith("run and run have other data")
+    (said,) = doubts(group_runs([run(0.7), run(0.8), run(0.6, seed=1)]))
+    assert said.startswith("run and run have the same settings and seed")
+    speakers = [run(0.7, speaker="a"), run(0.8, speaker="b")]
+    assert doubts(group_runs(speakers, "speaker"), "speaker") == []
 
 
 def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:

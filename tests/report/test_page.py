@@ -23,7 +23,7 @@ from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, loudest
 from spaudio.report.page.render import NAME, Page, write_page
-from spaudio.report.page.sections import rows_of_one_label
+from spaudio.report.page.sections import learning_curves, rows_of_one_label
 from spaudio.report.run_command import command, shortened
 from tests.fixtures.tiny_audio import RATE
 
@@ -232,6 +232,19 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened(r"C:\Users\ann\sounds") == "…/sounds"
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
     assert shortened(0.5) == "0.5"
+
+
+def test_curves_of_a_probe_are_drawn_over_its_penalties() -> None:
+    log = [
+        {"epoch": i, "penalty": 10.0**-i, "train_loss": 1.0 / i, "valid_loss": 1.0}
+        for i in (1, 2, 3)
+    ]
+    (drawn,) = learning_curves({"": log}, "accuracy")
+    assert "log10 of the penalty" in drawn
+    assert "augmented" not in drawn
+    (drawn,) = learning_curves({f"fold-{i}": log for i in range(8)}, "accuracy")
+    assert drawn.count("<li>") == 8  # names that do not fit beside one another
+    assert drawn.count("dashed") == 4  # lines and swatches of two more than there are colors
 
 
 def test_a_chart_of_a_point_has_axes() -> None:

@@ -99,6 +99,20 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
     # They are kept with the page, and recipes/folder takes them.
     driver.refresh()
     assert js("labels.size") == 3
+    # A page with other labels has corrections of its own, and classes are kept by name.
+    other = page_run / "other.html"
+    text = (page_run / NAME).read_text(encoding="utf-8")
+    key = js("data.key")
+    kept = json.loads(js("localStorage.getItem(data.key)"))
+    assert {name for _, name in kept} <= {None, *js("data.classes")}
+    other.write_text(text.replace(key, f"{key}2"), encoding="utf-8")
+    driver.get(other.as_uri())
+    assert js("labels.size") == 0
+    js("localStorage.setItem(data.key, JSON.stringify([['gone.wav', data.classes[0]],"
+       " [data.clips[0].p, 'gone']]))")  # fmt: skip
+    driver.refresh()
+    assert js("labels.size") == 0
+    driver.get((page_run / NAME).as_uri())
     source = page_run.parents[2] / "sounds"
     found = prepare(page_run, source=str(source), labels=str(file))
     assert found.warnings[:1] == [f"1 label changed by labels={file.name}, which leaves out 1 clip"]
@@ -112,9 +126,15 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
     there = js("data.clips.filter((c) => c.l[0] == arguments[0].label && "
                "c.t[0][0] == arguments[0].predicted).length", cell)  # fmt: skip
     assert cards() == there > 0
+    # The keys do not act on a clip that is no longer listed.
+    driver.find_element("tag name", "body").send_keys("n")
+    assert js("labels.size") == 3
     click("#unfilter")
     click("[data-view=suspects]")
     assert cards() == min(20, js("data.suspects.length"))
+    click(".cell.right")
+    assert js("state.view") == "all"
+    click("[data-view=suspects]")
     # A threshold leaves the more confident predictions.
     before = js("$('.classes .recall').textContent")
     js(
@@ -135,5 +155,6 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         if entry["method"] == "Network.requestWillBeSent"
     }
     assert {url for url in requested if not url.startswith(("data:", "blob:"))} == {
-        (page_run / NAME).as_uri()
+        (page_run / NAME).as_uri(),
+        other.as_uri(),
     }

@@ -62,6 +62,7 @@ def test_a_csv_holds_what_the_folders_hold(
         assert there.folder is None
     compare_runs([file])
     assert capsys.readouterr().out == printed
+    file.write_text(f"\ufeff{file.read_text('utf-8')}", encoding="utf-8")  # as spreadsheets save it
     assert [one.name for one in read_records([file], only=["f*", "x"])] == ["first"]
 
 

@@ -20,7 +20,7 @@ def test_scores_of_each_class() -> None:
         "a": pytest.approx((1, 3 / 4, 6 / 7, 4)),
         "b": pytest.approx((1 / 2, 1 / 2, 1 / 2, 2)),
         "c": (0, 0, 0, 1),
-        "d": (0, 0, 0, 0),
+        "d": (0, None, 0, 0),
     }
     assert list(scores.values["per_class"]["a"]) == ["precision", "recall", "f1", "support"]
     assert scores.values["accuracy"] == pytest.approx(4 / 7)

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 LARGE, SMALL = (460, 270), (260, 190)  # width and height, roughly in pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
 _TICK = 4
+_NAME, _LETTER = 21, 7.5  # start of a name in the legend, and width of a letter at most
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Line:
         color: Index of a color in the style sheet, from 0.
         dots: Draw a dot at each point.
         notes: Tooltips of the dots.
+        dashed: Draw dashes, for more lines than colors.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Line:
     color: int = 0
     dots: bool = False
     notes: Sequence[str] = ()
+    dashed: bool = False
+
+    @property
+    def style(self) -> str:
+        """Classes in the style sheet."""
+        return f"line c{self.color}{' dashed' * self.dashed}"
 
 
 def line_chart(
@@ -65,7 +73,7 @@ def line_chart(
         parts.append(_path([frame.place(v, v) for v in ends], "diagonal"))
     for line in lines:
         placed = [frame.place(*point) for point in line.points]
-        parts.append(_path(placed, f"line c{line.color}"))
+        parts.append(_path(placed, line.style))
         if line.dots:
             notes = [*line.notes, *[""] * (len(placed) - len(line.notes))]
             parts += [
@@ -76,11 +84,24 @@ def line_chart(
             ]
     named = [line for line in lines if line.name]
     step = (size[0] - _LEFT - _RIGHT) / max(1, len(named))
+    if any(_NAME + _LETTER * len(line.name) > step for line in named):
+        return frame.drawing(parts, title) + _legend(named)
     for i, line in enumerate(named):
         left = _LEFT + i * step
-        parts.append(_path([(left, 12), (left + 16, 12)], f"line c{line.color}"))
-        parts.append(_text(left + 21, 16, line.name))
+        parts.append(_path([(left, 12), (left + 16, 12)], line.style))
+        parts.append(_text(left + _NAME, 16, line.name))
     return frame.drawing(parts, title)
+
+
+def _legend(lines: Sequence[Line]) -> Markup:
+    """Names that are too long for one row of the chart."""
+    swatch = Markup('<svg viewBox="0 0 24 4" aria-hidden="true">{}</svg>')
+    return Markup('<ul class="legend">{}</ul>').format(
+        Markup("").join(
+            Markup("<li>{}{}</li>").format(swatch.format(_path([(0, 2), (24, 2)], x.style)), x.name)
+            for x in lines
+        )
+    )
 
 
 def heat_map(

@@ -71,6 +71,7 @@ def draw_filters(
     multi_label: bool,
     token_seconds: float,
     description: Sequence[str],
+    temperature: float,
 ) -> FilterSection | None:
     """Draws the filters of a model and what they do on some test clips.
 
@@ -82,6 +83,7 @@ def draw_filters(
         multi_label: A clip may have several classes.
         token_seconds: Seconds per token.
         description: Lines of text about the filters.
+        temperature: Of the trained model's probabilities.
 
     Returns:
         None if the model has no filter with kernels.
@@ -91,7 +93,7 @@ def draw_filters(
         return None
     chosen = some_of_each_class(test.clips, multi_label, MOST)
     numbers = sorted({number for found in chosen.values() for number in found})
-    use = measure_filter_use(trained, test, numbers, multi_label)
+    use = measure_filter_use(trained, test, numbers, multi_label, temperature)
     assert use is not None  # there are filters
     shown = [_kernel(kernel, after[kernel.layer], test, token_seconds) for kernel in use.kernels]
     clip = test.clips[use.clip]

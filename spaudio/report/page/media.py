@@ -50,14 +50,14 @@ class Medium:
         picture: Data URL of the mel spectrogram; empty for a linked file.
         start: Second of the clip at which they start.
         seconds: Their length.
-        peak: Level of the clip in dB below full scale.
+        peak: Level of the clip in dB, of full scale; None if it is silent.
     """
 
     sound: str
     picture: str = ""
     start: float = 0.0
     seconds: float = 0.0
-    peak: float = 0.0
+    peak: float | None = None
 
     @property
     def size(self) -> int:
@@ -122,7 +122,8 @@ def make_medium(waveform: Waveform, rate: int, mels: dict[float, LogMel]) -> Med
         rate: In Hz.
         mels: A spectrogram transform for each hop, in seconds.
     """
-    peak = float(np.abs(waveform).max()) or 1.0
+    silent = not waveform.any()
+    peak = 1.0 if silent else float(np.abs(waveform).max())
     start = loudest(waveform, round(SECONDS * rate))
     part = waveform[start : start + round(SECONDS * rate)]
     sound = resample(part * (_PEAK / peak), rate, RATE, "clip")
@@ -133,7 +134,7 @@ def make_medium(waveform: Waveform, rate: int, mels: dict[float, LogMel]) -> Med
         _draw(mels[hop], sound),
         start / rate,
         seconds,
-        20 * float(np.log10(peak)),
+        None if silent else 20 * float(np.log10(peak)),
     )
 
 

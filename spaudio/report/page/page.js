@@ -47,7 +47,8 @@ function makePlayer(place, path, caption, mark) {
   }
   const words = make("p", "caption");
   words.append(make("span", "", caption));
-  if (picture) words.append(make("small", "", ` ${seconds.toFixed(2)} s · peak ${peak} dB`));
+  const level = peak === null ? "silent" : `peak ${peak} dB`;
+  if (picture) words.append(make("small", "", ` ${seconds.toFixed(2)} s · ${level}`));
   place.append(axes, words);
   place.player = { button, head, sound, seconds };
   button.addEventListener("click", (event) => {
@@ -135,7 +136,11 @@ const labels = new Map(); // path: class that the user gives it, or LEFT_OUT
 const past = []; // [path, what it had before], to undo
 
 try {
-  for (const [path, label] of JSON.parse(localStorage.getItem(data.key) || "[]")) labels.set(path, label);
+  const known = new Set(data.clips.map((clip) => clip.p));
+  for (const [path, name] of JSON.parse(localStorage.getItem(data.key) || "[]")) {
+    const label = name === null ? LEFT_OUT : data.classes.indexOf(name);
+    if (known.has(path) && (name === null || label >= 0)) labels.set(path, label);
+  }
 } catch (error) {
   // A page from the disk may have no storage; the corrections then live as long as the page.
 }
@@ -149,7 +154,8 @@ function set(clip, label) {
   if (label === undefined) labels.delete(clip.p);
   else labels.set(clip.p, label);
   try {
-    localStorage.setItem(data.key, JSON.stringify([...labels]));
+    const named = [...labels].map(([path, given]) => [path, given === LEFT_OUT ? null : data.classes[given]]);
+    localStorage.setItem(data.key, JSON.stringify(named));
   } catch (error) {
     // see above
   }
@@ -224,6 +230,7 @@ function list() {
   stop();
   state.shown = PAGE;
   listed = chosen();
+  current = null; // its card goes
   $("#list").replaceChildren();
   addCards();
   for (const tab of $$("[data-view]")) tab.setAttribute("aria-pressed", tab.dataset.view === state.view);
@@ -247,7 +254,8 @@ function hint() {
   if (state.view === "suspects")
     return `${count} with the least probable labels, lowest probability first. Most may be errors of the model: listen, then decide. Pass the saved file to recipes/folder as labels=corrections.csv.`;
   if (state.view === "errors") return `${count}, most confident errors first.`;
-  return `${count}: errors first, then the others, least confident first.`;
+  const rest = data.left_out ? ` ${data.left_out} correct clips with the highest probabilities are left out of this page.` : "";
+  return `${count}: errors first, then the others, least confident first.${rest}`;
 }
 
 function addCards() {
@@ -426,6 +434,7 @@ function showMore() {
 function filter(cell) {
   const same = state.cell && cell && state.cell.join() === cell.join();
   state.cell = same ? null : cell;
+  if (state.cell && state.view === "suspects") state.view = "all"; // a cell lists all of its clips
   list();
   if (state.cell) $("#clips").scrollIntoView({ block: "start" });
 }

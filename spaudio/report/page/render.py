@@ -132,11 +132,13 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         media.embed([page.filters.clip, *peaks])
     media.embed([*_with_near([*wrong, *suspects]), *_some_right(clips)])
     media.link(_with_near(clips))
+    classes, entries = [printable(name) for name in page.classes], [_as_json(c) for c in clips]
     kept = {
-        "key": f"spaudio {page.title} {page.run}",
-        "classes": [printable(name) for name in page.classes],
+        "key": f"spaudio {page.title} {page.run} {_digest_of_labels(classes, entries)}",
+        "classes": classes,
         "several": page.multi_label,
-        "clips": [_as_json(clip) for clip in clips],
+        "clips": entries,
+        "left_out": len(page.clips) - len(clips),
         "suspects": [place[c.path] for c in suspects if c.path in place],
         "media": {printable(path): _medium(m) for path, m in media.found.items()},
         "hertz": [
@@ -175,6 +177,15 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         policy=_policy(style, script, linked),
     )
     write_atomic(folder / NAME, html.encode("utf-8", "backslashreplace"))
+
+
+def _digest_of_labels(classes: Sequence[str], clips: Sequence[Mapping[str, Any]]) -> str:
+    """Tells pages with other clips or labels apart: a browser keeps the corrections of all files.
+
+    Folds have the same names in all runs.
+    """
+    text = json.dumps([classes, [(clip["p"], clip["l"]) for clip in clips]])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _with_near(clips: Sequence[Judged]) -> list[str]:
@@ -229,7 +240,7 @@ def _cells(decided: Decided, top: float) -> list[list[float]]:
 def _medium(medium: Any) -> list[Any]:
     return [
         medium.sound, medium.picture, round(medium.start, 2), round(medium.seconds, 3),
-        round(medium.peak),
+        None if medium.peak is None else round(medium.peak),
     ]  # fmt: skip
 
 

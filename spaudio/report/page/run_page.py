@@ -89,7 +89,8 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
     test, metric = report["test"], report["metric"]
     several = results.multi_label
     if several:
-        detail, trivial = f"macro AUC {test['auc']:.4f}", "class frequencies"
+        area = "undefined" if test["auc"] is None else f"{test['auc']:.4f}"
+        detail, trivial = f"macro AUC {area}", "class frequencies"
     else:
         low, high = test["interval"]
         detail, trivial = f"95 % interval {low:.3f} to {high:.3f}", "majority class"
@@ -122,6 +123,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
             several,
             results.front_end.config.token_seconds,
             report["filters"],
+            report["calibration"]["temperature"],
         ),
         corrected=results.corrected,
         decided=find_decided(results.after, results.front_end, results.test, clips, several),

@@ -1,5 +1,6 @@
 """Parts of the page shared by a single run and a run over all folds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,9 +36,9 @@ def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[R
         right = np.array([clip.is_right for clip in taken], dtype=np.float64)
         support = sum(number in clip.labels for clip in clips)
         precision = right.sum() / max(1, len(taken))
-        recall = right.sum() / max(1, support)
+        recall = right.sum() / support if support else None
         f1 = 2 * right.sum() / max(1, len(taken) + support)
-        scores = [f"{value:.3f}" for value in (precision, recall, f1)]
+        scores = ["-" if v is None else f"{v:.3f}" for v in (precision, recall, f1)]
         rows.append(Row(number, name, support, scores, count_above(confidence, right)))
     return rows
 
@@ -74,31 +75,39 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
 def learning_curves(
     records: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
 ) -> list[Markup]:
-    """Losses and validation score against epochs.
+    """Losses and validation score against epochs, or against the penalties of a probe.
 
     Args:
         records: Training log of each fold, or of the one run, by name.
         metric: Name of the score.
     """
+    probe = any("penalty" in record for log in records.values() for record in log)
 
     def points(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-        return [(r["epoch"], r[key]) for r in log if isinstance(r.get(key), int | float)]
+        return [
+            (math.log10(r["penalty"]) if probe else r["epoch"], r[key])
+            for r in log
+            if isinstance(r.get(key), int | float)
+        ]
 
     several = len(records) > 1
-    losses, scores = [], []
+    losses: list[Line] = []
+    scores: list[Line] = []
     for i, (name, log) in enumerate(records.items()):
-        color = i % COLORS
         if not several:
-            losses.append(Line("training (augmented)", points(log, "train_loss"), 1))
-        losses.append(Line(name if several else "validation", points(log, "valid_loss"), color))
-        scores.append(Line(name if several else "", points(log, f"valid_{metric}"), color))
+            training = "training" if probe else "training (augmented)"
+            losses.append(Line(training, points(log, "train_loss"), 1))
+        for lines, key, alone in (
+            (losses, "valid_loss", "validation"), (scores, f"valid_{metric}", ""),
+        ):  # fmt: skip
+            color, dashed = i % COLORS, i >= COLORS
+            lines.append(Line(name if several else alone, points(log, key), color, dashed=dashed))
+    x, title = ("log10 of the penalty", "penalties") if probe else ("epoch", "epochs")
     drawn = []
     for lines, label in ((losses, "cross-entropy (nats)"), (scores, f"validation {metric}")):
         if any(line.points for line in lines):
-            title = f"{label} against epochs"
-            if several and label.startswith("cross"):
-                label = f"validation {label}"
-            drawn.append(line_chart(lines, title=title, x="epoch", y=label))
+            y = f"validation {label}" if several and lines is losses else label
+            drawn.append(line_chart(lines, title=f"{label} against {title}", x=x, y=y))
     return drawn
 
 
