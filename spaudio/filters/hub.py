@@ -19,9 +19,9 @@ from spaudio.filters.layout import Layout
 from spaudio.filters.make import make_filter
 
 try:
-    import safetensors.torch  # noqa: F401  (the mixin saves with it)
     from huggingface_hub import PyTorchModelHubMixin
     from huggingface_hub.errors import HFValidationError
+    from safetensors import SafetensorError
 except ImportError as error:
     raise ImportError(
         "saving and loading filters needs huggingface_hub and safetensors: "
@@ -45,20 +45,24 @@ class SavedFilters(
 
     Args:
         filters: Config of each filter (see :meth:`TokenFilter.config`) and its ``dtype``, by name.
+            The mixin gives None if it finds no such config.
         layouts: Layout by name, for filters that were inserted into a model.
 
     Raises:
-        ValueError: If a setting is unknown.
+        ValueError: If there is no config, or a setting is unknown.
     """
 
     def __init__(
         self,
-        filters: Mapping[str, Mapping[str, Any]],
+        filters: Mapping[str, Mapping[str, Any]] | None = None,
         layouts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(filters, Mapping):
+            raise ValueError("no config.json of saved filters; name what save_pretrained has made")
         self.filters: dict[str, TokenFilter] = {}
-        for name, config in filters.items():
+        # In the order in which config.json, whose keys are sorted, is read again.
+        for name, config in sorted(filters.items()):
             settings = dict(config)
             dtype = settings.pop("dtype", None)
             if dtype is not None and dtype not in DTYPES:
@@ -107,16 +111,23 @@ class SavedFilters(
         """Loads filters with the mixin.
 
         Raises:
-            ValueError: If there is no such folder, a setting is unknown, or the weights do not fit
-                the settings.
+            ValueError: If there is no such folder, it holds no saved filters, a setting is unknown,
+                or the weights are damaged or do not fit the settings.
         """
         absent = f"there is no folder {source}; give one from save_pretrained, or an id OWNER/NAME"
         if "/" not in (name := os.fspath(source)) and not os.path.isdir(name):
             raise ValueError(absent)  # rather than ask the Hub, with retries if there is no network
         try:
-            loaded: Self = super().from_pretrained(source, **options)
+            loaded: Self = super().from_pretrained(source, **{"strict": True, **options})
         except HFValidationError as error:  # for a name that no repository can have
             raise ValueError(absent) from error
+        except SafetensorError as error:
+            raise ValueError(
+                f"{source}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch "
+                "it again"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error
         return loaded

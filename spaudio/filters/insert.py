@@ -197,10 +197,10 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         )
     modules = dict(model.named_modules())
     targets: dict[str, nn.Module] = {}
-    for name in saved.filters:
-        # Exact names: a downloaded name must not act as a glob.
-        if name not in modules:
-            raise ValueError(no_match(name, list(modules)))
+    # Exact names: a downloaded name must not act as a glob.
+    if absent := [name for name in saved.filters if name not in modules]:
+        raise ValueError(no_match(absent[0], list(modules)))
+    for name in (name for name in modules if name in saved.filters):  # in the model's order
         check_layer(name, modules[name], model)
         check_layout(name, modules[name], saved.layouts[name])
         targets[name] = modules[name]

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from spaudio.filters import (
+    DepthwiseFilter,
     FilterBank,
     FIRFilter,
     MultiScaleFilterBank,
+    find_filters,
     insert_filters,
     load_filters,
 )
@@ -74,6 +76,41 @@ def test_filters_of_a_model_round_trip(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer matches 'layers\.1'"):
         load_filters(shallow, tmp_path)
     assert "layers.0.token_filter.gains" not in shallow.state_dict()
+
+
+def test_each_layer_gets_its_own_weights_however_many_there_are(tmp_path: Path) -> None:
+    def layers() -> nn.ModuleDict:
+        return nn.ModuleDict({f"{i}": nn.Linear(4, 4) for i in range(12)})  # "10" sorts before "2"
+
+    trained, other = layers(), layers()
+    for i, filter in enumerate(insert_filters(trained, "*", "depthwise", dim=4).filters.values()):
+        nn.init.constant_(filter.kernels, i)
+    find_filters(trained).save_pretrained(tmp_path)
+    loaded = load_filters(other, tmp_path)
+    assert list(loaded.filters) == [f"{i}" for i in range(12)]
+    for i, filter in enumerate(loaded.filters.values()):
+        assert (filter.kernels == i).all()
+
+
+def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
+    for config in (None, "{}", '{"model_type": "whisper"}'):
+        if config is not None:
+            (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ValueError, match=r"no config\.json of saved filters"):
+            FilterBank.from_pretrained(tmp_path)
+    FilterBank(5, 3).save_pretrained(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    for damaged in (weights[:-4], b"version https://git-lfs.github.com/spec/v1"):
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged, or a pointer of Git LFS"):
+            FilterBank.from_pretrained(tmp_path)
+    build("adaptive", causal=True).save_pretrained(tmp_path / "adaptive")
+    DepthwiseFilter(5, 3).save_pretrained(tmp_path / "depthwise")
+    (tmp_path / "adaptive" / "model.safetensors").replace(
+        tmp_path / "depthwise" / "model.safetensors"
+    )
+    with pytest.raises(ValueError, match="do not fit its config"):
+        DepthwiseFilter.from_pretrained(tmp_path / "depthwise")
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError, first_line, how_to_install
@@ -61,6 +62,11 @@ def load_encoder(source: str) -> PretrainedEncoder:
                 output_loading_info=True,
                 **options,
             )
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{where}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch it "
+            "again"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
