@@ -327,6 +327,8 @@ def _listen(chosen: argparse.Namespace) -> None:
 
     if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
         raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
+    if None not in (chosen.file, chosen.device):
+        raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
     predictor = _open(chosen)
     _tell_no_rest(predictor.inputs, "give a high --unsure")
 
@@ -353,11 +355,12 @@ def _export(chosen: argparse.Namespace) -> None:
     from spaudio.experiment.saved import fetch
     from spaudio.export.write import export_run
 
-    if chosen.output is not None:
+    default = chosen.run / f"model.{chosen.format}"
+    if chosen.output not in (None, default):
         inputs = [chosen.run, *chosen.clips]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     elif chosen.run.is_dir():
-        check_output(chosen.run / f"model.{chosen.format}", "--output", force=chosen.force)
+        check_output(default, "--output", force=chosen.force)
     run = fetch(chosen.run)
     if chosen.output is None and run != chosen.run:
         raise ConfigError(f"{chosen.run} is on the Hub; give the file to write with --output")
@@ -470,7 +473,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
     }),
     "listen": (_listen, "classify live sound from a microphone", {
         **_MODEL,
-        "--device": {"metavar": "NAME", "help": "number or partial name of an input device"},
+        "--device": {"metavar": "NAME", "help": "microphone: number or part of the name"},
         "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
         "--window": {"type": float, "metavar": "S", "help": "seconds of sound per answer "
                      "(default: the longest clip in the run's data)"},

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spaudio.errors import ConfigError
 from spaudio.experiment.audio_model import AudioModel, load
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.launch import start_run
@@ -74,7 +75,15 @@ def train(
     if not (folder / "config.yaml").is_file():
         folder = recipes_folder() / folder
     given = settings if source is None else {"source": source, **settings}
-    overrides = [f"{name}={_written(value)}" for name, value in _flat(given)]
+    overrides = []
+    for name, value in _flat(given):
+        try:
+            overrides.append(f"{name}={_written(value)}")
+        except TypeError as error:
+            raise ConfigError(
+                f"{name}={value!r} is of type {type(value).__name__}; expected a number, a text, a "
+                "path, a list, a mapping or None"
+            ) from error
     return Trained(start_run(compose(folder, overrides), folder.resolve() / "run.py"))
 
 
@@ -99,4 +108,4 @@ def _written(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple | range):
         return f"[{','.join(map(_written, value))}]"
-    return quoted(value if isinstance(value, str) else os.fspath(value))
+    return quoted(value if isinstance(value, str) else os.fsdecode(value))

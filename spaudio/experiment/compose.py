@@ -85,6 +85,12 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
     except OmegaConfBaseException as error:
         raise ConfigError(f"{recipe / 'config.yaml'}: {first_line(error)}") from error
     assert isinstance(settings, AudioSettings | TextSettings)
+    if isinstance(settings.model, PretrainedConfig) and "model" not in keys:
+        # Its defaults would replace settings of the file that were chosen on purpose, or be absent.
+        raise ConfigError(
+            f"{recipe / 'config.yaml'} chooses a pretrained model; leave it out there and give "
+            "model=pretrained model.source=... with the command, which sets its other defaults too"
+        )
     settings.overrides = list(overrides)
     _resolve_folders(settings)
     return settings

@@ -102,7 +102,8 @@ def explain_sound(
     start = window.start / rate
 
     def answer(tokens: Iterable[Waveform]) -> NDArray[np.float64]:
-        return log_odds(predictor.logits(tokens), number, predictor.inputs.multi_label)
+        logits = predictor.logits(tokens) / predictor.inputs.temperature
+        return log_odds(logits, number, predictor.inputs.multi_label)
 
     if config.front_end == "spectrogram":
         front_end = predictor.front_end

@@ -49,6 +49,10 @@ class Heard(Ranked):
         """The most probable class, or ``"_silence_"``."""
         return super().label if self.probabilities.any() else SILENCE
 
+    @override
+    def decision(self, unsure: float) -> str:
+        return super().decision(unsure) if self.probabilities.any() else SILENCE
+
 
 class Stream(ABC):
     """Turns blocks of samples into answers.

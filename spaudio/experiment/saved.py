@@ -30,6 +30,7 @@ from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, FILE, REPORT, WEIGHTS)
+CARD = "README.md"
 # Settings of the machine, not of the model; and those of datasets that name files.
 _LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
           "overrides")  # fmt: skip
@@ -91,13 +92,18 @@ def save_pretrained(run: Path, folder: Path) -> None:
         ) from error
     content = portable(run)
     inputs = Inputs.load(run)
-    card = model_card(
-        content,
-        report,
-        inputs.classes,
-        longest_seconds=inputs.longest_seconds,
-        multi_label=inputs.multi_label,
-        command=command(read_run_settings(run).as_dict()),
+    saved_card = run / CARD
+    card = (
+        saved_card.read_text(encoding="utf-8")  # of a saved model, which holds no command
+        if (run / WEIGHTS).is_file() and saved_card.is_file()
+        else model_card(
+            content,
+            report,
+            inputs.classes,
+            longest_seconds=inputs.longest_seconds,
+            multi_label=inputs.multi_label,
+            command=command(read_run_settings(run).as_dict()),
+        )
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -108,7 +114,7 @@ def save_pretrained(run: Path, folder: Path) -> None:
         (staging / REPORT).write_text(text, encoding="utf-8")
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (staging / CONFIG).write_text(text, encoding="utf-8")
-        (staging / "README.md").write_text(card, encoding="utf-8")
+        (staging / CARD).write_text(card, encoding="utf-8")
         staging.chmod(0o755)
         staging.rename(folder)
     finally:

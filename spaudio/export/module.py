@@ -5,6 +5,7 @@ As ``torch.export`` requires, every shape follows from batch and samples without
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -60,6 +61,10 @@ class WaveformClassifier(nn.Module):
         # Copied in advance, because a copy of an adapted model would share its frozen parameters.
         own = {id(parameter): copy.deepcopy(parameter) for parameter in model.parameters()}
         self.model = copy.deepcopy(model, own).cpu()
+        if isinstance(self.model, Classifier) and (learned := self.model.encoder.learned):
+            # The front-end's last token is padding, and may lie beyond the longest sequence.
+            rows = learned.weight.detach()
+            learned.weight = nn.Parameter(torch.cat([rows, rows[-1:]]))
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
             # torch.export saves the whole storage of a view.

@@ -62,9 +62,10 @@ def export_run(
     """Exports the best model of a run with its front-end.
 
     The file takes ``waveform`` (batch, samples), float32, mono at the run's sample rate, and
-    ``lengths`` (batch,), int64, and returns ``probabilities`` (batch, classes); batch and samples
-    may be of any size. The file includes class names and sample rate as JSON. It is written only
-    after it has passed the check.
+    ``lengths`` (batch,), int64, and returns ``probabilities`` (batch, classes). The batch may be of
+    any size, and so may samples, except with learned positions and with Whisper's encoder
+    (:attr:`WaveformClassifier.max_samples`). The file includes class names and sample rate as JSON.
+    It is written only after it has passed the check.
 
     Args:
         run: The run's folder.

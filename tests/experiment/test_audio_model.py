@@ -47,6 +47,8 @@ def test_train_returns_the_run(own_run: Path) -> None:
     assert settings.about.licence == "CC BY-SA 4.0"
     with pytest.raises(ConfigError, match="unknown setting 'sead'"):
         spaudio.train("sounds", sead=1)
+    with pytest.raises(ConfigError, match=r"optim\.lr=\{1\} is of type set; expected a number"):
+        spaudio.train("sounds", optim={"lr": {1}})
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         spaudio.laod  # noqa: B018
 

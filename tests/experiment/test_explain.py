@@ -37,7 +37,7 @@ def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     stack = front_end.config.stack
     logits = predictor.logits([stack_frames(frames, stack), stack_frames(hidden, stack)])
     number = predictor.inputs.classes.index(found.label)
-    shares = logits.double().softmax(dim=1)[:, number]
+    shares = (logits.double() / predictor.inputs.temperature).softmax(dim=1)[:, number]
     before, after = (shares / (1 - shares)).log().tolist()
     assert drop == pytest.approx(before - after, abs=1e-4)
 

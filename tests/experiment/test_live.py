@@ -179,6 +179,7 @@ def test_silence_is_no_class(
         silent = start >= len(sound)
         assert (one.label == "_silence_") == silent, (start, end)
         assert (one.confidence == 0) == silent
+        assert one.decision(1.1) == ("_silence_" if silent else "unsure")
     assert heard[-1].label == "_silence_"
     assert {one.label for one in stream([quiet[:3000]])} == {"_silence_"}
 

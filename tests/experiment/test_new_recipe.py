@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from spaudio.cli import main
+from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.run_folder import read_run_config
 from tests.fixtures.own_sounds import make_own_sounds
@@ -56,6 +57,12 @@ def test_a_new_recipe_runs_and_can_be_edited(
     assert read_run_config(run)["about"]["licence"] == "CC0"
     assert "15 training, 3 validation, 12 test" in (run / "report.md").read_text().replace("\n", "")
     capsys.readouterr()
+    text = config.read_text()
+    config.write_text(
+        text.replace("preset: null", "preset: null\n  - override model: pretrained", 1)
+    )
+    with pytest.raises(ConfigError, match=r"digits/config\.yaml chooses a pretrained model"):
+        compose(folder, ["model.source=a/b"])
     with pytest.raises(SystemExit, match="digits exists; choose another name"):
         main(["new", "digits", "sounds"])
     with pytest.raises(SystemExit, match="nowhere: no such file or folder"):

@@ -43,7 +43,10 @@ def test_a_model_comes_back_to_the_bit(
     np.testing.assert_array_equal(loaded.predict(clip).probabilities, before)
     assert asked == ["owner/digits"]
     loaded.save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again" / "README.md").is_file()
+    # The card keeps the command of the training, which a saved model does not hold elsewhere.
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert card == (saved / "README.md").read_text()
+    assert "preset=debug" in card
 
 
 def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: Path) -> None:

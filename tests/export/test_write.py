@@ -32,7 +32,7 @@ BANK = (
 ADAPTIVE = (
     *("tokens=waveform", "tokens.stack=2"),
     *("filter=adaptive", "filter.num_filters=4", "filter.width=8", "filter.heads=2"),
-    *("model.causal=true", "model.positions=learned", "model.max_tokens=60"),
+    *("model.causal=true", "model.positions=learned", "model.max_tokens=26"),
     *("model.pooling=attention", "tokens.normalise=clip"),
 )
 
