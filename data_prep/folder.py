@@ -30,7 +30,7 @@ from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.unpack import open_source, user_path
-from spaudio.report.escape import FORMULA
+from spaudio.report.escape import from_csv
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -197,7 +197,7 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
     classes = sorted({clip.label for clip in clips})
     given: dict[str, str] = {}
     for number, row in rows:
-        path, label, was = (_cell(row.get(key)) for key in ("clip", "label", "was"))
+        path, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
         where = f"{file}, line {number}"
         if path not in known:
             raise DataError(
@@ -304,12 +304,6 @@ def _rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
                 "between quotation marks"
             )
     return rows
-
-
-def _cell(value: str | None) -> str:
-    """Reads a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
-    text = value or ""
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
 def _top(folder: Path, table: str | None) -> Path:

@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spaudio.errors import ConfigError, DataError, SpaudioError, how_to_install
+from spaudio.audio.command import errors_in_one_line
+from spaudio.errors import ConfigError, DataError, how_to_install
 from spaudio.io.download import download
 from spaudio.io.state import FileState
-from spaudio.io.unpack import user_path
+from spaudio.io.unpack import DAMAGE, user_path
 from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
@@ -138,18 +139,16 @@ def _pieces(path: Path) -> Iterator[bytes]:
                 file = stack.enter_context(opener(path, "rb"))
             while piece := file.read(_PIECE):
                 yield piece
-    except (OSError, EOFError, KeyError, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, KeyError, RuntimeError) as error:  # the last two: no text8, or encrypted
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 
 if __name__ == "__main__":
     options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
-    try:
+    with errors_in_one_line():
         if unknown := sorted(set(options) - {"corpus", "source"}):
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source")
         text = prepare(Path("data/text8/work"), **options)
         prepared = prepare_corpus(text, Path("data/text8"))
-    except SpaudioError as error:
-        sys.exit(f"error: {error}")
     lengths = ", ".join(f"{name} {len(prepared.split(name)):,}" for name in SPLITS)
     sys.stdout.write(f"{prepared.name}: {lengths} characters\nsha256 {prepared.sha256}\n")

@@ -6,7 +6,8 @@ import math
 import sys
 import typing
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,27 @@ _COMMON: dict[str, Any] = {
 }
 
 
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the process on an error.
+
+    Exits with code 1 and one message on an error that the user can correct, with 130 on Ctrl-C.
+    """
+    try:
+        yield
+    except (SpaudioError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to continue\n")
+        sys.exit(130)
+
+
 def main(
     name: str, listing: Callable[..., SourceClips], arguments: Sequence[str] | None = None
 ) -> None:
     """Prepares a dataset from ``key=value`` arguments and prints a summary.
 
-    Exits with code 1 and one message on an error that the user can correct, with 130 on Ctrl-C.
+    Ends on errors as :func:`errors_in_one_line` does.
 
     Args:
         name: Name of the dataset.
@@ -35,13 +51,8 @@ def main(
             their annotations say what is accepted.
         arguments: None takes those of the process.
     """
-    try:
+    with errors_in_one_line():
         prepared = run(name, listing, sys.argv[1:] if arguments is None else arguments)
-    except (SpaudioError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to continue\n")
-        sys.exit(130)
     sys.stderr.writelines(f"warning: {warning}\n" for warning in prepared.warnings)
     counts = Counter(clip.split for clip in prepared.clips)
     splits = ", ".join(f"{split} {number}" for split, number in sorted(counts.items()))

@@ -6,6 +6,8 @@ import torch
 
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.load import load_language_model
+from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.settings import TextSettings
 from spaudio.model.generate import generate
 from spaudio.text.corpus import ALPHABET, decode, encode
 
@@ -20,7 +22,7 @@ def continue_text(
     seed: int = 0,
     cached: bool = True,
 ) -> str:
-    """Continues a prompt with a run's model.
+    """Continues a prompt with a run's model, which reads no more than its ``context`` at a time.
 
     Args:
         run: The folder of a text run.
@@ -47,7 +49,8 @@ def continue_text(
             "to z and the space: write lower-case letters, digits as words, and a space for "
             "everything else"
         )
-    model = load_language_model(run)
+    model, settings = load_language_model(run), read_run_settings(run)
+    assert isinstance(settings, TextSettings)  # load_language_model refuses others
     symbols = torch.from_numpy(encode(prompt.encode()).astype("int64")).unsqueeze(0)
     drawn = generate(
         model,
@@ -55,6 +58,7 @@ def continue_text(
         length,
         temperature=temperature,
         top_k=top_k,
+        context=settings.context,  # later positions were never trained
         cached=cached,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -116,7 +116,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     elif settings.tokens.learned:
         augment = WaveformAugment(settings.augment, settings.tokens)
     else:
-        augment = Augment(settings.augment)
+        augment = Augment(settings.augment, settings.tokens.spectrogram.log_offset)
 
     varied = _vary(settings, front_end, splits["train"], cache.root, features)
 

@@ -408,7 +408,26 @@ class AudioSettings(Settings):
             self._check_pretrained()
         elif self.adapt is not None:
             raise ConfigError(f"adapt={self.adapt} needs model=pretrained model.source=...")
+        elif self.tokens.front_end == "pretrained":
+            raise ConfigError("tokens.front_end=pretrained needs model=pretrained model.source=...")
+        else:
+            self._check_augmentation()
         self.filter.set_kernel_size(self.tokens.token_seconds)
+
+    def _check_augmentation(self) -> None:
+        """Checks the augmentation against the front-end."""
+        crop, frame = self.augment.crop, self.tokens.frame_seconds
+        if 0 < crop < frame:
+            raise ConfigError(
+                f"augment.crop={crop:g} s is shorter than a frame ({frame:g} s); give seconds, or "
+                "0 for whole clips"
+            )
+        bands, widest = self.tokens.bands, self.augment.mel_mask
+        if self.augment.mel_masks and widest >= bands:
+            raise ConfigError(
+                f"augment.mel_mask={widest} would hide whole clips, which have {bands} bands; give "
+                f"augment.mel_mask={bands // 4}"
+            )
 
     def _check_pretrained(self) -> None:
         """Completes and checks the settings of a pretrained encoder."""
@@ -481,6 +500,12 @@ class TextSettings(Settings):
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
+        most = self.eval.max_characters
+        if most is not None and most <= self.context:
+            raise ConfigError(
+                f"eval.max_characters={most} must be more than context={self.context}; raise it, "
+                "or leave it out"
+            )
         if self.model.positions == "learned" and self.context > self.model.max_tokens:
             raise ConfigError(
                 f"context={self.context} is more than model.max_tokens={self.model.max_tokens}, "

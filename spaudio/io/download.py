@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spaudio.errors import DataError
 from spaudio.io.full_disk import is_full
+from spaudio.io.lock import locked
 from spaudio.io.progress import progress_bar
 
 _CHUNK = 1 << 18
@@ -33,6 +34,9 @@ def download(
     An interrupted download leaves ``<target>.part``, which is resumed by an HTTP range request, but
     only with a checksum: nothing else would show that the file has changed in between.
 
+    One process at a time downloads ``target``; the others wait for it, and then find the file. The
+    empty ``<target>.lock`` stays: to remove it could let two processes hold the lock.
+
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
@@ -51,7 +55,14 @@ def download(
     target = Path(target)
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target.with_name(target.name + ".lock")):
+        if not target.is_file():  # another process may have downloaded it in the meantime
+            _download(url, target, checksum, timeout, progress)
+    return target
+
+
+def _download(url: str, target: Path, checksum: str | None, timeout: float, progress: bool) -> None:
+    """Downloads ``target``; arguments and errors are those of :func:`download`."""
     part = target.with_name(target.name + ".part")
     if checksum is None:
         part.unlink(missing_ok=True)
@@ -72,7 +83,6 @@ def download(
                 f"was damaged in transit. Try again, or fetch it another way and {_REMEDY}"
             )
     os.replace(part, target)
-    return target
 
 
 def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:

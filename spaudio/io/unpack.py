@@ -35,8 +35,8 @@ MAX_RATIO = 200
 MIN_BOMB = 64 << 20
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 24  # bytes of one header of a tar archive, which tarfile reads at once
-# zipfile and tarfile raise the last three on damaged headers.
-_DAMAGE = (
+#: What reading a damaged archive raises; the last three come from damaged headers.
+DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(NotImplementedError, ValueError, struct.error),
 )
@@ -111,7 +111,7 @@ def unpack(
         staging.rename(folder)
     except DataError as error:
         raise DataError(f"{archive}: {error}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if is_full(error):
             raise
         raise DataError(
@@ -222,7 +222,7 @@ def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     bounded: Any = _Bounded(stream)
     try:
         return tarfile.open(fileobj=bounded, mode="r:")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(
             f"neither a zip nor a tar archive ({error}); give one, or a folder"
         ) from error

@@ -27,7 +27,8 @@ class AugmentConfig:
         warp: Largest relative stretch of the mel axis, as from a different vocal-tract length
             (Jaitly & Hinton 2013, vocal tract length perturbation).
         tempo: Largest relative change of duration, by interpolating frames.
-        time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap.
+        time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap. Excerpts
+            are not shifted, because their position is random.
         roll: Largest circular shift, as a fraction of the clip; with 1, it may start anywhere.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
         time_mask: Largest width of a time mask, as a fraction of the clip.
@@ -38,7 +39,7 @@ class AugmentConfig:
         mixup: Fraction of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
         mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Other
-            frames are added by their values.
+            frames are added by their values, and so are frames that are normalised clip by clip.
         cutmix: Fraction of the training batches in which clips exchange a span.
         mixstyle: Fraction of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.
@@ -86,12 +87,15 @@ class Augment:
 
     Args:
         config: The settings; those named in ``ignored`` do not apply to log-mel frames.
+        log_offset: Added to the power before the logarithm. A change of level leaves it alone, as
+            that of a recording would: silence stays silence.
     """
 
     ignored: ClassVar[tuple[str, ...]] = ("noise",)
 
-    def __init__(self, config: AugmentConfig) -> None:
+    def __init__(self, config: AugmentConfig, log_offset: float = 0.0) -> None:
         self.config = config
+        self._offset = np.float32(log_offset)
 
     def excerpt(self, frames: Frames, length: int, rng: np.random.Generator) -> Frames:
         """Draws an excerpt of ``length`` frames that is not silent.
@@ -101,7 +105,7 @@ class Augment:
         Unlike the loudest frame, the mean is not set by a single knock in a long recording.
 
         Args:
-            frames: (frames, width), before :meth:`vary`.
+            frames: (frames, width).
             length: In frames; shorter clips are returned whole.
             rng: Source of the position, which is uniform over all such excerpts.
         """
@@ -119,29 +123,58 @@ class Augment:
         levels: Frames = frames.max(axis=1)
         return levels
 
-    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""
+    def _cut(self, frames: Frames, length: int, rng: np.random.Generator) -> tuple[Frames, float]:
+        """Draws a tempo and, of a clip that would be longer than ``length`` at it, an excerpt.
+
+        All frames of the excerpt are used: a later cut could leave only silence.
+
+        Returns:
+            The frames, and the factor by which to change their number.
+        """
+        tempo = self.config.tempo
+        factor = 1 + rng.uniform(-tempo, tempo) if tempo else 1.0
+        most = max(1, math.floor(length / factor)) if length else len(frames)
+        return self.excerpt(frames, most, rng), factor
+
+    def vary(self, frames: Frames, rng: np.random.Generator, length: int = 0) -> Frames:
+        """Varies level, spectral tilt, mel axis, tempo and position of a clip.
+
+        Args:
+            frames: (frames, n_mels).
+            rng: Source of the variation.
+            length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
+        """
         config = self.config
+        whole = len(frames)
+        frames, factor = self._cut(frames, length, rng)
+        is_whole = len(frames) == whole
         if config.gain or config.tilt:
             bands = np.linspace(0, 1, frames.shape[1], dtype=np.float32)
             curve = np.full_like(bands, rng.normal(0, config.gain) if config.gain else 0)
             if config.tilt:
                 curve += tilt_curve(bands, config.tilt, rng)
-            frames = frames + curve
+            frames = self._amplify(frames, curve)
         if config.warp:
             factor = 1 + rng.uniform(-config.warp, config.warp)
             frames = interpolate(frames.T, np.arange(frames.shape[1]) * factor).T
         if config.tempo:
-            factor = 1 + rng.uniform(-config.tempo, config.tempo)
-            length = max(1, round(len(frames) * factor))
-            frames = interpolate(frames, np.linspace(0, len(frames) - 1, length))
-        if config.time_shift:
+            count = max(1, round(len(frames) * factor))
+            frames = interpolate(frames, np.linspace(0, len(frames) - 1, count))
+        if config.time_shift and is_whole:
             most = config.time_shift * len(frames)
             shift = round(rng.uniform(-most, most))
             frames = frames[np.clip(np.arange(len(frames)) - shift, 0, len(frames) - 1)]
         if config.roll:
             frames = np.roll(frames, round(rng.uniform(0, config.roll) * len(frames)), axis=0)
         return frames.astype(np.float32, copy=False)
+
+    def _amplify(self, frames: Frames, nats: Frames) -> Frames:
+        """Changes the power of each band by a factor, of which ``nats`` is the logarithm."""
+        if not self._offset:
+            return frames + nats
+        power = np.maximum(np.exp(frames) - self._offset, 0)
+        louder: Frames = np.log(power * np.exp(nats) + self._offset)
+        return louder
 
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """Sets random stretches of time and random bands of normalised frames to zero."""

@@ -44,9 +44,18 @@ class WaveformAugment(Augment):
         return levels
 
     @override
-    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Varies level, spectral tilt, speed, position and noise of (frames, hop_samples)."""
+    def vary(self, frames: Frames, rng: np.random.Generator, length: int = 0) -> Frames:
+        """Varies level, spectral tilt, speed, position and noise of a clip.
+
+        Args:
+            frames: (frames, hop_samples).
+            rng: Source of the variation.
+            length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
+        """
         config = self.config
+        whole = len(frames)
+        frames, factor = self._cut(frames, length, rng)
+        is_whole = len(frames) == whole
         wave = frames.reshape(-1)
         if config.gain:
             wave = wave * np.float32(math.exp(rng.normal(0, config.gain) / 2))
@@ -54,9 +63,8 @@ class WaveformAugment(Augment):
             curve = tilt_curve(_mel_axis(len(wave), self._rate), config.tilt, rng)
             wave = _equalise(wave, np.exp(curve / 2))
         if config.tempo:
-            factor = 1 + rng.uniform(-config.tempo, config.tempo)
             wave = soxr.resample(wave, 1.0, factor, quality="LQ")
-        if config.time_shift:
+        if config.time_shift and is_whole:
             most = config.time_shift * len(wave)
             shift = round(rng.uniform(-most, most))
             wave = np.pad(wave, abs(shift))[abs(shift) - shift :][: len(wave)]
@@ -67,7 +75,8 @@ class WaveformAugment(Augment):
             wave = wave + level * rng.standard_normal(len(wave), dtype=np.float32)
         if len(wave) == frames.size:
             return wave.reshape(frames.shape).astype(np.float32, copy=False)
-        return cut(wave, self._hop)
+        varied = cut(wave, self._hop)
+        return varied[:length] if length else varied  # resampling may add a part of a hop
 
     @override
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
@@ -89,10 +98,14 @@ class WaveformAugment(Augment):
         return wave.reshape(frames.shape)
 
 
-@lru_cache(maxsize=256)
 def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
     """Returns the position of each bin of a clip's spectrum on the mel scale, from 0 to 1."""
-    mel = hz_to_mel(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
+    return _axis(_fast(samples), sample_rate)
+
+
+@lru_cache(maxsize=8)  # excerpts have few lengths; the axes of others would fill the memory
+def _axis(size: int, sample_rate: int) -> npt.NDArray[np.float64]:
+    mel = hz_to_mel(np.fft.rfftfreq(size, 1 / sample_rate))
     return np.asarray(mel / hz_to_mel(sample_rate / 2))
 
 

@@ -185,6 +185,21 @@ class TokenDataset(Dataset[Example]):
         most = self._most or math.inf
         return [math.ceil(min(stop - start, most) / stack) for _, start, stop in self._items]
 
+    def longest(self) -> tuple[int, int]:
+        """Returns the item that can have the most tokens, and their number.
+
+        That is with augmentation, and in prediction, whose windows may be a frame longer than the
+        segments that were cut from a clip.
+        """
+        slower = 1 + self.augment.config.tempo if self.augment else 1.0
+        stack, most = self._front_end.config.stack, self._most or math.inf
+        tokens = [
+            math.ceil(min(round((stop - start) * slower) + self._is_cut, most) / stack)
+            for _, start, stop in self._items
+        ]
+        item = max(range(len(tokens)), key=tokens.__getitem__)
+        return item, tokens[item]
+
     def classes(self) -> list[int]:
         """Returns the class index of each item; not for a multi-label dataset."""
         return [self._class_index[self.clips[index].label] for index, _, _ in self._items]
@@ -208,13 +223,7 @@ class TokenDataset(Dataset[Example]):
             tokens = self._front_end.tokens(frames)
         else:
             rng = np.random.default_rng([self._seed, variation, index])
-            if self._most:
-                # Enough frames for the fastest tempo.
-                most = math.ceil(self._most / (1 - self.augment.config.tempo))
-                frames = self.augment.excerpt(frames, most, rng)
-                frames = self.augment.vary(frames, rng)[: self._most]
-            else:
-                frames = self.augment.vary(frames, rng)
+            frames = self.augment.vary(frames, rng, self._most)
             frames = self.augment.mask(self._front_end.normalise(frames), rng)
             tokens = stack_frames(frames, self._front_end.config.stack)
         return Example(tokens, self.label(self.clips[clip]), clip)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.errors import AudioError, ConfigError
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.logmel import LogMel
@@ -25,6 +26,7 @@ from spaudio.tokens.pcen import Pcen
 
 Frames = npt.NDArray[np.float32]
 FULL_SCALE = 32768  # of 16-bit samples
+_MOST_PEAK = 2.0  # times full scale
 
 
 class FrontEnd(nn.Module):
@@ -121,6 +123,12 @@ class SpectrogramFrontEnd(FrontEnd):
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
         self.log_mel = LogMel(config)
+        if self.log_mel.empty:  # such bands are constant, and augmentation would fill them
+            raise ConfigError(
+                f"tokens.spectrogram.n_mels={config.spectrogram.n_mels}: {self.log_mel.empty} of "
+                f"these bands are too narrow for a window of {config.window:g} s at "
+                f"{config.sample_rate:,} Hz; lower it, or lengthen tokens.window"
+            )
         self.pcen = Pcen(config) if config.spectrogram.scaling == "pcen" else None
         if normaliser is not None:
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
@@ -140,8 +148,8 @@ class SpectrogramFrontEnd(FrontEnd):
         found = self.normaliser
         if self.pcen is not None or not isinstance(found, BandNormaliser):
             return None
-        # With "clip_std" the unit differs between clips.
-        return None if found.mode == "clip_std" else torch.from_numpy(found.std)
+        # With the other modes, zero or the unit differ between clips.
+        return torch.from_numpy(found.std) if found.mode == "global" else None
 
     @torch.inference_mode()
     @override
@@ -187,7 +195,8 @@ class SpectrogramFrontEnd(FrontEnd):
 class SampleFrontEnd(FrontEnd):
     """Samples, cut into hops, for a front-end that is trained with the model.
 
-    They are stored as int16, which is lossless for 16-bit audio at the same sample rate.
+    They are stored as int16, which is lossless for 16-bit audio at the same sample rate. Peaks of
+    up to twice full scale, as lossy formats have, are clipped.
     """
 
     @property
@@ -197,6 +206,11 @@ class SampleFrontEnd(FrontEnd):
 
     @override
     def extract(self, waveform: Frames) -> npt.NDArray[np.int16]:
+        if (peak := np.abs(waveform).max(initial=0)) > _MOST_PEAK:
+            raise AudioError(
+                f"its samples reach {peak:.3g} times full scale, which tokens=waveform would clip; "
+                "export it with a full scale of 1.0, or use tokens=spectrogram"
+            )
         steps = (cut(waveform, self.config.hop_samples) * FULL_SCALE).round()
         return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 

@@ -1,5 +1,6 @@
 """Log-mel frames from waveforms: the spectrogram front-end."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -26,18 +27,23 @@ class LogMel(nn.Module):
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
         self.config = config
-        self.spectrogram = _torchaudio().transforms.MelSpectrogram(
-            sample_rate=config.sample_rate,
-            n_fft=1 << (config.window_samples - 1).bit_length(),  # the next power of two
-            win_length=config.window_samples,
-            hop_length=config.hop_samples,
-            f_min=config.f_min,
-            f_max=config.f_max,
-            n_mels=config.spectrogram.n_mels,
-            norm="slaney",
-            mel_scale="slaney",
-            pad_mode="constant",
-        )
+        n_mels = config.spectrogram.n_mels
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "At least one mel filterbank has all zero values")
+            self.spectrogram = _torchaudio().transforms.MelSpectrogram(
+                sample_rate=config.sample_rate,
+                n_fft=1 << (config.window_samples - 1).bit_length(),  # the next power of two
+                win_length=config.window_samples,
+                hop_length=config.hop_samples,
+                f_min=config.f_min,
+                f_max=config.f_max,
+                n_mels=n_mels,
+                norm="slaney",
+                mel_scale="slaney",
+                pad_mode="constant",
+            )
+        #: Number of bands so narrow that no frequency of the spectrum lies in them.
+        self.empty = n_mels - int(self.spectrogram.mel_scale.fb.any(dim=0).sum())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Transforms waveforms.

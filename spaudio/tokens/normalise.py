@@ -63,7 +63,8 @@ class BandNormaliser:
         if total is None or squares is None:
             raise ConfigError("normalisation needs at least one training clip; got none")
         mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, LEAST_VARIANCE))
+        variance = squares / count - mean**2
+        std = np.where(variance < LEAST_VARIANCE, 1.0, np.sqrt(np.maximum(variance, 0)))
         return cls(mode, mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, frames: Any, average: Callable[[Any], Any] = frame_mean) -> Any:

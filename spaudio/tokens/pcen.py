@@ -32,7 +32,7 @@ class Pcen(nn.Module):
         self.log_offset = config.spectrogram.log_offset
         frames = self.config.time_constant / config.frame_seconds
         # The smoother falls to one half at the frequency of the time constant, as in librosa.
-        self.smoothing = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+        self.smoothing = 2 / (1 + math.sqrt(1 + 4 * frames**2))
         window = math.log(_FORGOTTEN) / math.log1p(-self.smoothing)
         self.doublings = max(1, math.ceil(math.log2(window)))
 
@@ -43,7 +43,7 @@ class Pcen(nn.Module):
             log_mel: (..., frames, n_mels), as :class:`spaudio.tokens.logmel.LogMel` returns it.
 
         Returns:
-            (..., frames, n_mels), at least ``-bias ** power``; zero for silence.
+            (..., frames, n_mels), not negative; zero for silence.
         """
         c = self.config
         energy = (log_mel.exp() - self.log_offset).clamp(min=0)

@@ -2,6 +2,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.errors import ConfigError, DataError
+from spaudio.experiment.tasks.data_facts import earlier_corrections
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
 
@@ -225,6 +227,10 @@ def test_a_corrected_name_may_look_like_a_formula(source: Path, tmp_path: Path) 
     file.write_text("clip,label\n'=hum/0.wav,hum\nhum/g0_0.wav,'=hum\n", encoding="utf-8")
     labels = {clip.path: clip.label for clip in listed(source, labels=str(file)).clips}
     assert (labels["=hum/0.wav"], labels["hum/g0_0.wav"]) == ("hum", "=hum")
+    settings: Any = SimpleNamespace(prep_options={"labels": str(file)})
+    assert earlier_corrections(settings) == [  # which the next page adds to
+        ("=hum/0.wav", "hum", ""), ("hum/g0_0.wav", "=hum", ""),
+    ]  # fmt: skip
 
 
 def flat(source: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """data_prep/text8.py: what may be called text8, its stand-ins, and cleaning."""
 
 import hashlib
+import runpy
 import sys
 import zipfile
 from pathlib import Path
@@ -94,3 +95,40 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     damaged.write_bytes(b"no xz at all")
     with pytest.raises(DataError, match="cannot be read"):
         b"".join(text8.prepare(tmp_path, corpus=str(damaged)).read())
+
+
+@pytest.mark.parametrize(
+    ("offset", "change", "reason"),
+    [(60, b"\xff" * 8, "invalid"), (6, b"\x01", "encrypted"), (8, b"\x63", "not supported")],
+    ids=["contents", "encrypted", "method"],
+)
+def test_a_damaged_zip_is_named(tmp_path: Path, offset: int, change: bytes, reason: str) -> None:
+    """Offsets count from the local header; flags and method stand in the directory too."""
+    file = tmp_path / "text8.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("text8", make_text(500))
+    content = bytearray(file.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    for at in (offset, directory + offset + 2) if offset < 26 else (offset,):
+        content[at : at + len(change)] = change
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"text8\.zip: cannot be read \(.*{reason}"):
+        text8.prepare(tmp_path, source=str(file))
+
+
+def test_the_script_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended() -> object:
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(text8.__file__, run_name="__main__")
+        return caught.value.code
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    write_text(tmp_path / "text", characters=500)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["text8.py", "corpus=text"])
+    (tmp_path / "data").touch()  # where a folder should be
+    assert str(ended()).startswith("error: ")
+    monkeypatch.setattr("spaudio.text.corpus.prepare_corpus", interrupted)
+    assert ended() == 130

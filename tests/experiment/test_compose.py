@@ -72,6 +72,7 @@ def test_kernels_in_milliseconds_are_for_audio() -> None:
         (["trainer.label_smoothing=0.3"], "label_smoothing has no effect on text"),
         (["trainer.max_tokens=5"], "max_tokens has no effect on text"),
         (["model.positions=learned", "model.max_tokens=10"], "is more than model.max_tokens=10"),
+        (["eval.max_characters=128"], "eval.max_characters=128 must be more than context=128"),
     ],
 )
 def test_settings_that_a_text_cannot_have(overrides: list[str], said: str) -> None:

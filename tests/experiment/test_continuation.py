@@ -33,6 +33,20 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+def test_positions_beyond_the_context_are_not_read(tmp_path: Path) -> None:
+    overrides = ["context=16", "model.positions=learned", "model.max_tokens=64"]
+    settings = compose(RECIPES / "text8", ["preset=debug", *overrides, f"runs={tmp_path}"])
+    assert isinstance(settings, TextSettings)
+    model, folder = build_language_model(settings), create_run_folder(settings)
+    drawn = []
+    for epoch in (1, 2):
+        save_checkpoint(folder / "checkpoints", "best", epoch, model.state_dict())
+        drawn.append(continue_text(folder, "the cat", 40, temperature=0))
+        assert model.encoder.learned is not None
+        model.encoder.learned.weight.data[16:] *= 100
+    assert drawn[0] == drawn[1]
+
+
 def cli(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     main(arguments)
     return capsys.readouterr().out

@@ -1,7 +1,9 @@
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,7 @@ class Server:
     break_after: int | None = None  # bytes of the answer
     ranges: bool = True
     status: int = 200
+    wait: float = 0  # seconds before the answer
     asked: list[str] = field(default_factory=list)
 
 
@@ -38,6 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range", "")
             state.asked.append(asked)
+            time.sleep(state.wait)
             content, status = state.content, state.status
             if status >= 400:
                 self.send_error(status)
@@ -75,7 +79,17 @@ def test_downloads_once(server: Server, tmp_path: Path) -> None:
     assert target.read_bytes() == CONTENT
     download(server.url, target, SHA256, progress=False)
     assert server.asked == [""]
-    assert list(target.parent.iterdir()) == [target]
+    lock = target.with_name("file.zip.lock")
+    assert sorted(target.parent.iterdir()) == [target, lock]
+
+
+def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
+    target, server.wait = tmp_path / "file.zip", 0.1
+    with ThreadPoolExecutor(2) as pool:
+        started = [pool.submit(download, server.url, target, SHA256) for _ in range(2)]
+    assert [one.result() for one in started] == [target, target]
+    assert target.read_bytes() == CONTENT
+    assert server.asked == [""]
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
@@ -116,7 +130,7 @@ def test_a_wrong_checksum_leaves_nothing(
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(DataError, match=rf"{kind} is \w+, expected {checksum}.*source="):
         download(server.url, tmp_path / "file.zip", checksum, progress=False)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["file.zip.lock"]
 
 
 def test_without_checksum_the_length_still_counts(server: Server, tmp_path: Path) -> None:

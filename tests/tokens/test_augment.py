@@ -46,6 +46,16 @@ def test_gain_changes_the_level_alone() -> None:
     assert np.std(nats) == pytest.approx(0.5, abs=0.1)
 
 
+def test_a_change_of_level_is_that_of_a_louder_recording() -> None:
+    """Also near the floor of the logarithm, which a louder recording does not raise."""
+    power, offset = np.exp(FRAMES * 8 - 14), np.float32(1e-6)
+    augment = Augment(AugmentConfig(gain=1.0), log_offset=1e-6)
+    varied = augment.vary(np.log(power + offset), rng())
+    nats = rng().normal(0, 1.0)
+    assert abs(nats) > 0.1
+    np.testing.assert_allclose(varied, np.log(power * np.exp(nats) + offset), atol=1e-3)
+
+
 def test_tilt_is_a_smooth_curve_over_frequency() -> None:
     curve = bands(tilt=1.0).vary(FRAMES, rng()) - FRAMES
     assert np.ptp(curve, axis=0).max() < 1e-5  # the same at every frame

@@ -90,6 +90,30 @@ def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
 
 
 @pytest.mark.parametrize("kind", ["log-mel", "waveform"])
+def test_no_varied_excerpt_is_silent(kind: str) -> None:
+    """Tempo and shift act on the excerpt alone, all of which is used."""
+    config = AugmentConfig(tempo=0.15, time_shift=0.1, roll=1.0, crop=1.0)
+    waveform = kind == "waveform"
+    augment = WaveformAugment(config, CONFIG) if waveform else Augment(config)
+    wave = 1e-4 * np.random.default_rng(0).standard_normal((500, 80), np.float32)
+    wave[400:404] *= 1000  # a short sound in 5 s
+    frames = wave if waveform else np.log(np.square(wave) + np.float32(1e-10))
+    found = [augment.vary(frames, np.random.default_rng(seed), 100) for seed in range(60)]
+    assert {len(one) for one in found} <= {99, 100}
+    loud = 0.3 * frames[400:404].max() if waveform else frames[:400].max() + 2
+    assert min(one.max() for one in found) > loud
+
+
+def test_the_longest_item_counts_tempo_crop_and_windows() -> None:
+    assert dataset().longest() == (2, math.ceil(51 / 2))
+    slow = dataset(augment=Augment(AugmentConfig(tempo=0.2)))
+    assert slow.longest() == (2, math.ceil(61 / 2))
+    assert dataset(augment=Augment(AugmentConfig(tempo=0.2, crop=0.3))).longest()[1] == 15
+    cut = dataset(segments=SegmentConfig(seconds=0.2))
+    assert cut.longest()[1] == math.ceil(21 / 2)
+
+
+@pytest.mark.parametrize("kind", ["log-mel", "waveform"])
 def test_no_excerpt_is_silent(kind: str) -> None:
     rng = np.random.default_rng(0)
     waveform = kind == "waveform"

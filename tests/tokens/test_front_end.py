@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from spaudio.errors import ConfigError
+from spaudio.errors import AudioError, ConfigError
 from spaudio.tokens.config import (
     NORMALISATIONS,
     SpectrogramConfig,
@@ -43,7 +43,7 @@ def test_a_padded_batch_gives_the_tokens_of_each_clip(
     token = config.token_samples
     # Two samples, the edges of a hop and of a token, and louder than full scale.
     lengths = (3000, 1300, 700, 2, 79, 80, 81, token - 1, token, token + 1)
-    clips = [chirp(n) for n in lengths] + [10 * chirp(900)]
+    clips = [chirp(n) for n in lengths] + [5 * chirp(900)]
     frames_only = make_front_end(config)
     stored = [frames_only.restore(frames_only.extract(clip)) for clip in clips]
     front_end = make_front_end(config, frames_only.fit(stored[:4]))
@@ -135,3 +135,11 @@ def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
     for kind in ("spectrogram", "waveform"):
         with pytest.raises(ConfigError, match="at least one"):
             make_front_end(TokenConfig(8000, kind)).fit([])
+
+
+def test_what_the_front_end_would_spoil_is_refused() -> None:
+    """Bands without a frequency are constant, and samples far beyond full scale are clipped."""
+    with pytest.raises(ConfigError, match=r"n_mels=64: 2 of these bands are too narrow .*2,000 Hz"):
+        make_front_end(TokenConfig(2000))
+    with pytest.raises(AudioError, match=r"reach 1e.03 times full scale"):
+        make_front_end(TokenConfig(8000, "waveform")).extract(np.array([0, 1000], np.float32))

@@ -25,7 +25,7 @@ from spaudio.experiment.tasks.data_facts import (
     earlier_corrections,
     is_calibrated_on_known_groups,
 )
-from spaudio.experiment.tasks.task import Task
+from spaudio.experiment.tasks.task import Task, given_settings, idle_warnings, overruled
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.stem import ConvStem
@@ -47,7 +47,7 @@ from spaudio.training.alignment import Alignment, embed_batches, groups_are_mixe
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import Feed, make_feed
 from spaudio.training.log import read_log
-from spaudio.training.loop import FitResult, prolonged
+from spaudio.training.loop import FitResult
 from spaudio.training.mixing import Mixing
 from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification, average_segments
@@ -96,6 +96,8 @@ class ClassificationTask(Task):
             self.pretraining = Pretraining(settings, data)
             self.data_hash = data.manifest_hash + self.pretraining.data_hash
         self.floor: dict[str, Any] = {}
+        # Read now: by the end of training the file may be gone, or another one.
+        self.corrected = earlier_corrections(settings)
 
     def training_feed(self, dataset: TokenDataset) -> Feed:
         """Builds the loader of training batches, with balanced sampling if that is set."""
@@ -169,27 +171,22 @@ class ClassificationTask(Task):
 
     def _overruled(self) -> Iterator[str]:
         """Yields warnings about given settings that another one overrules."""
-        settings, trainer = self.settings, self.settings.trainer
-        given = {override.partition("=")[0] for override in settings.overrides}
-        epochs = prolonged(trainer, len(self.train.sampler))
-        for name in ("epochs", "max_epochs"):
-            if f"trainer.{name}" not in given or "trainer.min_steps" in given:
-                continue
-            if epochs > max(trainer.epochs, (asked := getattr(trainer, name))):
-                yield (
-                    f"trainer.min_steps={trainer.min_steps} prolongs trainer.{name}={asked} to "
-                    f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
-                    f"{trainer.epochs}"
-                )
+        settings, given = self.settings, given_settings(self.settings)
+        yield from overruled(settings, len(self.train.sampler))
         idle = {
             "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
             "tokens.spectrogram.": settings.tokens.learned and "with tokens=waveform",
-            "model.filter_": settings.filter.name == "none" and "with filter=none",
+            "tokens.waveform.": not settings.tokens.learned and "without tokens=waveform",
+            "tokens.spectrogram.pcen.": settings.tokens.spectrogram.scaling != "pcen"
+            and "without tokens.spectrogram.scaling=pcen",
+            "model.max_tokens": settings.model.positions != "learned"
+            and "without model.positions=learned",
+            "augment.mixup_power": settings.augment.mixup_power
+            and self.data.front_end.nats is None
+            and "without log-mel frames and tokens.normalise=global",
             "pretrain.": settings.pretrain.objective == "none" and "without pretrain=masked",
         }
-        for start, reason in idle.items():
-            for name in sorted(key for key in given if reason and key.startswith(start)):
-                yield f"{name} has no effect {reason}"
+        yield from idle_warnings(given, idle)
         for name in sorted(given & set(self.data.unused)):
             yield f"the data are split already, so {name} has no effect"
         unused = sorted(given & {"validation.fraction", "validation.by"})
@@ -279,7 +276,7 @@ class ClassificationTask(Task):
                 facts=data_facts(self.settings, data, report),
                 settings=self.settings.as_dict(),
                 records=records,
-                corrected=earlier_corrections(self.settings),
+                corrected=self.corrected,
             )
             write_run_page(run, results, report)
 
@@ -427,12 +424,11 @@ def _check_positions(data: AudioData, most: int) -> None:
         ConfigError: If there are any.
     """
     for split in (data.train, data.valid, data.test):
-        lengths = split.lengths()
-        longest = max(range(len(lengths)), key=lengths.__getitem__)
-        if lengths[longest] > most:
+        item, tokens = split.longest()
+        if tokens > most:
             raise ConfigError(
-                f"{split.clip(longest).path} has {lengths[longest]} tokens, but only model."
-                f"max_tokens={most} positions are learned. Raise it, use longer tokens "
+                f"{split.clip(item).path} has up to {tokens} tokens, but only model.max_tokens="
+                f"{most} positions are learned. Raise it, use longer tokens "
                 "(tokens.stack, tokens.hop), cut clips with segments.seconds=..., or give "
                 "model.positions=rotary"
             )

@@ -9,6 +9,7 @@ from spaudio.audio.manifest import Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.unpack import user_path
+from spaudio.report.escape import from_csv
 from spaudio.report.report_files import ALIGNED, selection
 from spaudio.report.run_command import shortened
 
@@ -102,7 +103,10 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
     if file is None:
         return []
     with user_path(file).open(newline="", encoding="utf-8-sig") as text:
-        return [(r["clip"], r["label"], r.get("was") or "") for r in csv.DictReader(text)]
+        return [
+            (from_csv(row["clip"]), from_csv(row["label"] or ""), from_csv(row.get("was") or ""))
+            for row in csv.DictReader(text)
+        ]
 
 
 def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:

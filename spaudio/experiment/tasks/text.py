@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import TextSettings
-from spaudio.experiment.tasks.task import Task
+from spaudio.experiment.tasks.task import Task, overruled
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
 from spaudio.report.drawing import Figures
@@ -65,8 +65,11 @@ class TextTask(Task):
         return build_language_model(self.settings)
 
     def messages(self, model: LanguageModel) -> list[str]:
-        """Returns the name and length of the text."""
-        return [f"text: {self.corpus.name}, {len(self.corpus.symbols):,} characters"]
+        """Returns the name and length of the text, and warnings about settings without effect."""
+        return [
+            f"text: {self.corpus.name}, {len(self.corpus.symbols):,} characters",
+            *overruled(self.settings, len(self.train.sampler)),
+        ]
 
     def facts(self, model: LanguageModel, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``report.json`` says about a run on text."""

@@ -35,8 +35,12 @@ class EncodedAugment(Augment):
         return {name: getattr(self.config, name) for name in self.varying}
 
     @override
-    def vary(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels)."""
+    def vary(self, frames: Frames, rng: np.random.Generator, length: int = 0) -> Frames:
+        """Varies level, spectral tilt, mel axis, tempo and position of (frames, n_mels).
+
+        Clips are never cut to an excerpt, so ``length`` must be 0.
+        """
+        assert not length
         about = self._input
         start, silent = about.silence(len(frames))
         end = len(frames) - silent

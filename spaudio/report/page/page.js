@@ -173,7 +173,7 @@ function undo() {
 /** The corrections as a file that recipes/folder takes back by labels=FILE. */
 function corrections() {
   const cell = (text) => {
-    const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // no formula in a spreadsheet
+    const safe = /^[=+\-@\t\r']/.test(text) ? `'${text}` : text; // no formula in a spreadsheet
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   // Those that the run was made with are kept, unless they are corrected again.
