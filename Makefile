@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml $(NATIVE)
 	  && wait
 	@touch $@
 
-demo: $(READY)  ## Train on recordings of people, test on a voice never heard, compare
+demo: $(READY)  ## Train on recordings of people, test on a new speaker, compare
 	$(BIN)/python recipes/fsdd/run.py -m source=recipes/fsdd/recordings split=speaker \
 	  test_speaker=george trainer.min_steps=600 filter=none,depthwise
 

@@ -19,7 +19,8 @@ FILES = (
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists the recipes in the navigation, `folder` first."""
+    """Lists the recipes in the navigation, `folder` first, and finds the files that pages include."""
+    config.mdx_configs["pymdownx.snippets"]["base_path"] = [str(ROOT)]
     names = sorted(path.parent.name for path in ROOT.glob("recipes/*/README.md"))
     names.sort(key=lambda name: name != "folder")
     section = next(entry for entry in config.nav if "Recipes" in entry)

@@ -32,7 +32,7 @@ class Inputs:
     Args:
         classes: Class names, in the order of the model's outputs.
         normaliser: Fitted on the training split.
-        longest_seconds: Length of the longest clip or segment that the model was trained on.
+        longest_seconds: Length of the longest clip or segment of all splits.
         multi_label: Whether a clip may have several classes.
         manifest: SHA-256 of the manifest (`Prepared.hash`).
         samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).

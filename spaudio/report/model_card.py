@@ -26,7 +26,7 @@ def model_card(
         settings: Settings of the run, as in its ``config.yaml``.
         report: Content of its ``report.json``.
         classes: Class names.
-        longest_seconds: Length of the longest clip that the model was trained on.
+        longest_seconds: Length of the longest clip of all splits.
         multi_label: Whether a clip may have several classes.
         command: The command that made the run.
 
