@@ -2,6 +2,7 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
     python data_prep/folder.py source=DIR table=metadata.csv
+    python data_prep/folder.py source=RECORDINGS table=annotations.csv
     python data_prep/folder.py source=DIR labels=corrections.csv
     python data_prep/folder.py source=DIR background=RECORDINGS
 
@@ -28,6 +29,7 @@ from spaudio.audio.decode import probe
 from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
+from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.unpack import open_source, user_path
 from spaudio.report.escape import from_csv
@@ -66,8 +68,8 @@ def prepare(
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Seed of the split.
-        table: CSV file of the labels; see `_of_table`. A path, or a file name below ``source``.
-            None takes the labels from the folders.
+        table: CSV file of the labels, of whole files or of stretches of them; see `_of_table`. A
+            path, or a file name below ``source``. None takes the labels from the folders.
         labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. It
             does not change the split.
         background: A folder of other recordings, of any length. The class ``_background_`` is cut
@@ -94,6 +96,7 @@ def prepare(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
             f"{', '.join(sorted(EXTENSIONS))}"
         )
+    stretches: list[Stretch] = []
     if table is None:
         split_given = _split_folders(root, paths)
         clips = [_clip(root, path, split_given, group_regex) for path in paths]
@@ -102,8 +105,10 @@ def prepare(
         file = user_path(table)
         if not file.is_file() and (root / table).is_file():
             file = root / table
-        clips, split_given, unused = _of_table(file, paths, group_regex)
+        clips, split_given, unused, stretches = _of_table(file, paths, group_regex)
     _check(root, clips, group_regex, table)
+    if stretches:
+        root = cut_stretches(root, stretches, work)
     notes: list[str] = []
     if not split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
@@ -223,19 +228,20 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
 
 def _of_table(
     file: Path, paths: Sequence[str], group_regex: str | None
-) -> tuple[list[SourceClip], bool, list[str]]:
+) -> tuple[list[SourceClip], bool, list[str], list[Stretch]]:
     """Reads the labels of clips from a table.
 
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
-            in Hugging Face's AudioFolder. Optional columns: ``split``, with a name of `_SPLITS`
-            in every line, and ``group``.
+            in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
+            labels of stretches of recordings; ``split``, with a name of `_SPLITS` in every line;
+            and ``group``. Without both, the group of a stretch is its recording.
         paths: The audio files below the source.
         group_regex: As in `prepare`; only if there is no column ``group``.
 
     Returns:
-        The clips, whether the table gives their split, and a sentence about files that are not in
-        the table.
+        The clips, whether the table gives their split, a sentence about files that are not in the
+        table, and the stretches that the clips are to be cut from; none if the clips are files.
 
     Raises:
         ConfigError: If the file cannot be read, or groups are given twice.
@@ -246,11 +252,14 @@ def _of_table(
     if not {"file_name", "label"} <= set(columns):
         raise DataError(
             f"{name} needs the columns file_name and label, separated by commas, and may have "
-            f"split and group; it has {some(columns) or 'no line'}"
+            f"start and end, split and group; it has {some(columns) or 'no line'}"
         )
+    cut = "start" in columns
+    if cut != ("end" in columns):
+        raise DataError(f"{name} has only one of the columns start and end; give both or neither")
     if group_regex is not None and "group" in columns:
         raise ConfigError(f"{name} has a column group; leave group_regex out, or remove the column")
-    known, clips = set(paths), dict[str, SourceClip]()
+    known, clips, stretches = set(paths), dict[str, SourceClip](), list[Stretch]()
     for number, row in rows:
         path, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
@@ -261,6 +270,10 @@ def _of_table(
                 f"{where}: there is no audio file {path!r} below the source; give its path "
                 "relative to it, with the extension"
             )
+        recording = path
+        if cut:
+            stretches.append(_stretch(path, row["start"], row["end"], where))
+            path = stretches[-1].path
         if path in clips:
             raise DataError(f"{where}: {path} is in a line above too; keep one of them")
         if not label:
@@ -271,17 +284,33 @@ def _of_table(
             )
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
+        if not group and cut and group_regex is None and "split" not in row:
+            group = recording
         group = group or _group(path, group_regex)
         clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:
         there = ", ".join(sorted(splits))
         raise DataError(f"{name}: the column split needs both train and test; it has {there}")
-    left = sorted(known - set(clips))
+    left = sorted(known - ({one.recording for one in stretches} if cut else set(clips)))
     notes = []
     if left:  # reports and published models show this: no folders of the machine
         notes = [f"{len(left)} audio files are not in table={file.name}: {some(left)}"]
-    return list(clips.values()), "split" in columns, notes
+    return list(clips.values()), "split" in columns, notes, stretches
+
+
+def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
+    """Reads the times of a stretch, which are rounded to milliseconds."""
+    try:
+        found = Stretch(recording, round(float(start), 3), round(float(end), 3), where)
+    except (TypeError, ValueError):
+        found = Stretch(recording, math.nan, math.nan, where)
+    if not 0 <= found.start < found.end < math.inf:
+        raise DataError(
+            f"{where}: start is {start!r} and end is {end!r}; expected seconds since the start of "
+            "the recording, such as 1.25 and 2.5, with start before end"
+        )
+    return found
 
 
 def _rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:

@@ -429,7 +429,8 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
     "filters": (_filters, "draw a run's filters", {"run": _RUN}),
     "predict": (_predict, "classify audio files with a run's best model", {
         **_MODEL,
-        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio files, or folders of them"},
+        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
+                  "help": "audio files, or folders of them"},
         "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file"},
         "--format": {"choices": ("table", "csv", "json"), "default": "table"},
         "--output": {"type": Path, "help": "write to a file instead of the terminal"},
@@ -446,7 +447,8 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
     }),
     "detect": (_detect, "find events in long recordings", {
         **_MODEL,
-        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio files, or folders of them"},
+        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
+                  "help": "audio files, or folders of them"},
         "--window": {"type": float, "metavar": "S", "help": "seconds to classify at a time "
                      "(default: the longest clip in the run's data)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "

@@ -275,6 +275,33 @@ def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) ->
     assert "_background_" in prepared.labels
 
 
+def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
+    source, lines = tmp_path / "source", ["file_name,start,end,label"]
+    (source / "day").mkdir(parents=True)
+    waves = {}
+    for number in range(6):
+        name = f"day/{number}.flac"
+        waves[name] = np.random.default_rng(number).integers(-9999, 9999, 5 * RATE) / 32768
+        soundfile.write(source / name, waves[name], RATE)
+        lines += [f"{name},0.5,1.25,hum", f"{name},1,2.0004,buzz", f"{name},4,5.05,hum"]
+    (source / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    prepared = run_script(prepare, tmp_path, source=source, table="a.csv")
+    assert len(prepared.clips) == 18
+    assert len({(clip.group, clip.split) for clip in prepared.clips}) == 6  # recordings stay whole
+    for clip in prepared.clips:
+        start, end = map(float, Path(clip.path).stem.split("-"))
+        found, rate = soundfile.read(prepared.root / clip.path, dtype="float64")
+        expected = waves[str(Path(clip.path).parent)][round(start * RATE) : round(end * RATE)]
+        assert rate == RATE
+        np.testing.assert_array_equal(found, expected)
+    splits = [f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
+    (source / "a.csv").write_text("\n".join([f"{lines[0]},split", *splits]), encoding="utf-8")
+    assert {clip.split for clip in listed(source, table="a.csv").clips} == {"train", "test"}
+    (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 20: the stretch from 4 to 5\.2 s ends after day/0"):
+        listed(source, table="a.csv")
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])
@@ -300,6 +327,9 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ("file_name,label,group\n{0},hum,", "line 2: .* has no group"),
         ("file_name,label\n{0},hum", "all clips have the label 'hum'"),
         ("file_name,label\n{0},rain, light", "line 2: more cells than columns; put values that"),
+        ("file_name,label,start\n{0},hum,1", "only one of the columns start and end; give both"),
+        ("file_name,label,start,end\n{0},hum,1,", "line 2: start is '1' and end is ''; expected"),
+        ("file_name,label,start,end\n{0},hum,2,1", "line 2: start is '2' and end is '1'; expected"),
         (None, "table=.*cannot be read .*; check the path"),
     ],
 )

@@ -1,0 +1,106 @@
+"""Clips cut from labelled stretches of recordings."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from spaudio.audio.decode import probe, stream_audio
+from spaudio.audio.source import make_folder
+from spaudio.errors import DataError
+from spaudio.io.progress import progress_bar
+from spaudio.io.state import FileState
+
+_VERSION = 1  # of the cuts; raise it with any change to them
+_ROUNDING = 0.1  # seconds that a stretch may end after its recording
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of a recording.
+
+    Attributes:
+        recording: Path of the recording, relative to the folder of all.
+        start: Seconds since the start of the recording, to the millisecond.
+        end: The same.
+        where: Where the user gave it, for messages.
+    """
+
+    recording: str
+    start: float
+    end: float
+    where: str
+
+    @property
+    def path(self) -> str:
+        """Path of the clip, relative to the folder of the clips."""
+        return f"{self.recording}/{self.start:.3f}-{self.end:.3f}.wav"
+
+
+def cut_stretches(root: Path, stretches: Sequence[Stretch], work: Path) -> Path:
+    """Cuts stretches out of recordings of any length, unless that has been done before.
+
+    Args:
+        root: Holds the recordings.
+        stretches: In any order; they may overlap.
+        work: The clips are written to a folder in it.
+
+    Returns:
+        The folder of the clips, at `Stretch.path`.
+
+    Raises:
+        AudioError: If a recording cannot be used.
+        DataError: If a stretch ends after its recording.
+    """
+    by_recording: dict[str, list[Stretch]] = {}
+    for one in sorted(stretches, key=lambda one: (one.recording, one.start, one.end)):
+        by_recording.setdefault(one.recording, []).append(one)
+    key = hashlib.sha256(f"v{_VERSION} ".encode())
+    for name, wanted in by_recording.items():
+        state = FileState.of((root / name).stat())
+        key.update(os.fsencode(f"{root} {state} {[one.path for one in wanted]}"))
+
+    def write(staging: Path) -> None:
+        with progress_bar("Cutting recordings", len(by_recording)) as advance:
+            for name, wanted in by_recording.items():
+                _cut(root / name, wanted, staging)
+                advance(1)
+
+    return make_folder(work / f"stretches-{key.hexdigest()[:12]}", write)
+
+
+def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
+    """Writes the stretches of one recording, sorted by start, in one pass over it."""
+    rate = probe(recording).sample_rate
+    coming = deque((round(one.start * rate), round(one.end * rate), one) for one in stretches)
+    current: list[tuple[int, int, Stretch, list[NDArray[np.float32]]]] = []
+    count = 0  # samples before the piece
+    for piece in stream_audio(recording, rate, silent_ok=True):
+        end = count + len(piece)
+        while coming and coming[0][0] < end:
+            current.append((*coming.popleft(), []))
+        for first, last, _, parts in current:
+            parts.append(piece[max(0, first - count) : last - count])
+        for _, last, one, parts in current:
+            if last <= end:
+                _write(target / one.path, parts, rate)
+        current = [one for one in current if one[1] > end]
+        count = end
+    for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
+        if first >= count or last > count + _ROUNDING * rate:
+            raise DataError(
+                f"{one.where}: the stretch from {one.start:g} to {one.end:g} s ends after "
+                f"{one.recording}, which has {count / rate:.3f} s"
+            )
+        _write(target / one.path, parts, rate)
+
+
+def _write(clip: Path, parts: Sequence[NDArray[np.float32]], rate: int) -> None:
+    clip.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(clip, np.concatenate(parts), rate, "FLOAT")  # as it was decoded
