@@ -19,7 +19,7 @@ FILES = (
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists the recipes in the navigation, `folder` first, and finds the files that pages include."""
+    """Lists the recipes in the navigation, `folder` first; pages may include files by snippets."""
     config.mdx_configs["pymdownx.snippets"]["base_path"] = [str(ROOT)]
     names = sorted(path.parent.name for path in ROOT.glob("recipes/*/README.md"))
     names.sort(key=lambda name: name != "folder")

@@ -35,7 +35,10 @@ def read(path: Path = HERE / "results.csv") -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """Returns a Markdown table: one line per dataset, one column per kind of ours."""
     kinds = ["floor", "scratch", "pretrained"]
-    lines = ["| Data, protocol | Floor | From scratch | Frozen Whisper tiny.en |", "|---|--:|--:|--:|"]
+    lines = [
+        "| Data, protocol | Floor | From scratch | Frozen Whisper tiny.en |",
+        "|---|--:|--:|--:|",
+    ]
     for data in dict.fromkeys(row["data"] for row in rows):
         own = {row["kind"]: row for row in rows if row["data"] == data}
         shown = [_value(own[kind]) if kind in own else "" for kind in kinds]
