@@ -11,6 +11,7 @@ from spaudio.experiment.live import Heard, WindowStream
 from spaudio.experiment.predict import Predictor, Waveform, expand
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
+from spaudio.training.failures import lacks_memory
 
 _BATCH = 32  # windows
 
@@ -138,7 +139,9 @@ def detect(
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
                 events, seconds = find(pieces)
                 recordings.append(Recording(path, seconds, events, begin))
-            except (SpaudioError, OSError, MemoryError) as error:
+            except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not lacks_memory(error):
+                    raise
                 bad.append((path, reason(error, path)))
             advance(1)
     return recordings, bad

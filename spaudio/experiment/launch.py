@@ -1,7 +1,8 @@
 """Launches several runs: a sweep, all folds of a dataset, or a study.
 
 Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
-finished runs and resumes interrupted ones. If the launching process ends, so do its runs.
+finished runs and resumes interrupted ones. If the launching process ends, so do its runs, but not
+jobs that it has submitted to a cluster.
 """
 
 import copy
@@ -42,6 +43,7 @@ from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
+_TAIL = 2**16  # bytes of a job's output that are copied to it
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,15 @@ class Launcher:
             The runs that failed.
 
         Raises:
-            KeyboardInterrupt: After every run has stopped and kept its last epoch.
+            KeyboardInterrupt: After every run has stopped and kept its last checkpoint; submitted
+                jobs continue.
         """
         console = Console(stderr=True)
         left = {run: script for run, script in runs.items() if not (run / REPORT).is_file()}
         if len(left) < len(runs):
             console.print(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
+        for run in left:
+            (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
         if self.cluster is not None and left:
             self._submit(left)
         elif self.jobs == 1:
@@ -138,8 +143,13 @@ class Launcher:
         executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         executor.update_parameters(**(self.cluster_options or {}))
         functions = [submitit.helpers.CommandFunction(_command(*run)) for run in runs.items()]
-        for job in [executor.submit(function) for function in functions]:
+        jobs = [executor.submit(function) for function in functions]
+        for run, job in zip(runs, jobs, strict=True):
             job.wait()
+            errors = job.paths.stderr
+            said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
+            # A job that was cancelled in the queue has written nothing.
+            (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
 
 
 def _command(run: Path, script: Path) -> list[str]:

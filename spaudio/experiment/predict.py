@@ -26,6 +26,7 @@ from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights
+from spaudio.training.failures import lacks_memory
 from spaudio.training.temperature import class_probabilities, tempered
 
 Waveform = NDArray[np.float32]
@@ -359,7 +360,9 @@ def predict_files(
                     pieces = stream_audio(path, predictor.sample_rate)
                     sound = predictor.embed_windows(path, pieces)
                     groups[path.parent if align == "folder" else Path()].append(sound)
-            except (SpaudioError, OSError, MemoryError) as error:
+            except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not lacks_memory(error):
+                    raise
                 bad.append((path, reason(error, path)))
             advance(1)
     for sounds in groups.values():

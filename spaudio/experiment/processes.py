@@ -21,6 +21,7 @@ from spaudio.training.trainer_config import TrainerConfig
 
 # Other processes wait while the first prepares a dataset; the default timeout is minutes.
 PATIENCE = timedelta(hours=24)
+_TORCHRUN = "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
 PARENT = "SPAUDIO_PARENT"  # environment variable of a run that a launcher has started
 
 
@@ -75,6 +76,13 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     Raises:
         ConfigError: If they cannot be joined.
     """
+    set_by_torchrun = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in set_by_torchrun if name not in os.environ]
+    if processes() > 1 and missing:  # otherwise they would wait for each other
+        raise ConfigError(
+            f"WORLD_SIZE={processes()} is set without {', '.join(missing)}. To run several "
+            f"processes, {_TORCHRUN}; for one, unset WORLD_SIZE"
+        )
     keep_freed_memory()
     # Forget the previous run of a sweep, whose device or precision may differ.
     AcceleratorState._reset_state(reset_partial_state=processes() == 1)
@@ -88,7 +96,7 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     if accelerator.num_processes != processes():
         raise ConfigError(
             f"{processes()} processes were started, of which {accelerator.num_processes} joined; "
-            "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
+            f"{_TORCHRUN}"
         )
     return accelerator
 

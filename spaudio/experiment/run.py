@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from spaudio.training.checkpoint import (
     PRETRAINING,
     TRAINING,
     Stage,
+    epoch_of,
     find_checkpoint,
     load_model,
 )
@@ -40,7 +42,9 @@ from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, exclusive
 from spaudio.training.shards import share_out
 
-DATA_HASH = "data_sha256"  # kept with the settings in each checkpoint
+# Kept with the settings in each checkpoint.
+DATA_HASH = "data_sha256"
+PRECISION = "precision"  # which trainer.precision=auto has chosen
 
 
 def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
@@ -82,6 +86,13 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                 f"the checkpoints of {run} were trained on other data; restore that data, or start "
                 "a new run"
             )
+        before, now = kept.get(PRECISION), accelerator.mixed_precision
+        if before not in (None, now):  # earlier versions did not keep it
+            console.print(
+                f"{run} was trained with trainer.precision={before} so far and goes on with {now}, "
+                f"which trainer.precision={settings.trainer.precision} means on this machine",
+                style="yellow", soft_wrap=True, markup=False,
+            )  # fmt: skip
     run = run or share_run_folder(settings, accelerator)
     console.print(f"run: {run}", soft_wrap=True)
     for message in task.messages(model):
@@ -97,18 +108,26 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
                 model,
                 run=run,
                 config=yaml.safe_dump(
-                    {**settings.as_dict(), DATA_HASH: task.data_hash}, sort_keys=False
+                    {
+                        **settings.as_dict(),
+                        DATA_HASH: task.data_hash,
+                        PRECISION: accelerator.mixed_precision,
+                    },
+                    sort_keys=False,
                 ),
                 accelerator=accelerator,
                 resume=TRAINING in begun,
             )
         except KeyboardInterrupt:
-            text = f"stopped; the last checkpoint is kept. Continue with resume={run}"
-            console.print(text, soft_wrap=True)
+            text = "stopped; the last checkpoint is kept" if _begun(run) else "stopped"
+            console.print(f"{text}. Continue with resume={run}", soft_wrap=True)
             raise
         # In float32 from here on, as in prediction, whatever the precision of training was.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        load_model(model, find_checkpoint(run / "checkpoints", "best"))
+        best = find_checkpoint(run / "checkpoints", "best")
+        load_model(model, best)
+        # If the checkpoint of the best epoch is damaged, an earlier one has been found.
+        result = replace(result, best_epoch=epoch_of(best))
         start = time.perf_counter()
         measured = {
             name: task.objective.measure(model, _batches(feed, accelerator, name), accelerator)
@@ -120,7 +139,8 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
             "test": time.perf_counter() - start,
         }
         if accelerator.is_main_process:
-            facts = _facts(settings, model, result, task.token_seconds) | {"seconds": seconds}
+            facts = _facts(settings, model, result, task.token_seconds)
+            facts |= {"precision": accelerator.mixed_precision, "seconds": seconds}
             facts |= task.facts(model, measured)
             summary = task.write(run, untrained, model.eval(), facts, measured)
             console.print(summary, soft_wrap=True)

@@ -71,6 +71,8 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
     probe = any("penalty" in one for one in (report, *report.get("folds", ())))
     if not probe:
         step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
+        if report.get("precision") == "bf16":
+            step += " in bfloat16"
         if "step_flops" in report:
             step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count"
             step += " (matrix products and filters)"

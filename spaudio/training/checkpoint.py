@@ -129,9 +129,9 @@ def find_checkpoint(folder: Path, name: str) -> Path:
 def drop_later(folder: Path, name: str, epoch: int) -> None:
     """Removes checkpoints after ``epoch`` if that one exists; a resumed run repeats them."""
     existing = _existing(folder, name)
-    if epoch in map(_epoch, existing):
+    if epoch in map(epoch_of, existing):
         for checkpoint in existing:
-            if _epoch(checkpoint) > epoch:
+            if epoch_of(checkpoint) > epoch:
                 _remove(checkpoint)
 
 
@@ -186,10 +186,11 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 def _existing(folder: Path, name: str) -> list[Path]:
     """Returns the finished checkpoints of a name, oldest first."""
     found = [path for path in folder.glob(f"{name}-*") if path.name[len(name) + 1 :].isdecimal()]
-    return sorted(found, key=_epoch)
+    return sorted(found, key=epoch_of)
 
 
-def _epoch(checkpoint: Path) -> int:
+def epoch_of(checkpoint: Path) -> int:
+    """Returns the number of epochs that were finished when a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -199,19 +200,26 @@ def _hash(file: Path) -> str:
 
 
 def _damaged(checkpoint: Path) -> str | None:
-    """Returns the name of a missing or changed file, or None."""
-    if not (checkpoint / HASHES).is_file():
-        return None  # written by hand; loading it reports any damage
+    """Returns the name of a file that is missing, changed or cannot be read, or None.
+
+    Raises:
+        PermissionError: If a file may not be read; the user can correct this.
+    """
+    file = checkpoint / HASHES
     try:
-        hashes = read_json(checkpoint / HASHES)
-    except ValueError:
-        return HASHES
-    if not isinstance(hashes, dict):
-        return HASHES
-    for name, expected in hashes.items():
-        file = checkpoint / name
-        if not file.is_file() or _hash(file) != expected:
-            return str(name)
+        if not file.is_file():
+            return None  # written by hand; loading it reports any damage
+        hashes = read_json(file)
+        if not isinstance(hashes, dict):
+            return HASHES
+        for name, expected in hashes.items():
+            file = checkpoint / name
+            if not file.is_file() or _hash(file) != expected:
+                return str(name)
+    except PermissionError:
+        raise
+    except (ValueError, OSError):  # no JSON, or a disk that fails
+        return file.name
     return None
 
 

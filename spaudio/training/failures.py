@@ -8,6 +8,22 @@ import torch
 
 from spaudio.errors import SpaudioError
 
+_FROM_WORKER = "Caught "  # begins an error that a loader process passes on, with its traceback
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is lacking, on the CPU or a GPU, also in a loader process.
+
+    For lack of CPU memory, torch raises a plain ``RuntimeError``.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError | OSError) and (
+        "allocate memory" in said
+        or said.startswith((f"{_FROM_WORKER}MemoryError", f"{_FROM_WORKER}OutOfMemoryError"))
+    )
+
 
 @contextmanager
 def named_failures(run: Path) -> Iterator[None]:
@@ -15,19 +31,23 @@ def named_failures(run: Path) -> Iterator[None]:
 
     Raises:
         SpaudioError: If memory or disk space runs out, the folder cannot be written to, or a
-            process that loads batches dies.
+            process that loads batches dies. One that such a process raises is kept, without the
+            traceback.
     """
     go_on = f"the last checkpoint is intact; continue with resume={run}"
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:
-        # A worker's MemoryError arrives as a RuntimeError with the original in its text.
+    except (SpaudioError, MemoryError, OSError, RuntimeError) as error:
         said = str(error)
-        # The last line of a worker's traceback is the error itself.
         line = (said.strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-            said.startswith(("Caught MemoryError", "Caught OutOfMemoryError"))
-        ):
+        from_worker = said.startswith(_FROM_WORKER)
+        if from_worker:  # the last line of its traceback is the error itself
+            line = line.partition(": ")[2] or line
+        if isinstance(error, SpaudioError):
+            if not from_worker:
+                raise
+            raise type(error)(f"{line}; {go_on}") from error
+        if lacks_memory(error):
             raise SpaudioError(
                 f"out of memory: {line}. Free memory, or start a run with a larger "
                 f"trainer.accumulate or fewer trainer.workers; {go_on}"

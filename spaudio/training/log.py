@@ -8,7 +8,7 @@ from spaudio.io.atomic import write_atomic
 
 
 class TrainingLog:
-    """Appends one record per epoch to ``<name>.jsonl``.
+    """Appends one record per validation to ``<name>.jsonl``.
 
     Args:
         folder: The run's folder.

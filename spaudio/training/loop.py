@@ -33,7 +33,7 @@ from spaudio.training.log import TrainingLog
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer, schedule
 from spaudio.training.random_state import random_states, restore_random_state, seed_process
-from spaudio.training.shards import gather, share_out, split_up
+from spaudio.training.shards import gather, share_out, split_up, take_buffers_of_first
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 LEAST_STEPS = 1500  # never cut by `max_epochs`: even the smallest dataset needs as many
@@ -133,8 +133,9 @@ def fit(
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
-    The best epoch is the one that the objective ranks highest on ``valid``. No test data is used.
-    Call it within :func:`exclusive`.
+    Each epoch is measured on ``valid`` and kept in a checkpoint; of a run that ``min_steps``
+    prolongs, one in every few epochs. The best epoch is the one that the objective ranks highest.
+    No test data is used. Call it within :func:`exclusive`.
 
     Args:
         model: On any device; Accelerate places it.
@@ -209,6 +210,7 @@ def fit(
 
     def validate(train_loss: float, rate: float) -> str:
         scored = accelerator.unwrap_model(model) if average is None else average.model
+        take_buffers_of_first(scored)
         measured = objective.measure(scored, valid_loader, accelerator)
         record: dict[str, Any] = {
             "epoch": so_far.epochs,
@@ -258,16 +260,19 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group.get("share", 1.0)  # checkpoints may lack it
                 loss = torch.zeros((), device=accelerator.device)
-                for part in range(trainer.accumulate):
+                parts = share.filled(items)
+                for part in range(parts):
                     asked = time.perf_counter()
                     batch = next(batches)
                     so_far.waited += time.perf_counter() - asked
                     # So that the mean over processes, summed over parts, is the mean over clips.
                     own = len(share.own(items, part))
                     weight = own * accelerator.num_processes / len(items)
-                    whole = part + 1 == trainer.accumulate
+                    whole = part + 1 == parts
+                    # Each process and part mixes and masks by its own numbers.
+                    number = part * accelerator.num_processes + accelerator.process_index
                     with nullcontext() if whole else accelerator.no_sync(model):
-                        rng = np.random.default_rng([seed, step, *([part] if part else [])])
+                        rng = np.random.default_rng([seed, step, *([number] if number else [])])
                         lost = weight * objective.loss(model, batch, rng)
                         accelerator.backward(lost)
                     loss += lost.detach()

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import broadcast, gather_object, send_to_device
+from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 T = TypeVar("T")
@@ -22,21 +23,24 @@ class SplitBatches(Sampler[list[Any]]):
         batches: Batches of all processes.
         process: Rank of this process, from 0.
         processes: Number of processes.
-        parts: Parts per process.
+        parts: Parts per process; of a batch of few items, those at the end are left out if they are
+            empty in all processes.
     """
 
     def __init__(self, batches: Any, process: int, processes: int, parts: int = 1) -> None:
         self.batches, self.process, self.processes, self.parts = batches, process, processes, parts
 
-    def __len__(self) -> int:
-        return len(self.batches) * self.parts
-
     def __iter__(self) -> Iterator[list[Any]]:
         for batch in self.batches:
-            for part in range(self.parts):
+            for part in range(self.filled(batch)):
                 # All processes must run equally many parts. One without items runs the first item,
-                # which the loop weights with zero.
+                # which the loop weights with zero. It is never the first process, whose statistics
+                # of batch norm are those that count.
                 yield self.own(batch, part) or batch[:1]
+
+    def filled(self, batch: list[Any]) -> int:
+        """Returns the number of parts of a batch that have items in any process."""
+        return min(self.parts, -(-len(batch) // self.processes))
 
     def own(self, batch: list[Any], part: int) -> list[Any]:
         """Returns the items of a batch that belong to one part of this process."""
@@ -93,6 +97,17 @@ def gather(found: list[T], accelerator: Accelerator) -> list[T]:
     """Returns the joined lists of all processes, on each process; lengths may differ."""
     joined: list[T] = gather_object(found) if accelerator.num_processes > 1 else found
     return joined
+
+
+def take_buffers_of_first(model: nn.Module) -> None:
+    """Gives a model the floating-point buffers that it has in the first process.
+
+    Each process has its own statistics of batch norm after a step. Those of the first are saved in
+    checkpoints, so all must measure with them.
+    """
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            broadcast(buffer)
 
 
 def _with_batches(loader: DataLoader[Any], batches: Sampler[list[Any]]) -> DataLoader[Any]:

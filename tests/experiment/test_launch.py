@@ -44,8 +44,9 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def rows(table: Path) -> list[str]:
-    """First cells of a Markdown table."""
-    return [line.split(" |")[0][2:] for line in table.read_text().splitlines()[2:]]
+    """First cells of a Markdown table, which may follow other text."""
+    lines = [line for line in table.read_text().splitlines() if line.startswith("|")]
+    return [line.split(" |")[0][2:] for line in lines[2:]]
 
 
 def test_a_sweep_goes_on_and_compares_what_has_finished(
@@ -162,6 +163,7 @@ def test_a_fault_in_a_run_of_this_process_stops_no_other(
 ) -> None:
     unread, bad, _ = runs = [script.with_name(name) for name in ("unread", "bad", "good")]
     unread.mkdir()  # holds no settings
+    (unread / "output.txt").write_text("of an earlier attempt")
 
     def read_settings(run: Path) -> Any:
         return read_run_settings(run) if run == unread else SimpleNamespace()
@@ -181,6 +183,7 @@ def test_a_fault_in_a_run_of_this_process_stops_no_other(
     assert written.startswith("Traceback")
     assert written.endswith("RuntimeError: no such luck\n")
     assert "RuntimeError: no such luck; see" in failed_runs([bad], 3, "the same command")
+    assert "earlier" not in failed_runs([unread], 3, "the same command")
 
 
 def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
@@ -188,7 +191,10 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     runs = [script.with_name(name) for name in ("good", "bad")]
     options = {"timeout_min": 1}
     launcher = Launcher(cluster="local", cluster_options=options)
+    (runs[1] / "output.txt").write_text("of an earlier attempt")
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
+    assert "error: no such luck; see" in failed_runs(runs[1:], 2, "the same command")
+    assert "earlier" not in (runs[1] / "output.txt").read_text()
 
 
 def test_one_run_is_not_submitted_and_folds_are(

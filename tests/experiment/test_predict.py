@@ -242,3 +242,16 @@ def test_every_bad_file_is_named_and_the_good_one_predicted(run: Path, tmp_path:
     wrong = {name: said.get(tmp_path / name) for name, reason in reasons.items()
              if not says(said.get(tmp_path / name) or "", reason)}  # fmt: skip
     assert not wrong
+
+
+def test_a_file_without_enough_memory_stops_no_other() -> None:
+    def lacking(path: Path) -> None:
+        if path.name == "large.wav":
+            torch.empty(1 << 60, dtype=torch.uint8)
+        raise RuntimeError("a fault")
+
+    found, bad = predict_files(lacking, [Path("large.wav")])  # type: ignore[arg-type]
+    assert not found
+    assert "can't allocate memory" in bad[0][1]
+    with pytest.raises(RuntimeError, match="a fault"):
+        predict_files(lacking, [Path("a.wav")])  # type: ignore[arg-type]

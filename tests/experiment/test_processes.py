@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from spaudio.errors import ConfigError
+from spaudio.experiment.processes import make_accelerator
 from spaudio.training.log import read_log
+from spaudio.training.trainer_config import TrainerConfig
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 
@@ -72,6 +75,22 @@ def test_what_starts_runs_of_its_own_is_not_for_torchrun(
     assert done.code == 1
     assert named in done.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [((), "RANK, LOCAL_RANK, MASTER_ADDR"), (("MASTER_ADDR", "MASTER_PORT"), "RANK, LOCAL_RANK")],
+)
+def test_processes_that_cannot_find_each_other_are_refused(
+    given: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in given:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE=2 is set without {missing}.* by torchrun"):
+        make_accelerator(TrainerConfig())
 
 
 def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:

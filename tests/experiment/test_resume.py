@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 from accelerate import Accelerator
 
 from data_prep.folder import prepare as find
@@ -16,11 +17,14 @@ from spaudio.audio import prepare
 from spaudio.audio.manifest import Clip
 from spaudio.cli import main
 from spaudio.errors import CheckpointError
+from spaudio.experiment import processes
 from spaudio.experiment import run as run_module
 from spaudio.experiment.data import _split, _with_copies
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor
 from spaudio.experiment.tasks import classification
+from spaudio.experiment.tasks.task import Task
+from spaudio.training.checkpoint import WEIGHTS
 from tests.conftest import Done, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_run import compose
@@ -90,6 +94,35 @@ def test_a_run_is_not_resumed_on_other_data(
     done = run_recipe("folder", f"resume={stopped}")
     assert done.code == 0, done.err
     assert json.loads((stopped / "report.json").read_text())["epochs"] == 1
+
+
+def test_what_differs_after_a_resume_is_told(
+    stopped: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Task, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    resume, checkpoints = f"resume={stopped}", stopped / "checkpoints"
+    with monkeypatch.context() as patch:
+        patch.setattr(classification.ClassificationTask, "fit", interrupt)
+        said = run_recipe("folder", resume).err
+        assert f"stopped; the last checkpoint is kept. Continue with {resume}" in said
+        checkpoints.rename(stopped / "hidden")
+        assert f"stopped. Continue with {resume}" in run_recipe("folder", resume).err
+        (stopped / "hidden").rename(checkpoints)
+    # On a machine with another precision, and without the checkpoint of the best epoch.
+    [settings] = (file.read_text() for file in checkpoints.glob("best-*/config.yaml"))
+    before = yaml.safe_load(settings)["precision"]
+    now = {"no": "bf16", "bf16": "no"}[before]
+    monkeypatch.setattr(processes, "choose_precision", lambda trainer: now)
+    shutil.copytree(checkpoints / "best-0001", checkpoints / "best-0000")
+    (checkpoints / "best-0001" / WEIGHTS).write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="best-0001.* is damaged"):
+        done = run_recipe("folder", resume)
+    assert done.code == 0, done.err
+    assert f"trainer.precision={before} so far and goes on with {now}, which" in done.err
+    report = json.loads((stopped / "report.json").read_text())
+    assert (report["precision"], report["best_epoch"]) == (now, 0)
 
 
 def test_an_unfinished_run_says_so(

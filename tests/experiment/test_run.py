@@ -23,6 +23,7 @@ from spaudio.experiment.tasks.classification import (
     _long_kernels,
     _slow_clips,
 )
+from spaudio.experiment.tasks.text import TextTask
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
@@ -223,6 +224,17 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
         task.settings = compose(RECIPES / "folder", ["source=x", *overrides])
         [warning] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
         assert re.search(said, warning)
+    text: Any = SimpleNamespace(
+        settings=compose(
+            RECIPES / "text8", ["trainer.max_epochs=5", "model.filter_place=attention"]
+        ),
+        train=train,
+        corpus=SimpleNamespace(name="a", symbols="abc"),
+    )
+    assert TextTask.messages(text, None)[1:] == [  # type: ignore[arg-type]
+        "trainer.max_epochs has no effect with trainer.min_steps=0",
+        "model.filter_place has no effect with filter=none",
+    ]
     clip = SimpleNamespace(path="long.wav")
     split = SimpleNamespace(lengths=lambda: [9, 70, 12], clip=lambda i: clip)
     splits: Any = SimpleNamespace(train=split, valid=split, test=split)

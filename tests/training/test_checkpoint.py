@@ -1,11 +1,16 @@
+import errno
+import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from spaudio.errors import CheckpointError
+from spaudio.training import checkpoint as checkpoint_module
 from spaudio.training.checkpoint import (
     HASHES,
     STATE,
@@ -74,6 +79,32 @@ def test_hashes_that_are_none_are_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / "last-0002" / HASHES).write_text(text)
     with pytest.warns(UserWarning, match=rf"last-0002/{HASHES} is damaged"):
         assert find_checkpoint(tmp_path, "last").name == "last-0001"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, HASHES])
+def test_one_that_the_disk_cannot_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, "last", epoch, weights(epoch))
+    code = errno.EIO
+
+    def failing(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def reads(file: Path) -> Any:
+            if file == tmp_path / "last-0002" / name:
+                raise OSError(code, os.strerror(code))
+            return read(file)
+
+        return reads
+
+    for function in ("_hash", "read_json"):
+        read = getattr(checkpoint_module, function)
+        monkeypatch.setattr(checkpoint_module, function, failing(read))
+    with pytest.warns(UserWarning, match=rf"last-0002/{name} is damaged"):
+        assert find_checkpoint(tmp_path, "last").name == "last-0001"
+    code = errno.EACCES  # which the user can correct
+    with pytest.raises(PermissionError):
+        find_checkpoint(tmp_path, "last")
 
 
 def test_a_disk_that_is_full_leaves_the_one_before(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import get_worker_info
 
-from spaudio.errors import SpaudioError
+from spaudio.errors import DataError, SpaudioError
 from spaudio.training import loop
 from spaudio.training.checkpoint import find_checkpoint, load_state
+from spaudio.training.failures import named_failures
 from tests.fixtures.toy import ToyCache, last, train
 
 EPOCHS = 2
@@ -81,11 +82,24 @@ def fill() -> None:
     np.empty(1 << 60, np.uint8)  # which no machine has
 
 
+def fill_with_torch() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def find_a_fault() -> None:
+    raise DataError("the features of a.wav are damaged; run the same command again")
+
+
 @pytest.mark.parametrize(
     ("do", "cause"),
-    [(kill, "process that loads batches has died"), (fill, "out of memory: .*allocate")],
+    [
+        (kill, "process that loads batches has died"),
+        (fill, "out of memory: .*allocate"),
+        (fill_with_torch, "out of memory: .*allocate"),
+        (find_a_fault, "^the features of a.wav are damaged; run .* again; the last checkpoint is"),
+    ],
 )
-def test_a_worker_that_is_killed_or_without_memory(
+def test_a_worker_that_fails(
     tmp_path: Path, whole: Path, do: Callable[[], None], cause: str
 ) -> None:
     def before(item: tuple[int, int]) -> None:
@@ -94,6 +108,15 @@ def test_a_worker_that_is_killed_or_without_memory(
 
     fails(tmp_path, cause, before=before, workers=1)
     goes_on(tmp_path, whole, after=1)
+
+
+@pytest.mark.parametrize("do", [fill, fill_with_torch])
+def test_lack_of_memory_is_one_line(do: Callable[[], None]) -> None:
+    with (
+        pytest.raises(SpaudioError, match=r"^out of memory: .*allocate.* resume=run$"),
+        named_failures(Path("run")),
+    ):
+        do()
 
 
 def test_a_loss_that_is_not_finite_names_its_batch(

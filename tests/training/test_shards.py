@@ -1,16 +1,20 @@
 """Several processes: each clip counts once, and the loss curve is that of one process."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
-from spaudio.training.checkpoint import find_checkpoint, load_model
+from spaudio.tokens.dataset import Batch
+from spaudio.training.checkpoint import epoch_of, find_checkpoint, load_model
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
-from spaudio.training.objective import predict
+from spaudio.training.mixing import Mixed, Mixing
+from spaudio.training.objective import Predictions, predict
 from spaudio.training.shards import SplitBatches, WholeBatches, share_out
 from spaudio.training.trainer_config import TrainerConfig
 from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
@@ -27,9 +31,12 @@ def test_each_clip_of_a_batch_goes_to_one_process(processes: int, parts: int) ->
         own = [share.own(batch, part) for share in shares for part in range(parts)]
         assert sorted(item for items in own for item in items) == batch
         assert max(map(len, own)) - min(map(len, own)) <= 1
-    for share in shares:  # all run as often, or they would wait for each other
-        assert len(list(share)) == len(share) == len(BATCHES) * parts
+    # All run as often, or they would wait for each other, but no part that is empty in all.
+    filled = sum(min(parts, -(-len(batch) // processes)) for batch in BATCHES)
+    for share in shares:
+        assert len(list(share)) == filled
         assert all(share)
+    assert sum(map(len, shares[0])) == len({item for items in shares[0] for item in items})
     # To measure, a batch goes to one process as a whole.
     whole = [WholeBatches(BATCHES, rank, processes) for rank in range(processes)]
     assert sorted(batch for share in whole for batch in share) == sorted(BATCHES)
@@ -66,6 +73,12 @@ def test_accumulation_of_a_weighted_loss(tmp_path: Path, alone: Path) -> None:
     assert (curve(tmp_path / "whole")[:, 0] != curve(alone)[:, 0]).all()
 
 
+def test_empty_parts_are_left_out(tmp_path: Path) -> None:
+    """The clip of the last batch would count eight times in the statistics of batch norm."""
+    train(tmp_path, 1, accumulate=8, stem=True, **EXACT)
+    assert last(tmp_path)["stem.norms.0.num_batches_tracked"] == len(TRAINING)
+
+
 def test_bfloat16_learns_alike(tmp_path: Path, alone: Path) -> None:
     train(tmp_path, 2, precision="bf16", accumulate=2, **EXACT)
     losses = curve(tmp_path)[:, :2]
@@ -73,12 +86,12 @@ def test_bfloat16_learns_alike(tmp_path: Path, alone: Path) -> None:
     assert (losses != curve(alone)[:, :2]).any()
 
 
-def probabilities(run: Path, clips: int) -> torch.Tensor:
+def measured(run: Path, clips: range, *, stem: bool = False) -> Predictions:
     accelerator = Accelerator(cpu=True)
-    model = make_model()
+    model = make_model(stem=stem)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
-    feed = make_feed(dataset(range(clips)), TrainerConfig(workers=0), shuffle=False, seed=0)
-    return predict(model, share_out(feed.loader, accelerator), accelerator).probabilities
+    feed = make_feed(dataset(clips), TrainerConfig(workers=0), shuffle=False, seed=0)
+    return predict(model, share_out(feed.loader, accelerator), accelerator)
 
 
 def both(folder: Path) -> None:
@@ -89,21 +102,30 @@ def both(folder: Path) -> None:
     torch.save(sorted(seen), folder / f"seen-{accelerator.process_index}.pt")
     train(folder / "parts", 2, accumulate=2, **EXACT)
     for clips in (1, 17):  # of one, the second process has none
-        found = probabilities(folder / "alone", clips)
+        found = measured(folder / "alone", range(clips)).probabilities
         torch.save(found, folder / f"clips-{clips}-{accelerator.process_index}.pt")
-    # With dropout and mixup, stopped and resumed.
-    train(folder / "whole", 2)
+    # With dropout, mixup, batch norm and averaged weights, stopped and resumed.
+    settings: dict[str, Any] = {"stem": True, "ema": 0.5}
+    drawn, mix = [], Mixing.__call__
+
+    def mixing(self: Mixing, batch: Batch, rng: np.random.Generator) -> Mixed | None:
+        drawn.append(copy.deepcopy(rng).random())
+        return mix(self, batch, rng)
+
+    Mixing.__call__ = mixing  # type: ignore[method-assign]
+    train(folder / "whole", 2, **settings)
+    torch.save(drawn, folder / f"drawn-{accelerator.process_index}.pt")
 
     def stop(item: tuple[int, int]) -> None:
         if item[0] == 1:
             raise KeyboardInterrupt
 
     try:
-        train(folder / "stopped", 2, before=stop)
+        train(folder / "stopped", 2, before=stop, **settings)
     except KeyboardInterrupt:
         torch.manual_seed(99)
     accelerator.wait_for_everyone()
-    train(folder / "stopped", 2, resume=True)
+    train(folder / "stopped", 2, resume=True, **settings)
 
 
 def test_two_processes_train_as_one(tmp_path: Path, alone: Path) -> None:
@@ -115,9 +137,17 @@ def test_two_processes_train_as_one(tmp_path: Path, alone: Path) -> None:
     assert len(first | second) == 2 * len(TRAINING)
     # The last batch of an epoch holds one clip; the second process runs a copy that does not count.
     assert len(first & second) == 2
-    torch.testing.assert_close(last(tmp_path / "stopped"), last(tmp_path / "whole"), atol=0, rtol=0)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for found, same in ((last(stopped), last(whole)), (curve(stopped), curve(whole))):
+        torch.testing.assert_close(found, same, atol=0, rtol=0)
+    # All processes validated with the statistics of batch norm that the checkpoint holds.
+    best = epoch_of(find_checkpoint(whole / "checkpoints", "best"))
+    again = measured(whole, range(33, 50), stem=True).loss
+    assert again == pytest.approx(float(curve(whole)[best - 1, 1]), rel=1e-5)
+    draws = [set(torch.load(tmp_path / f"drawn-{i}.pt")) for i in range(2)]
+    assert len(draws[0] | draws[1]) == 2 * len(draws[0]) > 0
     for clips in (1, 17):
-        expected = probabilities(alone, clips)
+        expected = measured(alone, range(clips)).probabilities
         for rank in range(2):
             found = torch.load(tmp_path / f"clips-{clips}-{rank}.pt")
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
