@@ -75,7 +75,7 @@ class Record:
         name: Name of the run's folder.
         settings: The run's settings by dotted name, such as ``filter.name``.
         facts: Results and sizes by dotted name, such as ``test.accuracy``; see :data:`FACTS`.
-        log: The training log, one entry per epoch.
+        log: The training log, one entry per validation.
         folder: The run's folder; None if the record is from a CSV file.
         overrides: The overrides of the run, as ``key=value``.
     """

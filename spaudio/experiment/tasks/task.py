@@ -80,7 +80,7 @@ class Task(ABC):
     Attributes:
         settings: Settings of the run.
         train: The training split.
-        valid: The validation split that is measured after each epoch.
+        valid: The validation split, which is measured during training.
         final: The splits that are measured after training, by name.
         objective: Loss and metrics.
         token_seconds: Seconds per token, or None if tokens have no duration.
