@@ -146,7 +146,7 @@ class Augment:
         """
         config = self.config
         whole = len(frames)
-        frames, factor = self._cut(frames, length, rng)
+        frames, tempo = self._cut(frames, length, rng)
         is_whole = len(frames) == whole
         if config.gain or config.tilt:
             bands = np.linspace(0, 1, frames.shape[1], dtype=np.float32)
@@ -155,10 +155,10 @@ class Augment:
                 curve += tilt_curve(bands, config.tilt, rng)
             frames = self._amplify(frames, curve)
         if config.warp:
-            factor = 1 + rng.uniform(-config.warp, config.warp)
-            frames = interpolate(frames.T, np.arange(frames.shape[1]) * factor).T
+            scale = 1 + rng.uniform(-config.warp, config.warp)
+            frames = interpolate(frames.T, np.arange(frames.shape[1]) * scale).T
         if config.tempo:
-            count = max(1, round(len(frames) * factor))
+            count = max(1, round(len(frames) * tempo))
             frames = interpolate(frames, np.linspace(0, len(frames) - 1, count))
         if config.time_shift and is_whole:
             most = config.time_shift * len(frames)

@@ -54,7 +54,7 @@ class WaveformAugment(Augment):
         """
         config = self.config
         whole = len(frames)
-        frames, factor = self._cut(frames, length, rng)
+        frames, tempo = self._cut(frames, length, rng)
         is_whole = len(frames) == whole
         wave = frames.reshape(-1)
         if config.gain:
@@ -63,7 +63,7 @@ class WaveformAugment(Augment):
             curve = tilt_curve(_mel_axis(len(wave), self._rate), config.tilt, rng)
             wave = _equalise(wave, np.exp(curve / 2))
         if config.tempo:
-            wave = soxr.resample(wave, 1.0, factor, quality="LQ")
+            wave = soxr.resample(wave, 1.0, tempo, quality="LQ")
         if config.time_shift and is_whole:
             most = config.time_shift * len(wave)
             shift = round(rng.uniform(-most, most))

@@ -92,7 +92,7 @@ def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
 @pytest.mark.parametrize("kind", ["log-mel", "waveform"])
 def test_no_varied_excerpt_is_silent(kind: str) -> None:
     """Tempo and shift act on the excerpt alone, all of which is used."""
-    config = AugmentConfig(tempo=0.15, time_shift=0.1, roll=1.0, crop=1.0)
+    config = AugmentConfig(tempo=0.15, warp=0.1, time_shift=0.1, roll=1.0, crop=1.0)
     waveform = kind == "waveform"
     augment = WaveformAugment(config, CONFIG) if waveform else Augment(config)
     wave = 1e-4 * np.random.default_rng(0).standard_normal((500, 80), np.float32)
