@@ -235,7 +235,7 @@ def _of_table(
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
             in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
             labels of stretches of recordings; ``split``, with a name of `_SPLITS` in every line;
-            and ``group``. Without both, the group of a stretch is its recording.
+            and ``group``. Without one, the group of a stretch is its recording.
         paths: The audio files below the source.
         group_regex: As in `prepare`; only if there is no column ``group``.
 
@@ -284,7 +284,7 @@ def _of_table(
             )
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        if not group and cut and group_regex is None and "split" not in row:
+        if not group and cut and group_regex is None:
             group = recording
         group = group or _group(path, group_regex)
         clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
@@ -453,7 +453,7 @@ def _check(
     if torn := sorted(group for group, number in splits.items() if number > 1):
         raise DataError(
             f"{root}: groups in more than one of the given splits: {some(torn)}; move their clips "
-            "into one, or leave the groups out"
+            "into one, or give other groups"
         )
 
 

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 KINDS = {
     "floor": ("classical floor", "#777777", "--"),
     "scratch": ("ours, from scratch", "#1f5fa8", "o"),
-    "pretrained": ("ours, frozen Whisper tiny and a linear head", "#c4551a", "D"),
+    "pretrained": ("ours, frozen Whisper tiny.en and a linear head", "#c4551a", "D"),
     "published": ("published, from scratch", "#222222", "^"),
 }
 Row = Mapping[str, str]

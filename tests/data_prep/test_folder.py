@@ -294,9 +294,15 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
         expected = waves[str(Path(clip.path).parent)][round(start * RATE) : round(end * RATE)]
         assert rate == RATE
         np.testing.assert_array_equal(found, expected)
-    splits = [f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
-    (source / "a.csv").write_text("\n".join([f"{lines[0]},split", *splits]), encoding="utf-8")
-    assert {clip.split for clip in listed(source, table="a.csv").clips} == {"train", "test"}
+    for each, torn in ((3, False), (1, True)):  # lines per split
+        splits = [f"{line},{('train', 'test')[n // each % 2]}" for n, line in enumerate(lines[1:])]
+        (source / "a.csv").write_text("\n".join([f"{lines[0]},split", *splits]), encoding="utf-8")
+        if torn:
+            with pytest.raises(DataError, match=r"groups in more than one .*: day/0\.flac"):
+                listed(source, table="a.csv")
+        else:
+            found = listed(source, table="a.csv").clips
+            assert {clip.split for clip in found} == {"train", "test"}
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
     with pytest.raises(DataError, match=r"line 20: the stretch from 4 to 5\.2 s ends after day/0"):
         listed(source, table="a.csv")
