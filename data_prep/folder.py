@@ -107,6 +107,7 @@ def prepare(
             file = root / table
         clips, split_given, unused, stretches = _of_table(file, paths, group_regex)
     _check(root, clips, group_regex, table)
+    whole = root
     if stretches:
         root = cut_stretches(root, stretches, work)
     notes: list[str] = []
@@ -123,6 +124,7 @@ def prepare(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
     if background is not None:
+        _check_background(whole, user_path(background))
         root, clips = _with_background(root, clips, user_path(background), work, split_seed)
     if labels is not None:
         clips, corrected = _corrected(clips, user_path(labels))
@@ -133,27 +135,34 @@ def prepare(
     return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle)
 
 
+def _check_background(source: Path, folder: Path) -> None:
+    """Checks that the recordings of other sounds are not those of the source.
+
+    Raises:
+        ConfigError: If ``folder`` is not a folder, or is or holds part of the source.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"background={folder} is part of the source; move it out of {source}")
+    if source.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"background={folder} holds the source, whose clips would become background too; name "
+            "a folder of other recordings"
+        )
+
+
 def _with_background(
     root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, seed: int
 ) -> tuple[Path, list[SourceClip]]:
     """Adds the class of all other sounds; returns the root of all clips, and the clips.
 
     Raises:
-        ConfigError: If ``folder`` is not a folder or is part of the source, or if the class exists
-            already.
+        ConfigError: If the class exists already.
     """
     labels = {clip.label for clip in clips}
     if BACKGROUND in labels:
         raise ConfigError(f"background={folder}: the source has a class {BACKGROUND} already")
-    if not folder.is_dir():
-        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
-    if folder.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"background={folder} is part of the source; move it out of {root}")
-    if root.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(
-            f"background={folder} holds the source, whose clips would become background too; name "
-            "a folder of other recordings"
-        )
     splits = Counter(clip.split for clip in clips)
     counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
     measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
@@ -284,9 +293,7 @@ def _of_table(
             )
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        if not group and cut and group_regex is None:
-            group = recording
-        group = group or _group(path, group_regex)
+        group = group or _group(recording, group_regex)
         clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:

@@ -191,9 +191,9 @@ class _Check:
             return Finding(path, state, reason=reason(error, file)), {}
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
-        except AudioError as error:  # too short for this rate
+            computed = {n: one.compute(waveforms[one.sample_rate]) for n, one in stores.items()}
+        except AudioError as error:  # too short for this rate, or too loud for this front-end
             return Finding(path, None, reason=reason(error, file)), {}
-        computed = {n: store.compute(waveforms[store.sample_rate]) for n, store in stores.items()}
         samples = None
         if not is_silent(waveform):
             key = b"%d" % rate

@@ -146,7 +146,8 @@ class _Division:
             named = ", ".join(repr(group) for group in sorted(groups))
             raise DataError(
                 f"each of the splits {', '.join(fractions)} needs a group of its own, but there "
-                f"are {len(groups)} ({named}); check what makes the groups, or split by clip"
+                f"are {len(groups)} ({named}); check what makes the groups, give splits, "
+                "or split by clip"
             )
         self.groups, self.fractions = groups, fractions
         self.totals = sum(groups.values(), Counter[str]())

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from spaudio.audio.decode import stream_audio
 from spaudio.audio.recorded import recording_start
-from spaudio.errors import ConfigError, SpaudioError, reason
+from spaudio.errors import ConfigError
 from spaudio.experiment.live import Heard, WindowStream
-from spaudio.experiment.predict import Predictor, Waveform, expand
+from spaudio.experiment.predict import Predictor, Waveform, expand, listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
-from spaudio.training.failures import lacks_memory
 
 _BATCH = 32  # windows
 
@@ -134,14 +133,10 @@ def detect(
     recordings = []
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
         for path in files:
-            try:
+            with listed_if_unusable(path, bad):
                 begin = recording_start(path) if timed else None
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
                 events, seconds = find(pieces)
                 recordings.append(Recording(path, seconds, events, begin))
-            except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not lacks_memory(error):
-                    raise
-                bad.append((path, reason(error, path)))
             advance(1)
     return recordings, bad

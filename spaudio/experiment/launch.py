@@ -5,6 +5,7 @@ finished runs and resumes interrupted ones. If the launching process ends, so do
 jobs that it has submitted to a cluster.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -38,7 +39,7 @@ from spaudio.experiment.run_folder import (
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.data_facts import fold_facts
-from spaudio.io.lock import locked
+from spaudio.io.lock import claimed, locked
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
@@ -80,7 +81,8 @@ class Launcher:
         if len(left) < len(runs):
             console.print(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
         for run in left:
-            (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
+            with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
+                (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
         if self.cluster is not None and left:
             self._submit(left)
         elif self.jobs == 1:

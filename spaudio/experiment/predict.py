@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -353,21 +354,28 @@ def predict_files(
     groups: defaultdict[Path, list[EmbeddedSound]] = defaultdict(list)
     with progress_bar("predict", len(files), show=len(files) > 1) as advance:
         for path in files:
-            try:
+            with listed_if_unusable(path, bad):
                 if align is None:
                     predictions[path] = predictor(path)
                 else:
                     pieces = stream_audio(path, predictor.sample_rate)
                     sound = predictor.embed_windows(path, pieces)
                     groups[path.parent if align == "folder" else Path()].append(sound)
-            except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not lacks_memory(error):
-                    raise
-                bad.append((path, reason(error, path)))
             advance(1)
     for sounds in groups.values():
         predictions |= {found.path: found for found in predictor.classify_aligned(sounds)}
     return [predictions[path] for path in files if path in predictions], bad
+
+
+@contextmanager
+def listed_if_unusable(path: Path, bad: list[tuple[Path, str]]) -> Iterator[None]:
+    """Appends a file to a list, with the reason, if it cannot be used or needs too much memory."""
+    try:
+        yield
+    except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not lacks_memory(error):
+            raise
+        bad.append((path, reason(error, path)))
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:

@@ -303,6 +303,12 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
         else:
             found = listed(source, table="a.csv").clips
             assert {clip.split for clip in found} == {"train", "test"}
+    (source / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    for folder in (source, source / "day", tmp_path):  # whose events are not background
+        with pytest.raises(ConfigError, match="background="):
+            listed(source, table="a.csv", background=str(folder))
+    found = listed(source, table="a.csv", group_regex=r"(\d)\.flac").clips
+    assert {clip.group for clip in found} == set("012345")
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
     with pytest.raises(DataError, match=r"line 20: the stretch from 4 to 5\.2 s ends after day/0"):
         listed(source, table="a.csv")

@@ -206,7 +206,9 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
     for given, epochs in (("epochs=3", 250), ("max_epochs=30", 150)):
         settings = compose(RECIPES / "folder", ["source=x", f"trainer.{given}"])
         train = SimpleNamespace(sampler=range(10))
-        data = SimpleNamespace(carved=1, unused=())
+        training = SimpleNamespace(augment=SimpleNamespace(ignored=()))
+        front_end = SimpleNamespace(nats=None)
+        data = SimpleNamespace(carved=1, unused=(), train=training, front_end=front_end)
         task = SimpleNamespace(settings=settings, train=train, data=data)
         [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
         assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
@@ -220,6 +222,9 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
         (["tokens=waveform", "tokens.spectrogram.n_mels=80"], "n_mels .* with tokens=waveform"),
         (["filter=none", "model.filter_layers=[0]"], "model.filter_layers .* with filter=none"),
         (["pretrain.steps=500"], "pretrain.steps has no effect without pretrain=masked"),
+        (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
+        (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
+        (["augment=sounds", "tokens.normalise=clip"], "mixup_power=true has no effect: it needs"),
     ):
         task.settings = compose(RECIPES / "folder", ["source=x", *overrides])
         [warning] = ClassificationTask._overruled(task)  # type: ignore[arg-type]

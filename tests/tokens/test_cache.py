@@ -13,6 +13,9 @@ import soundfile
 from spaudio.audio import SourceClip, SourceClips, decode, load_audio, prepare
 from spaudio.errors import DataError
 from spaudio.tokens.cache import FrameCache
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.front_end import open_cache as open_front_end_cache
 
 RATE = 4000
 Array = npt.NDArray[np.float32]
@@ -56,6 +59,17 @@ def test_a_clip_too_short_to_be_resampled_is_named_as_a_bad_one(tmp_path: Path) 
         prepared(tmp_path, open_cache(tmp_path / "cache"))
     (listed,) = tmp_path.rglob("bad_clips.txt")
     assert "short.wav: too short: its samples at 96000 Hz leave none" in listed.read_text()
+
+
+def test_a_clip_that_the_front_end_refuses_is_named_as_a_bad_one(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    loud = np.array([3.0, -3.0] * 500)
+    soundfile.write(tmp_path / "loud.wav", loud, RATE, "FLOAT")
+    front_end = make_front_end(TokenConfig(RATE, "waveform"))
+    with pytest.raises(DataError, match="1 of 7 clips cannot be used"):
+        prepared(tmp_path, open_front_end_cache(tmp_path / "cache", front_end))
+    (listed,) = tmp_path.rglob("bad_clips.txt")
+    assert "loud.wav: its samples reach 3 times full scale" in listed.read_text()
 
 
 def test_a_preparation_decodes_each_clip_once_for_all_stores(

@@ -177,16 +177,19 @@ class ClassificationTask(Task):
             "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
             "tokens.spectrogram.": settings.tokens.learned and "with tokens=waveform",
             "tokens.waveform.": not settings.tokens.learned and "without tokens=waveform",
-            "tokens.spectrogram.pcen.": settings.tokens.spectrogram.scaling != "pcen"
+            "tokens.spectrogram.pcen.": not settings.tokens.learned
+            and settings.tokens.spectrogram.scaling != "pcen"
             and "without tokens.spectrogram.scaling=pcen",
-            "model.max_tokens": settings.model.positions != "learned"
-            and "without model.positions=learned",
-            "augment.mixup_power": settings.augment.mixup_power
-            and self.data.front_end.nats is None
-            and "without log-mel frames and tokens.normalise=global",
             "pretrain.": settings.pretrain.objective == "none" and "without pretrain=masked",
         }
         yield from idle_warnings(given, idle)
+        augment = self.data.train.augment
+        powers = augment is not None and "mixup_power" not in augment.ignored
+        if powers and settings.augment.mixup_power and self.data.front_end.nats is None:
+            yield (
+                "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
+                "log-mel frames without PCEN"
+            )
         for name in sorted(given & set(self.data.unused)):
             yield f"the data are split already, so {name} has no effect"
         unused = sorted(given & {"validation.fraction", "validation.by"})

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from spaudio.errors import ConfigError, first_line
-from spaudio.experiment.settings import Settings
+from spaudio.experiment.settings import AudioSettings, Settings, TextSettings
 from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, Fitted, fit, prolonged
 from spaudio.training.objective import Objective
@@ -32,7 +32,7 @@ def named_sizes() -> Iterator[None]:
         ) from error
 
 
-def overruled(settings: Settings, steps: int) -> Iterator[str]:
+def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[str]:
     """Yields warnings about given settings that another one overrules.
 
     Args:
@@ -53,6 +53,8 @@ def overruled(settings: Settings, steps: int) -> Iterator[str]:
     idle = {
         "trainer.max_epochs": trainer.min_steps == 0 and "with trainer.min_steps=0",
         "model.filter_": settings.filter.name == "none" and "with filter=none",
+        "model.max_tokens": settings.model.positions != "learned"
+        and "without model.positions=learned",
     }
     yield from idle_warnings(given, idle)
 

@@ -21,6 +21,7 @@ from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
 
 Frames = npt.NDArray[np.float32]
+_VARY_VERSION = 2  # of EncodedAugment.vary and its random draws; raise it with any change
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class EncodedFrontEnd(FrontEnd):
         if part.kind == "states":
             later["columns"] = 1  # besides the states: the one for quiet tokens
         if self._vary is not None:
-            later |= {"variation": self._variation, "strengths": self._vary.strengths}
+            later |= {"variation": self._variation, "strengths": self._vary.strengths,
+                      "version": _VARY_VERSION}  # fmt: skip
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
