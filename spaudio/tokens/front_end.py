@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.audio.decode import check_rate
 from spaudio.errors import AudioError, ConfigError
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import TokenConfig
@@ -122,6 +123,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
+        check_rate(config.sample_rate)
         self.log_mel = LogMel(config)
         if self.log_mel.empty:  # such bands are constant, and augmentation would fill them
             raise ConfigError(
