@@ -19,7 +19,7 @@ from spaudio.report.report_files import (
     selection,
     write_files,
 )
-from spaudio.report.scores import Scores
+from spaudio.report.scores import Scores, shown_auc
 from spaudio.report.tables import markdown_table
 
 # Files of a finished run. Tests of the recipes check that they exist.
@@ -76,8 +76,7 @@ def write_report(
     else:
         figure, shown, trivial = "per_class", min(_SHOWN, len(classes)), "class frequencies"
         method = "one-vs-rest kernel ridge regression"
-        area = "undefined" if test["auc"] is None else f"{test['auc']:.4f}"
-        more = f"macro AUC: {area}; mAP is the macro mean"
+        more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
         figures.draw("per_class", lambda path: plot_per_class(test["per_class"], path))
     figures.draw("curves", lambda path: plot_curves(records, path, metric))

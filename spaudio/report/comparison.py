@@ -120,11 +120,11 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         over: As given there.
     """
     found = []
-    first: dict[Any, Record] = {}  # run of each recipe with a hash of its data
-    for record in (record for group in groups for record in group.records):
-        samples = record.facts.get("samples_sha256")
-        other = first.setdefault(record.facts["recipe"], record) if samples else record
-        if samples != other.facts.get("samples_sha256"):
+    records = [record for group in groups for record in group.records]
+    first: dict[Any, Record] = {}  # run of each recipe
+    for record in (record for record in records if record.facts.get("samples_sha256")):
+        other = first.setdefault(record.facts["recipe"], record)
+        if _has_other_data(other, record):
             found.append(
                 f"{other.name} and {record.name} have other data; differences between them are not "
                 "those of their settings alone"
@@ -148,12 +148,17 @@ def check_same_data(one: Record, other: Record) -> None:
     Raises:
         DataError: If they were not.
     """
-    hashes = {run.facts.get("samples_sha256") for run in (one, other)} - {None, ""}
-    if len(hashes) > 1:
+    if _has_other_data(one, other):
         raise DataError(
             f"{one.name} and {other.name} have other data: these were changed between them. Leave "
             "one out, or run it again"
         )
+
+
+def _has_other_data(one: Record, other: Record) -> bool:
+    """Whether two runs were made on different data; False if one of them does not say."""
+    hashes = {run.facts.get("samples_sha256") for run in (one, other)} - {None, ""}
+    return len(hashes) > 1
 
 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,11 @@ def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[st
         },
     }
     return Scores("mAP", values, f"d' {d_prime:.3f}")
+
+
+def shown_auc(values: Mapping[str, Any]) -> str:
+    """Returns the ``auc`` of :func:`score_multilabel` as text."""
+    return "undefined" if values["auc"] is None else f"{values['auc']:.4f}"
 
 
 def _finite(value: float) -> float | None:

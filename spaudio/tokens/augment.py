@@ -123,18 +123,20 @@ class Augment:
         levels: Frames = frames.max(axis=1)
         return levels
 
-    def _cut(self, frames: Frames, length: int, rng: np.random.Generator) -> tuple[Frames, float]:
+    def _cut(
+        self, frames: Frames, length: int, rng: np.random.Generator
+    ) -> tuple[Frames, float, bool]:
         """Draws a tempo and, of a clip that would be longer than ``length`` at it, an excerpt.
 
         All frames of the excerpt are used: a later cut could leave only silence.
 
         Returns:
-            The frames, and the factor by which to change their number.
+            The frames, the factor by which to change their number, and whether the clip is whole.
         """
         tempo = self.config.tempo
         factor = 1 + rng.uniform(-tempo, tempo) if tempo else 1.0
         most = max(1, math.floor(length / factor)) if length else len(frames)
-        return self.excerpt(frames, most, rng), factor
+        return self.excerpt(frames, most, rng), factor, len(frames) <= most
 
     def vary(self, frames: Frames, rng: np.random.Generator, length: int = 0) -> Frames:
         """Varies level, spectral tilt, mel axis, tempo and position of a clip.
@@ -145,9 +147,7 @@ class Augment:
             length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
         """
         config = self.config
-        whole = len(frames)
-        frames, tempo = self._cut(frames, length, rng)
-        is_whole = len(frames) == whole
+        frames, tempo, is_whole = self._cut(frames, length, rng)
         if config.gain or config.tilt:
             bands = np.linspace(0, 1, frames.shape[1], dtype=np.float32)
             curve = np.full_like(bands, rng.normal(0, config.gain) if config.gain else 0)

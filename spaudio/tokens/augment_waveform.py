@@ -53,9 +53,7 @@ class WaveformAugment(Augment):
             length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
         """
         config = self.config
-        whole = len(frames)
-        frames, tempo = self._cut(frames, length, rng)
-        is_whole = len(frames) == whole
+        frames, tempo, is_whole = self._cut(frames, length, rng)
         wave = frames.reshape(-1)
         if config.gain:
             wave = wave * np.float32(math.exp(rng.normal(0, config.gain) / 2))

@@ -31,6 +31,7 @@ from spaudio.report.page.sections import (
     warnings_of,
 )
 from spaudio.report.run_command import command
+from spaudio.report.scores import shown_auc
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd
 
@@ -89,8 +90,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
     test, metric = report["test"], report["metric"]
     several = results.multi_label
     if several:
-        area = "undefined" if test["auc"] is None else f"{test['auc']:.4f}"
-        detail, trivial = f"macro AUC {area}", "class frequencies"
+        detail, trivial = f"macro AUC {shown_auc(test)}", "class frequencies"
     else:
         low, high = test["interval"]
         detail, trivial = f"95 % interval {low:.3f} to {high:.3f}", "majority class"
