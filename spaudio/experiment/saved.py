@@ -91,20 +91,7 @@ def save_pretrained(run: Path, folder: Path) -> None:
             f"{run} holds no {REPORT} that can be read ({error}); finish the run first"
         ) from error
     content = portable(run)
-    inputs = Inputs.load(run)
-    saved_card = run / CARD
-    card = (
-        saved_card.read_text(encoding="utf-8")  # of a saved model, which holds no command
-        if (run / WEIGHTS).is_file() and saved_card.is_file()
-        else model_card(
-            content,
-            report,
-            inputs.classes,
-            longest_seconds=inputs.longest_seconds,
-            multi_label=inputs.multi_label,
-            command=command(read_run_settings(run).as_dict()),
-        )
-    )
+    card = _card(run, content, report, Inputs.load(run))
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -119,6 +106,25 @@ def save_pretrained(run: Path, folder: Path) -> None:
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: Inputs) -> str:
+    """Returns the model card.
+
+    That of a saved model is its own, because such a folder does not hold the command of the
+    training elsewhere.
+    """
+    saved = run / CARD
+    if (run / WEIGHTS).is_file() and saved.is_file():
+        return saved.read_text(encoding="utf-8")
+    return model_card(
+        content,
+        report,
+        inputs.classes,
+        longest_seconds=inputs.longest_seconds,
+        multi_label=inputs.multi_label,
+        command=command(read_run_settings(run).as_dict()),
+    )
 
 
 def portable(run: Path) -> dict[str, Any]:
