@@ -3,7 +3,7 @@
     python docs/results.py   # writes figures/results.png, recipes/*/results.png; prints the table
 
 The CSV has one row per result: ours (from scratch, pretrained), the classical floor, and published
-models that were trained from scratch. ``source`` is the page with the command, or where a figure
+models that were trained from scratch. ``source`` is the page with the command, or where a value
 was published.
 """
 

@@ -1,4 +1,4 @@
-"""The command ``spaudio``, for recipes, finished runs and saved models.
+"""Audio classifiers with learned filters: recipes, runs and saved models.
 
 spaudio train DIR             trains on a folder of sounds, like recipes/folder
 spaudio new NAME DIR          writes an editable recipe for a folder of sounds
@@ -321,7 +321,7 @@ def _explain(chosen: argparse.Namespace) -> None:
 
 
 def _listen(chosen: argparse.Namespace) -> None:
-    """Prints answers as they arrive, until Ctrl-C or the end of the file."""
+    """Prints predictions as they arrive, until Ctrl-C or the end of the file."""
     from spaudio.experiment.listen import listen, open_microphone, play_file
     from spaudio.experiment.live import Heard, open_stream
 
@@ -477,10 +477,10 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         **_MODEL,
         "--device": {"metavar": "NAME", "help": "microphone: number or part of the name"},
         "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
-        "--window": {"type": float, "metavar": "S", "help": "seconds of sound per answer "
+        "--window": {"type": float, "metavar": "S", "help": "seconds of sound per prediction "
                      "(default: the longest clip in the run's data)"},
-        "--hop": {"type": float, "default": 0.25, "metavar": "S", "help": "seconds from one answer "
-                  "to the next (default: 0.25)"},
+        "--hop": {"type": float, "default": 0.25, "metavar": "S", "help": "seconds from one "
+                  "prediction to the next (default: 0.25)"},
         "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
     }),

@@ -47,6 +47,6 @@ def reason(error: BaseException, path: Path) -> str:
 def how_to_install(extra: str) -> str:
     """Returns the command that installs an extra, for a message.
 
-    It is for a clone, because the name alone means another project on the package index.
+    It is for a clone, because the name alone is that of another project.
     """
     return f"pip install '.[{extra}]' in a clone of spaudio"

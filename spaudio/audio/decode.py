@@ -58,11 +58,11 @@ class AudioInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Reads only the header, which `decode` would check against the content.
+    """Reads only the header; unlike `decode`, does not check it against the content.
 
     Raises:
         AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
-            is absurd.
+            is out of range.
     """
     with _open(path) as file:
         seconds = file.frames / file.samplerate
@@ -84,9 +84,9 @@ def decode(
     Raises:
         AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
             `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), holds
-            samples that are not finite or beyond `MAX_AMPLITUDE`, declares an absurd sample rate
-            or more than `MAX_CHANNELS`, or is in a container whose end cannot be checked
-            (see `spaudio.audio.container.CONTAINERS`).
+            samples that are not finite or beyond `MAX_AMPLITUDE`, declares a sample rate
+            out of range or more than `MAX_CHANNELS`, or is in a container whose end cannot be
+            checked (see `spaudio.audio.container.CONTAINERS`).
     """
     with _open(path, "check the path or prepare again") as file:
         blocks = list(_checked_blocks(file, silent_ok=silent_ok))
@@ -310,7 +310,7 @@ def _refusal(file: Any) -> str | None:
         return f"a container that does not tell where it ends ({file.format}); convert it to FLAC"
     lowest, highest = MIN_SAMPLE_RATE, MAX_SAMPLE_RATE
     if not lowest <= file.samplerate <= highest:
-        return f"absurd sample rate of {file.samplerate} Hz; expected {lowest} to {highest}"
+        return f"sample rate of {file.samplerate} Hz, out of range; expected {lowest} to {highest}"
     if file.format == "FLAC" and file.frames == np.iinfo(np.int64).max:
         return (
             "its header does not give its length, as of a FLAC file that was written to a pipe; "

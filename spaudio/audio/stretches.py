@@ -26,7 +26,7 @@ class Stretch:
     """A stretch of a recording.
 
     Attributes:
-        recording: Path of the recording, relative to the folder of all.
+        recording: Path of the recording, relative to the folder of all recordings.
         start: Seconds since the start of the recording, to the millisecond.
         end: The same.
         where: Where the user gave it, for messages.

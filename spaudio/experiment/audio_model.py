@@ -100,8 +100,8 @@ class AudioModel(Predictor):
             AudioError: If a sound cannot be used.
             CheckpointError: If sounds are to be aligned by a run that is not finished, or is older
                 than this option.
-            ConfigError: If the rate of a waveform is missing or out of range, or a single sound or
-                one with several classes is to be aligned.
+            ConfigError: If the rate of a waveform is missing or out of range, or ``align`` is given
+                for a single sound, or for a model with several labels per clip.
         """
         if not isinstance(audio, list | tuple):
             if align:
@@ -136,8 +136,8 @@ class AudioModel(Predictor):
     ) -> list[Event]:
         """Finds the events in a recording of any length; see `spaudio.experiment.detect`.
 
-        The model's window, ``load(..., window=)``, slides over the recording. An event is a run of
-        adjacent windows in which a class reaches the threshold.
+        The model's window, ``load(..., window=)``, slides over the recording. An event is a
+        sequence of adjacent windows in which a class reaches the threshold.
 
         Args:
             audio: A file or waveform.
@@ -173,10 +173,10 @@ class AudioModel(Predictor):
         return explain_sound(self, self._pieces(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float = 0.25) -> Stream:
-        """Returns a function that turns blocks of samples into answers as they arrive.
+        """Returns a function that turns blocks of samples into predictions as they arrive.
 
-        ``stream.how`` says whether answers come from the state of a causal model or from
-        overlapping windows, and ``stream.delay`` how late they are, in seconds::
+        ``stream.how`` says whether predictions are computed incrementally, by a causal model, or
+        over overlapping windows, and ``stream.delay`` how late they are, in seconds::
 
             stream = model.stream()
             for heard in stream(blocks, sample_rate):
@@ -186,8 +186,8 @@ class AudioModel(Predictor):
         to be at ``model.sample_rate``.
 
         Args:
-            window: Most seconds of sound per answer; None is the model's window.
-            hop: Seconds from one answer to the next.
+            window: Maximum seconds of sound per prediction; None is the model's window.
+            hop: Seconds from one prediction to the next.
 
         Raises:
             ConfigError: If window or hop is out of range.

@@ -22,7 +22,7 @@ class Stretch:
     Args:
         start: Seconds.
         end: Seconds.
-        heard: The answer for the window, which is longer than this part if windows overlap.
+        heard: The prediction for the window, which is longer than this part if windows overlap.
     """
 
     start: float

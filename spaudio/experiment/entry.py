@@ -37,7 +37,7 @@ def main(
     path = Path(script).resolve()
     parser = argparse.ArgumentParser(
         prog=program or f"recipes/{path.parent.name}/run.py",
-        description=__doc__,
+        description="Runs this recipe.\n" + __doc__.partition("\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings")

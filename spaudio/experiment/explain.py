@@ -1,4 +1,4 @@
-"""Explains the answer for a sound: finds the seconds and bands that decided its class."""
+"""Explains the prediction for a sound: finds the seconds and bands that decided its class."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from spaudio.tokens.front_end import stack_frames
 
 @dataclass(frozen=True)
 class Explanation:
-    """What decided the answer for a sound.
+    """What decided the prediction for a sound.
 
     Args:
         label: The class that is explained.
@@ -56,7 +56,7 @@ class Explanation:
 
 
 def explain(predictor: Predictor, path: Path, label: str | None = None) -> Explanation:
-    """Explains the answer for a file; see :func:`explain_sound`.
+    """Explains the prediction for a file; see :func:`explain_sound`.
 
     Raises:
         AudioError: If the file cannot be used.
@@ -68,7 +68,7 @@ def explain(predictor: Predictor, path: Path, label: str | None = None) -> Expla
 def explain_sound(
     predictor: Predictor, pieces: Iterable[Waveform], label: str | None = None
 ) -> Explanation:
-    """Explains the answer for a sound.
+    """Explains the prediction for a sound.
 
     For a sound that is longer than the predictor's window, explains the window with the highest
     probability of the class. Log-mel frames are hidden by time and band; with other front-ends,

@@ -267,8 +267,8 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     """
     if processes() > 1:
         raise ConfigError(
-            "folds=all starts runs of its own, side by side with jobs=N; under torchrun name one, "
-            f"by {settings.fold_by.key}="
+            "folds=all cannot run under torchrun, because it starts its own runs; choose one fold "
+            f"with {settings.fold_by.key}=, or use jobs=N without torchrun"
         )
     console = Console(stderr=True)
     values, key = settings.fold_by.values, settings.fold_by.key

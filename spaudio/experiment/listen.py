@@ -17,7 +17,7 @@ from spaudio.errors import ConfigError, how_to_install
 from spaudio.experiment.live import Heard, Stream
 from spaudio.experiment.predict import Waveform
 
-BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give answers sooner and cost more
+BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give predictions sooner and cost more
 _BEHIND = 2.0  # seconds of sound that may wait before a warning
 
 
@@ -117,7 +117,7 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
                 yield arrived.get()
                 waiting = arrived.qsize() * BLOCK_SECONDS
                 if waiting > _BEHIND and not late:
-                    warn(f"answers are {waiting:.1f} s behind the sound; give a longer --hop")
+                    warn(f"predictions are {waiting:.1f} s behind the sound; give a longer --hop")
                 late = waiting > _BEHIND
                 if lost:
                     warn(f"sound was lost ({lost[0]})")
@@ -129,17 +129,17 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
 def listen(
     stream: Stream, source: Source, say: Callable[[Heard], None], warn: Callable[[str], None]
 ) -> None:
-    """Reports answers until the source ends or Ctrl-C is pressed.
+    """Reports predictions until the source ends or Ctrl-C is pressed.
 
     Args:
         stream: Stream of the model.
         source: Source of the sound.
-        say: Called with each answer.
-        warn: Called with remarks on how answers are computed and how late they are.
+        say: Called with each prediction.
+        warn: Called with remarks on how predictions are computed and how late they are.
     """
     warn(
         f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; a sound is part of "
-        f"an answer after at most {stream.delay:.2f} s, plus the computing time"
+        f"a prediction after at most {stream.delay:.2f} s, plus the computing time"
     )
     took: list[float] = []
     asked = time.perf_counter()
@@ -160,6 +160,6 @@ def listen(
             pass
     if took:
         warn(
-            f"{len(took)} answers; computing one took {statistics.median(took) * 1000:.0f} ms "
+            f"{len(took)} predictions; computing one took {statistics.median(took) * 1000:.0f} ms "
             f"(median), {max(took) * 1000:.0f} ms at most"
         )

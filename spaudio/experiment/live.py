@@ -1,4 +1,4 @@
-"""Answers for a sound as it arrives: from a causal model's state, or from overlapping windows."""
+"""Predictions for a sound as it arrives: incrementally by a causal model, or over windows."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ SILENCE = "_silence_"
 
 @dataclass(frozen=True)
 class Heard(Ranked):
-    """An answer for a stretch of sound.
+    """A prediction for a part of a sound.
 
     Silence (`spaudio.audio.decode.is_silent`) is not classified, because the model was not trained
     on it: its probabilities are all 0, and its label is ``"_silence_"``.
@@ -55,13 +55,13 @@ class Heard(Ranked):
 
 
 class Stream(ABC):
-    """Turns blocks of samples into answers.
+    """Turns blocks of samples into predictions.
 
     Attributes:
         predictor: Predictor of the run.
-        how: How the answers are computed, in words.
-        delay: Most seconds from the arrival of a sound to the first answer that includes it,
-            without the computing time.
+        how: How the predictions are computed, in words.
+        delay: Maximum seconds from the arrival of a sound to the first prediction that includes
+            it, without the computing time.
     """
 
     predictor: Predictor
@@ -71,7 +71,7 @@ class Stream(ABC):
     def __call__(
         self, blocks: Iterable[NDArray[np.floating]], sample_rate: int | None = None
     ) -> Iterator[Heard]:
-        """Yields answers as soon as their sound has arrived.
+        """Yields predictions as soon as their sound has arrived.
 
         Args:
             blocks: Consecutive mono waveforms (samples,) of any length, floating-point with full
@@ -89,16 +89,16 @@ class Stream(ABC):
 
     @abstractmethod
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
-        """Yields answers for blocks that need no check, such as those of a decoded file."""
+        """Yields predictions for blocks that need no check, such as those of a decoded file."""
 
 
 def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
-    """Returns the stream of a model: from its state if it is causal, else over windows.
+    """Returns the stream of a model: incremental if it is causal, else over windows.
 
     Args:
         predictor: Predictor of the run.
-        window: Most seconds of sound per answer; None is the predictor's window.
-        hop: Seconds from one answer to the next.
+        window: Maximum seconds of sound per prediction; None is the predictor's window.
+        hop: Seconds from one prediction to the next.
 
     Raises:
         ConfigError: If window or hop is out of range.
@@ -131,8 +131,8 @@ class WindowStream(Stream):
         predictor: Predictor of the run.
         window: Seconds per window.
         hop: Seconds from one window to the next.
-        batch: Windows that are classified together; more are faster, but delay answers.
-        reason: Why the model cannot be streamed from its state; None if that was not tried.
+        batch: Windows that are classified together; more are faster, but delay predictions.
+        reason: Why the model cannot be streamed incrementally; None if that was not tried.
 
     Raises:
         ConfigError: If window or hop is out of range.
@@ -157,7 +157,7 @@ class WindowStream(Stream):
         rate = predictor.sample_rate
         self.window_samples, self.hop_samples = math.ceil(window * rate), round(hop * rate)
         self.delay = hop
-        why = "" if reason is None else f" ({reason}: not from state)"
+        why = "" if reason is None else f" ({reason}: not incrementally)"
         self.how = f"overlapping windows of {window:g} s, one every {hop:g} s{why}"
 
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
@@ -182,19 +182,20 @@ class WindowStream(Stream):
 class StateStream(Stream):
     """Runs a causal model token by token; each token is computed once per context.
 
-    Each answer covers a context that grows to ``window`` seconds. When the context reaches half of
-    that length, a second one begins; it takes over when the first one is full. So memory is
-    constant, and after the first half window every answer covers at least half a window. At the end
-    of a sound of at most ``window`` seconds, the answer equals that of
+    Each prediction covers a context that grows to ``window`` seconds. When the context reaches half
+    of that length, a second one begins; it takes over when the first one is full. So memory is
+    constant, and after the first half window every prediction covers at least half a window. At the
+    end of a sound of at most ``window`` seconds, the prediction equals that of
     :meth:`Predictor.probabilities`, up to rounding.
 
-    The encoder runs from its state. Front-end and stem look a few frames ahead; they compute the
-    new tokens from a stretch of samples that reaches as far as they look.
+    The encoder runs incrementally, with cached keys, values and filter state. Front-end and stem
+    look a few frames ahead; they compute the new tokens from samples that reach as far as they
+    look.
 
     Args:
         predictor: Predictor of a run with ``model.causal=true`` and ``tokens.normalise=global``.
         window: Seconds of the longest context, of which each half is rounded up to whole hops.
-        hop: Seconds from one answer to the next; rounded to whole tokens.
+        hop: Seconds from one prediction to the next; rounded to whole tokens.
 
     Raises:
         ConfigError: If the model cannot be streamed, or window or hop is out of range.
@@ -222,7 +223,7 @@ class StateStream(Stream):
             )
         every = self._hop * tokens.token_seconds
         self.delay = every + self._ahead / tokens.sample_rate
-        self.how = f"from the state of the causal model, every {every:g} s"
+        self.how = f"incrementally, with the causal model, every {every:g} s"
 
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
         """See :class:`Stream`."""
@@ -266,7 +267,7 @@ class StateStream(Stream):
     def _answer(
         self, contexts: "list[_Context]", kept: Waveform, first: int, start: int, size: int
     ) -> Heard:
-        """Advances every context by ``size`` tokens from ``start`` on; the oldest one answers.
+        """Advances every context by ``size`` tokens from ``start`` on; the oldest one predicts.
 
         ``kept`` are the samples from token ``first`` on.
         """

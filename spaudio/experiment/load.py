@@ -38,7 +38,7 @@ def load_untrained(
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
         return build_adapted(settings, len(weights["head.linear.weight"]), base)
     if "head.1.weight" not in weights:
-        raise CheckpointError(f"the checkpoint of {run} is not of the kind of its config.yaml")
+        raise CheckpointError(f"the checkpoint of {run} does not match its config.yaml")
     with named_sizes():
         return build_classifier(settings, len(weights["head.1.weight"]))
 

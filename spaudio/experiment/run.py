@@ -89,8 +89,9 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
         before, now = kept.get(PRECISION), accelerator.mixed_precision
         if before not in (None, now):  # earlier versions did not keep it
             console.print(
-                f"{run} was trained with trainer.precision={before} so far and goes on with {now}, "
-                f"which trainer.precision={settings.trainer.precision} means on this machine",
+                f"{run} was trained with trainer.precision={before} so far; it continues with "
+                f"trainer.precision={now}, which trainer.precision={settings.trainer.precision} "
+                "selects on this machine",
                 style="yellow", soft_wrap=True, markup=False,
             )  # fmt: skip
     run = run or share_run_folder(settings, accelerator)

@@ -54,7 +54,7 @@ class About:
         for name, value in vars(self).items():
             kinds = {"classes": int | str, "url": str | None}.get(name, str)
             if not isinstance(value, kinds) or value in ("", 0, True):
-                raise ConfigError(f"about.{name} must say something; got {value!r}")
+                raise ConfigError(f"about.{name} must not be empty; got {value!r}")
 
 
 @dataclass
@@ -134,7 +134,8 @@ class PretrainedConfig(ClassifierConfig):
         variations: Number of variations of each training clip to train on besides the clip, in
             level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
             ``tempo``); for encoders that read log-mel frames. None: with ``adapt=probe`` and
-            ``"mean_std"`` pooling, as many as give 4,000 clips, at most 2; otherwise 0.
+            ``"mean_std"`` pooling, at most 2, and at most 4,000 clips in all, the originals
+            included; otherwise 0.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.

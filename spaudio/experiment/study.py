@@ -319,7 +319,9 @@ def plan_study(
         raise ConfigError(f"{file}: no run has these settings, datasets and seeds")
     folders = Counter(run.folder for _, run in planned)
     if twice := [folder for folder, count in folders.items() if count > 1]:
-        raise ConfigError(f"{file}: two runs would be {twice[0]}; rename a setting or dataset")
+        raise ConfigError(
+            f"{file}: two runs would be named {twice[0]}; rename a setting or dataset"
+        )
     return [run for _, run in sorted(planned, key=lambda pair: pair[0])]
 
 

@@ -21,8 +21,9 @@ class HaarFilter(TokenFilter):
 
     Args:
         dim: Embedding dimension.
-        levels: Number of lengths, from 2 to 2^levels tokens. If fewer dimensions are averaged, each
-            has a different length, the first has 2, and none has 2^levels.
+        levels: Number of averaging lengths: 2, 4, ..., 2^levels tokens. With fewer averaged
+            dimensions than levels, each has a different length, the first has 2, and 2^levels is
+            unused.
         causal: Whether averages end at the token, as in the paper, or are centred on it.
 
     Raises:

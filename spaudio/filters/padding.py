@@ -80,8 +80,8 @@ def find_padding(
         known: Tensor = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
         return known
     remedy = (
-        "Name the argument, of the layer or of a module around it, that is the padding mask "
-        "(batch, tokens), of integers or booleans, with insert_filters(padding_mask=...), or pass "
+        "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
+        "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or pass "
         "padding_mask=None to ignore padding"
     )
     if unread is None:

@@ -1,1 +1,1 @@
-"""Logits to report: scores, reference floor, figures, the report of a run, and comparisons."""
+"""Logits to report: scores, classical floor, figures, the report of a run, and comparisons."""

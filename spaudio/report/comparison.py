@@ -126,8 +126,8 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         other = first.setdefault(record.facts["recipe"], record)
         if _has_other_data(other, record):
             found.append(
-                f"{other.name} and {record.name} have other data; differences between them are not "
-                "those of their settings alone"
+                f"{other.name} and {record.name} were made on different data; differences between "
+                "them are not those of their settings alone"
             )
             break
     seen: dict[tuple[int, int, str], Record] = {}
@@ -150,8 +150,8 @@ def check_same_data(one: Record, other: Record) -> None:
     """
     if _has_other_data(one, other):
         raise DataError(
-            f"{one.name} and {other.name} have other data: these were changed between them. Leave "
-            "one out, or run it again"
+            f"{one.name} and {other.name} were made on different data: these were changed between "
+            "them. Leave one out, or run it again"
         )
 
 

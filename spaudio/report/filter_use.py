@@ -33,7 +33,7 @@ _TOGETHER = 16  # kernels whose outputs are in memory at once
 
 @dataclass(frozen=True)
 class Peak:
-    """Where a clip excites a kernel most.
+    """Where a clip activates a kernel most.
 
     Args:
         clip: Index of the clip in its dataset.
@@ -52,7 +52,7 @@ class UsedKernel:
         layer: Name of the layer, such as ``layer 0``.
         number: Index of the kernel in its filter.
         share: Share of what all kernels of the model add, by root mean square.
-        peaks: The clips that excite it most.
+        peaks: The clips that activate it most.
     """
 
     layer: str

@@ -1,4 +1,4 @@
-"""Occlusion: hides parts of a sound and measures how the answer changes.
+"""Occlusion: hides parts of a sound and measures how the prediction changes.
 
 Source: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
 A patch slides over time and bands and is set to zero. In normalised log-mel frames, zero is the
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Importance:
-    """What hiding a part does to the answer.
+    """What hiding a part does to the prediction.
 
     Args:
         drop: (rows, columns), drop in the log-odds of the class, mean over all patches that cover

@@ -1,4 +1,4 @@
-"""Figure of an explanation: the mel spectrogram, and how hiding each part changes the answer."""
+"""Figure of an explanation: the mel spectrogram, and how hiding a part changes the prediction."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ UNSURE = "unsure"
 
 
 class Ranked:
-    """An answer of a classifier: classes ranked by probability."""
+    """A prediction of a classifier: classes ranked by probability."""
 
     probabilities: NDArray[np.float32]
     classes: Sequence[str]

@@ -73,8 +73,8 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
         pair, own = (one.data, one.fold, one.seed), runs.setdefault(one.setting, {})
         if pair in own:
             raise DataError(
-                f"two runs are {one.setting} on {one.data}, fold {one.fold or '-'}, seed "
-                f"{one.seed}; leave one out"
+                f"two runs have setting {one.setting}, dataset {one.data}, fold {one.fold or '-'}, "
+                f"seed {one.seed}; leave one out"
             )
         own[pair] = one
     found = []

@@ -87,8 +87,8 @@ class Augment:
 
     Args:
         config: The settings; those named in ``ignored`` do not apply to log-mel frames.
-        log_offset: Added to the power before the logarithm. A change of level leaves it alone, as
-            that of a recording would: silence stays silence.
+        log_offset: Added to the power before the logarithm. Level changes do not scale this offset,
+            so silence stays silence.
     """
 
     ignored: ClassVar[tuple[str, ...]] = ("noise",)
@@ -144,7 +144,7 @@ class Augment:
         Args:
             frames: (frames, n_mels).
             rng: Source of the variation.
-            length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
+            length: Maximum frames of the result, an excerpt that is not silent; 0 for no limit.
         """
         config = self.config
         frames, tempo, is_whole = self._cut(frames, length, rng)

@@ -50,7 +50,7 @@ class WaveformAugment(Augment):
         Args:
             frames: (frames, hop_samples).
             rng: Source of the variation.
-            length: Most frames of the result, of an excerpt that is not silent; 0 for no limit.
+            length: Maximum frames of the result, an excerpt that is not silent; 0 for no limit.
         """
         config = self.config
         frames, tempo, is_whole = self._cut(frames, length, rng)

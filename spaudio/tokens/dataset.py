@@ -267,7 +267,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         batch_size: Clips per batch.
         shuffle: False, for evaluation, gives all clips in order of length.
         seed: The run's seed.
-        max_tokens: Most tokens per batch, with padding. A clip above it is a batch of its own.
+        max_tokens: Maximum tokens per batch, with padding. A clip above it is a batch of its own.
         classes: Class of each clip. If given, each class is drawn equally often, and an epoch has
             as many draws as clips. Clips of small classes occur several times, each time as a
             different variation; clips of large classes are not in every epoch. No clip may then be

@@ -2,7 +2,8 @@
 
 Such clips share a voice, a room or a microphone, which shifts and scales their embeddings. If they
 cover the classes in about the proportions of the training clips, the shift is the difference of the
-means. Clips of a few classes only must not be aligned: what tells their class would be removed.
+means. Clips of a few classes only must not be aligned: the information about their class would be
+removed.
 
 Sources: features normalised per speaker, Busso et al., "Iterative Feature Normalization Scheme for
 Automatic Emotion Detection from Speech", IEEE Transactions on Affective Computing 4 (4), 2013;
@@ -47,7 +48,8 @@ class Alignment:
     def __call__(self, embeddings: Tensor, clips: Tensor) -> Tensor:
         """Gives the embeddings of one group the mean and spread of the training clips.
 
-        Each clip counts the same, however many parts it has. Few clips move less than many.
+        Each clip has the same weight, regardless of its number of parts. Small groups are shifted
+        less than large ones.
 
         Args:
             embeddings: (parts, width): of clips, or of windows of clips.

@@ -133,9 +133,9 @@ def fit(
 ) -> FitResult:
     """Trains a model and keeps its last and its best epoch.
 
-    Each epoch is measured on ``valid`` and kept in a checkpoint; of a run that ``min_steps``
-    prolongs, one in every few epochs. The best epoch is the one that the objective ranks highest.
-    No test data is used. Call it within :func:`exclusive`.
+    Each epoch (or one in every few, if ``min_steps`` extends the run) is measured on ``valid`` and
+    kept in a checkpoint. The best epoch is the one that the objective ranks highest. No test data
+    is used. Call it within :func:`exclusive`.
 
     Args:
         model: On any device; Accelerate places it.

@@ -46,13 +46,14 @@ def solve_head(
 
     Each fit minimises the mean cross-entropy on the training split plus the penalty with L-BFGS,
     starting from the solution of the next stronger penalty. The chosen penalty is the strongest one
-    whose cross-entropy on the validation split lies within one standard error of the lowest
-    (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). Weaker penalties
-    overfit where the split cannot tell the fits apart, for example if it shares speakers with the
-    training split. The standard error is that of the clip-by-clip differences, plus one nat of one
-    clip: if all fits are right, the weakest penalty is the most confident on each clip, which is no
-    evidence for it. Each fit is first calibrated with a temperature, because a strong penalty
-    lowers confidence but not accuracy. The head's standardisation is fitted before all fits.
+    whose cross-entropy on the validation split lies within a margin of the lowest (one-standard-
+    error rule: Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). Weaker
+    penalties overfit where the split cannot tell the fits apart, for example if it shares speakers
+    with the training split. The margin is the standard error of the mean difference per clip, plus
+    1/N nats for N clips. Without the second term the weakest penalty would win wherever all fits
+    are correct, only because it is the most confident. Each fit is first calibrated with a
+    temperature, because a strong penalty lowers confidence but not accuracy. The head's
+    standardisation is fitted before all fits.
 
     Args:
         head: The head; modified in place.

@@ -13,8 +13,8 @@ class TrainerConfig:
     Args:
         epochs: Passes over the training split.
         batch_size: Clips per optimizer step, over all processes.
-        max_tokens: Most tokens per batch of clips, with padding and before augmentation. Long clips
-            whose batch would exceed it are batched separately, fewer at a time.
+        max_tokens: Maximum tokens per batch of clips, with padding and before augmentation. Long
+            clips whose batch would exceed it are batched separately, fewer at a time.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
             after another, which needs less memory. The step is the same, unless clips are mixed or
             the stem normalises over the batch: both happen within a part.
@@ -26,7 +26,8 @@ class TrainerConfig:
         ema: Decay per step of the averaged weights, which are then measured and kept; 0 keeps the
             weights themselves.
         min_steps: Minimum optimizer steps; a small dataset gets more epochs than ``epochs``.
-        max_epochs: Limit on the epochs that ``min_steps`` needs; never cuts its first 1,500 steps.
+        max_epochs: Maximum epochs when ``min_steps`` extends a run; the first 1,500 steps are
+            always kept.
         balance: How to compensate for class imbalance; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
             equally, ``"none"`` does nothing. ``"auto"`` balances if the largest class has more than

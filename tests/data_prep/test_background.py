@@ -121,7 +121,7 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
     data = SimpleNamespace(clips=clips, carved=False, unused=())
     said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
-    assert "no second is in two splits, but a recording may be" in said
+    assert "no part of a recording is in two splits, but different parts" in said
 
 
 def test_folders_that_cannot_be_the_background_are_named(sounds: Path, tmp_path: Path) -> None:

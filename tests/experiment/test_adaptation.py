@@ -182,7 +182,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         (["model=pretrained"], "needs model.source"),
         (["adapt=probe"], "needs model=pretrained"),
         (["model=pretrained", "model.source=x", "adapt=filters"], "needs a filter"),
-        (["model=pretrained", "model.source=x", "filter=bank"], "has no place in adapt=probe"),
+        (["model=pretrained", "model.source=x", "filter=bank"], "has no effect with adapt=probe"),
         (["model=pretrained", "model.source=x", "segments.seconds=1"], "reads clips whole"),
         (["model=pretrained", "model.source=x", "model.filter_layers=[1]"], "model.adapt_layers"),
         (["model=pretrained", "model.source=x", "model.variations=-1"], "variations must be 0"),

@@ -36,8 +36,8 @@ def test_a_file_gives_the_answers_of_its_samples(run: Path) -> None:
     expected = list(stream([wave]))
     assert [one.end for one in heard] == [one.end for one in expected]
     np.testing.assert_allclose(heard[-1].probabilities, expected[-1].probabilities, atol=1e-5)
-    assert "from the state of the causal model, every 0.12 s; a sound is part" in said[0]
-    assert f"{len(heard)} answers; computing one took" in said[1]
+    assert "incrementally, with the causal model, every 0.12 s; a sound is part" in said[0]
+    assert f"{len(heard)} predictions; computing one took" in said[1]
 
 
 def test_a_file_plays_at_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_the_command(
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     assert all(line.endswith("  unsure") for line in out.splitlines())
-    assert "from the state" in err
+    assert "incrementally, with the causal model" in err
     assert "or give a high --unsure" in err
     with pytest.raises(SystemExit, match="--device 1 has no effect with --file"):
         main(["listen", str(run), "--file", str(CLIP), "--device", "1"])

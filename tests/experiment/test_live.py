@@ -57,7 +57,7 @@ def test_windows_are_those_of_the_predictor(centred: Predictor, sound: np.ndarra
     stream = open_stream(centred, window=0.5, hop=0.125)
     assert isinstance(stream, WindowStream)
     assert stream.how == (
-        "overlapping windows of 0.5 s, one every 0.125 s (model.causal=false: not from state)"
+        "overlapping windows of 0.5 s, one every 0.125 s (model.causal=false: not incrementally)"
     )
     heard = list(stream(blocks(sound, 333)))
     assert [one.start for one in heard[:3]] == [0, 0.125, 0.25]
@@ -190,4 +190,4 @@ def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path
             open_stream(centred, window, hop)
     for setting in ("tokens.normalise=clip", "tokens.spectrogram.scaling=pcen"):
         found = causal(tmp_path / setting[-4:], setting)  # both look back to the start of the sound
-        assert f"{setting}: not from state" in open_stream(found).how
+        assert f"{setting}: not incrementally" in open_stream(found).how

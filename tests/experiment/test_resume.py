@@ -120,7 +120,7 @@ def test_what_differs_after_a_resume_is_told(
     with pytest.warns(UserWarning, match="best-0001.* is damaged"):
         done = run_recipe("folder", resume)
     assert done.code == 0, done.err
-    assert f"trainer.precision={before} so far and goes on with {now}, which" in done.err
+    assert f"={before} so far; it continues with trainer.precision={now}, which" in done.err
     report = json.loads((stopped / "report.json").read_text())
     assert (report["precision"], report["best_epoch"]) == (now, 0)
 

@@ -181,7 +181,7 @@ def test_a_mask_of_floating_point_zeros_and_ones() -> None:
     model, ids, mask = filtered_bert()
     assert torch.equal(model(ids, mask.float())[0], model(ids, mask)[0])
     for unclear in (mask.float().log(), torch.zeros(2, LONG)):
-        with pytest.raises(ValueError, match="of integers or booleans"):
+        with pytest.raises(ValueError, match="an integer or boolean"):
             model(ids, unclear)
 
 

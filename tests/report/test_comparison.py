@@ -103,7 +103,7 @@ def test_rows_on_other_data_and_repeated_seeds_are_announced() -> None:
     for one, samples in zip(runs, "aab", strict=True):
         one.facts["samples_sha256"] = samples
     (said,) = doubts(group_runs(runs))
-    assert said.startswith("run and run have other data")
+    assert said.startswith("run and run were made on different data")
     (said,) = doubts(group_runs([run(0.7), run(0.8), run(0.6, seed=1)]))
     assert said.startswith("run and run have the same settings and seed")
     speakers = [run(0.7, speaker="a"), run(0.8, speaker="b")]

@@ -135,7 +135,7 @@ def test_a_baseline_on_other_data_is_refused() -> None:
     runs = [run("none", [3.0]), run("haar", [2.0])]
     for record, samples in zip(runs, "ab", strict=True):
         record.facts["samples_sha256"] = samples
-    with pytest.raises(DataError, match="run and run have other data"):
+    with pytest.raises(DataError, match="run and run were made on different data"):
         rows_of(runs)
 
 

@@ -68,7 +68,7 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     (only,) = measure_effects(alone, {"bank": "none"})
     assert np.isnan(only.low)
     assert only.p == 1
-    with pytest.raises(DataError, match="two runs are bank on digits"):
+    with pytest.raises(DataError, match="two runs have setting bank, dataset digits"):
         measure_effects([*alone, alone[-1]], {"bank": "none"})
 
 

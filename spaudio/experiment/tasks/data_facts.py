@@ -120,8 +120,8 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     both, known = groups["test"] & learned, groups["valid"] & groups["train"]
     if own:
         lines.append(
-            "Clips are not grouped: if several are from one person or recording, the score holds "
-            "only for known ones"
+            "Clips are not grouped: if several are from one person or recording, the score does "
+            "not show how well the model does on new ones"
         )
     elif both:
         lines.append(
@@ -139,7 +139,10 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
             "also in the training split"
         )
     if len(clips) < len(data.clips):
-        lines.append("Background clips: no second is in two splits, but a recording may be")
+        lines.append(
+            "Background clips: no part of a recording is in two splits, but different parts of one "
+            "recording may be"
+        )
     if data.carved:
         lines.append(
             f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"

@@ -67,8 +67,8 @@ class Adaptation:
             raise ConfigError(
                 "adapt=filters needs a filter, such as filter=depthwise"
                 if not filtered
-                else f"filter={self.filter_options['name']} has no place in adapt={self.way}; give "
-                "adapt=filters, or filter=none"
+                else f"filter={self.filter_options['name']} has no effect with adapt={self.way}; "
+                "give adapt=filters, or filter=none"
             )
         if self.lora_rank < 1:
             raise ConfigError(f"model.lora_rank must be at least 1; got {self.lora_rank}")

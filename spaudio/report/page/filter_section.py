@@ -23,7 +23,7 @@ MOST = 200  # test clips that filters are tried on
 
 @dataclass(frozen=True)
 class ShownPeak:
-    """A clip that excites a filter: path, label, and time of the peak in seconds, if known."""
+    """A clip that activates a filter: path, label, and time of the peak in seconds, if known."""
 
     path: str
     label: str
@@ -126,9 +126,9 @@ def draw_filters(
 
 def _switched(use: FilterUse, clip: Clip) -> str:
     return (
-        f"Without retraining, {use.accuracy_on:.1%} of {use.clips} test clips are right with the "
-        f"filters, and {use.accuracy_off:.1%} with all of them off. The label of {clip.path} "
-        f"({clip.label}) loses the most probability."
+        f"Without retraining, {use.accuracy_on:.1%} of {use.clips} test clips are classified "
+        f"correctly with the filters, and {use.accuracy_off:.1%} with all of them off. Without "
+        f"filters, the probability of the label falls most for {clip.path} ({clip.label})."
     )
 
 

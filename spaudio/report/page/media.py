@@ -34,7 +34,7 @@ BUDGET = 15 * 2**20  # bytes of all clips, as encoded in the page
 MOST = 500  # clips; one of 5 s takes 25 ms
 _HOPS = (0.0025, 0.005, 0.01, 0.02)  # seconds
 _WINDOW = 0.032  # seconds
-_PEAK = 0.7  # of every sound, so that all are equally loud; the original level is shown
+_PEAK = 0.7  # of every sound; the original peak is shown
 _THREADS = 2
 _TOGETHER = 32  # clips between two checks of the budget
 

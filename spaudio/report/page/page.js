@@ -281,7 +281,7 @@ function makeCard(clip) {
   const cells = data.decided[clip.p];
   if (cells && data.media[clip.p][1]) {
     own.player.button.append(makeVeil(cells));
-    const button = make("button", "explain", "what decided");
+    const button = make("button", "explain", "explain");
     button.title = `Darkens the parts that did not contribute to ${data.classes[predicted]} (key e)`;
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => explain(card));

@@ -16,7 +16,7 @@ COLORS = 6  # in the style sheet
 
 
 def score_bars(report: Mapping[str, Any], trivial: str) -> list[Bar]:
-    """The score beside those of the classical floor and of a trivial answer with this name."""
+    """The score beside those of the classical floor and of a trivial prediction of this name."""
     floor, aligned = report["floor"], report.get("aligned")
     bars = [
         ("this model", report["test"][report["metric"]], 0),
@@ -64,8 +64,8 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
     return line_chart(
         lines,
         title="Reliability diagram",
-        x="probability of the prediction",
-        y="share that is right",
+        x="confidence",
+        y="fraction correct",
         xlim=(0, 1),
         ylim=(0, 1),
         diagonal=True,
