@@ -256,7 +256,9 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     """Batches of clips of similar length, to reduce padding.
 
     Shuffled clips are split into pools of many batches. Each pool is sorted by length and split
-    into batches, and all batches are shuffled. The order depends on seed and epoch only.
+    into batches, and all batches are shuffled. The order depends on seed and epoch only. Batches
+    differ by at most one clip in size: a last, smaller batch would hold the longest clips, and each
+    of them would weigh more than the others, as every batch is one step.
 
     A clip so long that a full batch of its length would exceed ``max_tokens`` is not shuffled with
     the others. Such clips form smaller batches by their length, the same ones in each epoch, so
@@ -264,8 +266,8 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
 
     Args:
         lengths: Tokens of each clip.
-        batch_size: Clips per batch.
-        shuffle: False, for evaluation, gives all clips in order of length.
+        batch_size: Maximum clips per batch.
+        shuffle: False, for evaluation, gives all clips in order of length, in full batches.
         seed: The run's seed.
         max_tokens: Maximum tokens per batch, with padding. A clip above it is a batch of its own.
         classes: Class of each clip. If given, each class is drawn equally often, and an epoch has
@@ -322,14 +324,17 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
         short = self._short
         if not self.shuffle:
             order = short[np.argsort(self.lengths[short], kind="stable")]
-            batches = [*self._cut(order, self.batch_size), *self._long]
+            size = self.batch_size
+            batches = [order[i : i + size] for i in range(0, len(order), size)] + self._long
         else:
             rng = np.random.default_rng([self.seed, self.epoch])
             order = self._balanced(rng) if self._members else short
             order = order[rng.permutation(len(order))]
-            pool = np.arange(len(order)) // (self.POOL * self.batch_size)
+            count = len(self) - len(self._long)
+            ends = np.arange(count + 1) * len(order) // max(1, count)
+            pool = np.searchsorted(ends[self.POOL : -1 : self.POOL], np.arange(len(order)), "right")
             order = order[np.lexsort((self.lengths[order], pool))]
-            batches = [*self._cut(order, self.batch_size), *self._long]
+            batches = np.split(order, ends[1:-1])[:count] + self._long
             batches = [batches[i] for i in rng.permutation(len(batches))]
         turns = self._turns
         seen: Counter[int] = Counter()
@@ -357,7 +362,3 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
             rounds = [rng.permutation(items) for _ in range(math.ceil(wanted / len(items)))]
             drawn.append(np.concatenate(rounds)[:wanted])
         return np.concatenate(drawn)
-
-    @staticmethod
-    def _cut(items: Items, size: int) -> list[Items]:
-        return [items[i : i + size] for i in range(0, len(items), size)]
