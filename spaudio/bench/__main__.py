@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from spaudio.bench import filter_cost, generation_cost, growth
-from spaudio.bench.harness import describe
+from spaudio.bench.harness import at_least_one, describe
 from spaudio.errors import SpaudioError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.output import check_output
@@ -75,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument(
         "--filter",
         action="append",
-        help="a filter, with its own settings after commas (bank,filter.num_filters=8); the others "
-        "are compared with the first one (default: none, depthwise, bank)",
+        help="a filter, with settings filter.*, model.* and optim.* of its own after commas "
+        "(bank,filter.num_filters=8); the others are compared with the first one "
+        "(default: none, depthwise, bank)",
     )
 
     command = commands.add_parser("profile", help="a training step by kind of operation")
@@ -115,8 +116,8 @@ def _add_common(
     """Adds the arguments of every benchmark."""
     add = command.add_argument
     default = "(default: %(default)s)"
-    add("--threads", type=int, default=threads, help=f"of torch {default}")
-    add("--rounds", type=int, default=rounds, help=f"measurements of each {default}")
+    add("--threads", type=at_least_one, default=threads, help=f"of torch {default}")
+    add("--rounds", type=at_least_one, default=rounds, help=f"measurements of each {default}")
     limit = f"seconds {each} after which no round starts, but at least three rounds are run"
     add("--limit", type=float, default=30, help=f"{limit} {default}")
     add("--output", type=Path, help=f"JSON file (default: runs/bench_{name}.json, replaced)")

@@ -12,9 +12,11 @@ import librosa
 import soundfile
 import torch
 
+from spaudio.audio.decode import probe
+from spaudio.audio.find import audio_files
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
-from spaudio.experiment.compose import compose
+from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.data import load_data
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings
@@ -46,18 +48,18 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
         ``title``, ``machine`` and ``rows``, one per method.
 
     Raises:
-        ConfigError: If there are no WAV, FLAC or Ogg files, or not all have the run's sample rate.
+        ConfigError: If there are no audio files, or not all have the run's sample rate.
         DataError: If a clip cannot be used.
     """
-    settings = compose(recipe, [f"source={source}"])
+    settings = compose(recipe, [f"source={quoted(source)}"])
     assert isinstance(settings, AudioSettings)
     rate = settings.tokens.sample_rate
-    files = sorted(f for end in ("wav", "flac", "ogg") for f in source.rglob(f"*.{end}"))
-    other = [f for f in files if soundfile.info(f).samplerate != rate]
+    files = [source / path for path in sorted(audio_files(source))] if source.is_dir() else []
+    other = [file for file in files if probe(file).sample_rate != rate]
     if not files or other:
         raise ConfigError(
-            f"{other[0] if other else source}: the loops resample nothing; give a folder of WAV, "
-            f"FLAC or Ogg files at {rate} Hz"
+            f"{other[0] if other else source}: the loops resample nothing; give a folder of "
+            f"audio files at {rate} Hz"
         )
     with tempfile.TemporaryDirectory() as folder:
         rounds_so_far = count()

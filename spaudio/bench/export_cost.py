@@ -1,5 +1,6 @@
 """Exported models and plain features against the eager model, from waveform to probabilities."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -94,12 +95,14 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
 
 def _cold(run: Path, file: Path, clip_seconds: float) -> dict[str, Any]:
     """Times `spaudio predict` in a new process, which imports, loads and predicts."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     seconds = []
     for _ in range(_COLD_STARTS):
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "spaudio.cli", "predict", run, file],
             check=True,
+            env=environment,
             stdout=subprocess.DEVNULL,
         )
         seconds.append(time.perf_counter() - start)

@@ -1,5 +1,6 @@
-"""Shared by all benchmarks: timing in turn, facts about the machine, and the printed table."""
+"""Shared by all benchmarks: arguments, timing in turn, facts about the machine, printed table."""
 
+import argparse
 import gc
 import platform
 import statistics
@@ -12,6 +13,17 @@ import torch
 from spaudio.filters.fused import cpu
 from spaudio.report.provenance import processor_name
 from spaudio.report.tables import markdown_table
+
+
+def at_least_one(text: str) -> int:
+    """Reads a whole number of at least 1 from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 1")
+    return int(text)
 
 
 def take_turns(

@@ -11,10 +11,11 @@ from torch import nn
 from torch.profiler import record_function
 
 from spaudio.bench.harness import machine, ratio, take_turns
+from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -42,7 +43,8 @@ def measure(
         recipe: Folder with a ``config.yaml``. Its dataset is prepared if necessary.
         overrides: Settings for every filter, as for the recipe's ``run.py``.
         filters: Names of filters, with their own settings after commas
-            (``bank,filter.num_filters=8``). The others are compared with the first one.
+            (``bank,filter.num_filters=8``): those of ``filter``, of ``optim`` and, unless the
+            encoder is pretrained, of ``model``. The others are compared with the first one.
         rounds: Measurements of each. Medians are reported.
         limit: Seconds after which no further round starts.
 
@@ -50,13 +52,25 @@ def measure(
         ``title``, ``machine``, ``recipe``, ``shape``, and ``rows``, one per filter.
 
     Raises:
-        ConfigError: If the folder is not a recipe, or a setting is wrong.
+        ConfigError: If the folder is not a recipe, a setting is wrong, or a filter has a setting
+            that may change the batches.
         DataError: If the dataset is missing.
     """
     composed = {
         name: compose(recipe, [*split_options(f"filter={name}"), *overrides]) for name in filters
     }
     first = composed[filters[0]]
+    # All are timed on the first one's batches, which also depend on a pretrained encoder.
+    pretrained = isinstance(first.model, PretrainedConfig)
+    own = ("filter.", "optim.") if pretrained else ("filter.", "model.", "optim.")
+    for name in filters:
+        for option in split_options(name)[1:]:
+            if not option.startswith(own):
+                raise ConfigError(
+                    f"--filter {name}: {option} may change the batches, which all filters share; "
+                    "give it after the recipe, for all of them (--filter takes "
+                    f"{', '.join(f'{part}*' for part in own)})"
+                )
     task = open_task(first, data_prep_folder(recipe))
     batches = list(islice(task.train.loader, BATCHES))
     functions: dict[str, Callable[[], None]] = {}

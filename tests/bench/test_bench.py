@@ -1,6 +1,7 @@
 """Each benchmark writes its report and prints its table; user errors are one line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 import soundfile
 import torch
 
-from spaudio.bench import filter_cost, growth
+from spaudio.bench import export_cost, filter_cost, growth
 from spaudio.bench.__main__ import main
+from spaudio.bench.peers import __main__ as peers
+from spaudio.bench.peers import ours
+from spaudio.bench.peers.turns import Turns
 from spaudio.bench.shapes import Shape
 from spaudio.filters import filterbank
 from tests.conftest import RECIPES
@@ -83,12 +87,13 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_data(tmp_path: Path) -> None:
-    sounds, random = tmp_path / "sounds", np.random.default_rng(0)
+    sounds, random = tmp_path / "sounds, all (1 s)", np.random.default_rng(0)
     for kind in range(2):
         (sounds / str(kind)).mkdir(parents=True)
         for clip in range(10):
             noise = random.standard_normal(8000) / 4
-            soundfile.write(sounds / str(kind) / f"{clip}.wav", noise, 16_000)
+            ending = "wav" if clip else "WAV"
+            soundfile.write(sounds / str(kind) / f"{clip}.{ending}", noise, 16_000)
     rows = bench("data", str(RECIPES / "folder"), str(sounds))
     assert [row["what"] for row in rows][:2] == ["ours", "librosa"]
     assert rows[0]["times_ours"] == 1
@@ -121,8 +126,65 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
         (["step", str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
         (["step", FSDD, "--filter", "bonk"], "unknown filter 'bonk'"),
         (["step", FSDD, "trainer.epoch=3"], "trainer.epoch"),
+        (["step", FSDD, "--filter", "none,tokens.stack=4"], r"stack=4 may change"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main(arguments)
+
+
+def test_a_pretrained_step_takes_only_settings_of_the_filter() -> None:
+    """The batches depend on the encoder and the layers that are adapted."""
+    own = "depthwise,model.adapt_layers=[1]"
+    given = ["model=pretrained", "model.source=somewhere", "adapt=filters"]
+    with pytest.raises(SystemExit, match=r"error: .*adapt_layers=\[1\] may change the batches"):
+        main(["step", FSDD, *given, "--filter", "depthwise", "--filter", own])
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "message"),
+    [
+        (main, ["step", FSDD, "--rounds", "0"], "'0'; expected a whole number of at least 1"),
+        (main, ["growth", "--threads", "0"], "'0'; expected a whole number of at least 1"),
+        (peers.main, ["huggingface", "--python", "python", "--rounds", "0"], "at least 1"),
+        (peers.main, ["asteroid-sinc", "--python", "python", "seed=1"], "leave seed=1 out"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    run: Callable[[list[str]], None],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = tmp_path / "a, b (c)"
+    checkout.symlink_to(RECIPES.parent)
+    found = []
+
+    def stop(settings: Any, _: Path) -> None:
+        found.append(settings.source)
+        raise InterruptedError
+
+    monkeypatch.setattr(ours, "RECIPE", checkout / "recipes" / "fsdd")
+    monkeypatch.setattr(ours, "open_task", stop)
+    with pytest.raises(InterruptedError):
+        ours.train_recipe(Turns(1), [])
+    assert found == [str(checkout / "recipes" / "fsdd" / "recordings")]
+
+
+def test_a_cold_start_has_the_threads_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def start(command: list[str], *, env: dict[str, str], **_: Any) -> None:
+        threads.append(env["OMP_NUM_THREADS"])
+
+    monkeypatch.setattr("torch.get_num_threads", lambda: 5)
+    monkeypatch.setattr("subprocess.run", start)
+    row = export_cost._cold(Path("run"), Path("clip.wav"), 1.0)
+    assert threads == ["5"] * row["rounds"]

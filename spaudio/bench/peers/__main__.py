@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+from spaudio.bench.harness import at_least_one
 from spaudio.bench.peers.turns import run_sides
 from spaudio.report.tables import markdown_table
 
@@ -29,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench.peers")
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--python", required=True, help="interpreter of the peer's environment")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
+    parser.add_argument("--rounds", type=at_least_one, default=7, help="turns of each (default: 7)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of our recipe")
     chosen = parser.parse_intermixed_args(arguments)
+    if chosen.overrides and chosen.peer.startswith("asteroid"):
+        parser.error(
+            f"{chosen.peer} compares the front-ends alone, without a recipe; leave "
+            f"{chosen.overrides[0]} out"
+        )
     module, *options = PEERS[chosen.peer]
     ours = [sys.executable, "-m", "spaudio.bench.peers.ours", chosen.peer.partition("-")[0]]
     ours += chosen.overrides

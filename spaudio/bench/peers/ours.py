@@ -10,7 +10,7 @@ from spaudio.bench.peers.clips import RECIPE
 from spaudio.bench.peers.encoder_shape import FILTERS, HOP, RATE, STRIDE, TAPS, train_encoder
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.step_cost import make_steps
-from spaudio.experiment.compose import compose
+from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 from spaudio.tokens.config import TokenConfig, WaveformConfig
@@ -23,8 +23,8 @@ SETTINGS = ("preset=frames", "filter=none", "model.dropout=0", "trainer.workers=
 def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
     """Trains on epochs of the recipe's loader, with its augmentation and the given overrides."""
     with TemporaryDirectory() as data:
-        recordings = f"source={RECIPE / 'recordings'}"
-        settings = compose(RECIPE, [*SETTINGS, recordings, f"data={data}", *overrides])
+        places = [f"source={quoted(RECIPE / 'recordings')}", f"data={quoted(data)}"]
+        settings = compose(RECIPE, [*SETTINGS, *places, *overrides])
         task = open_task(settings, data_prep_folder(RECIPE))
         batches: list[object] = []
         run = make_steps(settings, task.build_model(), task.objective, batches)
