@@ -64,9 +64,10 @@ def show_results(
         return
     figures, drawn = Figures(page.parent), []
     charts = [path.stem for path in charts_beside(page)]
-    compared = [effect for found in (*effects.values(), controls) for effect in found]
+    minus_baseline = [effect for found in effects.values() for effect in found]
+    compared = [*minus_baseline, *controls]
     if compared:
-        figures.draw(charts[0], lambda path: plot_effects(compared, path))
+        figures.draw(charts[0], lambda path: plot_effects(minus_baseline, controls, path))
         drawn.append(charts[0])
     if any(one.trained_parameters < one.parameters for one in results):
         figures.draw(charts[1], lambda path: plot_costs(results, path))
@@ -197,34 +198,57 @@ def verdict(effects: Sequence[Effect]) -> str:
     )
 
 
-def plot_effects(effects: Sequence[Effect], path: Path) -> None:
-    """Draws the difference of each two settings with its interval, and the mean of each dataset.
+def plot_effects(effects: Sequence[Effect], controls: Sequence[Effect], path: Path) -> None:
+    """Draws the gain of each setting with its interval, and its mean on each dataset.
+
+    A setting has one row: the gain over its baseline and, below that, over its control. Settings
+    with the same baseline are drawn together.
 
     Args:
-        effects: From :func:`spaudio.report.study_effects.measure_effects`.
+        effects: Comparisons with baselines, from
+            :func:`spaudio.report.study_effects.measure_effects`.
+        controls: Comparisons with controls.
         path: PNG to write, 700 pixels wide.
     """
-    figure = make_figure(7, 1.5 + 0.34 * len(effects))
+    known = {effect.setting for effect in effects}
+    groups: dict[str, list[Effect]] = {}
+    for effect in [*effects, *(one for one in controls if one.setting not in known)]:
+        groups.setdefault(effect.other, []).append(effect)
+    drawn = [effect for group in groups.values() for effect in group]
+    heads: dict[int, str] = {}  # by row, from the top down
+    main: dict[str, int] = {}
+    for other, group in groups.items():
+        heads[-len(heads) - len(main)] = f"minus {for_figure(other, 50)}:"
+        for effect in group:
+            main[effect.setting] = -len(heads) - len(main)
+    labels = heads | {row: for_figure(setting, 50) for setting, row in main.items()}
+    figure = make_figure(7, 1.5 + 0.27 * len(labels))
     axes = figure.subplots()
-    rows = range(len(effects))[::-1]  # the first on top
     axes.axvline(0, color="0.5", linewidth=1)
-    names = list(dict.fromkeys(name for effect in effects for name in effect.differences))
-    for i, name in enumerate(names):
+    for i, name in enumerate(dict.fromkeys(name for one in drawn for name in one.differences)):
         dots = [
-            (100 * float(effect.differences[name].mean()), row)
-            for effect, row in zip(effects, rows, strict=True)
-            if name in effect.differences
+            (100 * float(one.differences[name].mean()), main[one.setting])
+            for one in drawn
+            if name in one.differences
         ]
-        x, y = [point for point, _ in dots], [row for _, row in dots]
-        axes.scatter(x, y, s=22, color=f"C{i}", label=for_figure(name), zorder=2)
-    for effect, row in zip(effects, rows, strict=True):
-        mean, low, high = (100 * value for value in (effect.mean, effect.low, effect.high))
-        if not math.isnan(low):
-            axes.plot([low, high], [row, row], color="black", linewidth=2, zorder=3)
-        label = "mean, 95 % interval" if row == rows[0] else None
-        axes.scatter(mean, row, marker="D", s=34, color="black", zorder=4, label=label)
-    labels = [for_figure(f"{effect.setting} minus {effect.other}", 60) for effect in effects]
-    axes.set_yticks(list(rows), labels, fontsize=9)
+        points, at = zip(*dots, strict=True)
+        axes.scatter(points, at, s=20, color=f"C{i}", label=for_figure(name), zorder=3)
+    second = [one for one in controls if one.setting in known]
+    for some, below, color, label in (
+        (drawn, 0.0, "black", "minus the baseline, 95 % interval"),
+        (second, 0.35, "0.6", "minus the control"),
+    ):
+        for one in some:
+            mean, low, high = (100 * value for value in (one.mean, one.low, one.high))
+            y = main[one.setting] - below
+            if not math.isnan(low):
+                axes.plot([low, high], [y, y], color=color, linewidth=1.8, zorder=2)
+            axes.scatter(mean, y, marker="D", s=26, color=color, zorder=4,
+                         label=label if one is some[0] else None)  # fmt: skip
+    axes.set_yticks(list(labels), list(labels.values()), fontsize=9)
+    for tick, row in zip(axes.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if row in heads else "normal")
+    axes.set_ylim(-len(labels) + 0.2, 0.6)
     axes.set_xlabel("points of accuracy", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)

@@ -101,8 +101,12 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert charts_beside(page)[0].read_bytes() == b"a figure"
     first = figures[0]
     assert first.get_figwidth() * 100 == 700
-    labels = [label.get_text() for label in first.axes[0].get_yticklabels()]
-    assert labels == ["depthwise minus none", "bank minus none", "bank minus depthwise"]
+    axes = first.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    rows = dict(zip(labels, axes.get_yticks(), strict=True))
+    assert rows == {"minus none:": 0, "depthwise": -1, "bank": -2}
+    grey = [c.get_offsets() for c in axes.collections if c.get_label() == "minus the control"]
+    np.testing.assert_allclose(np.concatenate(grey), [[4.8, -2.35]])
     for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
