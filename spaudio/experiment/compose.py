@@ -6,9 +6,12 @@ This module adds the nearest name and a remedy to its errors.
 
 import difflib
 import itertools
+import json
+import operator
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
     AudioSettings,
+    ClassifierConfig,
     PretrainConfig,
     PretrainedConfig,
     TextSettings,
@@ -91,9 +95,23 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
             f"{recipe / 'config.yaml'} chooses a pretrained model; leave it out there and give "
             "model=pretrained model.source=... with the command, which sets its other defaults too"
         )
+    if isinstance(settings, AudioSettings):
+        settings.replaced = _replaced(recipe, parsed, settings)
     settings.overrides = list(overrides)
     _resolve_folders(settings)
     return settings
+
+
+def _replaced(recipe: Path, overrides: Sequence[Override], settings: AudioSettings) -> list[str]:
+    """Returns the settings of a recipe's file that ``model=pretrained`` replaces."""
+    file = OmegaConf.load(recipe / "config.yaml")
+    found = []
+    for change in pretrained_defaults(overrides):
+        key = change.partition("=")[0]
+        before = OmegaConf.select(file, key, throw_on_resolution_failure=False)
+        if before not in (None, operator.attrgetter(key)(settings)) and key != "augment":
+            found.append(f"{key}={json.dumps(before)}")
+    return found
 
 
 def _resolve_folders(settings: AudioSettings | TextSettings) -> None:
@@ -205,7 +223,11 @@ def _as_text(override: Override, schemas: Iterable[type]) -> Override:
     if not isinstance(override.value(), bool | int | float):
         return override
     key, _, text = (override.input_line or "").partition("=")
-    kinds = {typing.get_type_hints(schema).get(key) for schema in schemas}
+    kinds: set[Any] = set(schemas)
+    for name in key.split("."):
+        kinds = {typing.get_type_hints(kind).get(name) for kind in kinds if is_dataclass(kind)}
+        if ClassifierConfig in kinds:  # which a pretrained encoder replaces
+            kinds.add(PretrainedConfig)
     return parse(f"{key}={quoted(text)}") if kinds & {str, str | None} else override
 
 

@@ -11,6 +11,7 @@ from spaudio.experiment.recipes import data_prep_folder, recipes_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.filters import TokenFilter
+from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.modulation_plot import draw_modulations
@@ -34,6 +35,8 @@ def draw_run(run: Path) -> tuple[list[Path], list[str]]:
     settings = read_run_settings(run)
     after, before = load_best(run), load_untrained(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
+    if isinstance(after, AdaptedClassifier):
+        seconds = after.base.token_seconds
     drawn: list[Path] = []
     said: list[str] = []
     filters = filters_of(before.encoder), filters_of(after.encoder)

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def open_front_end(
     base = base or open_encoder(settings)
     if base is None:
         return make_front_end(settings.tokens, normaliser)
-    return EncodedFrontEnd(settings.tokens, base, settings.adaptation.part(base))
+    tokens = replace(settings.tokens, hop=base.token_seconds)
+    return EncodedFrontEnd(tokens, base, settings.adaptation.part(base))
 
 
 def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips: int) -> int:
@@ -122,7 +124,7 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
     if given.get("model") != "pretrained":
         return []
-    way = str(given.get("adapt", "probe"))
+    way = str(given.get("adapt") or "probe")
     rate, share = _RATES.get(way, _OTHER_RATES)
     whole = way == "full" and given.get("model.adapt_layers") is None
     changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",

@@ -20,8 +20,9 @@ python {name}/run.py --cfg                   # all settings, with their values
 python {name}/run.py -m filter=none,bank seed=0,1,2
 ```
 
-- `config.yaml`: the settings that differ from the defaults. Fill in `about`: the licence of the
-  data goes into reports and model cards.
+- `config.yaml`: the settings that differ from the defaults. `model=pretrained` has defaults of its
+  own, which replace some of them; a message names these. Settings on the command line are kept.
+  Fill in `about`: the licence of the data goes into reports and model cards.
 - `prep.py`: lists the clips, with their labels, groups and splits. To try it alone, run
   `python {name}/prep.py source=DIR`. The keyword arguments of `prepare` are settings of the recipe.
 - `run.py`: nothing to edit.

@@ -20,7 +20,7 @@ CONFIG = "config.yaml"
 REPORT = "report.json"  # written last; marks a finished run
 # Settings that may differ between two calls of one run.
 _FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "runs",
-         "overrides", "page")  # fmt: skip
+         "overrides", "page", "replaced")  # fmt: skip
 
 
 def new_run_id() -> str:

@@ -64,7 +64,8 @@ class FilterConfig:
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
         milliseconds: Length of the kernels instead of ``kernel_size``, which is set to the nearest
-            number of tokens, at least two. For filters with one ``kernel_size``, on audio.
+            number of tokens, at least two. For filters with one ``kernel_size``, in models that
+            are trained from scratch on audio.
     """
 
     name: str = MISSING
@@ -368,6 +369,8 @@ class AudioSettings(Settings):
         fold_by: The folds for ``folds=all``.
         segments: How clips are cut; the probabilities of a clip are the mean over its segments.
         page: Write ``report.html``, a page that plays the errors.
+        replaced: Settings of the recipe's ``config.yaml`` that the defaults of
+            ``model=pretrained`` have replaced, as ``key=value``; set by ``compose``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -386,6 +389,7 @@ class AudioSettings(Settings):
     fold_by: FoldsConfig = field(default_factory=FoldsConfig)
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     page: bool = True
+    replaced: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -440,11 +444,17 @@ class AudioSettings(Settings):
                 "model=pretrained reads clips whole; give segments.seconds=null, and cut longer "
                 "clips than the encoder takes"
             )
+        if self.filter.milliseconds is not None:
+            raise ConfigError(
+                f"filter.milliseconds={self.filter.milliseconds:g}: the length of a token depends "
+                "on the pretrained encoder; give filter.kernel_size, in tokens"
+            )
         if self.adapt == "full" and self.model.adapt_layers is None and self.model.variations:
             raise ConfigError(
                 f"model.variations={self.model.variations}: adapt=full varies its input anew in "
                 "each epoch; leave it out"
             )
+        # The encoder decides its hop; see `open_front_end`.
         self.tokens = TokenConfig(front_end="pretrained", hop=0.02)
 
     @property

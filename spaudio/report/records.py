@@ -30,6 +30,7 @@ NOT_SETTINGS = frozenset(
         "cluster_options",
         "overrides",
         "page",
+        "replaced",
     }
 )
 # Facts of `report.json` that a comparison uses.

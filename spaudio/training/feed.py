@@ -61,7 +61,7 @@ def make_feed(
     if lengths[longest] > config.max_tokens:
         clip = dataset.clip(longest)
         raise ConfigError(
-            f"{clip.path} is too long to train on in one piece: {clip.seconds:g} s are "
+            f"{clip.path} is too long to run in one piece: {clip.seconds:g} s are "
             f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Cut clips "
             "with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop), or raise "
             "trainer.max_tokens if memory allows"

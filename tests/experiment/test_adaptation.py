@@ -44,7 +44,7 @@ def sounds(tmp_path: Path) -> Path:
             "whisper",
             ("adapt=filters", "filter=bank", "filter.num_filters=3", "model.variations=1"),
         ),
-        ("whisper", ("adapt=full", "augment=speech")),
+        ("whisper", ("adapt=full", "augment=speech", "augment.noise=0.1")),
         ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
     ],
 )
@@ -64,9 +64,12 @@ def test_a_run_and_its_predictions(
     done = run_recipe("folder", *given)
     assert done.code == 0, done.err
     assert loaded == [str(base)]
+    assert ("adapt=full ignores augment.noise\n" in done.err) == ("adapt=full" in settings)
+    assert "tokens=pretrained ignores" not in done.err
     run = tmp_path / "runs" / "folder" / "run"
     report = json.loads((run / "report.json").read_text())
     assert report["base"]["source"] == str(base)
+    assert report["token_seconds"] == {"whisper": 0.02, "wav2vec2": 0.01}[encoder]
     # A probe takes as many variations of these few clips as it may; others none unless asked.
     assert report["variations"] == (0 if encoder == "wav2vec2" or "adapt=full" in settings else
                                     1 if settings else 2)  # fmt: skip
@@ -190,6 +193,16 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
             ["model=pretrained", "model.source=x", "adapt=full", "model.variations=1"],
             "varies its input anew",
         ),
+        (
+            [
+                "model=pretrained",
+                "model.source=x",
+                "adapt=filters",
+                "filter=bank",
+                "filter.milliseconds=80",
+            ],
+            "give filter.kernel_size, in tokens",
+        ),
     ]:
         with pytest.raises(ConfigError, match=said):
             compose("folder", f"source={tmp_path}", *settings)
@@ -205,6 +218,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     assert given.trainer.epochs == 7
     assert given.augment.mixup == 0  # the probe is fitted
     assert (given.augment.warp, given.augment.roll, given.augment.mel_masks) == (0.1, 0, 0)
+    absent = compose("folder", "model=pretrained", "model.source=x", "adapt=null")
+    probe = compose("folder", "model=pretrained", "model.source=x")
+    assert (absent.augment, absent.adapt) == (probe.augment, "probe")
     plain = compose("folder", "model=pretrained", "model.source=x", "augment=none")
     assert plain.augment.warp == 0
 

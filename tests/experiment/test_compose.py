@@ -141,8 +141,17 @@ def test_plain_values_need_no_quotes(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["2024_05", "1.50", "1e5", "TRUE"])
 def test_text_is_kept_as_it_was_written(value: str) -> None:
-    settings = compose(RECIPES / "folder", [f"source={value}", f"run_id={value}", f"data={value}"])
+    settings = compose(
+        RECIPES / "folder",
+        [f"source={value}", f"run_id={value}", f"data={value}", "pretrain=masked",
+         f"pretrain.source={value}"],
+    )  # fmt: skip
+    assert isinstance(settings, AudioSettings)
     assert (settings.prep_options["source"], settings.run_id, settings.data) == (value,) * 3
+    assert settings.pretrain.source == value
+    model = compose(RECIPES / "folder", ["model=pretrained", f"model.source={value}"]).model
+    assert isinstance(model, PretrainedConfig)
+    assert model.source == value
 
 
 def test_arguments_of_a_data_set_that_settings_cannot_have_are_named() -> None:

@@ -1,6 +1,8 @@
 """``spaudio train`` and ``spaudio new``: a folder of sounds, and a recipe of one's own."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -9,6 +11,7 @@ from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.run_folder import read_run_config
+from spaudio.experiment.tasks.adaptation import AdaptationTask
 from tests.fixtures.own_sounds import make_own_sounds
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -69,6 +72,15 @@ def test_a_new_recipe_runs_and_can_be_edited(
         main(["new", "more", "nowhere"])
     with pytest.raises(SystemExit, match=r"'\.\./x' is not a recipe name"):
         main(["new", "../x", "sounds"])
+    config.write_text(
+        f"{text}trainer:\n  epochs: 40\n  batch_size: 9\n  ema: 0.98\nsegments:\n  seconds: 2\n"
+    )
+    given = ["model=pretrained", "model.source=a/b", "adapt=lora", "trainer.batch_size=5"]
+    task: Any = SimpleNamespace(settings=compose(folder, given))
+    assert list(AdaptationTask._replaced(task)) == [
+        "model=pretrained replaces settings of config.yaml: segments.seconds=2 by null, "
+        "trainer.epochs=40 by 8. Settings on the command line are kept"
+    ]
     # A name that YAML reads as a truth value, and a folder beyond its plain characters.
     (tmp_path / "sounds").rename(sounds := tmp_path / "sounds 🔊")
     main(["new", "no", str(sounds)])

@@ -225,6 +225,14 @@ def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
         (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
         (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
         (["augment=sounds", "tokens.normalise=clip"], "mixup_power=true has no effect: it needs"),
+        (
+            ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_min=60"],
+            "f_min has no effect with tokens.waveform.init=random",
+        ),
+        (["augment.time_masks=0", "augment.time_mask=0.1"], "time_mask .* without .*time_masks"),
+        (["augment.mel_masks=0", "augment.mel_mask=4"], "mel_mask .* without .*mel_masks"),
+        (["augment.mixup=0", "augment.mixup_power=true"], "mixup_power .* without augment.mixup$"),
+        (["cluster_options.timeout_min=5"], "timeout_min has no effect without cluster=slurm"),
     ):
         task.settings = compose(RECIPES / "folder", ["source=x", *overrides])
         [warning] = ClassificationTask._overruled(task)  # type: ignore[arg-type]

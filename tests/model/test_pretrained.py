@@ -101,6 +101,32 @@ def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> No
     assert max(counts.values()) == counts["full"]
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("whisper", 0.02), ("wav2vec2", 0.01), ("sew", 0.02)]
+)
+def test_an_encoder_knows_the_length_of_its_tokens(
+    name: str, seconds: float, tmp_path: Path
+) -> None:
+    base = tiny_base(tmp_path, name)
+    assert base.token_seconds == seconds
+    counts = []
+    for clip in (CLIPS[0], np.tile(CLIPS[0], 3)):  # 0.75 s, 2.25 s
+        inputs = torch.from_numpy(base.inputs(clip))[None]
+        tokens, _ = base.embed(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
+        counts.append(tokens.shape[1])
+    assert counts[1] - counts[0] == pytest.approx(1.5 / seconds, abs=1)
+
+
+def test_the_tokens_of_ast_run_band_after_band(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, "ast")
+    assert base.token_seconds == 0.08
+    frames, none = torch.randn(1, 128, 16), torch.zeros(1, 128, dtype=torch.bool)
+    later = frames.roll(8, dims=1)  # frames of 10 ms
+    zero, one, two = (base.embed(x, none)[0][0, 2:] for x in (0 * frames, frames, later))
+    for band in (slice(0, 16), slice(16, 32)):
+        torch.testing.assert_close((two - zero)[band], (one - zero)[band].roll(1, dims=0))
+
+
 def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     base = tiny_base(tmp_path, "whisper")
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)

@@ -1,12 +1,14 @@
 """Classification of clips with a pretrained encoder, frozen or adapted."""
 
 import contextlib
+import json
 import math
+import operator
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,19 @@ class AdaptationTask(ClassificationTask):
         unused = [f"augment.{name}" for name in given if name not in used]
         unused += _without_effect(self.settings)
         ignored = f"model=pretrained adapt={self.settings.adapt} ignores {', '.join(unused)}"
-        return [*super().messages(model), *([ignored] if unused else [])]
+        return [*super().messages(model), *self._replaced(), *([ignored] if unused else [])]
+
+    def _replaced(self) -> Iterator[str]:
+        """Yields a message with the replaced settings of the recipe's ``config.yaml``, if any."""
+        both = []
+        for before in self.settings.replaced:
+            now = operator.attrgetter(before.partition("=")[0])(self.settings)
+            both.append(f"{before} by {json.dumps(now)}")
+        if both:
+            yield (
+                f"model=pretrained replaces settings of config.yaml: {', '.join(both)}. Settings "
+                "on the command line are kept"
+            )
 
     @override
     def fit(

@@ -70,7 +70,7 @@ class ClassificationTask(Task):
         if settings.adapt is None and settings.model.positions == "learned":
             _check_positions(data, settings.model.max_tokens)
         trainer = settings.trainer
-        self.token_seconds = settings.tokens.token_seconds
+        self.token_seconds = data.front_end.config.token_seconds
         self.data_hash = data.manifest_hash
         self.select = not settings.validation.train
         augment = settings.augment
@@ -130,6 +130,8 @@ class ClassificationTask(Task):
         """Returns warnings about settings that are allowed but probably unintended."""
         tokens, augment, data = self.settings.tokens, self.settings.augment, self.data
         ignored = data.train.augment.ignored if data.train.augment else ()
+        if self.settings.adapt is not None:  # AdaptationTask names them
+            ignored = ()
         unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
         longest = max(data.frames.length(clip.path) for clip in data.clips)
         return [
@@ -173,19 +175,27 @@ class ClassificationTask(Task):
         """Yields warnings about given settings that another one overrules."""
         settings, given = self.settings, given_settings(self.settings)
         yield from overruled(settings, len(self.train.sampler))
+        augment, given_to = settings.augment, self.data.train.augment
+        powers = (
+            augment.mixup_power and given_to is not None and "mixup_power" not in given_to.ignored
+        )
         idle = {
             "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
-            "tokens.spectrogram.": settings.tokens.learned and "with tokens=waveform",
-            "tokens.waveform.": not settings.tokens.learned and "without tokens=waveform",
-            "tokens.spectrogram.pcen.": not settings.tokens.learned
+            "tokens.spectrogram.*": settings.tokens.learned and "with tokens=waveform",
+            "tokens.waveform.*": not settings.tokens.learned and "without tokens=waveform",
+            "tokens.spectrogram.pcen.*": not settings.tokens.learned
             and settings.tokens.spectrogram.scaling != "pcen"
             and "without tokens.spectrogram.scaling=pcen",
-            "pretrain.": settings.pretrain.objective == "none" and "without pretrain=masked",
+            "tokens.f_min": settings.tokens.learned
+            and settings.tokens.waveform.init == "random"
+            and "with tokens.waveform.init=random",
+            "augment.time_mask": not augment.time_masks and "without augment.time_masks",
+            "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
+            "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
+            "pretrain.*": settings.pretrain.objective == "none" and "without pretrain=masked",
         }
         yield from idle_warnings(given, idle)
-        augment = self.data.train.augment
-        powers = augment is not None and "mixup_power" not in augment.ignored
-        if powers and settings.augment.mixup_power and self.data.front_end.nats is None:
+        if powers and augment.mixup and self.data.front_end.nats is None:
             yield (
                 "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
                 "log-mel frames without PCEN"

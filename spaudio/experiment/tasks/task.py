@@ -1,5 +1,6 @@
 """The interface of a task: data, model, objective and report."""
 
+import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -52,9 +53,10 @@ def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[st
             )
     idle = {
         "trainer.max_epochs": trainer.min_steps == 0 and "with trainer.min_steps=0",
-        "model.filter_": settings.filter.name == "none" and "with filter=none",
+        "model.filter_*": settings.filter.name == "none" and "with filter=none",
         "model.max_tokens": settings.model.positions != "learned"
         and "without model.positions=learned",
+        "cluster_options*": settings.cluster is None and "without cluster=slurm",
     }
     yield from idle_warnings(given, idle)
 
@@ -69,10 +71,11 @@ def idle_warnings(given: Set[str], idle: Mapping[str, str | Literal[False]]) -> 
 
     Args:
         given: Names of settings.
-        idle: For the beginning of a name, why such settings have no effect; False if they have one.
+        idle: For a name or a pattern of names, such as ``pretrain.*``, why these settings have no
+            effect; False if they have one.
     """
-    for start, reason in idle.items():
-        for name in sorted(key for key in given if reason and key.startswith(start)):
+    for pattern, reason in idle.items():
+        for name in sorted(fnmatch.filter(given, pattern)) if reason else ():
             yield f"{name} has no effect {reason}"
 
 

@@ -1,5 +1,6 @@
 """Encoders of the wav2vec2 family."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ class ConvolutionalEncoder(PretrainedEncoder):
     def squeeze(self) -> int:
         """Inputs per token: 1, or the squeeze factor of SEW."""
         return int(getattr(self.net.config, "squeeze_factor", 1))
+
+    @property
+    @override
+    def token_seconds(self) -> float:
+        step: int = math.prod(self.net.config.conv_stride)
+        return step * self.squeeze / RATE
 
     @property
     def _norm_first(self) -> bool:

@@ -85,6 +85,11 @@ class PretrainedEncoder(nn.Module):
         return len(self.layers) + 1
 
     @property
+    @abstractmethod
+    def token_seconds(self) -> float:
+        """Step from one token to the next, in seconds."""
+
+    @property
     def max_seconds(self) -> float:
         """Length of the longest clip that it accepts, in seconds."""
         return math.inf
@@ -150,7 +155,8 @@ class PretrainedEncoder(nn.Module):
         if len(waveform) / RATE > self.max_seconds:
             raise AudioError(
                 f"{len(waveform) / RATE:.1f} s is more than the {self.max_seconds:g} s that "
-                f"{self.source} takes; cut the clip"
+                f"{self.source} takes; cut the clip, or give table= with the start and end of "
+                "shorter ones (recipe folder)"
             )
         with torch.inference_mode():
             return self._inputs(waveform)

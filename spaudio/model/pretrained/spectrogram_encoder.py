@@ -20,6 +20,12 @@ class SpectrogramEncoder(PretrainedEncoder):
 
     @property
     @override
+    def token_seconds(self) -> float:
+        # In one band; the tokens of the next band follow those of this one.
+        return int(self.net.config.time_stride) * 160 / RATE
+
+    @property
+    @override
     def max_seconds(self) -> float:
         return (int(self.extractor.max_length) * 160 + 240) / RATE
 

@@ -59,6 +59,11 @@ class WhisperAudioEncoder(PretrainedEncoder):
 
     @property
     @override
+    def token_seconds(self) -> float:
+        return 2 * int(self.extractor.hop_length) / RATE  # two frames make one token
+
+    @property
+    @override
     def max_seconds(self) -> float:
         return int(self.net.config.max_source_positions) / 50
 

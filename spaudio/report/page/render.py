@@ -170,7 +170,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         listed=len(clips),
         linked=linked,
         embedded=sum(bool(m.picture) for m in media.found.values()),
-        settings=[(k, v) for k, v in _flat(page.settings) if k != "overrides"],
+        settings=[(k, v) for k, v in _flat(page.settings) if k not in ("overrides", "replaced")],
         data=Markup(text),
         style=Markup(style),
         script=Markup(script),
