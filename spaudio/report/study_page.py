@@ -232,10 +232,10 @@ def plot_effects(effects: Sequence[Effect], controls: Sequence[Effect], path: Pa
             if name in one.differences
         ]
         points, at = zip(*dots, strict=True)
-        axes.scatter(points, at, s=20, color=f"C{i}", label=for_figure(name), zorder=3)
+        axes.scatter(points, at, s=16, color=f"C{i}", label=for_figure(name), zorder=5)
     second = [one for one in controls if one.setting in known]
     for some, below, color, label in (
-        (drawn, 0.0, "black", "minus the baseline, 95 % interval"),
+        (drawn, 0.0, "black", "minus the setting above, 95 % interval"),
         (second, 0.35, "0.6", "minus the control"),
     ):
         for one in some:

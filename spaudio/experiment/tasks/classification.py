@@ -179,7 +179,14 @@ class ClassificationTask(Task):
         powers = (
             augment.mixup_power and given_to is not None and "mixup_power" not in given_to.ignored
         )
-        idle = {
+        idle = {"pretrain.*": settings.pretrain.objective == "none" and "without pretrain=masked"}
+        if settings.adapt in (None, "full"):  # AdaptationTask names what the others ignore
+            idle |= {
+                "augment.time_mask": not augment.time_masks and "without augment.time_masks",
+                "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
+                "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
+            }
+        tokens = {
             "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
             "tokens.spectrogram.*": settings.tokens.learned and "with tokens=waveform",
             "tokens.waveform.*": not settings.tokens.learned and "without tokens=waveform",
@@ -189,12 +196,8 @@ class ClassificationTask(Task):
             "tokens.f_min": settings.tokens.learned
             and settings.tokens.waveform.init == "random"
             and "with tokens.waveform.init=random",
-            "augment.time_mask": not augment.time_masks and "without augment.time_masks",
-            "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
-            "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
-            "pretrain.*": settings.pretrain.objective == "none" and "without pretrain=masked",
         }
-        yield from idle_warnings(given, idle)
+        yield from idle_warnings(given, idle if settings.adapt else tokens | idle)
         if powers and augment.mixup and self.data.front_end.nats is None:
             yield (
                 "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
