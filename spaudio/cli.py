@@ -204,7 +204,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; unusable files are reported last and fail the command."""
     from spaudio.experiment.predict import predict_files
     from spaudio.io.atomic import write_atomic
-    from spaudio.report.predictions import UNSURE, render
+    from spaudio.report.predictions import render
 
     if chosen.top < 1:
         raise ConfigError(f"--top {chosen.top}; expected at least 1")
@@ -214,8 +214,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = _open(chosen, chosen.window)
-    if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
-        raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
+    _check_unsure(chosen, predictor)
     predictions, bad = predict_files(predictor, chosen.paths, chosen.align)
     text = render(
         chosen.format,
@@ -244,7 +243,7 @@ def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> Non
 
 def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
     """Warns that every sound gets a class, unless one is for other sounds, or several may apply."""
-    from spaudio.experiment.detect import is_nothing
+    from spaudio.audio.manifest import is_nothing
 
     if not inputs.multi_label and not any(map(is_nothing, inputs.classes)):
         sys.stderr.write(
@@ -293,7 +292,8 @@ def _detect(chosen: argparse.Namespace) -> None:
             write_atomic(target, text.encode())
     for one in recordings:
         sys.stderr.write(
-            f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s\n"
+            f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
+            f"(window {predictor.event_seconds:.3g} s)\n"
         )
     _tell_bad(bad, skip=chosen.skip_bad, some=bool(recordings))
 
@@ -320,6 +320,14 @@ def _explain(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{printable(output)}\n")
 
 
+def _check_unsure(chosen: argparse.Namespace, predictor: "Predictor") -> None:
+    """Refuses ``--unsure`` if a class has that name."""
+    from spaudio.report.predictions import UNSURE
+
+    if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
+        raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
+
+
 def _listen(chosen: argparse.Namespace) -> None:
     """Prints predictions as they arrive, until Ctrl-C or the end of the file."""
     from spaudio.experiment.listen import listen, open_microphone, play_file
@@ -330,6 +338,7 @@ def _listen(chosen: argparse.Namespace) -> None:
     if None not in (chosen.file, chosen.device):
         raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
     predictor = _open(chosen)
+    _check_unsure(chosen, predictor)
     _tell_no_rest(predictor.inputs, "give a high --unsure")
 
     def warn(text: str) -> None:
@@ -450,7 +459,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
                   "help": "audio files, or folders of them"},
         "--window": {"type": float, "metavar": "S", "help": "seconds to classify at a time "
-                     "(default: the longest clip in the run's data)"},
+                     "(default: the median length of the training clips)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "
                   "(default: half a window)"},
         "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "lowest probability "
@@ -478,9 +487,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--device": {"metavar": "NAME", "help": "microphone: number or part of the name"},
         "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
         "--window": {"type": float, "metavar": "S", "help": "seconds of sound per prediction "
-                     "(default: the longest clip in the run's data)"},
-        "--hop": {"type": float, "default": 0.25, "metavar": "S", "help": "seconds from one "
-                  "prediction to the next (default: 0.25)"},
+                     "(default: the median length of the training clips)"},
+        "--hop": {"type": float, "metavar": "S", "help": "seconds from one prediction to the next "
+                  "(default: 0.25, or the window if that is less)"},
         "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
     }),

@@ -86,6 +86,11 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Clip))
 _REQUIRED = tuple(f.name for f in dataclasses.fields(Clip) if f.default is dataclasses.MISSING)
 
 
+def is_nothing(label: str) -> bool:
+    """Whether a class means the absence of all others: its name is between underscores."""
+    return len(label) > 2 and label.startswith("_") and label.endswith("_")
+
+
 def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
     """Writes ``clips`` as JSON lines with sorted keys; the file appears whole or not at all."""
     write_atomic(Path(path), _encode(clips))

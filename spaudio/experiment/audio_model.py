@@ -136,8 +136,9 @@ class AudioModel(Predictor):
     ) -> list[Event]:
         """Finds the events in a recording of any length; see `spaudio.experiment.detect`.
 
-        The model's window, ``load(..., window=)``, slides over the recording. An event is a
-        sequence of adjacent windows in which a class reaches the threshold.
+        A window, ``load(..., window=)`` or as long as the median training clip, slides over the
+        recording. An event is a sequence of adjacent windows in which a class reaches the
+        threshold.
 
         Args:
             audio: A file or waveform.
@@ -172,7 +173,7 @@ class AudioModel(Predictor):
         """
         return explain_sound(self, self._pieces(audio, sample_rate), label)
 
-    def stream(self, window: float | None = None, hop: float = 0.25) -> Stream:
+    def stream(self, window: float | None = None, hop: float | None = None) -> Stream:
         """Returns a function that turns blocks of samples into predictions as they arrive.
 
         ``stream.how`` says whether predictions are computed incrementally, by a causal model, or
@@ -186,8 +187,10 @@ class AudioModel(Predictor):
         to be at ``model.sample_rate``.
 
         Args:
-            window: Maximum seconds of sound per prediction; None is the model's window.
-            hop: Seconds from one prediction to the next.
+            window: Maximum seconds of sound per prediction; None is that given to `load`, or the
+                median length of the training clips.
+            hop: Seconds from one prediction to the next; None is 0.25, or the window if that is
+                less.
 
         Raises:
             ConfigError: If window or hop is out of range.

@@ -1,12 +1,13 @@
 """Data of an audio recipe: the tokens of its three splits."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from spaudio.audio.manifest import Clip, class_names
+from spaudio.audio.manifest import Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
@@ -40,6 +41,8 @@ class AudioData:
         floor: Feature vectors of the classical baseline.
         multi_label: Whether a clip may have several classes.
         longest_seconds: Length of the longest clip or segment.
+        typical_seconds: Median length of the training clips or segments, without classes that mean
+            the absence of all others.
         manifest: Path of the manifest.
         manifest_hash: SHA-256 of the manifest.
         samples_hash: SHA-256 of the clips' samples.
@@ -60,6 +63,7 @@ class AudioData:
     floor: FloorFeatures
     multi_label: bool
     longest_seconds: float
+    typical_seconds: float
     manifest: Path
     manifest_hash: str
     samples_hash: str
@@ -134,6 +138,9 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         )
 
     longest = max(clip.seconds for clip in clips)
+    own = [clip.seconds for clip in splits["train"] if not is_nothing(clip.label)]
+    typical = statistics.median(own or [longest])
+    most = settings.segments.seconds or longest
     return AudioData(
         train=dataset("train"),
         valid=dataset("valid"),
@@ -147,7 +154,8 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         front_end=front_end,
         floor=floor,
         multi_label=prepared.multi_label,
-        longest_seconds=min(longest, settings.segments.seconds or longest),
+        longest_seconds=min(longest, most),
+        typical_seconds=min(typical, most),
         manifest=prepared.manifest,
         manifest_hash=prepared.hash,
         samples_hash=prepared.samples_hash,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spaudio.audio.decode import stream_audio
+from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
 from spaudio.experiment.live import Heard, WindowStream
@@ -76,11 +77,6 @@ def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], floa
     return sorted(done, key=lambda event: (event.start, event.end, event.label)), seconds
 
 
-def is_nothing(label: str) -> bool:
-    """Whether a class means the absence of all others: its name is between underscores."""
-    return len(label) > 2 and label.startswith("_") and label.endswith("_")
-
-
 def event_finder(
     predictor: Predictor, hop: float | None = None, threshold: float = 0.5
 ) -> Callable[[Iterable[Waveform]], tuple[list[Event], float]]:
@@ -89,7 +85,7 @@ def event_finder(
     It returns the same as `merge`.
 
     Args:
-        predictor: Predictor of the run; its window slides over the sound.
+        predictor: Predictor of the run; its `event_seconds` slide over the sound.
         hop: Seconds from one window to the next; None is half the window.
         threshold: Lowest probability at which a class counts as present.
 
@@ -98,7 +94,7 @@ def event_finder(
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
-    window = predictor.window_seconds
+    window = predictor.event_seconds
     stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
     return lambda pieces: merge(stretches(stream.answers(pieces, predictor.sample_rate)), threshold)
 

@@ -40,6 +40,8 @@ class Inputs:
             training, 1 before (`spaudio.training.temperature`).
         alignment: Statistics of the embeddings of training clips, from the end of training; None
             before it and for several labels per clip.
+        typical_seconds: Median length of the training clips or segments, without those of classes
+            that mean the absence of all others (`is_nothing`); None in runs of earlier versions.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +52,7 @@ class Inputs:
     samples: str = ""
     temperature: float = 1.0
     alignment: Alignment | None = None
+    typical_seconds: float | None = None
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -69,6 +72,8 @@ class Inputs:
             "samples_sha256": self.samples,
             "temperature": self.temperature,
         }
+        if self.typical_seconds is not None:
+            content["typical_seconds"] = self.typical_seconds
         if (found := self.alignment) is not None:
             content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
         write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
@@ -93,13 +98,17 @@ class Inputs:
             classes = tuple(str(name) for name in content["classes"])
             _check_positive("longest_seconds", float(content["longest_seconds"]))
             longest, several = float(content["longest_seconds"]), bool(content["multi_label"])
+            typical = content.get("typical_seconds")
+            if typical is not None:
+                typical = float(typical)
+                _check_positive("typical_seconds", typical)
             manifest, samples = str(content["manifest_sha256"]), str(content["samples_sha256"])
             temperature = float(content.get("temperature", 1))
             _check_positive("temperature", temperature)
             normaliser = _normaliser(content)
             return cls(
                 classes, normaliser, longest, several, manifest, samples, temperature,
-                _alignment(content),
+                _alignment(content), typical,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(

@@ -92,18 +92,21 @@ class Stream(ABC):
         """Yields predictions for blocks that need no check, such as those of a decoded file."""
 
 
-def open_stream(predictor: Predictor, window: float | None = None, hop: float = 0.25) -> Stream:
+def open_stream(
+    predictor: Predictor, window: float | None = None, hop: float | None = None
+) -> Stream:
     """Returns the stream of a model: incremental if it is causal, else over windows.
 
     Args:
         predictor: Predictor of the run.
-        window: Maximum seconds of sound per prediction; None is the predictor's window.
-        hop: Seconds from one prediction to the next.
+        window: Maximum seconds of sound per prediction; None is the predictor's window for events.
+        hop: Seconds from one prediction to the next; None is 0.25, or the window if that is less.
 
     Raises:
         ConfigError: If window or hop is out of range.
     """
-    window = predictor.window_seconds if window is None else window
+    window = predictor.event_seconds if window is None else window
+    hop = min(0.25, window) if hop is None else hop
     mel = predictor.front_end.config.spectrogram
     try:
         refused = None

@@ -55,8 +55,9 @@ class Predictor:
 
     Args:
         run: The run's folder.
-        window: Seconds; longer files are cut into windows of this length. None uses the length of
-            the longest clip in the run's data, so that no clip of its data is cut.
+        window: Seconds; longer files are cut into windows of this length, and events are sought in
+            such windows. None uses the length of the longest clip in the run's data, so that no
+            clip of its data is cut; for events, the median length of its training clips.
         source: Folder or Hub id of the run's pretrained encoder, if it has moved since training.
         device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
             one, else the CPU.
@@ -106,7 +107,9 @@ class Predictor:
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
                 f"{len(self.inputs.classes)} classes; run the recipe again"
             )
+        typical = self.inputs.typical_seconds or self.inputs.longest_seconds
         self.window_seconds = self.inputs.longest_seconds if window is None else window
+        self.event_seconds = max(typical, tokens.frame_seconds) if window is None else window
         if not tokens.frame_seconds <= self.window_seconds < math.inf:
             raise ConfigError(
                 f"window={window} s; expected at least one hop of the front-end, "

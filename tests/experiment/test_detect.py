@@ -3,6 +3,7 @@
 import csv
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 import soundfile
 
 import spaudio
+from spaudio.audio.manifest import is_nothing
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.experiment.detect import Stretch, detect, is_nothing, merge, stretches
+from spaudio.experiment.data import load_data
+from spaudio.experiment.detect import Stretch, detect, merge, stretches
+from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.live import Heard
 from spaudio.experiment.predict import Predictor
-from tests.fixtures.tiny_run import make_untrained_run
+from tests.fixtures.tiny_run import RECIPES, compose, make_untrained_run
 
 CLASSES = ("dog", "owl", "_background_")
 
@@ -46,7 +50,7 @@ def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
 
 def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: Path) -> None:
     """Digits at known places, as the model hears each of them alone."""
-    predictor = Predictor(own_run)
+    predictor = Predictor(own_run, window=Inputs.load(own_run).longest_seconds)
     sounds = own_run.parents[2] / "sounds"
     clips = sorted(sounds.glob("*/theo_*.flac"))[:6]
     window = predictor.window_samples
@@ -72,7 +76,8 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
         number = predictor.inputs.classes.index(event.label)
         assert all(expected[slot][number] >= limit - 1e-5 for slot in range(first, last))
         assert number in tops
-    model, options = spaudio.load(own_run), {"hop": predictor.window_seconds, "threshold": limit}
+    model = spaudio.load(own_run, window=predictor.window_seconds)
+    options = {"hop": predictor.window_seconds, "threshold": limit}
     assert model.detect(path, **options) == one.events
     assert model.detect(np.concatenate(slots), 8000, **options) == one.events
     assert model.detect(np.zeros(8000, np.float32), 8000) == []
@@ -80,6 +85,33 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
           "--threshold", "0.01"])  # fmt: skip
     row = next(csv.DictReader((tmp_path / "events.csv").open()))
     assert row["start_time"] == "2024-05-01T22:00:00.000"
+
+
+def test_the_window_has_the_median_length_of_clips_of_other_classes(
+    tmp_path: Path,
+) -> None:
+    """A long recording without events must not decide the window in which events are sought."""
+    for label, seconds in (("dog", 0.5), ("owl", 0.9), ("_nothing_", 4.0)):
+        for number in range(8):
+            wave = np.random.default_rng(number).standard_normal(round(8000 * seconds)) / 10
+            file = tmp_path / "sounds" / label / f"{number}.wav"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, wave, 8000)
+    settings = compose("folder", f"source={tmp_path / 'sounds'}", f"data={tmp_path}",
+                       "tokens.sample_rate=8000")  # fmt: skip
+    data = load_data(settings, RECIPES.parent / "data_prep")
+    assert (data.typical_seconds, data.longest_seconds) == (pytest.approx(0.7), 4)
+    run = make_untrained_run(tmp_path)
+    assert Predictor(run).event_seconds == 0.5  # the longest: the run knows no other length
+    inputs = replace(Inputs.load(run), longest_seconds=4, typical_seconds=0.7)
+    inputs.save(run)
+    assert Inputs.load(run).typical_seconds == 0.7
+    assert (Predictor(run).event_seconds, Predictor(run).window_seconds) == (0.7, 4)
+    assert Predictor(run, window=1).event_seconds == 1
+    short = replace(inputs, typical_seconds=0.1)
+    short.save(run)
+    stream = spaudio.load(run).stream()  # the hop is no longer than the window
+    assert len(list(stream([wave], 8000))) == 40
 
 
 def test_memory_does_not_grow_with_the_recording(own_run: Path, tmp_path: Path) -> None:

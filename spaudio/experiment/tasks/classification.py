@@ -237,6 +237,7 @@ class ClassificationTask(Task):
             data.multi_label,
             data.manifest_hash,
             data.samples_hash,
+            typical_seconds=data.typical_seconds,
         )
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
