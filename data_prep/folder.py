@@ -13,7 +13,6 @@ which nothing is taken is reported.
 """
 
 import contextlib
-import csv
 import math
 import re
 import statistics
@@ -31,6 +30,7 @@ from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError, some
+from spaudio.io.csv_rows import csv_rows
 from spaudio.io.unpack import open_source, user_path
 from spaudio.report.escape import from_csv
 
@@ -109,6 +109,15 @@ def prepare(
     _check(root, clips, group_regex, table)
     whole = root
     if stretches:
+        recordings = {one.recording for one in stretches}
+        needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
+        if not split_given and {c.group for c in clips} == recordings and len(recordings) < needed:
+            raise DataError(
+                f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
+                "the intervals of a recording are kept in one split; annotate at least "
+                f"{needed} recordings, or add a column group that divides them, such as with one "
+                "value per line"
+            )
         root = cut_stretches(root, stretches, work)
     notes: list[str] = []
     if not split_given:
@@ -201,7 +210,7 @@ def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip
         ConfigError: If the file cannot be read.
         DataError: If a line does not fit the clips; the message gives its number.
     """
-    rows = _rows("labels", file)
+    rows = csv_rows("labels", file)
     if not rows or not {"clip", "label"} <= set(rows[0][1]):
         raise ConfigError(
             f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
@@ -256,7 +265,7 @@ def _of_table(
         ConfigError: If the file cannot be read, or groups are given twice.
         DataError: If a column is missing, or a line does not fit; the message gives its number.
     """
-    rows, name = _rows("table", file), f"table={file}"
+    rows, name = csv_rows("table", file), f"table={file}"
     columns = [str(key) for key in rows[0][1]] if rows else []
     if not {"file_name", "label"} <= set(columns):
         raise DataError(
@@ -318,28 +327,6 @@ def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
             "the recording, such as 1.25 and 2.5, with start before end"
         )
     return found
-
-
-def _rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads a CSV file that the user gives: for each row, its line in the file and its cells.
-
-    Raises:
-        ConfigError: If it cannot be read.
-        DataError: If a line has more cells than there are columns.
-    """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
-    for number, row in rows:
-        if None in row:  # cells beyond the last column
-            raise DataError(
-                f"{file}, line {number}: more cells than columns; put values that hold a comma "
-                "between quotation marks"
-            )
-    return rows
 
 
 def _top(folder: Path, table: str | None) -> Path:

@@ -119,7 +119,7 @@ def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: In
         return saved.read_text(encoding="utf-8")
     return model_card(
         content,
-        report,
+        portable_report(report),
         inputs.classes,
         longest_seconds=inputs.longest_seconds,
         multi_label=inputs.multi_label,

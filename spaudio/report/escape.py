@@ -5,6 +5,7 @@ literally: it cannot become markup, a formula or a control sequence.
 """
 
 import re
+import unicodedata
 
 #: First characters that make a spreadsheet read a cell as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -19,6 +20,14 @@ def printable(text: object) -> str:
     Bytes of a file name that are not UTF-8 become ``\xff``.
     """
     return "".join(c if c.isprintable() else _code(c) for c in str(text))
+
+
+def writable(text: object) -> str:
+    """Replaces control characters and bytes that are not UTF-8, which a text file cannot hold.
+
+    Unlike :func:`printable`, it keeps all other characters, so that a path still names its file.
+    """
+    return "".join(_code(c) if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text))
 
 
 def for_markdown(text: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from spaudio.report.escape import for_csv, printable
+from spaudio.report.escape import for_csv, printable, writable
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Recording:
     def clock(self, seconds: float) -> str:
         """Returns a time in the recording as ISO 8601, to the millisecond."""
         assert self.begin is not None
-        return (self.begin + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+        time = self.begin + timedelta(seconds=round(seconds, 3))  # isoformat would truncate
+        return time.isoformat(timespec="milliseconds")
 
 
 def write_csv(recordings: Sequence[Recording]) -> str:
@@ -59,7 +60,7 @@ def write_csv(recordings: Sequence[Recording]) -> str:
     for one in recordings:
         for event in one.events:
             times = [one.clock(event.start), one.clock(event.end)] if timed else []
-            name, label = for_csv(printable(one.path)), for_csv(event.label)
+            name, label = for_csv(writable(one.path)), for_csv(event.label)
             start, end = f"{event.start:.3f}", f"{event.end:.3f}"
             writer.writerow([name, start, end, label, f"{event.confidence:.4f}", *times])
     return text.getvalue()
@@ -91,7 +92,7 @@ def write_raven(recording: Recording, top: float) -> str:
     lines = ["\t".join(header)]
     for number, event in enumerate(recording.events, start=1):
         cells = [str(number), "Spectrogram 1", "1", f"{event.start:.6f}", f"{event.end:.6f}", "0",
-                 f"{top:g}", printable(recording.path.name), printable(event.label),
+                 f"{top:g}", writable(recording.path.name), printable(event.label),
                  f"{event.confidence:.4f}"]  # fmt: skip
         if recording.begin is not None:
             cells.append(recording.clock(event.start))

@@ -24,7 +24,8 @@ def model_card(
 
     Args:
         settings: Settings of the run, as in its ``config.yaml``.
-        report: Content of its ``report.json``.
+        report: Content of its ``report.json``. Folders are shortened to their last part, so that
+            only a Hub id holds a slash.
         classes: Class names.
         longest_seconds: Length of the longest clip of all splits.
         multi_label: Whether a clip may have several classes.
@@ -41,9 +42,11 @@ def model_card(
         ) from error
     about, test, metric = settings["about"], report["test"], report["metric"]
     title = str(about["title"])
+    base = report.get("base")  # the pretrained encoder
     data = ModelCardData(
         library_name="spaudio",
         pipeline_tag="audio-classification",
+        base_model=base["source"] if base and "/" in base["source"] else None,
         tags=["audio", "filterbank"],
         metrics=[metric],
         model_name=f"{settings['recipe']}, {settings['filter']['name']}",
@@ -63,7 +66,7 @@ def model_card(
         f"# {for_markdown(settings['recipe'])}: {for_markdown(title)}",
         _introduction(settings, report, classes, multi_label),
         "## Use",
-        _USE,
+        _use(base),
         "## Data",
         _lines(_data(settings, report)),
         "## Results",
@@ -78,12 +81,21 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-_USE = """```python
-import spaudio  # pip install '.[recipes,hub]' in a clone of spaudio
+def _use(base: Mapping[str, str] | None) -> str:
+    """Returns how the model is loaded, with the pretrained encoder that it needs, if any."""
+    extras, given, encoder = "recipes,hub", "", ""
+    if base is not None:
+        extras = "pretrained"  # includes the others
+        encoder = f"\n\nEncoder: {for_markdown(base['source'])} (SHA-256 {base['sha256'][:12]})"
+        if "/" not in base["source"]:
+            given = ', base="FOLDER"'
+            encoder += ", which was a local folder and is not included: give it as `FOLDER`"
+    return f"""```python
+import spaudio  # pip install '.[{extras}]' in a clone of spaudio
 
-model = spaudio.load("OWNER/NAME")  # this repository, or the folder of this file
+model = spaudio.load("OWNER/NAME"{given})  # this repository, or the folder of this file
 print(model.predict("a.wav").top(3))
-```"""
+```{encoder}"""
 
 
 def _introduction(

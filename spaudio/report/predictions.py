@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from spaudio.report.escape import for_csv, printable
+from spaudio.report.escape import for_csv, printable, writable
 from spaudio.report.tables import show
 
 UNSURE = "unsure"
@@ -88,7 +88,7 @@ def render(
     if form == "json":
         files = [
             {
-                "file": printable(one.path),
+                "file": str(one.path),
                 "seconds": one.seconds,
                 "windows": one.windows,
                 **({} if unsure is None else {"decision": one.decision(unsure)}),
@@ -100,14 +100,14 @@ def render(
             "window_seconds": window_seconds,
             "probabilities": "mean over windows",
             "predictions": files,
-            "bad": [{"file": printable(path), "reason": reason} for path, reason in bad],
+            "bad": [{"file": str(path), "reason": reason} for path, reason in bad],
         }
         text.write(json.dumps(content, indent=1) + "\n")
     elif form == "csv":
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "seconds", "windows", *decided, "rank", "class", "probability"])
         for one, best in found:
-            file = [for_csv(printable(one.path)), f"{one.seconds:.3f}", one.windows]
+            file = [for_csv(writable(one.path)), f"{one.seconds:.3f}", one.windows]
             if unsure is not None:
                 file.append(for_csv(one.decision(unsure)))
             for rank, (label, share) in enumerate(best, start=1):

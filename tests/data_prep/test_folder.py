@@ -314,6 +314,35 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
         listed(source, table="a.csv")
 
 
+def test_a_table_of_one_recording_needs_groups(tmp_path: Path) -> None:
+    source, lines = tmp_path / "source", []
+    source.mkdir()
+    soundfile.write(source / "day.wav", np.random.default_rng(0).normal(size=9 * RATE) / 9, RATE)
+    for number in range(8):
+        lines.append(f"day.wav,{number},{number + 0.9},{('hum', 'buzz')[number % 2]}")
+    file = source / "a.csv"
+    file.write_text("\n".join(["file_name,start,end,label", *lines]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"1 of the 3 recordings needed.* or add a column group"):
+        listed(source, table="a.csv")
+    lines = [f"{line},{number}" for number, line in enumerate(lines)]
+    file.write_text("\n".join(["file_name,start,end,label,group", *lines]), encoding="utf-8")
+    found = listed(source, table="a.csv").clips
+    assert {clip.split for clip in found} == {"train", "valid", "test"}
+
+
+def test_a_table_may_be_as_spreadsheets_save_it(source: Path) -> None:
+    clips = flat(source)
+    lines = ["file_name, label ,split", *(",".join((*c, "")) for c in clips), ",,", ",,,"]
+    lines[1:-2] = [line + ("train", "test")[n % 2] for n, line in enumerate(lines[1:-2])]
+    file = source / "metadata.csv"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert len(listed(source, table="metadata.csv").clips) == len(clips)
+    for encoding in ("cp1252", "utf-16"):
+        file.write_text("\n".join([*lines, "bell,caf\u00e9,train"]), encoding=encoding)
+        with pytest.raises(ConfigError, match="is not in UTF-8; save it as CSV in UTF-8"):
+            listed(source, table="metadata.csv")
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])

@@ -86,6 +86,26 @@ def test_the_card_says_data_splits_figures_limits_and_licence(saved: Path) -> No
         assert said in text, said
 
 
+@pytest.mark.parametrize(
+    ("source", "call", "base_model"),
+    [("owner/encoder", '"OWNER/NAME")', "owner/encoder"),
+     ("encoder", '"OWNER/NAME", base="FOLDER")', None)],
+)  # fmt: skip
+def test_the_card_names_the_pretrained_encoder(
+    saved: Path, source: str, call: str, base_model: str | None
+) -> None:
+    settings = yaml.safe_load((saved / "config.yaml").read_text())
+    report = json.loads((saved / "report.json").read_text())
+    report["base"] = {"source": source, "sha256": "0123456789ab" + "f" * 52}
+    text = model_card(
+        settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
+    )
+    assert "pip install '.[pretrained]'" in text
+    assert f"spaudio.load({call} " in text
+    assert f"Encoder: {source} (SHA-256 0123456789ab)" in text
+    assert hub.ModelCard(text).data.base_model == base_model
+
+
 def introduction(saved: Path, model: dict[str, object], filter_name: str = "none") -> str:
     """The first paragraph of the card that the model would have with other settings."""
     settings = yaml.safe_load((saved / "config.yaml").read_text())

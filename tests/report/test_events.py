@@ -20,6 +20,21 @@ def test_a_table_with_clock_times_if_they_are_known() -> None:
     assert second["end_time"] == "2024-05-02T00:30:01.500+00:00"
 
 
+def test_clock_times_are_rounded_as_the_seconds_beside_them() -> None:
+    one = Recording(PLAIN.path, 9.0, [Event(0.0016, 1.9999, "owl", 0.9)], TIMED.begin)
+    [row] = csv.DictReader(write_csv([one]).splitlines())
+    assert (row["start"], row["start_time"][-9:-6]) == ("0.002", "002")
+    assert (row["end"], row["end_time"][-12:-6]) == ("2.000", "02.000")
+
+
+def test_the_path_of_a_recording_is_kept() -> None:
+    one = Recording(Path("a/9.00\u202fAM\n.wav"), 4000.0, EVENTS)
+    [row, _] = csv.DictReader(write_csv([one]).splitlines())
+    assert row["file"] == "a/9.00\u202fAM\\n.wav"
+    [row, _] = csv.DictReader(write_raven(one, 8000.0).splitlines(), delimiter="\t")
+    assert row["Begin File"] == "9.00\u202fAM\\n.wav"
+
+
 def test_labels_of_audacity() -> None:
     """https://manual.audacityteam.org/man/importing_and_exporting_labels.html"""
     lines = [line.split("\t") for line in write_audacity(PLAIN).splitlines()]

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from spaudio.report.nearest import find_nearest
 from spaudio.report.predictions import Prediction, render
+from tests.fixtures import toy
 
 CLASSES = ("a", "[b]", "c,d")
 ONE = Prediction(Path("x.wav"), 1.5, 3, np.array([0.2, 0.5, 0.3], np.float32), CLASSES)
@@ -40,10 +43,22 @@ def test_any_name_can_be_shown() -> None:
         text = render(form, [one], top=2, window_seconds=0.5)
         assert text.encode()
         assert "\x1b" not in text or form == "csv"
-        assert r"=bad\xff\n" in text.replace("\\\\", "\\")
+        bad = r"=bad\udcff\n" if form == "json" else r"=bad\xff\n"
+        assert bad in text
     rows = list(csv.DictReader(render("csv", [one], top=1, window_seconds=1).splitlines()))
     assert rows[0]["class"] == "'=a"
     assert rows[0]["file"].startswith("'=bad")
+
+
+def test_the_path_of_a_file_is_kept() -> None:
+    """Names with unusual spaces or joined characters still name the file."""
+    path = Path("at 9.00\u202fAM \U0001f468\u200d\U0001f469.wav")
+    one = Prediction(path, 1.0, 1, ONE.probabilities, CLASSES)
+    given = {"top": 1, "window_seconds": 0.5, "bad": [(path, "silent")]}
+    [row] = csv.DictReader(render("csv", [one], **given).splitlines())  # type: ignore[arg-type]
+    content = json.loads(render("json", [one], **given))  # type: ignore[arg-type]
+    found = [row, content["predictions"][0], content["bad"][0]]
+    assert [one["file"] for one in found] == [str(path)] * 3
 
 
 def test_a_long_name_is_not_cut() -> None:
@@ -59,3 +74,28 @@ def test_below_the_limit_the_decision_is_unsure() -> None:
         assert (row["decision"], row["class"]) == (said, "[b]")
         assert json.loads(render("json", [ONE], **given))["predictions"][0]["decision"] == said  # type: ignore[arg-type]
         assert said in render("table", [ONE], **given)  # type: ignore[arg-type]
+
+
+class Summed(torch.nn.Module):
+    """Embeds a clip as the sum of its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def embed(self, tokens: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return tokens.masked_fill(padding[..., None], 0).sum(dim=1)
+
+
+def test_the_nearest_training_clip_of_a_class_is_found() -> None:
+    train, test = toy.dataset(range(20)), toy.dataset(range(30, 34))
+    wanted = {index: ["a", "b"] for index in range(4)}
+    near = find_nearest(Summed(), train, test, wanted, False)  # type: ignore[arg-type]
+    known, asked = (
+        np.stack([data[0, i].tokens.sum(axis=0) for i in range(len(data))])
+        for data in (train, test)
+    )
+    similarity = asked @ (known / np.linalg.norm(known, axis=1, keepdims=True)).T
+    for kind, name in enumerate("ab"):
+        best = 2 * similarity[:, kind::2].argmax(axis=1) + kind
+        assert [near[index, name] for index in range(4)] == [str(number) for number in best]

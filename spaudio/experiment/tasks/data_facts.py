@@ -1,6 +1,5 @@
 """Sentences about a run's data, split and model, for its page."""
 
-import csv
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
+from spaudio.io.csv_rows import csv_rows
 from spaudio.io.unpack import user_path
 from spaudio.report.escape import from_csv
 from spaudio.report.report_files import ALIGNED, selection
@@ -102,11 +102,10 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
     file = settings.prep_options.get("labels")
     if file is None:
         return []
-    with user_path(file).open(newline="", encoding="utf-8-sig") as text:
-        return [
-            (from_csv(row["clip"]), from_csv(row["label"] or ""), from_csv(row.get("was") or ""))
-            for row in csv.DictReader(text)
-        ]
+    return [
+        (from_csv(row["clip"]), from_csv(row["label"] or ""), from_csv(row.get("was") or ""))
+        for _, row in csv_rows("labels", user_path(file))
+    ]
 
 
 def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:

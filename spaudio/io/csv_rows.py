@@ -1,0 +1,38 @@
+"""Reads CSV files that users write, as spreadsheets save them."""
+
+import csv
+from pathlib import Path
+
+from spaudio.errors import ConfigError, DataError
+
+
+def csv_rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
+
+    Blanks around the names of columns are removed, and rows without any content are left out.
+
+    Args:
+        setting: The setting that names the file, for messages.
+        file: The file, in UTF-8.
+
+    Raises:
+        ConfigError: If it cannot be read.
+        DataError: If a line has more cells than there are columns.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            rows = [(reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{setting}={file} is not in UTF-8; save it as CSV in UTF-8") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
+    rows = [(n, row) for n, row in rows if any("".join(c or "").strip() for c in row.values())]
+    for number, row in rows:
+        if None in row:  # cells beyond the last column
+            raise DataError(
+                f"{file}, line {number}: more cells than columns; put values that hold a comma "
+                "between quotation marks"
+            )
+    return rows
