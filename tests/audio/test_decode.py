@@ -171,3 +171,21 @@ def test_a_stream_is_what_is_loaded_to_the_bit(tmp_path: Path, rate: int, wanted
     pieces = list(stream_audio(path, wanted))
     assert len(pieces) > 1
     assert np.array_equal(np.concatenate(pieces), load_audio(path, wanted))
+
+
+def test_a_file_has_at_most_eight_channels(tmp_path: Path) -> None:
+    wave = 0.1 * np.random.default_rng(0).standard_normal((800, 9))
+    soundfile.write(tmp_path / "8.wav", wave[:, :8], 8000)
+    soundfile.write(tmp_path / "9.wav", wave, 8000)
+    assert len(decode(tmp_path / "8.wav")[0]) == 800
+    with pytest.raises(AudioError, match="9 channels, at most 8"):
+        decode(tmp_path / "9.wav")
+
+
+def test_a_file_of_too_many_samples_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(440, 8000), 8000)
+    monkeypatch.setattr(sys.modules["spaudio.audio.decode"], "MAX_SAMPLES", 7999)
+    with pytest.raises(AudioError, match="7999 samples"):
+        decode(tmp_path / "a.wav")

@@ -18,6 +18,8 @@ import soundfile
 
 import spaudio.io.journal
 from spaudio.audio import Prepared, SourceClip, SourceClips, prepare, read_manifest
+from spaudio.audio.manifest import Clip
+from spaudio.audio.prepare import check_copies
 from spaudio.audio.scan import scan_clips
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.lock import locked
@@ -244,6 +246,23 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     assert len(allowed.warnings) == 2
     with pytest.raises(ConfigError, match="expected refuse or allow"):
         run(source, duplicates="perhaps")
+
+
+def test_copies_in_two_folds_are_refused() -> None:
+    clips = [Clip(f"{n}.wav", "a", "train", "g", 1.0, 8000, fold=n) for n in (1, 2)]
+    with pytest.raises(DataError, match="in different splits or folds"):
+        check_copies(clips, [("1.wav", "2.wav")], "refuse")
+
+
+def test_silent_clips_are_not_copies_of_each_other(tmp_path: Path) -> None:
+    clips = [SourceClip(f"{name}.wav", name, "train", name) for name in "ab"]
+    for clip in clips:
+        soundfile.write(tmp_path / clip.path, np.zeros(RATE), RATE)
+    listed = SourceClips(tmp_path, clips, silent_ok=True)
+    found = prepare(
+        "toy", lambda work: listed, folder=tmp_path / "data", options={}, progress=False
+    )
+    assert (found.copies, found.warnings) == ((), ())
 
 
 def test_a_class_that_has_lost_all_clips_of_a_split_is_named(source: Path) -> None:

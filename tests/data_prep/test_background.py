@@ -13,6 +13,7 @@ from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio.background import cut_background
 from spaudio.audio.manifest import Clip
+from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError
 from spaudio.experiment.tasks.data_facts import describe_split
 from tests.fixtures.own_sounds import make_own_sounds
@@ -87,6 +88,21 @@ def test_many_recordings_are_divided_and_silence_is_left_out(tmp_path: Path) -> 
     assert Counter(clip.split for clip in clips) == COUNTS
     assert len({clip.path.split("/")[1] for clip in clips}) == len(clips)  # no recording twice
     assert {len(soundfile.read(root / clip.path)[0]) for clip in clips} == {400, 800}
+
+
+def test_a_replaced_recording_is_cut_anew(tmp_path: Path) -> None:
+    one, folder = Stretch("a.wav", 0.1, 0.3, "line 2"), tmp_path / "in"
+    folder.mkdir()
+    found = []
+    for seed in range(2):
+        wave = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE)
+        soundfile.write(folder / "a.wav", wave, RATE)
+        stretch = cut_stretches(folder, [one], tmp_path / "work") / one.path
+        np.testing.assert_allclose(soundfile.read(stretch)[0], wave[800:2400], atol=1e-4)
+        each = dict.fromkeys(COUNTS, 1)
+        root, clips = cut_background(folder, tmp_path / "work", seconds=0.1, counts=each, seed=0)
+        found.append(soundfile.read(root / clips[0].path)[0])
+    assert not np.array_equal(*found)
 
 
 def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
+from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks import adaptation
 from spaudio.export.write import export_run
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -234,3 +236,15 @@ def test_variations_need_log_mel_frames(
     )
     assert done.code == 1
     assert "reads samples" in done.err
+
+
+def test_fewer_variations_are_computed_of_many_clips() -> None:
+    settings = SimpleNamespace(model=PretrainedConfig(source="a/b"))
+    front_end = SimpleNamespace(
+        base=SimpleNamespace(log_mel=1), part=SimpleNamespace(kind="statistics")
+    )
+    found = [
+        encoders.count_variations(settings, front_end, clips)  # type: ignore[arg-type]
+        for clips in (100, 1300, 1334, 2000, 2001, 9999)
+    ]
+    assert found == [2, 2, 1, 1, 0, 0]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment import call
 from spaudio.experiment.audio_model import AudioModel
 from spaudio.experiment.call import Trained
-from spaudio.experiment.data import load_data
+from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.tokens.dataset import collate
+from spaudio.training.temperature import fit_temperature
 from tests.conftest import RECIPES
 
 
@@ -51,6 +53,38 @@ def test_train_returns_the_run(own_run: Path) -> None:
         spaudio.train("sounds", optim={"lr": {1}})
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         spaudio.laod  # noqa: B018
+
+
+@pytest.fixture
+def data(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> AudioData:
+    """The data of the run."""
+    monkeypatch.chdir(own_run.parents[2])
+    return load_data(read_run_settings(own_run), RECIPES.parent / "data_prep")
+
+
+def test_the_temperature_is_fitted_to_the_validation_split(
+    model: AudioModel, data: AudioData
+) -> None:
+    waves = [soundfile.read(data.root / c.path, dtype="float32")[0] for c in data.valid.clips]
+    labels = torch.tensor(data.valid.classes())
+    fitted = fit_temperature(model.raw_probabilities(waves), labels)
+    assert model.inputs.temperature == pytest.approx(fitted, rel=1e-2)
+
+
+def test_the_alignment_is_measured_on_the_training_split(
+    model: AudioModel, data: AudioData
+) -> None:
+    embedded = torch.from_numpy(model.embed([data.root / c.path for c in data.train.clips]))
+    assert model.inputs.alignment is not None
+    mean = model.inputs.alignment.mean
+    torch.testing.assert_close(mean, embedded.mean(dim=0), atol=1e-4, rtol=1e-3)
+
+
+def test_the_report_says_whether_the_model_beats_the_floor(own_run: Path) -> None:
+    report = json.loads((own_run / "report.json").read_text())
+    beats = report["test"]["accuracy"] > report["floor"]["svm"]
+    text = (own_run / "report.md").read_text()
+    assert ("does not beat the classical floor" in text) != beats
 
 
 def test_names_and_models_can_be_looked_at(model: AudioModel) -> None:

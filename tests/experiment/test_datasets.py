@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from spaudio.audio.manifest import Clip
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.datasets import data_at_hand, find_recipes, read_about
 from spaudio.experiment.settings import About
+from spaudio.experiment.tasks.data_facts import is_calibrated_on_known_groups
 from tests import conftest
 
 RECIPES = find_recipes(conftest.RECIPES)
@@ -59,3 +62,13 @@ def test_the_command_lists_recipes(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "`about` must give" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"error: no recipe in"):
         main(["datasets", "--recipes", str(tmp_path / "nowhere")])
+
+
+def test_calibration_on_groups_that_were_trained_on_is_noticed() -> None:
+    def calibrated(**groups: str) -> bool:
+        clips = [Clip(s, "a", s, group, 1.0, 8000) for s, group in groups.items()]
+        return is_calibrated_on_known_groups(SimpleNamespace(clips=clips))  # type: ignore[arg-type]
+
+    assert calibrated(train="ann", valid="ann", test="bob")
+    assert not calibrated(train="ann", valid="cas", test="bob")
+    assert not calibrated(train="ann", valid="ann", test="ann")

@@ -35,11 +35,6 @@ def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert torch.equal(found.std, alignment.std)
 
 
-def test_a_run_without_them_is_told_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no inputs\.json.*name the folder of a run"):
-        Inputs.load(tmp_path)
-
-
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for text in ("", "[1]", "{}", json.dumps({"mean": ["x"], "std": [1]}), "[" * 100_000):
         (tmp_path / FILE).write_text(text)

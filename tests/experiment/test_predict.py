@@ -218,7 +218,7 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no finite probabilities"):
         Predictor(other)(tmp_path / "a.wav")
     (other / FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"holds no inputs\.json"):
+    with pytest.raises(CheckpointError, match=r"holds no inputs\.json.*name the folder of a run"):
         Predictor(other)
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import PretrainConfig
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
+from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.log import read_log
 from spaudio.training.masked_prediction import MaskedPrediction
@@ -148,3 +150,33 @@ def test_what_cannot_be_is_named(settings: tuple[str, ...], named: str) -> None:
 def test_the_objective_is_checked() -> None:
     with pytest.raises(ConfigError, match="none or masked; got 'contrastive'"):
         PretrainConfig("contrastive")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_settings_and_training_clips_reach_every_part(
+    both: bool, sounds: Path, tmp_path: Path
+) -> None:
+    """Nothing is fitted to clips that the model is not trained on."""
+    task = open_task(
+        compose("folder", *SETTINGS, f"source={sounds}", f"data={tmp_path}", "augment.mixup=0.3",
+                "augment.cutmix=0.2", "augment.mixstyle=0.1", "augment.mixup_power=true",
+                "augment.mel_masks=1", "augment.mel_mask=2", "tokens.normalise=global",
+                "trainer.label_smoothing=0.15", f"validation.train={both}"),
+        RECIPES.parent / "data_prep",
+    )  # fmt: skip
+    assert isinstance(task, ClassificationTask)
+    data, pretraining = task.data, task.pretraining
+    splits = {s: {c.path for c in data.clips if c.split == s} for s in ("train", "valid")}
+    used = {clip.path for clip in data.train.clips}
+    assert used == splits["train"] | (splits["valid"] if both else set())
+    assert {clip.path for clip in pretraining.clips} == used
+    assert task.select is not both
+    fitted = BandNormaliser.fit("global", [data.frames.frames(path) for path in sorted(used)])
+    np.testing.assert_allclose(data.front_end.normaliser.mean, fitted.mean, rtol=1e-5)
+    mixing = task.objective.mixing
+    assert (mixing.mixup, mixing.cutmix, mixing.mixstyle) == (0.3, 0.2, 0.1)
+    torch.testing.assert_close(mixing.nats, torch.from_numpy(data.front_end.normaliser.std))
+    assert task.objective.label_smoothing == 0.15
+    assert task.train.loader.dataset.augment.config.mel_masks == 1
+    assert pretraining._train.loader.dataset.augment.config.mel_masks == 0
+    assert data.valid.augment is data.test.augment is None

@@ -131,3 +131,8 @@ def test_flops_of_haar_and_none() -> None:
     # Dimensions 3, 4, 5 average 2, 4 and 8 tokens: 1, 2 and 3 additions, and two operations more.
     assert build("haar", causal=True).flops(10, DIM) == 10 * (1 + 2 + 3 + 3 * 2)
     assert build("none", causal=True).flops(10, DIM) == 0
+
+
+def test_bandpass_kernels_have_phases_of_their_own() -> None:
+    kernels = make_filter("bank", num_filters=36, kernel_size=5, init="bandpass").kernels.detach()
+    assert not torch.allclose(kernels, kernels.flip(1), atol=1e-3)

@@ -4,8 +4,8 @@ from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
-from spaudio.filters.transformer import rotary
-from spaudio.model.encoder import Encoder, EncoderConfig
+from spaudio.filters.transformer import SelfAttention, rotary
+from spaudio.model.encoder import Encoder, EncoderConfig, _skip
 
 
 def encoder(filter_name: str = "none", **settings: object) -> Encoder:
@@ -130,3 +130,19 @@ def test_a_filter_stands_where_it_is_placed() -> None:
     after = encoder("bank", layers=1)
     expected = after.norm(after.filters[0](after.layers[0](x, None, rotary(9, 8))))
     torch.testing.assert_close(after(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_skipped_layers_keep_the_mean() -> None:
+    torch.manual_seed(0)
+    x, y = torch.zeros(20_000, 1, 1), torch.ones(20_000, 1, 1)
+    found = _skip(x, y, 0.4)
+    assert found.mean().item() == pytest.approx(1, abs=0.03)
+    assert (found == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
+
+
+def test_attention_weights_are_dropped_in_training() -> None:
+    torch.manual_seed(0)
+    layer, x = SelfAttention(16, 2, dropout=0.5).train(), torch.randn(1, 9, 16)
+    assert not torch.equal(layer(x, None, None), layer(x, None, None))
+    layer.eval()
+    assert torch.equal(layer(x, None, None), layer(x, None, None))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import librosa
@@ -6,7 +7,7 @@ import pytest
 import soundfile
 
 from spaudio.audio.manifest import Clip
-from spaudio.report.floor import FloorFeatures, measure_floor, summarise
+from spaudio.report.floor import FloorFeatures, _single_label_floor, measure_floor, summarise
 
 
 @pytest.mark.parametrize("length", [9, 43])
@@ -79,6 +80,25 @@ def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
     assert found["trained_on"] == 10
     # Nothing is computed for the clips that are left out.
     assert sum(features.lacks(f, f.stat()) for f in tmp_path.glob("*.wav")) == 14
+
+
+def test_the_floor_learns_from_the_validation_split_too(tmp_path: Path) -> None:
+    clips = [
+        replace(clip, split="valid") if (clip.split, clip.label) == ("train", "low") else clip
+        for clip in make_clips(tmp_path, 45, 12)
+    ]
+    features = FloorFeatures(tmp_path / "features", 8000)
+    found = measure_floor(clips, ("high", "low", "low,high"), tmp_path, features)
+    assert found["svm"] == 1.0  # "low" is in no training clip
+    assert "trained_on" not in found
+
+
+def test_the_floor_scales_its_features() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    loud_noise, quiet_signal = 1e4 * rng.standard_normal(200), y + 0.1 * rng.standard_normal(200)
+    x = np.stack([loud_noise, quiet_signal], axis=1)
+    assert _single_label_floor(x[:100], y[:100], x[100:], y[100:])[1] > 0.9
 
 
 def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path) -> None:

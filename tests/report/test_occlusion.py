@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from spaudio.audio.manifest import Clip
 from spaudio.report.occlusion import COLUMNS, ROWS, log_odds, measure_importance
+from spaudio.report.page.decided import find_decided
+from spaudio.report.page.judged import Judged
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.normalise import BandNormaliser
 
 
 def answer(variants: Sequence[np.ndarray]) -> np.ndarray:
@@ -40,3 +47,36 @@ def test_log_odds_of_one_of_several_classes_and_of_independent_classes() -> None
     for share, multi_label in ((logits.softmax(1), False), (logits.sigmoid(), True)):
         expected = (share / (1 - share))[:, 1].log().tolist()
         assert log_odds(logits, 1, multi_label) == pytest.approx(expected, abs=1e-6)
+
+
+class Halves(torch.nn.Module):
+    """Class 0 is the first half of a clip, class 1 the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.stack([half.mean(dim=(1, 2)) for half in tokens.chunk(2, dim=1)], dim=1)
+
+
+class Ones:
+    """Stands for the cache."""
+
+    def frames(self, path: str) -> np.ndarray:
+        return np.ones((48, 64), np.float32)
+
+    def length(self, path: str) -> int:
+        return 48
+
+
+def test_the_part_that_decided_is_that_of_the_predicted_class() -> None:
+    zero, one = np.zeros(64, np.float32), np.ones(64, np.float32)
+    config = TokenConfig(16000, stack=1, stem="none")
+    front_end = make_front_end(config, BandNormaliser("global", zero, one))
+    clips = [Clip("0", "b", "test", "g", 0.48, 16000)]
+    data = TokenDataset(clips, "ab", Ones(), front_end)  # type: ignore[arg-type]
+    wrong = Judged("0", "g", 0.48, (1,), ((0, 0.9), (1, 0.1)), 0.1, 0.9)
+    found = find_decided(Halves(), front_end, data, [wrong], False)  # type: ignore[arg-type]
+    drop = found["0"].drop.mean(axis=0)
+    assert drop[:8].min() > 0 > drop[-8:].max()

@@ -1,5 +1,7 @@
 """Augmentation of log-mel frames and of waveforms."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,20 @@ def test_time_shift_keeps_the_length_and_fills_the_gap() -> None:
     assert min(shifts) < 0 < max(shifts)
 
 
+def test_roll_is_circular() -> None:
+    ramp = np.arange(20, dtype=np.float32)[:, None]
+    starts = {int(bands(roll=1.0).vary(ramp, rng(seed))[:, 0].argmin()) for seed in range(40)}
+    assert len(starts) > 10
+    for seed in range(5):
+        y = bands(roll=0.5).vary(ramp, rng(seed))[:, 0]
+        assert np.array_equal(np.roll(y, -int(y.argmin())), ramp[:, 0])
+        y, wave = waves(roll=0.5).vary(WAVE, rng(seed)).reshape(-1), WAVE.reshape(-1)
+        correlation = np.fft.irfft(np.fft.rfft(y) * np.fft.rfft(wave).conj(), len(y))
+        shift = int(correlation.argmax())
+        assert np.array_equal(y, np.roll(wave, shift))
+        assert 0 < shift <= 0.5 * len(wave)
+
+
 def test_noise_is_at_most_its_share_of_the_clips_level() -> None:
     x = 0.01 * WAVE
     levels = [(waves(noise=0.2).vary(x, rng(s)) - x).std() / x.std() for s in range(50)]
@@ -147,6 +163,16 @@ def test_time_masks_of_waveforms_silence_and_mel_masks_filter_out() -> None:
     widest = mel_to_hz(np.arange(41) / 40 * 35.163757)
     assert np.ptp(gone) <= (widest[8:] - widest[:-8]).max()
     assert (np.abs(change - 1) < 1e-2).mean() > 0.5
+
+
+@pytest.mark.parametrize("decibels", [-9.0, -11.0])
+def test_an_excerpt_is_at_most_ten_decibels_quieter_than_its_recording(decibels: float) -> None:
+    ratio = 10 ** (decibels / 10)
+    power = np.ones((2000, 4), np.float32)
+    power[1000:] = ratio / (2 - ratio)  # relative to the mean of both halves: ratio
+    assert 10 * math.log10(power[-1, 0] / power[:, 0].mean()) == pytest.approx(decibels, abs=0.01)
+    found = [bands().excerpt(np.log(power), 50, rng(seed)) for seed in range(60)]
+    assert any(one.max() < -0.1 for one in found) == (decibels > -10)
 
 
 @pytest.mark.parametrize("settings", [{"gain": -1.0}, {"tempo": 1.0}, {"time_mask": 1.5}])

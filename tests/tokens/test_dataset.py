@@ -13,7 +13,7 @@ from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
-from spaudio.tokens.normalise import LevelNormaliser
+from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 from spaudio.training.feed import make_feed
 from spaudio.training.trainer_config import TrainerConfig
 
@@ -64,6 +64,25 @@ def test_a_variation_depends_on_seed_epoch_and_clip_alone() -> None:
     assert not np.array_equal(data[4, 1].tokens, first)
     other = dataset(seed=8, augment=WaveformAugment(every, CONFIG))
     assert not np.array_equal(other[3, 1].tokens, first)
+
+
+def test_the_same_clip_listed_twice_varies_differently() -> None:
+    data = dataset([CLIPS[0]] * 2, augment=WaveformAugment(AugmentConfig(gain=1.0), CONFIG))
+    assert not np.array_equal(data[3, 0].tokens, data[3, 1].tokens)
+
+
+def test_a_mask_is_zero_after_normalising() -> None:
+    class Constant(Frames):
+        def frames(self, path: str) -> np.ndarray:
+            return np.full((self.length(path), 64), -7.0, np.float32)
+
+    mean, std = np.full(64, -9, np.float32), np.full(64, 2, np.float32)
+    front_end = make_front_end(TokenConfig(16000), BandNormaliser("global", mean, std))
+    augment = Augment(AugmentConfig(time_masks=1, time_mask=0.5))
+    cache: Any = Constant()
+    data = TokenDataset(CLIPS, "abc", cache, front_end, augment=augment)
+    values = {float(v) for epoch in range(9) for v in np.unique(data[epoch, 2].tokens)}
+    assert values == {0.0, 1.0}
 
 
 def test_cached_variations_are_taken_in_turn_and_are_not_cut() -> None:

@@ -15,6 +15,7 @@ from spaudio.tokens.config import (
     WaveformConfig,
 )
 from spaudio.tokens.front_end import make_front_end, stack_frames
+from spaudio.tokens.normalise import BandNormaliser
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 Array = npt.NDArray[np.float32]
@@ -143,3 +144,16 @@ def test_what_the_front_end_would_spoil_is_refused() -> None:
         make_front_end(TokenConfig(2000))
     with pytest.raises(AudioError, match=r"reach 1e.03 times full scale"):
         make_front_end(TokenConfig(8000, "waveform")).extract(np.array([0, 1000], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("normalise", "scaling", "known"),
+    [("global", "log", True), ("clip", "log", False), ("global", "pcen", False)],
+)
+def test_units_are_known_of_log_mel_frames_normalised_alike(
+    normalise: str, scaling: str, known: bool
+) -> None:
+    config = TokenConfig(8000, normalise=normalise, spectrogram=SpectrogramConfig(scaling=scaling))
+    one = np.ones(config.bands, np.float32)
+    front_end = make_front_end(config, BandNormaliser(normalise, one, 2 * one))
+    assert (front_end.nats is not None) == known

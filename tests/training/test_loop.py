@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spaudio.training import loop
-from spaudio.training.checkpoint import find_checkpoint, load_state
+from spaudio.training.checkpoint import find_checkpoint, load_state, load_weights
 from spaudio.training.log import read_log
 from tests.fixtures.toy import TRAINING, last, train
 
@@ -35,6 +35,25 @@ def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
     assert max(ranks) > ranks[-1]
     assert result.best_epoch == 3
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "best-0003"
+
+
+def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
+    train(tmp_path, 1, ema=0.9, select=False)
+    folder = tmp_path / "checkpoints"
+    best, raw = load_weights(find_checkpoint(folder, "best")), last(tmp_path)
+    assert any(not torch.equal(best[name], raw[name]) for name in raw)
+    average = load_state(find_checkpoint(folder, "last"))["average"]
+    torch.testing.assert_close(dict(average), best)
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    def change(name: str, **trainer: float) -> float:
+        train(tmp_path / name, 1, **trainer)
+        begin = load_weights(tmp_path / name / "checkpoints" / "last-0000")
+        return max(float((w - begin[key]).abs().max()) for key, w in last(tmp_path / name).items())
+
+    # AdamW does not depend on the scale of gradients, but for its epsilon of 1e-8.
+    assert change("clipped", clip_norm=1e-9) < 0.3 * change("plain")
 
 
 def test_waiting_for_data_is_counted(tmp_path: Path) -> None:

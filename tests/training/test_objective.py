@@ -109,7 +109,35 @@ def test_mixup_of_log_power_adds_sounds_of_the_same_loudness() -> None:
         assert mixed.tokens[i][~used].eq(0).all()
 
 
-def test_cutmix_exchanges_one_span_and_counts_it() -> None:
+def test_mixed_targets_are_smoothed() -> None:
+    one, mixing = batch([0, 1, 2, 3, 4, 5]), Mixing(mixup=1.0)
+    loss = Classification(0.1, mixing).loss(MeanModel(), one, np.random.default_rng(1))
+    mixed = mixing(one, np.random.default_rng(1))
+    assert mixed is not None
+    scores = MeanModel()(mixed.tokens, mixed.padding_mask).log_softmax(dim=1)
+    smooth = F.one_hot(one.labels, 3) * 0.9 + 0.1 / 3
+    share = mixed.share[:, None]
+    target = share * smooth + (1 - share) * smooth[mixed.other]
+    torch.testing.assert_close(loss, -(target * scores).sum(dim=1).mean())
+
+
+def test_each_kind_of_mixing_is_as_frequent_as_set() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    mixing, number = Mixing(mixup=0.3, cutmix=0.2, mixstyle=0.4), 1000
+    styled = sum(mixing.restyle(one, np.random.default_rng(s)) is not one for s in range(number))
+    found = [mixing(one, np.random.default_rng(seed)) for seed in range(number)]
+    mixed = [each for each in found if each is not None]
+    cut = [
+        each
+        for each in mixed
+        if ((each.tokens == one.tokens) | (each.tokens == one.tokens[each.other])).all()
+    ]
+    assert styled / number == pytest.approx(0.4, abs=0.06)
+    assert len(mixed) / number == pytest.approx(0.5, abs=0.06)
+    assert len(cut) / number == pytest.approx(0.2, abs=0.05)
+
+
+def test_cutmix_takes_tokens_of_one_other_clip_and_keeps_padding() -> None:
     torch.manual_seed(0)
     one = batch([0, 1, 2, 3, 4, 5])
     mixed = Mixing(cutmix=1.0)(one, np.random.default_rng(1))
@@ -120,8 +148,22 @@ def test_cutmix_exchanges_one_span_and_counts_it() -> None:
         own = (mixed.tokens[i] == one.tokens[i]).all(dim=1)
         taken = (mixed.tokens[i] == one.tokens[j]).all(dim=1)
         assert (own | taken).all()
-        assert int((~own)[:length].sum()) <= round(float(1 - mixed.share[i]) * length)
         assert mixed.tokens[i, length:].eq(one.tokens[i, length:]).all()  # padding stays
+
+
+def test_the_share_of_cutmix_is_what_is_left_of_the_clip() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    for seed in range(9):
+        mixed = Mixing(cutmix=1.0)(one, np.random.default_rng(seed))
+        assert mixed is not None
+        for i, j in enumerate(mixed.other.tolist()):
+            if i == j:
+                continue
+            length = int((~one.padding_mask[i]).sum())
+            differs = (mixed.tokens[i] != one.tokens[i]).any(dim=1)[:length]
+            taken = differs.nonzero().flatten().tolist()
+            assert len(taken) == round(float(1 - mixed.share[i]) * length)
+            assert not taken or taken[-1] - taken[0] == len(taken) - 1  # one span
 
 
 def test_mixstyle_gives_part_of_another_clips_statistics() -> None:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
@@ -24,6 +25,15 @@ def test_decay_is_for_matrices_outside_filters() -> None:
     assert all(not n.startswith("encoder.filters.") for n in decayed)
     groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+
+
+def test_a_part_learns_at_its_share_of_the_rate() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(3, 2), "base": nn.Linear(3, 3)})
+    model.rate_shares = {"head": 0.1}  # type: ignore[assignment]
+    groups = make_optimizer(model, OptimConfig()).param_groups
+    shares = {id(p): group["share"] for group in groups for p in group["params"]}
+    for name, share in (("head", 0.1), ("base", 1.0)):
+        assert {shares[id(p)] for p in model[name].parameters()} == {share}
 
 
 def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
