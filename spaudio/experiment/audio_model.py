@@ -38,7 +38,8 @@ def load(
         source: Folder of a run or a saved model, or a Hugging Face Hub id such as
             ``"owner/name"``.
         window: Seconds; longer sounds are cut into windows of this length and probabilities are
-            averaged. None uses the length of the longest clip in the run's data.
+            averaged. None uses the length of the longest clip in the run's data;
+            `detect` and `stream` then use the median length of its training clips.
         base: Folder or id of the pretrained encoder, if it has moved since training; None uses the
             one from training.
         device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
