@@ -208,13 +208,12 @@ def _predict(chosen: argparse.Namespace) -> None:
 
     if chosen.top < 1:
         raise ConfigError(f"--top {chosen.top}; expected at least 1")
-    if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
-        raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
+    _check_unsure(chosen.unsure)
     if chosen.output is not None:
         inputs = [chosen.run, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = _open(chosen, chosen.window)
-    _check_unsure(chosen, predictor)
+    _check_unsure(chosen.unsure, predictor.inputs.classes)
     predictions, bad = predict_files(predictor, chosen.paths, chosen.align)
     text = render(
         chosen.format,
@@ -320,11 +319,13 @@ def _explain(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{printable(output)}\n")
 
 
-def _check_unsure(chosen: argparse.Namespace, predictor: "Predictor") -> None:
-    """Refuses ``--unsure`` if a class has that name."""
+def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
+    """Refuses ``--unsure`` if it is no probability, or a class has that name."""
     from spaudio.report.predictions import UNSURE
 
-    if chosen.unsure is not None and UNSURE in predictor.inputs.classes:
+    if unsure is not None and not 0 <= unsure <= 1:
+        raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
+    if unsure is not None and UNSURE in classes:
         raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
 
 
@@ -333,12 +334,11 @@ def _listen(chosen: argparse.Namespace) -> None:
     from spaudio.experiment.listen import listen, open_microphone, play_file
     from spaudio.experiment.live import Heard, open_stream
 
-    if chosen.unsure is not None and not 0 <= chosen.unsure <= 1:
-        raise ConfigError(f"--unsure {chosen.unsure}; expected a probability from 0 to 1")
+    _check_unsure(chosen.unsure)
     if None not in (chosen.file, chosen.device):
         raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
     predictor = _open(chosen)
-    _check_unsure(chosen, predictor)
+    _check_unsure(chosen.unsure, predictor.inputs.classes)
     _tell_no_rest(predictor.inputs, "give a high --unsure")
 
     def warn(text: str) -> None:

@@ -103,14 +103,16 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
 
 
 def _replaced(recipe: Path, overrides: Sequence[Override], settings: AudioSettings) -> list[str]:
-    """Returns the settings of a recipe's file that ``model=pretrained`` replaces."""
-    file = OmegaConf.load(recipe / "config.yaml")
+    """Returns the settings of a recipe's file that ``model=pretrained`` replaces, and by what."""
+    changes = pretrained_defaults(overrides)
+    file = OmegaConf.load(recipe / "config.yaml") if changes else OmegaConf.create()
     found = []
-    for change in pretrained_defaults(overrides):
+    for change in changes:
         key = change.partition("=")[0]
         before = OmegaConf.select(file, key, throw_on_resolution_failure=False)
-        if before not in (None, operator.attrgetter(key)(settings)) and key != "augment":
-            found.append(f"{key}={json.dumps(before)}")
+        now = operator.attrgetter(key)(settings)
+        if before not in (None, now) and key != "augment":
+            found.append(f"{key}={json.dumps(before)} by {json.dumps(now)}")
     return found
 
 

@@ -370,7 +370,7 @@ class AudioSettings(Settings):
         segments: How clips are cut; the probabilities of a clip are the mean over its segments.
         page: Write ``report.html``, a page that plays the errors.
         replaced: Settings of the recipe's ``config.yaml`` that the defaults of
-            ``model=pretrained`` have replaced, as ``key=value``; set by ``compose``.
+            ``model=pretrained`` have replaced, as ``key=value by value``; set by ``compose``.
 
     Raises:
         ConfigError: If a value is out of range.

@@ -1,9 +1,7 @@
 """Classification of clips with a pretrained encoder, frozen or adapted."""
 
 import contextlib
-import json
 import math
-import operator
 import resource
 import shutil
 import sys
@@ -71,14 +69,10 @@ class AdaptationTask(ClassificationTask):
 
     def _replaced(self) -> Iterator[str]:
         """Yields a message with the replaced settings of the recipe's ``config.yaml``, if any."""
-        both = []
-        for before in self.settings.replaced:
-            now = operator.attrgetter(before.partition("=")[0])(self.settings)
-            both.append(f"{before} by {json.dumps(now)}")
-        if both:
+        if replaced := ", ".join(self.settings.replaced):
             yield (
-                f"model=pretrained replaces settings of config.yaml: {', '.join(both)}. Settings "
-                "on the command line are kept"
+                f"model=pretrained replaces settings of config.yaml: {replaced}. Settings on the "
+                "command line are kept"
             )
 
     @override
