@@ -24,8 +24,9 @@ _FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "run
 
 
 def new_run_id() -> str:
-    """Returns a name for a run: the local time and four random characters."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """Returns a name for a run: the local time and eight random characters."""
+    # Sweeps start many runs within a second. Four characters were too few: a name was drawn twice.
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def create_run_folder(settings: AudioSettings | TextSettings, folder: Path | None = None) -> Path:

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from spaudio.errors import CheckpointError, ConfigError, DataError
-from spaudio.experiment.run_folder import create_run_folder, open_run_folder, read_run_settings
+from spaudio.experiment.run_folder import (
+    create_run_folder,
+    new_run_id,
+    open_run_folder,
+    read_run_settings,
+)
 from spaudio.experiment.schemas import read_settings
 from tests.fixtures.tiny_run import compose
 
@@ -46,8 +51,12 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     assert len(refused) == 7
     assert all("choose another name" in message for message in refused)
     made, refused = race(tmp_path, None)  # without a name each gets its own
-    assert len(set(made)) == 8
     assert not refused
+    assert len(set(made)) == 8
+
+
+def test_names_of_runs_do_not_repeat() -> None:
+    assert len({new_run_id() for _ in range(2_000)}) == 2_000  # 2,000 of 65,536 would repeat
 
 
 def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
