@@ -28,11 +28,13 @@ class Group:
         given: The overrides of its first run that are not the same in all groups. They name the
             group if many settings differ because of a few, as with ``model=pretrained``; None if
             few settings differ, or if the overrides do not tell the groups apart.
+        over: A setting that is averaged over in addition to the seed.
     """
 
     settings: dict[str, Any]
     records: list[Record]
     given: dict[str, Any] | None = None
+    over: str | None = None
 
     @property
     def name(self) -> str:
@@ -42,15 +44,27 @@ class Group:
         nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"
         return ", ".join(named) or nothing
 
-    def by_seed(self, fact: str) -> list[float]:
+    @property
+    def spread_over(self) -> str:
+        """What the ± of the results is over: seeds, or, if there is only one, ``over``."""
+        seeds = {record.facts["seed"] for record in self.records}
+        return "seed" if self.over is None or len(seeds) > 1 else self.over
+
+    def results(self, fact: str) -> list[float]:
         """Returns a result of each seed, in ascending order; runs of one seed are averaged.
+
+        With a single seed, there is a result of each value of ``over`` instead.
 
         Args:
             fact: A name in :data:`spaudio.report.records.FACTS`.
         """
-        found: dict[int, list[float]] = {}
+        spread_over = self.spread_over
+        found: dict[Any, list[float]] = {}
         for record in sorted(self.records, key=lambda record: record.facts["seed"]):
-            found.setdefault(record.facts["seed"], []).append(float(record.facts[fact]))
+            key = (
+                record.facts["seed"] if spread_over == "seed" else record.settings.get(spread_over)
+            )
+            found.setdefault(str(key), []).append(float(record.facts[fact]))
         return [statistics.fmean(values) for values in found.values()]
 
 
@@ -87,7 +101,7 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
         if "filter.name" in values:
             values = {key: value for key, value in values.items() if not is_default(key, values)}
         name = json.dumps(values)
-        groups.setdefault(name, Group(values, [])).records.append(record)
+        groups.setdefault(name, Group(values, [], over=over)).records.append(record)
         if over is not None:
             seeds = covered.setdefault((name, record.facts["seed"]), set())
             seeds.add(str(record.settings.get(over)))
@@ -198,14 +212,15 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
         {
             "setting": group.name,
             **({"run": name} if single else {}),
-            "seeds": str(len(group.by_seed("seed"))),
-            f"test {metric}": plus_minus(group.by_seed(f"test.{metric}")),
-            title: plus_minus(group.by_seed(f"test.{other}")),
-            "floor (SVM)": plus_minus(group.by_seed("floor.svm")),
+            "seeds": str(len({record.facts["seed"] for record in group.records})),
+            **({"± over": group.spread_over} if group.over is not None else {}),
+            f"test {metric}": plus_minus(group.results(f"test.{metric}")),
+            title: plus_minus(group.results(f"test.{other}")),
+            "floor (SVM)": plus_minus(group.results("floor.svm")),
             "parameters": f"{group.records[0].facts['num_params']:,}",
             "of filters": f"{group.records[0].facts['filter_params']:,}",
-            "train s": f"{statistics.fmean(group.by_seed('seconds.train')):.0f}",
-            "ms/step": f"{1000 * statistics.fmean(group.by_seed('step_seconds')):.0f}",
+            "train s": f"{statistics.fmean(group.results('seconds.train')):.0f}",
+            "ms/step": f"{1000 * statistics.fmean(group.results('step_seconds')):.0f}",
             **(_adapting(group) if adapted else {}),
         }
         for group, name in zip(groups, names_of([g.records[0] for g in groups]), strict=True)
@@ -216,8 +231,8 @@ def _adapting(group: Group) -> dict[str, str]:
     """Returns the cost of adapting a pretrained encoder; dashes if a run of the group did not."""
     if not all("trained_params" in record.facts for record in group.records):
         return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
-    seconds = statistics.fmean(group.by_seed("best_seconds"))
-    memory = max(group.by_seed("peak_memory_bytes")) / 2**20
+    seconds = statistics.fmean(group.results("best_seconds"))
+    memory = max(group.results("peak_memory_bytes")) / 2**20
     trained = group.records[0].facts["trained_params"]
     return {
         "trained": f"{trained:,}",

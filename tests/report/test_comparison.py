@@ -76,7 +76,15 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
     ]
     (group,) = group_runs(runs, over="speaker")
     assert group.settings == {}
-    assert group.by_seed("test.accuracy") == pytest.approx([0.6, 0.8])
+    assert group.results("test.accuracy") == pytest.approx([0.6, 0.8])
+    (row,) = compare([group])
+    assert (row["± over"], row["test accuracy"]) == ("seed", "0.7000 ± 0.1414")
+    (row,) = compare(group_runs(runs[:2], over="speaker"))  # one seed: the spread over speakers
+    assert (row["seeds"], row["± over"], row["test accuracy"]) == (
+        "1",
+        "speaker",
+        "0.6000 ± 0.1414",
+    )
     with pytest.raises(DataError, match=r"seed 1 .* no run with speaker=bob"):
         group_runs(runs[:-1], over="speaker")
     rates = [run(0.5, lr=lr, filter=name) for name, lr in (("none", 1), ("none", 2), ("bank", 1))]
