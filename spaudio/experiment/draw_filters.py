@@ -40,7 +40,7 @@ def draw_run(run: Path) -> tuple[list[Path], list[str]]:
     drawn: list[Path] = []
     said: list[str] = []
     filters = filters_of(before.encoder), filters_of(after.encoder)
-    if plot_filters(*filters, run / "filters.png", hop_seconds=seconds):
+    if plot_filters(*filters, run / "filters.png", token_seconds=seconds):
         drawn.append(run / "filters.png")
         if isinstance(settings, AudioSettings) and settings.tokens.front_end == "spectrogram":
             figure, said = _draw_modulations(run, settings, *filters)

@@ -12,12 +12,12 @@ from spaudio.filters.adaptive import AdaptiveFilterBank
 from spaudio.filters.base import TokenFilter
 
 
-def receptive_field_ms(filter: TokenFilter, hop_seconds: float) -> tuple[float, float]:
+def receptive_field_ms(filter: TokenFilter, token_seconds: float) -> tuple[float, float]:
     """Receptive field of a filter in milliseconds.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds per token.
+        token_seconds: Seconds per token.
 
     Returns:
         Milliseconds to the left and to the right of a token; ``math.inf`` for the whole sequence.
@@ -26,18 +26,18 @@ def receptive_field_ms(filter: TokenFilter, hop_seconds: float) -> tuple[float, 
         ValueError: If the hop is not positive.
     """
     left, right = filter.receptive_field
-    hop_ms = 1000 * check_hop(hop_seconds)
+    hop_ms = 1000 * check_token_seconds(token_seconds)
     return left * hop_ms, right * hop_ms
 
 
 def modulation_response(
-    filter: TokenFilter, hop_seconds: float, n_fft: int = 512
+    filter: TokenFilter, token_seconds: float, n_fft: int = 512
 ) -> tuple[Tensor, Tensor]:
     """Frequency response over modulation frequency, in Hz.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds per token.
+        token_seconds: Seconds per token.
         n_fft: Number of frequencies from 0 to the token rate; even.
 
     Returns:
@@ -47,7 +47,7 @@ def modulation_response(
     Raises:
         ValueError: If the hop is not positive, or ``n_fft`` is odd or below 2.
     """
-    rate = 1 / check_hop(hop_seconds)
+    rate = 1 / check_token_seconds(token_seconds)
     response = filter.frequency_response(n_fft)
     return torch.arange(n_fft // 2 + 1) * (rate / n_fft), response
 
@@ -92,12 +92,12 @@ def record_masks(model: nn.Module, run: Callable[[], object]) -> dict[str, Tenso
     return masks
 
 
-def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
+def describe(filter: TokenFilter, token_seconds: float | None = None) -> str:
     """Describes a filter in one line: name, parameters and receptive field.
 
     Args:
         filter: The filter.
-        hop_seconds: Seconds per token, to also give the receptive field in milliseconds.
+        token_seconds: Seconds per token, to also give the receptive field in milliseconds.
 
     Returns:
         The line, such as ``bank: causal, 2448 parameters, sees -15 ... +0 tokens``.
@@ -106,17 +106,17 @@ def describe(filter: TokenFilter, hop_seconds: float | None = None) -> str:
         ValueError: If the hop is not positive.
     """
     fields = [f"{_extent(filter.receptive_field)} tokens"]
-    if hop_seconds is not None:
-        fields.append(f"{_extent(receptive_field_ms(filter, hop_seconds))} ms")
+    if token_seconds is not None:
+        fields.append(f"{_extent(receptive_field_ms(filter, token_seconds))} ms")
     kind = "causal" if filter.causal else "non-causal"
     return f"{filter.name}: {kind}, {filter.num_parameters} parameters, sees {', '.join(fields)}"
 
 
-def check_hop(hop_seconds: float) -> float:
+def check_token_seconds(token_seconds: float) -> float:
     """Returns the hop, or raises ValueError if it is not a positive number of seconds."""
-    if not 0 < hop_seconds < math.inf:
-        raise ValueError(f"hop_seconds must be positive seconds per token; got {hop_seconds}")
-    return hop_seconds
+    if not 0 < token_seconds < math.inf:
+        raise ValueError(f"token_seconds must be positive seconds per token; got {token_seconds}")
+    return token_seconds
 
 
 def _extent(sides: tuple[float, float]) -> str:

@@ -33,7 +33,7 @@ def plot_filters(
     after: Mapping[str, TokenFilter],
     path: Path,
     *,
-    hop_seconds: float | None = None,
+    token_seconds: float | None = None,
 ) -> bool:
     """Draws kernels beside their magnitude responses, one row per layer.
 
@@ -45,7 +45,7 @@ def plot_filters(
         before: Filters before training, by name of the layer; see :func:`filters_of`.
         after: The same filters after training, drawn to the right of them.
         path: PNG to write.
-        hop_seconds: Seconds per token. If given, modulation frequencies are in Hz.
+        token_seconds: Seconds per token. If given, modulation frequencies are in Hz.
 
     Returns:
         Whether there was a filter. If not, nothing is written.
@@ -57,7 +57,7 @@ def plot_filters(
     for row, name in zip(grid, after, strict=True):
         for column, filters in ((0, before), (2, after)):
             kernels, response = row[column : column + 2]
-            _draw_filter(kernels, response, filters[name], hop_seconds)
+            _draw_filter(kernels, response, filters[name], token_seconds)
             kernels.set_ylabel("kernel" if column else f"{name}\nkernel")
             stage = "after" if column else "before"
             kernels.set_title(f"{stage} training: taps", fontsize=9)
@@ -65,13 +65,13 @@ def plot_filters(
     for axes in grid[-1, ::2]:
         axes.set_xlabel("tokens from the current one")
     for axes in grid[-1, 1::2]:
-        axes.set_xlabel("cycles/token" if hop_seconds is None else "modulation (Hz)")
+        axes.set_xlabel("cycles/token" if token_seconds is None else "modulation (Hz)")
     save_figure(figure, path)
     return True
 
 
 def _draw_filter(
-    kernel_axes: "Axes", response_axes: "Axes", filter: TokenFilter, hop_seconds: float | None
+    kernel_axes: "Axes", response_axes: "Axes", filter: TokenFilter, token_seconds: float | None
 ) -> None:
     response = filter.frequency_response(N_FFT)
     centres = centre_frequency(response)
@@ -81,7 +81,7 @@ def _draw_filter(
     rows = (-0.5, len(taps) - 0.5)
     extent = (first - 0.5, first + taps.shape[1] - 0.5, *rows)
     draw_image(kernel_axes, taps[order], extent, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    top = 0.5 if hop_seconds is None else 0.5 / hop_seconds
+    top = 0.5 if token_seconds is None else 0.5 / token_seconds
     draw_responses(response_axes, response.abs()[order], (0, top, *rows))
     curve = as_lists(centres[order] * 2 * top)
     response_axes.plot(curve, range(len(order)), color="white", linewidth=1)

@@ -19,7 +19,7 @@ def draw_mask(
     spectrogram: Tensor | None,
     path: Path,
     *,
-    hop_seconds: float,
+    token_seconds: float,
     frame_seconds: float,
     title: str,
 ) -> bool:
@@ -33,7 +33,7 @@ def draw_mask(
         spectrogram: (bands, frames) of the clip, such as log-mel energies. None uses the frames of
             the model's learned front-end.
         path: PNG to write.
-        hop_seconds: Seconds per token.
+        token_seconds: Seconds per token.
         frame_seconds: Seconds per frame of the spectrogram.
         title: Title of the figure. The filter's name is added to it.
 
@@ -69,7 +69,7 @@ def draw_mask(
     assert isinstance(bank, TokenFilter)
     opened = mask[0].T[centre_frequency(bank.frequency_response()).argsort()]
     filters, count = opened.shape
-    end = count * hop_seconds
+    end = count * token_seconds
     drawn = draw_image(lower, opened, (0, end, 0, filters), vmin=0, vmax=1, cmap="cividis")
     figure.colorbar(drawn, ax=lower, label="mask")
     lower.set(ylabel="filter, by centre frequency", xlabel="seconds")

@@ -82,7 +82,7 @@ def test_bandpass_kernels_respond_most_at_their_centres(count: int, taps: int) -
 
 def test_modulation_frequencies_are_in_hz() -> None:
     bank = FilterBank(3, 8)
-    hertz, response = modulation_response(bank, hop_seconds=0.01, n_fft=100)
+    hertz, response = modulation_response(bank, token_seconds=0.01, n_fft=100)
     torch.testing.assert_close(hertz, torch.arange(51.0))
     assert torch.equal(response, bank.frequency_response(100))
 
@@ -93,7 +93,7 @@ def test_receptive_field_in_milliseconds() -> None:
     adaptive = AdaptiveFilterBank(8, width=8, heads=1, causal=True)
     assert receptive_field_ms(adaptive, 0.02) == (math.inf, 0)
     for hop in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="hop_seconds must be positive"):
+        with pytest.raises(ValueError, match="token_seconds must be positive"):
             receptive_field_ms(adaptive, hop)
 
 

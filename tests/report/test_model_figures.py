@@ -23,7 +23,7 @@ from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 SMALL = EncoderConfig(dim=8, layers=2, heads=2)
-SECONDS = {"hop_seconds": 0.02, "frame_seconds": 0.01}
+SECONDS = {"token_seconds": 0.02, "frame_seconds": 0.01}
 
 
 def tuned(frequencies: list[float], size: int = 32) -> FilterBank:
@@ -43,7 +43,7 @@ def test_kernels_and_responses_are_sorted_by_frequency(
     with torch.no_grad():
         for parameter in before["first"].parameters():
             parameter.mul_(-1)
-    assert plot_filters(before, after, tmp_path / "filters.png", hop_seconds=0.01)
+    assert plot_filters(before, after, tmp_path / "filters.png", token_seconds=0.01)
     axes = [a for a in figures[0].axes if a.images and a.get_title()]
     assert len(axes) == 2 * 4  # layers are rows; kernels and responses, before and after
     assert [a.get_ylabel() for a in axes[::4]] == ["first\nkernel", "second\nkernel"]

@@ -161,7 +161,7 @@ class AdaptationTask(ClassificationTask):
         figures = Figures(run)
         filters = filters_of(before), filters_of(after)
         seconds = self.token_seconds
-        figures.draw("filters", lambda path: plot_filters(*filters, path, hop_seconds=seconds))
+        figures.draw("filters", lambda path: plot_filters(*filters, path, token_seconds=seconds))
         clip, tokens = self.data.test.clips[0], torch.from_numpy(self.data.test[0, 0].tokens)
         title = f"{clip.path} ({clip.label})"
         figures.draw("trajectory", lambda path: draw_trajectory(after, tokens, path, title=title))

@@ -364,7 +364,7 @@ class ClassificationTask(Task):
         features = torch.from_numpy(data.test[0, 0].tokens)
         frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
         filters = filters_of(before.encoder), filters_of(after.encoder)
-        seconds = {"hop_seconds": tokens.token_seconds}
+        seconds = {"token_seconds": tokens.token_seconds}
         figures.draw("filters", lambda path: plot_filters(*filters, path, **seconds))
         first, last = before.front_end, after.front_end
         if first is not None and last is not None:
