@@ -1,7 +1,7 @@
 """Finds events in long recordings: classifies windows, applies a threshold, merges neighbours."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from spaudio.audio.decode import stream_audio
@@ -16,22 +16,7 @@ from spaudio.report.events import Event, Recording
 _BATCH = 32  # windows
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """The part of a recording that one window represents.
-
-    Args:
-        start: Seconds.
-        end: Seconds.
-        heard: The prediction for the window, which is longer than this part if windows overlap.
-    """
-
-    start: float
-    end: float
-    heard: Heard
-
-
-def stretches(answers: Iterable[Heard]) -> Iterator[Stretch]:
+def divide(answers: Iterable[Heard]) -> Iterator[Heard]:
     """Divides a recording among its windows, without gap or overlap.
 
     Each window represents the sound that is closer to its centre than to that of any other window.
@@ -41,15 +26,15 @@ def stretches(answers: Iterable[Heard]) -> Iterator[Stretch]:
     for heard in answers:
         if before is not None:
             end = (before.start + before.end + heard.start + heard.end) / 4
-            yield Stretch(start, end, before)
+            yield replace(before, start=start, end=end)
             start = end
         before = heard
     if before is not None:
-        yield Stretch(start, before.end, before)
+        yield replace(before, start=start)
 
 
-def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], float]:
-    """Joins neighbouring stretches with the same class.
+def merge(parts: Iterable[Heard], threshold: float) -> tuple[list[Event], float]:
+    """Joins neighbouring parts with the same class.
 
     Args:
         parts: The stretches of a recording, in order.
@@ -66,7 +51,7 @@ def merge(parts: Iterable[Stretch], threshold: float) -> tuple[list[Event], floa
         seconds = part.end
         found = {
             label: float(p)
-            for label, p in zip(part.heard.classes, part.heard.probabilities, strict=True)
+            for label, p in zip(part.classes, part.probabilities, strict=True)
             if p >= threshold and not is_nothing(label)
         }
         done += [open_events.pop(label) for label in list(open_events) if label not in found]
@@ -96,7 +81,7 @@ def event_finder(
         raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
     window = predictor.event_seconds
     stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
-    return lambda pieces: merge(stretches(stream.answers(pieces, predictor.sample_rate)), threshold)
+    return lambda pieces: merge(divide(stream.answers(pieces, predictor.sample_rate)), threshold)
 
 
 def detect(

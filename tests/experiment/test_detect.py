@@ -15,7 +15,7 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.data import load_data
-from spaudio.experiment.detect import Stretch, detect, merge, stretches
+from spaudio.experiment.detect import detect, divide, merge
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.live import Heard
 from spaudio.experiment.predict import Predictor
@@ -30,16 +30,16 @@ def heard(start: float, end: float, dog: float, owl: float = 0.0) -> Heard:
 
 def test_windows_divide_the_recording() -> None:
     answers = [heard(0, 1, 0.1), heard(0.5, 1.5, 0.9), heard(1, 2, 0.9), heard(1.2, 2.2, 0.1)]
-    parts = list(stretches(answers))
+    parts = list(divide(answers))
     assert [(p.start, p.end) for p in parts] == [(0, 0.75), (0.75, 1.25), (1.25, 1.6), (1.6, 2.2)]
-    [alone] = stretches([heard(0, 0.3, 1)])
+    [alone] = divide([heard(0, 0.3, 1)])
     assert (alone.start, alone.end) == (0, 0.3)
-    assert list(stretches([])) == []
+    assert list(divide([])) == []
 
 
 def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
     shares = [(0.6, 0), (0.9, 0), (0.2, 0.8), (0.5, 0.5), (0, 0), (0.7, 0)]
-    parts = [Stretch(i, i + 1, heard(i, i + 1, *share)) for i, share in enumerate(shares)]
+    parts = [heard(i, i + 1, *share) for i, share in enumerate(shares)]
     events, seconds = merge(parts, 0.5)
     found = [(e.start, e.end, e.label, round(e.confidence, 3)) for e in events]
     assert found == [(0, 2, "dog", 0.9), (2, 4, "owl", 0.8), (3, 4, "dog", 0.5), (5, 6, "dog", 0.7)]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from spaudio.experiment.data import load_data
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
-from spaudio.experiment.tasks.adaptation import AdaptationTask, MultiLabelAdaptationTask
-from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.experiment.tasks.adaptation import AdaptationTask
+from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.experiment.tasks.task import Task
 from spaudio.experiment.tasks.text import TextTask
 
@@ -24,7 +24,6 @@ def open_task(settings: AudioSettings | TextSettings, scripts: Path) -> Task:
     """
     if isinstance(settings, TextSettings):
         return TextTask(settings, scripts)
-    data = load_data(settings, scripts)
-    if isinstance(settings.model, PretrainedConfig):
-        return (MultiLabelAdaptationTask if data.multi_label else AdaptationTask)(settings, data)
-    return (MultiLabelTask if data.multi_label else ClassificationTask)(settings, data)
+    pretrained = isinstance(settings.model, PretrainedConfig)
+    task = AdaptationTask if pretrained else ClassificationTask
+    return task(settings, load_data(settings, scripts))

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from spaudio.experiment.encoders import build_adapted
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
-from spaudio.experiment.tasks.classification import ClassificationTask, MultiLabelTask
+from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -166,10 +166,6 @@ class AdaptationTask(ClassificationTask):
         title = f"{clip.path} ({clip.label})"
         figures.draw("trajectory", lambda path: draw_trajectory(after, tokens, path, title=title))
         return figures
-
-
-class MultiLabelAdaptationTask(AdaptationTask, MultiLabelTask):
-    """Several labels per clip."""
 
 
 def _without_effect(settings: AudioSettings) -> list[str]:

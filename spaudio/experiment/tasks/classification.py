@@ -39,7 +39,7 @@ from spaudio.report.front_end_plots import plot_front_end
 from spaudio.report.mask_plot import draw_mask
 from spaudio.report.modulation_plot import LayerResponse, draw_modulations
 from spaudio.report.page.run_page import RunResults, write_run_page
-from spaudio.report.scores import Scores, score, score_multilabel
+from spaudio.report.scores import score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import TokenDataset, collate
 from spaudio.tokens.waveform import WaveformFrontEnd
@@ -58,7 +58,7 @@ ALIGNMENT_CLIPS = 2000  # the same for each value of an embedding
 
 
 class ClassificationTask(Task):
-    """One label per clip.
+    """Classification of clips, with one label each or several.
 
     Args:
         settings: Settings of the run.
@@ -82,8 +82,11 @@ class ClassificationTask(Task):
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None
-        self.objective = self._make_objective(
-            Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands, nats)
+        mixing = Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands, nats)
+        self.objective = (
+            MultiLabel(trainer.label_smoothing, mixing)
+            if data.multi_label
+            else Classification(trainer.label_smoothing, mixing, self.balance)
         )
         self.train = self.training_feed(data.train)
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
@@ -108,9 +111,6 @@ class ClassificationTask(Task):
             seed=self.settings.seed,
             balanced=self.balance.method == "sampler",
         )
-
-    def _make_objective(self, mixing: Mixing) -> Classification | MultiLabel:
-        return Classification(self.settings.trainer.label_smoothing, mixing, self.balance)
 
     def build_model(self) -> Classifier:
         """Builds the classifier and fits the normalisation of a learned front-end."""
@@ -297,11 +297,12 @@ class ClassificationTask(Task):
             )
             write_run_page(run, results, report)
 
+        score_clips = score_multilabel if data.multi_label else score
         return write_report(
             run,
             facts=facts,
             figures=figures,
-            scores=self._score(test.probabilities, test.labels),
+            scores=score_clips(test.probabilities, test.labels, data.classes),
             records=records,
             clips=data.test.clips,
             classes=data.classes,
@@ -335,6 +336,8 @@ class ClassificationTask(Task):
     def _align(self, run: Path, model: Any) -> dict[str, Any]:
         """Saves the statistics of embeddings; measures the accuracy with aligned groups."""
         data = self.data
+        if data.multi_label:
+            return {}
         chosen = np.random.default_rng(0).permutation(len(data.train.clips))[:ALIGNMENT_CLIPS]
         alignment = Alignment.fit(embed_batches(model, batches(data.train, chosen.tolist()))[0])
         replace(Inputs.load(run), alignment=alignment).save(run)
@@ -352,9 +355,6 @@ class ClassificationTask(Task):
         labels = torch.tensor([data.classes.index(clip.label) for clip in clips])
         right = (found.argmax(dim=1) == labels).double().mean().item()
         return {"aligned": {"accuracy": right, "groups": len(np.unique(groups))}}
-
-    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
-        return score(probabilities, labels, self.data.classes)
 
     def _draw(self, run: Path, before: Classifier, after: Classifier) -> Figures:
         figures = Figures(run)
@@ -391,21 +391,6 @@ class ClassificationTask(Task):
             lambda path: layers.extend(draw_modulations(train, tokens, *filters, path)),
         )
         return {"modulation": {layer.name: layer.correlations for layer in layers}}
-
-
-class MultiLabelTask(ClassificationTask):
-    """Several labels per clip, each with a probability of its own."""
-
-    @override
-    def _make_objective(self, mixing: Mixing) -> MultiLabel:
-        return MultiLabel(self.settings.trainer.label_smoothing, mixing)
-
-    def _score(self, probabilities: Tensor, labels: Tensor) -> Scores:
-        return score_multilabel(probabilities, labels, self.data.classes)
-
-    @override
-    def _align(self, run: Path, model: Any) -> dict[str, Any]:
-        return {}
 
 
 def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
