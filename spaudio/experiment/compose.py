@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 
 from spaudio.errors import ConfigError, first_line
-from spaudio.experiment.encoders import pretrained_defaults
+from spaudio.experiment.pretrained_defaults import pretrained_defaults
 from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (

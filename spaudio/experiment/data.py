@@ -11,9 +11,9 @@ from spaudio.audio.manifest import Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
-from spaudio.experiment.encoders import count_variations, open_front_end
+from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
@@ -21,6 +21,10 @@ from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.cache import FrameCache, use_one_thread
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
+
+# Clips, including variations, that a head is fitted to by default; more take long to compute.
+_ENOUGH_CLIPS = 4000
+_MOST_VARIATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -255,3 +259,19 @@ def _with_copies(
     if by_group:
         return [clip for clip in clips if clip.path not in back]
     return [replace(clip, split="train") if clip.path in back else clip for clip in clips]
+
+
+def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips: int) -> int:
+    """Returns how many variations of each training clip are computed.
+
+    Args:
+        settings: Settings of the run.
+        front_end: Front-end of the run.
+        clips: Number of training clips.
+    """
+    assert isinstance(settings.model, PretrainedConfig)
+    if settings.model.variations is not None:
+        return settings.model.variations
+    if front_end.base.log_mel is None or front_end.part.kind != "statistics":
+        return 0
+    return max(0, min(_MOST_VARIATIONS, _ENOUGH_CLIPS // clips - 1))

@@ -37,7 +37,7 @@ def merge(parts: Iterable[Heard], threshold: float) -> tuple[list[Event], float]
     """Joins neighbouring parts with the same class.
 
     Args:
-        parts: The stretches of a recording, in order.
+        parts: The parts of a recording, in order.
         threshold: Lowest probability at which a class counts as present.
 
     Returns:

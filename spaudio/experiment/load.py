@@ -5,12 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from spaudio.errors import CheckpointError
-from spaudio.experiment.encoders import build_adapted
+from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
-from spaudio.experiment.tasks.classification import build_classifier
-from spaudio.experiment.tasks.task import named_sizes
-from spaudio.experiment.tasks.text import build_language_model
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -32,15 +29,13 @@ def load_untrained(
     """
     settings = read_run_settings(run)
     if not isinstance(settings, AudioSettings):
-        with named_sizes():
-            return build_language_model(settings)
+        return build_language_model(settings)
     weights = load_weights(weights_folder(run))
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
         return build_adapted(settings, len(weights["head.linear.weight"]), base)
     if "head.1.weight" not in weights:
         raise CheckpointError(f"the checkpoint of {run} does not match its config.yaml")
-    with named_sizes():
-        return build_classifier(settings, len(weights["head.1.weight"]))
+    return build_classifier(settings, len(weights["head.1.weight"]))
 
 
 def load_best(

@@ -21,7 +21,6 @@ from spaudio.experiment.processes import (
 from spaudio.experiment.run_folder import REPORT, named_reports, read_run_settings
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
-from spaudio.experiment.tasks.task import named_sizes
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import read_yaml
@@ -74,8 +73,7 @@ def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> P
         accelerator.main_process_first(),  # the others reuse what the first prepares
     ):
         task = open_task(settings, scripts)
-    with named_sizes():
-        model = task.build_model()
+    model = task.build_model()
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)
     if begun and run is not None:

@@ -15,6 +15,7 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
+from spaudio.experiment.data import count_variations
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
 from spaudio.experiment.settings import PretrainedConfig
@@ -244,7 +245,7 @@ def test_fewer_variations_are_computed_of_many_clips() -> None:
         base=SimpleNamespace(log_mel=1), part=SimpleNamespace(kind="statistics")
     )
     found = [
-        encoders.count_variations(settings, front_end, clips)  # type: ignore[arg-type]
+        count_variations(settings, front_end, clips)  # type: ignore[arg-type]
         for clips in (100, 1300, 1334, 2000, 2001, 9999)
     ]
     assert found == [2, 2, 1, 1, 0, 0]

@@ -7,11 +7,10 @@ import pytest
 
 import spaudio.conf
 from spaudio.errors import ConfigError
+from spaudio.experiment.build import build_classifier, build_language_model
 from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.schemas import prep_schema, read_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
-from spaudio.experiment.tasks.classification import build_classifier
-from spaudio.experiment.tasks.text import build_language_model
 from spaudio.filters import FILTERS
 from tests.conftest import RECIPES
 from tests.fixtures.tiny_recipes import TINY

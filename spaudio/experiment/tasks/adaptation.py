@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from typing_extensions import override
 
-from spaudio.experiment.encoders import build_adapted
+from spaudio.experiment.build import build_adapted
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.io.resident import reset_peak, resident_bytes

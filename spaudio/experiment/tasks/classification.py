@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor
 from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
 from spaudio.errors import ConfigError
+from spaudio.experiment.build import build_classifier, named_sizes
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
@@ -28,7 +28,6 @@ from spaudio.experiment.tasks.data_facts import (
 from spaudio.experiment.tasks.task import Task, given_settings, idle_warnings, overruled
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
-from spaudio.model.stem import ConvStem
 from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
 from spaudio.report.clip_batches import batches
@@ -42,7 +41,6 @@ from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import TokenDataset, collate
-from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.training.alignment import Alignment, embed_batches, groups_are_mixed
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import Feed, make_feed
@@ -112,6 +110,7 @@ class ClassificationTask(Task):
             balanced=self.balance.method == "sampler",
         )
 
+    @named_sizes()
     def build_model(self) -> Classifier:
         """Builds the classifier and fits the normalisation of a learned front-end."""
         model = build_classifier(self.settings, len(self.data.classes))
@@ -391,32 +390,6 @@ class ClassificationTask(Task):
             lambda path: layers.extend(draw_modulations(train, tokens, *filters, path)),
         )
         return {"modulation": {layer.name: layer.correlations for layer in layers}}
-
-
-def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
-    """Builds the classifier of a run before training; the seed decides its parameters.
-
-    Args:
-        settings: Settings of the run.
-        classes: Number of classes.
-
-    Raises:
-        ConfigError: If an option of the filter is unknown or out of range.
-    """
-    set_seed(settings.seed)
-    tokens = settings.tokens
-    stem = None
-    if tokens.stem == "conv":
-        stem = ConvStem(tokens.bands, tokens.stack, tokens.stem_channels)
-    return Classifier(
-        tokens.features,
-        classes,
-        settings.model.encoder,
-        settings.filter_options,
-        settings.model.pooling,
-        WaveformFrontEnd(tokens) if tokens.learned else None,
-        stem,
-    )
 
 
 def _check_positions(data: AudioData, most: int) -> None:

@@ -3,34 +3,16 @@
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
 from torch import nn
 
-from spaudio.errors import ConfigError, first_line
 from spaudio.experiment.settings import AudioSettings, Settings, TextSettings
 from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, Fitted, fit, prolonged
 from spaudio.training.objective import Objective
-
-
-@contextmanager
-def named_sizes() -> Iterator[None]:
-    """Turns a failure to build a model into an error that names the settings of its sizes.
-
-    Raises:
-        ConfigError: If memory runs out, or a tensor cannot have such a size.
-    """
-    try:
-        yield
-    except (MemoryError, OverflowError, RuntimeError) as error:
-        raise ConfigError(
-            f"the model cannot be built ({first_line(error)}); give smaller sizes of model, filter "
-            "or tokens"
-        ) from error
 
 
 def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[str]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
+from spaudio.experiment.build import build_language_model
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.task import Task, overruled
@@ -18,7 +18,6 @@ from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.text_report import write_text_report
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.text.corpus import (
-    ALPHABET,
     SPLITS,
     Corpus,
     SourceText,
@@ -142,16 +141,6 @@ def load_corpus(settings: TextSettings, scripts: Path) -> Corpus:
     source: SourceText = find(folder / "work", **settings.prep_options)
     settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
     return prepare_corpus(source, folder)
-
-
-def build_language_model(settings: TextSettings) -> LanguageModel:
-    """Builds the model of a text run before training; the seed decides its parameters.
-
-    Raises:
-        ConfigError: If a setting is out of range.
-    """
-    set_seed(settings.seed)
-    return LanguageModel(len(ALPHABET), settings.model, settings.filter_options)
 
 
 def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]:

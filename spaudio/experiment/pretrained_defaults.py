@@ -1,0 +1,45 @@
+"""Settings that ``model=pretrained`` changes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+# Peak learning rate, and the head's share of it; the head starts from a fitted probe.
+_RATES = {"full": (1e-4, 0.1)}
+_OTHER_RATES = (3e-3, 0.1)
+# Strengths of these variations. On RAVDESS, stronger ones were worse, and so were masks.
+_VARIED = {"gain": 0.5, "tilt": 0.5, "warp": 0.1, "tempo": 0.15}
+
+
+def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
+    """Returns the settings that ``model=pretrained`` changes, unless they are given.
+
+    Clips are varied before the encoder's outputs are cached; ``adapt=full`` caches the encoder's
+    input and augments it like other recipes. Clips that adapt the encoder are mixed. Few steps are
+    needed. The loss has no label smoothing, as in the fit of the head; with smoothing, the optimum
+    would differ.
+
+    Args:
+        overrides: Overrides of the command line.
+    """
+    given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
+    if given.get("model") != "pretrained":
+        return []
+    way = str(given.get("adapt") or "probe")
+    rate, share = _RATES.get(way, _OTHER_RATES)
+    whole = way == "full" and given.get("model.adapt_layers") is None
+    changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",
+               "segments.seconds": "null", "trainer.min_steps": 0, "trainer.workers": 0,
+               "trainer.ema": 0.98, "trainer.label_smoothing": 0, "optim.lr": rate,
+               "model.head_rate": share}  # fmt: skip
+    if not whole:
+        changed["augment"] = "none"
+        varied = way == "probe" or given.get("model.variations")
+        if varied and given.get("augment") is None:
+            changed |= {f"augment.{name}": value for name, value in _VARIED.items()}
+    if way != "probe" and given.get("augment") is None:
+        changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.0 if whole else 0.3}
+    if given.get("preset") is None:
+        changed |= {"trainer.epochs": 16 if whole else 8, "trainer.batch_size": 16}
+    return [f"{name}={value}" for name, value in changed.items() if name not in given]
