@@ -27,9 +27,9 @@ class AdaptiveFilterBank(TokenFilter):
         num_filters: M of a single-scale bank.
         kernel_size: K of a single-scale bank, in tokens.
         scales: Pairs (num_filters, kernel_size) of a multi-scale bank, which replace the two above.
-        width: Dimensions of the mask's transformer.
-        layers: Number of its layers.
-        heads: Number of its attention heads.
+        mask_width: Dimensions of the mask's transformer.
+        mask_layers: Number of its layers.
+        mask_heads: Number of its attention heads.
         causal: Whether a token sees only itself and the past, in the bank and in the mask.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
         init: Kernels before training, ``"random"`` or ``"bandpass"``.
@@ -50,9 +50,9 @@ class AdaptiveFilterBank(TokenFilter):
         kernel_size: int = 4,
         *,
         scales: Sequence[tuple[int, int]] | None = None,
-        width: int = 64,
-        layers: int = 1,
-        heads: int = 4,
+        mask_width: int = 64,
+        mask_layers: int = 1,
+        mask_heads: int = 4,
         causal: bool = False,
         activation: str = "relu",
         init: str = "random",
@@ -74,9 +74,9 @@ class AdaptiveFilterBank(TokenFilter):
         self.mask = MaskPredictor(
             dim,
             self.bank.num_filters,
-            width=width,
-            layers=layers,
-            heads=heads,
+            width=mask_width,
+            layers=mask_layers,
+            heads=mask_heads,
             causal=causal,
             device=device,
             dtype=dtype,

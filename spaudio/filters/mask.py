@@ -48,9 +48,10 @@ class MaskPredictor(nn.Module):
         super().__init__()
         if min(dim, num_filters, width, layers, heads) < 1 or width % (2 * heads):
             raise ValueError(
-                "dim, num_filters, width, layers and heads must be at least 1, and width a "
-                f"multiple of 2 * heads; got dim={dim}, num_filters={num_filters}, width={width}, "
-                f"layers={layers}, heads={heads}"
+                "dim, num_filters, mask_width, mask_layers and mask_heads must be at least 1, and "
+                f"mask_width a multiple of 2 * mask_heads; got dim={dim}, "
+                f"num_filters={num_filters}, mask_width={width}, mask_layers={layers}, "
+                f"mask_heads={heads}"
             )
         self.width, self.heads, self.causal = width, heads, causal
         self.embed = nn.Linear(dim, width, device=device, dtype=dtype)

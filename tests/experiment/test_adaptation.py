@@ -15,12 +15,14 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
+from spaudio.experiment.build import build_adapted
 from spaudio.experiment.data import count_variations
 from spaudio.experiment.load import load_best
 from spaudio.experiment.predict import Predictor, predict_files
-from spaudio.experiment.settings import PretrainedConfig
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks import adaptation
 from spaudio.export.write import export_run
+from spaudio.filters import FILTERS, find_filters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.fold_report import write_fold_report
@@ -237,6 +239,16 @@ def test_variations_need_log_mel_frames(
     )
     assert done.code == 1
     assert "reads samples" in done.err
+
+
+@pytest.mark.parametrize("filter", [name for name in FILTERS if name != "none"])
+def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
+    base = save_encoder("whisper", tmp_path / "base")
+    pretrained = ("model=pretrained", f"model.source={base}", "adapt=filters")
+    settings = compose("folder", "source=x", *pretrained, f"filter={filter}")
+    assert isinstance(settings, AudioSettings)
+    model = build_adapted(settings, classes=3)
+    assert len(find_filters(model.base)) == len(model.base.layers)
 
 
 def test_fewer_variations_are_computed_of_many_clips() -> None:

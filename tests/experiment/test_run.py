@@ -112,8 +112,8 @@ def test_a_learned_front_end_and_a_mask(
     tmp_path: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run_recipe(
-        "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6", "filter.width=8",
-        "filter.heads=2", "model.filter_place=attention", "model.filter_layers=[1]",
+        "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6",
+        "filter.mask_width=8", "filter.mask_heads=2", "model.filter_place=attention", "model.filter_layers=[1]",
         "preset=debug", "augment.mixup=0.4", "augment.warp=0.1", "run_id=first",
         *tiny_folder(tmp_path),
     )  # fmt: skip

@@ -31,7 +31,7 @@ BANK = (
 )
 ADAPTIVE = (
     *("tokens=waveform", "tokens.stack=2"),
-    *("filter=adaptive", "filter.num_filters=4", "filter.width=8", "filter.heads=2"),
+    *("filter=adaptive", "filter.num_filters=4", "filter.mask_width=8", "filter.mask_heads=2"),
     *("model.causal=true", "model.positions=learned", "model.max_tokens=26"),
     *("model.pooling=attention", "tokens.normalise=clip"),
 )

@@ -90,7 +90,7 @@ def test_modulation_frequencies_are_in_hz() -> None:
 def test_receptive_field_in_milliseconds() -> None:
     assert receptive_field_ms(FilterBank(3, 16, causal=True), 0.01) == pytest.approx((150, 0))
     assert receptive_field_ms(FilterBank(3, 16), 0.02) == pytest.approx((140, 160))
-    adaptive = AdaptiveFilterBank(8, width=8, heads=1, causal=True)
+    adaptive = AdaptiveFilterBank(8, mask_width=8, mask_heads=1, causal=True)
     assert receptive_field_ms(adaptive, 0.02) == (math.inf, 0)
     for hop in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="token_seconds must be positive"):
@@ -101,7 +101,7 @@ def test_description() -> None:
     bank = FilterBank(3, 4)
     assert describe(bank) == "bank: non-causal, 15 parameters, sees -1 ... +2 tokens"
     assert describe(bank, 0.01).endswith("sees -1 ... +2 tokens, -10 ... +20 ms")
-    adaptive = AdaptiveFilterBank(8, width=8, heads=1, causal=True)
+    adaptive = AdaptiveFilterBank(8, mask_width=8, mask_heads=1, causal=True)
     assert "sees -all ... +0 tokens" in describe(adaptive)
 
 

@@ -131,7 +131,7 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     ids = prompt()
     refused: list[tuple[str, dict[str, Any], str]] = [
         ("bank", {}, "it is not causal"),
-        ("adaptive", {"causal": True, "width": 8, "heads": 2}, "attends to all tokens"),
+        ("adaptive", {"causal": True, "mask_width": 8, "mask_heads": 2}, "attends to all tokens"),
     ]
     for filter, options, why in refused:
         model = causal_model()

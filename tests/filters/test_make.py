@@ -67,7 +67,10 @@ def test_defaults_build_and_run(name: str, causal: bool) -> None:
         ({"name": "multiscale", "scales": [(3, 4, 5)]}, "scales must be pairs.*3, 4, 5"),
         ({"name": "multiscale", "scales": [(3, 0)]}, "kernel_size=0"),
         ({"name": "haar", "dim": 4, "levels": 0}, "levels=0"),
-        ({"name": "adaptive", "dim": 4, "width": 12, "heads": 4}, "width a multiple.*width=12"),
+        (
+            {"name": "adaptive", "dim": 4, "mask_width": 12, "mask_heads": 4},
+            "mask_width a multiple.*mask_width=12",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -63,7 +63,7 @@ def test_equals_attention_by_the_book(causal: bool, padded: bool) -> None:
 
 
 def test_masks_are_recorded_and_finite_for_padding_alone() -> None:
-    filter = AdaptiveFilterBank(6, 5, 4, width=8, heads=2)
+    filter = AdaptiveFilterBank(6, 5, 4, mask_width=8, mask_heads=2)
     x = torch.randn(2, 7, 6, requires_grad=True)
     model = nn.ModuleDict({"layer": filter})
     masks = record_masks(model, lambda: filter(x))

@@ -115,7 +115,7 @@ def test_the_front_end_stands_against_the_mel_scale(tmp_path: Path, figures: lis
 
 
 def test_the_mask_lies_under_the_spectrogram(tmp_path: Path, figures: list[Figure]) -> None:
-    options = {"name": "adaptive", "width": 8, "heads": 2, "num_filters": 6}
+    options = {"name": "adaptive", "mask_width": 8, "mask_heads": 2, "num_filters": 6}
     model = Classifier(5, 3, SMALL, options)
     assert list(filters_of(model.encoder)) == ["layer 0", "layer 1"]
     spectrogram, path = torch.randn(4, 18, requires_grad=True), tmp_path / "mask.png"
