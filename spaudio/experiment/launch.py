@@ -231,7 +231,8 @@ def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: 
         if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
             return
         try:
-            open_task(settings, scripts)
+            # A copy: a text's ``corpus`` is replaced, and all runs should say the same.
+            open_task(copy.deepcopy(settings), scripts)
         except SpaudioError as error:
             refused = refused or error
         else:

@@ -43,11 +43,10 @@ def create_run_folder(settings: AudioSettings | TextSettings, folder: Path | Non
     settings.run_id = settings.run_id or new_run_id()
     folder = folder or Path(settings.runs, settings.recipe, settings.run_id)
     staging = folder.with_name(f".{secrets.token_hex(8)}")
-    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
     try:
         with named_full_disk(folder.parent, "runs"):
             staging.mkdir(parents=True)
-            write_atomic(staging / CONFIG, text.encode())
+            save_run_settings(staging, settings)
             # Fails if another run has taken the name. An empty folder is replaced.
             staging.rename(folder)
     except OSError as error:
@@ -89,6 +88,12 @@ def open_run_folder(settings: AudioSettings | TextSettings, folder: Path | None 
                 f"resume={folder}"
             )
     return folder
+
+
+def save_run_settings(folder: Path, settings: AudioSettings | TextSettings) -> None:
+    """Writes the settings of a run to its folder, atomically."""
+    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / CONFIG, text.encode())
 
 
 def named_reports(folder: Path) -> str:

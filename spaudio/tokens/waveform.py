@@ -99,7 +99,9 @@ class WaveformFrontEnd(nn.Module):
             if config.waveform.pooling == "mean":
                 frames = F.avg_pool1d(outputs, config.pooled, hop // stride)
             else:
-                frames = F.max_pool1d(outputs, config.pooled, hop // stride)
+                # Not max_pool1d, which torch.export takes only for a fixed length.
+                rows = outputs[:, :, None]
+                frames = F.max_pool2d(rows, (1, config.pooled), (1, hop // stride))[:, :, 0]
             return torch.log(frames + config.waveform.log_offset).transpose(1, 2)
 
     @torch.no_grad()

@@ -46,9 +46,11 @@ def test_text8_by_any_way(tmp_path: Path, known: str, name: str) -> None:
             archive.writestr("text8", known)
     else:
         write_text(source, characters=3_000)
-    found = text8.prepare(tmp_path, source=str(source))
-    assert (found.name, found.choice, found.stand_in) == ("text8", "text8", False)
-    assert b"".join(found.read()).decode() == known
+    given = [source, tmp_path] if name != "text8.xz" else [source]  # the file or its folder
+    for path in given:
+        found = text8.prepare(tmp_path, source=str(path))
+        assert (found.name, found.choice, found.stand_in) == ("text8", "text8", False)
+        assert b"".join(found.read()).decode() == known
 
 
 def test_another_text_is_a_stand_in_and_never_called_text8(tmp_path: Path) -> None:

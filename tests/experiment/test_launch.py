@@ -23,11 +23,12 @@ from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
-from spaudio.experiment.launch import Launcher, failed_runs, run_folds
+from spaudio.experiment.launch import Launcher, _check_some_data, failed_runs, run_folds
 from spaudio.experiment.load import load_best
-from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.run_folder import create_run_folder, read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
+from spaudio.experiment.tasks import open_task
 from spaudio.report.classification_report import FILES
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.fold_report import FOLD_FILES
@@ -382,6 +383,23 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first(tmp_path:
         plan_study(STUDY, only=["bnak"])
     with pytest.raises(ConfigError, match="setting none"):
         plan_study(STUDY, ["modle.dim=3"], only=["none"])
+
+
+def test_every_run_of_a_sweep_stores_the_text_that_auto_stands_for(tmp_path: Path) -> None:
+    scripts = tmp_path / "data_prep"
+    scripts.mkdir()
+    (scripts / "text8.py").write_text(
+        "from spaudio.text.corpus import SourceText\n"
+        "def prepare(work, *, corpus='auto', source=None):\n"
+        "    return SourceText('toy', 'found', True, 'key', lambda: [b'abc ' * 1000])\n"
+    )
+    given = ["preset=debug", f"data={tmp_path}", f"runs={tmp_path / 'runs'}"]
+    settings = [compose(RECIPES / "text8", [*given, f"seed={seed}"]) for seed in (0, 1)]
+    _check_some_data(settings, scripts)
+    assert [one.prep_options["corpus"] for one in settings] == ["auto", "auto"]
+    run = create_run_folder(settings[0])
+    open_task(read_run_settings(run), scripts).begin(run)
+    assert read_run_settings(run).prep_options["corpus"] == "found"
 
 
 def test_a_second_call_resumes_the_broken_and_skips_the_finished(

@@ -113,8 +113,9 @@ def test_a_learned_front_end_and_a_mask(
 ) -> None:
     done = run_recipe(
         "folder", "tokens=waveform", "filter=adaptive", "filter.num_filters=6",
-        "filter.mask_width=8", "filter.mask_heads=2", "model.filter_place=attention", "model.filter_layers=[1]",
-        "preset=debug", "augment.mixup=0.4", "augment.warp=0.1", "run_id=first",
+        "filter.mask_width=8", "filter.mask_heads=2", "model.filter_place=attention",
+        "model.filter_layers=[1]", "preset=debug", "augment.mixup=0.4", "augment.warp=0.1",
+        "run_id=first",
         *tiny_folder(tmp_path),
     )  # fmt: skip
     assert done.code == 0, done.err

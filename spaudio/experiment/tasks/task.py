@@ -97,7 +97,8 @@ class Task(ABC):
     def check_resumed(self, run: Path) -> None:  # noqa: B027  (data_hash is all that a text has)
         """Refuses to continue a run whose data have changed."""
 
-    def begin(self, run: Path) -> None:  # noqa: B027  (text needs nothing)
+    @abstractmethod
+    def begin(self, run: Path) -> None:
         """Saves what the run needs besides its settings; one process calls it before training."""
 
     def fit(

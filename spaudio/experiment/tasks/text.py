@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from spaudio.experiment.build import build_language_model
 from spaudio.experiment.recipes import prep_function
+from spaudio.experiment.run_folder import save_run_settings
 from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.task import Task, overruled
 from spaudio.model.flops import step_flops
@@ -58,6 +60,11 @@ class TextTask(Task):
         self.data_hash = self.corpus.sha256
         self.train, self.valid = make_text_feeds(settings, self.corpus)
         self.final = {name: self._sliding(self.corpus.split(name)) for name in ("valid", "test")}
+
+    @override
+    def begin(self, run: Path) -> None:
+        """Stores the resolved ``corpus``; a sweep makes the folders of its runs before that."""
+        save_run_settings(run, self.settings)
 
     def build_model(self) -> LanguageModel:
         """Builds the language model."""
