@@ -228,6 +228,14 @@ class Predictor:
         for batch in self.windows(pieces):
             yield [window.samples for window in batch]
 
+    @property
+    def windows_in_words(self) -> str:
+        """How :meth:`windows` cuts a sound."""
+        hop = self._hop_samples / self.sample_rate
+        overlap = "" if self._hop_samples == self.window_samples else f", one every {hop:g} s"
+        silent = "" if self._reads_silence else ", leave silent ones out"
+        return f"windows of {self.window_seconds:g} s{overlap}, the last at the end{silent}"
+
     def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
         """Cuts a sound of any length into windows, in batches.
 

@@ -34,21 +34,21 @@ class Export:
         path: The file.
         difference: Largest absolute difference of its probabilities from the original's.
         clips: Number of clips that were compared.
-        seconds: Length of the windows into which prediction cuts longer sounds; the exported model
+        windows: The windows into which prediction cuts longer sounds, in words; the exported model
             cuts none.
     """
 
     path: Path
     difference: float
     clips: int
-    seconds: float
+    windows: str
 
     def __str__(self) -> str:
         return (
             f"{self.path}: largest difference of a probability from the original "
             f"{self.difference:.2e} on {self.clips} clips, alone and in padded batches. Cut longer "
-            f"sounds into windows of {self.seconds:g} s and average their probabilities; `spaudio "
-            "predict` is similar, but applies the temperature to the average"
+            f"sounds into {self.windows}, and average their probabilities; `spaudio predict` is "
+            "similar, but applies the temperature to the average"
         )
 
 
@@ -118,7 +118,7 @@ def export_run(
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return Export(target, difference, len(sounds), predictor.window_seconds)
+    return Export(target, difference, len(sounds), predictor.windows_in_words)
 
 
 def trace(module: WaveformClassifier) -> ExportedProgram:

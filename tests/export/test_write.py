@@ -1,6 +1,7 @@
 """Exported files equal the original for any batch and length, without this package."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from spaudio.export.write import export_run
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
+from tests.conftest import RECIPES
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
@@ -79,7 +81,7 @@ def test_the_command_writes_what_it_has_checked(
     main([*command, "--clips", str(tmp_path)])
     out = capsys.readouterr().out
     assert str(target) in out
-    assert "into windows of 0.5 s and average" in out
+    assert "into windows of 0.5 s, the last at the end, leave silent ones out, and average" in out
     assert "on 11 clips" in out  # six synthetic ones, and two files of three and two windows
     assert list(target.parent.iterdir()) == [target]
     # Batches, lengths and sounds that neither export nor its check has seen.
@@ -94,6 +96,23 @@ def test_the_command_writes_what_it_has_checked(
         )
     if form == "pt2":
         check_without_this_package(target)
+
+
+def test_the_documented_example_runs(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    [clip] = synthetic_clips(8000, 0.4, seed=3)[:1]
+    soundfile.write(tmp_path / "a.wav", clip, 8000)
+    export_run(run, "onnx", tmp_path / "model.onnx")
+    page = (RECIPES.parent / "docs" / "own_sounds.md").read_text(encoding="utf-8")
+    [example] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+                 if "onnxruntime" in code]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    found = Predictor(run)(Path("a.wav"))
+    assert capsys.readouterr().out.strip() == found.label
 
 
 def test_every_part_of_the_model_can_be_exported(tmp_path: Path) -> None:
