@@ -4,7 +4,7 @@ The dataclasses define names, types, defaults and checks. :mod:`spaudio.experime
 recipe's YAML and the command line against them; all other code receives the dataclasses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PureWindowsPath
 from typing import Any
@@ -331,6 +331,11 @@ class Settings:
             raise ConfigError(f"jobs must be at least 1; got {self.jobs}")
         if self.cluster not in (None, "slurm", "local"):
             raise ConfigError(f"cluster must be slurm, local or null; got {self.cluster!r}")
+
+    @property
+    def given(self) -> Set[str]:
+        """Names of the settings that are given as overrides, in their order."""
+        return dict.fromkeys(one.partition("=")[0] for one in self.overrides).keys()
 
     @property
     def prep_options(self) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """``spaudio train`` and ``spaudio new``: a folder of sounds, and a recipe of one's own."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +9,8 @@ from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.run_folder import read_run_config
-from spaudio.experiment.tasks.adaptation import AdaptationTask
+from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.tasks.idle_settings import replaced
 from tests.fixtures.own_sounds import make_own_sounds
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -76,8 +75,9 @@ def test_a_new_recipe_runs_and_can_be_edited(
         f"{text}trainer:\n  epochs: 40\n  batch_size: 9\n  ema: 0.98\nsegments:\n  seconds: 2\n"
     )
     given = ["model=pretrained", "model.source=a/b", "adapt=lora", "trainer.batch_size=5"]
-    task: Any = SimpleNamespace(settings=compose(folder, given))
-    assert list(AdaptationTask._replaced(task)) == [
+    settings = compose(folder, given)
+    assert isinstance(settings, AudioSettings)
+    assert list(replaced(settings)) == [
         "model=pretrained replaces settings of config.yaml: segments.seconds=2 by null, "
         "trainer.epochs=40 by 8. Settings on the command line are kept"
     ]

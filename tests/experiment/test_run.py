@@ -3,7 +3,6 @@
 import csv
 import lzma
 import math
-import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,22 +14,14 @@ import yaml
 
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.experiment.compose import compose
 from spaudio.experiment.load import load_best, load_untrained
-from spaudio.experiment.tasks.classification import (
-    ClassificationTask,
-    _check_positions,
-    _long_kernels,
-    _slow_clips,
-)
-from spaudio.experiment.tasks.text import TextTask
+from spaudio.experiment.tasks.classification import _check_positions
 from spaudio.model.classifier import Classifier
-from spaudio.model.encoder import EncoderConfig
 from spaudio.report.classification_report import FILES
 from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
 from spaudio.report.text_report import TEXT_FILES
-from tests.conftest import RECIPES, RunRecipe, draw_nothing
+from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
 from tests.fixtures.tiny_run import make_untrained_run, read
@@ -196,71 +187,10 @@ def test_the_page_of_a_report_is_named(tmp_path: Path, run_recipe: RunRecipe) ->
     assert f"report.md and {run / 'report.html'}\n" in run_recipe("folder", f"resume={run}").err
 
 
-def test_what_is_allowed_but_probably_not_meant_is_warned_of() -> None:
-    [said] = _slow_clips([8000, 44100, 11025], 8000)
-    for part in ("2 of 3 clips", "lowest rate 8000 Hz", "may tell them apart",
-                 "tokens.f_max=4000, or tokens.sample_rate=8000"):  # fmt: skip
-        assert part in said
-    assert "tell them apart" not in _slow_clips([8000, 8000], 8000)[0]
-    assert not _slow_clips([8000, 44100], 4000)
-    assert "tokens.f_max" not in _slow_clips([8000], 8000, encoder=True)[0]
-    for given, epochs in (("epochs=3", 250), ("max_epochs=30", 150)):
-        settings = compose(RECIPES / "folder", ["source=x", f"trainer.{given}"])
-        train = SimpleNamespace(sampler=range(10))
-        training = SimpleNamespace(augment=SimpleNamespace(ignored=()))
-        front_end = SimpleNamespace(nats=None)
-        data = SimpleNamespace(carved=1, unused=(), train=training, front_end=front_end)
-        task = SimpleNamespace(settings=settings, train=train, data=data)
-        [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
-        assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
-    task.settings = compose(RECIPES / "folder", ["source=x", "test_fraction=0.5"])
-    data.unused = ("test_fraction", "split_seed")
-    [said] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
-    assert said == "the data are split already, so test_fraction has no effect"
-    data.unused = ()
-    for overrides, said in (
-        (["tokens.stem=none", "tokens.stem_channels=[8,8]"], "tokens.stem_channels .* a stem"),
-        (["tokens=waveform", "tokens.spectrogram.n_mels=80"], "n_mels .* with tokens=waveform"),
-        (["filter=none", "model.filter_layers=[0]"], "model.filter_layers .* with filter=none"),
-        (["pretrain.steps=500"], "pretrain.steps has no effect without pretrain=masked"),
-        (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
-        (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
-        (["augment=sounds", "tokens.normalise=clip"], "mixup_power=true has no effect: it needs"),
-        (
-            ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_min=60"],
-            "f_min has no effect with tokens.waveform.init=random",
-        ),
-        (["augment.time_masks=0", "augment.time_mask=0.1"], "time_mask .* without .*time_masks"),
-        (["augment.mel_masks=0", "augment.mel_mask=4"], "mel_mask .* without .*mel_masks"),
-        (["augment.mixup=0", "augment.mixup_power=true"], "mixup_power .* without augment.mixup$"),
-        (["cluster_options.timeout_min=5"], "timeout_min has no effect without cluster=slurm"),
-    ):
-        task.settings = compose(RECIPES / "folder", ["source=x", *overrides])
-        [warning] = ClassificationTask._overruled(task)  # type: ignore[arg-type]
-        assert re.search(said, warning)
-    text: Any = SimpleNamespace(
-        settings=compose(
-            RECIPES / "text8", ["trainer.max_epochs=5", "model.filter_place=attention"]
-        ),
-        train=train,
-        corpus=SimpleNamespace(name="a", symbols="abc"),
-    )
-    assert TextTask.messages(text, None)[1:] == [  # type: ignore[arg-type]
-        "trainer.max_epochs has no effect with trainer.min_steps=0",
-        "model.filter_place has no effect with filter=none",
-    ]
+def test_more_tokens_than_learned_positions_are_refused() -> None:
     clip = SimpleNamespace(path="long.wav")
     split = SimpleNamespace(longest=lambda: (1, 70), clip=lambda i: clip)
     splits: Any = SimpleNamespace(train=split, valid=split, test=split)
     _check_positions(splits, 70)
     with pytest.raises(ConfigError, match=r"long\.wav has up to 70 tokens, .*max_tokens=69"):
         _check_positions(splits, 69)
-    for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
-        shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
-        options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}
-        model = Classifier(3, 2, shape, options)
-        [said] = _long_kernels(model, 8)
-        assert "filter=bank reach 8 tokens" in said
-        assert "longest clip has 8" in said
-        assert not _long_kernels(model, 9)
-    assert not _long_kernels(Classifier(3, 2, shape, {"name": "none"}), 1)

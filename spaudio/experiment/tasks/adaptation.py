@@ -6,8 +6,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from accelerate import Accelerator
 from typing_extensions import override
 
 from spaudio.experiment.build import build_adapted
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask
+from spaudio.experiment.tasks.idle_settings import ignored_by_encoder, replaced
 from spaudio.io.resident import reset_peak, resident_bytes
-from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.trajectory import draw_trajectory
@@ -51,29 +49,11 @@ class AdaptationTask(ClassificationTask):
 
     @override
     def messages(self, model: Any) -> list[str]:
-        given = {n: v for n, v in vars(self.settings.augment).items() if v}
-        used = {"time_mask", "mel_mask"}  # which are sizes
-        if model.part.kind != "statistics":
-            used |= {"mixup", "cutmix"}
-        if self.data.train.variations:
-            used |= set(EncodedAugment.varying)
-        elif self.settings.adapt == "probe":  # which has them by default
-            chosen = {o.partition("=")[0] for o in self.settings.overrides}
-            used |= {name for name in EncodedAugment.varying if f"augment.{name}" not in chosen}
-        if (augment := self.data.train.augment) is not None:
-            used |= set(given) - set(augment.ignored)
-        unused = [f"augment.{name}" for name in given if name not in used]
-        unused += _without_effect(self.settings)
-        ignored = f"model=pretrained adapt={self.settings.adapt} ignores {', '.join(unused)}"
-        return [*super().messages(model), *self._replaced(), *([ignored] if unused else [])]
-
-    def _replaced(self) -> Iterator[str]:
-        """Yields a message with the replaced settings of the recipe's ``config.yaml``, if any."""
-        if replaced := ", ".join(self.settings.replaced):
-            yield (
-                f"model=pretrained replaces settings of config.yaml: {replaced}. Settings on the "
-                "command line are kept"
-            )
+        return [
+            *super().messages(model),
+            *replaced(self.settings),
+            *ignored_by_encoder(self.settings, self.data, model.part.kind),
+        ]
 
     @override
     def fit(
@@ -166,30 +146,6 @@ class AdaptationTask(ClassificationTask):
         title = f"{clip.path} ({clip.label})"
         figures.draw("trajectory", lambda path: draw_trajectory(after, tokens, path, title=title))
         return figures
-
-
-def _without_effect(settings: AudioSettings) -> list[str]:
-    """Returns the names of given settings that this way of adapting does not read."""
-    adapt, model = settings.adapt, settings.model
-    shape = {f"model.{one.name}" for one in fields(EncoderConfig)}
-    unread = {"optim", *(f"trainer.{name}" for name in (
-        "epochs", "min_steps", "max_epochs", "ema", "label_smoothing", "clip_norm", "accumulate",
-        "precision",
-    ))}  # fmt: skip
-    found = []
-    for given in settings.overrides:
-        key = given.partition("=")[0]
-        group = key.partition(".")[0]
-        if (
-            group == "tokens"
-            or key in shape
-            or (key == "model.lora_rank" and adapt != "lora")
-            or (key in ("model.adapt_layers", "model.head_rate") and adapt == "probe")
-            # A head on pooled statistics is fitted, not trained step by step.
-            or (unread & {group, key} and adapt == "probe" and model.pooling == "mean_std")
-        ):
-            found.append(key)
-    return found
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

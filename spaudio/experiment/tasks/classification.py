@@ -1,7 +1,7 @@
 """Classification of clips: one label per clip, or several."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,14 @@ from spaudio.experiment.tasks.data_facts import (
     earlier_corrections,
     is_calibrated_on_known_groups,
 )
-from spaudio.experiment.tasks.task import Task, given_settings, idle_warnings, overruled
+from spaudio.experiment.tasks.idle_settings import (
+    ignored_by_front_end,
+    long_kernels,
+    overruled_audio,
+    slow_clips,
+    untrained_positions,
+)
+from spaudio.experiment.tasks.task import Task
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.report.calibration import measure_calibration
@@ -127,37 +134,18 @@ class ClassificationTask(Task):
 
     def messages(self, model: Classifier) -> list[str]:
         """Returns warnings about settings that are allowed but probably unintended."""
-        tokens, augment, data = self.settings.tokens, self.settings.augment, self.data
-        ignored = data.train.augment.ignored if data.train.augment else ()
-        if self.settings.adapt is not None:  # AdaptationTask names them
-            ignored = ()
-        unused = [f"augment.{name}" for name in ignored if getattr(augment, name)]
+        settings, data = self.settings, self.data
         longest = max(data.frames.length(clip.path) for clip in data.clips)
         return [
             *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
             *data.warnings,
-            *self._overruled(),
+            *overruled_audio(settings, data, len(self.train.sampler)),
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
-            *([f"tokens={tokens.front_end} ignores {', '.join(unused)}"] if unused else []),
-            *_slow_clips(
-                [clip.sample_rate for clip in data.clips],
-                tokens.top,
-                encoder=self.settings.adapt is not None,
-            ),
-            *_long_kernels(model, math.ceil(longest / tokens.stack)),
-            *self._untrained_positions(longest * tokens.frame_seconds),
-        ]
-
-    def _untrained_positions(self, longest: float) -> list[str]:
-        """Warns of learned positions that a clip of ``longest`` seconds reaches, but no excerpt."""
-        crop = self.settings.augment.crop
-        if self.settings.model.positions != "learned" or not 0 < crop < longest:
-            return []
-        return [
-            f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
-            f"clips last up to {longest:.1f} s, so that later positions are never trained. Give "
-            "augment.crop=0, or model.positions=rotary"
+            *ignored_by_front_end(settings, data),
+            *slow_clips(settings, [clip.sample_rate for clip in data.clips]),
+            *long_kernels(model, math.ceil(longest / settings.tokens.stack)),
+            *untrained_positions(settings, longest * settings.tokens.frame_seconds),
         ]
 
     @override
@@ -169,49 +157,6 @@ class ClassificationTask(Task):
         return super().fit(
             model, run=run, config=config, accelerator=accelerator, resume=resume
         )  # fmt: skip
-
-    def _overruled(self) -> Iterator[str]:
-        """Yields warnings about given settings that another one overrules."""
-        settings, given = self.settings, given_settings(self.settings)
-        yield from overruled(settings, len(self.train.sampler))
-        augment, given_to = settings.augment, self.data.train.augment
-        powers = (
-            augment.mixup_power and given_to is not None and "mixup_power" not in given_to.ignored
-        )
-        idle = {"pretrain.*": settings.pretrain.objective == "none" and "without pretrain=masked"}
-        if settings.adapt in (None, "full"):  # AdaptationTask names what the others ignore
-            idle |= {
-                "augment.time_mask": not augment.time_masks and "without augment.time_masks",
-                "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
-                "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
-            }
-        tokens = {
-            "tokens.stem_channels": settings.tokens.stem == "none" and "without a stem",
-            "tokens.spectrogram.*": settings.tokens.learned and "with tokens=waveform",
-            "tokens.waveform.*": not settings.tokens.learned and "without tokens=waveform",
-            "tokens.spectrogram.pcen.*": not settings.tokens.learned
-            and settings.tokens.spectrogram.scaling != "pcen"
-            and "without tokens.spectrogram.scaling=pcen",
-            "tokens.f_min": settings.tokens.learned
-            and settings.tokens.waveform.init == "random"
-            and "with tokens.waveform.init=random",
-        }
-        yield from idle_warnings(given, idle if settings.adapt else tokens | idle)
-        if powers and augment.mixup and self.data.front_end.nats is None:
-            yield (
-                "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
-                "log-mel frames without PCEN"
-            )
-        for name in sorted(given & set(self.data.unused)):
-            yield f"the data are split already, so {name} has no effect"
-        unused = sorted(given & {"validation.fraction", "validation.by"})
-        if unused and not self.data.carved:
-            yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
-                "; give valid_fraction"
-                if "valid_fraction" in settings.prep_options
-                and "valid_fraction" not in self.data.unused
-                else ""
-            )
 
     @override
     def check_resumed(self, run: Path) -> None:
@@ -407,32 +352,3 @@ def _check_positions(data: AudioData, most: int) -> None:
                 "(tokens.stack, tokens.hop), cut clips with segments.seconds=..., or give "
                 "model.positions=rotary"
             )
-
-
-def _slow_clips(rates: list[int], top: float, *, encoder: bool = False) -> list[str]:
-    """Warns of clips whose sample rate is too low for the upper bands (all in Hz)."""
-    lowest = min(rates)
-    slow = sum(rate / 2 < top for rate in rates)
-    if not slow:
-        return []
-    trap = ", so a model may tell them apart by this" if slow < len(rates) else ""
-    # The bands of a pretrained encoder are its own.
-    remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
-    return [
-        f"{slow} of {len(rates)} clips have too low a sample rate for the bands up to {top:g} Hz "
-        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"
-        + ("" if encoder else remedy)
-    ]
-
-
-def _long_kernels(model: Classifier, longest: int) -> list[str]:
-    """Warns of kernels that are longer than the longest clip (``longest`` tokens)."""
-    filters = model.encoder.token_filters()
-    reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
-    if reach < longest:
-        return []
-    return [
-        f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip has "
-        f"{longest}: their outer taps never see a token. Give shorter kernels, or finer tokens "
-        "(tokens.hop, tokens.stack)"
-    ]

@@ -1,64 +1,16 @@
 """The interface of a task: data, model, objective and report."""
 
-import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 
-from spaudio.experiment.settings import AudioSettings, Settings, TextSettings
 from spaudio.training.feed import Feed
-from spaudio.training.loop import FitResult, Fitted, fit, prolonged
+from spaudio.training.loop import FitResult, Fitted, fit
 from spaudio.training.objective import Objective
-
-
-def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[str]:
-    """Yields warnings about given settings that another one overrules.
-
-    Args:
-        settings: Settings of the run.
-        steps: Optimizer steps per epoch.
-    """
-    trainer, given = settings.trainer, given_settings(settings)
-    epochs = prolonged(trainer, steps)
-    for name in ("epochs", "max_epochs"):
-        if f"trainer.{name}" not in given or "trainer.min_steps" in given:
-            continue
-        if epochs > max(trainer.epochs, (asked := getattr(trainer, name))):
-            yield (
-                f"trainer.min_steps={trainer.min_steps} prolongs trainer.{name}={asked} to "
-                f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
-                f"{trainer.epochs}"
-            )
-    idle = {
-        "trainer.max_epochs": trainer.min_steps == 0 and "with trainer.min_steps=0",
-        "model.filter_*": settings.filter.name == "none" and "with filter=none",
-        "model.max_tokens": settings.model.positions != "learned"
-        and "without model.positions=learned",
-        "cluster_options*": settings.cluster is None and "without cluster=slurm",
-    }
-    yield from idle_warnings(given, idle)
-
-
-def given_settings(settings: Settings) -> set[str]:
-    """Returns the names of the settings that are given as overrides."""
-    return {override.partition("=")[0] for override in settings.overrides}
-
-
-def idle_warnings(given: Set[str], idle: Mapping[str, str | Literal[False]]) -> Iterator[str]:
-    """Yields a warning about each given setting that has no effect.
-
-    Args:
-        given: Names of settings.
-        idle: For a name or a pattern of names, such as ``pretrain.*``, why these settings have no
-            effect; False if they have one.
-    """
-    for pattern, reason in idle.items():
-        for name in sorted(fnmatch.filter(given, pattern)) if reason else ():
-            yield f"{name} has no effect {reason}"
 
 
 class Task(ABC):

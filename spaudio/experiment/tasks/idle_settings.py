@@ -1,0 +1,226 @@
+"""Warnings about settings that have no effect, or are probably unintended."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import fields
+from typing import Literal
+
+from spaudio.experiment.data import AudioData
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.model.pretrained.encoded_augment import EncodedAugment
+from spaudio.training.loop import prolonged
+
+#: For a name or a pattern of names, such as ``pretrain.*``, why these settings have no effect;
+#: False if they have one.
+Idle = Mapping[str, str | Literal[False]]
+
+# Settings that a head on pooled statistics, which is fitted, not trained step by step, does not
+# read; ``optim`` is all of them.
+_OF_STEPS = {"optim", *(f"trainer.{name}" for name in (
+    "epochs", "min_steps", "max_epochs", "ema", "label_smoothing", "clip_norm", "accumulate",
+    "precision",
+))}  # fmt: skip
+
+
+def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[str]:
+    """Yields warnings about given settings that another one overrules.
+
+    Args:
+        settings: Settings of the run.
+        steps: Optimizer steps per epoch.
+    """
+    trainer, given = settings.trainer, settings.given
+    epochs = prolonged(trainer, steps)
+    for name in ("epochs", "max_epochs"):
+        if f"trainer.{name}" not in given or "trainer.min_steps" in given:
+            continue
+        if epochs > max(trainer.epochs, (asked := getattr(trainer, name))):
+            yield (
+                f"trainer.min_steps={trainer.min_steps} prolongs trainer.{name}={asked} to "
+                f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
+                f"{trainer.epochs}"
+            )
+    idle: Idle = {
+        "trainer.max_epochs": trainer.min_steps == 0 and "with trainer.min_steps=0",
+        "model.filter_*": settings.filter.name == "none" and "with filter=none",
+        "model.max_tokens": settings.model.positions != "learned"
+        and "without model.positions=learned",
+        "cluster_options*": settings.cluster is None and "without cluster=slurm",
+    }
+    yield from _idle(given, idle)
+
+
+def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Iterator[str]:
+    """Yields the warnings of :func:`overruled`, and more about settings of audio.
+
+    Args:
+        settings: Settings of the run.
+        data: Its splits.
+        steps: Optimizer steps per epoch.
+    """
+    yield from overruled(settings, steps)
+    given, tokens, augment = settings.given, settings.tokens, settings.augment
+    applied = data.train.augment
+    powers = augment.mixup_power and applied is not None and "mixup_power" not in applied.ignored
+    idle: dict[str, str | Literal[False]] = {}
+    # What a pretrained encoder ignores is named by `ignored_by_encoder`.
+    if settings.adapt is None:
+        idle |= {
+            "tokens.stem_channels": tokens.stem == "none" and "without a stem",
+            "tokens.spectrogram.*": tokens.learned and "with tokens=waveform",
+            "tokens.waveform.*": not tokens.learned and "without tokens=waveform",
+            "tokens.spectrogram.pcen.*": not tokens.learned
+            and tokens.spectrogram.scaling != "pcen"
+            and "without tokens.spectrogram.scaling=pcen",
+            "tokens.f_min": tokens.learned
+            and tokens.waveform.init == "random"
+            and "with tokens.waveform.init=random",
+        }
+    idle["pretrain.*"] = settings.pretrain.objective == "none" and "without pretrain=masked"
+    if settings.adapt in (None, "full"):
+        idle |= {
+            "augment.time_mask": not augment.time_masks and "without augment.time_masks",
+            "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
+            "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
+        }
+    yield from _idle(given, idle)
+    if powers and augment.mixup and data.front_end.nats is None:
+        yield (
+            "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
+            "log-mel frames without PCEN"
+        )
+    for name in sorted(given & set(data.unused)):
+        yield f"the data are split already, so {name} has no effect"
+    unused = sorted(given & {"validation.fraction", "validation.by"})
+    if unused and not data.carved:
+        yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
+            "; give valid_fraction"
+            if "valid_fraction" in settings.prep_options and "valid_fraction" not in data.unused
+            else ""
+        )
+
+
+def _idle(given: Set[str], idle: Idle) -> Iterator[str]:
+    """Yields a warning about each given setting that has no effect."""
+    for pattern, reason in idle.items():
+        for name in sorted(fnmatch.filter(given, pattern)) if reason else ():
+            yield f"{name} has no effect {reason}"
+
+
+def ignored_by_front_end(settings: AudioSettings, data: AudioData) -> Iterator[str]:
+    """Yields a warning that names the augmentation for other front-ends, if any is set.
+
+    Args:
+        settings: Settings of the run. For a pretrained encoder, there is no warning: see
+            :func:`ignored_by_encoder`.
+        data: Its splits.
+    """
+    if settings.adapt is not None or data.train.augment is None:
+        return
+    unused = [name for name in data.train.augment.ignored if getattr(settings.augment, name)]
+    if unused:
+        names = ", ".join(f"augment.{name}" for name in unused)
+        yield f"tokens={settings.tokens.front_end} ignores {names}"
+
+
+def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> Iterator[str]:
+    """Yields a warning that names the settings that a pretrained encoder ignores, if any.
+
+    Args:
+        settings: Settings of the run.
+        data: Its splits.
+        kind: What the front-end keeps of the encoder's outputs (`Part.kind`).
+    """
+    active = [name for name, value in vars(settings.augment).items() if value]
+    used = {"time_mask", "mel_mask"}  # which are sizes
+    if kind != "statistics":
+        used |= {"mixup", "cutmix"}
+    if data.train.variations:
+        used |= set(EncodedAugment.varying)
+    elif settings.adapt == "probe":  # which has them by default
+        used |= {n for n in EncodedAugment.varying if f"augment.{n}" not in settings.given}
+    if data.train.augment is not None:
+        used |= set(active) - set(data.train.augment.ignored)
+    unused = [f"augment.{name}" for name in active if name not in used]
+    unused += [name for name in settings.given if not _is_read(name, settings)]
+    if unused:
+        yield f"model=pretrained adapt={settings.adapt} ignores {', '.join(unused)}"
+
+
+def _is_read(name: str, settings: AudioSettings) -> bool:
+    """Whether this way of adapting a pretrained encoder reads a setting."""
+    adapt, group = settings.adapt, name.partition(".")[0]
+    if group == "tokens" or name in {f"model.{one.name}" for one in fields(EncoderConfig)}:
+        return False
+    if name == "model.lora_rank":
+        return adapt == "lora"
+    if name in ("model.adapt_layers", "model.head_rate"):
+        return adapt != "probe"
+    if {group, name} & _OF_STEPS:
+        return adapt != "probe" or settings.model.pooling != "mean_std"
+    return True
+
+
+def replaced(settings: AudioSettings) -> Iterator[str]:
+    """Yields a message with the replaced settings of the recipe's ``config.yaml``, if any."""
+    if settings.replaced:
+        yield (
+            f"model=pretrained replaces settings of config.yaml: {', '.join(settings.replaced)}. "
+            "Settings on the command line are kept"
+        )
+
+
+def slow_clips(settings: AudioSettings, rates: Sequence[int]) -> Iterator[str]:
+    """Yields a warning about clips whose sample rate is too low for the upper bands, if any.
+
+    Args:
+        settings: Settings of the run.
+        rates: Sample rate of each clip, in Hz.
+    """
+    lowest, top = min(rates), settings.tokens.top
+    slow = sum(rate / 2 < top for rate in rates)
+    if not slow:
+        return
+    trap = ", so a model may tell them apart by this" if slow < len(rates) else ""
+    # The bands of a pretrained encoder are its own.
+    remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
+    yield (
+        f"{slow} of {len(rates)} clips have too low a sample rate for the bands up to {top:g} Hz "
+        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"
+        + (remedy if settings.adapt is None else "")
+    )
+
+
+def long_kernels(model: Classifier, longest: int) -> Iterator[str]:
+    """Yields a warning if kernels are longer than the longest clip.
+
+    Args:
+        model: The model of the run.
+        longest: Length of the longest clip, in tokens.
+    """
+    filters = model.encoder.token_filters()
+    reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
+    if reach >= longest:
+        yield (
+            f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip "
+            f"has {longest}: their outer taps never see a token. Give shorter kernels, or finer "
+            "tokens (tokens.hop, tokens.stack)"
+        )
+
+
+def untrained_positions(settings: AudioSettings, longest: float) -> Iterator[str]:
+    """Yields a warning if a clip reaches learned positions that no excerpt does.
+
+    Args:
+        settings: Settings of the run.
+        longest: Length of the longest clip, in seconds.
+    """
+    crop = settings.augment.crop
+    if settings.model.positions == "learned" and 0 < crop < longest:
+        yield (
+            f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
+            f"clips last up to {longest:.1f} s, so that later positions are never trained. Give "
+            "augment.crop=0, or model.positions=rotary"
+        )

@@ -1,0 +1,115 @@
+"""What is allowed but probably not meant is warned of, before training."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from spaudio.experiment.compose import compose
+from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.tasks.idle_settings import (
+    long_kernels,
+    overruled,
+    overruled_audio,
+    slow_clips,
+    untrained_positions,
+)
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from tests.conftest import RECIPES
+
+
+def audio(*given: str) -> AudioSettings:
+    settings = compose(RECIPES / "folder", ["source=x", *given])
+    assert isinstance(settings, AudioSettings)
+    return settings
+
+
+def warnings_of(*given: str, unused: tuple[str, ...] = ()) -> list[str]:
+    """Warnings about settings of a recipe whose data are 10 batches."""
+    data: Any = SimpleNamespace(
+        carved=True,
+        unused=unused,
+        train=SimpleNamespace(augment=SimpleNamespace(ignored=())),
+        front_end=SimpleNamespace(nats=None),
+    )
+    return list(overruled_audio(audio(*given), data, 10))
+
+
+def test_clips_without_the_upper_bands() -> None:
+    [said] = slow_clips(audio(), [8000, 44100, 11025])
+    for part in ("2 of 3 clips", "lowest rate 8000 Hz", "may tell them apart",
+                 "tokens.f_max=4000, or tokens.sample_rate=8000"):  # fmt: skip
+        assert part in said
+    [said] = slow_clips(audio(), [8000, 8000])
+    assert "tell them apart" not in said
+    assert not list(slow_clips(audio("tokens.f_max=4000"), [8000, 44100]))
+    [said] = slow_clips(audio("model=pretrained", "model.source=a/b"), [8000])
+    assert "tokens.f_max" not in said
+
+
+@pytest.mark.parametrize(("given", "epochs"), [("epochs=3", 250), ("max_epochs=30", 150)])
+def test_epochs_that_are_prolonged(given: str, epochs: int) -> None:
+    [said] = warnings_of(f"trainer.{given}")
+    assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
+
+
+def test_settings_of_a_split_that_the_data_have() -> None:
+    [said] = warnings_of("test_fraction=0.5", unused=("test_fraction", "split_seed"))
+    assert said == "the data are split already, so test_fraction has no effect"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["tokens.stem=none", "tokens.stem_channels=[8,8]"], "tokens.stem_channels .* a stem"),
+        (["tokens=waveform", "tokens.spectrogram.n_mels=80"], "n_mels .* with tokens=waveform"),
+        (["filter=none", "model.filter_layers=[0]"], "model.filter_layers .* with filter=none"),
+        (["pretrain.steps=500"], "pretrain.steps has no effect without pretrain=masked"),
+        (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
+        (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
+        (["augment=sounds", "tokens.normalise=clip"], "mixup_power=true has no effect: it needs"),
+        (
+            ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_min=60"],
+            "f_min has no effect with tokens.waveform.init=random",
+        ),
+        (["augment.time_masks=0", "augment.time_mask=0.1"], "time_mask .* without .*time_masks"),
+        (["augment.mel_masks=0", "augment.mel_mask=4"], "mel_mask .* without .*mel_masks"),
+        (["augment.mixup=0", "augment.mixup_power=true"], "mixup_power .* without augment.mixup$"),
+        (["cluster_options.timeout_min=5"], "timeout_min has no effect without cluster=slurm"),
+    ],
+)
+def test_settings_that_another_one_overrules(given: list[str], said: str) -> None:
+    [warning] = warnings_of(*given)
+    assert re.search(said, warning)
+
+
+def test_settings_of_a_text() -> None:
+    given = ["trainer.max_epochs=5", "model.filter_place=attention"]
+    settings = compose(RECIPES / "text8", given)
+    assert isinstance(settings, TextSettings)
+    assert list(overruled(settings, 10)) == [
+        "trainer.max_epochs has no effect with trainer.min_steps=0",
+        "model.filter_place has no effect with filter=none",
+    ]
+
+
+def test_kernels_longer_than_all_clips() -> None:
+    for kernel_size, causal in ((9, True), (17, False), (16, False)):  # each reaches 8 tokens
+        shape = EncoderConfig(dim=8, layers=1, heads=2, causal=causal)
+        options = {"name": "bank", "num_filters": 2, "kernel_size": kernel_size}
+        model = Classifier(3, 2, shape, options)
+        [said] = long_kernels(model, 8)
+        assert "filter=bank reach 8 tokens" in said
+        assert "longest clip has 8" in said
+        assert not list(long_kernels(model, 9))
+    assert not list(long_kernels(Classifier(3, 2, shape, {"name": "none"}), 1))
+
+
+def test_positions_that_excerpts_do_not_reach() -> None:
+    settings = audio("model.positions=learned", "augment.crop=2")
+    [said] = untrained_positions(settings, 2.5)
+    assert "augment.crop=2 s, but clips last up to 2.5 s" in said
+    assert not list(untrained_positions(settings, 2.0))
+    assert not list(untrained_positions(audio("augment.crop=2"), 2.5))
