@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
@@ -35,6 +34,7 @@ from spaudio.experiment.tasks.idle_settings import (
 from spaudio.experiment.tasks.task import Task
 from spaudio.io.full_disk import named_full_disk
 from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.report.aligned import measure_aligned
 from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
 from spaudio.report.clip_batches import batches
@@ -55,7 +55,7 @@ from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult
 from spaudio.training.mixing import Mixing
 from spaudio.training.multilabel import MultiLabel
-from spaudio.training.objective import Classification, average_segments
+from spaudio.training.objective import Classification
 from spaudio.training.temperature import fit_temperature, tempered
 
 NORMALISER_CLIPS = 256  # enough to estimate mean and standard deviation of each filter
@@ -211,10 +211,18 @@ class ClassificationTask(Task):
         self, run: Path, before: Any, after: Any, facts: dict[str, Any],
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        """Fits the temperature, draws the figures, and writes report and page."""
+        """Fits temperature and alignment, draws the figures, and writes report and page."""
         data, test = self.data, measured["test"]
-        probabilities, facts["calibration"] = self._calibrate(run, measured)
-        facts |= self._align(run, after)
+        temperature, source = self._fit_temperature(measured["valid"])
+        alignment = None if data.multi_label else self._fit_alignment(after)
+        replace(self._inputs(), temperature=temperature, alignment=alignment).save(run)
+        probabilities = tempered(test.probabilities, temperature, data.multi_label)
+        found = measure_calibration(test.probabilities, probabilities, test.labels, temperature)
+        facts["calibration"] = found | {"source": source}
+        # Recordings of the background are groups of one class.
+        mixed = BACKGROUND not in data.classes and groups_are_mixed(data.train.clips)
+        if alignment is not None and mixed:
+            facts["aligned"] = measure_aligned(after, alignment, data.test)
         records = read_log(run)
         if self.pretraining is not None:
             facts["pretrain"] = self.pretraining.facts(run)
@@ -254,51 +262,27 @@ class ClassificationTask(Task):
             page=page if self.settings.page else None,
         )
 
-    def _calibrate(self, run: Path, measured: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Fits the temperature and saves it in the run.
+    def _fit_temperature(self, valid: Any) -> tuple[float, str]:
+        """Returns the temperature of the probabilities, and where it comes from.
 
-        Returns:
-            Probabilities of the test split with it, and facts about calibration.
+        Args:
+            valid: Result of the objective on the validation split.
         """
-        valid, test = measured["valid"], measured["test"]
-        temperature, source = 1.0, "because the model was trained on the validation split"
-        if not self.settings.validation.train:
-            temperature = fit_temperature(valid.probabilities, valid.labels)
-            source = f"fitted on {len(valid.labels):,} validation clips"
-            if is_calibrated_on_known_groups(self.data):
-                source += (
-                    " of groups (speakers, recordings …) that were trained on, unlike those of the "
-                    "test split (validation.by=group avoids this)"
-                )
-        replace(self._inputs(), temperature=temperature).save(run)
-        several = self.data.multi_label
-        scaled = tempered(test.probabilities, temperature, several)
-        found = measure_calibration(test.probabilities, scaled, test.labels, temperature)
-        return scaled, found | {"source": source}
+        if self.settings.validation.train:
+            return 1.0, "because the model was trained on the validation split"
+        source = f"fitted on {len(valid.labels):,} validation clips"
+        if is_calibrated_on_known_groups(self.data):
+            source += (
+                " of groups (speakers, recordings …) that were trained on, unlike those of the "
+                "test split (validation.by=group avoids this)"
+            )
+        return fit_temperature(valid.probabilities, valid.labels), source
 
-    @torch.no_grad()
-    def _align(self, run: Path, model: Any) -> dict[str, Any]:
-        """Saves the statistics of embeddings; measures the accuracy with aligned groups."""
-        data = self.data
-        if data.multi_label:
-            return {}
-        chosen = np.random.default_rng(0).permutation(len(data.train.clips))[:ALIGNMENT_CLIPS]
-        alignment = Alignment.fit(embed_batches(model, batches(data.train, chosen.tolist()))[0])
-        replace(Inputs.load(run), alignment=alignment).save(run)
-        clips = data.test.clips
-        # Recordings of the background are groups of one class.
-        if BACKGROUND in data.classes or not groups_are_mixed(data.train.clips):
-            return {}
-        embeddings, owners = embed_batches(model, batches(data.test, range(len(clips))))
-        groups = np.array([clips[clip].group for clip in owners.tolist()])
-        for group in np.unique(groups):
-            members = torch.from_numpy(groups == group)
-            embeddings[members] = alignment(embeddings[members], owners[members])
-        logits = model.classify(embeddings.to(next(model.parameters()).device)).cpu()
-        found = average_segments(logits.softmax(dim=1), owners)
-        labels = torch.tensor([data.classes.index(clip.label) for clip in clips])
-        right = (found.argmax(dim=1) == labels).double().mean().item()
-        return {"aligned": {"accuracy": right, "groups": len(np.unique(groups))}}
+    def _fit_alignment(self, model: Any) -> Alignment:
+        """Returns the statistics of the embeddings of training clips."""
+        train = self.data.train
+        chosen = np.random.default_rng(0).permutation(len(train.clips))[:ALIGNMENT_CLIPS]
+        return Alignment.fit(embed_batches(model, batches(train, chosen.tolist()))[0])
 
     def _draw(self, run: Path, before: Classifier, after: Classifier) -> Figures:
         figures = Figures(run)
