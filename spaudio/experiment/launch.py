@@ -38,7 +38,7 @@ from spaudio.experiment.run_folder import (
 )
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.experiment.tasks import open_task
-from spaudio.experiment.tasks.data_facts import fold_facts
+from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
@@ -318,7 +318,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
                 root=data.root,
                 highest=max(clip.sample_rate for clip in data.clips) / 2,
                 settings=settings.as_dict(),
-                facts=fold_facts(settings, data, report),
+                description=describe_folds(settings, data, report),
             )
 
         report = write_fold_report(folder, runs, page if settings.page else None)

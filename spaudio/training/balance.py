@@ -56,8 +56,8 @@ class Balance:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Method and ratio, for ``report.json``."""
-        return {"method": self.method, "ratio": self.ratio}
+        """Method, ratio and text, for ``report.json``."""
+        return {"method": self.method, "ratio": self.ratio, "text": self.text}
 
 
 def choose_balance(

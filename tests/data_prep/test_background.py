@@ -15,7 +15,7 @@ from spaudio.audio.background import cut_background
 from spaudio.audio.manifest import Clip
 from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError
-from spaudio.experiment.tasks.data_facts import describe_split
+from spaudio.experiment.tasks.describe import describe_split
 from tests.fixtures.own_sounds import make_own_sounds
 from tests.fixtures.tiny_audio import run_script
 from tests.fixtures.tiny_run import compose

@@ -12,7 +12,7 @@ import soundfile
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.errors import ConfigError, DataError
-from spaudio.experiment.tasks.data_facts import earlier_corrections
+from spaudio.experiment.tasks.describe import earlier_corrections
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
 

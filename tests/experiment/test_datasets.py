@@ -9,7 +9,7 @@ from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.datasets import data_at_hand, find_recipes, read_about
 from spaudio.experiment.settings import About
-from spaudio.experiment.tasks.data_facts import is_calibrated_on_known_groups
+from spaudio.experiment.tasks.describe import is_calibrated_on_known_groups
 from tests import conftest
 
 RECIPES = find_recipes(conftest.RECIPES)

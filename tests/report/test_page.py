@@ -117,7 +117,7 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
         calibrations.extend(found)
         write_fold_page(
             tmp_path, runs, report, found, root=page_run.parents[2] / "sounds", highest=4000,
-            settings=settings, facts={"Split": ["by fold"]},
+            settings=settings, description={"Split": ["by fold"]},
         )  # fmt: skip
 
     report = write_fold_report(tmp_path, runs, page)
@@ -163,7 +163,7 @@ def odd_page(folder: Path) -> tuple[Page, Media]:
         top = tuple(((number + i) % 3, chance) for i, chance in enumerate((0.7, 0.2, 0.1)))
         clips.append(Judged(path, name, 1.0, ((number + number // 2) % 3,), top, 0.7, 0.7))
     page = Page(
-        title="<b>", run=ODD[0], metric="accuracy", score="0.5", detail="", bars=[], facts={},
+        title="<b>", run=ODD[0], metric="accuracy", score="0.5", detail="", bars=[], description={},
         warnings=[ODD[1]], classes=ODD, multi_label=False, clips=clips, columns=["Precision"],
         rows=rows_of_one_label(ODD, clips), calibration=[], reliability=Markup(""), curves=[],
         settings={"a": {"b": ODD[0]}}, command=ODD[0],

@@ -18,8 +18,8 @@ from spaudio.experiment.data import AudioData
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.tasks.data_facts import (
-    data_facts,
+from spaudio.experiment.tasks.describe import (
+    describe_run,
     describe_split,
     earlier_corrections,
     is_calibrated_on_known_groups,
@@ -192,7 +192,7 @@ class ClassificationTask(Task):
             "floor": self.floor,
             "valid": measured["valid"].metrics,
             "trained_on_valid": self.settings.validation.train,
-            "balance": {**self.balance.facts, "text": self.balance.text},
+            "balance": self.balance.facts,
             "front_end_params": 0 if front_end is None else count_parameters(front_end),
             "stem_params": 0 if stem is None else count_parameters(stem),
             "stem_frames": 0 if stem is None else stem.receptive_field,
@@ -242,7 +242,7 @@ class ClassificationTask(Task):
                 probabilities=probabilities,
                 labels=test.labels,
                 front_end=data.front_end,
-                facts=data_facts(self.settings, data, report),
+                description=describe_run(self.settings, data, report),
                 settings=self.settings.as_dict(),
                 records=records,
                 corrected=self.corrected,

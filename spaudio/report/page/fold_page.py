@@ -32,7 +32,7 @@ def write_fold_page(
     root: Path,
     highest: float,
     settings: Mapping[str, Any],
-    facts: Mapping[str, Sequence[str]],
+    description: Mapping[str, Sequence[str]],
 ) -> None:
     """Writes ``report.html`` from the clips that the folds have judged.
 
@@ -44,7 +44,7 @@ def write_fold_page(
         root: Folder that the clips' paths are relative to.
         highest: Highest frequency of the clips, in Hz.
         settings: All settings.
-        facts: Sentences about data, split and model, by name.
+        description: Sentences about data, split and model, by name.
     """
     if not all((run / FILE).is_file() for run in folds.values()):
         return  # the folds were run without a page
@@ -60,7 +60,7 @@ def write_fold_page(
         detail=f"mean over {len(folds)} folds, ± {test['std']:.3f}; all clips together "
         f"{test['pooled_accuracy']:.3f}",
         bars=score_bars(report, "majority class"),
-        facts=facts,
+        description=description,
         warnings=warnings_of(report),
         classes=report["classes"],
         multi_label=False,

@@ -72,7 +72,7 @@ class Page:
         score: Its value as text.
         detail: Text that qualifies it.
         bars: The main score beside its references.
-        facts: Sentences about data, split and model, by name.
+        description: Sentences about data, split and model, by name.
         warnings: What the user should look at first.
         classes: Class names.
         multi_label: A clip may have several classes.
@@ -96,7 +96,7 @@ class Page:
     score: str
     detail: str
     bars: Sequence[Bar]
-    facts: Mapping[str, Sequence[str]]
+    description: Mapping[str, Sequence[str]]
     warnings: Sequence[str]
     classes: Sequence[str]
     multi_label: bool

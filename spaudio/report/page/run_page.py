@@ -54,7 +54,7 @@ class RunResults:
         probabilities: The same after it.
         labels: (clips,), or (clips, classes) for several labels.
         front_end: Front-end of the run.
-        facts: Sentences about data, split and model, by name.
+        description: Sentences about data, split and model, by name.
         settings: All settings.
         records: The training log.
         corrected: As for `Page`.
@@ -71,7 +71,7 @@ class RunResults:
     probabilities: Tensor
     labels: Tensor
     front_end: FrontEnd
-    facts: Mapping[str, Sequence[str]]
+    description: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
     corrected: Sequence[tuple[str, str, str]] = ()
@@ -101,7 +101,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         score=f"{test[metric]:.3f}",
         detail=detail,
         bars=score_bars(report, trivial),
-        facts=results.facts,
+        description=results.description,
         warnings=warnings_of(report),
         classes=results.classes,
         multi_label=several,

@@ -17,7 +17,7 @@ _SHOWN = 10  # most clips that are listed as left out
 _NOT_SPLIT = ("source", "labels")  # settings of a dataset that say nothing about its split
 
 
-def data_facts(
+def describe_run(
     settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """Describes how a result came about.
@@ -27,16 +27,16 @@ def data_facts(
         data: Its splits.
         report: Facts about training and model, as in ``report.json``.
     """
-    count = {s: sum(c.split == s for c in data.clips) for s in ("train", "valid", "test")}
-    facts = {
+    count = report["clips"]
+    found = {
         "Data": [
             _about(settings, data),
             f"{count['train']:,} training, {count['valid']:,} validation and {count['test']:,} "
             "test clips",
         ],
-        "Split": describe_split(settings, data),
+        "Split": report["split"],
         "Left out": _left_out(data),
-        "Notes": list(data.warnings),
+        "Notes": report["notes"],
         "Model": [
             _model(settings, report),
             f"trained on the validation split as well; {selection(report)}"
@@ -46,15 +46,15 @@ def data_facts(
             *_aligned(report),
         ],
     }
-    return {name: lines for name, lines in facts.items() if lines}
+    return {name: lines for name, lines in found.items() if lines}
 
 
-def fold_facts(
+def describe_folds(
     settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    """Describes how the result over all folds came about; arguments as in :func:`data_facts`."""
+    """Describes how the result over all folds came about; arguments as in :func:`describe_run`."""
     given = _given(settings, [settings.fold_by.key, *data.unused])
-    facts = {
+    found = {
         "Data": [_about(settings, data), f"{len(data.clips):,} clips"],
         "Split": [
             *([given] if given else []),
@@ -65,7 +65,7 @@ def fold_facts(
         "Notes": list(data.warnings),
         "Model": [_model(settings, report), *_aligned(report)],
     }
-    return {name: lines for name, lines in facts.items() if lines}
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def _about(settings: AudioSettings, data: AudioData) -> str:
