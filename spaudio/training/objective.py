@@ -1,7 +1,7 @@
 """Objectives, which define loss and validation metrics: the interface, and classification."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -138,12 +138,26 @@ class Classification:
         )
         return lost if weights is None else lost * weights.to(labels.device)[labels]
 
+    @torch.inference_mode()
     def measure(
         self, model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
     ) -> Predictions:
-        """See :func:`predict`."""
+        """Runs a model over this process's share of a split; returns the results of all shares.
+
+        The probabilities of a clip with several segments are the mean over its segments.
+        """
+        model.eval()
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for batch in batches:
+            logits = model(batch.tokens, batch.padding_mask).float()
+            found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
+        found = gather(found, accelerator)
+        clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        voted = average_segments(logits.double().softmax(dim=1), clips)
+        labels = labels.new_empty(len(voted)).index_copy_(0, clips, labels)
+        loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
         balanced = self.balance.method != "none"
-        return replace(predict(model, batches, accelerator), balanced=balanced)
+        return Predictions(voted.float(), labels, loss.item(), balanced)
 
 
 def average_segments(values: Tensor, clips: Tensor) -> Tensor:
@@ -159,29 +173,3 @@ def average_segments(values: Tensor, clips: Tensor) -> Tensor:
     counts = clips.bincount().unsqueeze(1)
     total = values.new_zeros(len(counts), values.shape[1], dtype=torch.float64)
     return total.index_add_(0, clips, values.double()) / counts
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> Predictions:
-    """Runs a model over a split.
-
-    Args:
-        model: Called as ``model(tokens, padding_mask)``; left in evaluation mode.
-        batches: This process's share of the whole split (`spaudio.training.shards.share_out`).
-        accelerator: Gathers the results of all processes.
-
-    Returns:
-        Predictions in the order of the split's clips. The probabilities of a clip are the mean over
-        its segments.
-    """
-    model.eval()
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        logits = model(batch.tokens, batch.padding_mask).float()
-        found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
-    found = gather(found, accelerator)
-    clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-    voted = average_segments(logits.double().softmax(dim=1), clips)
-    labels = labels.new_empty(len(voted)).index_copy_(0, clips, labels)
-    loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
-    return Predictions(voted.float(), labels, loss.item())

@@ -13,7 +13,7 @@ from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.training.mixing import STYLE_BETA, Mixing
-from spaudio.training.objective import Classification, predict
+from spaudio.training.objective import Classification, Predictions
 
 
 class MeanModel(nn.Module):
@@ -39,17 +39,19 @@ def batch(order: list[int], labels: Tensor = LABELS) -> Batch:
 
 
 def test_predictions_come_in_the_order_of_the_clips_and_segments_vote() -> None:
-    cpu = Accelerator(cpu=True)
-    whole = predict(MeanModel(), [batch([0, 1, 2, 3, 4, 5])], cpu)
+    def measure(batches: list[Batch]) -> Predictions:
+        return Classification().measure(MeanModel(), batches, Accelerator(cpu=True))
+
+    whole = measure([batch([0, 1, 2, 3, 4, 5])])
     parts = [batch([4, 0, 5]), batch([1, 3, 2])]
-    mixed = predict(MeanModel(), parts, cpu)
+    mixed = measure(parts)
     torch.testing.assert_close(mixed.probabilities, whole.probabilities)
     assert mixed.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert mixed.loss == pytest.approx(whole.loss)
     hits = (whole.probabilities.argmax(dim=1) == whole.labels).sum().item()
     assert whole.accuracy == pytest.approx(hits / 6)
     # Items 0 and 3 are segments of clip 0, 1 and 4 of clip 1, 2 and 5 of clip 2.
-    voted = predict(MeanModel(), [part._replace(clips=part.clips % 3) for part in parts], cpu)
+    voted = measure([part._replace(clips=part.clips % 3) for part in parts])
     expected = (whole.probabilities[:3] + whole.probabilities[3:]) / 2
     torch.testing.assert_close(voted.probabilities, expected)
     assert voted.labels.tolist() == [0, 1, 2]

@@ -14,7 +14,7 @@ from spaudio.training.checkpoint import epoch_of, find_checkpoint, load_model
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixed, Mixing
-from spaudio.training.objective import Predictions, predict
+from spaudio.training.objective import Classification, Predictions
 from spaudio.training.shards import SplitBatches, WholeBatches, share_out
 from spaudio.training.trainer_config import TrainerConfig
 from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
@@ -93,7 +93,7 @@ def measured(run: Path, clips: range, *, stem: bool = False) -> Predictions:
     model = make_model(stem=stem)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     feed = make_feed(dataset(clips), TrainerConfig(workers=0), shuffle=False, seed=0)
-    return predict(model, share_out(feed.loader, accelerator), accelerator)
+    return Classification().measure(model, share_out(feed.loader, accelerator), accelerator)
 
 
 def both(folder: Path) -> None:

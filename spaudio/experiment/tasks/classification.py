@@ -47,10 +47,10 @@ from spaudio.report.modulation_plot import LayerResponse, draw_modulations
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
-from spaudio.tokens.dataset import TokenDataset, collate
+from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_batches, groups_are_mixed
 from spaudio.training.balance import choose_balance
-from spaudio.training.feed import Feed, make_feed
+from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult
 from spaudio.training.mixing import Mixing
@@ -93,7 +93,13 @@ class ClassificationTask(Task):
             if data.multi_label
             else Classification(trainer.label_smoothing, mixing, self.balance)
         )
-        self.train = self.training_feed(data.train)
+        self.train = make_feed(
+            data.train,
+            trainer,
+            shuffle=True,
+            seed=settings.seed,
+            balanced=self.balance.method == "sampler",
+        )
         self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
             "valid": self.valid,
@@ -106,16 +112,6 @@ class ClassificationTask(Task):
         self.floor: dict[str, Any] = {}
         # Read now: by the end of training the file may be gone, or another one.
         self.corrected = earlier_corrections(settings)
-
-    def training_feed(self, dataset: TokenDataset) -> Feed:
-        """Builds the loader of training batches, with balanced sampling if that is set."""
-        return make_feed(
-            dataset,
-            self.settings.trainer,
-            shuffle=True,
-            seed=self.settings.seed,
-            balanced=self.balance.method == "sampler",
-        )
 
     @named_sizes()
     def build_model(self) -> Classifier:

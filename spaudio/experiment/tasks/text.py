@@ -20,14 +20,7 @@ from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.text_report import write_text_report
 from spaudio.report.trajectory import draw_trajectory
-from spaudio.text.corpus import (
-    SPLITS,
-    Corpus,
-    SourceText,
-    Symbols,
-    decode,
-    prepare_corpus,
-)
+from spaudio.text.corpus import SPLITS, SourceText, Symbols, decode, prepare_corpus
 from spaudio.text.windows import (
     TextWindows,
     WindowBatches,
@@ -56,10 +49,19 @@ class TextTask(Task):
     objective = NextCharacter()
 
     def __init__(self, settings: TextSettings, scripts: Path) -> None:
-        self.settings = settings
-        self.corpus = load_corpus(settings, scripts)
+        self.settings, trainer, context = settings, settings.trainer, settings.context
+        find, folder = prep_function(scripts, settings.prep), Path(settings.data) / settings.recipe
+        source: SourceText = find(folder / "work", **settings.prep_options)
+        settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
+        self.corpus = prepare_corpus(source, folder)
         self.data_hash = self.corpus.sha256
-        self.train, self.valid = make_text_feeds(settings, self.corpus)
+        train, valid = TextWindows(self.corpus.split("train"), context), self.corpus.split("valid")
+        random = WindowBatches(
+            len(train), trainer.batch_size, settings.steps_per_epoch, seed=settings.seed
+        )
+        self.train = _feed(train, random, trainer.workers)
+        spread = spread_windows(len(valid), context, settings.eval.windows)
+        self.valid = _every(TextWindows(valid, context, spread), settings)
         self.final = {name: self._sliding(self.corpus.split(name)) for name in ("valid", "test")}
 
     @override
@@ -131,43 +133,6 @@ class TextTask(Task):
         symbols = symbols[: settings.eval.max_characters]
         windows = sliding_windows(len(symbols), settings.context, settings.eval.stride)
         return _every(TextWindows(symbols, settings.context, windows), settings)
-
-
-def load_corpus(settings: TextSettings, scripts: Path) -> Corpus:
-    """Prepares the text of a recipe if necessary, and opens it.
-
-    Args:
-        settings: Settings of the run; ``corpus`` is replaced with the resolved choice.
-        scripts: The folder ``data_prep``.
-
-    Raises:
-        ConfigError: If a setting is not valid for the text.
-        DataError: If the text is missing or not in text8's format.
-    """
-    find = prep_function(scripts, settings.prep)
-    folder = Path(settings.data) / settings.recipe
-    source: SourceText = find(folder / "work", **settings.prep_options)
-    settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
-    return prepare_corpus(source, folder)
-
-
-def make_text_feeds(settings: TextSettings, corpus: Corpus) -> tuple[Feed, Feed]:
-    """Returns random windows of the training split, and fixed ones of the validation split.
-
-    Args:
-        settings: Settings of the run.
-        corpus: The text.
-    """
-    train = TextWindows(corpus.split("train"), settings.context)
-    random = WindowBatches(
-        len(train), settings.trainer.batch_size, settings.steps_per_epoch, seed=settings.seed
-    )
-    valid = corpus.split("valid")
-    windows = spread_windows(len(valid), settings.context, settings.eval.windows)
-    return (
-        _feed(train, random, settings.trainer.workers),
-        _every(TextWindows(valid, settings.context, windows), settings),
-    )
 
 
 def _every(dataset: TextWindows, settings: TextSettings) -> Feed:
