@@ -1,7 +1,6 @@
 """Runs a recipe from Python, for example in a notebook: ``spaudio.train(source=DIR)``."""
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.launch import start_run
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.run_folder import REPORT
-from spaudio.io.plain import read_json
+from spaudio.io.plain import flatten, read_json
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def train(
         folder = recipes_folder() / folder
     given = settings if source is None else {"source": source, **settings}
     overrides = []
-    for name, value in _flat(given):
+    for name, value in flatten(given):
         try:
             overrides.append(f"{name}={_written(value)}")
         except TypeError as error:
@@ -85,15 +84,6 @@ def train(
                 "path, a list, a mapping or None"
             ) from error
     return Trained(start_run(compose(folder, overrides), folder.resolve() / "run.py"))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted names and values."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _written(value: Any) -> str:

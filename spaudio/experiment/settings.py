@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from spaudio.audio.prepare import DUPLICATES
 from spaudio.errors import ConfigError
+from spaudio.io.plain import flatten
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import POOLINGS
 from spaudio.model.pretrained.adapt import Adaptation
@@ -529,16 +530,14 @@ class TextSettings(Settings):
             )
 
 
-def _check_numbers(settings: Mapping[str, Any], prefix: str = "") -> None:
+def _check_numbers(settings: Mapping[str, Any]) -> None:
     """Checks that numbers are finite in float32, and of a size that arrays can have.
 
     Raises:
         ConfigError: If one is not.
     """
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            _check_numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, float) and not abs(value) < _LARGEST:
-            raise ConfigError(f"{prefix}{key}={value}; expected a finite number below 3.4e38")
-        elif isinstance(value, int) and abs(value) >= _MOST:
-            raise ConfigError(f"{prefix}{key}={value}; expected a whole number below 2**31")
+    for name, value in flatten(settings):
+        if isinstance(value, float) and not abs(value) < _LARGEST:
+            raise ConfigError(f"{name}={value}; expected a finite number below 3.4e38")
+        if isinstance(value, int) and abs(value) >= _MOST:
+            raise ConfigError(f"{name}={value}; expected a whole number below 2**31")

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
-from spaudio.io.plain import read_json, read_yaml
+from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.report.escape import FORMULA
 from spaudio.training.log import read_log
 
@@ -169,12 +169,11 @@ def _read_folder(folder: Path) -> Record:
     try:
         report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
         settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
-        found = _flatten(report)
-        facts = {key: found[key] for key in FACTS if key in found}
-        record = Record(
-            folder.resolve().name, _flatten(settings), facts, read_log(folder), folder,
-            [str(one) for one in config.get("overrides") or ()],
-        )  # fmt: skip
+        settings = {name: value for name, value in flatten(settings) if value is not None}
+        found = {name: value for name, value in flatten(report) if value is not None}
+        facts = {name: found[name] for name in FACTS if name in found}
+        overrides = [str(one) for one in config.get("overrides") or ()]
+        record = Record(folder.resolve().name, settings, facts, read_log(folder), folder, overrides)
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
@@ -247,17 +246,6 @@ def _read_csv(path: Path) -> list[Record]:
             f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
         ) from error
     return list(records.values())
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turns nested mappings into ``group.key``; None is left out."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _to_cell(value: Any) -> str:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from spaudio.io.atomic import write_atomic
+from spaudio.io.plain import flatten
 from spaudio.report.escape import printable
 from spaudio.report.page.decided import Decided
 from spaudio.report.page.filter_section import FilterSection
@@ -170,7 +171,11 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         listed=len(clips),
         linked=linked,
         embedded=sum(bool(m.picture) for m in media.found.values()),
-        settings=[(k, v) for k, v in _flat(page.settings) if k not in ("overrides", "replaced")],
+        settings=[
+            (name, shortened(value))
+            for name, value in flatten(page.settings)
+            if name not in ("overrides", "replaced")
+        ],
         data=Markup(text),
         style=Markup(style),
         script=Markup(script),
@@ -279,12 +284,3 @@ def _policy(style: str, script: str, linked: bool) -> str:
         f"media-src data:{' file: ' + chr(39) + 'self' + chr(39) if linked else ''}; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields names and values of settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", shortened(value)
