@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spaudio.report.clip_batches import batches
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.training.alignment import Alignment, embed_batches
+from spaudio.training.alignment import Alignment, embed_clips
 from spaudio.training.objective import average_segments
 
 
@@ -24,7 +23,7 @@ def measure_aligned(model: Any, alignment: Alignment, dataset: TokenDataset) -> 
         ``accuracy``, and the number of ``groups``.
     """
     clips = dataset.clips
-    embeddings, owners = embed_batches(model, batches(dataset, range(len(clips))))
+    embeddings, owners = embed_clips(model, dataset, range(len(clips)))
     groups = np.array([clips[clip].group for clip in owners.tolist()])
     names = np.unique(groups)
     for name in names:

@@ -20,9 +20,9 @@ from spaudio.filters import (
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.report.clip_batches import batches
 from spaudio.report.filter_plots import filters_of
 from spaudio.tokens.dataset import TokenDataset
+from spaudio.training.feed import plain_batches
 from spaudio.training.temperature import class_probabilities, tempered
 
 Model = Classifier | AdaptedClassifier
@@ -119,7 +119,7 @@ def measure_filter_use(
     chances: dict[int, list[Tensor]] = {}
     right: dict[int, Tensor] = {}
     device = next(model.parameters()).device
-    for batch in batches(dataset, clips):
+    for batch in plain_batches(dataset, clips):
         tokens, mask = batch.tokens.to(device), batch.padding_mask.to(device)
         seen_clips += batch.clips.tolist()
         with _recorded(learned, seen):
@@ -279,7 +279,7 @@ def _compare(
     """Returns the output of the last filter for a clip with all filters off, and on."""
     name, filter = last
     device = next(model.parameters()).device
-    batch = next(batches(dataset, [clip]))
+    batch = next(plain_batches(dataset, [clip]))
     tokens, mask = batch.tokens[:1].to(device), batch.padding_mask[:1].to(device)
     seen: dict[str, Any] = {}
     with _recorded({name: filter}, seen):

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.report.clip_batches import batches, some_of_each_class
+from spaudio.report.choose_clips import some_of_each_class
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.training.alignment import embed_batches
+from spaudio.training.alignment import embed_clips
 
 MOST = 5000  # training clips to search, at most the same number per class
 
 
 @torch.inference_mode()
-def embed_clips(
+def unit_embeddings(
     model: Classifier | AdaptedClassifier, dataset: TokenDataset, clips: Sequence[int]
 ) -> Tensor:
     """Computes embeddings of clips, of unit length and averaged over segments.
@@ -25,7 +25,7 @@ def embed_clips(
         (clips, dim), on the CPU.
     """
     place = {clip: row for row, clip in enumerate(clips)}
-    vectors, owners = embed_batches(model, batches(dataset, clips))
+    vectors, owners = embed_clips(model, dataset, clips)
     rows = torch.tensor([place[clip] for clip in owners.tolist()])
     found = torch.zeros(len(clips), vectors.shape[1]).index_add_(0, rows, vectors)
     return F.normalize(found, dim=1)
@@ -56,8 +56,8 @@ def find_nearest(
     used = sorted({name for names in wanted.values() for name in names} & set(chosen))
     numbers = sorted({number for name in used for number in chosen[name]})
     row = {number: i for i, number in enumerate(numbers)}
-    known = embed_clips(model, train, numbers)
-    asked = embed_clips(model, test, list(wanted))
+    known = unit_embeddings(model, train, numbers)
+    asked = unit_embeddings(model, test, list(wanted))
     found = {}
     for name in used:
         of_class = known[[row[number] for number in chosen[name]]]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from spaudio.audio.manifest import Clip
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.training.feed import plain_batches
 
 #: The statistics of a group are averaged with those of this many imagined training clips.
 PRIOR_CLIPS = 16
@@ -70,23 +71,24 @@ class Alignment:
 
 
 @torch.no_grad()
-def embed_batches(model: Any, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+def embed_clips(model: Any, dataset: TokenDataset, clips: Iterable[int]) -> tuple[Tensor, Tensor]:
     """Computes what the last layer of a model classifies.
 
     Args:
         model: Has ``embed(tokens, padding_mask)``; in evaluation mode.
-        batches: At least one.
+        dataset: Any split.
+        clips: Indices of the clips; at least one.
 
     Returns:
         Embeddings (items, width), and the clip of each item (items,), on the CPU.
     """
     device = next(model.parameters()).device
-    found, clips = [], []
-    for batch in batches:
+    found, owners = [], []
+    for batch in plain_batches(dataset, clips):
         embedded = model.embed(batch.tokens.to(device), batch.padding_mask.to(device))
         found.append(embedded.float().cpu())
-        clips.append(batch.clips.cpu())
-    return torch.cat(found), torch.cat(clips)
+        owners.append(batch.clips.cpu())
+    return torch.cat(found), torch.cat(owners)
 
 
 def groups_are_mixed(clips: Sequence[Clip]) -> bool:

@@ -1,14 +1,16 @@
-"""Data loaders for the batches of a split."""
+"""The batches of a split: shuffled by a data loader, or of chosen clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.dataset import BucketSampler, TokenDataset, collate
+from spaudio.tokens.dataset import Batch, BucketSampler, Example, TokenDataset, collate
 from spaudio.training.trainer_config import TrainerConfig
+
+_PLAIN_CLIPS, _PLAIN_TOKENS = 32, 1 << 13  # most per batch of `plain_batches`
 
 
 class EpochSampler(Protocol):
@@ -91,3 +93,28 @@ def make_feed(
         generator=torch.Generator(),
     )
     return Feed(loader, sampler)
+
+
+def plain_batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:
+    """Yields batches of clips without augmentation, with similar lengths together.
+
+    Args:
+        dataset: Any split.
+        clips: Indices of the clips; each segment of a clip is one item of a batch.
+    """
+    plain = dataset.plain()
+    wanted = {plain.clips[number].path for number in clips}
+    lengths = plain.lengths()
+    items = [i for i in range(len(plain)) if plain.clip(i).path in wanted]
+    items.sort(key=lambda item: lengths[item])
+    waiting: list[Example] = []
+    for item in items:
+        example = plain[0, item]
+        longest = max(len(one.tokens) for one in (example, *waiting))
+        if len(waiting) == _PLAIN_CLIPS or (len(waiting) + 1) * longest > _PLAIN_TOKENS:
+            if waiting:
+                yield collate(waiting)
+            waiting = []
+        waiting.append(example)
+    if waiting:
+        yield collate(waiting)

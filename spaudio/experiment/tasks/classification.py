@@ -37,7 +37,6 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.report.aligned import measure_aligned
 from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
-from spaudio.report.clip_batches import batches
 from spaudio.report.drawing import Figures
 from spaudio.report.filter_plots import filters_of, plot_filters
 from spaudio.report.floor import measure_floor
@@ -48,7 +47,7 @@ from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import score, score_multilabel
 from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
-from spaudio.training.alignment import Alignment, embed_batches, groups_are_mixed
+from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
@@ -278,7 +277,7 @@ class ClassificationTask(Task):
         """Returns the statistics of the embeddings of training clips."""
         train = self.data.train
         chosen = np.random.default_rng(0).permutation(len(train.clips))[:ALIGNMENT_CLIPS]
-        return Alignment.fit(embed_batches(model, batches(train, chosen.tolist()))[0])
+        return Alignment.fit(embed_clips(model, train, chosen.tolist())[0])
 
     def _draw(self, run: Path, before: Classifier, after: Classifier) -> Figures:
         figures = Figures(run)

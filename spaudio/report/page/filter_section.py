@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
-from spaudio.report.clip_batches import some_of_each_class
+from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.drawing import LOWEST_DB, below_peak
 from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
 from spaudio.report.filter_use import FilterUse, Model, UsedKernel, measure_filter_use
