@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from spaudio.audio.decode import Waveform
 
 _T = TypeVar("_T")
 
@@ -18,11 +19,11 @@ class Window(NamedTuple):
     """
 
     start: int
-    samples: NDArray[np.float32]
+    samples: Waveform
 
 
 def cut_windows(
-    pieces: Iterable[NDArray[np.float32]], length: int, hop: int | None = None
+    pieces: Iterable[Waveform], length: int, hop: int | None = None
 ) -> Iterator[Window]:
     """Cuts a stream into windows; each is yielded as soon as its last sample has arrived.
 
@@ -40,7 +41,7 @@ def cut_windows(
     """
     hop = length if hop is None else hop
     # `kept` are the samples from `first` on; the next window starts at `start`.
-    kept: list[NDArray[np.float32]] = []
+    kept: list[Waveform] = []
     first = start = count = covered = 0
     for piece in pieces:
         kept.append(piece)

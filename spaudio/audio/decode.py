@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from spaudio.audio.container import CONTAINERS, truncation
 from spaudio.errors import AudioError, ConfigError
 
+Waveform = NDArray[np.float32]  # (samples,), mono, full scale at 1.0
+
 #: A clip whose samples vary (peak to peak) by less than this is silent. The limit is just above one
 #: step of 16-bit audio, so that mere dither is silent. A constant offset does not matter.
 SILENCE_DBFS = -90.0
@@ -69,9 +71,7 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         return AudioInfo(seconds, file.samplerate, file.channels, file.format)
 
 
-def decode(
-    path: str | os.PathLike[str], *, silent_ok: bool = False
-) -> tuple[NDArray[np.float32], int]:
+def decode(path: str | os.PathLike[str], *, silent_ok: bool = False) -> tuple[Waveform, int]:
     """Decodes and checks a whole file.
 
     Args:
@@ -95,7 +95,7 @@ def decode(
 
 def load_audio(
     path: str | os.PathLike[str], sample_rate: int | None = None, *, silent_ok: bool = False
-) -> NDArray[np.float32]:
+) -> Waveform:
     """Decodes a file to mono and resamples it (soxr, HQ).
 
     Args:
@@ -115,8 +115,8 @@ def load_audio(
 
 
 def resample(
-    waveform: NDArray[np.float32], rate: int, sample_rate: int, path: str | os.PathLike[str]
-) -> NDArray[np.float32]:
+    waveform: Waveform, rate: int, sample_rate: int, path: str | os.PathLike[str]
+) -> Waveform:
     """Resamples a waveform (soxr, HQ).
 
     Args:
@@ -132,15 +132,13 @@ def resample(
     check_rate(sample_rate)
     if sample_rate == rate:
         return waveform
-    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
+    resampled: Waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     if not len(resampled):
         raise _too_short(path, rate, sample_rate)
     return resampled
 
 
-def check_array(
-    values: object, sample_rate: int, *, silent_ok: bool = False
-) -> NDArray[np.float32]:
+def check_array(values: object, sample_rate: int, *, silent_ok: bool = False) -> Waveform:
     """Checks a waveform given as an array, as `decode` checks that of a file.
 
     Args:
@@ -169,7 +167,7 @@ def check_array(
     return waveform
 
 
-def check_blocks(blocks: Iterable[object]) -> Iterator[NDArray[np.float32]]:
+def check_blocks(blocks: Iterable[object]) -> Iterator[Waveform]:
     """Yields blocks of a sound, checked as by `check_array`; each may be silent, or short.
 
     Raises:
@@ -186,7 +184,7 @@ def check_rate(sample_rate: int) -> None:
         )
 
 
-def _check_samples(values: object) -> NDArray[np.float32]:
+def _check_samples(values: object) -> Waveform:
     try:
         given = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU
@@ -213,14 +211,14 @@ def _check_samples(values: object) -> NDArray[np.float32]:
     return given.astype(np.float32)
 
 
-def is_silent(waveform: NDArray[np.float32]) -> bool:
+def is_silent(waveform: Waveform) -> bool:
     """Whether samples (samples,) vary by less than `SILENCE_DBFS`."""
     return bool(np.ptp(waveform) < _SILENCE)
 
 
 def stream_audio(
     path: str | os.PathLike[str], sample_rate: int, *, silent_ok: bool = False
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[Waveform]:
     """Decodes and resamples a file of any length piece by piece.
 
     Joined, the pieces are bit-identical to what `load_audio` returns. The file is known to be good
@@ -247,9 +245,7 @@ def stream_audio(
             raise _too_short(path, rate, sample_rate)
 
 
-def resample_stream(
-    blocks: Iterable[NDArray[np.float32]], rate: int, sample_rate: int
-) -> Iterator[NDArray[np.float32]]:
+def resample_stream(blocks: Iterable[Waveform], rate: int, sample_rate: int) -> Iterator[Waveform]:
     """Resamples blocks (samples,) as they come (soxr, HQ), from ``rate`` to ``sample_rate`` Hz."""
     if rate == sample_rate:
         yield from blocks
@@ -323,7 +319,7 @@ def _refusal(file: Any) -> str | None:
 
 def _checked_blocks(
     file: Any, *, any_length: bool = False, silent_ok: bool = False
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[Waveform]:
     """Yields the file as mono blocks; errors that need the whole file come after the last one."""
     path = file.name
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
@@ -352,7 +348,7 @@ def _checked_blocks(
         )
 
 
-def _read_blocks(file: Any, any_length: bool) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
     frames = 0
     most = math.inf if any_length else min(MAX_SECONDS * file.samplerate, MAX_SAMPLES)
     while True:

@@ -13,10 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, decode, is_silent, resample
+from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, Waveform, decode, is_silent, resample
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError, reason
 from spaudio.io.journal import JsonLines
@@ -46,7 +43,7 @@ class ClipStore(Protocol):
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether the store has no entry for the file in its current state."""
 
-    def compute(self, waveform: NDArray[np.float32]) -> Any:
+    def compute(self, waveform: Waveform) -> Any:
         """Computes what `add` keeps of a clip, in the process that decodes it."""
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from spaudio.audio.decode import probe, stream_audio
+from spaudio.audio.decode import Waveform, probe, stream_audio
 from spaudio.audio.source import make_folder
 from spaudio.errors import DataError
 from spaudio.io.progress import progress_bar
@@ -79,7 +78,7 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
     """Writes the stretches of one recording, sorted by start, in one pass over it."""
     rate = probe(recording).sample_rate
     coming = deque((round(one.start * rate), round(one.end * rate), one) for one in stretches)
-    current: list[tuple[int, int, Stretch, list[NDArray[np.float32]]]] = []
+    current: list[tuple[int, int, Stretch, list[Waveform]]] = []
     count = 0  # samples before the piece
     for piece in stream_audio(recording, rate, silent_ok=True):
         end = count + len(piece)
@@ -101,6 +100,6 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
         _write(target / one.path, parts, rate)
 
 
-def _write(clip: Path, parts: Sequence[NDArray[np.float32]], rate: int) -> None:
+def _write(clip: Path, parts: Sequence[Waveform], rate: int) -> None:
     clip.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(clip, np.concatenate(parts), rate, "FLOAT")  # as it was decoded

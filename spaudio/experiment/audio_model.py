@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.decode import check_array, resample, stream_audio
+from spaudio.audio.decode import Waveform, check_array, resample, stream_audio
 from spaudio.errors import AudioError, ConfigError
 from spaudio.experiment.detect import event_finder
 from spaudio.experiment.explain import Explanation, explain_sound
 from spaudio.experiment.live import Stream, open_stream
-from spaudio.experiment.predict import Predictor, Waveform
+from spaudio.experiment.predict import Predictor
 from spaudio.experiment.saved import fetch, save_pretrained
 from spaudio.model.classifier import count_parameters
 from spaudio.report.events import Event

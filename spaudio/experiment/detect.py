@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spaudio.audio.decode import stream_audio
+from spaudio.audio.decode import Waveform, stream_audio
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
 from spaudio.experiment.live import Heard, WindowStream
-from spaudio.experiment.predict import Predictor, Waveform, expand, listed_if_unusable
+from spaudio.experiment.predict import Predictor, expand, listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
 

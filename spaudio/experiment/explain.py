@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from spaudio.audio.chunks import Window
-from spaudio.audio.decode import stream_audio
+from spaudio.audio.decode import Waveform, stream_audio
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor, Waveform
+from spaudio.experiment.predict import Predictor
 from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.report.occlusion_plot import plot_importance
+from spaudio.tokens.config import Frames
 from spaudio.tokens.front_end import stack_frames
 
 
@@ -101,7 +102,7 @@ def explain_sound(
     config, rate = predictor.front_end.config, predictor.sample_rate
     start = window.start / rate
 
-    def answer(tokens: Iterable[Waveform]) -> NDArray[np.float64]:
+    def answer(tokens: Iterable[Frames]) -> NDArray[np.float64]:
         logits = predictor.logits(tokens) / predictor.inputs.temperature
         return log_odds(logits, number, predictor.inputs.multi_label)
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from spaudio.audio.decode import probe, stream_audio
+from spaudio.audio.decode import Waveform, probe, stream_audio
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.experiment.live import Heard, Stream
-from spaudio.experiment.predict import Waveform
 
 BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give predictions sooner and cost more
 _BEHIND = 2.0  # seconds of sound that may wait before a warning

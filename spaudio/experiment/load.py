@@ -8,16 +8,15 @@ from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
-from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
 
 
 def load_untrained(
     run: Path, base: PretrainedEncoder | None = None
-) -> Classifier | AdaptedClassifier | LanguageModel:
+) -> AnyClassifier | LanguageModel:
     """Builds the model of a run as it was before training.
 
     Args:
@@ -38,9 +37,7 @@ def load_untrained(
     return build_classifier(settings, len(weights["head.1.weight"]))
 
 
-def load_best(
-    run: Path, base: PretrainedEncoder | None = None
-) -> Classifier | AdaptedClassifier | LanguageModel:
+def load_best(run: Path, base: PretrainedEncoder | None = None) -> AnyClassifier | LanguageModel:
     """Builds the model of a run from its best checkpoint, in evaluation mode.
 
     Prints a warning if the run is not finished.
@@ -93,16 +90,14 @@ def _tell_unfinished(run: Path) -> None:
     )  # fmt: skip
 
 
-def load_classifier(
-    run: Path, base: PretrainedEncoder | None = None
-) -> Classifier | AdaptedClassifier:
+def load_classifier(run: Path, base: PretrainedEncoder | None = None) -> AnyClassifier:
     """Loads the best model of a run of an audio recipe; arguments as in :func:`load_best`.
 
     Raises:
         CheckpointError: As in :func:`load_best`, or if it is a run of a text recipe.
     """
     model = load_best(run, base)
-    if not isinstance(model, Classifier | AdaptedClassifier):
+    if not isinstance(model, AnyClassifier):
         raise CheckpointError(f"{run} is a run on text, which classifies no audio")
     return model
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import is_silent, stream_audio
+from spaudio.audio.decode import Waveform, is_silent, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
@@ -23,14 +23,13 @@ from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.io.progress import progress_bar
 from spaudio.report.predictions import Prediction
+from spaudio.tokens.config import Frames
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights
 from spaudio.training.failures import lacks_memory
 from spaudio.training.temperature import class_probabilities, tempered
-
-Waveform = NDArray[np.float32]
 
 _BATCH = 16  # windows
 
@@ -273,7 +272,7 @@ class Predictor:
         return self.model.embed(*self._batch(map(self.tokens, waveforms))).float().cpu()
 
     @torch.inference_mode()
-    def logits(self, tokens: Iterable[Waveform]) -> Tensor:
+    def logits(self, tokens: Iterable[Frames]) -> Tensor:
         """Returns the logits (clips, classes) of clips given as tokens, each (tokens, features)."""
         found: Tensor = self.model(*self._batch(tokens)).float().cpu()
         return found
@@ -283,12 +282,12 @@ class Predictor:
         logits = self.logits(map(self.tokens, waveforms)).double()
         return class_probabilities(logits, self.inputs.multi_label, temperature)
 
-    def _batch(self, tokens: Iterable[Waveform]) -> tuple[Tensor, Tensor]:
+    def _batch(self, tokens: Iterable[Frames]) -> tuple[Tensor, Tensor]:
         """Pads tokens; returns them and their mask on the model's device."""
         batch = collate([Example(one, 0, 0) for one in tokens])
         return batch.tokens.to(self.device), batch.padding_mask.to(self.device)
 
-    def tokens(self, waveform: Waveform) -> Waveform:
+    def tokens(self, waveform: Waveform) -> Frames:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))

@@ -25,9 +25,9 @@ from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import read_yaml
 from spaudio.io.progress import progress_bar
-from spaudio.model.classifier import Classifier, count_parameters
+from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
 from spaudio.training.checkpoint import (
     PRETRAINING,
@@ -166,7 +166,7 @@ def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
 
 def _facts(
     settings: AudioSettings | TextSettings,
-    model: Classifier | AdaptedClassifier | LanguageModel,
+    model: AnyClassifier | LanguageModel,
     result: FitResult,
     token_seconds: float | None,
 ) -> dict[str, Any]:

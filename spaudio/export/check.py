@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from spaudio.audio.decode import Waveform
 from spaudio.experiment.predict import Predictor
 from spaudio.export.exported import Runner
-
-Waveform = NDArray[np.float32]
 
 _BATCH = 4  # clips; the exported filterbank keeps all its outputs in memory
 

@@ -12,7 +12,7 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.predict import Predictor
 from spaudio.export.whisper import WhisperFrames
 from spaudio.model.classifier import Classifier
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AdaptedClassifier, AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import RATE
 from spaudio.model.pretrained.whisper_encoder import (
     SILENCE_AFTER,
@@ -34,7 +34,7 @@ class WaveformClassifier(nn.Module):
     """
 
     front_end: nn.Module
-    model: Classifier | AdaptedClassifier
+    model: AnyClassifier
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class WaveformClassifier(nn.Module):
             Probabilities (batch, classes).
         """
         tokens, padding = self.front_end(waveform, lengths)
-        model: Classifier | AdaptedClassifier = self.model
+        model: AnyClassifier = self.model
         logits = (
             model.from_inputs(tokens, padding)
             if isinstance(model, AdaptedClassifier)

@@ -18,14 +18,12 @@ from spaudio.filters import (
     TokenFilter,
 )
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
-from spaudio.model.classifier import Classifier
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.filter_plots import filters_of
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.feed import plain_batches
 from spaudio.training.temperature import class_probabilities, tempered
 
-Model = Classifier | AdaptedClassifier
 SHOWN = 4  # most used kernels
 EXCITING = 3  # clips per kernel
 _TOGETHER = 16  # kernels whose outputs are in memory at once
@@ -90,7 +88,7 @@ class FilterUse:
 
 @torch.inference_mode()
 def measure_filter_use(
-    model: Model,
+    model: AnyClassifier,
     dataset: TokenDataset,
     clips: Sequence[int],
     multi_label: bool,
@@ -270,7 +268,7 @@ def _is_right(chances: Tensor, label: Tensor) -> bool:
 
 
 def _compare(
-    model: Model,
+    model: AnyClassifier,
     last: tuple[str, TokenFilter],
     dataset: TokenDataset,
     clip: int,

@@ -21,11 +21,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rich.console import Console
 from typing_extensions import override
 
+from spaudio.audio.decode import Waveform
 from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.audio.split import seeded_order
 from spaudio.io.journal import JsonLines
 from spaudio.tokens.cache import FrameCache
-from spaudio.tokens.config import SpectrogramConfig, TokenConfig
+from spaudio.tokens.config import Frames, SpectrogramConfig, TokenConfig
 from spaudio.tokens.dataset import multi_hot
 from spaudio.tokens.front_end import SpectrogramFrontEnd
 from spaudio.training.multilabel import average_precisions
@@ -34,7 +35,6 @@ MFCC = 20
 SEGMENTS = 8
 LARGEST = 10_000  # clips to train on
 COMPONENTS = 2_000  # clips that approximate the kernel for several labels
-Frames = npt.NDArray[np.float32]
 Summaries = npt.NDArray[np.float64]
 Targets = npt.NDArray[Any]
 _Clip = TypeVar("_Clip", Clip, SourceClip)
@@ -53,7 +53,7 @@ class FloorFeatures(FrameCache):
         bands = SpectrogramConfig(n_mels=40 if sample_rate <= 8000 else 64)
         front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=sample_rate, spectrogram=bands))
 
-        def extract(waveform: Frames) -> Summaries:
+        def extract(waveform: Waveform) -> Summaries:
             return summarise(front_end.restore(front_end.extract(waveform)))[None]
 
         settings = {"summary": "v1", **front_end.cache_key}

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spaudio.model.classifier import Classifier
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.choose_clips import some_of_each_class
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.alignment import embed_clips
@@ -16,9 +15,7 @@ MOST = 5000  # training clips to search, at most the same number per class
 
 
 @torch.inference_mode()
-def unit_embeddings(
-    model: Classifier | AdaptedClassifier, dataset: TokenDataset, clips: Sequence[int]
-) -> Tensor:
+def unit_embeddings(model: AnyClassifier, dataset: TokenDataset, clips: Sequence[int]) -> Tensor:
     """Computes embeddings of clips, of unit length and averaged over segments.
 
     Returns:
@@ -32,7 +29,7 @@ def unit_embeddings(
 
 
 def find_nearest(
-    model: Classifier | AdaptedClassifier,
+    model: AnyClassifier,
     train: TokenDataset,
     test: TokenDataset,
     wanted: Mapping[int, Sequence[str]],

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spaudio.audio.decode import Waveform
 from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
 
@@ -12,7 +13,7 @@ _FLOOR_DB = 80.0
 
 
 def plot_importance(
-    waveform: NDArray[np.float32],
+    waveform: Waveform,
     sample_rate: int,
     drop: NDArray[np.float64],
     seconds: NDArray[np.float64],

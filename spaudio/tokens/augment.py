@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spaudio.errors import ConfigError
-
-Frames = npt.NDArray[np.float32]
+from spaudio.tokens.config import Frames
 
 #: An excerpt whose loudest frame is this many dB below the mean power of its clip is silent. In
 #: ESC-50 this is one excerpt in sixteen, and nearly half of those of breaking glass and of sneezes.
@@ -118,9 +117,9 @@ class Augment:
         start = int(starts[rng.integers(len(starts))])
         return frames[start : start + length]
 
-    def _levels(self, frames: Frames) -> Frames:
+    def _levels(self, frames: Frames) -> npt.NDArray[np.float32]:
         """Returns the level of each frame, in nats of power."""
-        levels: Frames = frames.max(axis=1)
+        levels: npt.NDArray[np.float32] = frames.max(axis=1)
         return levels
 
     def _cut(
@@ -168,7 +167,7 @@ class Augment:
             frames = np.roll(frames, round(rng.uniform(0, config.roll) * len(frames)), axis=0)
         return frames.astype(np.float32, copy=False)
 
-    def _amplify(self, frames: Frames, nats: Frames) -> Frames:
+    def _amplify(self, frames: Frames, nats: npt.NDArray[np.float32]) -> Frames:
         """Changes the power of each band by a factor, of which ``nats`` is the logarithm."""
         if not self._offset:
             return frames + nats

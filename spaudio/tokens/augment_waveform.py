@@ -9,8 +9,9 @@ import scipy  # loads its submodules on first use
 import soxr
 from typing_extensions import override
 
-from spaudio.tokens.augment import Augment, AugmentConfig, Frames, stretch, tilt_curve
-from spaudio.tokens.config import TokenConfig
+from spaudio.audio.decode import Waveform
+from spaudio.tokens.augment import Augment, AugmentConfig, stretch, tilt_curve
+from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import cut
 from spaudio.tokens.scales import hz_to_mel
 
@@ -39,8 +40,8 @@ class WaveformAugment(Augment):
         self._rate = tokens.sample_rate
 
     @override
-    def _levels(self, frames: Frames) -> Frames:
-        levels: Frames = np.log(np.square(frames).mean(axis=1) + np.float32(1e-10))
+    def _levels(self, frames: Frames) -> npt.NDArray[np.float32]:
+        levels: npt.NDArray[np.float32] = np.log(np.square(frames).mean(axis=1) + np.float32(1e-10))
         return levels
 
     @override
@@ -107,11 +108,11 @@ def _axis(size: int, sample_rate: int) -> npt.NDArray[np.float64]:
     return np.asarray(mel / hz_to_mel(sample_rate / 2))
 
 
-def _equalise(wave: Frames, gains: npt.NDArray[np.floating]) -> Frames:
+def _equalise(wave: Waveform, gains: npt.NDArray[np.floating]) -> Waveform:
     """Multiplies the spectrum of a waveform by gains."""
     size = _fast(len(wave))
     spectrum = scipy.fft.rfft(wave, size) * gains.astype(np.float32)
-    weighed: Frames = scipy.fft.irfft(spectrum, size)[: len(wave)]
+    weighed: Waveform = scipy.fft.irfft(spectrum, size)[: len(wave)]
     return weighed
 
 

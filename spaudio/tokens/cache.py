@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import load_audio
+from spaudio.audio.decode import Waveform, load_audio
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
@@ -24,7 +24,6 @@ from spaudio.io.progress import progress_bar
 from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
-Frames = npt.NDArray[np.float32]
 _SYNC_SECONDS = 1.0  # between writes of data and index to the disk, which take milliseconds
 
 
@@ -101,7 +100,7 @@ class FrameCache:
         folder: Path,
         settings: Mapping[str, Any],
         sample_rate: int,
-        extract: Callable[[Frames], npt.NDArray[Any]],
+        extract: Callable[[Waveform], npt.NDArray[Any]],
         restore: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     ) -> None:
         header = {"version": 2, "settings": dict(settings), "sample_rate": sample_rate}
@@ -138,7 +137,7 @@ class FrameCache:
         warnings.warn(f"features in {self.folder} are damaged; they are recomputed", stacklevel=2)
         return True
 
-    def compute(self, waveform: Frames) -> _Computed:
+    def compute(self, waveform: Waveform) -> _Computed:
         """Computes the frames of a clip, unless the cache has frames of the same samples."""
         samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
         if self._place(samples) is not None:

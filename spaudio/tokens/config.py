@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from spaudio.errors import ConfigError
 from spaudio.tokens.kernels import INITS
+
+Frames = npt.NDArray[np.float32]  # (frames, features) of one clip, or its tokens
 
 FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
 NORMALISATIONS = ("global", "clip", "clip_std")

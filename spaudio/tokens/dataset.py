@@ -17,9 +17,9 @@ from spaudio.audio.manifest import Clip, class_names
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
+from spaudio.tokens.config import Frames
 from spaudio.tokens.front_end import FrontEnd, stack_frames
 
-Frames = npt.NDArray[np.float32]
 Items = npt.NDArray[np.int64]
 
 
@@ -57,11 +57,11 @@ class Example:
     """
 
     tokens: Frames
-    label: int | Frames
+    label: int | npt.NDArray[np.float32]
     clip: int
 
 
-def multi_hot(label: str, class_index: Mapping[str, int]) -> Frames:
+def multi_hot(label: str, class_index: Mapping[str, int]) -> npt.NDArray[np.float32]:
     """Returns (classes,): 1 for each class that a clip's joined label names, else 0."""
     target = np.zeros(len(class_index), dtype=np.float32)
     target[[class_index[name] for name in class_names(label, multi_label=True)]] = 1
@@ -228,7 +228,7 @@ class TokenDataset(Dataset[Example]):
             tokens = stack_frames(frames, self._front_end.config.stack)
         return Example(tokens, self.label(self.clips[clip]), clip)
 
-    def label(self, clip: Clip) -> int | Frames:
+    def label(self, clip: Clip) -> int | npt.NDArray[np.float32]:
         """Returns the label of a clip, as in :class:`Example`."""
         if not self._multi_label:
             return self._class_index[clip.label]

@@ -17,15 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.audio.decode import check_rate
+from spaudio.audio.decode import Waveform, check_rate
 from spaudio.errors import AudioError, ConfigError
 from spaudio.tokens.cache import FrameCache
-from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pcen import Pcen
 
-Frames = npt.NDArray[np.float32]
 FULL_SCALE = 32768  # of 16-bit samples
 _MOST_PEAK = 2.0  # times full scale
 
@@ -54,7 +53,7 @@ class FrontEnd(nn.Module):
         return None
 
     @abstractmethod
-    def extract(self, waveform: Frames) -> npt.NDArray[Any]:
+    def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
 
     @staticmethod
@@ -155,7 +154,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     @override
-    def extract(self, waveform: Frames) -> npt.NDArray[np.float16]:
+    def extract(self, waveform: Waveform) -> npt.NDArray[np.float16]:
         frames: npt.NDArray[np.float16] = self.log_mel(torch.from_numpy(waveform)).half().numpy()
         return frames
 
@@ -207,7 +206,7 @@ class SampleFrontEnd(FrontEnd):
         return {"rate": self.config.sample_rate, "hop": self.config.hop, "samples": True}
 
     @override
-    def extract(self, waveform: Frames) -> npt.NDArray[np.int16]:
+    def extract(self, waveform: Waveform) -> npt.NDArray[np.int16]:
         if (peak := np.abs(waveform).max(initial=0)) > _MOST_PEAK:
             raise AudioError(
                 f"its samples reach {peak:.3g} times full scale, which tokens=waveform would clip; "
@@ -296,7 +295,7 @@ def stack_batch(frames: Tensor, stack: int) -> Tensor:
     return frames.unfold(1, stack, stack).transpose(2, 3).flatten(2)
 
 
-def cut(waveform: Frames, hop_samples: int) -> Frames:
+def cut(waveform: Waveform, hop_samples: int) -> Frames:
     """Cuts a waveform (samples,) into hops without overlap.
 
     Returns:

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from spaudio.errors import ConfigError
+from spaudio.tokens.config import Frames
 
-Frames = npt.NDArray[np.float32]
 # A constant band, such as one above the audio's bandwidth, must not be amplified into noise.
 LEAST_VARIANCE = 1e-4
 LEAST_RMS = 1e-4  # -80 dB relative to full scale; dither must not be amplified either
 
 
-def frame_mean(frames: Frames) -> Frames:
+def frame_mean(frames: Frames) -> npt.NDArray[np.float32]:
     """Returns the mean of each band over the frames (frames, n_mels) of one clip."""
     return np.asarray(frames.mean(axis=0))
 

@@ -10,6 +10,7 @@ from typing_extensions import override
 from spaudio.errors import CheckpointError
 from spaudio.filters import NoFilter, TokenFilter
 from spaudio.filters.attach import CHILD
+from spaudio.model.classifier import Classifier
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt
 from spaudio.model.pretrained.head import Head
@@ -183,3 +184,6 @@ def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *other
 def _expect_left_out(module: nn.Module, keys: Any) -> None:
     assert isinstance(module, AdaptedClassifier)
     keys.missing_keys[:] = [name for name in keys.missing_keys if name not in module._left_out]
+
+
+AnyClassifier = Classifier | AdaptedClassifier

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, PretrainedEncoder
+from spaudio.audio.decode import Waveform
+from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
+from spaudio.tokens.config import Frames
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "sew", "data2vec-audio")
 
@@ -43,7 +45,7 @@ class ConvolutionalEncoder(PretrainedEncoder):
         return bool(getattr(self.net.config, "do_stable_layer_norm", False))
 
     @override
-    def _inputs(self, waveform: Frames) -> Frames:
+    def _inputs(self, waveform: Waveform) -> Frames:
         field, step = 1, 1
         config = self.net.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):

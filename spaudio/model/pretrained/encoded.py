@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.audio.decode import Waveform
 from spaudio.errors import ConfigError
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.tokens.augment import AugmentConfig
-from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
 
-Frames = npt.NDArray[np.float32]
 _VARY_VERSION = 2  # of EncodedAugment.vary and its random draws; raise it with any change
 
 
@@ -98,7 +98,7 @@ class EncodedFrontEnd(FrontEnd):
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
-    def extract(self, waveform: Frames) -> npt.NDArray[Any]:
+    def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         inputs = self.base.inputs(waveform)
         if self._vary is not None:
             rng = np.random.default_rng([self._variation, zlib.crc32(waveform.data)])

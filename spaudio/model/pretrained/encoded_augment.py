@@ -1,13 +1,11 @@
 """Augmentation of the log-mel input of pretrained encoders with :mod:`spaudio.tokens.augment`."""
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spaudio.model.pretrained.pretrained_encoder import LogMelInput
 from spaudio.tokens.augment import Augment, AugmentConfig
-
-Frames = npt.NDArray[np.float32]
+from spaudio.tokens.config import Frames
 
 
 class EncodedAugment(Augment):

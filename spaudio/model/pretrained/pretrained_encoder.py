@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.audio.decode import Waveform
 from spaudio.errors import AudioError
+from spaudio.tokens.config import Frames
 
-Frames = npt.NDArray[np.float32]
 RATE = 16_000  # Hz, of all supported encoders
 
 
@@ -146,7 +146,7 @@ class PretrainedEncoder(nn.Module):
     def train(self, mode: bool = True) -> "PretrainedEncoder":
         return super().train(False)
 
-    def inputs(self, waveform: Frames) -> Frames:
+    def inputs(self, waveform: Waveform) -> Frames:
         """Returns the input (frames, width) of one clip (samples,) at 16 kHz; not differentiable.
 
         Raises:
@@ -162,7 +162,7 @@ class PretrainedEncoder(nn.Module):
             return self._inputs(waveform)
 
     @abstractmethod
-    def _inputs(self, waveform: Frames) -> Frames: ...
+    def _inputs(self, waveform: Waveform) -> Frames: ...
 
     @abstractmethod
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:

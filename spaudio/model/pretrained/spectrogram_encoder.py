@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, LogMelInput, PretrainedEncoder
+from spaudio.audio.decode import Waveform
+from spaudio.model.pretrained.pretrained_encoder import RATE, LogMelInput, PretrainedEncoder
+from spaudio.tokens.config import Frames
 
 
 class SpectrogramEncoder(PretrainedEncoder):
@@ -30,7 +32,7 @@ class SpectrogramEncoder(PretrainedEncoder):
         return (int(self.extractor.max_length) * 160 + 240) / RATE
 
     @override
-    def _inputs(self, waveform: Frames) -> Frames:
+    def _inputs(self, waveform: Waveform) -> Frames:
         padded = np.pad(waveform, (0, max(0, 400 - len(waveform))))  # one window
         found = self.extractor(padded, sampling_rate=RATE, return_tensors="np").input_values[0]
         return np.ascontiguousarray(found, dtype=np.float32)

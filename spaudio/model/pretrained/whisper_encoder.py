@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.model.pretrained.pretrained_encoder import RATE, Frames, LogMelInput, PretrainedEncoder
+from spaudio.audio.decode import Waveform
+from spaudio.model.pretrained.pretrained_encoder import RATE, LogMelInput, PretrainedEncoder
+from spaudio.tokens.config import Frames
 
 # Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
 # silence; with some silence, its features of digits by unheard speakers are better.
@@ -68,7 +70,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
         return int(self.net.config.max_source_positions) / 50
 
     @override
-    def _inputs(self, waveform: Frames) -> Frames:
+    def _inputs(self, waveform: Waveform) -> Frames:
         hop = self.extractor.hop_length
         own = max(1, -(-len(waveform) // hop))
         room = max(0, self.log_mel.most - own)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.report.filter_use import Model
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.report.page.judged import Judged, errors_first
 from spaudio.report.page.media import SECONDS
@@ -34,7 +34,7 @@ class Decided:
 
 @torch.inference_mode()
 def find_decided(
-    model: Model,
+    model: AnyClassifier,
     front_end: FrontEnd,
     test: TokenDataset,
     clips: Sequence[Judged],

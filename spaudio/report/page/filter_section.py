@@ -9,10 +9,11 @@ from markupsafe import Markup
 
 from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.drawing import LOWEST_DB, below_peak
 from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
-from spaudio.report.filter_use import FilterUse, Model, UsedKernel, measure_filter_use
+from spaudio.report.filter_use import FilterUse, UsedKernel, measure_filter_use
 from spaudio.report.page.charts import SMALL, Line, heat_map, line_chart
 from spaudio.report.page.judged import TOP
 from spaudio.report.page.media import SECONDS, picture_url
@@ -64,8 +65,8 @@ class FilterSection:
 
 
 def draw_filters(
-    untrained: Model,
-    trained: Model,
+    untrained: AnyClassifier,
+    trained: AnyClassifier,
     test: TokenDataset,
     classes: Sequence[str],
     multi_label: bool,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import soundfile
 import torch
 
-from spaudio.audio.decode import decode, resample
+from spaudio.audio.decode import Waveform, decode, resample
 from spaudio.errors import AudioError
 from spaudio.tokens.cache import one_thread
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
@@ -37,8 +37,6 @@ _WINDOW = 0.032  # seconds
 _PEAK = 0.7  # of every sound; the original peak is shown
 _THREADS = 2
 _TOGETHER = 32  # clips between two checks of the budget
-
-Waveform = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

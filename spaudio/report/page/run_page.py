@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from spaudio.audio.manifest import class_names
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.calibration import count_above
-from spaudio.report.filter_use import Model
 from spaudio.report.nearest import find_nearest
 from spaudio.report.page.decided import find_decided
 from spaudio.report.page.filter_section import draw_filters
@@ -60,8 +60,8 @@ class RunResults:
         corrected: As for `Page`.
     """
 
-    before: Model
-    after: Model
+    before: AnyClassifier
+    after: AnyClassifier
     train: TokenDataset
     test: TokenDataset
     classes: Sequence[str]
