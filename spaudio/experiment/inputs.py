@@ -22,7 +22,7 @@ from spaudio.training.alignment import Alignment
 
 Values = npt.NDArray[np.float32]
 
-FILE = "inputs.json"
+INPUTS = "inputs.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Inputs:
             content["typical_seconds"] = self.typical_seconds
         if (found := self.alignment) is not None:
             content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
-        write_atomic(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+        write_atomic(run / INPUTS, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, run: Path) -> Inputs:
@@ -86,14 +86,14 @@ class Inputs:
             CheckpointError: If the file is missing or damaged.
         """
         try:
-            content = read_json(run / FILE)
+            content = read_json(run / INPUTS)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{run} holds no {FILE}, the normalisation of its model's input; "
+                f"{run} holds no {INPUTS}, the normalisation of its model's input; "
                 "name the folder of a run of an audio recipe"
             ) from error
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {run / FILE}: {error}") from error
+            raise CheckpointError(f"cannot read {run / INPUTS}: {error}") from error
         try:
             classes = tuple(str(name) for name in content["classes"])
             _check_positive("longest_seconds", float(content["longest_seconds"]))
@@ -112,7 +112,7 @@ class Inputs:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                f"{run / FILE} is damaged ({type(error).__name__}: {error}); run the recipe again"
+                f"{run / INPUTS} is damaged ({type(error).__name__}: {error}); run the recipe again"
             ) from error
 
 

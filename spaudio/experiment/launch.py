@@ -25,7 +25,7 @@ from rich.console import Console
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError, how_to_install
 from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
-from spaudio.experiment.inputs import FILE, Inputs
+from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.processes import processes, with_parent
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
@@ -295,7 +295,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         for value in values:
             one, path = fold(value), folder / f"fold-{value}"
             one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/{path.name}"
-            if (path / FILE).is_file():
+            if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data)
             runs[str(value)] = open_run_folder(one, path)
         try:

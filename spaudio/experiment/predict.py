@@ -17,7 +17,7 @@ from spaudio.audio.decode import Waveform, is_silent, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
-from spaudio.experiment.inputs import FILE, Inputs
+from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
@@ -97,7 +97,7 @@ class Predictor:
         normaliser = self.inputs.normaliser
         if isinstance(normaliser, BandNormaliser) and len(normaliser.mean) != tokens.bands:
             raise CheckpointError(
-                f"{run / FILE} normalises {len(normaliser.mean)} bands, but the run has "
+                f"{run / INPUTS} normalises {len(normaliser.mean)} bands, but the run has "
                 f"{tokens.bands}; run the recipe again"
             )
         self.front_end = open_front_end(settings, normaliser, base)
@@ -174,8 +174,8 @@ class Predictor:
         alignment, width = self.alignment(), sounds[0].windows.shape[1]
         if len(alignment.mean) != width:
             raise CheckpointError(
-                f"{self.run / FILE} has statistics of embeddings of {len(alignment.mean)} values, "
-                f"but the model's have {width}; run the recipe again"
+                f"{self.run / INPUTS} has statistics of embeddings of {len(alignment.mean)} "
+                f"values, but the model's have {width}; run the recipe again"
             )
         counts = torch.tensor([len(sound.windows) for sound in sounds])
         owners = torch.arange(len(sounds)).repeat_interleave(counts)
@@ -204,7 +204,7 @@ class Predictor:
         else:
             remedy = "the run is older than this option; run the recipe again"
         raise CheckpointError(
-            f"align: {self.run / FILE} holds no statistics of embeddings, because {remedy}"
+            f"align: {self.run / INPUTS} holds no statistics of embeddings, because {remedy}"
         )
 
     def _prediction(self, path: Path, mean: Tensor, samples: int, windows: int) -> Prediction:

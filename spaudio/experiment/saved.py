@@ -20,7 +20,7 @@ import yaml
 
 from spaudio.errors import CheckpointError, ConfigError, first_line, how_to_install
 from spaudio.experiment.encoders import HUB_ID, is_folder
-from spaudio.experiment.inputs import FILE, Inputs
+from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import Settings
@@ -29,7 +29,7 @@ from spaudio.report.model_card import model_card
 from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
-FILES = (CONFIG, FILE, REPORT, WEIGHTS)
+FILES = (CONFIG, INPUTS, REPORT, WEIGHTS)
 CARD = "README.md"
 # Settings of the machine, not of the model; and those of datasets that name files.
 _LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
@@ -96,7 +96,7 @@ def save_pretrained(run: Path, folder: Path) -> None:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         shutil.copyfile(weights_folder(run) / WEIGHTS, staging / WEIGHTS)
-        shutil.copyfile(run / FILE, staging / FILE)
+        shutil.copyfile(run / INPUTS, staging / INPUTS)
         text = json.dumps(portable_report(report), indent=1) + "\n"
         (staging / REPORT).write_text(text, encoding="utf-8")
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -22,17 +22,6 @@ from spaudio.report.report_files import (
 from spaudio.report.scores import Scores, shown_auc
 from spaudio.report.tables import markdown_table
 
-# Files of a finished run. Tests of the recipes check that they exist.
-FILES = (
-    "config.yaml",
-    "log.jsonl",
-    "report.json",
-    "report.md",
-    "curves.png",
-    "predictions.csv",
-    "report.html",
-    "clips.jsonl",
-)
 _SHOWN = 5  # most probable classes shown for a clip with several labels
 
 

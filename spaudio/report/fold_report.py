@@ -18,16 +18,6 @@ from spaudio.report.figures import plot_confusion, plot_folds
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
-# Files of a finished run over all folds, besides the runs of the folds.
-FOLD_FILES = (
-    "config.yaml",
-    "report.json",
-    "report.md",
-    "confusion.png",
-    "folds.png",
-    "predictions.csv",
-    "report.html",
-)
 # Facts that are equal in every fold.
 SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", "num_params",
           "filter_params", "token_seconds", "samples_sha256", "git_commit", "versions",

@@ -10,9 +10,6 @@ from spaudio.report.figures import plot_losses
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table
 
-# Files of a finished text run. Tests of the recipes check that they exist.
-TEXT_FILES = ("config.yaml", "log.jsonl", "report.json", "report.md", "curves.png")
-
 
 def write_text_report(
     run: Path, facts: dict[str, Any], records: Sequence[dict[str, Any]], figures: Figures

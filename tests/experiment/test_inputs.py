@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spaudio.errors import CheckpointError
-from spaudio.experiment.inputs import FILE, Inputs
+from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 from spaudio.training.alignment import Alignment
 
@@ -37,7 +37,7 @@ def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for text in ("", "[1]", "{}", json.dumps({"mean": ["x"], "std": [1]}), "[" * 100_000):
-        (tmp_path / FILE).write_text(text)
+        (tmp_path / INPUTS).write_text(text)
         with pytest.raises(CheckpointError, match=r"inputs\.json"):
             Inputs.load(tmp_path)
 
@@ -46,7 +46,7 @@ def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> N
     """Not probabilities that are NaN, and no traceback."""
     normaliser = BandNormaliser("global", np.zeros(3, np.float32), np.ones(3, np.float32))
     Inputs(("a",), normaliser, 1.0).save(tmp_path)
-    good = json.loads((tmp_path / FILE).read_text())
+    good = json.loads((tmp_path / INPUTS).read_text())
     for damage, word in (
         ({"std": [1, 0, 1]}, "std has values that are not positive"),
         ({"std": [1, -1, 1]}, "std"),
@@ -61,6 +61,6 @@ def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> N
         ({"embeddings": {"mean": [0], "std": [0]}}, "std"),
         ({"embeddings": [1]}, ""),
     ):
-        (tmp_path / FILE).write_text(json.dumps({**good, **damage}))
+        (tmp_path / INPUTS).write_text(json.dumps({**good, **damage}))
         with pytest.raises(CheckpointError, match=f"is damaged .*{word}"):
             Inputs.load(tmp_path)

@@ -29,12 +29,11 @@ from spaudio.experiment.run_folder import create_run_folder, read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
 from spaudio.experiment.tasks import open_task
-from spaudio.report.classification_report import FILES
 from spaudio.report.comparison import compare, group_runs
-from spaudio.report.fold_report import FOLD_FILES
 from spaudio.report.records import read_records
 from spaudio.training.log import read_log
 from tests.conftest import RECIPES, RunRecipe
+from tests.fixtures.run_files import AUDIO_FILES, FOLD_FILES
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
 from tests.fixtures.tiny_recipes import TINY, tiny_esc50, tiny_folder
 from tests.fixtures.tiny_run import read
@@ -233,7 +232,7 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
     accuracies, aligned, floors, pairs = [], [], [], Counter[tuple[str, str]]()
     for speaker in SPEAKERS:
         run = folder / f"fold-{speaker}"
-        assert all((run / name).stat().st_size > 0 for name in FILES)
+        assert all((run / name).stat().st_size > 0 for name in AUDIO_FILES)
         with (run / "predictions.csv").open(newline="") as file:
             found = list(csv.DictReader(file))
         assert len(found) == 15

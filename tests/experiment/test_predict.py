@@ -17,7 +17,7 @@ import torch
 from spaudio.audio.decode import stream_audio
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
-from spaudio.experiment.inputs import FILE
+from spaudio.experiment.inputs import INPUTS
 from spaudio.experiment.predict import EmbeddedSound, Predictor, predict_files
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
@@ -204,20 +204,20 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a run's folder"):
         Predictor(tmp_path)
     other = make_untrained_run(tmp_path)
-    content = json.loads((other / FILE).read_text())
-    (other / FILE).write_text(json.dumps({**content, "classes": ["one"]}))
+    content = json.loads((other / INPUTS).read_text())
+    (other / INPUTS).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):
         Predictor(other)
     short = {**content, "mean": content["mean"][:5], "std": content["std"][:5]}
-    (other / FILE).write_text(json.dumps(short))
+    (other / INPUTS).write_text(json.dumps(short))
     with pytest.raises(CheckpointError, match=r"normalises 5 bands, but the run has 20"):
         Predictor(other)
     huge = {**content, "mean": [1e30] * 20}
-    (other / FILE).write_text(json.dumps(huge))
+    (other / INPUTS).write_text(json.dumps(huge))
     soundfile.write(tmp_path / "a.wav", noise(0.3), RATE)
     with pytest.raises(CheckpointError, match="no finite probabilities"):
         Predictor(other)(tmp_path / "a.wav")
-    (other / FILE).unlink()
+    (other / INPUTS).unlink()
     with pytest.raises(CheckpointError, match=r"holds no inputs\.json.*name the folder of a run"):
         Predictor(other)
 

@@ -17,11 +17,10 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.tasks.classification import _check_positions
 from spaudio.model.classifier import Classifier
-from spaudio.report.classification_report import FILES
 from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
-from spaudio.report.text_report import TEXT_FILES
 from tests.conftest import RunRecipe, draw_nothing
+from tests.fixtures.run_files import AUDIO_FILES, TEXT_FILES
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
 from tests.fixtures.tiny_run import make_untrained_run, read
@@ -31,7 +30,7 @@ def check_report(run: Path, figures: tuple[str, ...]) -> dict[str, Any]:
     """What every report on audio holds; returns it."""
     report: dict[str, Any] = read(run / "report.json")
     text = (run / "report.md").read_text()
-    for name in (*FILES, *figures):
+    for name in (*AUDIO_FILES, *figures):
         assert (run / name).stat().st_size > 0, name
     for name in figures:
         assert name in text

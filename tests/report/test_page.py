@@ -22,7 +22,7 @@ from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, loudest
-from spaudio.report.page.render import NAME, Page, write_page
+from spaudio.report.page.render import PAGE, Page, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
 from spaudio.report.run_command import command, shortened
 from tests.fixtures.tiny_audio import RATE
@@ -72,7 +72,7 @@ def check_policy(found: Found) -> str:
 
 
 def test_the_page_of_a_run(page_run: Path) -> None:
-    html = (page_run / NAME).read_text(encoding="utf-8")
+    html = (page_run / PAGE).read_text(encoding="utf-8")
     found = Found(html)
     assert "file:" not in check_policy(found)
     assert str(page_run.parents[2]) not in html  # nor any folder of this machine
@@ -122,7 +122,7 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
 
     report = write_fold_report(tmp_path, runs, page)
     assert not re.findall("could not be drawn.*", (tmp_path / "report.md").read_text())
-    html = (tmp_path / NAME).read_text(encoding="utf-8")
+    html = (tmp_path / PAGE).read_text(encoding="utf-8")
     found = Found(html)
     check_policy(found)
     assert sorted(c["f"] for c in found.data["clips"]) == ["a"] * 12 + ["b"] * 12
@@ -175,7 +175,7 @@ def odd_page(folder: Path) -> tuple[Page, Media]:
 def test_names_are_no_markup(tmp_path: Path) -> None:
     page, media = odd_page(tmp_path)
     write_page(tmp_path / "run", page, media)
-    found = Found((tmp_path / "run" / NAME).read_text(encoding="utf-8"))
+    found = Found((tmp_path / "run" / PAGE).read_text(encoding="utf-8"))
     check_policy(found)
     assert [tag for tag, _ in found.tags].count("script") == 2
     assert not [1 for tag, attributes in found.tags if tag == "img" or "onerror" in attributes]
@@ -187,7 +187,7 @@ def test_what_the_budget_does_not_hold_is_linked(tmp_path: Path) -> None:
     page, media = odd_page(tmp_path)
     media.budget = 1
     write_page(tmp_path / "run", page, media)
-    found = Found((tmp_path / "run" / NAME).read_text(encoding="utf-8"))
+    found = Found((tmp_path / "run" / PAGE).read_text(encoding="utf-8"))
     assert "media-src data: file: 'self'" in check_policy(found)
     for address, picture, *_ in found.data["media"].values():
         assert not picture

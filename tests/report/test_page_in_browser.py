@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data_prep.folder import prepare
-from spaudio.report.page.render import NAME
+from spaudio.report.page.render import PAGE
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -59,7 +59,7 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         return int(js("document.querySelectorAll('#list article').length"))
 
     driver.get_log("performance")
-    driver.get((page_run / NAME).as_uri())
+    driver.get((page_run / PAGE).as_uri())
     errors = js("data.clips.filter((c) => !c.l.includes(c.t[0][0])).length")
     assert cards() == min(errors, 20)
 
@@ -101,7 +101,7 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
     assert js("labels.size") == 3
     # A page with other labels has corrections of its own, and classes are kept by name.
     other = page_run / "other.html"
-    text = (page_run / NAME).read_text(encoding="utf-8")
+    text = (page_run / PAGE).read_text(encoding="utf-8")
     key = js("data.key")
     kept = json.loads(js("localStorage.getItem(data.key)"))
     assert {name for _, name in kept} <= {None, *js("data.classes")}
@@ -112,7 +112,7 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
        " [data.clips[0].p, 'gone']]))")  # fmt: skip
     driver.refresh()
     assert js("labels.size") == 0
-    driver.get((page_run / NAME).as_uri())
+    driver.get((page_run / PAGE).as_uri())
     source = page_run.parents[2] / "sounds"
     found = prepare(page_run, source=str(source), labels=str(file))
     assert found.warnings[:1] == [f"1 label changed by labels={file.name}, which leaves out 1 clip"]
@@ -155,6 +155,6 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         if entry["method"] == "Network.requestWillBeSent"
     }
     assert {url for url in requested if not url.startswith(("data:", "blob:"))} == {
-        (page_run / NAME).as_uri(),
+        (page_run / PAGE).as_uri(),
         other.as_uri(),
     }

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import numpy as np
 
 from spaudio.report.calibration import calibration_error, reliability
-from spaudio.report.page.judged import FILE, Judged, read_judged
+from spaudio.report.page.judged import CLIPS, Judged, read_judged
 from spaudio.report.page.media import Media
-from spaudio.report.page.render import NAME, Page, write_page
+from spaudio.report.page.render import PAGE, Page, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
     learning_curves,
@@ -46,7 +46,7 @@ def write_fold_page(
         settings: All settings.
         description: Sentences about data, split and model, by name.
     """
-    if not all((run / FILE).is_file() for run in folds.values()):
+    if not all((run / CLIPS).is_file() for run in folds.values()):
         return  # the folds were run without a page
     judged = {name: read_judged(run, name) for name, run in folds.items()}
     clips = [clip for found in judged.values() for clip in found]
@@ -73,7 +73,7 @@ def write_fold_page(
         settings=settings,
         command=command(settings),
         folds=[
-            (name, f"fold-{quote(name)}/{NAME}", f"{row['accuracy']:.3f}")
+            (name, f"fold-{quote(name)}/{PAGE}", f"{row['accuracy']:.3f}")
             for name, row in zip(folds, report["folds"], strict=True)
         ],
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spaudio.io.atomic import write_atomic
 
-FILE = "clips.jsonl"
+CLIPS = "clips.jsonl"
 TOP = 5  # classes stored per clip
 
 
@@ -68,13 +68,13 @@ def by_own_confidence(clips: Sequence[Judged]) -> list[Judged]:
 def write_judged(run: Path, clips: Sequence[Judged]) -> None:
     """Writes one JSON object per clip and line."""
     lines = (json.dumps(asdict(clip)) + "\n" for clip in clips)
-    write_atomic(run / FILE, "".join(lines).encode())
+    write_atomic(run / CLIPS, "".join(lines).encode())
 
 
 def read_judged(run: Path, fold: str) -> list[Judged]:
     """Reads the clips of a fold's run."""
     found = []
-    for line in (run / FILE).read_text(encoding="utf-8").splitlines():
+    for line in (run / CLIPS).read_text(encoding="utf-8").splitlines():
         content = json.loads(line)
         content["labels"] = tuple(content["labels"])
         content["top"] = tuple((index, chance) for index, chance in content["top"])

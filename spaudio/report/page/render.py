@@ -23,7 +23,7 @@ from spaudio.report.page.media import Media, shown_frequencies
 from spaudio.report.run_command import shortened
 from spaudio.tokens.scales import hz_to_mel
 
-NAME = "report.html"
+PAGE = "report.html"
 SUSPECTS = 100  # clips in the list of labels to check
 CELLS = 40  # most classes of a confusion matrix; with more, the most confused pairs are shown
 PAIRS = 60  # instead of a matrix
@@ -181,7 +181,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         script=Markup(script),
         policy=_policy(style, script, linked),
     )
-    write_atomic(folder / NAME, html.encode("utf-8", "backslashreplace"))
+    write_atomic(folder / PAGE, html.encode("utf-8", "backslashreplace"))
 
 
 def _digest_of_labels(classes: Sequence[str], clips: Sequence[Mapping[str, Any]]) -> str:
