@@ -127,8 +127,8 @@ def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs, or prints the results in a CSV file."""
     from spaudio.experiment.compare import compare_runs
     from spaudio.experiment.study import finished_runs, plan_study, read_runs, run_study
-    from spaudio.report.study_page import show_results
     from spaudio.report.study_records import read_results
+    from spaudio.report.study_report import show_results
 
     _check_study_output(chosen)
     if chosen.file.suffix == ".csv":
@@ -138,7 +138,7 @@ def _study(chosen: argparse.Namespace) -> None:
                 f"{unused[0]} has no effect on the results in {chosen.file}; leave it out, or name "
                 "the study's YAML file"
             )
-        show_results(read_results(chosen.file), page=chosen.output)
+        show_results(read_results(chosen.file), output=chosen.output)
         return
     only, data = (names.split(",") if names else None for names in (chosen.only, chosen.data))
     try:
@@ -154,7 +154,7 @@ def _study(chosen: argparse.Namespace) -> None:
         sys.exit(130)
     runs = finished_runs(runs)
     if runs[0].data:
-        show_results(read_runs(runs), page=chosen.output, table=chosen.csv)
+        show_results(read_runs(runs), output=chosen.output, table=chosen.csv)
         return
     try:
         compare_runs([run.folder for run in runs], output=chosen.output, table=chosen.csv)
@@ -168,7 +168,7 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     """Checks the output files of a study. A page with a place for results may exist."""
     from spaudio.experiment.compare import figures_beside
     from spaudio.report.marked_page import has_place
-    from spaudio.report.study_page import charts_beside
+    from spaudio.report.study_report import charts_beside
 
     if chosen.csv is not None and chosen.file.suffix == ".csv":
         raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")

@@ -136,7 +136,10 @@ def plot(report: dict[str, Any], path: Path) -> None:
         report: From :func:`measure`.
         path: PNG to write, 700 pixels wide.
     """
-    from spaudio.report.drawing import make_figure, save_figure  # the others need only torch
+    from spaudio.report.figures.drawing import (  # the others need only torch
+        make_figure,
+        save_figure,
+    )
 
     axes = list(dict.fromkeys(row["axis"] for row in report["rows"]))
     figure = make_figure(7, 0.4 + 2 * len(axes))

@@ -15,10 +15,10 @@ from spaudio.report.convergence import (
     plot_convergence,
     read_step_costs,
 )
-from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_figure
-from spaudio.report.filter_plots import filters_of, plot_filters
-from spaudio.report.marked_page import write_page
+from spaudio.report.figures.filters_plot import filters_of, plot_filters
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.marked_page import fill_place
 from spaudio.report.records import read_records, write_records
 from spaudio.report.tables import escaped_table, show_rows
 
@@ -95,7 +95,7 @@ def compare_runs(
             figures.draw(names[1], lambda path: _draw_kernels(groups, path))
             markdown.append("\n".join([*figures.links(*names), ""]))
     if output is not None:
-        write_page(output, "\n".join(markdown))
+        fill_place(output, "\n".join(markdown))
         Console(stderr=True).print(f"table: {output}", soft_wrap=True, markup=False)
 
 

@@ -12,9 +12,9 @@ from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.filters import TokenFilter
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.report.filter_plots import filters_of, plot_filters
-from spaudio.report.front_end_plots import plot_front_end
-from spaudio.report.modulation_plot import draw_modulations
+from spaudio.report.figures.filters_plot import filters_of, plot_filters
+from spaudio.report.figures.front_end_plot import plot_front_end
+from spaudio.report.figures.modulation_plot import plot_modulations
 
 
 def draw_run(run: Path) -> tuple[list[Path], list[str]]:
@@ -72,5 +72,5 @@ def _draw_modulations(
     except SpaudioError as error:
         return [], [f"no modulation.png: {error}"]
     figure = run / "modulation.png"
-    layers = draw_modulations(train, settings.tokens, before, after, figure)
+    layers = plot_modulations(train, settings.tokens, before, after, figure)
     return [figure], [str(layer) for layer in layers]

@@ -18,8 +18,8 @@ import yaml
 from spaudio.errors import DataError
 from spaudio.io.plain import read_json
 from spaudio.report.comparison import Group, check_same_data, is_default
-from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
+from spaudio.report.figures.drawing import make_figure, save_figure
 from spaudio.report.tables import plus_minus
 
 # A setting and its baseline differ only in settings with these prefixes.

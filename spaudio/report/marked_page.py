@@ -15,7 +15,7 @@ def has_place(page: Path) -> bool:
         return False
 
 
-def write_page(page: Path, text: str) -> None:
+def fill_place(page: Path, text: str) -> None:
     """Writes results to the place of a page; a page without one is overwritten."""
     text = f"{text.rstrip()}\n"
     if has_place(page):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.io.atomic import write_atomic
-from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_markdown
+from spaudio.report.figures.report_figures import Figures
 
 #: What an accuracy with aligned groups is.
 ALIGNED = (

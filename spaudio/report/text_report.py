@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spaudio.report.drawing import Figures
 from spaudio.report.escape import for_markdown
-from spaudio.report.figures import plot_losses
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.figures.results_plot import plot_losses
 from spaudio.report.report_files import cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from spaudio.audio.manifest import Clip
-from spaudio.report import figures as drawn
 from spaudio.report.classification_report import write_report
-from spaudio.report.drawing import Figures, save_figure
 from spaudio.report.escape import for_csv, for_figure, for_markdown, printable
-from spaudio.report.figures import plot_confusion, plot_per_class
+from spaudio.report.figures.drawing import save_figure
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.figures.results_plot import BARS, plot_confusion, plot_per_class
 from spaudio.report.scores import score
 from spaudio.report.tables import show_rows
 
@@ -101,7 +101,7 @@ def test_the_confusion_matrix_is_bounded(tmp_path: Path, figures: list[Figure]) 
     scores: dict[str, dict[str, float | None]] = {n: {"ap": i / 1600} for i, n in enumerate(names)}
     plot_per_class(scores, tmp_path / "x.png")
     assert max(figures[-1].get_size_inches()) < 40
-    assert len(figures[-1].axes[0].patches) == drawn.BARS
+    assert len(figures[-1].axes[0].patches) == BARS
 
 
 def test_tables_of_the_terminal_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,11 @@ from matplotlib.image import imread
 from spaudio.filters import FILTERS, FilterBank, TokenFilter, make_filter
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.report.drawing import LOWEST_DB
-from spaudio.report.filter_plots import aligned_taps, filters_of, plot_filters
-from spaudio.report.front_end_plots import plot_front_end
-from spaudio.report.mask_plot import draw_mask
-from spaudio.report.trajectory import draw_trajectory, principal_axes, relative_step
+from spaudio.report.figures.drawing import LOWEST_DB
+from spaudio.report.figures.filters_plot import aligned_taps, filters_of, plot_filters
+from spaudio.report.figures.front_end_plot import plot_front_end
+from spaudio.report.figures.mask_plot import plot_mask
+from spaudio.report.figures.trajectory_plot import plot_trajectory, principal_axes, relative_step
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
@@ -87,11 +87,11 @@ def test_scales_share_the_axis_of_tokens() -> None:
 def test_without_a_filter_nothing_is_drawn(tmp_path: Path) -> None:
     model, path = Classifier(5, 3, SMALL, {"name": "none"}), tmp_path / "figure.png"
     assert not plot_filters(filters_of(model.encoder), filters_of(model.encoder), path)
-    assert not draw_mask(model, torch.randn(9, 5), None, path, title="", **SECONDS)
-    assert not draw_trajectory(model, torch.randn(9, 5), path, title="")
+    assert not plot_mask(model, torch.randn(9, 5), None, path, title="", **SECONDS)
+    assert not plot_trajectory(model, torch.randn(9, 5), path, title="")
     model = Classifier(5, 3, SMALL, {"name": "haar"})
-    assert not draw_trajectory(model, torch.randn(1, 5), path, title="too short")
-    assert not draw_trajectory(model, torch.full((9, 5), math.nan), path, title="not finite")
+    assert not plot_trajectory(model, torch.randn(1, 5), path, title="too short")
+    assert not plot_trajectory(model, torch.full((9, 5), math.nan), path, title="not finite")
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_the_mask_lies_under_the_spectrogram(tmp_path: Path, figures: list[Figur
     model = Classifier(5, 3, SMALL, options)
     assert list(filters_of(model.encoder)) == ["layer 0", "layer 1"]
     spectrogram, path = torch.randn(4, 18, requires_grad=True), tmp_path / "mask.png"
-    assert draw_mask(model, torch.randn(10, 5), spectrogram, path, title="clip.wav", **SECONDS)
+    assert plot_mask(model, torch.randn(10, 5), spectrogram, path, title="clip.wav", **SECONDS)
     upper, lower = figures[0].axes[:2]
     assert upper.get_title() == "clip.wav, encoder.filters.0"
     energies = torch.as_tensor(upper.collections[0].get_array()).float()
@@ -136,9 +136,9 @@ def test_a_trajectory_is_what_enters_and_leaves_the_filter(
     shape = EncoderConfig(dim=12, layers=2, heads=2, filter_place=place)
     model = Classifier(5, 3, shape, {"name": "depthwise"}).eval()
     spy = Mock(side_effect=principal_axes)
-    monkeypatch.setattr("spaudio.report.trajectory.principal_axes", spy)
+    monkeypatch.setattr("spaudio.report.figures.trajectory_plot.principal_axes", spy)
     path, odd = tmp_path / "trajectory.png", "a$_\\ {}^" * 8 + "abcdef"
-    assert draw_trajectory(model, torch.randn(70, 5), path, title="t$", labels=odd)
+    assert plot_trajectory(model, torch.randn(70, 5), path, title="t$", labels=odd)
     assert imread(path).ndim == 3
     before, after = (one.float() for one in spy.call_args.args[0])
     assert before.shape == (70, 12)

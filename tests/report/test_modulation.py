@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from spaudio.filters import FilterBank
-from spaudio.report.modulation_plot import (
+from spaudio.report.figures.modulation_plot import (
     compare_responses,
     modulation_grid,
     modulation_spectrum,

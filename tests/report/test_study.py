@@ -15,12 +15,12 @@ from spaudio.cli import main
 from spaudio.errors import DataError
 from spaudio.report.marked_page import PLACE, has_place
 from spaudio.report.study_effects import holm, measure_effects
-from spaudio.report.study_page import (
+from spaudio.report.study_records import Result, read_results, write_results
+from spaudio.report.study_report import (
     charts_beside,
     modulation_rows,
     show_results,
 )
-from spaudio.report.study_records import Result, read_results, write_results
 from tests.conftest import RECIPES
 
 STUDY = RECIPES / "study"
@@ -83,14 +83,14 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
 ) -> None:
     file, page, again = tmp_path / "study.csv", tmp_path / "page.md", tmp_path / "again.md"
     page.write_text(f"# Study\n\n{PLACE}\n\nstale\n\n{PLACE}\n\nThe end.\n")
-    show_results(study(), page=page, table=file)
+    show_results(study(), output=page, table=file)
     printed = capsys.readouterr().out
     assert "0.600 ± 0.079" in printed
     assert "0.600 ± 0.000" in printed  # on the validation split
     assert "-0.25 ± 0.00 → 0.50 ± 0.00" in page.read_text()
     assert not modulation_rows([replace(RUN, modulation_after=math.nan)])
     assert read_results(file) == study()
-    show_results(read_results(file), page=again)
+    show_results(read_results(file), output=again)
     assert capsys.readouterr().out == printed
     text = page.read_text()
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Reliable gains (at least 1 point")
@@ -111,7 +111,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
     adapted = [replace(one, trained_parameters=10) for one in study()]
-    show_results(adapted, page=again)
+    show_results(adapted, output=again)
     assert again.read_text().splitlines()[-1] == "![again-costs](again-costs.png)"
     left, right = figures[-1].axes[:2]
     points = np.concatenate(
@@ -119,7 +119,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     )
     np.testing.assert_allclose(points, [[10, 0.8], [10, 0.804], [10, 0.82]])
     assert right.get_xlabel() == "seconds of training"
-    show_results([one for one in study() if one.setting == "none"], page=again)
+    show_results([one for one in study() if one.setting == "none"], output=again)
     assert "effects" not in again.read_text()  # no older chart
     with pytest.raises(SystemExit, match="--only has no effect on the results in"):
         main(["study", str(file), "--only", "bank"])
@@ -145,7 +145,7 @@ def test_the_pages_of_the_audio_studies_are_what_their_csv_prints(
         pytest.skip("the study has no recorded runs yet")
     copy = tmp_path / page.name
     copy.write_bytes(page.read_bytes())
-    show_results(read_results(file), page=copy)
+    show_results(read_results(file), output=copy)
     assert copy.read_text() == page.read_text()
     assert charts_beside(page)[0].is_file()
 
@@ -157,7 +157,7 @@ def test_settings_may_have_baselines_of_their_own(tmp_path: Path, figures: list[
     ]
     runs = [replace(one, baseline="depthwise") if one.setting == "bank" else one for one in runs]
     with_none = [replace(one, setting="haar", baseline="none") for one in runs[:6]]
-    show_results([*runs, *with_none], page=tmp_path / "page.md")
+    show_results([*runs, *with_none], output=tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert "minus depthwise**" in text
     assert "| bank | depthwise | 2 | 6 |" in text

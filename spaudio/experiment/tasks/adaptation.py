@@ -21,9 +21,9 @@ from spaudio.experiment.tasks.idle_settings import ignored_by_encoder, replaced
 from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.report.drawing import Figures
-from spaudio.report.filter_plots import filters_of, plot_filters
-from spaudio.report.trajectory import draw_trajectory
+from spaudio.report.figures.filters_plot import filters_of, plot_filters
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
 from spaudio.training.feed import make_feed
@@ -144,7 +144,7 @@ class AdaptationTask(ClassificationTask):
         figures.draw("filters", lambda path: plot_filters(*filters, path, token_seconds=seconds))
         clip, tokens = self.data.test.clips[0], torch.from_numpy(self.data.test[0, 0].tokens)
         title = f"{clip.path} ({clip.label})"
-        figures.draw("trajectory", lambda path: draw_trajectory(after, tokens, path, title=title))
+        figures.draw("trajectory", lambda path: plot_trajectory(after, tokens, path, title=title))
         return figures
 
 

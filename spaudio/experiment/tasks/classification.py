@@ -37,15 +37,15 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.report.aligned import measure_aligned
 from spaudio.report.calibration import measure_calibration
 from spaudio.report.classification_report import write_report
-from spaudio.report.drawing import Figures
-from spaudio.report.filter_plots import filters_of, plot_filters
+from spaudio.report.figures.filters_plot import filters_of, plot_filters
+from spaudio.report.figures.front_end_plot import plot_front_end
+from spaudio.report.figures.mask_plot import plot_mask
+from spaudio.report.figures.modulation_plot import LayerResponse, plot_modulations
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
-from spaudio.report.front_end_plots import plot_front_end
-from spaudio.report.mask_plot import draw_mask
-from spaudio.report.modulation_plot import LayerResponse, draw_modulations
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import score, score_multilabel
-from spaudio.report.trajectory import draw_trajectory
 from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
@@ -294,12 +294,12 @@ class ClassificationTask(Task):
             figures.draw("frontend", lambda path: plot_front_end(first, last, path))
         figures.draw(
             "mask",
-            lambda path: draw_mask(
+            lambda path: plot_mask(
                 after, features, frames, path,
                 **seconds, frame_seconds=tokens.frame_seconds, title=title,
             ),
         )  # fmt: skip
-        figures.draw("trajectory", lambda path: draw_trajectory(after, features, path, title=title))
+        figures.draw("trajectory", lambda path: plot_trajectory(after, features, path, title=title))
         return figures
 
     def _modulations(self, figures: Figures, before: Any, after: Any) -> dict[str, Any]:
@@ -311,7 +311,7 @@ class ClassificationTask(Task):
         layers: list[LayerResponse] = []
         figures.draw(
             "modulation",
-            lambda path: layers.extend(draw_modulations(train, tokens, *filters, path)),
+            lambda path: layers.extend(plot_modulations(train, tokens, *filters, path)),
         )
         return {"modulation": {layer.name: layer.correlations for layer in layers}}
 

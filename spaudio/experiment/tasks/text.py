@@ -16,10 +16,10 @@ from spaudio.experiment.tasks.idle_settings import overruled
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel
-from spaudio.report.drawing import Figures
-from spaudio.report.filter_plots import filters_of, plot_filters
+from spaudio.report.figures.filters_plot import filters_of, plot_filters
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.text_report import write_text_report
-from spaudio.report.trajectory import draw_trajectory
 from spaudio.text.corpus import SPLITS, SourceText, Symbols, decode, prepare_corpus
 from spaudio.text.windows import (
     TextWindows,
@@ -113,7 +113,7 @@ class TextTask(Task):
         figures.draw("filters", lambda path: plot_filters(*filters, path))
         figures.draw(
             "trajectory",
-            lambda path: draw_trajectory(
+            lambda path: plot_trajectory(
                 after,
                 torch.from_numpy(symbols.astype("int64")),
                 path,

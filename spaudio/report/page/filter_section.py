@@ -11,8 +11,8 @@ from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.choose_clips import some_of_each_class
-from spaudio.report.drawing import LOWEST_DB, below_peak
-from spaudio.report.filter_plots import N_FFT, aligned_taps, filters_of
+from spaudio.report.figures.drawing import LOWEST_DB, below_peak
+from spaudio.report.figures.filters_plot import N_FFT, aligned_taps, filters_of
 from spaudio.report.filter_use import FilterUse, UsedKernel, measure_filter_use
 from spaudio.report.page.charts import SMALL, Line, heat_map, line_chart
 from spaudio.report.page.judged import TOP
@@ -64,7 +64,7 @@ class FilterSection:
     activations: Sequence[Markup]
 
 
-def draw_filters(
+def make_filter_section(
     untrained: AnyClassifier,
     trained: AnyClassifier,
     test: TokenDataset,

@@ -12,7 +12,7 @@ from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.calibration import count_above
 from spaudio.report.nearest import find_nearest
 from spaudio.report.page.decided import find_decided
-from spaudio.report.page.filter_section import draw_filters
+from spaudio.report.page.filter_section import make_filter_section
 from spaudio.report.page.judged import (
     TOP,
     Judged,
@@ -115,7 +115,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         curves=learning_curves({"": results.records}, metric),
         settings=results.settings,
         command=command(results.settings),
-        filters=draw_filters(
+        filters=make_filter_section(
             results.before,
             results.after,
             results.test,

@@ -1,4 +1,4 @@
-"""Tables and charts of a study over datasets, on the terminal and in a Markdown page."""
+"""Tables and charts of a study over datasets, on the terminal and in a Markdown file."""
 
 import math
 import statistics
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spaudio.report.drawing import Figures, make_figure, save_figure
 from spaudio.report.escape import for_figure, for_markdown
-from spaudio.report.marked_page import write_page
+from spaudio.report.figures.drawing import make_figure, save_figure
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.marked_page import fill_place
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
@@ -20,13 +21,13 @@ Rows = list[dict[str, str]]
 
 
 def show_results(
-    results: Sequence[Result], *, page: Path | None = None, table: Path | None = None
+    results: Sequence[Result], *, output: Path | None = None, table: Path | None = None
 ) -> None:
     """Prints the results of a study and optionally writes them.
 
     Args:
         results: Results of its runs.
-        page: Markdown file. If it has two lines ``<!-- results -->``, the text between them is
+        output: Markdown file. If it has two lines ``<!-- results -->``, the text between them is
             replaced; if not, the file is overwritten. The charts are written beside it.
         table: CSV file for the results.
 
@@ -60,10 +61,10 @@ def show_results(
     tables = {title: rows for title, rows in tables.items() if rows}
     for title, rows in tables.items():
         show_rows(rows, title)
-    if page is None:
+    if output is None:
         return
-    figures, drawn = Figures(page.parent), []
-    charts = [path.stem for path in charts_beside(page)]
+    figures, drawn = Figures(output.parent), []
+    charts = [path.stem for path in charts_beside(output)]
     minus_baseline = [effect for found in effects.values() for effect in found]
     compared = [*minus_baseline, *controls]
     if compared:
@@ -76,14 +77,14 @@ def show_results(
         f"**{for_markdown(title)}**\n\n{escaped_table(rows)}" for title, rows in tables.items()
     ]
     answer = [verdict(compared)] if compared else []
-    write_page(page, "\n\n".join([*answer, *blocks, *figures.links(*drawn)]))
-    Console(stderr=True).print(f"page: {page}", soft_wrap=True, markup=False)
+    fill_place(output, "\n\n".join([*answer, *blocks, *figures.links(*drawn)]))
+    Console(stderr=True).print(f"page: {output}", soft_wrap=True, markup=False)
 
 
-def charts_beside(page: Path) -> tuple[Path, Path]:
-    """Returns the paths of a page's charts: effects, and accuracy over costs."""
-    effects, costs = (page.with_name(f"{page.stem}-{name}.png") for name in ("effects", "costs"))
-    return effects, costs
+def charts_beside(output: Path) -> tuple[Path, Path]:
+    """Returns the paths of the charts beside a Markdown file: effects, and accuracy over costs."""
+    stem = output.stem
+    return output.with_name(f"{stem}-effects.png"), output.with_name(f"{stem}-costs.png")
 
 
 def data_rows(results: Sequence[Result]) -> Rows:

@@ -1,17 +1,14 @@
-"""Shared parts of figures: tensors as images, responses in decibels, PNG files, failures."""
+"""Shared parts of figures: tensors as images, responses in decibels, PNG files."""
 
 import io
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
 from spaudio.io.atomic import write_atomic
-from spaudio.report.escape import for_markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,47 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 LOWEST_DB = -40.0  # responses below are drawn in the same color
-
-
-class Figures:
-    """Draws the figures of a report. A failure is named in the report and stops nothing.
-
-    Args:
-        folder: Folder of the report.
-
-    Attributes:
-        failed: Reason why a figure could not be drawn, by its name.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.failed: dict[str, str] = {}
-
-    def draw(self, name: str, draw: Callable[[Path], object]) -> None:
-        """Calls ``draw`` with the path of ``<name>.png``, and records a failure."""
-        self.attempt(f"{name}.png", draw)
-
-    def attempt(self, name: str, draw: Callable[[Path], object]) -> None:
-        """Calls ``draw`` with the path of a file, and records a failure."""
-        path = self.folder / name
-        try:
-            path.unlink(missing_ok=True)  # from an earlier report
-            draw(path)
-        except Exception as error:  # matplotlib raises anything
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.failed[name] = said
-            warnings.warn(f"{path} could not be drawn ({said})", stacklevel=2)
-
-    def links(self, *names: str) -> list[str]:
-        """Returns Markdown: a link to each existing figure, and a line for each failure."""
-        drawn = [name for name in names if (self.folder / f"{name}.png").is_file()]
-        return [
-            *(f"![{for_markdown(name)}]({quote(name)}.png)" for name in drawn),
-            *(
-                f"- {for_markdown(name)} could not be drawn ({for_markdown(reason)})"
-                for name, reason in self.failed.items()
-            ),
-        ]
 
 
 def draw_image(

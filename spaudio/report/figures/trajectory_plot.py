@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
-from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
+from spaudio.report.figures.drawing import make_figure, save_figure
 
 MAX_LABELS = 60  # more do not fit into a panel
 
 
 @torch.inference_mode()
-def draw_trajectory(
+def plot_trajectory(
     model: Classifier | LanguageModel,
     tokens: Tensor,
     path: Path,

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency, record_masks
 from spaudio.model.classifier import Classifier
-from spaudio.report.drawing import draw_image, make_figure, save_figure
 from spaudio.report.escape import for_figure
+from spaudio.report.figures.drawing import draw_image, make_figure, save_figure
 
 
 @torch.inference_mode()
-def draw_mask(
+def plot_mask(
     model: Classifier,
     tokens: Tensor,
     spectrogram: Tensor | None,

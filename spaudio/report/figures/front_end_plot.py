@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from spaudio.report.drawing import as_lists, draw_responses, make_figure, save_figure
+from spaudio.report.figures.drawing import as_lists, draw_responses, make_figure, save_figure
 from spaudio.tokens.scales import mel_edges
 from spaudio.tokens.waveform import WaveformFrontEnd
 

@@ -11,7 +11,13 @@ from spaudio.filters import TokenFilter, centre_frequency
 from spaudio.filters.definition import padding
 from spaudio.model.encoder import Encoder
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.report.drawing import as_lists, draw_image, draw_responses, make_figure, save_figure
+from spaudio.report.figures.drawing import (
+    as_lists,
+    draw_image,
+    draw_responses,
+    make_figure,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaudio.audio.decode import Waveform
-from spaudio.report.drawing import make_figure, save_figure
 from spaudio.report.escape import for_figure
+from spaudio.report.figures.drawing import make_figure, save_figure
 
 _FLOOR_DB = 80.0
 

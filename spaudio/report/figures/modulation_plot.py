@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy  # submodules load on first use
 
 from spaudio.filters import TokenFilter, modulation_response
-from spaudio.report.drawing import make_figure, save_figure
+from spaudio.report.figures.drawing import make_figure, save_figure
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
 
@@ -61,7 +61,7 @@ class LayerResponse:
         )
 
 
-def draw_modulations(
+def plot_modulations(
     train: TokenDataset,
     tokens: TokenConfig,
     before: Mapping[str, TokenFilter],

@@ -1,0 +1,1 @@
+"""Figures of reports, each drawn into one file."""
