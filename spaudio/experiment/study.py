@@ -44,7 +44,7 @@ from rich.console import Console
 from spaudio.errors import ConfigError, DataError, SpaudioError, first_line
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
-from spaudio.experiment.run_folder import REPORT, open_run_folder, read_run_config
+from spaudio.experiment.run_folder import REPORT, open_run_folder
 from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.comparison import check_same_data
@@ -217,8 +217,7 @@ def _result(run: StudyRun, record: Record) -> Result:
     facts, report = record.facts, read_json(run.folder / REPORT)
     if facts["metric"] != "accuracy":
         raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
-    given = read_run_config(run.folder).get("overrides", [])
-    shown = [one for one in given if one.partition("=")[0] not in _PATHS]
+    shown = [one for one in record.overrides if one.partition("=")[0] not in _PATHS]
     layers = [both for both in report.get("modulation", {}).values() if both]
     before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
     return Result(
