@@ -31,7 +31,7 @@ def write_report(
     facts: dict[str, Any],
     figures: Figures,
     scores: Scores,
-    records: Sequence[dict[str, Any]],
+    log: Sequence[dict[str, Any]],
     clips: Sequence[Clip],
     classes: Sequence[str],
     probabilities: Tensor,
@@ -44,7 +44,7 @@ def write_report(
         facts: Floor, sizes, seconds, seed and provenance, for ``report.json``.
         figures: The figures of filters, already drawn.
         scores: Scores on the test split.
-        records: The training log.
+        log: The training log.
         clips: Clips of the test split.
         classes: Class names.
         probabilities: (clips, classes) of the test split.
@@ -68,7 +68,7 @@ def write_report(
         more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
         figures.draw("per_class", lambda path: plot_per_class(test["per_class"], path))
-    figures.draw("curves", lambda path: plot_curves(records, path, metric))
+    figures.draw("curves", lambda path: plot_curves(log, path, metric))
     with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "true", "predicted", "probability"])

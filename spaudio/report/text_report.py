@@ -12,17 +12,17 @@ from spaudio.report.tables import markdown_table
 
 
 def write_text_report(
-    run: Path, facts: dict[str, Any], records: Sequence[dict[str, Any]], figures: Figures
+    run: Path, facts: dict[str, Any], log: Sequence[dict[str, Any]], figures: Figures
 ) -> None:
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
     Args:
         run: The run's folder.
         facts: Losses, sizes, seconds, seed and provenance, for ``report.json``.
-        records: The training log.
+        log: The training log.
         figures: The figures of filters, already drawn.
     """
-    figures.draw("curves", lambda path: plot_losses(records, path))
+    figures.draw("curves", lambda path: plot_losses(log, path))
     report = {"metric": "loss", **facts}
     corpus, context, stride = report["corpus"], report["context"], report["stride"]
     rows = []

@@ -49,7 +49,7 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         write_report(
-            tmp_path, facts=facts, figures=Figures(tmp_path), records=log, clips=clips,
+            tmp_path, facts=facts, figures=Figures(tmp_path), log=log, clips=clips,
             scores=score(chances, torch.arange(len(ODD)), ODD), classes=ODD, probabilities=chances,
         )  # fmt: skip
     assert ["lacks characters" in str(one.message) for one in caught] == [True]

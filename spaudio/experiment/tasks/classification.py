@@ -218,7 +218,7 @@ class ClassificationTask(Task):
         mixed = BACKGROUND not in data.classes and groups_are_mixed(data.train.clips)
         if alignment is not None and mixed:
             facts["aligned"] = measure_aligned(after, alignment, data.test)
-        records = read_log(run)
+        log = read_log(run)
         if self.pretraining is not None:
             facts["pretrain"] = self.pretraining.facts(run)
         figures = self._draw(run, before, after)
@@ -239,7 +239,7 @@ class ClassificationTask(Task):
                 front_end=data.front_end,
                 description=describe_run(self.settings, data, report),
                 settings=self.settings.as_dict(),
-                records=records,
+                log=log,
                 corrected=self.corrected,
             )
             write_run_page(run, results, report)
@@ -250,7 +250,7 @@ class ClassificationTask(Task):
             facts=facts,
             figures=figures,
             scores=score_clips(test.probabilities, test.labels, data.classes),
-            records=records,
+            log=log,
             clips=data.test.clips,
             classes=data.classes,
             probabilities=probabilities,

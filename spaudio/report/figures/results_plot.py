@@ -107,34 +107,34 @@ def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, metric: str) -> None:
+def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, metric: str) -> None:
     """Draws training loss, validation loss and the metric ``valid_<metric>``.
 
     They are drawn against epochs; those of a probe against the penalties of its fits.
     """
-    probe = any("penalty" in record for record in records)
+    probe = any("penalty" in entry for entry in log)
     x, scale = ("penalty", "log") if probe else ("epoch", "linear")
-    at = [record[x] for record in records]
+    at = [entry[x] for entry in log]
     figure = make_figure(9, 3.5)
     loss, chosen = figure.subplots(1, 2)
     training = "training" if probe else "training (augmented, smoothed)"
-    loss.plot(at, [r["train_loss"] for r in records], label=training)
-    loss.plot(at, [r["valid_loss"] for r in records], label="validation")
+    loss.plot(at, [entry["train_loss"] for entry in log], label=training)
+    loss.plot(at, [entry["valid_loss"] for entry in log], label="validation")
     loss.set(xlabel=x, xscale=scale, ylabel="cross-entropy (nats)")
     loss.legend()
-    chosen.plot(at, [r[f"valid_{metric}"] for r in records], color="tab:orange")
+    chosen.plot(at, [entry[f"valid_{metric}"] for entry in log], color="tab:orange")
     chosen.set(xlabel=x, xscale=scale, ylabel=f"validation {metric}", ylim=(0, 1))
     save_figure(figure, path)
 
 
-def plot_losses(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws training and validation loss of text against steps and against seconds."""
     figure = make_figure(9, 3.5)
     labels = {"step": "steps", "seconds": "seconds of training"}
     for axes, key in zip(figure.subplots(1, 2, sharey=True), labels, strict=True):
-        at = [record[key] for record in records]
-        axes.plot(at, [r["train_loss"] for r in records], label="training")
-        axes.plot(at, [r["valid_loss"] for r in records], label="validation (fixed windows)")
+        at = [entry[key] for entry in log]
+        axes.plot(at, [entry["train_loss"] for entry in log], label="training")
+        axes.plot(at, [entry["valid_loss"] for entry in log], label="validation (fixed windows)")
         axes.set(xlabel=labels[key], ylabel="nats per character")
         axes.legend()
     save_figure(figure, path)

@@ -56,7 +56,7 @@ class RunResults:
         front_end: Front-end of the run.
         description: Sentences about data, split and model, by name.
         settings: All settings.
-        records: The training log.
+        log: The training log.
         corrected: As for `Page`.
     """
 
@@ -73,7 +73,7 @@ class RunResults:
     front_end: FrontEnd
     description: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
+    log: Sequence[Mapping[str, Any]]
     corrected: Sequence[tuple[str, str, str]] = ()
 
 
@@ -112,7 +112,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         else rows_of_one_label(results.classes, clips),
         calibration=calibration_lines(report["calibration"], several, len(clips)),
         reliability=reliability_chart(report["calibration"]),
-        curves=learning_curves({"": results.records}, metric),
+        curves=learning_curves({"": results.log}, metric),
         settings=results.settings,
         command=command(results.settings),
         filters=make_filter_section(

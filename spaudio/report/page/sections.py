@@ -72,28 +72,26 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
     )
 
 
-def learning_curves(
-    records: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
-) -> list[Markup]:
+def learning_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> list[Markup]:
     """Losses and validation score against epochs, or against the penalties of a probe.
 
     Args:
-        records: Training log of each fold, or of the one run, by name.
+        logs: Training log of each fold, or of the one run, by name.
         metric: Name of the score.
     """
-    probe = any("penalty" in record for log in records.values() for record in log)
+    probe = any("penalty" in entry for log in logs.values() for entry in log)
 
     def points(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
         return [
-            (math.log10(r["penalty"]) if probe else r["epoch"], r[key])
-            for r in log
-            if isinstance(r.get(key), int | float)
+            (math.log10(entry["penalty"]) if probe else entry["epoch"], entry[key])
+            for entry in log
+            if isinstance(entry.get(key), int | float)
         ]
 
-    several = len(records) > 1
+    several = len(logs) > 1
     losses: list[Line] = []
     scores: list[Line] = []
-    for i, (name, log) in enumerate(records.items()):
+    for i, (name, log) in enumerate(logs.items()):
         if not several:
             training = "training" if probe else "training (augmented)"
             losses.append(Line(training, points(log, "train_loss"), 1))
