@@ -1,18 +1,18 @@
-"""Runs a study: settings over seeds or folds, on one recipe or on several datasets.
+"""Runs a study: configurations over seeds or folds, on one recipe or on several datasets.
 
 A study is a YAML file. Beside a recipe's ``run.py``, it is a study of that recipe::
 
     seeds: [0, 1, 2]
     overrides: [preset=tiny]            # of every run
     settings:
-      none: [filter=none]               # name of the setting: its overrides
+      none: [filter=none]               # name of the configuration: its overrides
       bank: [filter=bank]
       check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
 
 With ``data``, it covers several datasets, whose recipes are folders relative to the file::
 
     seeds: [0]
-    baseline: none                      # what settings are compared with
+    baseline: none                      # what configurations are compared with
     data:
       fsdd: {recipe: ../fsdd, overrides: [split=speaker], folds: [george, jackson]}
       arabic: {recipe: ../folder, title: Arabic commands, seeds: [0, 1, 2]}
@@ -23,7 +23,7 @@ With ``data``, it covers several datasets, whose recipes are folders relative to
       longer: {overrides: [filter=none], data: {arabic: [trainer.min_steps=3000]}}
 
 ``folds`` lists values of the setting by which the recipe chooses a fold (``fold_by.key``). ``data``
-in a setting restricts it to these datasets, each with further overrides.
+in a configuration restricts it to these datasets, each with further overrides.
 """
 
 import math
@@ -76,15 +76,15 @@ class DataSet:
 
 
 @dataclass
-class Setting:
-    """A setting of a study.
+class Configuration:
+    """A configuration of a study: a combination of settings.
 
     Args:
         overrides: Overrides of its runs.
         seeds: Seeds that replace those of the dataset and the study.
-        baseline: The setting that it is compared with, instead of that of the study; its own name
-            if it is a baseline itself.
-        control: A setting of similar cost that it is also compared with.
+        baseline: The configuration that it is compared with, instead of that of the study; its own
+            name if it is a baseline itself.
+        control: A configuration of similar cost that it is also compared with.
         data: The datasets on which it runs, each with further overrides; None for all.
     """
 
@@ -100,15 +100,15 @@ class Study:
     """Content of a study's file.
 
     Args:
-        seeds: Seeds of every setting.
-        settings: Settings by name.
+        seeds: Seeds of every configuration.
+        settings: Configurations by name.
         overrides: Overrides of every run.
-        baseline: The setting that the others are compared with; required with datasets.
+        baseline: The configuration that the others are compared with; required with datasets.
         data: Datasets by name; None for the recipe beside the file.
     """
 
     seeds: list[int] = MISSING
-    settings: dict[str, Setting] = MISSING
+    settings: dict[str, Configuration] = MISSING
     overrides: list[str] = field(default_factory=list)
     baseline: str | None = None
     data: dict[str, DataSet] | None = None
@@ -121,10 +121,10 @@ class StudyRun:
     Args:
         data: Name of its dataset in the study; empty in a study of one recipe.
         title: Name of the dataset in tables and figures.
-        setting: Name of its setting.
+        setting: Name of its configuration.
         fold: The fold that it is tested on, if the study names folds.
-        baseline: The setting that it is compared with.
-        control: A setting of similar cost that it is also compared with.
+        baseline: The configuration that it is compared with.
+        control: A configuration of similar cost that it is also compared with.
         script: The ``run.py`` of its recipe.
         settings: Its settings.
     """
@@ -254,7 +254,7 @@ def plan_study(
     data: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[StudyRun]:
-    """Reads a study and returns its runs: the first seed and fold of every setting, then the next.
+    """Returns the runs of a study: the first seed and fold of each configuration, then the next.
 
     A run in a study of one recipe is called ``<study>-<setting>-<seed>``. With datasets, it is
     called ``<study>-<setting>-s<seed>``, followed by ``/fold-<fold>`` if there are folds; the
@@ -263,8 +263,8 @@ def plan_study(
     Args:
         file: The study.
         overrides: Additional overrides for every run, or for those of one dataset, as in
-            ``fsdd:source=DIR``; those of a setting take precedence.
-        only: Names of settings; None for all.
+            ``fsdd:source=DIR``; those of a configuration take precedence.
+        only: Names of configurations; None for all.
         data: Names of datasets; None for all.
         seeds: Seeds to run, out of those of the study; None for all.
 
