@@ -4,13 +4,13 @@ Importing this package requires only torch. Two functions need the extra ``recip
 everything else on first use:
 
 - ``spaudio.load(RUN)``: the model of a run, for files, arrays and streams;
-  see :func:`spaudio.experiment.audio_model.load`.
+  see :func:`spaudio.inference.audio_model.load`.
 - ``spaudio.train(source=DIR, ...)``: trains on a folder of sounds;
-  see :func:`spaudio.experiment.call.train`.
+  see :func:`spaudio.inference.call.train`.
 
 Subpackages, in the order in which data flows: ``io``, ``audio``, ``text``, ``tokens``, ``filters``,
-``model``, ``training``, ``report``, ``experiment``, ``export``, ``bench``. Each imports only from
-those before it; ``filters`` imports nothing else from spaudio.
+``model``, ``training``, ``report``, ``experiment``, ``inference``, ``export``, ``bench``. Each
+imports only from those before it; ``filters`` imports nothing else from spaudio.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from spaudio.errors import how_to_install
 from spaudio.version import __version__
 
 if TYPE_CHECKING:
-    from spaudio.experiment.audio_model import load
-    from spaudio.experiment.call import train
+    from spaudio.inference.audio_model import load
+    from spaudio.inference.call import train
 
 __all__ = ["__version__", "load", "train"]
 
@@ -31,10 +31,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'spaudio' has no attribute {name!r}")
     try:
         if name == "load":
-            from spaudio.experiment.audio_model import load
+            from spaudio.inference.audio_model import load
 
             return load
-        from spaudio.experiment.call import train
+        from spaudio.inference.call import train
 
         return train
     except ModuleNotFoundError as error:

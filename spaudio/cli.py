@@ -28,7 +28,7 @@ from spaudio.version import __version__
 
 if TYPE_CHECKING:
     from spaudio.experiment.inputs import Inputs
-    from spaudio.experiment.predict import Predictor
+    from spaudio.inference.predict import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,15 +194,15 @@ def _filters(chosen: argparse.Namespace) -> None:
 
 def _open(chosen: argparse.Namespace, window: float | None = None) -> "Predictor":
     """Opens the run or saved model that a command names."""
-    from spaudio.experiment.predict import Predictor
-    from spaudio.experiment.saved import fetch
+    from spaudio.inference.predict import Predictor
+    from spaudio.inference.saved import fetch
 
     return Predictor(fetch(chosen.run), window, chosen.base)
 
 
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; unusable files are reported last and fail the command."""
-    from spaudio.experiment.predict import predict_files
+    from spaudio.inference.predict import predict_files
     from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import render
 
@@ -253,8 +253,8 @@ def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 
 def _detect(chosen: argparse.Namespace) -> None:
     """Prints or writes the events in recordings; unusable files fail the command."""
-    from spaudio.experiment.detect import detect
-    from spaudio.experiment.predict import expand
+    from spaudio.inference.detect import detect
+    from spaudio.inference.predict import expand
     from spaudio.io.atomic import write_atomic
     from spaudio.report.events import write_audacity, write_csv, write_raven
 
@@ -299,7 +299,7 @@ def _detect(chosen: argparse.Namespace) -> None:
 
 def _explain(chosen: argparse.Namespace) -> None:
     """Prints and draws the seconds and bands that decided the class."""
-    from spaudio.experiment.explain import explain
+    from spaudio.inference.explain import explain
 
     output = chosen.output or Path(f"{chosen.file.stem}.explained.png")
     if output.suffix.lower() not in (".png", ".svg"):
@@ -331,8 +331,8 @@ def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
 
 def _listen(chosen: argparse.Namespace) -> None:
     """Prints predictions as they arrive, until Ctrl-C or the end of the file."""
-    from spaudio.experiment.listen import listen, open_microphone, play_file
-    from spaudio.experiment.live import Heard, open_stream
+    from spaudio.inference.listen import listen, open_microphone, play_file
+    from spaudio.inference.live import Heard, open_stream
 
     _check_unsure(chosen.unsure)
     if None not in (chosen.file, chosen.device):
@@ -361,8 +361,8 @@ def _listen(chosen: argparse.Namespace) -> None:
 
 def _export(chosen: argparse.Namespace) -> None:
     """Writes the exported model and prints its difference from the original."""
-    from spaudio.experiment.saved import fetch
     from spaudio.export.write import export_run
+    from spaudio.inference.saved import fetch
 
     default = chosen.run / f"model.{chosen.format}"
     if chosen.output not in (None, default):
@@ -379,7 +379,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _generate(chosen: argparse.Namespace) -> None:
     """Prints a prompt and its continuation by a run's model."""
-    from spaudio.experiment.continuation import continue_text
+    from spaudio.inference.generate_text import continue_text
 
     text = continue_text(
         chosen.run,

@@ -13,7 +13,7 @@ from spaudio import __version__
 ROOT = Path(__file__).resolve().parents[1]
 # Each room may import what stands before it; `errors` and `version` are the ground they stand on.
 ORDER = ["errors", "version", "io", "audio", "text", "tokens", "filters", "model", "training",
-         "report", "experiment", "export"]  # fmt: skip
+         "report", "experiment", "inference", "export"]  # fmt: skip
 FREE = {"bench", "cli"}  # stand outside the flow: they may use any room, and no room uses them
 
 

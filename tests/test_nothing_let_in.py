@@ -125,7 +125,7 @@ def test_only_one_file_fetches() -> None:
     }
     assert found["any"] == {"spaudio/io/download.py"}
     assert found["hub"] == {
-        "spaudio/experiment/saved.py",
+        "spaudio/inference/saved.py",
         "spaudio/filters/base.py",
         "spaudio/filters/hub.py",
         "spaudio/filters/insert.py",

@@ -15,11 +15,11 @@ import torch
 
 from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor
 from spaudio.export.check import pad, synthetic_clips
 from spaudio.export.exported import FORMATS, Runner, load_exported
 from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
+from spaudio.inference.predict import Predictor
 
 BATCHES = (1, 8)
 _COLD_STARTS = 3

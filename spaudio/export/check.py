@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from spaudio.audio.decode import Waveform
-from spaudio.experiment.predict import Predictor
 from spaudio.export.exported import Runner
+from spaudio.inference.predict import Predictor
 
 _BATCH = 4  # clips; the exported filterbank keeps all its outputs in memory
 

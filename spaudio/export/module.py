@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor
 from spaudio.export.whisper import WhisperFrames
+from spaudio.inference.predict import Predictor
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.adapted import AdaptedClassifier, AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import RATE

@@ -16,10 +16,10 @@ from torch.export import Dim, ExportedProgram
 from spaudio.audio.chunks import cut_windows
 from spaudio.audio.decode import stream_audio
 from spaudio.errors import AudioError, CheckpointError, ConfigError
-from spaudio.experiment.predict import Predictor, expand
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
+from spaudio.inference.predict import Predictor, expand
 
 #: Largest accepted difference of a probability. A different order of summation gives about 1e-6,
 #: and more where it rounds a frame to the neighbouring float16 value.

@@ -18,11 +18,11 @@ from spaudio.experiment import encoders
 from spaudio.experiment.build import build_adapted
 from spaudio.experiment.data import count_variations
 from spaudio.experiment.load import load_best
-from spaudio.experiment.predict import Predictor, predict_files
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks import adaptation
 from spaudio.export.write import export_run
 from spaudio.filters import FILTERS, find_filters
+from spaudio.inference.predict import Predictor, predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.fold_report import write_fold_report

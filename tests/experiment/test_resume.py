@@ -21,9 +21,9 @@ from spaudio.experiment import processes
 from spaudio.experiment import run as run_module
 from spaudio.experiment.data import _split, _with_copies
 from spaudio.experiment.load import load_best
-from spaudio.experiment.predict import Predictor
 from spaudio.experiment.tasks import classification
 from spaudio.experiment.tasks.task import Task
+from spaudio.inference.predict import Predictor
 from spaudio.training.checkpoint import WEIGHTS
 from tests.conftest import Done, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders

@@ -14,12 +14,12 @@ import torch
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
-from spaudio.experiment.predict import Predictor
 from spaudio.export import write
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, load_exported
 from spaudio.export.module import WaveformClassifier
 from spaudio.export.write import export_run
+from spaudio.inference.predict import Predictor
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder

@@ -10,7 +10,7 @@ README = ROOT / "README.md"
 MARKED = re.compile(
     r"<!-- filters-example -->\s*```python\n(.*?)```\s*<!-- filters-example -->", re.DOTALL
 )
-# Those of `spaudio.load` and `spaudio.train` are run by tests/experiment/test_audio_model.py.
+# Those of `spaudio.load` and `spaudio.train` are run by tests/inference/test_audio_model.py.
 EXAMPLES = [
     pytest.param(block, id=page.stem)
     for page in (README, *sorted((ROOT / "docs").glob("*.md")))

@@ -100,7 +100,7 @@ def run(content: bytes, scratch: Path) -> None:
 
     The first line names the file that the rest replaces.
     """
-    from spaudio.experiment.predict import Predictor
+    from spaudio.inference.predict import Predictor
     from spaudio.report.records import read_records, write_records
 
     folder, files = _run_folder(scratch)

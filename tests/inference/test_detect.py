@@ -15,10 +15,10 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.data import load_data
-from spaudio.experiment.detect import detect, divide, merge
 from spaudio.experiment.inputs import Inputs
-from spaudio.experiment.live import Heard
-from spaudio.experiment.predict import Predictor
+from spaudio.inference.detect import detect, divide, merge
+from spaudio.inference.live import Heard
+from spaudio.inference.predict import Predictor
 from tests.fixtures.tiny_run import RECIPES, compose, make_untrained_run
 
 CLASSES = ("dog", "owl", "_background_")

@@ -10,8 +10,8 @@ import torch
 
 from spaudio.audio.decode import load_audio
 from spaudio.errors import AudioError, ConfigError
-from spaudio.experiment.live import StateStream, WindowStream, open_stream
-from spaudio.experiment.predict import Predictor
+from spaudio.inference.live import StateStream, WindowStream, open_stream
+from spaudio.inference.predict import Predictor
 from spaudio.model.classifier import Classifier
 from tests.conftest import RECIPES
 from tests.fixtures.tiny_run import make_untrained_run

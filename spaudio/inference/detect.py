@@ -8,8 +8,8 @@ from spaudio.audio.decode import Waveform, stream_audio
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
-from spaudio.experiment.live import Heard, WindowStream
-from spaudio.experiment.predict import Predictor, expand, listed_if_unusable
+from spaudio.inference.live import Heard, WindowStream
+from spaudio.inference.predict import Predictor, expand, listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
 

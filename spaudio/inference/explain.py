@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spaudio.audio.chunks import Window
 from spaudio.audio.decode import Waveform, stream_audio
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor
+from spaudio.inference.predict import Predictor
 from spaudio.report.figures.occlusion_plot import plot_importance
 from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.tokens.config import Frames

@@ -14,7 +14,7 @@ import numpy as np
 
 from spaudio.audio.decode import Waveform, probe, stream_audio
 from spaudio.errors import ConfigError, how_to_install
-from spaudio.experiment.live import Heard, Stream
+from spaudio.inference.live import Heard, Stream
 
 BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give predictions sooner and cost more
 _BEHIND = 2.0  # seconds of sound that may wait before a warning

@@ -14,7 +14,7 @@ from typing_extensions import override
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, check_blocks, check_rate, is_silent, resample_stream
 from spaudio.errors import ConfigError
-from spaudio.experiment.predict import Predictor, finite
+from spaudio.inference.predict import Predictor, finite
 from spaudio.model.classifier import Classifier
 from spaudio.model.stream import EncoderStream
 from spaudio.report.predictions import Ranked

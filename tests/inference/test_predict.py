@@ -18,7 +18,7 @@ from spaudio.audio.decode import stream_audio
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
-from spaudio.experiment.predict import EmbeddedSound, Predictor, predict_files
+from spaudio.inference.predict import EmbeddedSound, Predictor, predict_files
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
 from tests.fixtures.tiny_audio import make_bad_clips, tone

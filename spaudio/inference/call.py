@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.audio_model import AudioModel, load
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.launch import start_run
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.run_folder import REPORT
+from spaudio.inference.audio_model import AudioModel, load
 from spaudio.io.plain import flatten, read_json
 
 

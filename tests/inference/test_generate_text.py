@@ -9,10 +9,10 @@ from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.build import build_language_model
 from spaudio.experiment.compose import compose
-from spaudio.experiment.continuation import continue_text
 from spaudio.experiment.load import load_classifier
 from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import TextSettings
+from spaudio.inference.generate_text import continue_text
 from spaudio.text.corpus import ALPHABET
 from spaudio.training.checkpoint import save_checkpoint
 from tests.conftest import RECIPES

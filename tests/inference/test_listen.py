@@ -12,9 +12,9 @@ import soundfile
 
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.experiment.listen import BLOCK_SECONDS, listen, open_microphone, play_file
-from spaudio.experiment.live import Heard, open_stream
-from spaudio.experiment.predict import Predictor
+from spaudio.inference.listen import BLOCK_SECONDS, listen, open_microphone, play_file
+from spaudio.inference.live import Heard, open_stream
+from spaudio.inference.predict import Predictor
 from tests.fixtures.own_sounds import RECORDINGS
 from tests.fixtures.tiny_run import make_untrained_run
 

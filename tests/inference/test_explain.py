@@ -9,8 +9,8 @@ import pytest
 import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.experiment.explain import explain
-from spaudio.experiment.predict import Predictor
+from spaudio.inference.explain import explain
+from spaudio.inference.predict import Predictor
 from spaudio.tokens.front_end import stack_frames
 from tests.fixtures.own_sounds import RECORDINGS
 from tests.fixtures.tiny_run import make_untrained_run

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from spaudio.audio.decode import Waveform, check_array, resample, stream_audio
 from spaudio.errors import AudioError, ConfigError
-from spaudio.experiment.detect import event_finder
-from spaudio.experiment.explain import Explanation, explain_sound
-from spaudio.experiment.live import Stream, open_stream
-from spaudio.experiment.predict import Predictor
-from spaudio.experiment.saved import fetch, save_pretrained
+from spaudio.inference.detect import event_finder
+from spaudio.inference.explain import Explanation, explain_sound
+from spaudio.inference.live import Stream, open_stream
+from spaudio.inference.predict import Predictor
+from spaudio.inference.saved import fetch, save_pretrained
 from spaudio.model.classifier import count_parameters
 from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction
@@ -135,7 +135,7 @@ class AudioModel(Predictor):
         hop: float | None = None,
         threshold: float = 0.5,
     ) -> list[Event]:
-        """Finds the events in a recording of any length; see `spaudio.experiment.detect`.
+        """Finds the events in a recording of any length; see `spaudio.inference.detect`.
 
         A window, ``load(..., window=)`` or as long as the median training clip, slides over the
         recording. An event is a sequence of adjacent windows in which a class reaches the
@@ -161,7 +161,7 @@ class AudioModel(Predictor):
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None
     ) -> Explanation:
-        """Measures which seconds and bands decided the class; see `spaudio.experiment.explain`.
+        """Measures which seconds and bands decided the class; see `spaudio.inference.explain`.
 
         Args:
             audio: A file or waveform.
@@ -199,7 +199,7 @@ class AudioModel(Predictor):
         return open_stream(self, window, hop)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Saves the model as a folder that can be published; see :mod:`spaudio.experiment.saved`.
+        """Saves the model as a folder that can be published; see :mod:`spaudio.inference.saved`.
 
         Args:
             folder: Folder to create; must not exist.

@@ -11,7 +11,7 @@ import yaml
 
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
-from spaudio.experiment.saved import portable, portable_report
+from spaudio.inference.saved import portable, portable_report
 from spaudio.report.model_card import model_card
 from tests.fixtures.tiny_run import make_untrained_run
 

@@ -14,12 +14,12 @@ import torch
 
 import spaudio
 from spaudio.errors import AudioError, CheckpointError, ConfigError
-from spaudio.experiment import call
-from spaudio.experiment.audio_model import AudioModel
-from spaudio.experiment.call import Trained
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
+from spaudio.inference import call
+from spaudio.inference.audio_model import AudioModel
+from spaudio.inference.call import Trained
 from spaudio.tokens.dataset import collate
 from spaudio.training.temperature import fit_temperature
 from tests.conftest import RECIPES
