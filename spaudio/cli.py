@@ -202,6 +202,7 @@ def _open(chosen: argparse.Namespace, window: float | None = None) -> "Predictor
 
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; unusable files are reported last and fail the command."""
+    from spaudio.audio.find import find_files
     from spaudio.inference.predict import predict_files
     from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import render
@@ -214,7 +215,9 @@ def _predict(chosen: argparse.Namespace) -> None:
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = _open(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
-    predictions, bad = predict_files(predictor, chosen.paths, chosen.align)
+    files, bad_folders = find_files(chosen.paths)
+    predictions, bad = predict_files(predictor, files, chosen.align)
+    bad = bad_folders + bad
     text = render(
         chosen.format,
         predictions,
@@ -253,12 +256,12 @@ def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 
 def _detect(chosen: argparse.Namespace) -> None:
     """Prints or writes the events in recordings; unusable files fail the command."""
+    from spaudio.audio.find import find_files
     from spaudio.inference.detect import detect
-    from spaudio.inference.predict import expand
     from spaudio.io.atomic import write_atomic
     from spaudio.report.events import write_audacity, write_csv, write_raven
 
-    files = expand(chosen.paths)[0]
+    files, bad_folders = find_files(chosen.paths)
     output, form = chosen.output, chosen.format
     targets: dict[Path, Path] = {}
     if form != "csv" and output is not None and output.is_dir():
@@ -275,7 +278,7 @@ def _detect(chosen: argparse.Namespace) -> None:
     predictor = _open(chosen, chosen.window)
     _tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
-        predictor, chosen.paths, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
+        predictor, files, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
     )
     top = predictor.front_end.config.top
     texts = {
@@ -294,7 +297,7 @@ def _detect(chosen: argparse.Namespace) -> None:
             f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
             f"(window {predictor.event_seconds:.3g} s)\n"
         )
-    _tell_bad(bad, skip=chosen.skip_bad, some=bool(recordings))
+    _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=bool(recordings))
 
 
 def _explain(chosen: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""The audio files below a folder."""
+"""Finds audio files by their extension, below one folder or among files and folders."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import soundfile
@@ -46,6 +46,32 @@ def audio_files(root: Path) -> Iterator[str]:
         for name in files:
             if not is_hidden(name) and _is_audio(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Replaces folders with the audio files below them; each file once, in order.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        Files, and folders that hold no audio files or cannot be listed, each with a reason.
+    """
+    files: dict[Path, None] = {}
+    bad: list[tuple[Path, str]] = []
+    for path in paths:
+        if not path.is_dir():
+            files[path] = None
+            continue
+        try:
+            found = sorted(path / name for name in audio_files(path))
+        except DataError as error:
+            bad.append((path, str(error)))
+            continue
+        if not found:
+            bad.append((path, "holds no audio file; check the path"))
+        files.update(dict.fromkeys(found))
+    return list(files), bad
 
 
 def is_hidden(name: str) -> bool:

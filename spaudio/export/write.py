@@ -15,11 +15,12 @@ from torch.export import Dim, ExportedProgram
 
 from spaudio.audio.chunks import cut_windows
 from spaudio.audio.decode import stream_audio
+from spaudio.audio.find import find_files
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, FORMATS, import_onnx, load_exported
 from spaudio.export.module import WaveformClassifier
-from spaudio.inference.predict import Predictor, expand
+from spaudio.inference.predict import Predictor
 
 #: Largest accepted difference of a probability. A different order of summation gives about 1e-6,
 #: and more where it rounds a frame to the neighbouring float16 value.
@@ -90,7 +91,7 @@ def export_run(
             import_onnx(package)
     predictor = Predictor(run, source=base)
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
-    files, bad = expand(clips)
+    files, bad = find_files(clips)
     if bad:
         raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
     for file in files:

@@ -9,7 +9,7 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
 from spaudio.inference.live import Heard, WindowStream
-from spaudio.inference.predict import Predictor, expand, listed_if_unusable
+from spaudio.inference.predict import Predictor, listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
 
@@ -86,19 +86,19 @@ def event_finder(
 
 def detect(
     predictor: Predictor,
-    paths: Sequence[Path],
+    files: Sequence[Path],
     *,
     hop: float | None = None,
     threshold: float = 0.5,
     timed: bool = False,
 ) -> tuple[list[Recording], list[tuple[Path, str]]]:
-    """Finds events in files, and in all audio files below folders, of any length.
+    """Finds events in files of any length.
 
     Only a few windows and the events are kept in memory. Silent windows contain no events.
 
     Args:
         predictor: As in `event_finder`.
-        paths: Files and folders.
+        files: The recordings.
         hop: As in `event_finder`.
         threshold: As in `event_finder`.
         timed: Read the start times of the recordings from the names of the files.
@@ -110,8 +110,8 @@ def detect(
         ConfigError: If hop or threshold is out of range.
     """
     find = event_finder(predictor, hop, threshold)
-    files, bad = expand(paths)
     recordings = []
+    bad: list[tuple[Path, str]] = []
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
         for path in files:
             with listed_if_unusable(path, bad):

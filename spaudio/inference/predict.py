@@ -14,8 +14,7 @@ from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, is_silent, stream_audio
-from spaudio.audio.find import audio_files
-from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError, reason
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
@@ -343,13 +342,13 @@ def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def predict_files(
-    predictor: Predictor, paths: Sequence[Path], align: str | None = None
+    predictor: Predictor, files: Sequence[Path], align: str | None = None
 ) -> tuple[list[Prediction], list[tuple[Path, str]]]:
-    """Predicts files and all audio files below folders; unusable files are skipped.
+    """Predicts files; unusable ones are skipped.
 
     Args:
         predictor: Predictor of the run.
-        paths: Files and folders.
+        files: The files, each once.
         align: Which files are of one speaker, place or device, and are aligned with the training
             clips (:meth:`Predictor.classify_aligned`): ``"all"``, or ``"folder"`` for those in the
             same folder. None aligns none.
@@ -359,8 +358,8 @@ def predict_files(
     """
     if align is not None:
         predictor.alignment()  # refused before any file is read
-    files, bad = expand(paths)
     predictions: dict[Path, Prediction] = {}
+    bad: list[tuple[Path, str]] = []
     groups: defaultdict[Path, list[EmbeddedSound]] = defaultdict(list)
     with progress_bar("predict", len(files), show=len(files) > 1) as advance:
         for path in files:
@@ -386,29 +385,3 @@ def listed_if_unusable(path: Path, bad: list[tuple[Path, str]]) -> Iterator[None
         if isinstance(error, RuntimeError) and not lacks_memory(error):
             raise
         bad.append((path, reason(error, path)))
-
-
-def expand(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Replaces folders with the audio files below them; each file once, in order.
-
-    Args:
-        paths: Files and folders.
-
-    Returns:
-        Files, and folders that hold no audio files or cannot be listed, each with a reason.
-    """
-    files: dict[Path, None] = {}
-    bad: list[tuple[Path, str]] = []
-    for path in paths:
-        if not path.is_dir():
-            files[path] = None
-            continue
-        try:
-            found = sorted(path / name for name in audio_files(path))
-        except DataError as error:
-            bad.append((path, str(error)))
-            continue
-        if not found:
-            bad.append((path, "holds no audio file; check the path"))
-        files.update(dict.fromkeys(found))
-    return list(files), bad
