@@ -320,10 +320,7 @@ def reach(tokens: TokenConfig, model: Classifier) -> tuple[int, int]:
         tokens: Settings of the front-end.
         model: The model, whose learned front-end and stem are included.
     """
-    frame = max(1 << (tokens.window_samples - 1).bit_length(), tokens.window_samples) // 2
-    if tokens.learned:
-        frame = (tokens.pooled * tokens.stride_samples) // 2 + tokens.taps // 2 + tokens.hop_samples
-    hop = tokens.hop_samples
+    frame, hop = tokens.frame_reach, tokens.hop_samples
     if model.stem is None:
         return frame, frame + (tokens.stack - 1) * hop
     around = (model.stem.receptive_field - 1) // 2 * hop

@@ -245,6 +245,18 @@ class TokenConfig:
         """Outputs of a learned filter that are pooled into one frame."""
         return max(1, self.window_samples // self.stride_samples)
 
+    @property
+    def fft_samples(self) -> int:
+        """Size of the Fourier transform of a window: the next power of two."""
+        return 1 << (self.window_samples - 1).bit_length()
+
+    @property
+    def frame_reach(self) -> int:
+        """The most samples before and after its centre that a frame depends on."""
+        if self.learned:
+            return self.pooled * self.stride_samples // 2 + self.taps // 2
+        return self.fft_samples // 2
+
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:

@@ -32,7 +32,7 @@ class LogMel(nn.Module):
             warnings.filterwarnings("ignore", "At least one mel filterbank has all zero values")
             self.spectrogram = _torchaudio().transforms.MelSpectrogram(
                 sample_rate=config.sample_rate,
-                n_fft=1 << (config.window_samples - 1).bit_length(),  # the next power of two
+                n_fft=config.fft_samples,
                 win_length=config.window_samples,
                 hop_length=config.hop_samples,
                 f_min=config.f_min,

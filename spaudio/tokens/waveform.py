@@ -90,7 +90,7 @@ class WaveformFrontEnd(nn.Module):
             tokens = tokens.masked_fill(padding_mask.unsqueeze(-1), 0)
         samples = tokens.flatten(1).unsqueeze(1).float()
         pooled = config.pooled * stride
-        left = pooled // 2 + taps // 2
+        left = config.frame_reach
         length = samples.shape[2] - hop + pooled - stride + taps
         # In half precision the rounding noise is at -50 dB, which the logarithm would amplify.
         with torch.autocast(device_type=tokens.device.type, enabled=False):
