@@ -15,12 +15,12 @@ from spaudio.experiment.settings import AudioSettings, TextSettings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import read_yaml
+from spaudio.report.records import NOT_SETTINGS
 
 CONFIG = "config.yaml"
 REPORT = "report.json"  # written last; marks a finished run
 # Settings that may differ between two calls of one run.
-_FREE = ("jobs", "resume", "run_id", "cluster", "cluster_options", "about", "runs",
-         "overrides", "page", "replaced")  # fmt: skip
+_FREE = NOT_SETTINGS - {"seed", "data"}
 
 
 def new_run_id() -> str:
@@ -79,7 +79,7 @@ def open_run_folder(settings: AudioSettings | TextSettings, folder: Path | None 
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
     there, wanted = read_run_settings(folder).as_dict(), settings.as_dict()
-    for key in sorted({*there, *wanted} - set(_FREE)):
+    for key in sorted({*there, *wanted} - _FREE):
         resolved = key == "corpus" and wanted.get(key) == "auto"
         if there.get(key) != wanted.get(key) and not resolved:
             raise ConfigError(

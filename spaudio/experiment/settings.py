@@ -22,6 +22,9 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
+#: Settings of recipes (arguments of ``prepare`` in their ``data_prep`` scripts) that name files.
+FILE_SETTINGS = frozenset({"source", "corpus", "background", "labels", "table"})
+
 _MOST = 2**31  # of a whole number
 _LARGEST = 3.4e38  # float32's limit
 _MOST_SEED = 2**32  # NumPy's limit

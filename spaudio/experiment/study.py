@@ -45,15 +45,14 @@ from spaudio.errors import ConfigError, DataError, SpaudioError, first_line
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, open_run_folder
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import FILE_SETTINGS, AudioSettings, TextSettings
 from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import Record, read_records
+from spaudio.report.records import NOT_SETTINGS, Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
-_PATHS = ("source", "corpus", "labels", "table", "background", "model.source", "pretrain.source",
-          "data", "runs", "run_id", "jobs", "page")  # fmt: skip
+_NOT_SHOWN = FILE_SETTINGS | {"model.source", "pretrain.source"} | (NOT_SETTINGS - {"seed"})
 
 
 @dataclass
@@ -217,7 +216,7 @@ def _result(run: StudyRun, record: Record) -> Result:
     facts, report = record.facts, read_json(run.folder / REPORT)
     if facts["metric"] != "accuracy":
         raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
-    shown = [one for one in record.overrides if one.partition("=")[0] not in _PATHS]
+    shown = [one for one in record.overrides if one.partition("=")[0] not in _NOT_SHOWN]
     layers = [both for both in report.get("modulation", {}).values() if both]
     before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
     return Result(

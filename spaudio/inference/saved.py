@@ -23,18 +23,17 @@ from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
-from spaudio.experiment.settings import Settings
+from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
+from spaudio.report.records import NOT_SETTINGS
 from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, INPUTS, REPORT, WEIGHTS)
 CARD = "README.md"
-# Settings of the machine, not of the model; and those of datasets that name files.
-_LOCAL = ("data", "runs", "run_id", "resume", "jobs", "cluster", "cluster_options",
-          "overrides")  # fmt: skip
-_FILES = ("source", "corpus", "background", "labels", "table")
+# Settings of the machine, not of the model.
+_LOCAL = NOT_SETTINGS - {"about", "seed", "page", "replaced"}
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:
@@ -139,7 +138,7 @@ def portable(run: Path) -> dict[str, Any]:
         fresh["pretrain"] = settings["pretrain"] | {"source": None}
     if "source" in settings["model"]:
         fresh["model"] = _without_folder(settings["model"])
-    return {name: value for name, value in (settings | fresh).items() if name not in _FILES}
+    return {name: value for name, value in (settings | fresh).items() if name not in FILE_SETTINGS}
 
 
 def portable_report(report: dict[str, Any]) -> dict[str, Any]:
