@@ -382,9 +382,9 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _generate(chosen: argparse.Namespace) -> None:
     """Prints a prompt and its continuation by a run's model."""
-    from spaudio.inference.generate_text import continue_text
+    from spaudio.inference.generate_text import generate_text
 
-    text = continue_text(
+    text = generate_text(
         chosen.run,
         chosen.prompt,
         chosen.length,

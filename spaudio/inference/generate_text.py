@@ -12,7 +12,7 @@ from spaudio.model.generate import generate
 from spaudio.text.corpus import ALPHABET, decode, encode
 
 
-def continue_text(
+def generate_text(
     run: Path,
     prompt: str,
     length: int,
@@ -20,7 +20,6 @@ def continue_text(
     temperature: float = 1.0,
     top_k: int | None = None,
     seed: int = 0,
-    cached: bool = True,
 ) -> str:
     """Continues a prompt with a run's model, which reads no more than its ``context`` at a time.
 
@@ -31,7 +30,6 @@ def continue_text(
         temperature: See :func:`spaudio.model.generate.generate`.
         top_k: As above.
         seed: Seed for sampling.
-        cached: As above; only rounding can change the text.
 
     Returns:
         The characters after the prompt.
@@ -59,7 +57,6 @@ def continue_text(
         temperature=temperature,
         top_k=top_k,
         context=settings.context,  # later positions were never trained
-        cached=cached,
         generator=torch.Generator().manual_seed(seed),
     )
     return decode(drawn[0].tolist())

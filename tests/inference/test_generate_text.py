@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.build import build_language_model
 from spaudio.experiment.compose import compose
-from spaudio.experiment.load import load_classifier
+from spaudio.experiment.load import load_classifier, load_language_model
 from spaudio.experiment.run_folder import create_run_folder
 from spaudio.experiment.settings import TextSettings
-from spaudio.inference.generate_text import continue_text
-from spaudio.text.corpus import ALPHABET
+from spaudio.inference.generate_text import generate_text
+from spaudio.model.generate import generate
+from spaudio.text.corpus import ALPHABET, decode, encode
 from spaudio.training.checkpoint import save_checkpoint
 from tests.conftest import RECIPES
 from tests.fixtures.tiny_run import make_untrained_run
@@ -41,7 +43,7 @@ def test_positions_beyond_the_context_are_not_read(tmp_path: Path) -> None:
     drawn = []
     for epoch in (1, 2):
         save_checkpoint(folder / "checkpoints", "best", epoch, model.state_dict())
-        drawn.append(continue_text(folder, "the cat", 40, temperature=0))
+        drawn.append(generate_text(folder, "the cat", 40, temperature=0))
         assert model.encoder.learned is not None
         model.encoder.learned.weight.data[16:] *= 100
     assert drawn[0] == drawn[1]
@@ -62,14 +64,17 @@ def test_the_command_continues_the_prompt(run: Path, capsys: pytest.CaptureFixtu
     assert cli([*base, "--seed", "4", "--top-k", "5"], capsys) != drawn
     greedy = cli([*base, "--temperature", "0"], capsys)
     assert greedy == cli([*base, "--temperature", "0", "--seed", "9"], capsys)
-    assert greedy[7:-1] == continue_text(run, "the cat", 40, temperature=0, cached=False)
+    prompt = torch.from_numpy(encode(b"the cat").astype("int64")).unsqueeze(0)
+    model = load_language_model(run)
+    uncached = generate(model, prompt, 40, temperature=0, context=16, cached=False)
+    assert greedy[7:-1] == decode(uncached[0].tolist())
 
 
 def test_what_the_user_can_mend_is_named(run: Path) -> None:
     with pytest.raises(DataError, match=r"'!', 'T', 'é'; .*lower-case"):
-        continue_text(run, "The café!", 3)
+        generate_text(run, "The café!", 3)
     with pytest.raises(ConfigError, match="prompt is empty"):
-        continue_text(run, "", 3)
+        generate_text(run, "", 3)
     with pytest.raises(SystemExit, match=r"^error: temperature .*got -1.0$"):
         main(["generate", str(run), "--temperature", "-1"])
     with pytest.raises(SystemExit, match=r"^error: .*not a run's folder"):
@@ -78,6 +83,6 @@ def test_what_the_user_can_mend_is_named(run: Path) -> None:
 
 def test_a_run_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="run of a classifier"):
-        continue_text(make_untrained_run(tmp_path), "a", 3)
+        generate_text(make_untrained_run(tmp_path), "a", 3)
     with pytest.raises(CheckpointError, match="classifies no audio"):
         load_classifier(run)
