@@ -34,8 +34,8 @@ class Inputs:
         normaliser: Fitted on the training split.
         longest_seconds: Length of the longest clip or segment of all splits.
         multi_label: Whether a clip may have several classes.
-        manifest: SHA-256 of the manifest (`Prepared.hash`).
-        samples: SHA-256 of the clips' samples (`Prepared.samples_hash`).
+        manifest_hash: SHA-256 of the manifest (`Prepared.hash`).
+        samples_hash: SHA-256 of the clips' samples (`Prepared.samples_hash`).
         temperature: Temperature of the probabilities; fitted on the validation split after
             training, 1 before (`spaudio.training.temperature`).
         alignment: Statistics of the embeddings of training clips, from the end of training; None
@@ -48,8 +48,8 @@ class Inputs:
     normaliser: Normaliser
     longest_seconds: float
     multi_label: bool = False
-    manifest: str = ""
-    samples: str = ""
+    manifest_hash: str = ""
+    samples_hash: str = ""
     temperature: float = 1.0
     alignment: Alignment | None = None
     typical_seconds: float | None = None
@@ -68,8 +68,8 @@ class Inputs:
             **statistics,
             "longest_seconds": self.longest_seconds,
             "multi_label": self.multi_label,
-            "manifest_sha256": self.manifest,
-            "samples_sha256": self.samples,
+            "manifest_sha256": self.manifest_hash,
+            "samples_sha256": self.samples_hash,
             "temperature": self.temperature,
         }
         if self.typical_seconds is not None:
@@ -128,13 +128,13 @@ def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
         CheckpointError: If classes, clips, labels, splits or samples have changed; names some.
     """
     before = Inputs.load(run)
-    if (before.classes, before.manifest, before.samples) == (
-        now.classes, now.manifest, now.samples,
+    if (before.classes, before.manifest_hash, before.samples_hash) == (
+        now.classes, now.manifest_hash, now.samples_hash,
     ):  # fmt: skip
         return
     changes = _changes("class", before.classes, now.classes)
-    earlier = previous_manifest(manifest, before.manifest)
-    if before.manifest == now.manifest:
+    earlier = previous_manifest(manifest, before.manifest_hash)
+    if before.manifest_hash == now.manifest_hash:
         changes.append("other samples in files of the same names")
     elif earlier.is_file():
         old, new = ({c.path: c for c in read_manifest(file)} for file in (earlier, manifest))
