@@ -40,7 +40,7 @@ class AudioData:
         carved: Whether the validation split was taken from the training clips.
         classes: Class names, in the order of the model's outputs.
         root: Folder that the clips' paths are relative to.
-        frames: Frames of all clips.
+        cache: The frames of all clips.
         front_end: Its normaliser is fitted on the training split.
         floor: Feature vectors of the classical baseline.
         multi_label: Whether a clip may have several classes.
@@ -62,7 +62,7 @@ class AudioData:
     carved: bool
     classes: tuple[str, ...]
     root: Path
-    frames: FrameCache
+    cache: FrameCache
     front_end: FrontEnd
     floor: FloorFeatures
     multi_label: bool
@@ -154,7 +154,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         carved=settings.fold is None and all(c.split != "valid" for c in prepared.clips),
         classes=prepared.labels,
         root=prepared.root,
-        frames=cache,
+        cache=cache,
         front_end=front_end,
         floor=floor,
         multi_label=prepared.multi_label,

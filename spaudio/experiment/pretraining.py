@@ -56,11 +56,11 @@ class Pretraining:
         self.settings = settings
         self.left_out = 0
         self.data_hash = ""
-        clips, cache, segments = data.train.clips, data.frames, settings.segments
+        clips, cache, segments = data.train.clips, data.cache, settings.segments
         if settings.pretrain.source is not None:
             prepared, cache = _open_folder(settings, data)
             used = {clip.path for clip in data.train.clips}
-            held = {data.frames.entry(c.path).samples for c in data.clips if c.path not in used}
+            held = {data.cache.entry(c.path).samples for c in data.clips if c.path not in used}
             clips = [c for c in prepared.clips if cache.entry(c.path).samples not in held]
             self.left_out = len(prepared.clips) - len(clips)
             both = prepared.hash + prepared.samples_hash

@@ -171,7 +171,7 @@ def test_settings_and_training_clips_reach_every_part(
     assert used == splits["train"] | (splits["valid"] if both else set())
     assert {clip.path for clip in pretraining.clips} == used
     assert task.select is not both
-    fitted = BandNormaliser.fit("global", [data.frames.frames(path) for path in sorted(used)])
+    fitted = BandNormaliser.fit("global", [data.cache.frames(path) for path in sorted(used)])
     np.testing.assert_allclose(data.front_end.normaliser.mean, fitted.mean, rtol=1e-5)
     mixing = task.objective.mixing
     assert (mixing.mixup, mixing.cutmix, mixing.mixstyle) == (0.3, 0.2, 0.1)

@@ -130,7 +130,7 @@ class ClassificationTask(Task):
     def messages(self, model: Classifier) -> list[str]:
         """Returns warnings about settings that are allowed but probably unintended."""
         settings, data = self.settings, self.data
-        longest = max(data.frames.length(clip.path) for clip in data.clips)
+        longest = max(data.cache.length(clip.path) for clip in data.clips)
         return [
             *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
             *data.warnings,
