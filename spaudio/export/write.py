@@ -89,7 +89,7 @@ def export_run(
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_onnx(package)
-    predictor = Predictor(run, source=base)
+    predictor = Predictor(run, base=base)
     sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
     files, bad = find_files(clips)
     if bad:

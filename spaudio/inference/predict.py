@@ -56,21 +56,21 @@ class Predictor:
         window: Seconds; longer files are cut into windows of this length, and events are sought in
             such windows. None uses the length of the longest clip in the run's data, so that no
             clip of its data is cut; for events, the median length of its training clips.
-        source: Folder or Hub id of the run's pretrained encoder, if it has moved since training.
+        base: Folder or Hub id of the run's pretrained encoder, if it has moved since training.
         device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
             one, else the CPU.
 
     Raises:
         CheckpointError: If the run cannot be used.
         ConfigError: If the window is infinite or shorter than a frame's hop, the pretrained encoder
-            is not found, ``source`` is given to a run without one, or there is no such device.
+            is not found, ``base`` is given to a run without one, or there is no such device.
     """
 
     def __init__(
         self,
         run: Path,
         window: float | None = None,
-        source: str | None = None,
+        base: str | None = None,
         device: str | None = None,
     ) -> None:
         self.run = run
@@ -79,17 +79,17 @@ class Predictor:
         model = settings.model
         if isinstance(model, PretrainedConfig):
             given = str(model.source)
-            if source is None and is_folder(given) and not Path(given).is_dir():
+            if base is None and is_folder(given) and not Path(given).is_dir():
                 saved = load_weights(weights_folder(run))["base_hash"]
                 raise ConfigError(
                     f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
                     f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it "
                     "with --base FOLDER, or spaudio.load(..., base=FOLDER)"
                 )
-        elif source is not None:
-            raise ConfigError(f"base={source}: {run} has no pretrained encoder; leave base out")
-        base = open_encoder(settings, source)
-        self.model = load_classifier(run, base)
+        elif base is not None:
+            raise ConfigError(f"base={base}: {run} has no pretrained encoder; leave base out")
+        encoder = open_encoder(settings, base)
+        self.model = load_classifier(run, encoder)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
         tokens = settings.tokens
@@ -99,7 +99,7 @@ class Predictor:
                 f"{run / INPUTS} normalises {len(normaliser.mean)} bands, but the run has "
                 f"{tokens.bands}; run the recipe again"
             )
-        self.front_end = open_front_end(settings, normaliser, base)
+        self.front_end = open_front_end(settings, normaliser, encoder)
         if self.model.classes != len(self.inputs.classes):
             raise CheckpointError(
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
