@@ -115,8 +115,9 @@ def read_padding_mask(
     - ``*attention_mask`` (batch, tokens): False or zero at padding; a floating-point one only if it
       is trusted and holds zeros and ones;
     - other names (batch, tokens): True, or very negative, at padding;
-    - any name, (batch, heads, queries, keys), the same for all queries by its shape or strides:
-      False, or very negative, at padding.
+    - (batch, heads, queries, keys), the same for all queries by its shape or strides: as if it were
+      (batch, keys), except that a floating-point one is very negative at padding, whatever its
+      name.
 
     With a key/value cache the mask may include the ``past`` tokens.
 
@@ -133,28 +134,31 @@ def read_padding_mask(
         The padding, or None if the mask does not determine it.
 
     Raises:
-        ValueError: If a floating-point mask holds positive values, such as one of zeros and ones.
+        ValueError: If a floating-point mask holds values that are neither zero nor very negative,
+            such as one of zeros and ones.
     """
     additive = value.is_floating_point()
-    if value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0):
-        keys = value[:, 0, 0]
-        padding = keys < MASKED_BELOW if additive else ~keys.bool()
-    elif value.dim() != 2:
+    real = name.endswith("attention_mask")
+    by_keys = value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0)
+    if by_keys:
+        value = value[:, 0, 0]
+    if value.dim() != 2 or value.shape[0] not in (1, batch):
         return None
-    elif not name.endswith("attention_mask"):
-        if additive and is_eager():
+    if value.shape[1] not in (tokens, past + tokens):
+        return None
+    if additive and (by_keys or not real):
+        # To that of one query, models may add a bias by distance.
+        if is_eager() and not (by_keys and tokens == 1):
             check_additive(name, value)
-        padding = value < MASKED_BELOW if additive else value.bool()
+        padding = value < MASKED_BELOW
     elif additive:
         if not (trusted and holds_ones(value)):
             return None
         padding = value == 0
-    elif not (trusted or tokens == 1 or value.shape[0] != tokens):
+    elif real and not (by_keys or trusted or tokens == 1 or value.shape[0] != tokens):
         return None
     else:
-        padding = ~value.bool()
-    if padding.shape[0] not in (1, batch) or padding.shape[1] not in (tokens, past + tokens):
-        return None
+        padding = value.bool() != real
     return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
 
 
@@ -172,10 +176,10 @@ def holds_ones(value: Tensor) -> bool:
 
 def check_additive(name: str, value: Tensor) -> None:
     """Raises ValueError if a mask is not additive; on a GPU the check is asynchronous."""
-    fits = (value <= 0).all()
+    fits = ((value == 0) | (value < MASKED_BELOW)).all()
     message = (
-        f"{name} is {value.dtype} and holds positive values, so it is not an additive mask; pass a "
-        "boolean one, True where a token is padding"
+        f"{name} is {value.dtype} and holds values other than 0 and those below {MASKED_BELOW:g}, "
+        "so it is not an additive padding mask; pass a boolean one"
     )
     if value.device.type == "cuda":
         torch._assert_async(fits, message)

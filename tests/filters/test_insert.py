@@ -358,7 +358,11 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
     masks = [
         ("key_padding_mask", padding),
         ("src_key_padding_mask", additive),
+        ("padding_mask", padding[:, None, None]),
+        ("mask", padding[:, None, None].long().expand(2, 4, 3, 3)),
+        ("mask", additive[:, None, None]),
         ("attention_mask", ~padding),
+        ("attention_mask", (~padding)[:, None, None]),
         ("attention_mask", (~padding).long()),
         *(
             ("attention_mask", (-1e4 * padding[:, None, None].float()).to(dtype))
@@ -378,8 +382,18 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
         ("attention_mask", torch.ones(4, 3)),
     ):
         assert read_padding_mask(name, mask, 2, 3) is None
-    with pytest.raises(ValueError, match=r"key_padding_mask is torch\.float32.*a boolean one"):
-        read_padding_mask("key_padding_mask", padding.float(), 2, 3)
+    ones = (~padding)[:, None, None].float()
+    for name, mask in (
+        ("key_padding_mask", padding.float()),
+        ("attention_mask", ones),
+        ("attention_mask", (ones - 1) * 1000),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} is torch\.float32.*a boolean one"):
+            read_padding_mask(name, mask, 2, 3)
+    # A bias by distance, which a model may add to the mask of one query.
+    read = read_padding_mask("attention_mask", torch.tensor([[[[-2.0, -1, 0]]]]), 1, 1, past=2)
+    assert read is not None
+    assert not read.any()
 
 
 def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:
