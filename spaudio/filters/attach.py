@@ -62,7 +62,7 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
-            if padding_mask is None and wanted is not None and not past_tokens(calls):
+            if padding_mask is None and not past_tokens(calls):
                 cu_seqlens = find_packed(calls, x.shape[0], x.shape[1])
                 if cu_seqlens is not None:
                     y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
