@@ -13,9 +13,10 @@ from spaudio.filters.tracing import in_backward, is_eager
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
 MASKED_BELOW = -9_900.0
-# Padding found for a layer's mask, for when activation checkpointing reruns the layer. Keyed by the
-# mask, then by the tokens of the call, since passes with different padding may share a mask. The
-# padding of the last pass is also under the mask itself: reentrant checkpointing copies the tokens.
+# Padding (or None) found for a layer's mask, for when activation checkpointing reruns the layer.
+# Keyed by the mask, then by the tokens of the call, since passes with different padding
+# may share a mask. The padding of the last pass is also under the mask itself: reentrant
+# checkpointing copies the tokens.
 _FOUND = WeakTensorKeyDictionary()
 
 
@@ -48,6 +49,7 @@ def find_padding(
             continue
         name, value = call.padding
         if value is None:
+            _remember(unread, calls[0], None)
             return None
         trusted = named or call.watch.two_axes_are_padding
         if not trusted and is_shared(value, batch, tokens):
@@ -64,12 +66,7 @@ def find_padding(
                 trusted=trusted,
             )
             if mask is not None:
-                if unread and isinstance(unread[1], Tensor) and not torch.compiler.is_compiling():
-                    if unread[1] not in _FOUND:
-                        _FOUND[unread[1]] = WeakTensorKeyDictionary()
-                    for key in (unread[1], calls[0].tokens):
-                        if key is not None:
-                            _FOUND[unread[1]][key] = mask
+                _remember(unread, calls[0], mask)
                 return mask
         unread = unread or (name, value)
     again = in_backward() and not lonely and len(calls) == 1
@@ -77,7 +74,7 @@ def find_padding(
         return None
     if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
         found = _FOUND[unread[1]]
-        known: Tensor = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
+        known: Tensor | None = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
         return known
     remedy = (
         "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
@@ -93,6 +90,17 @@ def find_padding(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
         f"{_describe(*unread)}. {remedy}"
     )
+
+
+def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None) -> None:
+    """Keeps the padding of a layer whose own mask does not determine it, for a recomputation."""
+    if unread is None or not isinstance(unread[1], Tensor) or torch.compiler.is_compiling():
+        return
+    if unread[1] not in _FOUND:
+        _FOUND[unread[1]] = WeakTensorKeyDictionary()
+    for key in (unread[1], own.tokens):
+        if key is not None:
+            _FOUND[unread[1]][key] = padding
 
 
 def is_shared(value: Any, batch: int, tokens: int) -> bool:
