@@ -63,7 +63,7 @@ class Place:
                     named=wanted != "auto",
                 )
             if padding_mask is None and not past_tokens(calls):
-                cu_seqlens = find_packed(calls, x.shape[0], x.shape[1])
+                cu_seqlens = find_packed(calls, x.shape[0], x.shape[1], self.layer)
                 if cu_seqlens is not None:
                     y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
                     return y.view(x.shape)

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from spaudio.filters.calls import Call
+from spaudio.filters.calls import Call, Watch
+from spaudio.filters.tracing import in_backward, is_eager
 
 # Keyed by the positions that all layers of a model share: counting sequences waits for the GPU.
 _FOUND = WeakTensorKeyDictionary()
+# Boundaries (None if not packed) in the passes of a layer that was ever given packed sequences, for
+# when activation checkpointing reruns the layer. Keyed by the layer, then by its tokens.
+_PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
 
 
-def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
+def find_packed(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
     Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart. The latter
@@ -24,11 +28,36 @@ def find_packed(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None
         calls: The layer's own call and those around it, innermost first.
         batch: Batch size of the layer's output.
         tokens: Tokens per item.
+        layer: Name of the layer, for the error.
 
     Returns:
         Integers (sequences + 1,): the start of each sequence and the end of the last; None if each
         item is one sequence.
+
+    Raises:
+        ValueError: If the layer is recomputed, and which of its passes is not known.
     """
+    own = calls[0]
+    if in_backward() and own.watch in _PASSES and not any(map(_given, calls)):
+        if own.tokens is not None and own.tokens in _PASSES[own.watch]:
+            known: Tensor | None = _PASSES[own.watch][own.tokens]
+            return known
+        raise ValueError(
+            f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
+            "packed sequences. Checkpoint each layer by itself, with use_reentrant=False, or pass "
+            "position_ids to the layer"
+        )
+    found = _read(calls, batch, tokens)
+    if own.tokens is not None and (found is not None or own.watch in _PASSES) and is_eager():
+        _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())[own.tokens] = found
+    return found
+
+
+def _given(call: Call) -> bool:
+    return call.positions is not None or call.cu_seqlens is not None
+
+
+def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
     for call in calls:
         if isinstance(call.cu_seqlens, Tensor):
             return call.cu_seqlens

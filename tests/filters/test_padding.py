@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spaudio.filters import find_filters, insert_filters
 from spaudio.filters.calls import _IN_PROGRESS
-from tests.filters.cases import open_gains, spread
+from tests.filters.cases import open_gains
 from tests.filters.hf_models import SMALL, TEXT, build, text_model
 
 SHORT, LONG = 7, 12
@@ -244,20 +244,36 @@ def test_masks_do_not_outlive_their_call() -> None:
     assert not model._forward_hooks
 
 
-@pytest.mark.parametrize(("name", "reentrant"), spread(["llama", "mistral"], [True, False]))
-def test_checkpointing_reads_the_same_padding(name: str, reentrant: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "given", "reentrant"),
+    [
+        ("llama", "mask", True),
+        ("mistral", "mask", False),
+        ("llama", "nothing", False),
+        ("mistral", "nothing", True),
+        ("mistral", "positions", True),
+        ("modernbert", "positions", False),
+    ],
+)
+def test_checkpointing_reads_the_same_padding_and_packing(
+    name: str, given: str, reentrant: bool
+) -> None:
     """Layers are run again in the backward pass, when the model's call has ended."""
     gradients = []
     ids = torch.randint(3, 40, (2, LONG))
     mask = (torch.arange(LONG) < torch.tensor([[LONG], [SHORT]])).long()
+    positions = torch.cat([torch.arange(SHORT), torch.arange(LONG - SHORT)]).expand(2, -1)
+    masks = {"attention_mask": mask}
+    inputs = {"mask": masks, "nothing": {}, "positions": {"position_ids": positions}}
     for checkpointing in (True, False):
-        model, layers = text_model(name)
+        model, layers = text_model(name, "eager")
         insert_filters(model, layers, kernel_size=5, num_filters=4)
         open_gains(model)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.train()
-        y = model(input_ids=ids, attention_mask=mask)[0]
+        extra = {} if name == "modernbert" else {"use_cache": False}
+        y = model(input_ids=ids, **inputs[given], **extra)[0]
         model(input_ids=ids.flip(1))  # another call between forward and backward
         y.square().sum().backward()
         gradients.append([p.grad for p in find_filters(model).parameters()])
@@ -284,6 +300,34 @@ def test_checkpointing_two_passes_reads_the_padding_of_each() -> None:
         torch.autograd.grad(torch.stack(y).square().sum(), parameters) for y in (outputs, expected)
     ]
     torch.testing.assert_close(*gradients)
+
+
+def test_checkpointing_reads_the_packing_of_each_pass_or_refuses() -> None:
+    class Checkpointed(Model):
+        reentrant = False
+
+        def forward(self, x: Tensor, position_ids: Any = None) -> Tensor:  # type: ignore[override]
+            out: Tensor = checkpoint(self.layer, x, use_reentrant=self.reentrant)
+            return out
+
+    model = Checkpointed()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    filter = handle.filters["layer"]
+    passes = torch.randn(3, 1, 9, 4, requires_grad=True)
+    lengths = [4, 5], [2, 5, 2], [9]
+    positions = [torch.cat([torch.arange(n) for n in each]).unsqueeze(0) for each in lengths]
+    ends = [torch.tensor([0, *each]).cumsum(0) for each in lengths]
+    outputs = [model(x, each) for x, each in zip(passes, positions, strict=True)]
+    expected = [filter(x, cu_seqlens=each) for x, each in zip(passes, ends, strict=True)]
+    parameters = [passes, *handle.parameters()]
+    gradients = [
+        torch.autograd.grad(torch.stack(y).square().sum(), parameters) for y in (outputs, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+    model.reentrant = True  # which copies the tokens
+    y = model(passes[0], positions[0])
+    with pytest.raises(ValueError, match=r"'layer' is recomputed.*packed.*use_reentrant=False"):
+        torch.autograd.backward(y.sum())
 
 
 def test_padding_that_recomputation_cannot_find_is_refused() -> None:
