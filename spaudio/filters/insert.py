@@ -64,10 +64,10 @@ class FilterHandle:
         """The parameters of the filters only, for an optimizer that leaves the model unchanged.
 
         Returns:
-            An iterator over the parameters of each filter in order.
+            An iterator over the parameters of each filter in order, tied ones once.
         """
-        for filter in self.filters.values():
-            yield from filter.parameters()
+        filters = self.filters.values()
+        yield from dict.fromkeys(p for filter in filters for p in filter.parameters())
 
     def remove(self) -> None:
         """Removes the filters of this handle and restores the model.
@@ -289,5 +289,8 @@ def _build(
         settings["dim"] = layer_dim(filter, name, layer, model)
     if "device" in known:
         for weight in weights[:1]:
-            settings = {"device": weight.device, "dtype": weight.dtype} | settings
+            settings = {"device": weight.device} | settings
+        # Types of 8 bits only store weights.
+        for weight in [w for w in weights if w.itemsize > 1][:1]:
+            settings = {"dtype": weight.dtype} | settings
     return make_filter(filter, **settings)

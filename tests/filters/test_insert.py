@@ -199,6 +199,25 @@ def test_filters_follow_the_layer_or_are_copied() -> None:
     assert double(tokens().double()).dtype == torch.float64
 
 
+def test_tied_parameters_are_given_once() -> None:
+    handle = insert_filters(stack(), "encoder.layers")
+    first, *others = handle.filters.values()
+    for filter in others:
+        filter.kernels = first.kernels
+    assert len(list(handle.parameters())) == 1 + 3  # one of kernels, three of gains
+
+
+def test_weights_of_eight_bits_do_not_choose_the_type() -> None:
+    eight, norm = nn.Linear(8, 8).to(torch.float8_e4m3fn), nn.LayerNorm(8).bfloat16()
+    for model, dtype in (
+        (nn.Sequential(eight, norm), torch.bfloat16),
+        (nn.Sequential(eight), torch.float32),
+    ):
+        handle = insert_filters(model, "0")
+        assert {p.dtype for p in handle.parameters()} == {dtype}
+        handle.remove()
+
+
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_and_state_dicts_carry_the_filters(how: Callable[[Stack], Stack]) -> None:
     model, x = stack(), tokens()
