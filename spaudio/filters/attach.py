@@ -45,7 +45,7 @@ class Place:
     @property
     def reads_padding_around(self) -> bool:
         """Whether a module around the layer takes a padding mask."""
-        return any(watch.padding for watch in self.watches[1:])
+        return any(watch.takes_padding for watch in self.watches[1:])
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
@@ -110,7 +110,7 @@ def filtered_class(base: Any) -> Any:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         place: Place = getattr(self, PLACE)
         if is_symbolic(args, kwargs):
-            if place.reads_padding_around and not place.watches[0].padding:
+            if place.reads_padding_around and not place.watches[0].takes_padding:
                 raise TypeError(
                     f"torch.fx does not record the padding of layer {place.layer!r}, which the "
                     "modules around it take; insert filters with padding_mask=None to ignore it"

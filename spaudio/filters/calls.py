@@ -7,7 +7,7 @@ while a call runs.
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ class Call:
         watch: The watch that recorded it.
         padding: Name and value of the argument that may hold the padding mask; the value is None
             if none was given. None if the module takes no such argument.
+        several: Whether the module has several inputs: its mask may belong to other tokens than
+            the layer's.
         takes_cache: Whether the module takes a key/value cache.
         cache: The cache, or None.
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
@@ -45,6 +47,7 @@ class Call:
 
     watch: "Watch"
     padding: tuple[str, Any] | None
+    several: bool
     takes_cache: bool
     cache: Any
     past: Any
@@ -73,17 +76,15 @@ class Watch:
     """
 
     def __init__(self, module: nn.Module, padding_mask: str | None) -> None:
-        names = argument_names(module.forward)
+        self.names = argument_places(module.forward)
+        self.open = takes_any_name(module.forward)
+        self.several = has_several_inputs(self.names)
         usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
-        self.padding = [(n, names.index(n)) for n in usual if n in names]
-        self.caches = [(n, names.index(n) if n in names else -1) for n in CACHE_ARGUMENTS]
-        self.positions = [(n, names.index(n)) for n in ("position_ids",) if n in names]
+        self.padding = [n for n in usual if n and (self.open or n in self.names)]
+        # An argument that arrives in **kwargs is known to be a mask when it is given.
+        self.takes_padding = any(n in self.names for n in usual)
         self.attends = isinstance(module, nn.MultiheadAttention)
-        self.takes_cache = any(n in names for n in CACHE_ARGUMENTS)
-        # A model with several inputs: its mask may belong to other tokens than the layer's.
-        self.several = {"src", "tgt"} <= set(names) or any(
-            name.startswith(("decoder_", "pixel_values")) for name in names
-        )
+        self.takes_cache = any(n in self.names for n in CACHE_ARGUMENTS)
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
@@ -95,34 +96,36 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        return bool(self.padding) or self.takes_cache or bool(self.positions)
+        named = self.takes_padding or self.takes_cache or "position_ids" in self.names
+        return named or self.open
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """Returns the record of a call of the module with these arguments."""
 
-        def given(arguments: list[tuple[str, int]]) -> list[tuple[str, Any]]:
+        def given(*names: str) -> list[tuple[str, Any]]:
+            places = [(n, self.names.get(n, -1)) for n in names]
             values = [
-                (n, kwargs.get(n, args[i] if 0 <= i < len(args) else None)) for n, i in arguments
+                (n, kwargs.get(n, args[i] if 0 <= i < len(args) else None)) for n, i in places
             ]
             return [(name, value) for name, value in values if value is not None]
 
-        padding = [*given(self.padding), *((n, None) for n, _ in self.padding)]
+        padding = given(*self.padding)
+        if padding and not self.takes_padding:
+            self.takes_padding = True
+        padding += [(n, None) for n in self.padding if n in self.names]
         if self.attends:  # in cross-attention, the mask is that of the keys
-            query, key = (
-                kwargs.get(n, args[i] if i < len(args) else None)
-                for i, n in enumerate(("query", "key"))
-            )
+            query, key = (dict(given(n)).get(n) for n in ("query", "key"))
             padding = padding if query is key else []
-        cache = next((v for _, v in given(self.caches) if not isinstance(v, bool)), None)
-        past = 0 if cache is None else tokens_in(cache)
-        positions = next((value for _, value in given(self.positions)), None)
+        caches = given(*CACHE_ARGUMENTS) if self.takes_cache else []
+        cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
             self,
             padding[0] if padding else None,
+            self.several or (self.open and has_several_inputs(kwargs)),
             self.takes_cache,
             cache,
-            past,
-            kwargs.get("position_ids", positions),
+            0 if cache is None else tokens_in(cache),
+            dict(given("position_ids")).get("position_ids"),
             kwargs.get("cu_seq_lens_q"),
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
@@ -159,9 +162,24 @@ def tokens_in(cache: Any) -> Any:
     return tokens
 
 
-def argument_names(forward: Callable[..., Any]) -> list[str]:
-    """Names of the arguments of a bound ``forward``, in order."""
-    return list(inspect.signature(forward).parameters)
+def argument_places(forward: Callable[..., Any]) -> dict[str, int]:
+    """Named arguments of a bound ``forward`` and their positions; -1 if only given by name."""
+    parameters = inspect.signature(forward).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: -1 if p.kind == p.KEYWORD_ONLY else i for i, p in enumerate(named)}
+
+
+def takes_any_name(forward: Callable[..., Any]) -> bool:
+    """Whether a ``forward`` has ``**kwargs``."""
+    parameters = inspect.signature(forward).parameters.values()
+    return any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def has_several_inputs(names: Collection[str]) -> bool:
+    """Whether a module with these arguments reads several sequences."""
+    return ("src" in names and "tgt" in names) or any(
+        name.startswith(("decoder_", "pixel_values")) for name in names
+    )
 
 
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spaudio.filters.attach import CHILD, is_filtered
-from spaudio.filters.calls import argument_names
+from spaudio.filters.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
 from spaudio.filters.layout import Layout
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
@@ -148,11 +148,13 @@ def check_padding_argument(
         return
     for name in layers:
         modules = {name: model.get_submodule(name)} | around(model, name)
-        taken = {n: argument_names(module.forward) for n, module in modules.items()}
-        if not any(padding_mask in names for names in taken.values()):
+        taken = {n for module in modules.values() for n in argument_places(module.forward)}
+        if any(takes_any_name(module.forward) for module in modules.values()):
+            taken.update(PADDING_ARGUMENTS)
+        if padding_mask not in taken:
             raise ValueError(
                 f"neither {name!r} nor a module around it has an argument {padding_mask!r}; they "
-                f"take {sorted({argument for names in taken.values() for argument in names})}"
+                f"take {sorted(taken)}"
             )
 
 

@@ -55,7 +55,7 @@ def find_padding(
         if not trusted and is_shared(value, batch, tokens):
             continue
         # In a model with several inputs, the mask may belong to the tokens of another one.
-        if isinstance(value, Tensor) and not call.watch.several:
+        if isinstance(value, Tensor) and not call.several:
             inverted = name == "padding_mask" and call.watch.zero_is_padding
             mask = read_padding_mask(
                 "attention_mask" if inverted else name,
@@ -166,7 +166,7 @@ def read_padding_mask(
     elif real and not (by_keys or trusted or tokens == 1 or value.shape[0] != tokens):
         return None
     else:
-        padding = value.bool() != real
+        padding = ~value.bool() if real else value.bool()
     return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
 
 

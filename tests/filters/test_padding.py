@@ -1,5 +1,7 @@
 """``padding_mask="auto"``: an item alone equals the item padded in a batch, in many models."""
 
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -218,6 +220,52 @@ def test_an_argument_of_the_model_can_be_named() -> None:
     ignoring, filter = filtered_model(padding_mask=None)
     ignoring.inner = model.inner
     assert torch.equal(ignoring(x, attention_mask=pad), filter(x))
+
+
+def test_masks_in_kwargs_are_read() -> None:
+    class OpenLayer(nn.Module):
+        def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+            return x
+
+    class Open(nn.Module):
+        def __init__(self, pass_on: bool) -> None:
+            super().__init__()
+            self.layer = OpenLayer()
+            self.pass_on = pass_on
+
+        def forward(self, x: Tensor, **kwargs: Any) -> Any:
+            run = partial(self.layer, **kwargs if self.pass_on else {})
+            return checkpoint(run, x, use_reentrant=False)
+
+    x = torch.randn(2, 9, 4, requires_grad=True)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    for name, pass_on in product(("auto", "key_padding_mask"), (True, False)):
+        model = Open(pass_on)
+        (filter,) = insert_filters(
+            model, "layer", padding_mask=name, zero_init=False
+        ).filters.values()
+        assert torch.equal(model(x), filter(x))
+        y = model(x, key_padding_mask=pad)
+        assert torch.equal(y, filter(x, pad))
+        if not pass_on:
+            with pytest.raises(ValueError, match="'layer' is recomputed"):
+                y.sum().backward()
+            with pytest.raises(ValueError, match="cannot tell"):  # of which input
+                model(x, decoder_x=x, key_padding_mask=pad)
+    with pytest.raises(ValueError, match=r"argument 'key_padding'.*'key_padding_mask'"):
+        insert_filters(Open(True), "layer", padding_mask="key_padding")
+
+
+def test_extra_arguments_are_no_masks() -> None:
+    class Extra(nn.Module):
+        def forward(self, x: Tensor, *extra: Any, attention_mask: Any = None) -> Tensor:
+            return x
+
+    model, x = Extra(), torch.randn(2, 9, 4)
+    (filter,) = insert_filters(model, "", zero_init=False).filters.values()
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    assert torch.equal(model(x, mask), filter(x))
+    assert torch.equal(model(x, mask, attention_mask=mask), filter(x, ~mask))
 
 
 def test_masks_do_not_outlive_their_call() -> None:
