@@ -24,25 +24,28 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         ValueError: If an item matches nothing (the message gives the nearest names), or several
             ``Sequential`` end with the same module.
     """
-    named = dict(model.named_modules())
+    named = dict(model.named_modules(remove_duplicate=False))
+    # A module that has several names is one layer, called by the first.
+    first = {id(module): name for name, module in reversed(named.items())}
     found: dict[str, nn.Module] = {}
     one = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
     items: Any = [layers] if one else layers
     for item in items:
         if not isinstance(item, str | nn.Module):
             raise ValueError(f"layers must be names or modules of the model; got {item!r}")
-        matches = [name for name, module in named.items() if _matches(item, name, module)]
+        matches: dict[int, str] = {}
+        for name, module in named.items():
+            if _matches(item, name, module):
+                matches.setdefault(id(module), name)
         if not matches:
             raise ValueError(no_match(item, list(named)))
-        for name in matches:
+        for name in matches.values():
             found.update(_expand(name, named[name]))
     if not found:
         raise ValueError(f"no layer in {layers!r}; name a layer or a ModuleList that holds some")
-    # A module that has two names is one layer.
-    unique = {id(module): name for name, module in reversed(found.items())}
     for name, module in found.items():
-        _check_shared(unique[id(module)], name, model)
-    return {name: module for name, module in found.items() if unique[id(module)] == name}
+        _check_shared(first[id(module)], name, model)
+    return {first[id(module)]: module for module in found.values()}
 
 
 def _check_shared(first: str, name: str, model: nn.Module) -> None:
@@ -134,10 +137,14 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
 
 
 def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
-    """The modules that contain a layer, by name, innermost first."""
-    parts = name.split(".") if name else []
-    outer = [".".join(parts[:depth]) for depth in reversed(range(len(parts)))]
-    return {each: model.get_submodule(each) for each in outer}
+    """The modules that contain a layer, by name, innermost first: around each of its names."""
+    layer = model.get_submodule(name)
+    outer: dict[int, str] = {}
+    for each, module in model.named_modules(remove_duplicate=False):
+        while module is layer and each:
+            each = each.rpartition(".")[0]
+            outer.setdefault(id(model.get_submodule(each)), each)
+    return {each: model.get_submodule(each) for each in outer.values()}
 
 
 def check_padding_argument(

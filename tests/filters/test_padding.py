@@ -222,6 +222,26 @@ def test_an_argument_of_the_model_can_be_named() -> None:
     assert torch.equal(ignoring(x, attention_mask=pad), filter(x))
 
 
+@pytest.mark.parametrize("layers", ["a.layers", "b.layers", "*.layers.*"])
+def test_layers_that_two_modules_share_see_the_mask_of_either(layers: str) -> None:
+    class Encoder(nn.Module):
+        def __init__(self, layers: nn.ModuleList) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Any:
+            return self.layers[1](self.layers[0](x))
+
+    shared = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+    model = nn.ModuleDict({"a": Encoder(shared), "b": Encoder(shared)})
+    handle = insert_filters(model, layers, zero_init=False)
+    assert list(handle.filters) == ["a.layers.0", "a.layers.1"]
+    x = torch.randn(2, 9, 4)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    for encoder in model.values():
+        torch.testing.assert_close(encoder(x, pad)[1:, :5], encoder(x[1:, :5]))
+
+
 def test_masks_in_kwargs_are_read() -> None:
     class OpenLayer(nn.Module):
         def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
