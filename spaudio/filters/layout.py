@@ -83,5 +83,9 @@ def _apply_nested(filter: Filter, output: Tensor) -> Tensor:
     lengths = torch.tensor([len(item) for item in output.unbind()], device=output.device)
     padded = output.to_padded_tensor(0.0)
     mask = torch.arange(padded.shape[1], device=output.device) >= lengths.unsqueeze(1)
-    items = zip(filter(padded, mask), lengths.tolist(), strict=True)
-    return torch.nested.as_nested_tensor([item[:length] for item, length in items])
+    pairs = zip(filter(padded, mask), lengths.tolist(), strict=True)
+    items = [item[:length] for item, length in pairs]
+    if output.layout == torch.jagged and output.lengths() is None:
+        # With the same offsets, the result can be added to the layer's input.
+        return torch.nested.nested_tensor_from_jagged(torch.cat(items), output.offsets())
+    return torch.nested.as_nested_tensor(items, layout=output.layout)

@@ -127,6 +127,17 @@ def test_padding_of_transformer_encoder_stays_out(nested: bool) -> None:
         torch.testing.assert_close(padded[1:, :11], model(both[1:, :11]), rtol=1e-4, atol=1e-5)
 
 
+def test_jagged_tensors_stay_jagged() -> None:
+    """They can be added to the layer's input."""
+    model = nn.ModuleList([nn.Linear(4, 4)])
+    insert_filters(model, "0", zero_init=False)
+    items = [torch.randn(n, 4) for n in (5, 3)]
+    x = torch.nested.nested_tensor(items, layout=torch.jagged)
+    y = model[0](x) + x
+    for item, result in zip(items, y.unbind(), strict=True):
+        torch.testing.assert_close(result, model[0](item.unsqueeze(0))[0] + item)
+
+
 def test_padding_of_wav2vec2_stays_out() -> None:
     """Its mask is additive and has four axes."""
     torch.manual_seed(0)
