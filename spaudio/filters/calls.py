@@ -22,6 +22,8 @@ PADDING_ARGUMENTS = (
     "padding_mask",
     "attention_mask",
 )
+# Masks of queries and keys. One per item may include the padding.
+ATTENTION_MASKS = ("src_mask", "attn_mask", "mask")
 CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params")
 
 
@@ -33,6 +35,8 @@ class Call:
         watch: The watch that recorded it.
         padding: Name and value of the argument that may hold the padding mask; the value is None
             if none was given. None if the module takes no such argument.
+        attends_by: Name and value of a mask of queries and keys that may differ between items, and
+            so may include the padding; None if none was given.
         several: Whether the module has several inputs: its mask may belong to other tokens than
             the layer's.
         takes_cache: Whether the module takes a key/value cache.
@@ -47,6 +51,7 @@ class Call:
 
     watch: "Watch"
     padding: tuple[str, Any] | None
+    attends_by: tuple[str, torch.Tensor] | None
     several: bool
     takes_cache: bool
     cache: Any
@@ -121,6 +126,7 @@ class Watch:
         return Call(
             self,
             padding[0] if padding else None,
+            next((m for m in given(*ATTENTION_MASKS) if is_mask_per_item(m[1])), None),
             self.several or (self.open and has_several_inputs(kwargs)),
             self.takes_cache,
             cache,
@@ -180,6 +186,11 @@ def has_several_inputs(names: Collection[str]) -> bool:
     return ("src" in names and "tgt" in names) or any(
         name.startswith(("decoder_", "pixel_values")) for name in names
     )
+
+
+def is_mask_per_item(value: Any) -> bool:
+    """Whether a value may be a mask that differs between items: it has more than two axes."""
+    return isinstance(value, torch.Tensor) and value.dim() > 2
 
 
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:

@@ -26,8 +26,9 @@ def find_padding(
     """Padding of a layer's tokens, from the innermost call that determines it.
 
     A call that takes a mask but gets none means that there is no padding, whatever the model passes
-    to its layers. A mask that may mix padding with causality or a window determines nothing; then
-    the next call outwards is read.
+    to its layers. If it gets a mask of queries and keys for each item instead, that one may include
+    the padding; then a mask around it must show none. A mask that may mix padding with causality or
+    a window determines nothing; then the next call outwards is read.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
@@ -44,11 +45,15 @@ def find_padding(
         ValueError: If masks were given but none of them determines the padding.
     """
     unread: tuple[str, Any] | None = None
+    merged: tuple[str, Any] | None = None  # a mask of queries and keys that may include the padding
     for call in calls:
         if call.padding is None:
             continue
         name, value = call.padding
         if value is None:
+            if call.attends_by and not named:
+                merged = merged or call.attends_by
+                continue
             _remember(unread, calls[0], None)
             return None
         trusted = named or call.watch.two_axes_are_padding
@@ -65,10 +70,18 @@ def find_padding(
                 past=past_tokens(calls) or 0,
                 trusted=trusted,
             )
+            if mask is not None and merged and is_eager() and not mask.is_meta and mask.any():
+                unread = merged
+                break
             if mask is not None:
+                mask = None if merged else mask
                 _remember(unread, calls[0], mask)
                 return mask
         unread = unread or (name, value)
+    else:
+        if merged:
+            _remember(unread, calls[0], None)
+            return None
     again = in_backward() and not lonely and len(calls) == 1
     if unread is None and not again:
         return None
@@ -200,6 +213,7 @@ def _describe(name: str, value: Any) -> str:
         return f"{name}, which is a {type(value).__name__}"
     reason = {
         2: "which may be (batch, tokens) or (tokens, tokens) or is of other tokens",
+        3: "which may mix padding with causality or a window",
         4: "which may mix padding with causality or a window",
     }.get(value.dim(), "which follows no known convention")
     return f"{name} of shape {tuple(value.shape)} and type {value.dtype}, {reason}"

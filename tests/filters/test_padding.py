@@ -222,6 +222,33 @@ def test_an_argument_of_the_model_can_be_named() -> None:
     assert torch.equal(ignoring(x, attention_mask=pad), filter(x))
 
 
+def test_a_mask_of_queries_and_keys_may_include_the_padding() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2)
+
+        def forward(self, x: Tensor, padding_mask: Tensor, per_item: bool = True) -> Any:
+            mask = ~causal(x.shape[1])
+            if per_item:
+                mask = (mask | padding_mask.unsqueeze(1)).repeat_interleave(2, 0)
+            return self.encoder(x, mask=mask)
+
+    model, x = Encoder().eval(), torch.randn(2, 9, 8)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    handle = insert_filters(model, "encoder.layers", zero_init=False)
+    with pytest.raises(ValueError, match=r"cannot tell.*mask of shape \(4, 9, 9\).*padding_mask="):
+        model(x, pad)
+    none = torch.zeros_like(pad)
+    torch.testing.assert_close(model(x, none), model(x, none, per_item=False))
+    # One mask for all items does not include the padding, which the model ignores.
+    assert torch.equal(model(x, pad, per_item=False), model(x, none, per_item=False))
+    handle.remove()
+    insert_filters(model, "encoder.layers", padding_mask="padding_mask", zero_init=False)
+    torch.testing.assert_close(model(x, pad)[1:, :5], model(x[1:, :5].contiguous(), none[1:, :5]))
+
+
 @pytest.mark.parametrize("layers", ["a.layers", "b.layers", "*.layers.*"])
 def test_layers_that_two_modules_share_see_the_mask_of_either(layers: str) -> None:
     class Encoder(nn.Module):
