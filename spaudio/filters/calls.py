@@ -138,8 +138,8 @@ class Watch:
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""
-        # An interrupt (Ctrl-C) ends a call without its hook. A module is not called within itself,
-        # so that an earlier call in progress is over.
+        # An interrupt (Ctrl-C) ends a call without its hook. A module is rarely called within
+        # itself, so an earlier call in progress is taken to be over.
         self._forget()
         _IN_PROGRESS.calls.append(self.call(args, kwargs))
 

@@ -136,3 +136,9 @@ def test_flops_of_haar_and_none() -> None:
 def test_bandpass_kernels_have_phases_of_their_own() -> None:
     kernels = make_filter("bank", num_filters=36, kernel_size=5, init="bandpass").kernels.detach()
     assert not torch.allclose(kernels, kernels.flip(1), atol=1e-3)
+    assert FilterBank(64, 1, init="bandpass").kernels.sign().unique().numel() == 2
+
+
+def test_bandpass_kernels_fade_at_their_ends() -> None:
+    power = FilterBank(36, 64, init="bandpass").kernels.detach()[1:].square().mean(0)
+    assert power[:4].mean() < 0.1 * power[28:36].mean()

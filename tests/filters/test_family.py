@@ -188,3 +188,11 @@ def test_averages_do_not_overflow_in_half_precision() -> None:
     x = torch.full((1, 80, 64), 2000.0, dtype=torch.float16)
     y = HaarFilter(64, causal=True)(x)
     assert torch.equal(y[:, -1], x[:, -1])  # the average of equal values
+
+
+def test_autocast_does_not_round_double_precision() -> None:
+    for case, dtype in (("bank-odd", torch.float64), ("depthwise-odd", torch.float32)):
+        filter, x = build(case, causal=False, dtype=torch.float64), tokens(dtype=dtype)
+        y = filter(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(filter(x), y)

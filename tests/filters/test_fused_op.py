@@ -126,3 +126,13 @@ def test_without_the_library_one_warning_and_the_same_result(
             filterbank(inputs[0], inputs[1], inputs[3][:4], backend="cpu")
     finally:
         cpu.library.cache_clear()
+
+
+def test_kernels_in_double_precision_are_summed_in_it() -> None:
+    generator = torch.Generator().manual_seed(3)
+    kernels, gains = (
+        torch.randn(s, generator=generator, dtype=torch.float64) for s in ((32, 64), (32,))
+    )
+    x = torch.randn(2, 9, 3, generator=generator)
+    exact = filterbank(x.double(), kernels, gains)
+    assert torch.equal(filterbank(x, kernels, gains), exact.float())

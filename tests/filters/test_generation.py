@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaudio.filters import insert_filters
 from tests.filters.cases import open_gains
@@ -92,6 +92,40 @@ def test_logits_of_pieces_equal_those_of_the_whole() -> None:
 
 
 @torch.no_grad()
+def test_padding_in_the_first_of_two_passes() -> None:
+    model, ids = filtered(), prompt(2, 8)
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    whole = model(ids, attention_mask=mask, position_ids=places).logits
+    first = model(ids[:, :5], attention_mask=mask[:, :5], position_ids=places[:, :5])
+    rest = model(ids[:, 5:], attention_mask=mask, position_ids=places[:, 5:],
+                 past_key_values=first.past_key_values).logits  # fmt: skip
+    torch.testing.assert_close(rest, whole[:, 5:], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_that_runs_twice_in_a_pass_cannot_continue_a_cache() -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, past_key_values: Any = None) -> Any:
+            y = self.linear(self.linear(x))
+            past_key_values.update(x[:, None], x[:, None], 0)
+            return y
+
+    model, cache = Twice(), transformers.DynamicCache()
+    insert_filters(model, "linear", **CAUSAL)
+    model(torch.randn(2, 5, 8), past_key_values=cache)
+    with pytest.raises(ValueError, match="one pass at a time"):
+        model(torch.randn(2, 1, 8), past_key_values=cache)
+
+
+@torch.no_grad()
 def test_cropping_and_reordering() -> None:
     model, ids = filtered(), prompt(2, 12)
     whole = model(ids).logits
@@ -152,6 +186,14 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     generate(recurrent, ids, False)
     with pytest.raises(ValueError, match=r"use_cache=False.*Cache"):
         generate(recurrent, ids, True)
+    removed = causal_model()
+    handle = insert_filters(removed, LAYERS, **CAUSAL)
+    cache = removed(ids).past_key_values
+    handle.remove()
+    removed(ids, past_key_values=cache)
+    insert_filters(removed, LAYERS, **CAUSAL)
+    with pytest.raises(ValueError, match=r"use_cache=False.*from token 10"):
+        removed(ids, past_key_values=cache)
     identity = causal_model()
     insert_filters(identity, LAYERS, "none")
     generate(identity, ids, True)

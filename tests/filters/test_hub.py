@@ -123,6 +123,26 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_filters(nn.Linear(4, 4), "missing")
     with pytest.raises(ValueError, match=r"\['fir'\].*class MultiScaleFilterBank"):
         MultiScaleFilterBank.from_pretrained(tmp_path)
+    two = nn.ModuleList([nn.GRU(4, 4, batch_first=True), nn.Linear(4, 4)])
+    insert_filters(two, ["0", "1"]).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"\['0', '1'\], not one filter"):
+        FilterBank.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'0' has a filter already"):
+        load_filters(two, tmp_path)
+    with pytest.raises(ValueError, match="batch_first=False"):
+        load_filters(nn.ModuleList([nn.GRU(4, 4), nn.Linear(4, 4)]), tmp_path)
+    insert_filters(
+        nn.ModuleList([nn.GRU(4, 4, batch_first=True)]), "0", padding_mask="hx"
+    ).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="argument 'hx'"):
+        load_filters(nn.ModuleList([nn.Linear(4, 4)]), tmp_path)
+
+
+@pytest.mark.parametrize("option", [{"padding_mask": None}, {"channels_first": True}])
+def test_layouts_round_trip(option: dict[str, Any], tmp_path: Path) -> None:
+    saved = insert_filters(nn.ModuleList([nn.Linear(4, 4)]), "0", **option)
+    saved.save_pretrained(tmp_path)
+    assert load_filters(nn.ModuleList([nn.Linear(4, 4)]), tmp_path).layouts == saved.layouts
 
 
 def test_what_would_not_be_loaded_as_it_is_is_not_saved(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ def test_unfit_layers_are_named() -> None:
     layer.__class__ = type("Other", (type(layer),), {})
     with pytest.raises(ValueError, match="the class Other was set after its filter"):
         handle.remove()
+
+    class Backwards(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self[0](self[1](x))
+            return out
+
+    own = nn.ModuleDict({"a": Backwards(nn.Linear(8, 8), nn.Linear(8, 8))})
+    with pytest.raises(ValueError, match="'a' is a Backwards; name a layer inside"):
+        insert_filters(own, "a")
     model.embed.forward = lambda x: x  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="forward of 'embed' was replaced"):
         insert_filters(model, "embed")
@@ -188,6 +197,9 @@ def test_filters_follow_the_layer_or_are_copied() -> None:
     handle = insert_filters(model, "encoder.layers")
     assert {p for p in model.parameters() if p.requires_grad} == set(handle.parameters())
     assert all(filter.training for filter in handle.filters.values())
+    assert not any(f.training for f in insert_filters(stack(), "encoder.layers").filters.values())
+    double = insert_filters(stack(), "encoder.layers", dtype=torch.float64)
+    assert {p.dtype for p in double.parameters()} == {torch.float64}
     kinds = {(p.device.type, p.dtype) for p in handle.parameters()}
     assert kinds == {("meta", torch.bfloat16)}
     given = FilterBank(5, 3)
@@ -409,6 +421,9 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
     ):
         with pytest.raises(ValueError, match=rf"^{name} is torch\.float32.*a boolean one"):
             read_padding_mask(name, mask, 2, 3)
+    one = read_padding_mask("attention_mask", torch.ones(1, 1, dtype=torch.long), 1, 1)
+    assert one is not None
+    assert not one.any()
     # A bias by distance, which a model may add to the mask of one query.
     read = read_padding_mask("attention_mask", torch.tensor([[[[-2.0, -1, 0]]]]), 1, 1, past=2)
     assert read is not None
@@ -446,6 +461,13 @@ def test_dim_is_taken_from_the_layer() -> None:
     assert dims(nn.Sequential(nn.Embedding(5, 12)), "0", filter="adaptive") == [12]
     assert dims(nn.Sequential(nn.Linear(3, 6)), "0", filter="bank", gains="per_dim") == [6]
     assert dims(nn.Sequential(nn.RMSNorm(7)), "0", filter="haar", zero_init=False) == [7]
+
+    class OwnRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(7))
+
+    assert dims(nn.ModuleList([OwnRMSNorm()]), "0") == [7]
     convolution = nn.Sequential(nn.Conv1d(3, 5, 1))
     assert dims(convolution, "0", channels_first=True) == [5]
     assert convolution(torch.randn(2, 3, 9)).shape == (2, 5, 9)

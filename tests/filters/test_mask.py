@@ -66,7 +66,9 @@ def test_masks_are_recorded_and_finite_for_padding_alone() -> None:
     filter = AdaptiveFilterBank(6, 5, 4, mask_width=8, mask_heads=2)
     x = torch.randn(2, 7, 6, requires_grad=True)
     model = nn.ModuleDict({"layer": filter})
-    masks = record_masks(model, lambda: filter(x))
+    assert not filter.mask.open.bias.any()
+    # Of several calls, the last is recorded.
+    masks = record_masks(model, lambda: (filter(2 * x), filter(x)))
     assert torch.equal(masks["layer"], filter.token_mask(x).detach())
     assert not filter.mask._forward_hooks
     y = filter(x, torch.tensor([[True] * 7, [False] * 7]))

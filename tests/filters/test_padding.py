@@ -1,5 +1,7 @@
 """``padding_mask="auto"``: an item alone equals the item padded in a batch, in many models."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from typing import Any
@@ -315,6 +317,44 @@ def test_extra_arguments_are_no_masks() -> None:
     assert torch.equal(model(x, mask, attention_mask=mask), filter(x, ~mask))
 
 
+def masked_layers() -> tuple[nn.Module, Tensor, Tensor]:
+    """A model whose layers take no mask, tokens, and their padding."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Any:
+            return self.layers[1](self.layers[0](x))
+
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    return Masked(), torch.randn(2, 9, 4), pad
+
+
+def test_removing_one_handle_leaves_the_masks_of_another() -> None:
+    model, x, pad = masked_layers()
+    insert_filters(model, "layers.0", zero_init=False)
+    insert_filters(model, "layers.1").remove()
+    torch.testing.assert_close(model(x, pad)[1:, :5], model(x[1:, :5]))
+
+
+def test_threads_see_their_own_masks() -> None:
+    model, x, pad = masked_layers()
+    insert_filters(model, "layers", zero_init=False)
+    both, masks = threading.Barrier(2), (pad, pad.flip(0))
+
+    def together(*call: Any) -> None:
+        both.wait(60)
+
+    hook = model.get_submodule("layers.0").register_forward_pre_hook(together)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(partial(model, x), masks))
+    hook.remove()
+    for y, mask in zip(results, masks, strict=True):
+        torch.testing.assert_close(y, model(x, mask))
+
+
 def test_masks_do_not_outlive_their_call() -> None:
     model, filter = filtered_model()
     x = torch.randn(2, 9, 4)
@@ -485,6 +525,17 @@ def test_positions_that_are_filled_anew_are_read_anew(context: Any) -> None:
             model(x, positions)
             positions[0] = torch.cat([p - p[0] for p in torch.arange(9).tensor_split(ends)])
             assert torch.equal(model(x, positions), model(x, positions.clone()))
+
+
+def test_positions_that_repeat_restart() -> None:
+    class Positioned(nn.Module):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            return x
+
+    model, x = Positioned(), torch.randn(1, 9, 4)
+    (filter,) = insert_filters(model, "", kernel_size=3, zero_init=False).filters.values()
+    y = model(x, torch.tensor([[0, 0, 1, 2, 0, 0, 1, 2, 3]]))
+    assert torch.equal(y, filter(x, cu_seqlens=torch.tensor([0, 1, 4, 5, 9])))
 
 
 def test_the_mask_of_the_source_is_not_that_of_the_target() -> None:

@@ -83,6 +83,14 @@ def test_prefill_and_decode_equal_the_whole(case: str) -> None:
     torch.testing.assert_close(state[:1], filter(x[:1], output_final_state=True)[1])
 
 
+def test_gradients_do_not_pass_through_the_state() -> None:
+    filter, x = build("bank-even", causal=True), torch.randn(2, 5, DIM, requires_grad=True)
+    state = torch.zeros(2, 3, DIM)
+    filter.step(x, state)
+    assert torch.equal(state, x[:, -3:])
+    assert not state.requires_grad
+
+
 @pytest.mark.parametrize("case", PLAIN)
 def test_packed_sequences_are_continued(case: str) -> None:
     filter = build(case, causal=True, dtype=torch.float64)
@@ -135,6 +143,7 @@ def test_what_does_not_fit_is_named() -> None:
         (lambda: filter(x, cu_seqlens=ends.float()), "int32 or int64.*float32"),
         (lambda: filter(x, cu_seqlens=ends[:1]), r"\(sequences \+ 1,\).*\(1,\)"),
         (lambda: filter(x, cu_seqlens=ends + 1), r"within 0 \.\.\. 9 tokens.*\[1, 5, 10\]"),
+        (lambda: filter(x, cu_seqlens=torch.tensor([-2, 9])), r"within 0 \.\.\. 9 tokens"),
         (lambda: filter(x, cu_seqlens=torch.tensor([0, 5, 4])), "must not decrease"),
         (lambda: filter(x, initial_state=x), r"\(1, 3, 6\) of torch.float32.*\(1, 9, 6\)"),
         (lambda: filter.step(x, x[:, :3].double()), "of torch.float64"),
