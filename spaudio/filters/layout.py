@@ -78,7 +78,7 @@ class Layout:
         return x if self.batch_first else x.transpose(0, 1)
 
 
-def _apply_nested(filter: Filter, output: Tensor) -> Tensor:
+def _apply_nested(filter: Filter, output: Any) -> Tensor:
     """Filters a nested tensor, to which ``nn.TransformerEncoder`` converts padded input in eval."""
     lengths = torch.tensor([len(item) for item in output.unbind()], device=output.device)
     padded = output.to_padded_tensor(0.0)
