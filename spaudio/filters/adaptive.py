@@ -144,8 +144,8 @@ class AdaptiveFilterBank(TokenFilter):
     @override
     def config(self) -> dict[str, Any]:
         bank = {k: v for k, v in self.bank.config().items() if k != "gains"}
-        sizes = {"width": self.mask.width, "layers": len(self.mask.layers)}
-        return bank | super().config() | sizes | {"dim": self.dim, "heads": self.mask.heads}
+        sizes = {"mask_width": self.mask.width, "mask_layers": len(self.mask.layers)}
+        return bank | super().config() | sizes | {"dim": self.dim, "mask_heads": self.mask.heads}
 
     @override
     def flops(self, tokens: int, dim: int) -> int:
