@@ -390,9 +390,7 @@ def test_masks_do_not_outlive_their_call() -> None:
         ("modernbert", "positions", False),
     ],
 )
-def test_checkpointing_reads_the_same_padding_and_packing(
-    name: str, given: str, reentrant: bool
-) -> None:
+def test_checkpointing_reads_the_same_padding(name: str, given: str, reentrant: bool) -> None:
     """Layers are run again in the backward pass, when the model's call has ended."""
     gradients = []
     ids = torch.randint(3, 40, (2, LONG))
