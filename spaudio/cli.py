@@ -426,7 +426,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--only": {"metavar": "PATTERN,...", "help": "only runs whose names match, such as "
                    "study-bank-?"},
         "--over": {"metavar": "SETTING", "help": "also average over this setting, such as "
-                   "test_speaker; with a single seed, ± is over its values"},
+                   "test_speaker; with a single seed, ± is that over the values of SETTING"},
         "--convergence": {"action": "store_true", "help": "compare the steps, seconds and FLOPs "
                           "needed to reach the baseline's best loss (always for text runs)"},
         "--baseline": {"default": "none", "metavar": "FILTER", "help": "filter of the baseline, "

@@ -23,11 +23,11 @@ def receptive_field_ms(filter: TokenFilter, token_seconds: float) -> tuple[float
         Milliseconds to the left and to the right of a token; ``math.inf`` for the whole sequence.
 
     Raises:
-        ValueError: If the hop is not positive.
+        ValueError: If ``token_seconds`` is not positive.
     """
     left, right = filter.receptive_field
-    hop_ms = 1000 * check_token_seconds(token_seconds)
-    return left * hop_ms, right * hop_ms
+    token_ms = 1000 * check_token_seconds(token_seconds)
+    return left * token_ms, right * token_ms
 
 
 def modulation_response(
@@ -45,7 +45,7 @@ def modulation_response(
         (M, n_fft // 2 + 1).
 
     Raises:
-        ValueError: If the hop is not positive, or ``n_fft`` is odd or below 2.
+        ValueError: If ``token_seconds`` is not positive, or ``n_fft`` is odd or below 2.
     """
     rate = 1 / check_token_seconds(token_seconds)
     response = filter.frequency_response(n_fft)
@@ -103,7 +103,7 @@ def describe(filter: TokenFilter, token_seconds: float | None = None) -> str:
         The line, such as ``bank: causal, 2448 parameters, sees -15 ... +0 tokens``.
 
     Raises:
-        ValueError: If the hop is not positive.
+        ValueError: If ``token_seconds`` is not positive.
     """
     fields = [f"{_extent(filter.receptive_field)} tokens"]
     if token_seconds is not None:
@@ -113,7 +113,7 @@ def describe(filter: TokenFilter, token_seconds: float | None = None) -> str:
 
 
 def check_token_seconds(token_seconds: float) -> float:
-    """Returns the hop, or raises ValueError if it is not a positive number of seconds."""
+    """Returns the seconds, or raises ValueError if they are not positive."""
     if not 0 < token_seconds < math.inf:
         raise ValueError(f"token_seconds must be positive seconds per token; got {token_seconds}")
     return token_seconds

@@ -105,7 +105,8 @@ def test_the_documented_example_runs(
         pytest.importorskip(package)
     [clip] = synthetic_clips(8000, 0.4, seed=3)[:1]
     soundfile.write(tmp_path / "a.wav", clip, 8000)
-    export_run(run, "onnx", tmp_path / "model.onnx")
+    (tmp_path / "runs" / "folder" / "ID").mkdir(parents=True)
+    export_run(run, "onnx", tmp_path / "runs" / "folder" / "ID" / "model.onnx")
     page = (RECIPES.parent / "docs" / "own_sounds.md").read_text(encoding="utf-8")
     [example] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
                  if "onnxruntime" in code]  # fmt: skip
