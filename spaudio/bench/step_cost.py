@@ -15,7 +15,7 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
+from spaudio.experiment.settings import PretrainedConfig, Settings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -102,7 +102,7 @@ def measure(
 
 
 def make_steps(
-    settings: AudioSettings | TextSettings,
+    settings: Settings,
     model: nn.Module,
     objective: Objective,
     batches: Sequence[Any],
@@ -129,7 +129,7 @@ def make_steps(
 
 
 def describe_shape(
-    settings: AudioSettings | TextSettings, model: nn.Module, batches: Sequence[Any]
+    settings: Settings, model: nn.Module, batches: Sequence[Any]
 ) -> tuple[str, dict[str, float]]:
     """Returns the shapes of model and batches, as the beginning of a title and as numbers."""
     batch = settings.trainer.batch_size

@@ -38,7 +38,7 @@ from spaudio.experiment.settings import (
     ClassifierConfig,
     PretrainConfig,
     PretrainedConfig,
-    TextSettings,
+    Settings,
 )
 from spaudio.tokens.augment import AugmentConfig
 
@@ -55,7 +55,7 @@ _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
 
 
-def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | TextSettings:
+def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
     """Composes the settings of a run.
 
     Args:
@@ -88,7 +88,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> AudioSettings | Text
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{recipe / 'config.yaml'}: {first_line(error)}") from error
-    assert isinstance(settings, AudioSettings | TextSettings)
+    assert isinstance(settings, Settings)
     if isinstance(settings.model, PretrainedConfig) and "model" not in keys:
         # Its defaults would replace settings of the file that were chosen on purpose, or be absent.
         raise ConfigError(
@@ -116,7 +116,7 @@ def _replaced(recipe: Path, overrides: Sequence[Override], settings: AudioSettin
     return found
 
 
-def _resolve_folders(settings: AudioSettings | TextSettings) -> None:
+def _resolve_folders(settings: Settings) -> None:
     """Makes folders that a run needs later absolute, as it may be used from another one."""
     parts = (settings.model, getattr(settings, "pretrain", None))
     for part in parts:

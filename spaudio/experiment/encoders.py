@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -19,9 +19,7 @@ def is_folder(source: str) -> bool:
     return Path(source).is_dir() or not HUB_ID.fullmatch(source)
 
 
-def open_encoder(
-    settings: AudioSettings | TextSettings, source: str | None = None
-) -> PretrainedEncoder | None:
+def open_encoder(settings: Settings, source: str | None = None) -> PretrainedEncoder | None:
     """Loads the pretrained encoder of a run; None if it has none.
 
     Args:

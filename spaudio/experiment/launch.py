@@ -36,7 +36,7 @@ from spaudio.experiment.run_folder import (
     open_run_folder,
     read_run_settings,
 )
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
@@ -158,7 +158,7 @@ def _command(run: Path, script: Path) -> list[str]:
     return [sys.executable, str(script), f"resume={quoted(run)}"]
 
 
-def start_run(settings: AudioSettings | TextSettings, script: Path) -> Path:
+def start_run(settings: Settings, script: Path) -> Path:
     """Executes one run, or one run per fold.
 
     Args:
@@ -224,7 +224,7 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     return [folder for folder in folders if folder not in failed]
 
 
-def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: Path) -> None:
+def _check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
     """Refuses a sweep of which no run has data that can be used, before it has run folders."""
     refused: SpaudioError | None = None
     for settings in {_data_settings(one): one for one in composed}.values():
@@ -241,7 +241,7 @@ def _check_some_data(composed: Sequence[AudioSettings | TextSettings], scripts: 
         raise refused
 
 
-def _data_settings(settings: AudioSettings | TextSettings) -> str:
+def _data_settings(settings: Settings) -> str:
     """Returns a key of the settings on which it depends whether data can be used."""
     own = ("fold", "skip_bad", "duplicates", "validation")
     given = {name: value for name, value in settings.as_dict().items() if name in own}

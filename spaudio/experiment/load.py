@@ -7,7 +7,7 @@ from rich.console import Console
 from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -27,8 +27,9 @@ def load_untrained(
         CheckpointError: If the folder is not a run's.
     """
     settings = read_run_settings(run)
-    if not isinstance(settings, AudioSettings):
+    if isinstance(settings, TextSettings):
         return build_language_model(settings)
+    assert isinstance(settings, AudioSettings)
     weights = load_weights(weights_folder(run))
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
         return build_adapted(settings, len(weights["head.linear.weight"]), base)

@@ -15,7 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.run_folder import create_run_folder
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import Settings
 from spaudio.training.allocator import keep_freed_memory
 from spaudio.training.trainer_config import TrainerConfig
 
@@ -101,7 +101,7 @@ def make_accelerator(trainer: TrainerConfig) -> Accelerator:
     return accelerator
 
 
-def share_run_folder(settings: AudioSettings | TextSettings, accelerator: Accelerator) -> Path:
+def share_run_folder(settings: Settings, accelerator: Accelerator) -> Path:
     """Creates the run's folder in the first process and returns it in all.
 
     Raises:

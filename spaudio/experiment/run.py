@@ -19,7 +19,7 @@ from spaudio.experiment.processes import (
     share_run_folder,
 )
 from spaudio.experiment.run_folder import REPORT, named_reports, read_run_settings
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
@@ -46,7 +46,7 @@ DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
 
 
-def train_and_report(settings: AudioSettings | TextSettings, scripts: Path) -> Path:
+def train_and_report(settings: Settings, scripts: Path) -> Path:
     """Trains a model, measures it and writes its report.
 
     Args:
@@ -165,7 +165,7 @@ def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
 
 
 def _facts(
-    settings: AudioSettings | TextSettings,
+    settings: Settings,
     model: AnyClassifier | LanguageModel,
     result: FitResult,
     token_seconds: float | None,

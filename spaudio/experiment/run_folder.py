@@ -11,7 +11,7 @@ import yaml
 
 from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.schemas import read_settings
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import read_yaml
@@ -29,7 +29,7 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
-def create_run_folder(settings: AudioSettings | TextSettings, folder: Path | None = None) -> Path:
+def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     """Creates the folder of a run with the settings in it, atomically.
 
     Args:
@@ -64,7 +64,7 @@ def create_run_folder(settings: AudioSettings | TextSettings, folder: Path | Non
     return folder
 
 
-def open_run_folder(settings: AudioSettings | TextSettings, folder: Path | None = None) -> Path:
+def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     """Opens the folder of a run with the same name and settings, or creates it.
 
     Args:
@@ -90,7 +90,7 @@ def open_run_folder(settings: AudioSettings | TextSettings, folder: Path | None 
     return folder
 
 
-def save_run_settings(folder: Path, settings: AudioSettings | TextSettings) -> None:
+def save_run_settings(folder: Path, settings: Settings) -> None:
     """Writes the settings of a run to its folder, atomically."""
     text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
     write_atomic(folder / CONFIG, text.encode())
@@ -102,7 +102,7 @@ def named_reports(folder: Path) -> str:
     return f"{text} and {page}" if page.is_file() else str(text)
 
 
-def read_run_settings(folder: Path) -> AudioSettings | TextSettings:
+def read_run_settings(folder: Path) -> Settings:
     """Reads the settings of a run; interpolations in them are not resolved.
 
     Raises:

@@ -20,13 +20,14 @@ from spaudio.experiment.settings import (
     AudioSettings,
     FilterConfig,
     PretrainedConfig,
+    Settings,
     TextSettings,
 )
 from spaudio.filters import FILTERS
 
 # Arguments of filters that are not settings, because the model decides them.
 _NOT_SETTINGS = ("self", "dim", "causal", "zero_init", "device", "dtype")
-KINDS: dict[str, type[AudioSettings | TextSettings]] = {
+KINDS: dict[str, type[Settings]] = {
     "audio": AudioSettings,
     "text": TextSettings,
 }
@@ -51,9 +52,7 @@ def _filter_schema(name: str) -> type[FilterConfig]:
     return make_dataclass(f"{name.title()}Config", options, bases=(FilterConfig,))
 
 
-def prep_schema(
-    kind: type[AudioSettings | TextSettings], prepare: Callable[..., Any]
-) -> type[AudioSettings | TextSettings]:
+def prep_schema(kind: type[Settings], prepare: Callable[..., Any]) -> type[Settings]:
     """Adds the keyword-only arguments of a dataset's ``prepare`` function to a settings class.
 
     Args:
@@ -90,7 +89,7 @@ def _default(value: Any) -> Any:
     return value
 
 
-def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
+def read_settings(content: Mapping[str, Any]) -> Settings:
     """Builds the settings of a finished or interrupted run from its ``config.yaml``.
 
     The values are plain data: no interpolation is resolved. Unknown settings are assumed to be
@@ -124,7 +123,7 @@ def read_settings(content: Mapping[str, Any]) -> AudioSettings | TextSettings:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or key}: {first_line(error)}") from error
     settings = _replace(settings, "$\0{", "${")
-    assert isinstance(settings, AudioSettings | TextSettings)
+    assert isinstance(settings, Settings)
     return settings
 
 

@@ -279,6 +279,7 @@ class Settings:
         recipe: Name of the recipe; its runs go to ``<runs>/<recipe>/``.
         prep: ``data_prep/<prep>.py`` finds the data.
         about: The facts about the dataset.
+        model: Shape of the model.
         filter: The filters of the layers; ``model.filter_place`` and ``model.filter_layers``, or
             ``model.adapt_layers`` of a pretrained encoder, decide where they are.
         optim: Optimizer and schedule.
@@ -301,6 +302,7 @@ class Settings:
     recipe: str = MISSING
     prep: str = "${recipe}"
     about: About = field(default_factory=About)
+    model: EncoderConfig = field(default_factory=EncoderConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -318,9 +320,10 @@ class Settings:
         if not 0 <= self.seed < _MOST_SEED:
             raise ConfigError(f"seed must lie in [0, 2**32); got {self.seed}")
         _check_numbers({name: value for name, value in self.as_dict().items() if name != "seed"})
-        layers = getattr(self, "model", EncoderConfig()).layers
-        if layers > _MOST_LAYERS:
-            raise ConfigError(f"model.layers must be at most {_MOST_LAYERS:,}; got {layers}")
+        if self.model.layers > _MOST_LAYERS:
+            raise ConfigError(
+                f"model.layers must be at most {_MOST_LAYERS:,}; got {self.model.layers}"
+            )
         if getattr(self, "source", None) == "":  # a dataset's own setting
             raise ConfigError("source= is empty; name an archive or a folder")
         for name in ("recipe", "run_id"):  # parts of the run's path

@@ -45,7 +45,7 @@ from spaudio.errors import ConfigError, DataError, SpaudioError, first_line
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, open_run_folder
-from spaudio.experiment.settings import FILE_SETTINGS, AudioSettings, TextSettings
+from spaudio.experiment.settings import FILE_SETTINGS, AudioSettings, Settings
 from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import NOT_SETTINGS, Record, read_records
@@ -135,7 +135,7 @@ class StudyRun:
     baseline: str | None
     control: str | None
     script: Path
-    settings: AudioSettings | TextSettings
+    settings: Settings
 
     @property
     def folder(self) -> Path:
@@ -323,9 +323,7 @@ def plan_study(
     return [run for _, run in sorted(planned, key=lambda pair: pair[0])]
 
 
-def _of_fold(
-    settings: AudioSettings | TextSettings, run_id: str, seed: int, fold: Any
-) -> AudioSettings | TextSettings:
+def _of_fold(settings: Settings, run_id: str, seed: int, fold: Any) -> Settings:
     """Returns the settings for a seed and a fold. Composing each would take a tenth of a second."""
     changed = {"seed": seed}
     if fold is not None:

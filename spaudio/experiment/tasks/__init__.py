@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from spaudio.experiment.data import load_data
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings, TextSettings
 from spaudio.experiment.tasks.adaptation import AdaptationTask
 from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.experiment.tasks.task import Task
@@ -12,7 +12,7 @@ from spaudio.experiment.tasks.text import TextTask
 __all__ = ["Task", "open_task"]
 
 
-def open_task(settings: AudioSettings | TextSettings, scripts: Path) -> Task:
+def open_task(settings: Settings, scripts: Path) -> Task:
     """Prepares the data of a run and returns its task.
 
     Args:
@@ -24,6 +24,7 @@ def open_task(settings: AudioSettings | TextSettings, scripts: Path) -> Task:
     """
     if isinstance(settings, TextSettings):
         return TextTask(settings, scripts)
+    assert isinstance(settings, AudioSettings)
     pretrained = isinstance(settings.model, PretrainedConfig)
     task = AdaptationTask if pretrained else ClassificationTask
     return task(settings, load_data(settings, scripts))

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Literal
 
 from spaudio.experiment.data import AudioData
-from spaudio.experiment.settings import AudioSettings, TextSettings
+from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
@@ -24,7 +24,7 @@ _OF_STEPS = {"optim", *(f"trainer.{name}" for name in (
 ))}  # fmt: skip
 
 
-def overruled(settings: AudioSettings | TextSettings, steps: int) -> Iterator[str]:
+def overruled(settings: Settings, steps: int) -> Iterator[str]:
     """Yields warnings about given settings that another one overrules.
 
     Args:
