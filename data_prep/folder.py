@@ -24,21 +24,16 @@ from pathlib import Path, PurePosixPath
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
+from spaudio.audio.corrections import correct_labels
 from spaudio.audio.decode import probe
 from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
+from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError, some
-from spaudio.io.csv_rows import csv_rows
 from spaudio.io.unpack import open_source, user_path
-from spaudio.report.escape import from_csv
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _MEASURED = 200  # clips whose length is read for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
@@ -68,10 +63,11 @@ def prepare(
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Seed of the split.
-        table: CSV file of the labels, of whole files or of stretches of them; see `_of_table`. A
-            path, or a file name below ``source``. None takes the labels from the folders.
-        labels: CSV file of corrected labels, as ``report.html`` saves it; see `_corrected`. It
-            does not change the split.
+        table: CSV file of the labels, of whole files or of stretches of them; see
+            `spaudio.audio.label_table`. A path, or a file name below ``source``. None takes the
+            labels from the folders.
+        labels: CSV file of corrected labels, as ``report.html`` saves it; see
+            `spaudio.audio.corrections`. It does not change the split.
         background: A folder of other recordings, of any length. The class ``_background_`` is cut
             from it: clips as long as the median of the others, and as many as the other classes
             have on average. See `spaudio.audio.background`.
@@ -99,13 +95,24 @@ def prepare(
     stretches: list[Stretch] = []
     if table is None:
         split_given = _split_folders(root, paths)
-        clips = [_clip(root, path, split_given, group_regex) for path in paths]
+        clips = [_clip(root, path, split_given) for path in paths]
         unused = _unused_classes(root, paths, split_given)
     else:
         file = user_path(table)
         if not file.is_file() and (root / table).is_file():
             file = root / table
-        clips, split_given, unused, stretches = _of_table(file, paths, group_regex)
+        given = read_label_table(file, paths)
+        if group_regex is not None and "group" in given.columns:
+            raise ConfigError(
+                f"table={file} has a column group; leave group_regex out, or remove the column"
+            )
+        clips, stretches, split_given = given.clips, given.stretches, "split" in given.columns
+        unused = []
+        if given.unlisted:  # reports and published models show this: no folders of the machine
+            count, named = len(given.unlisted), some(given.unlisted)
+            unused = [f"{count} audio files are not in table={file.name}: {named}"]
+    if group_regex is not None:
+        clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
     _check(root, clips, group_regex, table)
     whole = root
     if stretches:
@@ -136,7 +143,7 @@ def prepare(
         _check_background(whole, user_path(background))
         root, clips = _with_background(root, clips, user_path(background), work, split_seed)
     if labels is not None:
-        clips, corrected = _corrected(clips, user_path(labels))
+        clips, corrected = correct_labels(clips, user_path(labels))
         notes = [*corrected, *notes]
     idle = ("test_fraction", "valid_fraction") if split_given else ()
     if split_given and background is None:  # whose clips are chosen by the seed, too
@@ -194,141 +201,6 @@ def _median_seconds(paths: Sequence[Path]) -> float:
     return statistics.median(found)
 
 
-def _corrected(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip], list[str]]:
-    """Gives clips other labels, or leaves them out.
-
-    Args:
-        clips: All clips.
-        file: CSV with the columns ``clip``, a path relative to the source, and ``label``, one of
-            the classes, or empty to leave the clip out. If there is a column ``was``, it holds the
-            clip's previous label, which is checked.
-
-    Returns:
-        The clips, and a sentence about what was changed.
-
-    Raises:
-        ConfigError: If the file cannot be read.
-        DataError: If a line does not fit the clips; the message gives its number.
-    """
-    rows = csv_rows("labels", file)
-    if not rows or not {"clip", "label"} <= set(rows[0][1]):
-        raise ConfigError(
-            f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
-            "as report.html saves it"
-        )
-    known = {clip.path: clip for clip in clips}
-    classes = sorted({clip.label for clip in clips})
-    given: dict[str, str] = {}
-    for number, row in rows:
-        path, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
-        where = f"{file}, line {number}"
-        if path not in known:
-            raise DataError(
-                f"{where}: there is no clip {path!r} below the source; give its path relative to it"
-            )
-        if label and label not in classes:
-            raise DataError(f"{where}: unknown class {label!r}; known: {', '.join(classes)}")
-        if was and was != known[path].label:
-            raise DataError(
-                f"{where}: {path} was {was!r} when it was corrected, but is {known[path].label!r} "
-                "now; remove the line, or correct it"
-            )
-        if given.setdefault(path, label) != label:
-            raise DataError(f"{where}: {path} has another label in a line above; keep one of them")
-    changed = sum(bool(label) and label != known[path].label for path, label in given.items())
-    left_out = sum(not label for label in given.values())
-    found = [replace(c, label=given.get(c.path, c.label)) for c in clips]
-    named = f"{changed} label{'s' * (changed != 1)} changed by labels={file.name}"
-    if left_out:
-        named += f", which leaves out {left_out} clip{'s' * (left_out != 1)}"
-    return [clip for clip in found if clip.label], [named]
-
-
-def _of_table(
-    file: Path, paths: Sequence[str], group_regex: str | None
-) -> tuple[list[SourceClip], bool, list[str], list[Stretch]]:
-    """Reads the labels of clips from a table.
-
-    Args:
-        file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
-            in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
-            labels of stretches of recordings; ``split``, with a name of `_SPLITS` in every line;
-            and ``group``. Without one, the group of a stretch is its recording.
-        paths: The audio files below the source.
-        group_regex: As in `prepare`; only if there is no column ``group``.
-
-    Returns:
-        The clips, whether the table gives their split, a sentence about files that are not in the
-        table, and the stretches that the clips are to be cut from; none if the clips are files.
-
-    Raises:
-        ConfigError: If the file cannot be read, or groups are given twice.
-        DataError: If a column is missing, or a line does not fit; the message gives its number.
-    """
-    rows, name = csv_rows("table", file), f"table={file}"
-    columns = [str(key) for key in rows[0][1]] if rows else []
-    if not {"file_name", "label"} <= set(columns):
-        raise DataError(
-            f"{name} needs the columns file_name and label, separated by commas, and may have "
-            f"start and end, split and group; it has {some(columns) or 'no line'}"
-        )
-    cut = "start" in columns
-    if cut != ("end" in columns):
-        raise DataError(f"{name} has only one of the columns start and end; give both or neither")
-    if group_regex is not None and "group" in columns:
-        raise ConfigError(f"{name} has a column group; leave group_regex out, or remove the column")
-    known, clips, stretches = set(paths), dict[str, SourceClip](), list[Stretch]()
-    for number, row in rows:
-        path, label, given, group = (
-            (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
-        )
-        where, path = f"{file}, line {number}", PurePosixPath(path).as_posix()
-        if path not in known:
-            raise DataError(
-                f"{where}: there is no audio file {path!r} below the source; give its path "
-                "relative to it, with the extension"
-            )
-        recording = path
-        if cut:
-            stretches.append(_stretch(path, row["start"], row["end"], where))
-            path = stretches[-1].path
-        if path in clips:
-            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
-        if not label:
-            raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
-        if "split" in row and given.lower() not in _SPLITS:
-            raise DataError(
-                f"{where}: split is {given!r}; expected train, valid or test in every line"
-            )
-        if "group" in row and not group:
-            raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        group = group or _group(recording, group_regex)
-        clips[path] = SourceClip(path, label, _SPLITS[given.lower()] if given else "train", group)
-    splits = {clip.split for clip in clips.values()}
-    if "split" in columns and not {"train", "test"} <= splits:
-        there = ", ".join(sorted(splits))
-        raise DataError(f"{name}: the column split needs both train and test; it has {there}")
-    left = sorted(known - ({one.recording for one in stretches} if cut else set(clips)))
-    notes = []
-    if left:  # reports and published models show this: no folders of the machine
-        notes = [f"{len(left)} audio files are not in table={file.name}: {some(left)}"]
-    return list(clips.values()), "split" in columns, notes, stretches
-
-
-def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
-    """Reads the times of a stretch, which are rounded to milliseconds."""
-    try:
-        found = Stretch(recording, round(float(start), 3), round(float(end), 3), where)
-    except (TypeError, ValueError):
-        found = Stretch(recording, math.nan, math.nan, where)
-    if not 0 <= found.start < found.end < math.inf:
-        raise DataError(
-            f"{where}: start is {start!r} and end is {end!r}; expected seconds since the start of "
-            "the recording, such as 1.25 and 2.5, with start before end"
-        )
-    return found
-
-
 def _top(folder: Path, table: str | None) -> Path:
     """Returns the single top folder of an archive, or ``folder`` if there is none."""
     visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
@@ -342,15 +214,15 @@ def _top(folder: Path, table: str | None) -> Path:
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     """Returns whether the first level of folders gives the split: it has both train and test."""
     tops = {PurePosixPath(path).parts[0] for path in paths}
-    splits = {_SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
+    splits = {SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
     if not {"train", "test"} <= splits:
-        if len(tops) > 1 and all(top.lower() in _SPLITS for top in tops):
+        if len(tops) > 1 and all(top.lower() in SPLITS for top in tops):
             raise DataError(
                 f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
                 "train and test; add the other one, or rename them if they are classes"
             )
         return False
-    if others := sorted(top for top in tops if top.lower() not in _SPLITS):
+    if others := sorted(top for top in tops if top.lower() not in SPLITS):
         raise DataError(
             f"{root}: holds train and test, and beside them {some(others)}; the top folders must "
             "be either classes or splits"
@@ -394,7 +266,7 @@ def _contents(folder: Path) -> str:
     return some(named) or "it is empty"
 
 
-def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> SourceClip:
+def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
     split, *parts = (
         PurePosixPath(path).parts if by_folder else ("train", *PurePosixPath(path).parts)
     )
@@ -403,13 +275,11 @@ def _clip(root: Path, path: str, by_folder: bool, group_regex: str | None) -> So
             f"{root / path}: is outside the class folders; move it into that of its class, or "
             "remove it. If the labels are in a CSV file: table=FILE"
         )
-    return SourceClip(path, parts[0], _SPLITS[split.lower()], _group(path, group_regex))
+    return SourceClip(path, parts[0], SPLITS[split.lower()], path)
 
 
-def _group(path: str, group_regex: str | None) -> str:
-    """Returns the group of a clip; it is empty if the expression finds none."""
-    if group_regex is None:
-        return path
+def _group(path: str, group_regex: str) -> str:
+    """Returns the group of an audio file; it is empty if the expression finds none."""
     try:
         found = re.search(group_regex, path)
     except re.error as error:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
-from spaudio.report.escape import for_csv, for_markdown
+from spaudio.io.csv_files import for_csv
+from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.report_files import (

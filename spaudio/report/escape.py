@@ -1,14 +1,13 @@
-"""Escapes names and other user text for terminals, Markdown, figures and CSV files.
+"""Escapes names and other user text for terminals, Markdown and figures.
 
 Names of classes, files and runs are arbitrary text. Each function returns text that is shown
-literally: it cannot become markup, a formula or a control sequence.
+literally: it cannot become markup, a formula or a control sequence. For CSV files, see
+:mod:`spaudio.io.csv_files`.
 """
 
 import re
 import unicodedata
 
-#: First characters that make a spreadsheet read a cell as a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LONGEST = 40  # characters of a name in a figure
 # `_` inside a word and brackets that are not followed by a target are not markup.
 _MARKDOWN = re.compile(r"[\\`*<>|&~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
@@ -41,16 +40,6 @@ def for_figure(text: object, longest: int = _LONGEST) -> str:
     if len(shown) > longest:
         shown = f"{shown[: longest // 2]}…{shown[-(longest // 2) :]}"
     return shown.replace("$", r"\$")
-
-
-def for_csv(text: str) -> str:
-    """Puts an apostrophe before text that a spreadsheet would read as a formula, or before one."""
-    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
-
-
-def from_csv(cell: str) -> str:
-    """Undoes :func:`for_csv`."""
-    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in (*FORMULA, "'"))) else cell
 
 
 def _code(character: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from spaudio.report.escape import for_csv, printable, writable
+from spaudio.io.csv_files import for_csv
+from spaudio.report.escape import printable, writable
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from sklearn.metrics import confusion_matrix
 from torch import from_numpy
 
-from spaudio.report.escape import for_csv, for_markdown
+from spaudio.io.csv_files import for_csv
+from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files

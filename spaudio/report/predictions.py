@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from spaudio.report.escape import for_csv, printable, writable
+from spaudio.io.csv_files import for_csv
+from spaudio.report.escape import printable, writable
 from spaudio.report.tables import show
 
 UNSURE = "unsure"

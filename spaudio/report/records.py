@@ -12,8 +12,8 @@ from typing import Any
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
+from spaudio.io.csv_files import FORMULA
 from spaudio.io.plain import flatten, read_json, read_yaml
-from spaudio.report.escape import FORMULA
 from spaudio.training.log import read_log
 
 # Settings in which runs of one group may differ, and those that only repeat others.

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
-from spaudio.report.escape import for_csv, from_csv
+from spaudio.io.csv_files import for_csv, from_csv
 
 
 @dataclass(frozen=True)

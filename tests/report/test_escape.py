@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from spaudio.audio.manifest import Clip
+from spaudio.io.csv_files import for_csv
 from spaudio.report.classification_report import write_report
-from spaudio.report.escape import for_csv, for_figure, for_markdown, printable
+from spaudio.report.escape import for_figure, for_markdown, printable
 from spaudio.report.figures.drawing import save_figure
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import BARS, plot_confusion, plot_per_class

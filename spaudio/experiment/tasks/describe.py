@@ -7,9 +7,8 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
-from spaudio.io.csv_rows import csv_rows
+from spaudio.io.csv_files import from_csv, read_csv
 from spaudio.io.unpack import user_path
-from spaudio.report.escape import from_csv
 from spaudio.report.report_files import ALIGNED, selection
 from spaudio.report.run_command import shortened
 
@@ -104,7 +103,7 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
         return []
     return [
         (from_csv(row["clip"]), from_csv(row["label"] or ""), from_csv(row.get("was") or ""))
-        for _, row in csv_rows("labels", user_path(file))
+        for _, row in read_csv("labels", user_path(file))
     ]
 
 

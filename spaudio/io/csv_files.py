@@ -1,12 +1,15 @@
-"""Reads CSV files that users write, as spreadsheets save them."""
+"""CSV files that users write, as spreadsheets save them, and text that a spreadsheet may read."""
 
 import csv
 from pathlib import Path
 
 from spaudio.errors import ConfigError, DataError
 
+#: First characters that make a spreadsheet read a cell as a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-def csv_rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
+
+def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
     """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
 
     Blanks around the names of columns are removed, and rows without any content are left out.
@@ -36,3 +39,13 @@ def csv_rows(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
                 "between quotation marks"
             )
     return rows
+
+
+def for_csv(text: str) -> str:
+    """Puts an apostrophe before text that a spreadsheet would read as a formula, or before one."""
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def from_csv(cell: str) -> str:
+    """Undoes :func:`for_csv`."""
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in (*FORMULA, "'"))) else cell

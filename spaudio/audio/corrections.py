@@ -1,0 +1,59 @@
+"""Corrections of labels, from the CSV file that ``report.html`` saves."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spaudio.audio.manifest import SourceClip
+from spaudio.errors import ConfigError, DataError
+from spaudio.io.csv_files import from_csv, read_csv
+
+
+def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip], list[str]]:
+    """Gives clips other labels, or leaves them out.
+
+    Args:
+        clips: All clips.
+        file: CSV with the columns ``clip``, a path relative to the source, and ``label``, one of
+            the classes, or empty to leave the clip out. If there is a column ``was``, it holds the
+            clip's previous label, which is checked.
+
+    Returns:
+        The clips, and a sentence about what was changed.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        DataError: If a line does not fit the clips; the message gives its number.
+    """
+    rows = read_csv("labels", file)
+    if not rows or not {"clip", "label"} <= set(rows[0][1]):
+        raise ConfigError(
+            f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
+            "as report.html saves it"
+        )
+    known = {clip.path: clip for clip in clips}
+    classes = sorted({clip.label for clip in clips})
+    given: dict[str, str] = {}
+    for number, row in rows:
+        path, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
+        where = f"{file}, line {number}"
+        if path not in known:
+            raise DataError(
+                f"{where}: there is no clip {path!r} below the source; give its path relative to it"
+            )
+        if label and label not in classes:
+            raise DataError(f"{where}: unknown class {label!r}; known: {', '.join(classes)}")
+        if was and was != known[path].label:
+            raise DataError(
+                f"{where}: {path} was {was!r} when it was corrected, but is {known[path].label!r} "
+                "now; remove the line, or correct it"
+            )
+        if given.setdefault(path, label) != label:
+            raise DataError(f"{where}: {path} has another label in a line above; keep one of them")
+    changed = sum(bool(label) and label != known[path].label for path, label in given.items())
+    left_out = sum(not label for label in given.values())
+    found = [replace(c, label=given.get(c.path, c.label)) for c in clips]
+    named = f"{changed} label{'s' * (changed != 1)} changed by labels={file.name}"
+    if left_out:
+        named += f", which leaves out {left_out} clip{'s' * (left_out != 1)}"
+    return [clip for clip in found if clip.label], [named]

@@ -1,0 +1,108 @@
+"""Labels of clips from a table: of whole files, or of stretches of recordings."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from spaudio.audio.manifest import SourceClip
+from spaudio.audio.stretches import Stretch
+from spaudio.errors import DataError, some
+from spaudio.io.csv_files import read_csv
+
+#: Names of splits, in folders and tables.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The contents of a table of labels.
+
+    Attributes:
+        clips: The clips. Without a column ``group``, the group of each is its audio file.
+        columns: The columns of the table.
+        stretches: The stretches that the clips are to be cut from; none if the clips are files.
+        unlisted: Audio files that are not in the table.
+    """
+
+    clips: list[SourceClip]
+    columns: frozenset[str]
+    stretches: list[Stretch]
+    unlisted: list[str]
+
+
+def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
+    """Reads the labels of clips from a CSV file.
+
+    Args:
+        file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
+            in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
+            labels of stretches of recordings; ``split``, with a name of `SPLITS` in every line;
+            and ``group``.
+        paths: The audio files below the source.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        DataError: If a column is missing, or a line does not fit; the message gives its number.
+    """
+    rows, name = read_csv("table", file), f"table={file}"
+    columns = [str(key) for key in rows[0][1]] if rows else []
+    if not {"file_name", "label"} <= set(columns):
+        raise DataError(
+            f"{name} needs the columns file_name and label, separated by commas, and may have "
+            f"start and end, split and group; it has {some(columns) or 'no line'}"
+        )
+    cut = "start" in columns
+    if cut != ("end" in columns):
+        raise DataError(f"{name} has only one of the columns start and end; give both or neither")
+    known, clips, stretches = set(paths), dict[str, SourceClip](), list[Stretch]()
+    for number, row in rows:
+        path, label, given, group = (
+            (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
+        )
+        where, path = f"{file}, line {number}", PurePosixPath(path).as_posix()
+        if path not in known:
+            raise DataError(
+                f"{where}: there is no audio file {path!r} below the source; give its path "
+                "relative to it, with the extension"
+            )
+        recording = path
+        if cut:
+            stretches.append(_stretch(path, row["start"], row["end"], where))
+            path = stretches[-1].path
+        if path in clips:
+            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
+        if not label:
+            raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
+        if "split" in row and given.lower() not in SPLITS:
+            raise DataError(
+                f"{where}: split is {given!r}; expected train, valid or test in every line"
+            )
+        if "group" in row and not group:
+            raise DataError(f"{where}: {path} has no group; give it one, as all others")
+        split = SPLITS[given.lower()] if given else "train"
+        clips[path] = SourceClip(path, label, split, group or recording)
+    splits = {clip.split for clip in clips.values()}
+    if "split" in columns and not {"train", "test"} <= splits:
+        there = ", ".join(sorted(splits))
+        raise DataError(f"{name}: the column split needs both train and test; it has {there}")
+    used = {one.recording for one in stretches} if cut else set(clips)
+    return LabelTable(list(clips.values()), frozenset(columns), stretches, sorted(known - used))
+
+
+def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
+    """Reads the times of a stretch, which are rounded to milliseconds."""
+    try:
+        found = Stretch(recording, round(float(start), 3), round(float(end), 3), where)
+    except (TypeError, ValueError):
+        found = Stretch(recording, math.nan, math.nan, where)
+    if not 0 <= found.start < found.end < math.inf:
+        raise DataError(
+            f"{where}: start is {start!r} and end is {end!r}; expected seconds since the start of "
+            "the recording, such as 1.25 and 2.5, with start before end"
+        )
+    return found
