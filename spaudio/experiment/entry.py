@@ -51,15 +51,18 @@ def main(
             settings = compose(path.parent, chosen.overrides)
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
         elif chosen.multirun:
-            _compare(run_sweep(path.parent, chosen.overrides, path))
+            finished, error = run_sweep(path.parent, chosen.overrides, path)
+            _compare(finished)
+            if error is not None:
+                raise SpaudioError(error)
         else:
             start_run(compose(path.parent, chosen.overrides), path)
-    except (SpaudioError, OSError) as error:
+    except (SpaudioError, OSError) as refused:
         who = "" if is_first_process() else f"process {os.environ['RANK']}: "
         Console(stderr=True).print(
-            f"{who}error: {error}", style="red", soft_wrap=True, markup=False
+            f"{who}error: {refused}", style="red", soft_wrap=True, markup=False
         )
-        raise SystemExit(1) from error
+        raise SystemExit(1) from refused
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -186,7 +186,9 @@ def start_run(settings: Settings, script: Path) -> Path:
     return train_and_report(settings, data_prep_folder(script.parent))
 
 
-def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path]:
+def run_sweep(
+    recipe: Path, overrides: Sequence[str], script: Path
+) -> tuple[list[Path], str | None]:
     """Runs every combination of the values that the overrides list.
 
     Args:
@@ -196,12 +198,12 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
         script: The recipe's ``run.py``.
 
     Returns:
-        The runs that are finished, in order.
+        The runs that are finished, in order, and an error message that names those that are not;
+        None if all are.
 
     Raises:
         ConfigError: If an override is wrong.
         DataError: If the data cannot be used.
-        SpaudioError: If no run has finished.
     """
     if processes() > 1:
         raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
@@ -216,12 +218,10 @@ def run_sweep(recipe: Path, overrides: Sequence[str], script: Path) -> list[Path
     launcher = Launcher(first.jobs, first.cluster, first.cluster_options)
     folders = [open_run_folder(settings) for settings in composed]
     failed = launcher(dict.fromkeys(folders, script))
+    error = None
     if failed:
-        text = failed_runs(failed, len(folders), f"run_id={name} and the same settings")
-        if len(failed) == len(folders):
-            raise SpaudioError(text)
-        Console(stderr=True).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
-    return [folder for folder in folders if folder not in failed]
+        error = failed_runs(failed, len(folders), f"run_id={name} and the same settings")
+    return [folder for folder in folders if folder not in failed], error
 
 
 def _check_some_data(composed: Sequence[Settings], scripts: Path) -> None:

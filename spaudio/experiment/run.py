@@ -2,11 +2,12 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import Accelerator
 from rich.console import Console
@@ -18,17 +19,18 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.run_folder import REPORT, named_reports, read_run_settings
-from spaudio.experiment.settings import Settings
+from spaudio.experiment.run_folder import CONFIG, REPORT, named_reports, read_run_settings
+from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
-from spaudio.io.plain import read_yaml
+from spaudio.io.plain import flatten, read_yaml
 from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
+from spaudio.report.records import NOT_SETTINGS
 from spaudio.training.checkpoint import (
     PRETRAINING,
     TRAINING,
@@ -44,6 +46,10 @@ from spaudio.training.shards import share_out
 # Kept with the settings in each checkpoint.
 DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
+THREADS = "threads"
+# Settings that may be edited in a run's config.yaml before it is resumed: they change no result, or
+# name files, whose content is compared.
+_EDITABLE = (*NOT_SETTINGS, *FILE_SETTINGS, "trainer.workers", "trainer.device")
 
 
 def train_and_report(settings: Settings, scripts: Path) -> Path:
@@ -84,6 +90,15 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
                 f"the checkpoints of {run} were trained on other data; restore that data, or start "
                 "a new run"
             )
+        _check_unchanged(run, settings, kept)
+        threads = torch.get_num_threads()
+        if accelerator.device.type == "cpu" and kept.get(THREADS) not in (None, threads):
+            console.print(
+                f"{run} was trained on {kept[THREADS]} threads so far and continues on {threads}; "
+                "its results may differ in the last digits from those of an uninterrupted run. "
+                f"OMP_NUM_THREADS={kept[THREADS]} keeps the number",
+                style="yellow", soft_wrap=True, markup=False,
+            )  # fmt: skip
         before, now = kept.get(PRECISION), accelerator.mixed_precision
         if before not in (None, now):  # earlier versions did not keep it
             console.print(
@@ -111,6 +126,7 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
                         **settings.as_dict(),
                         DATA_HASH: task.data_hash,
                         PRECISION: accelerator.mixed_precision,
+                        THREADS: torch.get_num_threads(),
                     },
                     sort_keys=False,
                 ),
@@ -153,6 +169,27 @@ def _begun(run: Path) -> list[Stage]:
     """Returns the stages of a run that have a checkpoint, in their order."""
     stages = (PRETRAINING, TRAINING)
     return [s for s in stages if any((run / "checkpoints").glob(f"{s.last}-*"))]
+
+
+def _check_unchanged(run: Path, settings: Settings, kept: Mapping[str, Any]) -> None:
+    """Checks that the settings of a run are those of its checkpoint.
+
+    Args:
+        run: The run's folder.
+        settings: Its settings.
+        kept: The settings in the checkpoint, which an earlier version may have written.
+
+    Raises:
+        CheckpointError: If a setting was changed that changes results.
+    """
+    before = dict(flatten(kept))
+    for name, value in flatten(settings.as_dict()):
+        free = name in _EDITABLE or name.partition(".")[0] in _EDITABLE
+        if not free and name in before and before[name] != value:
+            raise CheckpointError(
+                f"{run / CONFIG} has {name}={value}, but the run was trained with "
+                f"{name}={before[name]} so far; restore this value, or start a new run"
+            )
 
 
 def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:

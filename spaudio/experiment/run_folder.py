@@ -14,7 +14,7 @@ from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
-from spaudio.io.plain import read_yaml
+from spaudio.io.plain import flatten, read_yaml
 from spaudio.report.records import NOT_SETTINGS
 
 CONFIG = "config.yaml"
@@ -78,16 +78,31 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         folder = Path(settings.runs, settings.recipe, settings.run_id)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
-    there, wanted = read_run_settings(folder).as_dict(), settings.as_dict()
-    for key in sorted({*there, *wanted} - _FREE):
-        resolved = key == "corpus" and wanted.get(key) == "auto"
-        if there.get(key) != wanted.get(key) and not resolved:
-            raise ConfigError(
-                f"{folder} was run with {key}={there.get(key)}, not {wanted.get(key)}; take "
-                "another run_id, keep these runs elsewhere with runs=FOLDER, or continue with "
-                f"resume={folder}"
-            )
+    for key, (there, wanted) in differences(folder, settings).items():
+        raise ConfigError(
+            f"{folder} was run with {key}={there}, not {wanted}; take another run_id, keep these "
+            f"runs elsewhere with runs=FOLDER, or continue with resume={folder}"
+        )
     return folder
+
+
+def differences(folder: Path, settings: Settings) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings that a run has with other values: by name, its value and the given one.
+
+    Raises:
+        CheckpointError: If the folder is not a run's.
+    """
+    there, wanted = (
+        dict(flatten({key: value for key, value in one.as_dict().items() if key not in _FREE}))
+        for one in (read_run_settings(folder), settings)
+    )
+    if wanted.get("corpus") == "auto":  # the run has the text that it has found
+        wanted["corpus"] = there.get("corpus")
+    return {
+        name: (there.get(name), wanted.get(name))
+        for name in {**wanted, **there}
+        if there.get(name) != wanted.get(name)
+    }
 
 
 def save_run_settings(folder: Path, settings: Settings) -> None:

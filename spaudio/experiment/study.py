@@ -41,10 +41,10 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
-from spaudio.errors import ConfigError, DataError, SpaudioError, first_line
+from spaudio.errors import ConfigError, DataError, SpaudioError, first_line, some
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
-from spaudio.experiment.run_folder import REPORT, open_run_folder
+from spaudio.experiment.run_folder import REPORT, differences, open_run_folder
 from spaudio.experiment.settings import FILE_SETTINGS, AudioSettings, Settings
 from spaudio.io.plain import read_json, read_yaml
 from spaudio.report.comparison import check_same_data
@@ -164,17 +164,38 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
 def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
     """Returns the finished runs, and prints their number if some are missing.
 
+    Overrides that were given when the runs were made need not be given again. Other values than
+    those of the study are named in a warning.
+
     Raises:
-        ConfigError: If none is finished.
+        ConfigError: If none is finished, or the study sets another value than a run has.
     """
+    console = Console(stderr=True)
     found = [run for run in runs if (run.folder / REPORT).is_file()]
+    others: dict[str, Any] = {}
+    for run in found:
+        for name, (there, wanted) in differences(run.folder, run.settings).items():
+            if name in FILE_SETTINGS:
+                continue
+            if any(name == key or name.startswith(f"{key}.") for key in run.settings.given):
+                raise ConfigError(
+                    f"{run.folder} was run with {name}={there}, but {run.setting} has "
+                    f"{name}={wanted}; give the same overrides as then, or rename the configuration"
+                )
+            others.setdefault(name, there)
+    if others:
+        named = some([f"{name}={value}" for name, value in others.items()])
+        console.print(
+            f"runs have settings that are neither in the study nor given here: {named}",
+            style="yellow", soft_wrap=True, markup=False,
+        )  # fmt: skip
     if not found:
         raise ConfigError(
             f"none of the {len(runs)} runs is finished, such as {runs[0].folder}; run the study, "
             "or give the folder of runs with runs=FOLDER"
         )
     if len(found) < len(runs):
-        Console(stderr=True).print(f"{len(runs)} runs, of which {len(found)} are finished")
+        console.print(f"{len(runs)} runs, of which {len(found)} are finished")
     return found
 
 

@@ -220,11 +220,18 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "parameters": f"{group.records[0].facts['num_params']:,}",
             "of filters": f"{group.records[0].facts['filter_params']:,}",
             "train s": f"{statistics.fmean(group.results('seconds.train')):.0f}",
-            "ms/step": f"{1000 * statistics.fmean(group.results('step_seconds')):.0f}",
+            "ms/step": _step_milliseconds(group),
             **(_adapting(group) if adapted else {}),
         }
         for group, name in zip(groups, names_of([g.records[0] for g in groups]), strict=True)
     ]
+
+
+def _step_milliseconds(group: Group) -> str:
+    """Returns the mean time of a step; a dash for a probe, whose head is fitted without steps."""
+    if any(record.settings.get("adapt") == "probe" for record in group.records):
+        return "-"
+    return f"{1000 * statistics.fmean(group.results('step_seconds')):.0f}"
 
 
 def _adapting(group: Group) -> dict[str, str]:

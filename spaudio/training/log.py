@@ -1,6 +1,7 @@
 """The training log: JSON lines, and TensorBoard if it is installed."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,24 @@ class TrainingLog:
 
 
 def read_log(folder: Path, name: str = "log") -> list[dict[str, Any]]:
-    """Reads a run's records; a last line that a crash cut short is ignored."""
+    """Reads a run's records.
+
+    A last line that a crash cut short is left out. Other damaged lines are left out with a warning.
+    """
     path = folder / f"{name}.jsonl"
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+            records.append(record)
+        elif number < len(lines):
+            warnings.warn(f"{path}, line {number} is damaged and left out", stacklevel=2)
     return records
 
 

@@ -96,7 +96,8 @@ class OptimConfig:
     Args:
         lr: Peak learning rate.
         weight_decay: Decoupled weight decay (arXiv 1711.05101) of matrices. Vectors (biases, norms,
-            gains) and the parameters of filters are not decayed.
+            gains) and the parameters of filters, including those of a learned front-end, are not
+            decayed.
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of their squares.
         warmup: Share of all steps, in [0, 1), over which the rate rises linearly from zero.

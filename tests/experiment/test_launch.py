@@ -57,7 +57,7 @@ def test_a_sweep_goes_on_and_compares_what_has_finished(
     sweep = ["preset=debug", "trainer.epochs=1", f"source={sounds},{tmp_path}/late", "run_id=s",
              "-m", "filter=adaptive,none"]  # fmt: skip
     done = run_recipe("folder", *sweep)
-    assert done.code == 0, done.err
+    assert done.code == 1
     assert "2 of 4 runs failed" in done.err
     assert "late" in done.err
     home = tmp_path / "runs" / "folder"
@@ -497,6 +497,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     main(["study", str(file), "--results", "--csv", str(table), "--output", str(page)])
     done = capsys.readouterr()
     assert "10 runs, of which 9 are finished" in done.err
+    assert "neither in the study nor given here: trainer.batch_size=4\n" in done.err
     with table.open(newline="") as lines:
         kept = list(csv.DictReader(lines))
     haar = kept[3]
@@ -508,6 +509,11 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert (haar["accuracy"], haar["token_rate"], haar["steps"]) == ("0.54", "25.0", "3")
     main(["study", str(table)])
     assert capsys.readouterr().out == done.out
+    written = file.read_text()
+    file.write_text(written.replace("[filter=haar]", "[filter=none]"))
+    with pytest.raises(SystemExit, match=r"was run with filter.name=haar, but haar has .*=none"):
+        main(["study", str(file), "--results"])
+    file.write_text(written)
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
     for wrong, error in (

@@ -125,6 +125,25 @@ def test_what_differs_after_a_resume_is_told(
     assert (report["precision"], report["best_epoch"]) == (now, 0)
 
 
+def test_a_run_is_not_resumed_with_other_settings(
+    stopped: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = stopped / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    settings["optim"]["lr"] = 0.05
+    file.write_text(yaml.safe_dump(settings))
+    done = run_recipe("folder", f"resume={stopped}")
+    assert done.code == 1
+    assert "has optim.lr=0.05, but the run was trained with optim.lr=0.001 so far" in done.err
+    assert not (stopped / "report.json").exists()
+    settings["optim"]["lr"], settings["trainer"]["workers"] = 0.001, 1  # workers may change
+    file.write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(run_module.torch, "get_num_threads", lambda: 99)
+    done = run_recipe("folder", f"resume={stopped}")
+    assert done.code == 0, done.err
+    assert "threads so far and continues on 99" in done.err
+
+
 def test_an_unfinished_run_says_so(
     stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

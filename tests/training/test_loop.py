@@ -3,13 +3,20 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from spaudio.model.classifier import Classifier
 from spaudio.training import loop
 from spaudio.training.checkpoint import find_checkpoint, load_state, load_weights
-from spaudio.training.log import read_log
+from spaudio.training.ema import WeightAverage
+from spaudio.training.log import TrainingLog, read_log
+from spaudio.training.objective import Classification
+from spaudio.training.optim import schedule
+from spaudio.training.trainer_config import OptimConfig
 from tests.fixtures.toy import TRAINING, last, train
 
 
@@ -27,6 +34,55 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"epoch": 7, "tra')  # cut short by a crash
     assert read_log(tmp_path) == records
+
+
+@pytest.mark.parametrize("damage", [b'{"epoch": 2, "tra', b"[]", b"\xff\xfe"])
+def test_a_damaged_line_of_the_log_costs_no_other(tmp_path: Path, damage: bytes) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_bytes(b'{"epoch": 1}\n' + damage + b'\n{"epoch": 3}\n{"epoch": 4}\n')
+    with pytest.warns(UserWarning, match="line 2 is damaged"):
+        TrainingLog(tmp_path, keep=3)
+    assert file.read_text() == '{"epoch": 1}\n{"epoch": 3}\n'
+
+
+def test_steps_are_counted_over_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed: list[Any] = []
+    averaged: list[int] = []
+    loss, update = Classification.loss, WeightAverage.update
+
+    def mixing(self: Any, model: Any, batch: Any, rng: np.random.Generator) -> Any:
+        mixed.append(rng.bit_generator.seed_seq.entropy)  # type: ignore[attr-defined]
+        return loss(self, model, batch, rng)
+
+    def averaging(self: Any, model: Any, step: int) -> None:
+        averaged.append(step)
+        update(self, model, step)
+
+    monkeypatch.setattr(Classification, "loss", mixing)
+    monkeypatch.setattr(WeightAverage, "update", averaging)
+    monkeypatch.setattr(Classifier, "rate_shares", {"head": 0.5}, raising=False)
+    train(tmp_path, 2, ema=0.9)
+    steps = [*range(2 * read_log(tmp_path)[0]["step"])]
+    assert mixed == [[3, step] for step in steps]
+    assert averaged == steps
+    groups = load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["optimizer"]
+    rate = read_log(tmp_path)[-1]["lr"]
+    assert {group["lr"] for group in groups["param_groups"]} == {rate, rate / 2}
+
+
+def test_what_the_log_says_of_steps(tmp_path: Path) -> None:
+    """Rates of steps, losses of epochs, tokens without padding, and time per step."""
+    result = train(tmp_path, 2, mixup=0.0, dropout=0.0, stem=False)
+    records = read_log(tmp_path)
+    steps = records[0]["step"]
+    assert [r["step"] for r in records] == [steps, 2 * steps]
+    config = OptimConfig(lr=3e-3)
+    assert [r["lr"] for r in records] == [
+        schedule(n * steps - 1, 2 * steps, config) for n in (1, 2)
+    ]
+    state = load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["so_far"]
+    assert state["tokens"] == 2 * sum(8 + number % 5 for number in TRAINING)
+    assert result.step_seconds == pytest.approx(state["seconds"] / (2 * steps))
 
 
 def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_decay_is_for_matrices_outside_filters() -> None:
     assert all(not n.startswith("encoder.filters.") for n in decayed)
     groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert {group["betas"] for group in groups} == {(0.9, 0.98)}
 
 
 def test_a_part_learns_at_its_share_of_the_rate() -> None:
