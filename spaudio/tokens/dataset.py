@@ -41,9 +41,9 @@ class Batch(NamedTuple):
     clips: Tensor
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int((~self.padding_mask).sum())
+    def num_tokens(self) -> Tensor:
+        """Number of tokens that are not padding, on the device of the batch."""
+        return (~self.padding_mask).sum()
 
 
 @dataclass(frozen=True)

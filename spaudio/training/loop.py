@@ -253,6 +253,7 @@ def fit(
             losses: list[Tensor] = []
             norms: list[Tensor] = []
             checked: list[float] = []
+            counts: list[Tensor | int] = []
             batches = iter(train_loader)
             for i, items in enumerate(train.sampler):
                 step = epoch * steps + i
@@ -276,7 +277,8 @@ def fit(
                         lost = weight * objective.loss(model, batch, rng)
                         accelerator.backward(lost)
                     loss += lost.detach()
-                    so_far.tokens += batch.num_tokens if own else 0
+                    if own:
+                        counts.append(batch.num_tokens)  # not read here, which waits for the GPU
                 norm = accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -292,6 +294,7 @@ def fit(
             train_loss = float(np.mean(checked))
             so_far.seconds += time.perf_counter() - start
             so_far.cpu_seconds += time.process_time() - cpu_start
+            so_far.tokens += int(sum(counts))
             so_far.epochs += 1
             if so_far.epochs % period and so_far.epochs < epochs:
                 continue
