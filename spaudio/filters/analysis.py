@@ -108,7 +108,7 @@ def describe(filter: TokenFilter, token_seconds: float | None = None) -> str:
     fields = [f"{_extent(filter.receptive_field)} tokens"]
     if token_seconds is not None:
         fields.append(f"{_extent(receptive_field_ms(filter, token_seconds))} ms")
-    kind = "causal" if filter.causal else "non-causal"
+    kind = "causal" if filter.causal else "centred"
     return f"{filter.name}: {kind}, {filter.num_parameters} parameters, sees {', '.join(fields)}"
 
 

@@ -99,7 +99,7 @@ def test_receptive_field_in_milliseconds() -> None:
 
 def test_description() -> None:
     bank = FilterBank(3, 4)
-    assert describe(bank) == "bank: non-causal, 15 parameters, sees -1 ... +2 tokens"
+    assert describe(bank) == "bank: centred, 15 parameters, sees -1 ... +2 tokens"
     assert describe(bank, 0.01).endswith("sees -1 ... +2 tokens, -10 ... +20 ms")
     adaptive = AdaptiveFilterBank(8, mask_width=8, mask_heads=1, causal=True)
     assert "sees -all ... +0 tokens" in describe(adaptive)
