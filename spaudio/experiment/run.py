@@ -212,7 +212,11 @@ def _facts(
     return {
         "recipe": settings.recipe,
         "filter": settings.filter_options,
-        "filters": [describe(f, token_seconds) for f in filters],
+        "filters": [
+            f"filter in layer {i}: {describe(f, token_seconds)}"
+            for i, f in enumerate(model.encoder.filters)
+            if f in filters
+        ],
         "seed": settings.seed,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,

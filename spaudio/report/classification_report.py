@@ -151,7 +151,8 @@ def _aligned(report: Mapping[str, Any]) -> dict[str, str]:
     if "aligned" not in report:
         return {}
     groups, accuracy = report["aligned"]["groups"], report["aligned"]["accuracy"]
-    return {f"the same, with test groups aligned ({groups:,})": f"{accuracy:.4f}"}
+    counted = f"{groups:,} group{'s' * (groups != 1)}"
+    return {f"the same, with test groups aligned ({counted})": f"{accuracy:.4f}"}
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:

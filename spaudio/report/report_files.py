@@ -104,7 +104,7 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
         lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
     if report.get("token_seconds"):
         lines.append(f"one token is {report['token_seconds'] * 1000:.0f} ms")
-    lines += [f"filter {i}: {line}" for i, line in enumerate(report["filters"])]
+    lines += report["filters"]
     if found := {name: both for name, both in report.get("modulation", {}).items() if both}:
         both = "; ".join(f"{name} {one:.2f}, {two:.2f}" for name, (one, two) in found.items())
         lines.append(

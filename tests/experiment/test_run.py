@@ -112,7 +112,12 @@ def test_a_learned_front_end_and_a_mask(
     assert "tokens=waveform ignores augment.warp" in done.err
     run = tmp_path / "runs" / "folder" / "first"
     report = check_report(run, ("frontend.png", "filters.png", "mask.png"))
-    assert len(report["filters"]) == 1  # one of two layers has a filter
+    [described] = report["filters"]  # one of two layers has a filter
+    assert described.startswith("filter in layer 1: adaptive: centred, ")
+    page = (run / "report.html").read_text("utf-8")
+    assert f"<li>{described}</li>" in page
+    assert "input: waveform, through a learned filterbank; filter: adaptive; " in page
+    assert f"- {described}\n" in (run / "report.md").read_text("utf-8")
     assert report["tokens"]["front_end"] == "waveform"
     assert report["front_end_params"] == 40 * 400
     assert report["token_seconds"] == 0.04

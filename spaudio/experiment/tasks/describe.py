@@ -78,9 +78,21 @@ def _about(settings: AudioSettings, data: AudioData) -> str:
 
 def _model(settings: AudioSettings, report: Mapping[str, Any]) -> str:
     return (
-        f"tokens {settings.tokens.front_end}, filter {settings.filter.name}, "
-        f"{report['num_params']:,} parameters, seed {settings.seed}"
+        f"input: {_input(settings)}; filter: {settings.filter.name}; "
+        f"{report['num_params']:,} parameters; seed {settings.seed}"
     )
+
+
+def _input(settings: AudioSettings) -> str:
+    tokens = settings.tokens
+    if tokens.front_end == "spectrogram":
+        scaled = "PCEN of a mel" if tokens.spectrogram.scaling == "pcen" else "log-mel"
+        return f"{scaled} spectrogram"
+    named = {
+        "waveform": "waveform, through a learned filterbank",
+        "pretrained": "that of the pretrained encoder",
+    }
+    return named.get(tokens.front_end, tokens.front_end)
 
 
 def _aligned(report: Mapping[str, Any]) -> list[str]:
