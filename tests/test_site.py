@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from spaudio import filters
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -37,7 +39,19 @@ def test_the_site_builds_and_loads_nothing_from_other_hosts(
     for page in pages:
         loaded = re.findall(r'(?:src="|<link[^>]*href=")(https?://[^"]+)', page.read_text("utf-8"))
         assert not loaded, page
-    assert "Parameters" in (tmp_path / "docs/api/filters.html").read_text("utf-8")
+    reference = (tmp_path / "docs/api/filters.html").read_text("utf-8")
+    assert "Parameters" in reference
+    for name in set(filters.__all__) - {"FILTERS"}:
+        assert f'id="spaudio.filters.{name}"' in reference
+
+
+def test_the_reference_names_all_filters() -> None:
+    page = (ROOT / "docs" / "api" / "filters.md").read_text("utf-8")
+    named = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE))
+    own = {k: v for k, v in filters.FILTERS.items() if v.__module__.startswith("spaudio.")}
+    assert named == {name: kind.__name__ for name, kind in own.items()}
+    members = re.findall(r"^        - (\w+)$", page, re.MULTILINE)
+    assert sorted(members) == sorted(set(filters.__all__) - {"FILTERS"})
 
 
 def test_the_table_of_results_is_that_of_the_csv() -> None:

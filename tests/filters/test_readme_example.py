@@ -1,4 +1,4 @@
-"""The examples of filters in README.md and docs/*.md run as printed."""
+"""The examples of filters in README.md and on the pages of docs run as printed."""
 
 import re
 from pathlib import Path
@@ -12,8 +12,8 @@ MARKED = re.compile(
 )
 # The other examples are run by tests/inference/test_audio_model.py and tests/export/test_write.py.
 EXAMPLES = [
-    pytest.param(block, id=page.stem)
-    for page in (README, *sorted((ROOT / "docs").glob("*.md")))
+    pytest.param(block, id=page.relative_to(ROOT).as_posix())
+    for page in (README, *sorted((ROOT / "docs").rglob("*.md")))
     for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     if "spaudio.filters" in block
 ]
