@@ -32,7 +32,7 @@ class AdaptiveFilterBank(TokenFilter):
         mask_heads: Number of its attention heads.
         causal: Whether a token sees only itself and the past, in the bank and in the mask.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
-        init: Kernels before training, ``"random"`` or ``"bandpass"``.
+        init: Initialisation of the kernels, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
         device: Device of the parameters.
         dtype: Data type of the parameters.
@@ -138,7 +138,10 @@ class AdaptiveFilterBank(TokenFilter):
 
     @property
     def receptive_field(self) -> tuple[float, float]:
-        """Includes the mask's attention, which sees all tokens; ``extent`` covers the kernels."""
+        """Infinite on each side that the mask's attention sees.
+
+        For the kernels alone, see ``extent``.
+        """
         return math.inf, 0 if self.causal else math.inf
 
     @override

@@ -108,8 +108,8 @@ class FilterBank(_Bank):
         gains: ``"shared"`` for gains (M,), or ``"per_dim"`` for (dim, M).
         dim: Embedding dimension; needed for ``gains="per_dim"``.
         activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
-        init: Kernels before training: ``"random"``, or ``"bandpass"``, filters over modulation
-            frequency; see :func:`spaudio.filters.bandpass.reset_bandpass`.
+        init: Initialisation of the kernels: ``"random"``, or ``"bandpass"``, filters over
+            modulation frequency; see :func:`spaudio.filters.bandpass.reset_bandpass`.
         zero_init: Whether gains start at zero, which makes the module the identity at first.
         device: Device of the parameters.
         dtype: Data type of the parameters.

@@ -155,7 +155,7 @@ class TokenFilter(nn.Module):
         return self.convolve(window)
 
     def new_memory(self) -> Any:
-        """State of a new stream besides the last tokens; None for most filters."""
+        """Extra state that a stream needs beyond its last tokens; None for most filters."""
         return None
 
     def taps(self) -> Sequence[Tensor]:

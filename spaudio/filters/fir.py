@@ -26,7 +26,7 @@ class FIRFilter(FilterBank):
         causal: Whether a token sees only itself and the past.
         gains: ``"shared"`` for one filter for all dimensions, ``"per_dim"`` for one per dimension.
         dim: Embedding dimension.
-        init: Kernels before training, ``"random"`` or ``"bandpass"``.
+        init: Initialisation of the kernels, ``"random"`` or ``"bandpass"``.
         zero_init: Whether gains start at zero.
         device: Device of the parameters.
         dtype: Data type of the parameters.
