@@ -407,13 +407,15 @@ _FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing fi
 # For each command: its function, help text and argparse options.
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
     "train": (_train, "train on a folder of sounds, one sub-folder per class", {
-        "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "the folder, and settings"},
+        "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "folder of sounds, then "
+                     "settings, such as filter=depthwise; --cfg lists them"},
         "-m": {"dest": "multirun", "action": "store_true",
                "help": "run all combinations of listed values"},
         "--cfg": {"action": "store_true", "help": "print all settings without running"},
     }),
     "new": (_new, "write an editable recipe for a folder of sounds", {
-        "name": {"metavar": "NAME", "help": "name of the recipe and its folder"},
+        "name": {"metavar": "NAME", "help": "name of the recipe, and of its folder, which is "
+                 "written into the current folder"},
         "source": {"type": Path, "metavar": "DIR", "help": "folder or archive of sounds"},
     }),
     "datasets": (_datasets, "list the recipes and whether their data are on disk", {
@@ -438,13 +440,17 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--csv": {"type": Path, "help": "also write settings, results and logs to a CSV file"},
         "--force": _FORCE,
     }),
-    "filters": (_filters, "draw a run's filters", {"run": _RUN}),
+    "filters": (_filters, "draw a run's filters", {
+        "run": {**_RUN, "help": "folder of a run; the figures are written into it"},
+    }),
     "predict": (_predict, "classify audio files with a run's best model", {
         **_MODEL,
         "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
                   "help": "audio files, or folders of them"},
-        "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file"},
-        "--format": {"choices": ("table", "csv", "json"), "default": "table"},
+        "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
+                  "(default: 3)"},
+        "--format": {"choices": ("table", "csv", "json"), "default": "table",
+                     "help": "form of the output (default: table)"},
         "--output": {"type": Path, "help": "write to a file instead of the terminal"},
         "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
                      "windows of this length and probabilities are averaged (default: the longest "
@@ -467,11 +473,12 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                   "(default: half a window)"},
         "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "lowest probability "
                         "at which a class counts as present (default: 0.5)"},
-        "--format": {"choices": ("csv", "audacity", "raven"), "default": "csv"},
+        "--format": {"choices": ("csv", "audacity", "raven"), "default": "csv", "help": "table, "
+                     "label tracks or selection tables (default: csv)"},
         "--times": {"action": "store_true", "help": "add clock times, read from file names: "
                     "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal names"},
-        "--output": {"type": Path, "help": "file; for labels and selection tables also a folder, "
-                     "with one file per recording"},
+        "--output": {"type": Path, "help": "file; with --format audacity or raven also a folder, "
+                     "for one file per recording"},
         "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
         "--force": _FORCE,
     }),
@@ -509,7 +516,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                  "of a study over datasets, to print its results again"},
         "overrides": {"nargs": "*", "metavar": "[DATA:]KEY=VALUE", "help": "settings for every "
                       "run, or for the runs on one dataset"},
-        "--only": {"metavar": "NAME,...", "help": "only these settings"},
+        "--only": {"metavar": "NAME,...", "help": "only these configurations"},
         "--data": {"metavar": "NAME,...", "help": "only these datasets"},
         "--seeds": {"metavar": "SEED,...", "help": "only these seeds"},
         "--jobs": {"type": int, "default": 1, "help": "number of parallel runs (default: 1)"},
