@@ -94,7 +94,7 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
     for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
         if first >= count or last > count + _ROUNDING * rate:
             raise DataError(
-                f"{one.where}: the stretch from {one.start:g} to {one.end:g} s ends after "
+                f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
                 f"{one.recording}, which has {count / rate:.3f} s"
             )
         _write(target / one.path, parts, rate)

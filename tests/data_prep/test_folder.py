@@ -310,7 +310,7 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
     found = listed(source, table="a.csv", group_regex=r"(\d)\.flac").clips
     assert {clip.group for clip in found} == set("012345")
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 20: the stretch from 4 to 5\.2 s ends after day/0"):
+    with pytest.raises(DataError, match=r"line 20: the interval from 4 to 5\.2 s ends after day/0"):
         listed(source, table="a.csv")
 
 
