@@ -227,8 +227,9 @@ def altered(finished: Path, tmp_path: Path) -> Path:
 def test_a_checkpoint_of_another_architecture(
     command: Command, altered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["a different architecture", "project.weight is (16, ", "where (24, ", "new run"]
+    words = ["model.dim=24", "was trained with model.dim=16", "new run"]
     says(command("folder", f"resume={altered}"), *words)
+    words = ["a different architecture", "project.weight is (16, ", "where (24, ", "new run"]
     refused(["filters", str(altered)], *words)
 
 
