@@ -16,7 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.container import CONTAINERS, truncation
+from spaudio.audio.container import CONTAINERS, mpeg_sound, truncation
 from spaudio.errors import AudioError, ConfigError
 
 Waveform = NDArray[np.float32]  # (samples,), mono, full scale at 1.0
@@ -43,6 +43,7 @@ MAX_ARRAY_AMPLITUDE = 100.0
 #: Extensions of formats that libsndfile does not read but other decoders do.
 FOREIGN = frozenset(("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp"))
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
+_MPEG = ("MP3", "MPEG")
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
 # Writers to a pipe do not know the length and declare one near 2^31 or 2^32 bytes.
 _UNKNOWN_BYTES = 0x7F00_0000
@@ -83,10 +84,10 @@ def decode(path: str | os.PathLike[str], *, silent_ok: bool = False) -> tuple[Wa
 
     Raises:
         AudioError: If the file is missing, empty, unreadable, not audio, truncated, longer than
-            `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), holds
-            samples that are not finite or beyond `MAX_AMPLITUDE`, declares a sample rate
-            out of range or more than `MAX_CHANNELS`, or is in a container whose end cannot be
-            checked (see `spaudio.audio.container.CONTAINERS`).
+            `MAX_SECONDS` or `MAX_SAMPLES`, a single sample, silent (see `SILENCE_DBFS`), an MP3 of
+            which the decoder reads only a part, holds samples that are not finite or beyond
+            `MAX_AMPLITUDE`, declares a sample rate out of range or more than `MAX_CHANNELS`, or is
+            in a container whose end cannot be checked (see `spaudio.audio.container.CONTAINERS`).
     """
     with _open(path, "check the path or prepare again") as file:
         blocks = list(_checked_blocks(file, silent_ok=silent_ok))
@@ -331,7 +332,14 @@ def _checked_blocks(
             yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
-    if missing := _missing(file, frames):
+    held = mpeg_sound(Path(path)) if file.format in _MPEG else None
+    if held and held.seconds * file.samplerate > frames + _mpeg_slack(frames):
+        raise AudioError(
+            f"{path}: the decoder reads only {frames / file.samplerate:.1f} of {held.seconds:.1f} "
+            "s, as its header does not give its length; write it again: ffmpeg -i OLD.mp3 NEW.flac"
+        )
+    # If an MPEG file does not declare its length, the decoder guesses it from the size.
+    if (held is None or held.declared) and (missing := _missing(file, frames)):
         raise AudioError(f"{path}: truncated{missing}; fetch it again")
     if frames == 1:
         raise AudioError(f"{path}: a single sample; leave the clip out")
@@ -376,12 +384,16 @@ def _missing(file: Any, frames: int) -> str | None:
     for declared, held in _DATA_SIZE.findall(file.extra_info):
         if int(held) < int(declared) < _UNKNOWN_BYTES:
             return f" (header declares {declared} bytes of samples, file holds {held})"
-    # The number of frames in MPEG headers is only approximate.
-    slack = 4608 + file.frames // 20 if file.format in ("MP3", "MPEG") else 0
+    slack = _mpeg_slack(file.frames) if file.format in _MPEG else 0
     if frames + slack < file.frames < np.iinfo(np.int64).max:
         return f" (header declares {file.frames} frames, file holds {frames})"
     missing = truncation(Path(file.name), file.format)
     return missing and f" or damaged ({missing})"
+
+
+def _mpeg_slack(frames: int) -> int:
+    """Returns by how many frames an MPEG file may differ from what its headers say."""
+    return 4608 + frames // 20
 
 
 def _conversion(path: Path) -> str:

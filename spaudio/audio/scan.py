@@ -22,7 +22,7 @@ from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
-_RULES = {"version": 3, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
+_RULES = {"version": 4, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
 
 
 class ClipStore(Protocol):

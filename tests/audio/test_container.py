@@ -1,5 +1,6 @@
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,49 @@ def test_an_mp3_with_a_tag_tells_its_length(tmp_path: Path) -> None:
     assert truncation(path, "MP3") is None
     path.write_bytes(tagged[: len(tagged) * 97 // 100])
     assert "declares" in str(truncation(path, "MP3"))
+    cut, at = bytearray(tagged[: len(tagged) * 6 // 10]), tagged.index(b"Xing") + 7
+    cut[at] &= ~2  # the flag of the number of bytes; that of frames is left
+    for tail in (b"", b"TAG" + bytes(125)):
+        path.write_bytes(cut + tail)
+        with pytest.raises(AudioError, match=r"truncated \(header declares \d+ frames"):
+            decode(path)
+
+
+def without_first_frame(mp3: bytes) -> bytes:
+    """Leaves out the frame without sound that declares the length."""
+    return mp3[mp3.index(mp3[:2], 4) :]
+
+
+def test_an_mp3_of_which_the_decoder_reads_a_part_is_refused(tmp_path: Path) -> None:
+    path, loud = tmp_path / "a.mp3", np.random.default_rng(0).normal(size=20 * RATE) / 9
+    soft = np.where(np.arange(len(loud)) % 999, 0, 1e-3)
+    parts = []
+    for wave in (np.concatenate([soft, loud]), np.concatenate([loud, soft])):
+        soundfile.write(path, wave, RATE, bitrate_mode="VARIABLE")
+        assert len(decode(path)[0]) >= len(wave)
+        parts.append(path.read_bytes())
+    for content in (parts[0] + parts[1], *map(without_first_frame, parts)):
+        path.write_bytes(content)
+        if soundfile.info(path).frames > 41 * RATE:  # the decoder may also guess too much
+            assert len(decode(path)[0]) >= 2 * len(loud)
+            continue
+        with pytest.raises(AudioError, match=r"reads only \d+\.\d of [48]0\.\d s, as .*ffmpeg -i"):
+            decode(path)
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_tags_of_an_mp3_are_no_sound(tmp_path: Path, declares: bool) -> None:
+    path = tmp_path / "a.mp3"
+    quality: dict[str, Any] = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, **quality)
+    content = path.read_bytes() if declares else without_first_frame(path.read_bytes())
+    junk = np.random.default_rng(0).bytes(70_000)
+    id3v2 = b"ID3\4\0\0\0\4\x22\x70" + junk
+    ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 332, 1, 0xA0 << 24) + junk[:300]
+    ape += struct.pack("<8sIIII8x", b"APETAGEX", 2000, 332, 1, 0x80 << 24)
+    for before, after in ((b"", ape + b"TAG" + bytes(125)), (id3v2, b""), (b"", junk[:900])):
+        path.write_bytes(before + content + after)
+        assert len(decode(path)[0]) == pytest.approx(3 * RATE, abs=2400)
 
 
 @pytest.mark.parametrize("length", [-1, 2**63 - 1])
