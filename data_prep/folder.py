@@ -86,7 +86,13 @@ def prepare(
     root = open_source(source, work)
     if not user_path(source).is_dir():
         root = _top(root, table)
-    paths = sorted(audio_files(root))
+    own = work.parent  # what earlier calls have cut may be there, and is no clip of the source
+    if root == own.resolve():
+        raise ConfigError(
+            f"source={source} is where the preparation keeps its own files; move the class folders "
+            "to a folder of their own"
+        )
+    paths = sorted(audio_files(root, without=own))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
@@ -96,7 +102,7 @@ def prepare(
     if table is None:
         split_given = _split_folders(root, paths)
         clips = [_clip(root, path, split_given) for path in paths]
-        unused = _unused_classes(root, paths, split_given)
+        unused = _unused_classes(root, paths, split_given, own.resolve())
     else:
         file = user_path(table)
         if not file.is_file() and (root / table).is_file():
@@ -230,8 +236,8 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     return True
 
 
-def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[str]:
-    """Names the class folders that no clip was taken from.
+def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path) -> list[str]:
+    """Names the class folders that no clip was taken from, except one that holds ``own``.
 
     Raises:
         DataError: If a class folder is a link to another one; `audio_files` lists it only once.
@@ -255,6 +261,7 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
     return [
         f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
         for name, folder in unused.items()
+        if not own.is_relative_to(folder.resolve())
     ]
 
 

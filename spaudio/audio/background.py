@@ -45,7 +45,7 @@ def cut_background(
         AudioError: If a recording cannot be used.
         DataError: If there is no recording, or not enough sound for a clip in each split.
     """
-    names = sorted(audio_files(folder))
+    names = sorted(audio_files(folder, without=work.parent))
     if not names:
         raise DataError(f"{folder}: no audio files found to cut {BACKGROUND} from")
     key = hashlib.sha256(f"v{_VERSION} {seconds} {sorted(counts.items())} {seed}".encode())

@@ -20,11 +20,12 @@ EXTENSIONS = (
 )
 
 
-def audio_files(root: Path) -> Iterator[str]:
+def audio_files(root: Path, *, without: Path | None = None) -> Iterator[str]:
     """Lists audio files by their extension; linked folders are followed, each once.
 
     Args:
         root: The folder.
+        without: A folder below it that is left out, such as the one that files are written to.
 
     Yields:
         POSIX paths, relative to ``root``. Hidden files and folders are skipped. An empty folder
@@ -34,9 +35,10 @@ def audio_files(root: Path) -> Iterator[str]:
         DataError: If a folder cannot be listed.
     """
     seen: set[str] = set()
+    left_out = without and os.path.realpath(without)
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in seen or (real == left_out and folder != os.fspath(root)):
             subfolders.clear()
             continue
         seen.add(real)

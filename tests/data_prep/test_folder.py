@@ -162,6 +162,22 @@ def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Pa
         listed(source)
 
 
+@pytest.mark.parametrize("data", ["data", "."])
+def test_what_the_preparation_writes_is_no_class(source: Path, tmp_path: Path, data: str) -> None:
+    """Even if ``data=`` is inside ``source=``, as the default is with ``source=.``."""
+    noise = np.random.default_rng(0).normal(size=60 * RATE) / 10
+    (tmp_path / "site").mkdir()
+    soundfile.write(tmp_path / "site" / "day.wav", noise, RATE)
+    before = counts(listed(source))
+    for options in ({"background": tmp_path / "site"}, {}):
+        found = run_script(prepare, source / data, source=source, **options)
+        assert not any("no clip was taken" in line for line in found.warnings)
+        known = Counter((c.label, c.split) for c in found.clips if c.label != "_background_")
+        assert known == before
+    with pytest.raises(ConfigError, match="is where the preparation keeps its own files; move"):
+        run_script(prepare, source / data, source=source / data / "folder")
+
+
 @pytest.mark.parametrize("given", ["", " "])
 def test_an_empty_source_is_not_the_current_folder(
     source: Path, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
