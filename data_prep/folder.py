@@ -92,7 +92,8 @@ def prepare(
             f"source={source} is where the preparation keeps its own files; move the class folders "
             "to a folder of their own"
         )
-    paths = sorted(audio_files(root, without=own))
+    linked: list[tuple[str, str]] = []
+    paths = sorted(audio_files(root, without=own, on_twice=lambda *two: linked.append(two)))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
@@ -101,6 +102,7 @@ def prepare(
     stretches: list[Stretch] = []
     if table is None:
         split_given = _split_folders(root, paths)
+        _check_links(root, linked, split_given)
         clips = [_clip(root, path, split_given) for path in paths]
         unused = _unused_classes(root, paths, split_given, own.resolve())
     else:
@@ -236,12 +238,30 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     return True
 
 
-def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path) -> list[str]:
-    """Names the class folders that no clip was taken from, except one that holds ``own``.
+def _check_links(root: Path, linked: Sequence[tuple[str, str]], by_folder: bool) -> None:
+    """Checks that no folder is in two class or split folders, by a link.
+
+    Args:
+        root: The source.
+        linked: The two paths of each folder that has several; its files are listed at the first.
+        by_folder: Whether the first level of folders gives the split.
 
     Raises:
-        DataError: If a class folder is a link to another one; `audio_files` lists it only once.
+        DataError: If the label or split of its files would depend on the path.
     """
+    depth = 2 if by_folder else 1
+    for two in linked:
+        first, again = (PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in two)
+        # A link to a folder above it adds nothing.
+        if not (first.is_relative_to(again) or again.is_relative_to(first)):
+            raise DataError(
+                f"{root}: the class folders {first} and {again} hold the same files, by a link; "
+                "remove the link"
+            )
+
+
+def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path) -> list[str]:
+    """Names the class folders that no clip was taken from, except one that holds ``own``."""
     pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
     used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
     there = {
@@ -249,19 +269,10 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path
         for folder in sorted(root.glob(pattern))
         if folder.is_dir() and not is_hidden(folder.name)
     }
-    taken = {folder.resolve(): name for name, folder in there.items() if name in used}
-    unused = {name: folder for name, folder in there.items() if name not in used}
-    for name, folder in unused.items():
-        for target, same in taken.items():
-            if folder.resolve().is_relative_to(target):
-                raise DataError(
-                    f"{root}: the class folders {same} and {name} hold the same files, by a link; "
-                    "remove the link"
-                )
     return [
         f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
-        for name, folder in unused.items()
-        if not own.is_relative_to(folder.resolve())
+        for name, folder in there.items()
+        if name not in used and not own.is_relative_to(folder.resolve())
     ]
 
 

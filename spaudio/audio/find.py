@@ -1,7 +1,7 @@
 """Finds audio files by their extension, below one folder or among files and folders."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import soundfile
@@ -20,12 +20,18 @@ EXTENSIONS = (
 )
 
 
-def audio_files(root: Path, *, without: Path | None = None) -> Iterator[str]:
+def audio_files(
+    root: Path,
+    *,
+    without: Path | None = None,
+    on_twice: Callable[[str, str], object] = lambda first, again: None,
+) -> Iterator[str]:
     """Lists audio files by their extension; linked folders are followed, each once.
 
     Args:
         root: The folder.
         without: A folder below it that is left out, such as the one that files are written to.
+        on_twice: Called with the two paths of a folder that is reached again, by a link.
 
     Yields:
         POSIX paths, relative to ``root``. Hidden files and folders are skipped. An empty folder
@@ -34,17 +40,20 @@ def audio_files(root: Path, *, without: Path | None = None) -> Iterator[str]:
     Raises:
         DataError: If a folder cannot be listed.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # by its real path, the path of a folder
     left_out = without and os.path.realpath(without)
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
-        if real in seen or (real == left_out and folder != os.fspath(root)):
+        path = Path(folder).relative_to(root).as_posix()
+        if real in seen:
+            on_twice(seen[real], path)
+        if real in seen or (real == left_out and path != "."):
             subfolders.clear()
             continue
-        seen.add(real)
+        seen[real] = path
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         if not subfolders and not files and _is_audio(folder):
-            yield Path(folder).relative_to(root).as_posix()
+            yield path
         for name in files:
             if not is_hidden(name) and _is_audio(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()

@@ -162,6 +162,34 @@ def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Pa
         listed(source)
 
 
+@pytest.mark.parametrize(
+    ("link", "target", "words"),
+    [
+        ("a/x", "b/deep", "a and b"),  # whose clips would move from b to a
+        ("b/x", "a/deep", "a and b"),
+        ("a/x", "b", "a and b"),
+        ("train/a/x", "test/a", "test/a and train/a"),
+        ("test/a/x", "train/b/deep", "test/a and train/b"),
+        ("train/a/x", "test", "test and train/a"),
+    ],
+)
+def test_a_link_into_another_class_is_refused(
+    tmp_path: Path, link: str, target: str, words: str
+) -> None:
+    source = tmp_path / "source"
+    splits = ("train", "test") if "t" in link else ("",)
+    for number, place in enumerate(("a", "b", "a/deep", "b/deep") * 3):
+        for split in splits:
+            add(source / split / place / f"{number}.wav")
+    before = len(list(listed(source).clips))
+    (source / link).symlink_to(source / Path(link).parts[0])  # a loop adds nothing
+    assert len(list(listed(source).clips)) == before
+    (source / link).unlink()
+    (source / link).symlink_to(source / target)
+    with pytest.raises(DataError, match=f"class folders {words} hold the same files, by a link; r"):
+        listed(source)
+
+
 @pytest.mark.parametrize("data", ["data", "."])
 def test_what_the_preparation_writes_is_no_class(source: Path, tmp_path: Path, data: str) -> None:
     """Even if ``data=`` is inside ``source=``, as the default is with ``source=.``."""
