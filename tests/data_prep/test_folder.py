@@ -11,6 +11,7 @@ import soundfile
 
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
+from spaudio.audio.corrections import correct_labels
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.tasks.describe import earlier_corrections
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
@@ -387,6 +388,18 @@ def test_a_table_may_be_as_spreadsheets_save_it(source: Path) -> None:
             listed(source, table="metadata.csv")
 
 
+def test_names_of_columns_may_have_capitals(source: Path) -> None:
+    clips = flat(source)
+    lines = [f"{','.join(c)},{n % 7},{('train', 'test')[n % 7 < 2]}" for n, c in enumerate(clips)]
+    file = source / "metadata.csv"
+    file.write_text("\n".join(["File_Name,LABEL,Group,Split", *lines]), encoding="utf-8")
+    found = list(listed(source, table="metadata.csv").clips)
+    assert [(c.group, c.split) for c in found] == [tuple(line.split(",")[2:]) for line in lines]
+    file.write_text("clip,Label\n" + ",".join((clips[0][0], "hum")), encoding="utf-8")
+    corrected = correct_labels(found, file)[0]
+    assert {clip.path: clip.label for clip in corrected}[clips[0][0]] == "hum"
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])
@@ -412,6 +425,7 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ("file_name,label,group\n{0},hum,", "line 2: .* has no group"),
         ("file_name,label\n{0},hum", "all clips have the label 'hum'"),
         ("file_name,label\n{0},rain, light", "line 2: more cells than columns; put values that"),
+        ("file_name,label,Label\n{0},hum,b", "has more than one column label; keep one, or rename"),
         ("file_name,label,start\n{0},hum,1", "only one of the columns start and end; give both"),
         ("file_name,label,start,end\n{0},hum,1,", "line 2: start is '1' and end is ''; expected"),
         ("file_name,label,start,end\n{0},hum,2,1", "line 2: start is '2' and end is '1'; expected"),
