@@ -26,7 +26,7 @@ from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.decode import probe
-from spaudio.audio.find import EXTENSIONS, audio_files, is_hidden
+from spaudio.audio.find import EXTENSIONS, audio_files, composed, is_hidden
 from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
@@ -293,7 +293,7 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
             f"{root / path}: is outside the class folders; move it into that of its class, or "
             "remove it. If the labels are in a CSV file: table=FILE"
         )
-    return SourceClip(path, parts[0], SPLITS[split.lower()], path)
+    return SourceClip(path, composed(parts[0]), SPLITS[split.lower()], path)
 
 
 def _group(path: str, group_regex: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.csv_files import from_csv, read_csv
@@ -32,14 +33,17 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
             "as report.html saves it"
         )
     known = {clip.path: clip for clip in clips}
+    find = path_finder(list(known))
     classes = sorted({clip.label for clip in clips})
     given: dict[str, str] = {}
     for number, row in rows:
-        path, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
-        where = f"{file}, line {number}"
-        if path not in known:
+        written, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
+        label, was = composed(label), composed(was)
+        where, path = f"{file}, line {number}", find(written)
+        if path is None:
             raise DataError(
-                f"{where}: there is no clip {path!r} below the source; give its path relative to it"
+                f"{where}: there is no clip {written!r} below the source; give its path relative "
+                "to it"
             )
         if label and label not in classes:
             raise DataError(f"{where}: unknown class {label!r}; known: {', '.join(classes)}")

@@ -1,8 +1,9 @@
 """Finds audio files by their extension, below one folder or among files and folders."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import soundfile
 
@@ -83,6 +84,32 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
             bad.append((path, "holds no audio file; check the path"))
         files.update(dict.fromkeys(found))
     return list(files), bad
+
+
+def path_finder(paths: Sequence[str]) -> Callable[[str], str | None]:
+    """Returns a function that finds a path as a user has written it, or returns None.
+
+    Accents may be composed in another way (NFC, NFD), and folders separated as on Windows.
+
+    Args:
+        paths: The paths, POSIX.
+    """
+    exact = set(paths)
+    alike = {composed(path): path for path in paths}
+
+    def find(written: str) -> str | None:
+        for text in (written, written.replace("\\", "/")):
+            path = PurePosixPath(text).as_posix()
+            if found := path if path in exact else alike.get(composed(path)):
+                return found
+        return None
+
+    return find
+
+
+def composed(text: str) -> str:
+    """Returns text in NFC: macOS and other systems store the same name as different characters."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_hidden(name: str) -> bool:

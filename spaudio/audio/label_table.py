@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
 from spaudio.audio.stretches import Stretch
 from spaudio.errors import DataError, some
@@ -59,15 +60,15 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
     cut = "start" in columns
     if cut != ("end" in columns):
         raise DataError(f"{name} has only one of the columns start and end; give both or neither")
-    known, clips, stretches = set(paths), dict[str, SourceClip](), list[Stretch]()
+    find, clips, stretches = path_finder(paths), dict[str, SourceClip](), list[Stretch]()
     for number, row in rows:
-        path, label, given, group = (
+        written, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
         )
-        where, path = f"{file}, line {number}", PurePosixPath(path).as_posix()
-        if path not in known:
+        where, path = f"{file}, line {number}", find(written)
+        if path is None:
             raise DataError(
-                f"{where}: there is no audio file {path!r} below the source; give its path "
+                f"{where}: there is no audio file {written!r} below the source; give its path "
                 "relative to it, with the extension"
             )
         recording = path
@@ -85,13 +86,15 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
         split = SPLITS[given.lower()] if given else "train"
-        clips[path] = SourceClip(path, label, split, group or recording)
+        clips[path] = SourceClip(path, composed(label), split, group or recording)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:
         there = ", ".join(sorted(splits))
         raise DataError(f"{name}: the column split needs both train and test; it has {there}")
     used = {one.recording for one in stretches} if cut else set(clips)
-    return LabelTable(list(clips.values()), frozenset(columns), stretches, sorted(known - used))
+    return LabelTable(
+        list(clips.values()), frozenset(columns), stretches, sorted(set(paths) - used)
+    )
 
 
 def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:

@@ -400,6 +400,31 @@ def test_names_of_columns_may_have_capitals(source: Path) -> None:
     assert {clip.path: clip.label for clip in corrected}[clips[0][0]] == "hum"
 
 
+def test_an_accent_may_be_composed_or_not(tmp_path: Path) -> None:
+    """As macOS, other systems and spreadsheets differ: the class is one, the path is the file's."""
+    source, file = tmp_path / "source", tmp_path / "a.csv"
+    composed, apart = "K\u00e4se", "Ka\u0308se"
+    for number in range(3):
+        for name in (composed, apart, "hum"):
+            add(source / name / f"{number}{name}.wav")
+    before = {clip.path: clip.label for clip in listed(source).clips}
+    assert Counter(before.values()) == {composed: 6, "hum": 3}
+    assert {Path(path).parts[0] for path in before} == {composed, apart, "hum"}
+    (source / composed).rename(source / "b")
+    (source / "b" / f"0{composed}.wav").rename(source / "b" / "other.wav")
+    lines = [f"{composed}/{n}{composed}.wav,{name}" for n, name in enumerate((composed, apart, ""))]
+    text = "\n".join(["file_name,label", *lines[:2], *(f"hum/{n}hum.wav,hum" for n in range(3))])
+    file.write_text(f"{text}\nb\\other.wav,{apart}\n", encoding="utf-8")  # as on Windows
+    found = {clip.path: clip.label for clip in listed(source, table=str(file)).clips}
+    assert [path for path, label in found.items() if label == composed] == [
+        f"{apart}/0{apart}.wav", f"{apart}/1{apart}.wav", "b/other.wav",
+    ]  # fmt: skip
+    file.write_text("\n".join(["clip,label", *lines, f"hum/0hum.wav,{apart}"]), encoding="utf-8")
+    found = {clip.path: clip.label for clip in listed(source, labels=str(file)).clips}
+    assert f"{apart}/2{apart}.wav" not in found
+    assert found["hum/0hum.wav"] == composed
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])
