@@ -122,7 +122,7 @@ def prepare(
     if group_regex is not None:
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
     _check(root, clips, group_regex, table)
-    whole = root
+    whole, bad = root, dict[str, str]()
     if stretches:
         recordings = {one.recording for one in stretches}
         needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
@@ -133,7 +133,7 @@ def prepare(
                 f"{needed} recordings, or add a column group that divides them, such as with one "
                 "value per line"
             )
-        root = cut_stretches(root, stretches, work)
+        root, bad = cut_stretches(root, stretches, work)
     notes: list[str] = []
     if not split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
@@ -149,14 +149,17 @@ def prepare(
         )
     if background is not None:
         _check_background(whole, user_path(background))
-        root, clips = _with_background(root, clips, user_path(background), work, split_seed)
+        root, clips, unusable = _with_background(
+            root, clips, user_path(background), work, split_seed
+        )
+        bad |= unusable
     if labels is not None:
         clips, corrected = correct_labels(clips, user_path(labels))
         notes = [*corrected, *notes]
     idle = ("test_fraction", "valid_fraction") if split_given else ()
     if split_given and background is None:  # whose clips are chosen by the seed, too
         idle = (*idle, "split_seed")
-    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle)
+    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle, bad=bad)
 
 
 def _check_background(source: Path, folder: Path) -> None:
@@ -178,8 +181,12 @@ def _check_background(source: Path, folder: Path) -> None:
 
 def _with_background(
     root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, seed: int
-) -> tuple[Path, list[SourceClip]]:
-    """Adds the class of all other sounds; returns the root of all clips, and the clips.
+) -> tuple[Path, list[SourceClip], dict[str, str]]:
+    """Adds the class of all other sounds.
+
+    Returns:
+        The root of all clips; the clips; and the recordings of other sounds that cannot be used,
+        each with the reason.
 
     Raises:
         ConfigError: If the class exists already.
@@ -191,11 +198,12 @@ def _with_background(
     counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
     measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
     seconds = _median_seconds([root / path for path in measured])
-    cuts, more = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
+    cuts, more, bad = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
     tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
     parts = {top: root / top for top in tops}
     named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
-    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named]
+    unusable = {f"{BACKGROUND}/{name}": why for name, why in bad.items()}
+    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named], unusable
 
 
 def _median_seconds(paths: Sequence[Path]) -> float:

@@ -2,28 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import soundfile
 
 from spaudio.audio.chunks import cut_windows
+from spaudio.audio.cuts import make_cuts, state_of
 from spaudio.audio.decode import is_silent, probe, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.audio.manifest import SourceClip
-from spaudio.audio.source import make_folder
 from spaudio.audio.split import seeded_order
-from spaudio.errors import DataError
-from spaudio.io.progress import progress_bar
-from spaudio.io.state import FileState
+from spaudio.errors import AudioError, DataError, reason, some
 
 BACKGROUND = "_background_"
-_VERSION = 2  # of the cuts; raise it with any change to them
+_VERSION = 3  # of the cuts; raise it with any change to them
 
 
 def cut_background(
     folder: Path, work: Path, *, seconds: float, counts: Mapping[str, int], seed: int
-) -> tuple[Path, list[SourceClip]]:
+) -> tuple[Path, list[SourceClip], dict[str, str]]:
     """Cuts clips out of recordings of any length, with a separate stretch for each split.
 
     All recordings are laid end to end in a random order and divided among the splits, so that no
@@ -38,59 +36,88 @@ def cut_background(
         seed: Determines which clips are cut.
 
     Returns:
-        Folder of the clips; and the clips, with paths relative to it. A clip's group is its
-        recording within its split.
+        Folder of the clips; the clips, with paths relative to it; and the recordings that cannot be
+        used, each with the reason. A clip's group is its recording within its split.
 
     Raises:
-        AudioError: If a recording cannot be used.
         DataError: If there is no recording, or not enough sound for a clip in each split.
     """
     names = sorted(audio_files(folder, without=work.parent))
     if not names:
         raise DataError(f"{folder}: no audio files found to cut {BACKGROUND} from")
-    key = hashlib.sha256(f"v{_VERSION} {seconds} {sorted(counts.items())} {seed}".encode())
-    for name in names:
-        key.update(os.fsencode(f"{name} {FileState.of((folder / name).stat())}"))
-    chosen = _choose(folder, names, seconds, counts, seed)
-
-    def write(staging: Path) -> None:
-        with progress_bar(f"Cutting {BACKGROUND}", len(chosen)) as advance:
-            for number, (name, wanted) in enumerate(sorted(chosen.items())):
-                path, rate = folder / name, probe(folder / name).sample_rate
-                length = max(2, round(seconds * rate))
-                pieces = stream_audio(path, rate, silent_ok=True)
-                for start, wave in cut_windows(pieces, length):
-                    split = wanted.get(start // length) if start % length == 0 else None
-                    if split is not None and not is_silent(wave):
-                        clip = staging / split / f"{number:05d}_{start // length:06d}.wav"
-                        clip.parent.mkdir(exist_ok=True)
-                        soundfile.write(clip, wave, rate, "FLOAT")  # as it was decoded
-                advance(1)
-
-    target = make_folder(work / f"background-{key.hexdigest()[:12]}", write)
+    lengths, bad = _lengths(folder, names)
+    while True:  # as if the recordings that turn out to be bad were not there
+        target, more = _cut(folder, work, lengths, seconds, counts, seed)
+        if not more:
+            break
+        bad |= more
+        lengths = {name: length for name, length in lengths.items() if name not in more}
     clips = []
     for split in counts:
         found = sorted((target / split).glob("*.wav"))
         if not found:
+            unused = [f"{name} ({why})" for name, why in bad.items()]
             raise DataError(
                 f"{folder}: not enough sound for a {BACKGROUND} clip of {seconds:.2g} s in each "
                 "split, or only silence; add recordings"
+                + (f", or repair those that cannot be used: {some(unused)}" if unused else "")
             )
         clips += [
             SourceClip(f"{split}/{path.name}", BACKGROUND, split, f"{split}-{path.name[:5]}")
             for path in found
         ]
-    return target, clips
+    return target, clips, bad
+
+
+def _lengths(folder: Path, names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns the seconds of recordings, and those that cannot be read, each with the reason."""
+    lengths, bad = {}, {}
+    for name in names:
+        try:
+            lengths[name] = probe(folder / name).seconds
+        except AudioError as error:
+            bad[name] = reason(error, folder / name)
+    return lengths, bad
+
+
+def _cut(
+    folder: Path,
+    work: Path,
+    lengths: Mapping[str, float],
+    seconds: float,
+    counts: Mapping[str, int],
+    seed: int,
+) -> tuple[Path, dict[str, str]]:
+    """Cuts clips out of recordings of the given lengths, as `make_cuts` does."""
+    key = hashlib.sha256(f"v{_VERSION} {seconds} {sorted(counts.items())} {seed}".encode())
+    for name in lengths:
+        key.update(os.fsencode(f"{name} {state_of(folder / name)}"))
+    chosen = _choose(lengths, seconds, counts, seed)
+    numbers = {name: number for number, name in enumerate(sorted(chosen))}
+
+    def cut(name: str, staging: Path) -> Iterator[Path]:
+        path, rate = folder / name, probe(folder / name).sample_rate
+        length = max(2, round(seconds * rate))
+        for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
+            split = chosen[name].get(start // length) if start % length == 0 else None
+            if split is not None and not is_silent(wave):
+                clip = staging / split / f"{numbers[name]:05d}_{start // length:06d}.wav"
+                clip.parent.mkdir(exist_ok=True)
+                soundfile.write(clip, wave, rate, "FLOAT")  # as it was decoded
+                yield clip
+
+    target = work / f"background-{key.hexdigest()[:12]}"
+    return target, make_cuts(target, folder, list(numbers), cut, f"Cutting {BACKGROUND}")
 
 
 def _choose(
-    folder: Path, names: list[str], seconds: float, counts: Mapping[str, int], seed: int
+    lengths: Mapping[str, float], seconds: float, counts: Mapping[str, int], seed: int
 ) -> dict[str, dict[int, str]]:
-    """Chooses clips; returns the split of each, by recording and position in it."""
+    """Chooses clips of recordings; returns the split of each, by recording and position in it."""
     pieces = [
         (name, place)
-        for name in seeded_order(names, seed)
-        for place in range(max(1, int(probe(folder / name).seconds / seconds)))
+        for name in seeded_order(list(lengths), seed)
+        for place in range(max(1, int(lengths[name] / seconds)))
     ]
     total, end = sum(counts.values()), 0
     found: dict[str, dict[int, str]] = {}

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class SourceClips:
         silent_ok: If true, silent clips are accepted.
         warnings: What the user should know about the clips, one sentence each.
         unused: Names of the options that had no effect.
+        bad: Recordings that clips are cut from but that cannot be used, each with the reason. Clips
+            whose folder has the path of such a recording are left out with it.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class SourceClips:
     silent_ok: bool = False
     warnings: Sequence[str] = ()
     unused: Sequence[str] = ()
+    bad: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,9 @@ def prepare(
     with named_full_disk(folder, "data"), locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
+        cut = [c for c in listed if c.path.rpartition("/")[0] not in source.bad]
         findings = scan_clips(
-            listed,
+            cut,
             source.root,
             target / "journal.jsonl",
             stores=stores,
@@ -154,8 +158,10 @@ def prepare(
             progress=progress,
             on_new=lambda: (target / MARKER).unlink(missing_ok=True),
         )
-        clips, bad = _judge(listed, findings, source)
-        _report_bad(target, bad, len(listed), skip_bad)
+        clips, bad = _judge(cut, findings, source)
+        bad = [*sorted(source.bad.items()), *bad]
+        kind = "clips or recordings" if source.bad else "clips"
+        _report_bad(target, bad, f"{len(cut) + len(source.bad)} {kind}", skip_bad)
         copies = _copies(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
         try:
@@ -224,7 +230,7 @@ def _judge(
     return clips, bad
 
 
-def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_bad: bool) -> None:
+def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_bad: bool) -> None:
     file = target / "bad_clips.txt"
     if not bad:
         file.unlink(missing_ok=True)
@@ -237,7 +243,7 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], total: int, skip_b
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     raise DataError(
-        f"{len(bad)} of {total} clips cannot be used (all are listed in {file}); repair or "
+        f"{len(bad)} of {all_} cannot be used (all are listed in {file}); repair or "
         f"remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
     )
 

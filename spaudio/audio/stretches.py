@@ -3,20 +3,18 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from spaudio.audio.cuts import make_cuts, state_of
 from spaudio.audio.decode import Waveform, probe, stream_audio
-from spaudio.audio.source import make_folder
 from spaudio.errors import DataError
-from spaudio.io.progress import progress_bar
-from spaudio.io.state import FileState
 
-_VERSION = 1  # of the cuts; raise it with any change to them
+_VERSION = 2  # of the cuts; raise it with any change to them
 _ROUNDING = 0.1  # seconds that a stretch may end after its recording
 
 
@@ -42,7 +40,9 @@ class Stretch:
         return f"{self.recording}/{self.start:.3f}-{self.end:.3f}.wav"
 
 
-def cut_stretches(root: Path, stretches: Sequence[Stretch], work: Path) -> Path:
+def cut_stretches(
+    root: Path, stretches: Sequence[Stretch], work: Path
+) -> tuple[Path, dict[str, str]]:
     """Cuts stretches out of recordings of any length, unless that has been done before.
 
     Args:
@@ -51,10 +51,10 @@ def cut_stretches(root: Path, stretches: Sequence[Stretch], work: Path) -> Path:
         work: The clips are written to a folder in it.
 
     Returns:
-        The folder of the clips, at `Stretch.path`.
+        The folder of the clips, at `Stretch.path`; and the recordings that cannot be used, of which
+        there are no clips, each with the reason.
 
     Raises:
-        AudioError: If a recording cannot be used.
         DataError: If a stretch ends after its recording.
     """
     by_recording: dict[str, list[Stretch]] = {}
@@ -62,20 +62,19 @@ def cut_stretches(root: Path, stretches: Sequence[Stretch], work: Path) -> Path:
         by_recording.setdefault(one.recording, []).append(one)
     key = hashlib.sha256(f"v{_VERSION} ".encode())
     for name, wanted in by_recording.items():
-        state = FileState.of((root / name).stat())
-        key.update(os.fsencode(f"{root} {state} {[one.path for one in wanted]}"))
+        paths = [one.path for one in wanted]
+        key.update(os.fsencode(f"{root} {state_of(root / name)} {paths}"))
 
-    def write(staging: Path) -> None:
-        with progress_bar("Cutting recordings", len(by_recording)) as advance:
-            for name, wanted in by_recording.items():
-                _cut(root / name, wanted, staging)
-                advance(1)
+    target = work / f"stretches-{key.hexdigest()[:12]}"
 
-    return make_folder(work / f"stretches-{key.hexdigest()[:12]}", write)
+    def cut(name: str, staging: Path) -> Iterator[Path]:
+        return _cut(root / name, by_recording[name], staging)
+
+    return target, make_cuts(target, root, list(by_recording), cut, "Cutting recordings")
 
 
-def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
-    """Writes the stretches of one recording, sorted by start, in one pass over it."""
+def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> Iterator[Path]:
+    """Writes the stretches of one recording, sorted by start, in one pass; yields their paths."""
     rate = probe(recording).sample_rate
     coming = deque((round(one.start * rate), round(one.end * rate), one) for one in stretches)
     current: list[tuple[int, int, Stretch, list[Waveform]]] = []
@@ -88,7 +87,7 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
             parts.append(piece[max(0, first - count) : last - count])
         for _, last, one, parts in current:
             if last <= end:
-                _write(target / one.path, parts, rate)
+                yield _write(target / one.path, parts, rate)
         current = [one for one in current if one[1] > end]
         count = end
     for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
@@ -97,9 +96,10 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> None:
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
                 f"{one.recording}, which has {count / rate:.3f} s"
             )
-        _write(target / one.path, parts, rate)
+        yield _write(target / one.path, parts, rate)
 
 
-def _write(clip: Path, parts: Sequence[Waveform], rate: int) -> None:
+def _write(clip: Path, parts: Sequence[Waveform], rate: int) -> Path:
     clip.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(clip, np.concatenate(parts), rate, "FLOAT")  # as it was decoded
+    return clip

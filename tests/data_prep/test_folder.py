@@ -359,6 +359,38 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
         listed(source, table="a.csv")
 
 
+def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path: Path) -> None:
+    source, site, random = tmp_path / "source", tmp_path / "site", np.random.default_rng(0)
+    lines = ["file_name,start,end,label"]
+    for folder, seconds in ((source, 2), (site, 20)):
+        folder.mkdir()
+        for number in range(8):
+            wave = random.normal(size=seconds * RATE) / 9
+            soundfile.write(folder / f"{number}.flac", wave, RATE)
+            if folder == source:
+                lines += [f"{number}.flac,0,0.5,hum", f"{number}.flac,1,1.5,buzz"]
+    (source / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    for file in (source / "2.flac", site / "5.flac"):  # whose first clip can be cut
+        file.write_bytes(file.read_bytes()[:-2000])
+    (source / "4.flac").write_bytes(b"no audio")
+    (site / "6.flac").write_bytes(b"no audio")
+    options: Any = {"source": source, "table": "a.csv", "background": site}
+    bad = ["2.flac", "4.flac", "_background_/5.flac", "_background_/6.flac"]
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"4 of \d+ clips or recordings cannot") as caught:
+            run_script(prepare, tmp_path, **options)
+        assert [line.strip().split(":")[0] for line in str(caught.value).split("\n")[1:]] == bad
+    prepared = run_script(prepare, tmp_path, skip_bad=True, **options)
+    assert [path for path, _ in prepared.skipped] == bad
+    found = {(clip.path.split("/")[0], clip.label) for clip in prepared.clips}
+    used = [f"{number}.flac" for number in (0, 1, 3, 5, 6, 7)]
+    assert found == {
+        *((name, label) for name in used for label in ("hum", "buzz")),
+        ("_background_", "_background_"),
+    }
+    assert all((prepared.root / clip.path).is_file() for clip in prepared.clips)
+
+
 def test_a_table_of_one_recording_needs_groups(tmp_path: Path) -> None:
     source, lines = tmp_path / "source", []
     source.mkdir()

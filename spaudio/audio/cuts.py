@@ -1,0 +1,63 @@
+"""Folders of clips cut from recordings, and which of the recordings cannot be used."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from spaudio.audio.source import make_folder
+from spaudio.errors import AudioError, reason
+from spaudio.io.progress import progress_bar
+from spaudio.io.state import FileState
+
+_BAD = "bad.json"
+
+
+def make_cuts(
+    target: Path,
+    folder: Path,
+    recordings: Sequence[str],
+    cut: Callable[[str, Path], Iterator[Path]],
+    title: str,
+) -> dict[str, str]:
+    """Cuts clips out of recordings into a folder that appears whole or not at all.
+
+    Nothing is done if the folder exists. Only one process at a time may make it.
+
+    Args:
+        target: The folder.
+        folder: Folder of the recordings.
+        recordings: Their paths, relative to it.
+        cut: Writes the clips of a recording below a folder, and yields the path of each. If it then
+            raises AudioError, these are removed.
+        title: Title of the progress bar.
+
+    Returns:
+        The recordings that cannot be used, each with the reason.
+    """
+
+    def fill(staging: Path) -> None:
+        bad = {}
+        with progress_bar(title, len(recordings)) as advance:
+            for name in recordings:
+                clips = []
+                try:
+                    for clip in cut(name, staging):
+                        clips.append(clip)
+                except AudioError as error:
+                    bad[name] = reason(error, folder / name)
+                    for clip in clips:
+                        clip.unlink()
+                advance(1)
+        (staging / _BAD).write_text(json.dumps(bad), encoding="ascii")
+
+    make_folder(target, fill)
+    found: dict[str, str] = json.loads((target / _BAD).read_text(encoding="ascii"))
+    return found
+
+
+def state_of(file: Path) -> FileState | None:
+    """Returns the state of a recording, or None if it cannot be found."""
+    try:
+        return FileState.of(file.stat())
+    except OSError:
+        return None
