@@ -26,7 +26,7 @@ from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.decode import probe
-from spaudio.audio.find import EXTENSIONS, audio_files, composed, is_hidden
+from spaudio.audio.find import EXTENSIONS, audio_files, composed, is_audio, is_hidden
 from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
@@ -218,12 +218,18 @@ def _median_seconds(paths: Sequence[Path]) -> float:
 
 
 def _top(folder: Path, table: str | None) -> Path:
-    """Returns the single top folder of an archive, or ``folder`` if there is none."""
-    visible = [path for path in folder.iterdir() if not is_hidden(path.name)]
-    if len(visible) == 1 and visible[0].is_dir():
-        inner = [path for path in visible[0].iterdir() if not is_hidden(path.name)]
-        if sum(path.is_dir() for path in inner) > 1 or (table and (visible[0] / table).is_file()):
-            return visible[0]
+    """Returns the folder of an archive that holds the classes, or the table.
+
+    It is below folders that hold one folder each and no audio, whatever other files they hold.
+    """
+    while not (table and (folder / table).is_file()):
+        inner = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
+        if len(inner) != 1:
+            break
+        names = [path.name for path in inner[0].iterdir()]
+        if any(map(is_audio, names)) and table not in names:
+            break
+        folder = inner[0]
     return folder
 
 
@@ -327,7 +333,8 @@ def _check(
     if len(counts) < 2:
         raise DataError(
             f"{root}: only one class folder holds audio, {next(iter(counts))!r}; at least two are "
-            "needed (give the folder above, if this is one class of several)"
+            "needed (give the folder above if this is one class of several, or that folder if its "
+            "sub-folders are the classes)"
         )
     if scarce := sorted(label for label, number in counts.items() if number < _FEWEST):
         raise DataError(

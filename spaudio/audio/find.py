@@ -53,10 +53,10 @@ def audio_files(
             continue
         seen[real] = path
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        if not subfolders and not files and _is_audio(folder):
+        if not subfolders and not files and is_audio(folder):
             yield path
         for name in files:
-            if not is_hidden(name) and _is_audio(name):
+            if not is_hidden(name) and is_audio(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
@@ -117,7 +117,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_audio(name: str) -> bool:
+def is_audio(name: str) -> bool:
+    """Whether a file's name has an extension of audio."""
     return Path(name).suffix[1:].lower() in EXTENSIONS
 
 

@@ -124,6 +124,27 @@ def test_an_archive_is_unpacked(source: Path, tmp_path: Path) -> None:
     assert list(listed(tmp_path / "nested.tar.gz").clips) == expected
 
 
+@pytest.mark.parametrize("beside", ["", "README.md"])
+def test_the_classes_of_an_archive_may_lie_deeper(
+    source: Path, tmp_path: Path, beside: str
+) -> None:
+    expected = list(listed(source).clips)
+    shutil.copytree(source, tmp_path / "outer" / "v1" / "my-data")
+    if beside:
+        (tmp_path / "outer" / beside).write_text("about\n", encoding="utf-8")
+        (tmp_path / "outer" / "v1" / beside).write_text("about\n", encoding="utf-8")
+    shutil.make_archive(str(tmp_path / "deep"), "zip", tmp_path / "outer")
+    assert list(listed(tmp_path / "deep.zip").clips) == expected
+    with pytest.raises(DataError, match="or that folder if its sub-folders are the classes"):
+        listed(tmp_path / "outer" / "v1")
+    shutil.rmtree(tmp_path / "outer" / "v1" / "my-data")
+    for number in range(3):
+        add(tmp_path / "outer" / "v1" / "cough" / f"{number}.wav")
+    shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path / "outer")
+    with pytest.raises(DataError, match="only one class folder holds audio, 'cough'"):
+        listed(tmp_path / "one.zip")
+
+
 def test_what_cannot_be_a_data_set_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="source= is required"):
         prepare(tmp_path / "work")
