@@ -234,6 +234,11 @@ def _check(member: _Member) -> None:
     path = PureWindowsPath(member.name)  # which knows every kind of path
     if path.drive or path.root or ".." in path.parts or "\0" in member.name:
         raise DataError(f"{member.name!r} leaves the folder; not unpacked")
+    if "\\" in member.name:  # the separator of some programs on Windows
+        raise DataError(
+            f"{member.name!r} has a backslash in its name, which separates no folders; pack the "
+            "archive with slashes, or unpack it yourself and give the folder as source="
+        )
 
 
 def _write(name: str, staging: Path, members: list[_Member], total: int, progress: bool) -> None:

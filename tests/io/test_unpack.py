@@ -98,6 +98,10 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, kind: str) -> N
     for name in UNSAFE:
         archive = make(tmp_path / f"a.{kind}", {"top/a.wav": b"a", name: b"evil"})
         refused(archive, "leaves the folder")
+    archive = make(tmp_path / f"a.{kind}", {"top\\a.wav": b"a"})
+    refused(
+        archive, r"'top.*a\.wav' has a backslash in its name, .*; pack the archive with slashes"
+    )
 
 
 def test_links_and_devices_are_refused(tmp_path: Path) -> None:
