@@ -89,5 +89,9 @@ def _decode(line: bytes) -> dict[str, Any] | None:
 def write_all(stream: IO[bytes], content: bytes | memoryview) -> None:
     """Writes all of ``content`` to an unbuffered file, which may take it in portions."""
     rest = memoryview(content).cast("B")
-    while len(rest):
-        rest = rest[stream.write(rest) :]
+    try:
+        while len(rest):
+            rest = rest[stream.write(rest) :]
+    except OSError as error:
+        error.filename = stream.name  # for the message
+        raise

@@ -146,12 +146,20 @@ def _extract(
             tar = stack.enter_context(_open_tar(stack.enter_context(_decompressed(archive))))
             found = (_tar_member(tar, entry) for entry in tar)
         members: list[_Member] = []
+        names = set[PurePosixPath]()
         declared = 0
         # Checked before the next member: reaching the next tar header decompresses all before it.
         for member in found:
             members.append(member)
             declared += member.size
             _check(member)
+            path = PurePosixPath(member.name)
+            if member.kind == "file" and path in names:
+                raise DataError(
+                    f"{member.name!r} occurs twice; pack the archive again, or unpack it yourself "
+                    "and give the folder as source="
+                )
+            names.add(path)
             if len(members) > max_files:
                 raise DataError(f"more than {max_files} members; not unpacked")
             if declared > limit:

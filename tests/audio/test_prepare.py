@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -313,6 +314,19 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     resumed = run(source)
     assert 40 <= len(decoded) < 60  # decoding is ahead of the journal
     assert resumed.hash == run(source, folder=source.parent / "other").hash
+
+
+def test_a_file_too_large_is_named_and_the_next_run_goes_on(source: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(
+            DataError, match=r"journal\.jsonl is larger than .* another disk with data=FOLDER"
+        ):
+            run(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run(source).hash == run(source, folder=source.parent / "other").hash
 
 
 def test_a_changed_manifest_is_not_overwritten(source: Path) -> None:

@@ -212,7 +212,11 @@ def test_a_path_that_comes_twice_and_other_files_are_refused(tmp_path: Path) -> 
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for _ in range(2):
             archive.addfile(tarfile.TarInfo("x"))
-    refused(tmp_path / "a.tar", "cannot be unpacked")
+    refused(tmp_path / "a.tar", "'x' occurs twice")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        for name in ("top/x", "top/y", "top/./x"):
+            zipped.writestr(name, b"x")
+    refused(tmp_path / "a.zip", r"'top/\./x' occurs twice; pack the archive again")
     (tmp_path / "a.rar").write_bytes(b"Rar!" * 100)
     refused(tmp_path / "a.rar", "neither a zip nor a tar")
 
