@@ -351,8 +351,9 @@ def _checked_blocks(
         )
     if not silent_ok and highest - lowest < _SILENCE:
         then = "it cannot be classified" if any_length else "leave the clip out"
+        averaged = " after averaging its channels, which may cancel" if file.channels > 1 else ""
         raise AudioError(
-            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS); {then}"
+            f"{path}: silent (samples vary by less than {SILENCE_DBFS:g} dBFS{averaged}); {then}"
         )
 
 

@@ -93,7 +93,14 @@ def test_silence_begins_above_one_step_of_16_bits(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", wave, 8000)
     assert len(decode(tmp_path / "a.wav")[0]) == 8000
     soundfile.write(tmp_path / "a.wav", wave // 3, 8000)
-    with pytest.raises(AudioError, match="silent"):
+    with pytest.raises(AudioError, match=r"silent .*less than -90 dBFS\); leave the clip out"):
+        decode(tmp_path / "a.wav")
+
+
+def test_channels_that_cancel_are_named(tmp_path: Path) -> None:
+    wave = sine(440, 8000)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, -wave], 1), 8000)
+    with pytest.raises(AudioError, match="dBFS after averaging its channels, which may cancel"):
         decode(tmp_path / "a.wav")
 
 
