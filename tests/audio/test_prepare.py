@@ -137,6 +137,22 @@ def test_only_changed_and_new_files_are_decoded_again(
     assert read_manifest(second.manifest) == list(second.clips)
 
 
+def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
+    source: Path, decoded: list[str]
+) -> None:
+    file = source / "hum" / "g1_0.flac"
+    wave, rate = soundfile.read(file, dtype="int16")
+    soundfile.write(file, wave, rate, format="WAV")
+    first, before = run(source), file.stat()
+    decoded.clear()
+    soundfile.write(file, wave[::-1], rate, format="WAV")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat()[6:9] == before[6:9]
+    second = run(source)
+    assert decoded == ["g1_0.flac"]
+    assert (second.hash, second.samples_hash != first.samples_hash) == (first.hash, True)
+
+
 def test_an_interrupted_preparation_is_resumed_and_never_taken_as_finished(
     source: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
@@ -228,6 +244,8 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
         soundfile.write(source / new, data, rate, format="FLAC")  # other bytes, the same samples
 
     copy("hum/g1_0.flac", "hum/g1_copy.flac")
+    slow = soundfile.read(source / "hum/g1_0.flac", dtype="int16")[0]  # sounds different
+    soundfile.write(source / "hum/g1_slow.flac", slow, RATE // 2)
     prepared = run(source)
     assert prepared.copies == (("hum/g1_0.flac", "hum/g1_copy.flac"),)
     [said] = prepared.warnings

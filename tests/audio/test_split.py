@@ -80,6 +80,11 @@ def test_carving_depends_on_the_seed_and_not_on_the_order(by: str) -> None:
     again = {c.path for c in carve_validation(shuffled, 0.2, 0, by) if c.split == "valid"}
     assert again == carved[0]
     assert len({frozenset(paths) for paths in carved.values()}) > 2
+    if by == "clip":  # of which groups a few clips are taken, too
+        few = {
+            frozenset(groups_of(carve_validation(before, 0.02, seed), "valid")) for seed in range(6)
+        }
+        assert len(few) > 2
 
 
 def test_a_label_keeps_a_training_clip() -> None:

@@ -190,6 +190,16 @@ def test_the_same_samples_are_computed_and_kept_once(tmp_path: Path) -> None:
     assert (cache.folder / "frames.bin").stat().st_size == size
 
 
+def test_what_is_added_after_a_copy_replaces_nothing(tmp_path: Path) -> None:
+    first, second, other = write_clips(tmp_path, 3)
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(first.read_bytes())
+    for added in ([first, second], [copy], [other]):  # the copy's frames are not the last ones
+        open_cache(tmp_path / "f").fill(added)
+    for file in (first, second, copy, other):
+        np.testing.assert_array_equal(open_cache(tmp_path / "f").frames(file), expected(file))
+
+
 @pytest.mark.parametrize("name", ["frames.bin", "index.jsonl"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "garbage", "removed", "json"])
 def test_a_damaged_cache_is_made_anew_with_a_warning(
