@@ -227,8 +227,10 @@ def _top(folder: Path, table: str | None) -> Path:
         if len(inner) != 1:
             break
         names = [path.name for path in inner[0].iterdir()]
-        if any(map(is_audio, names)) and table not in names:
+        if table not in names and any(map(is_audio, names)):
             break
+        if table and table not in names and sum(path.is_dir() for path in inner[0].iterdir()) < 2:
+            break  # the paths of a table elsewhere may begin with this folder
         folder = inner[0]
     return folder
 
