@@ -14,6 +14,7 @@ which nothing is taken is reported.
 
 import contextlib
 import math
+import os
 import re
 import statistics
 from collections import Counter
@@ -32,6 +33,7 @@ from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import AudioError, ConfigError, DataError, some
+from spaudio.io.csv_files import read_csv
 from spaudio.io.unpack import open_source, user_path
 
 _MEASURED = 200  # clips whose length is read for `background`
@@ -134,8 +136,11 @@ def prepare(
                 "value per line"
             )
         root, bad = cut_stretches(root, stretches, work)
+    # Of recordings that cannot be used there are no clips. They are listed, but not divided.
+    lost = [clip for clip in clips if clip.path.rpartition("/")[0] in bad]
+    clips = [clip for clip in clips if clip.path.rpartition("/")[0] not in bad]
     notes: list[str] = []
-    if not split_given:
+    if clips and not split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
         if not grouped:
             notes.append(
@@ -147,12 +152,13 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
-    if background is not None:
+    if clips and background is not None:
         _check_background(whole, user_path(background))
         root, clips, unusable = _with_background(
             root, clips, user_path(background), work, split_seed
         )
         bad |= unusable
+    clips = [*clips, *lost]
     if labels is not None:
         clips, corrected = correct_labels(clips, user_path(labels))
         notes = [*corrected, *notes]
@@ -218,20 +224,28 @@ def _median_seconds(paths: Sequence[Path]) -> float:
 
 
 def _top(folder: Path, table: str | None) -> Path:
-    """Returns the folder of an archive that holds the classes, or the table.
+    """Returns the folder of an archive that holds the classes, or that paths are relative to.
 
-    It is below folders that hold one folder each and no audio, whatever other files they hold.
+    It may lie below folders that hold one folder each, whatever other files they hold. With a table
+    in the archive, it is the folder of the table; with one elsewhere, that of its first path.
     """
-    while not (table and (folder / table).is_file()):
-        inner = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
+    way = [folder]
+    while True:
+        inner = [path for path in way[-1].iterdir() if path.is_dir() and not is_hidden(path.name)]
         if len(inner) != 1:
             break
-        names = [path.name for path in inner[0].iterdir()]
-        if table not in names and any(map(is_audio, names)):
+        way.append(inner[0])
+    wanted = table
+    if table and user_path(table).is_file():
+        rows = read_csv("table", user_path(table))
+        wanted = rows[0][1].get("file_name") if rows else None
+    for place in way:
+        if wanted and os.path.isfile(place / wanted):
+            return place
+    for place in way[1:]:
+        if any(is_audio(path.name) for path in place.iterdir()):
             break
-        if table and table not in names and sum(path.is_dir() for path in inner[0].iterdir()) < 2:
-            break  # the paths of a table elsewhere may begin with this folder
-        folder = inner[0]
+        folder = place
     return folder
 
 

@@ -333,10 +333,11 @@ def _checked_blocks(
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
     held = mpeg_sound(Path(path)) if file.format in _MPEG else None
-    if held and held.seconds * file.samplerate > frames + _mpeg_slack(frames):
+    if held and abs(held.seconds * file.samplerate - frames) > _mpeg_slack(frames):
         raise AudioError(
-            f"{path}: the decoder reads only {frames / file.samplerate:.1f} of {held.seconds:.1f} "
-            "s, as its header does not give its length; write it again: ffmpeg -i OLD.mp3 NEW.flac"
+            f"{path}: the decoder reads {frames / file.samplerate:.1f} s of a file of "
+            f"{held.seconds:.1f} s, as its first frame does not give the length of the whole file; "
+            "write it again: ffmpeg -i OLD.mp3 NEW.flac"
         )
     # If an MPEG file does not declare its length, the decoder guesses it from the size.
     if (held is None or held.declared) and (missing := _missing(file, frames)):

@@ -27,7 +27,7 @@ from spaudio.audio.manifest import (
     write_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
@@ -146,7 +146,8 @@ def prepare(
     with named_full_disk(folder, "data"), locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        cut = [c for c in listed if c.path.rpartition("/")[0] not in source.bad]
+        recording = {c.path: c.path.rpartition("/")[0] for c in listed}  # that it may be cut from
+        cut = [c for c in listed if recording[c.path] not in source.bad]
         findings = scan_clips(
             cut,
             source.root,
@@ -159,11 +160,14 @@ def prepare(
             on_new=lambda: (target / MARKER).unlink(missing_ok=True),
         )
         clips, bad = _judge(cut, findings, source)
-        bad = [*sorted(source.bad.items()), *bad]
         kind = "clips or recordings" if source.bad else "clips"
-        _report_bad(target, bad, f"{len(cut) + len(source.bad)} {kind}", skip_bad)
+        total = f"{len(cut) + len(source.bad)} {kind}"
+        _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
         copies = _copies(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+        skipped = [(c, source.bad[name]) for c, name in recording.items() if name in source.bad]
+        if unused := sorted(source.bad.keys() - set(recording.values())):
+            notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
         try:
             notes += check_copies(clips, copies, duplicates)
         except DataError:
@@ -175,7 +179,7 @@ def prepare(
             clips=tuple(clips),
             labels=_labels(name, clips, source),
             hash=manifest_hash(clips),
-            skipped=tuple(bad),
+            skipped=(*skipped, *bad),
             multi_label=source.multi_label,
             copies=tuple(copies),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),

@@ -52,19 +52,24 @@ def main(
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
         elif chosen.multirun:
             finished, error = run_sweep(path.parent, chosen.overrides, path)
+            if error is not None:  # said even if the comparison fails
+                _say(error)
             _compare(finished)
             if error is not None:
-                raise SpaudioError(error)
+                raise SystemExit(1)
         else:
             start_run(compose(path.parent, chosen.overrides), path)
     except (SpaudioError, OSError) as refused:
-        who = "" if is_first_process() else f"process {os.environ['RANK']}: "
-        Console(stderr=True).print(
-            f"{who}error: {refused}", style="red", soft_wrap=True, markup=False
-        )
+        _say(refused)
         raise SystemExit(1) from refused
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _say(error: object) -> None:
+    """Prints an error."""
+    who = "" if is_first_process() else f"process {os.environ['RANK']}: "
+    Console(stderr=True).print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
 
 
 def _compare(runs: Sequence[Path]) -> None:

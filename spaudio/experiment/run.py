@@ -20,7 +20,7 @@ from spaudio.experiment.processes import (
     share_run_folder,
 )
 from spaudio.experiment.run_folder import CONFIG, REPORT, named_reports, read_run_settings
-from spaudio.experiment.settings import FILE_SETTINGS, Settings
+from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
@@ -47,9 +47,8 @@ from spaudio.training.shards import share_out
 DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
-# Settings that may be edited in a run's config.yaml before it is resumed: they change no result, or
-# name files, whose content is compared.
-_EDITABLE = (*NOT_SETTINGS, *FILE_SETTINGS, "trainer.workers", "trainer.device")
+# Settings that may be edited in a run's config.yaml before it is resumed.
+_EDITABLE = NOT_SETTINGS | NEUTRAL_SETTINGS
 
 
 def train_and_report(settings: Settings, scripts: Path) -> Path:

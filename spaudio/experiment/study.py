@@ -45,8 +45,13 @@ from spaudio.errors import ConfigError, DataError, SpaudioError, first_line, som
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import REPORT, differences, open_run_folder
-from spaudio.experiment.settings import FILE_SETTINGS, AudioSettings, Settings
-from spaudio.io.plain import read_json, read_yaml
+from spaudio.experiment.settings import (
+    FILE_SETTINGS,
+    NEUTRAL_SETTINGS,
+    AudioSettings,
+    Settings,
+)
+from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import NOT_SETTINGS, Record, read_records
 from spaudio.report.study_records import Result
@@ -164,26 +169,15 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
 def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
     """Returns the finished runs, and prints their number if some are missing.
 
-    Overrides that were given when the runs were made need not be given again. Other values than
-    those of the study are named in a warning.
+    Overrides that were given when the runs were made need not be given again.
 
     Raises:
-        ConfigError: If none is finished, or the study sets another value than a run has.
+        ConfigError: If none is finished, or a run has other settings than the study or than other
+            runs on the same dataset.
     """
     console = Console(stderr=True)
     found = [run for run in runs if (run.folder / REPORT).is_file()]
-    others: dict[str, Any] = {}
-    for run in found:
-        for name, (there, wanted) in differences(run.folder, run.settings).items():
-            if name in FILE_SETTINGS:
-                continue
-            if any(name == key or name.startswith(f"{key}.") for key in run.settings.given):
-                raise ConfigError(
-                    f"{run.folder} was run with {name}={there}, but {run.setting} has "
-                    f"{name}={wanted}; give the same overrides as then, or rename the configuration"
-                )
-            others.setdefault(name, there)
-    if others:
+    if others := _other_settings(found):
         named = some([f"{name}={value}" for name, value in others.items()])
         console.print(
             f"runs have settings that are neither in the study nor given here: {named}",
@@ -197,6 +191,45 @@ def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
     if len(found) < len(runs):
         console.print(f"{len(runs)} runs, of which {len(found)} are finished")
     return found
+
+
+def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
+    """Returns the settings of runs that the study has with another value and does not set itself.
+
+    Raises:
+        ConfigError: If the study sets one of them, or runs on one dataset differ in one.
+    """
+    others: dict[str, Any] = {}
+    values: dict[tuple[str, str], tuple[Any, StudyRun]] = {}
+    different = [differences(run.folder, run.settings) for run in runs]
+    for run, changed in zip(runs, different, strict=True):
+        for name, (there, wanted) in changed.items():
+            if name in NEUTRAL_SETTINGS:
+                continue
+            if _sets(run, name):
+                raise ConfigError(
+                    f"{run.folder} was run with {name}={there}, but {run.setting} has "
+                    f"{name}={wanted}; give the same overrides as then, or rename the configuration"
+                )
+            others[name] = there
+    for run, changed in zip(runs, different, strict=True):
+        planned = dict(flatten(run.settings.as_dict()))
+        for name in others:
+            if _sets(run, name):
+                continue
+            there = changed[name][0] if name in changed else planned.get(name)
+            first, one = values.setdefault((run.data, name), (there, run))
+            if there != first:
+                raise ConfigError(
+                    f"{one.folder} was run with {name}={first}, {run.folder} with {name}={there}, "
+                    "and the study does not set it; run all with the same overrides"
+                )
+    return others
+
+
+def _sets(run: StudyRun, name: str) -> bool:
+    """Whether the study sets a setting of a run; a group, such as a filter, by its name only."""
+    return name.removesuffix(".name") in run.settings.given or name in run.settings.given
 
 
 def read_runs(runs: Sequence[StudyRun]) -> list[Result]:

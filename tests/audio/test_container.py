@@ -1,3 +1,4 @@
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def test_an_mp3_of_which_the_decoder_reads_a_part_is_refused(tmp_path: Path) -> 
         if soundfile.info(path).frames > 41 * RATE:  # the decoder may also guess too much
             assert len(decode(path)[0]) >= 2 * len(loud)
             continue
-        with pytest.raises(AudioError, match=r"reads only \d+\.\d of [48]0\.\d s, as .*ffmpeg -i"):
+        with pytest.raises(
+            AudioError, match=r"reads \d+\.\d s of a file of [48]0\.\d s, as .*ffmpeg -i"
+        ):
             decode(path)
 
 
@@ -107,6 +110,25 @@ def test_tags_of_an_mp3_are_no_sound(tmp_path: Path, declares: bool) -> None:
     for before, after in ((b"", ape + b"TAG" + bytes(125)), (id3v2, b""), (b"", junk[:900])):
         path.write_bytes(before + content + after)
         assert len(decode(path)[0]) == pytest.approx(3 * RATE, abs=2400)
+
+
+def test_a_tag_that_the_decoder_takes_for_sound_is_refused(tmp_path: Path) -> None:
+    """Random bytes of some seeds hold what looks like the beginning of a frame."""
+    path, refused = tmp_path / "a.mp3", ""
+    quality: dict[str, Any] = {"bitrate_mode": "CONSTANT", "compression_level": 0.9}
+    soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, **quality)
+    content = without_first_frame(path.read_bytes())
+    for seed in range(60):
+        cover = np.random.default_rng(seed).bytes(15_000 + 3_000 * seed)
+        tag = struct.pack("<8sIIII8x", b"APETAGEX", 2000, len(cover) + 32, 1, 0x80 << 24)
+        path.write_bytes(content + cover + tag)
+        try:
+            samples = len(decode(path)[0])
+        except AudioError as error:
+            refused += str(error)
+        else:
+            assert samples <= 1.2 * 3 * RATE
+    assert re.search(r"reads 4.\d s of a file of 3.\d s", refused)
 
 
 @pytest.mark.parametrize("length", [-1, 2**63 - 1])

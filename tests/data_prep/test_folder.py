@@ -402,7 +402,8 @@ def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path:
             run_script(prepare, tmp_path, **options)
         assert [line.strip().split(":")[0] for line in str(caught.value).split("\n")[1:]] == bad
     prepared = run_script(prepare, tmp_path, skip_bad=True, **options)
-    assert [path for path, _ in prepared.skipped] == bad
+    assert [path.partition("/")[0] for path, _ in prepared.skipped] == [*2 * bad[:1], *2 * bad[1:2]]
+    assert f"2 recordings cannot be used: {bad[2]}, {bad[3]}" in prepared.warnings
     found = {(clip.path.split("/")[0], clip.label) for clip in prepared.clips}
     used = [f"{number}.flac" for number in (0, 1, 3, 5, 6, 7)]
     assert found == {
@@ -410,6 +411,27 @@ def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path:
         ("_background_", "_background_"),
     }
     assert all((prepared.root / clip.path).is_file() for clip in prepared.clips)
+
+
+@pytest.mark.parametrize("prefix", ["", "audio/", "birds/audio/"])
+@pytest.mark.parametrize("where", ["inside", "absolute", "relative"])
+def test_a_table_of_an_archive_may_be_in_it_or_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    audio = tmp_path / "outer" / "birds" / "audio"
+    audio.mkdir(parents=True)
+    lines = ["file_name,label"]
+    for number in range(12):
+        wave = np.random.default_rng(number).normal(size=RATE) / 9
+        soundfile.write(audio / f"{number}.wav", wave, RATE)
+        lines.append(f"{prefix}{number}.wav,{'ab'[number % 2]}")
+    folder = {"": audio, "audio/": audio.parent, "birds/audio/": tmp_path / "outer"}[prefix]
+    table = (folder if where == "inside" else tmp_path) / "t.csv"
+    table.write_text("\n".join(lines))
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "outer")
+    given = str(table) if where == "absolute" else "t.csv"
+    assert len(listed(Path(archive), table=given).clips) == 12
 
 
 def test_a_table_of_one_recording_needs_groups(tmp_path: Path) -> None:

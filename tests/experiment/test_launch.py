@@ -514,6 +514,13 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     with pytest.raises(SystemExit, match=r"was run with filter.name=haar, but haar has .*=none"):
         main(["study", str(file), "--results"])
     file.write_text(written)
+    # An override that only some of the runs had.
+    config = tmp_path / "runs" / "folder" / "both-words-haar-s0" / "config.yaml"
+    kept_config = config.read_text()
+    config.write_text(kept_config.replace("batch_size: 4", "batch_size: 5"))
+    with pytest.raises(SystemExit, match=r"batch_size=4, .*batch_size=5, and the study does not"):
+        main(["study", str(file), "--results"])
+    config.write_text(kept_config)
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
     for wrong, error in (
