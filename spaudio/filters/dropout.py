@@ -24,7 +24,8 @@ def drop(x: Tensor, p: float) -> Tensor:
     dropped = round(p * LEVELS)
     if x.device.type != "cpu" or not is_eager() or not 0 < dropped < LEVELS:
         return F.dropout(x, p)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
     kept = drawn >= dropped - LEVELS // 2
     return x * (kept * (LEVELS / (LEVELS - dropped))).to(x.dtype)

@@ -38,6 +38,20 @@ def test_first_and_second_derivatives() -> None:
     )
 
 
+def test_third_derivatives() -> None:
+    inputs = arguments(torch.float64)
+    x, first, second, gains = inputs
+
+    def thrice(backend: str) -> tuple[Tensor, ...]:
+        y = filterbank(x, [first, second], gains, activation="gelu", backend=backend)
+        for leaf in (x, first):
+            [grad] = torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
+            y = grad
+        return torch.autograd.grad(y.square().sum(), inputs)
+
+    torch.testing.assert_close(thrice("gemm"), thrice("reference"))
+
+
 @pytest.mark.parametrize("backend", ["cpu", "gemm"])
 def test_operator_contract(backend: str) -> None:
     x, kernels, _, gains = arguments(gains=2)

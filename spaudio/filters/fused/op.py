@@ -134,6 +134,11 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(grad, x, kernels, gains, padding_mask)
 
 
+def differentiable(saved: Tensor) -> Tensor:
+    """Returns a saved tensor with respect to which can be differentiated, in its own graph."""
+    return saved.view_as(saved) if saved.requires_grad else saved.detach().requires_grad_()
+
+
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second derivatives, from the definition: rare enough to store the representation."""
     *saved, padding_mask = ctx.saved_tensors
@@ -141,7 +146,7 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     # Empty gradients have no derivatives.
     grads = tuple(g for g, want in zip(grads, wanted, strict=True) if want)
     with torch.enable_grad():
-        grad, *leaves = (value.detach().requires_grad_() for value in saved)
+        grad, *leaves = (differentiable(value) for value in saved)
         x, kernels, gains = leaves
         # As in the first derivatives, half precision is summed in float32.
         dtype = torch.float64 if torch.float64 in (v.dtype for v in leaves) else torch.float32
@@ -151,7 +156,10 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         y = x + y if residual else y
         asked = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
         first = torch.autograd.grad(y, asked, grad, create_graph=True)
-    second = torch.autograd.grad(first, [grad, *leaves], grads, allow_unused=True)
+    # With a graph, there are third derivatives, too.
+    second = torch.autograd.grad(
+        first, [grad, *leaves], grads, allow_unused=True, create_graph=torch.is_grad_enabled()
+    )
     return (second[0], second[1], second[2], None, second[3], *[None] * 6)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spaudio.filters.definition import padding, without_padding
 from spaudio.filters.fused import cpu
+from spaudio.filters.fused.op import differentiable
 from spaudio.filters.tracing import is_eager
 
 
@@ -80,13 +81,15 @@ def _differentiate_depthwise_twice(ctx: Any, *grads: Tensor) -> tuple[Tensor | N
     """Second derivatives, from the definition, as they are rare."""
     *saved, padding_mask = ctx.saved_tensors
     with torch.enable_grad():
-        grad, x, kernels = (value.detach().requires_grad_() for value in saved)
+        grad, x, kernels = (differentiable(value) for value in saved)
         window = without_padding(x, padding_mask).float().transpose(1, 2)
         window = F.pad(window, padding(kernels.shape[1], ctx.causal))
         y = F.conv1d(window, kernels.unsqueeze(1), groups=len(kernels)).transpose(1, 2)
         y = x + without_padding(y, padding_mask).to(x.dtype)
         first = torch.autograd.grad(y, [x, kernels], grad, create_graph=True)
-    second = torch.autograd.grad(first, [grad, x, kernels], grads, allow_unused=True)
+    second = torch.autograd.grad(
+        first, [grad, x, kernels], grads, allow_unused=True, create_graph=torch.is_grad_enabled()
+    )
     return *second, None, None
 
 
