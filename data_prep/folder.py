@@ -137,8 +137,8 @@ def prepare(
             )
         root, bad = cut_stretches(root, stretches, work)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
-    lost = [clip for clip in clips if clip.path.rpartition("/")[0] in bad]
-    clips = [clip for clip in clips if clip.path.rpartition("/")[0] not in bad]
+    lost = [clip for clip in clips if clip.folder in bad]
+    clips = [clip for clip in clips if clip.folder not in bad]
     notes: list[str] = []
     if clips and not split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)

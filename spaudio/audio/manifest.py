@@ -27,6 +27,11 @@ class SourceClip:
     group: str
     fold: int | None = None
 
+    @property
+    def folder(self) -> str:
+        """Path of its folder: that of its recording, if it is cut from one."""
+        return self.path.rpartition("/")[0]
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -146,8 +146,7 @@ def prepare(
     with named_full_disk(folder, "data"), locked(home / "lock"):
         source = source_clips(home / "work")
         listed = _listing(name, source)
-        recording = {c.path: c.path.rpartition("/")[0] for c in listed}  # that it may be cut from
-        cut = [c for c in listed if recording[c.path] not in source.bad]
+        cut = [c for c in listed if c.folder not in source.bad]
         findings = scan_clips(
             cut,
             source.root,
@@ -165,8 +164,8 @@ def prepare(
         _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
         copies = _copies(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
-        skipped = [(c, source.bad[name]) for c, name in recording.items() if name in source.bad]
-        if unused := sorted(source.bad.keys() - set(recording.values())):
+        skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
+        if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
             notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
         try:
             notes += check_copies(clips, copies, duplicates)

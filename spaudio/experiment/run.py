@@ -19,18 +19,24 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.run_folder import CONFIG, REPORT, named_reports, read_run_settings
+from spaudio.experiment.run_folder import (
+    CONFIG,
+    REPORT,
+    differences,
+    named_reports,
+    read_run_settings,
+)
+from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
-from spaudio.io.plain import flatten, read_yaml
+from spaudio.io.plain import read_yaml
 from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
-from spaudio.report.records import NOT_SETTINGS
 from spaudio.training.checkpoint import (
     PRETRAINING,
     TRAINING,
@@ -47,8 +53,6 @@ from spaudio.training.shards import share_out
 DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
-# Settings that may be edited in a run's config.yaml before it is resumed.
-_EDITABLE = NOT_SETTINGS | NEUTRAL_SETTINGS
 
 
 def train_and_report(settings: Settings, scripts: Path) -> Path:
@@ -176,18 +180,18 @@ def _check_unchanged(run: Path, settings: Settings, kept: Mapping[str, Any]) -> 
     Args:
         run: The run's folder.
         settings: Its settings.
-        kept: The settings in the checkpoint, which an earlier version may have written.
+        kept: The content of ``config.yaml`` in the checkpoint.
 
     Raises:
         CheckpointError: If a setting was changed that changes results.
     """
-    before = dict(flatten(kept))
-    for name, value in flatten(settings.as_dict()):
-        free = name in _EDITABLE or name.partition(".")[0] in _EDITABLE
-        if not free and name in before and before[name] != value:
+    facts = (DATA_HASH, PRECISION, THREADS)
+    before = read_settings({key: value for key, value in kept.items() if key not in facts})
+    for name, (value, now) in differences(before, settings).items():
+        if name != "data" and name not in NEUTRAL_SETTINGS:  # a folder, which may be moved
             raise CheckpointError(
-                f"{run / CONFIG} has {name}={value}, but the run was trained with "
-                f"{name}={before[name]} so far; restore this value, or start a new run"
+                f"{run / CONFIG} has {name}={now}, but the run was trained with {name}={value} so "
+                "far; restore this value, or start a new run"
             )
 
 

@@ -78,7 +78,7 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         folder = Path(settings.runs, settings.recipe, settings.run_id)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
-    for key, (there, wanted) in differences(folder, settings).items():
+    for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
         raise ConfigError(
             f"{folder} was run with {key}={there}, not {wanted}; take another run_id, keep these "
             f"runs elsewhere with runs=FOLDER, or continue with resume={folder}"
@@ -86,22 +86,18 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     return folder
 
 
-def differences(folder: Path, settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings that a run has with other values: by name, its value and the given one.
-
-    Raises:
-        CheckpointError: If the folder is not a run's.
-    """
-    there, wanted = (
+def differences(there: Settings, wanted: Settings) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings in which two calls of one run differ: by name, both values."""
+    had, given = (
         dict(flatten({key: value for key, value in one.as_dict().items() if key not in _FREE}))
-        for one in (read_run_settings(folder), settings)
+        for one in (there, wanted)
     )
-    if wanted.get("corpus") == "auto":  # the run has the text that it has found
-        wanted["corpus"] = there.get("corpus")
+    if given.get("corpus") == "auto":  # the run has the text that it has found
+        given["corpus"] = had.get("corpus")
     return {
-        name: (there.get(name), wanted.get(name))
-        for name in {**wanted, **there}
-        if there.get(name) != wanted.get(name)
+        name: (had.get(name), given.get(name))
+        for name in {**given, **had}
+        if had.get(name) != given.get(name)
     }
 
 

@@ -24,10 +24,10 @@ from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 #: Settings of recipes (arguments of ``prepare`` in their ``data_prep`` scripts) that name files.
 FILE_SETTINGS = frozenset({"source", "corpus", "background", "labels", "table"})
-#: Settings that change no result. Those that name files are among them: contents are compared.
-NEUTRAL_SETTINGS = FILE_SETTINGS | {
-    "model.source", "pretrain.source", "trainer.workers", "trainer.device"
-}  # fmt: skip
+#: All settings that name files or folders of input, whose contents are compared where it matters.
+INPUT_SETTINGS = FILE_SETTINGS | {"model.source", "pretrain.source"}
+#: Settings that change no result.
+NEUTRAL_SETTINGS = INPUT_SETTINGS | {"trainer.workers", "trainer.device"}
 
 _MOST = 2**31  # of a whole number
 _LARGEST = 3.4e38  # float32's limit

@@ -44,9 +44,14 @@ from rich.console import Console
 from spaudio.errors import ConfigError, DataError, SpaudioError, first_line, some
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
-from spaudio.experiment.run_folder import REPORT, differences, open_run_folder
+from spaudio.experiment.run_folder import (
+    REPORT,
+    differences,
+    open_run_folder,
+    read_run_settings,
+)
 from spaudio.experiment.settings import (
-    FILE_SETTINGS,
+    INPUT_SETTINGS,
     NEUTRAL_SETTINGS,
     AudioSettings,
     Settings,
@@ -57,7 +62,7 @@ from spaudio.report.records import NOT_SETTINGS, Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
-_NOT_SHOWN = FILE_SETTINGS | {"model.source", "pretrain.source"} | (NOT_SETTINGS - {"seed"})
+_NOT_SHOWN = INPUT_SETTINGS | (NOT_SETTINGS - {"seed"})
 
 
 @dataclass
@@ -201,9 +206,9 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     """
     others: dict[str, Any] = {}
     values: dict[tuple[str, str], tuple[Any, StudyRun]] = {}
-    different = [differences(run.folder, run.settings) for run in runs]
-    for run, changed in zip(runs, different, strict=True):
-        for name, (there, wanted) in changed.items():
+    made = [read_run_settings(run.folder) for run in runs]
+    for run, settings in zip(runs, made, strict=True):
+        for name, (there, wanted) in differences(settings, run.settings).items():
             if name in NEUTRAL_SETTINGS:
                 continue
             if _sets(run, name):
@@ -212,12 +217,10 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
                     f"{name}={wanted}; give the same overrides as then, or rename the configuration"
                 )
             others[name] = there
-    for run, changed in zip(runs, different, strict=True):
-        planned = dict(flatten(run.settings.as_dict()))
-        for name in others:
-            if _sets(run, name):
-                continue
-            there = changed[name][0] if name in changed else planned.get(name)
+    for run, settings in zip(runs, made, strict=True):
+        had = dict(flatten(settings.as_dict()))
+        for name in (name for name in others if not _sets(run, name)):
+            there = had.get(name)
             first, one = values.setdefault((run.data, name), (there, run))
             if there != first:
                 raise ConfigError(

@@ -136,6 +136,13 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert done.code == 1
     assert "has optim.lr=0.05, but the run was trained with optim.lr=0.001 so far" in done.err
     assert not (stopped / "report.json").exists()
+    file.write_text(
+        yaml.safe_dump(settings | {"seed": 5, "optim": settings["optim"] | {"lr": 1e-3}})
+    )
+    assert (
+        "has seed=5, but the run was trained with seed=0"
+        in run_recipe("folder", f"resume={stopped}").err
+    )
     settings["optim"]["lr"], settings["trainer"]["workers"] = 0.001, 1  # workers may change
     file.write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(run_module.torch, "get_num_threads", lambda: 99)
