@@ -16,7 +16,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.container import CONTAINERS, mpeg_sound, truncation
+from spaudio.audio.container import CONTAINERS, truncation
+from spaudio.audio.mpeg import mpeg_sound
 from spaudio.errors import AudioError, ConfigError
 
 Waveform = NDArray[np.float32]  # (samples,), mono, full scale at 1.0
