@@ -18,8 +18,8 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
@@ -94,53 +94,23 @@ def prepare(
             f"source={source} is where the preparation keeps its own files; move the class folders "
             "to a folder of their own"
         )
-    linked: list[tuple[str, str]] = []
-    paths = sorted(audio_files(root, without=own, on_twice=lambda *two: linked.append(two)))
-    if not paths:
-        raise DataError(
-            f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
-            f"{', '.join(sorted(EXTENSIONS))}"
-        )
-    stretches: list[Stretch] = []
-    if table is None:
-        split_given = _split_folders(root, paths)
-        _check_links(root, linked, split_given)
-        clips = [_clip(root, path, split_given) for path in paths]
-        unused = _unused_classes(root, paths, split_given, own.resolve())
-    else:
-        file = user_path(table)
-        if not file.is_file() and (root / table).is_file():
-            file = root / table
-        given = read_label_table(file, paths)
-        if group_regex is not None and "group" in given.columns:
-            raise ConfigError(
-                f"table={file} has a column group; leave group_regex out, or remove the column"
-            )
-        clips, stretches, split_given = given.clips, given.stretches, "split" in given.columns
-        unused = []
-        if given.unlisted:  # reports and published models show this: no folders of the machine
-            count, named = len(given.unlisted), some(given.unlisted)
-            unused = [f"{count} audio files are not in table={file.name}: {named}"]
+    found = (
+        _from_folders(root, own) if table is None else _from_table(root, own, table, group_regex)
+    )
+    clips = found.clips
     if group_regex is not None:
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
     _check(root, clips, group_regex, table)
     whole, bad = root, dict[str, str]()
-    if stretches:
-        recordings = {one.recording for one in stretches}
-        needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
-        if not split_given and {c.group for c in clips} == recordings and len(recordings) < needed:
-            raise DataError(
-                f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
-                "the intervals of a recording are kept in one split; annotate at least "
-                f"{needed} recordings, or add a column group that divides them, such as with one "
-                "value per line"
-            )
-        root, bad = cut_stretches(root, stretches, work)
+    if found.stretches:
+        if not found.split_given:
+            _check_recordings(found.stretches, clips, table, valid_fraction, test_fraction)
+        root, bad = cut_stretches(root, found.stretches, work)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
     lost = [clip for clip in clips if clip.folder in bad]
     clips = [clip for clip in clips if clip.folder not in bad]
     notes: list[str] = []
-    if clips and not split_given:
+    if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
         if not grouped:
             notes.append(
@@ -162,10 +132,96 @@ def prepare(
     if labels is not None:
         clips, corrected = correct_labels(clips, user_path(labels))
         notes = [*corrected, *notes]
-    idle = ("test_fraction", "valid_fraction") if split_given else ()
-    if split_given and background is None:  # whose clips are chosen by the seed, too
+    idle = ("test_fraction", "valid_fraction") if found.split_given else ()
+    if found.split_given and background is None:  # whose clips are chosen by the seed, too
         idle = (*idle, "split_seed")
-    return SourceClips(root=root, clips=clips, warnings=[*unused, *notes], unused=idle, bad=bad)
+    return SourceClips(
+        root=root, clips=clips, warnings=[*found.unused, *notes], unused=idle, bad=bad
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a source holds.
+
+    Attributes:
+        clips: The clips; those of stretches are yet to be cut.
+        stretches: The stretches of recordings that clips are cut from.
+        split_given: Whether the clips have splits.
+        unused: What of the source is not used, in sentences.
+    """
+
+    clips: list[SourceClip]
+    stretches: list[Stretch]
+    split_given: bool
+    unused: list[str]
+
+
+def _audio_files(
+    root: Path, own: Path, on_twice: Callable[[str, str], None] = lambda *_: None
+) -> list[str]:
+    """Lists the audio files of the source, without those of ``own``.
+
+    Raises:
+        DataError: If there are none.
+    """
+    paths = sorted(audio_files(root, without=own, on_twice=on_twice))
+    if not paths:
+        raise DataError(
+            f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
+            f"{', '.join(sorted(EXTENSIONS))}"
+        )
+    return paths
+
+
+def _from_folders(root: Path, own: Path) -> _Found:
+    """Takes labels, and splits if there are any, from the names of folders."""
+    linked: list[tuple[str, str]] = []
+    paths = _audio_files(root, own, on_twice=lambda *two: linked.append(two))
+    split_given = _split_folders(root, paths)
+    _check_links(root, linked, split_given)
+    clips = [_clip(root, path, split_given) for path in paths]
+    return _Found(clips, [], split_given, _unused_classes(root, paths, split_given, own.resolve()))
+
+
+def _from_table(root: Path, own: Path, table: str, group_regex: str | None) -> _Found:
+    """Takes labels, and splits and groups if there are any, from a table."""
+    file = user_path(table)
+    if not file.is_file() and (root / table).is_file():
+        file = root / table
+    given = read_label_table(file, _audio_files(root, own))
+    if group_regex is not None and "group" in given.columns:
+        raise ConfigError(
+            f"table={file} has a column group; leave group_regex out, or remove the column"
+        )
+    unused = []
+    if given.unlisted:  # reports and published models show this: no folders of the machine
+        count, named = len(given.unlisted), some(given.unlisted)
+        unused = [f"{count} audio files are not in table={file.name}: {named}"]
+    return _Found(given.clips, given.stretches, "split" in given.columns, unused)
+
+
+def _check_recordings(
+    stretches: Sequence[Stretch],
+    clips: Sequence[SourceClip],
+    table: str | None,
+    valid_fraction: float,
+    test_fraction: float,
+) -> None:
+    """Checks that there are enough recordings to divide, if they are the groups.
+
+    Raises:
+        DataError: If a split would get none.
+    """
+    recordings = {one.recording for one in stretches}
+    needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
+    if {clip.group for clip in clips} == recordings and len(recordings) < needed:
+        raise DataError(
+            f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
+            "the intervals of a recording are kept in one split; annotate at least "
+            f"{needed} recordings, or add a column group that divides them, such as with one "
+            "value per line"
+        )
 
 
 def _check_background(source: Path, folder: Path) -> None:
