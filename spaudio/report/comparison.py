@@ -229,7 +229,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
 
 def _step_milliseconds(group: Group) -> str:
     """Returns the mean time of a step; a dash for a probe, whose head is fitted without steps."""
-    if any(record.settings.get("adapt") == "probe" for record in group.records):
+    if not all("step_seconds" in record.facts for record in group.records):
         return "-"
     return f"{1000 * statistics.fmean(group.results('step_seconds')):.0f}"
 

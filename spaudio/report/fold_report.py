@@ -97,7 +97,9 @@ def write_fold_report(
             part: sum(one["seconds"][part] for one in reports.values())
             for part in ("prepare", "train", "test")
         },
-        "step_seconds": statistics.fmean(one["step_seconds"] for one in reports.values()),
+        "step_seconds": None
+        if first["step_seconds"] is None
+        else statistics.fmean(one["step_seconds"] for one in reports.values()),
     }
     if "adapt" in first:
         report |= {key: first[key] for key in ("adapt", "base", "variations", "trained_params")}

@@ -58,7 +58,7 @@ FACTS = (
     "git_commit",
 )
 _TEXTS = ("recipe", "metric", "samples_sha256", "git_commit")  # the other facts are numbers
-_NUMBERS = ("num_params", "filter_params", "seconds.train", "step_seconds")
+_NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {
     "accuracy": ("test.accuracy", "test.macro_f1", "floor.svm"),

@@ -67,9 +67,7 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
         parameters += f", stem: {report['stem_params']:,}"
     seconds = ", ".join(f"{part} {took:.1f}" for part, took in report["seconds"].items())
     lines = [parameters, f"seconds: {seconds}"]
-    # A probe's head is fitted, not trained step by step.
-    probe = any("penalty" in one for one in (report, *report.get("folds", ())))
-    if not probe:
+    if not (fitted := report["step_seconds"] is None):
         step = f"one training step: {report['step_seconds'] * 1000:.0f} ms"
         if report.get("precision") == "bf16":
             step += " in bfloat16"
@@ -85,7 +83,7 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             f"pretrained encoder {for_markdown(report['base']['source'])} (SHA-256 "
             f"{report['base']['sha256'][:12]}), adapt={report['adapt']}: "
             f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
-            f"the {'selected fit' if probe else 'best epoch'}; "
+            f"the {'selected fit' if fitted else 'best epoch'}; "
             f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
         if report.get("variations"):

@@ -102,7 +102,9 @@ def data_rows(results: Sequence[Result]) -> Rows:
                 "runs per setting": str(len(own)),
                 "test clips": f"{sum({one.fold: one.clips for one in own}.values()):,}",
                 "tokens/s": _range([one.token_rate for one in mine]),
-                "steps": _range([one.steps for one in own]),
+                "steps": _range([one.steps for one in own])
+                if any(one.steps for one in own)
+                else "-",
                 "classical floor": plus_minus(
                     [*{one.fold: one.floor for one in own}.values()], digits=3
                 ),
@@ -318,6 +320,9 @@ def _p_value(p: float) -> str:
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
+    """Returns the mean ratio; a dash if one of the two is fitted without steps."""
+    if not all(one > 0 and other > 0 for one, other in pairs):
+        return "-"
     return f"{statistics.fmean(one / other for one, other in pairs):.2f}"
 
 

@@ -50,7 +50,7 @@ class Balance:
         }[self.method]
         chosen = "" if self.method == "none" else "; the model is selected by balanced accuracy"
         return (
-            f"the largest training class has {self.ratio:.1f} times as many clips as the smallest: "
+            f"the largest class has {self.ratio:.1f} times as much training data as the smallest: "
             f"{how}{chosen}"
         )
 

@@ -49,16 +49,17 @@ class FitResult:
         best_epoch: Best epoch, counted from 1; 0 is the model as fitted before training.
         epochs: Total number of epochs.
         seconds: Seconds of training, including the fit before it.
-        tokens_per_second: Tokens per second, without padding.
-        step_seconds: Seconds per optimizer step, including the loading of its batch.
+        tokens_per_second: Tokens per second, without padding; None without optimizer steps.
+        step_seconds: Seconds per optimizer step, including the loading of its batch; None without
+            steps, as in a probe, whose head is fitted.
         data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
     """
 
     best_epoch: int
     epochs: int
     seconds: float
-    tokens_per_second: float
-    step_seconds: float
+    tokens_per_second: float | None
+    step_seconds: float | None
     data_wait: float
 
 

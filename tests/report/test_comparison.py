@@ -132,11 +132,14 @@ def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:
     for record, seconds, memory in zip(adapted, (2.0, 4.0), (2**30, 2**29), strict=True):
         found = {"trained_params": 5000, "best_seconds": seconds, "peak_memory_bytes": memory}
         record.facts |= found
-    rows = compare(group_runs([*adapted, run(0.5, adapt="none")]))
+    fitted = run(0.7, adapt="probe")
+    del fitted.facts["step_seconds"]  # null in its report
+    rows = compare(group_runs([*adapted, run(0.5, adapt="none"), fitted]))
     names = ("setting", "trained", "s to best", "MiB at most", "ms/step")
     assert [[row[name] for name in names] for row in rows] == [
         ["adapt=lora", "5,000", "3", "1,024", "100"],
         ["adapt=none", "-", "-", "-", "100"],
+        ["adapt=probe", "-", "-", "-", "-"],
     ]
 
 

@@ -128,7 +128,7 @@ def test_a_run_on_classes_of_different_sizes(
             f"source={sounds}", f"run_id={balance}", "test_fraction=0.3",
         )  # fmt: skip
         assert done.code == 0, done.err
-        assert "times as many clips as the smallest" in done.err
+        assert "times as much training data as the smallest" in done.err
         run = tmp_path / "runs" / "folder" / balance
         report = json.loads((run / "report.json").read_text())
         assert report["balance"]["ratio"] > RATIO

@@ -106,8 +106,8 @@ class AdaptationTask(ClassificationTask):
             best_epoch=best,
             epochs=len(records),
             seconds=seconds,
-            tokens_per_second=len(train.labels) * len(records) / seconds,
-            step_seconds=(seconds - waited) / len(records),
+            tokens_per_second=None,
+            step_seconds=None,
             data_wait=waited / seconds,
         )
         return result, records[chosen]["train_loss"]
