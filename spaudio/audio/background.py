@@ -16,7 +16,7 @@ from spaudio.audio.split import seeded_order
 from spaudio.errors import AudioError, DataError, reason, some
 
 BACKGROUND = "_background_"
-_VERSION = 3  # of the cuts; raise it with any change to them
+_VERSION = 4  # of the cuts; raise it with any change to them
 
 
 def cut_background(
@@ -37,7 +37,8 @@ def cut_background(
 
     Returns:
         Folder of the clips; the clips, with paths relative to it; and the recordings that cannot be
-        used, each with the reason. A clip's group is its recording within its split.
+        used, each with the reason. A clip is ``<split>/<recording>/<number>.wav``; its group is its
+        recording within its split.
 
     Raises:
         DataError: If there is no recording, or not enough sound for a clip in each split.
@@ -54,7 +55,7 @@ def cut_background(
         lengths = {name: length for name, length in lengths.items() if name not in more}
     clips = []
     for split in counts:
-        found = sorted((target / split).glob("*.wav"))
+        found = sorted(path for path in (target / split).rglob("*.wav") if path.is_file())
         if not found:
             unused = [f"{name} ({why})" for name, why in bad.items()]
             raise DataError(
@@ -62,10 +63,8 @@ def cut_background(
                 "split, or only silence; add recordings"
                 + (f", or repair those that cannot be used: {some(unused)}" if unused else "")
             )
-        clips += [
-            SourceClip(f"{split}/{path.name}", BACKGROUND, split, f"{split}-{path.name[:5]}")
-            for path in found
-        ]
+        names = [path.relative_to(target).as_posix() for path in found]
+        clips += [SourceClip(name, BACKGROUND, split, name.rpartition("/")[0]) for name in names]
     return target, clips, bad
 
 
@@ -93,7 +92,6 @@ def _cut(
     for name in lengths:
         key.update(os.fsencode(f"{name} {state_of(folder / name)}"))
     chosen = _choose(lengths, seconds, counts, seed)
-    numbers = {name: number for number, name in enumerate(sorted(chosen))}
 
     def cut(name: str, staging: Path) -> Iterator[Path]:
         path, rate = folder / name, probe(folder / name).sample_rate
@@ -101,13 +99,13 @@ def _cut(
         for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
             split = chosen[name].get(start // length) if start % length == 0 else None
             if split is not None and not is_silent(wave):
-                clip = staging / split / f"{numbers[name]:05d}_{start // length:06d}.wav"
-                clip.parent.mkdir(exist_ok=True)
+                clip = staging / split / name / f"{start // length:06d}.wav"
+                clip.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(clip, wave, rate, "FLOAT")  # as it was decoded
                 yield clip
 
     target = work / f"background-{key.hexdigest()[:12]}"
-    return target, make_cuts(target, folder, list(numbers), cut, f"Cutting {BACKGROUND}")
+    return target, make_cuts(target, folder, sorted(chosen), cut, f"Cutting {BACKGROUND}")
 
 
 def _choose(

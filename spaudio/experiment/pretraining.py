@@ -5,14 +5,16 @@ It is a stage of a run, with its own checkpoints and log in the run's folder.
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from spaudio.audio.background import BACKGROUND
 from spaudio.audio.find import audio_files
 from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.audio.prepare import Prepared, SourceClips, prepare
@@ -40,8 +42,8 @@ class Pretraining:
 
     Labels are not used. A twentieth of the clips, at least one, is held out to measure the
     prediction and select the epoch. Clips of the test split are never used, those of the validation
-    split only with ``validation.train``; clips of a folder that equal one of either, sample by
-    sample, are left out.
+    split only with ``validation.train``. Files of a folder that equal one of either, sample by
+    sample, are left out, as are recordings that one was cut from, which are known by their paths.
 
     Args:
         settings: Settings of the run.
@@ -60,8 +62,15 @@ class Pretraining:
         if settings.pretrain.source is not None:
             prepared, cache = _open_folder(settings, data)
             used = {clip.path for clip in data.train.clips}
-            held = {data.cache.entry(c.path).samples for c in data.clips if c.path not in used}
-            clips = [c for c in prepared.clips if cache.entry(c.path).samples not in held]
+            held = [clip.path for clip in data.clips if clip.path not in used]
+            samples = {data.cache.entry(path).samples for path in held}
+            recordings = {_recording(path) for path in held}
+            clips = [
+                clip
+                for clip in prepared.clips
+                if cache.entry(clip.path).samples not in samples
+                and not any(_same_end(PurePosixPath(clip.path).parts, one) for one in recordings)
+            ]
             self.left_out = len(prepared.clips) - len(clips)
             both = prepared.hash + prepared.samples_hash
             self.data_hash = hashlib.sha256(both.encode()).hexdigest()
@@ -156,6 +165,18 @@ class Pretraining:
             "loss": min(record["valid_loss"] for record in records),
             "held_out": len(self._valid.loader.dataset.clips),  # type: ignore[attr-defined]
         }
+
+
+def _recording(clip: str) -> tuple[str, ...]:
+    """Returns the path of the recording that a clip is cut from; else that of its folder."""
+    folders = PurePosixPath(clip).parts[:-1]
+    return folders[2:] if folders[:1] == (BACKGROUND,) else folders  # after class and split
+
+
+def _same_end(path: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two paths may name one file, relative to different folders."""
+    shared = min(len(path), len(other))
+    return shared > 0 and path[-shared:] == other[-shared:]
 
 
 def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, FrameCache]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from spaudio.errors import ConfigError
@@ -129,6 +130,35 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
     assert split.data_hash == data.manifest_hash != folder.data_hash
     for feed in (split.pretraining._train, split.pretraining._valid):
         assert {clip.label for clip in feed.loader.dataset.clips} == {"unlabelled"}
+
+
+def test_recordings_that_a_held_out_clip_was_cut_from_are_left_out(tmp_path: Path) -> None:
+    """The recordings of a table, and those of other sounds."""
+    recordings, noise, rng = tmp_path / "field", tmp_path / "noise", np.random.default_rng(0)
+    lines = ["file_name,start,end,label"]
+    for number in range(6):
+        for file in (recordings / f"site/{number}.wav", noise / f"deep/n{number}.wav"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, rng.normal(0, 0.1, 16_000), 8000)
+        lines += [f"site/{number}.wav,{at},{at + 0.5},{'ab'[at]}" for at in (0, 1)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    both = tmp_path / "unlabelled"
+    shutil.copytree(recordings, both / "field")
+    shutil.copytree(noise, both / "noise")
+    task = open_task(
+        compose(
+            "folder", *SETTINGS, f"source={recordings}", f"table={tmp_path / 'labels.csv'}",
+            f"background={noise}", f"pretrain.source={both}",
+            f"data={tmp_path / 'data'}",
+        ),
+        RECIPES.parent / "data_prep",
+    )  # fmt: skip
+    assert isinstance(task, ClassificationTask)
+    assert task.pretraining is not None
+    held = {Path(clip.path).parent.name for clip in (*task.data.valid.clips, *task.data.test.clips)}
+    names = {Path(clip.path).name for clip in task.pretraining.clips}
+    assert names == {f"{n}{i}.wav" for n in ("", "n") for i in range(6)} - held
+    assert any(name.startswith("n") for name in held)
 
 
 @pytest.mark.parametrize(
