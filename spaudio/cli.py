@@ -218,6 +218,9 @@ def _predict(chosen: argparse.Namespace) -> None:
     files, bad_folders = find_files(chosen.paths)
     predictions, bad = predict_files(predictor, files, chosen.align)
     bad = bad_folders + bad
+    if not predictions and chosen.format != "json":  # which lists the unusable files
+        _tell_bad(bad, skip=chosen.skip_bad, some=False)
+        return
     text = render(
         chosen.format,
         predictions,
@@ -236,8 +239,8 @@ def _predict(chosen: argparse.Namespace) -> None:
 
 def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
     """Reports unusable files; exits with code 1 unless they may be skipped."""
+    how = "skipped" if skip and some else "error"
     for path, reason in bad:
-        how = "skipped" if skip else "error"
         sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
     if bad and not (skip and some):
         sys.exit(1)
@@ -266,8 +269,12 @@ def _detect(chosen: argparse.Namespace) -> None:
     targets: dict[Path, Path] = {}
     if form != "csv" and output is not None and output.is_dir():
         targets = {file: output / f"{file.name}.{form}.txt" for file in files}
-        if len(set(targets.values())) < len(targets):
-            raise ConfigError("two recordings have the same name; write them to separate folders")
+        for file, target in targets.items():
+            if same := [one for one in files if one != file and targets[one] == target]:
+                raise ConfigError(
+                    f"{file} and {same[0]} have the same name, and both would be written to "
+                    f"{target}; detect the events of each folder with its own --output"
+                )
     elif form != "csv" and len(files) > 1:
         raise ConfigError(
             f"--format {form} writes one file per recording; give an existing folder with --output"
@@ -280,6 +287,9 @@ def _detect(chosen: argparse.Namespace) -> None:
     recordings, bad = detect(
         predictor, files, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
     )
+    if not recordings:
+        _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=False)
+        return
     top = predictor.front_end.config.top
     texts = {
         targets.get(one.path, output): write_audacity(one) if form == "audacity" else

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -179,8 +180,9 @@ def check_blocks(blocks: Iterable[object]) -> Iterator[Waveform]:
 
 
 def check_rate(sample_rate: int) -> None:
-    """Raises ConfigError if a rate in Hz is out of range."""
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+    """Raises ConfigError if a rate in Hz is no number, or out of range."""
+    number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    if not number or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise ConfigError(
             f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
         )

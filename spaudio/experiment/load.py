@@ -6,7 +6,7 @@ from rich.console import Console
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
-from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
+from spaudio.experiment.run_folder import REPORT, read_run_settings, refuse_folds
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
@@ -65,11 +65,7 @@ def weights_folder(run: Path) -> Path:
     """
     if (run / WEIGHTS).is_file():
         return run
-    if folds := sorted(run.glob(f"fold-*/{CONFIG}")):
-        raise CheckpointError(
-            f"{run} is a run over folds, each with a model of its own; name one, such as "
-            f"{folds[0].parent}"
-        )
+    refuse_folds(run)
     return find_checkpoint(run / "checkpoints", "best")
 
 

@@ -138,6 +138,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     try:
         content = read_yaml(folder / CONFIG)
     except FileNotFoundError as error:
+        refuse_folds(folder)
         raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
     except (ValueError, OSError) as error:
         raise CheckpointError(
@@ -147,3 +148,16 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
     return content
+
+
+def refuse_folds(folder: Path) -> None:
+    """Refuses the folder of a run over folds.
+
+    Raises:
+        CheckpointError: If it is one; the message names the run of a fold.
+    """
+    if folds := sorted(folder.glob(f"fold-*/{CONFIG}")):
+        raise CheckpointError(
+            f"{folder} is a run over folds, each with a model of its own; name one, such as "
+            f"{folds[0].parent}"
+        )

@@ -178,7 +178,8 @@ class AudioModel(Predictor):
         """Returns a function that turns blocks of samples into predictions as they arrive.
 
         ``stream.how`` says whether predictions are computed incrementally, by a causal model, or
-        over overlapping windows, and ``stream.delay`` how late they are, in seconds::
+        over overlapping windows, ``stream.first`` after how many seconds the first one comes, and
+        ``stream.delay`` how late the others are, in seconds::
 
             stream = model.stream()
             for heard in stream(blocks, sample_rate):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spaudio.audio.decode import Waveform, stream_audio
+from spaudio.audio.decode import Waveform, probe, stream_audio
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
@@ -115,6 +115,7 @@ def detect(
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
         for path in files:
             with listed_if_unusable(path, bad):
+                probe(path)  # a missing file is reported as such, not by its name
                 begin = recording_start(path) if timed else None
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
                 events, seconds = find(pieces)

@@ -137,8 +137,9 @@ def listen(
         warn: Called with remarks on how predictions are computed and how late they are.
     """
     warn(
-        f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; a sound is part of "
-        f"a prediction after at most {stream.delay:.2f} s, plus the computing time"
+        f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; the first "
+        f"prediction comes after {stream.first:.2f} s of sound, and from then on a sound is part "
+        f"of one after at most {stream.delay:.2f} s, plus the computing time"
     )
     took: list[float] = []
     asked = time.perf_counter()

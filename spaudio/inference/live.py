@@ -60,12 +60,14 @@ class Stream(ABC):
     Attributes:
         predictor: Predictor of the run.
         how: How the predictions are computed, in words.
-        delay: Maximum seconds from the arrival of a sound to the first prediction that includes
-            it, without the computing time.
+        first: Seconds of sound before the first prediction.
+        delay: From then on, the maximum seconds from the arrival of a sound to the first prediction
+            that includes it, without the computing time.
     """
 
     predictor: Predictor
     how: str
+    first: float
     delay: float
 
     def __call__(
@@ -159,7 +161,7 @@ class WindowStream(Stream):
         self.predictor, self.batch = predictor, batch
         rate = predictor.sample_rate
         self.window_samples, self.hop_samples = math.ceil(window * rate), round(hop * rate)
-        self.delay = hop
+        self.first, self.delay = window, hop
         why = "" if reason is None else f" ({reason}: not incrementally)"
         self.how = f"overlapping windows of {window:g} s, one every {hop:g} s{why}"
 
@@ -225,7 +227,7 @@ class StateStream(Stream):
                 f"model.max_tokens={most}; give a shorter window"
             )
         every = self._hop * tokens.token_seconds
-        self.delay = every + self._ahead / tokens.sample_rate
+        self.first = self.delay = every + self._ahead / tokens.sample_rate
         self.how = f"incrementally, with the causal model, every {every:g} s"
 
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:

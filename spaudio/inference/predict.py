@@ -21,8 +21,10 @@ from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import REPORT, read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.io.progress import progress_bar
+from spaudio.model.classifier import Classifier
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.predictions import Prediction
-from spaudio.tokens.config import Frames
+from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
@@ -62,8 +64,9 @@ class Predictor:
 
     Raises:
         CheckpointError: If the run cannot be used.
-        ConfigError: If the window is infinite or shorter than a frame's hop, the pretrained encoder
-            is not found, ``base`` is given to a run without one, or there is no such device.
+        ConfigError: If the window is infinite, shorter than a frame's hop or longer than the model
+            takes, the pretrained encoder is not found, ``base`` is given to a run without one, or
+            there is no such device.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class Predictor:
                     f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it "
                     "with --base FOLDER, or spaudio.load(..., base=FOLDER)"
                 )
+            if base is not None and is_folder(base) and not Path(base).is_dir():
+                raise ConfigError(f"base={base}: there is no such folder")
         elif base is not None:
             raise ConfigError(f"base={base}: {run} has no pretrained encoder; leave base out")
         encoder = open_encoder(settings, base)
@@ -113,6 +118,8 @@ class Predictor:
                 f"window={window} s; expected at least one hop of the front-end, "
                 f"{tokens.frame_seconds:g} s"
             )
+        if window is not None and window > (most := self._most_seconds(tokens, encoder)):
+            raise ConfigError(f"window={window:g} s; this model takes at most {most:g} s")
         self._reads_silence = settings.segments.seconds is not None
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
@@ -120,6 +127,16 @@ class Predictor:
         hop = settings.segments.hop or self.window_seconds  # windows overlap as segments do
         self._hop_samples = min(max(1, round(hop * self.sample_rate)), self.window_samples)
         self.model.to(self.device)
+
+    def _most_seconds(self, tokens: TokenConfig, base: PretrainedEncoder | None) -> float:
+        """Returns the longest sound that the model can take at once."""
+        if base is not None:
+            return base.max_seconds
+        assert isinstance(self.model, Classifier)
+        encoder = self.model.encoder
+        if encoder.learned is None:
+            return math.inf
+        return encoder.config.max_tokens * tokens.token_seconds
 
     def __call__(self, path: Path) -> Prediction:
         """Predicts one file.

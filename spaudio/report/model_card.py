@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spaudio.audio.manifest import is_nothing
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.report.escape import for_markdown
 from spaudio.report.tables import markdown_table
@@ -47,7 +48,7 @@ def model_card(
         library_name="spaudio",
         pipeline_tag="audio-classification",
         base_model=base["source"] if base and "/" in base["source"] else None,
-        tags=["audio", "filterbank"],
+        tags=["audio", *(["filterbank"] if settings["filter"]["name"] != "none" else [])],
         metrics=[metric],
         model_name=f"{settings['recipe']}, {settings['filter']['name']}",
         eval_results=[
@@ -198,13 +199,13 @@ def _limits(
     test, floor, metric = report["test"], report["floor"], report["metric"]
     top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
     lines = [
-        f"trained on clips of up to {longest_seconds:.4g} s; longer sounds are cut into windows of "
-        "this length, whose probabilities are averaged",
+        f"the longest clip of the data has {longest_seconds:.4g} s; longer sounds are cut into "
+        "windows of this length, whose probabilities are averaged",
         f"frequencies above {top:,.0f} Hz are not used",
         "the scores hold for sounds recorded like those of the test split; others were not "
         "measured",
     ]
-    if not multi_label and not any(name.startswith("_") for name in test["per_class"]):
+    if not multi_label and not any(map(is_nothing, test["per_class"])):
         lines.append(
             "every sound is assigned to one of the classes, even a sound of another kind; check "
             "the probability"

@@ -2,7 +2,8 @@
 
 Source: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
 A patch slides over time and bands and is set to zero. In normalised log-mel frames, zero is the
-mean of the training data, as in the masks of SpecAugment.
+mean of the band, as in the masks of SpecAugment: that of the training data, or of the clip if clips
+are normalised one by one.
 """
 
 from collections.abc import Callable, Sequence

@@ -212,6 +212,8 @@ def test_arrays_that_are_no_sound_are_refused(model: AudioModel) -> None:
         model.predict(wave)
     with pytest.raises(ConfigError, match="sample_rate=8; expected"):
         model.predict(wave, 8)
+    with pytest.raises(ConfigError, match="sample_rate='8000'; expected"):
+        model.predict(wave, "8000")  # type: ignore[call-overload]
 
 
 def test_device(own_run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,13 @@ def test_every_format_and_what_cannot_be_written(
         main([*command, "--times", "--skip-bad"])
     assert caught.value.code == 1
     assert "a.wav: its name holds no start time" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["detect", run, str(tmp_path / "nowhere.wav"), "--times"])
+    assert "nowhere.wav: no such file" in capsys.readouterr().err
+    (tmp_path / "in" / "site").mkdir()
+    shutil.copy(tmp_path / "in" / "a.wav", tmp_path / "in" / "site")
+    with pytest.raises(SystemExit, match=r"in/a\.wav and .*in/site/a\.wav have the same name"):
+        main([*command, "--format", "raven", "--output", str(tmp_path / "raven"), "--force"])
     predictor = Predictor(Path(run))
     assert err.count("the run has no class for other sounds, so every sound is assigned") == 1
     inputs = Path(run) / "inputs.json"

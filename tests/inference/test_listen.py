@@ -36,7 +36,7 @@ def test_a_file_gives_the_answers_of_its_samples(run: Path) -> None:
     expected = list(stream([wave]))
     assert [one.end for one in heard] == [one.end for one in expected]
     np.testing.assert_allclose(heard[-1].probabilities, expected[-1].probabilities, atol=1e-5)
-    assert "incrementally, with the causal model, every 0.12 s; a sound is part" in said[0]
+    assert "incrementally, with the causal model, every 0.12 s; the first prediction" in said[0]
     assert f"{len(heard)} predictions; computing one took" in said[1]
 
 
@@ -111,6 +111,7 @@ def test_a_microphone_of_another_rate(run: Path, monkeypatch: pytest.MonkeyPatch
     listen(stream, open_microphone("3", 8000, said.append), say, said.append)
     np.testing.assert_allclose(heard[0].probabilities, expected.probabilities, atol=1e-4)
     assert said[0].startswith("listening to Fake (16,000 Hz)")
+    assert f"first prediction comes after {stream.first:.2f} s of sound" in said[0]
     assert "sound was lost (overflow)" in said
     with pytest.raises(ConfigError, match=r"no input device 'x' \(No input device matching 'x'"):
         open_microphone("x", 8000, said.append)

@@ -51,6 +51,9 @@ def test_learned_positions_that_a_state_would_exceed_give_windows(
     assert "needs 24 positions, but the model has learned model.max_tokens=20" in stream.how
     assert len(list(stream([sound]))) > 2
     assert isinstance(open_stream(predictor, window=0.4, hop=0.2), StateStream)
+    most = 20 * predictor.front_end.config.token_seconds
+    with pytest.raises(ConfigError, match=f"window=9 s; this model takes at most {most:g} s"):
+        Predictor(predictor.run, window=9)
 
 
 def test_windows_are_those_of_the_predictor(centred: Predictor, sound: np.ndarray) -> None:
@@ -126,6 +129,16 @@ def test_a_causal_model_answers_after_its_delay(sound: np.ndarray, tmp_path: Pat
 
     late = [sum(given) - one.end for one in stream(arriving()) if len(given) < len(sound) // 80]  # type: ignore[arg-type]
     assert max(late) + 0.04 <= stream.delay + 0.011
+
+
+def test_windows_answer_after_the_first_window_and_then_each_hop(
+    centred: Predictor, sound: np.ndarray
+) -> None:
+    stream = open_stream(centred, window=0.5, hop=0.04)
+    assert (stream.first, stream.delay) == (0.5, 0.04)
+    heard = stream([sound])
+    assert next(heard).end == pytest.approx(stream.first)
+    assert next(heard).end == pytest.approx(stream.first + stream.delay)
 
 
 def test_other_rates_are_resampled(centred: Predictor, tmp_path: Path) -> None:

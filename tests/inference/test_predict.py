@@ -175,8 +175,13 @@ def test_bad_files_are_named_and_stop_nothing(
     assert "good.wav" in out
     assert err.count("skipped: ") == len(reasons) + 2 + err.count("odd")
     assert "error" not in err
-    with pytest.raises(SystemExit):  # nothing at all to show for it
-        main(["predict", str(run), "nowhere.wav", "--skip-bad"])
+    for command in ("predict", "detect"):  # nothing at all to show for it
+        output = tmp_path / f"{command}.csv"
+        options = ["--skip-bad", "--format", "csv", "--output", str(output)]
+        with pytest.raises(SystemExit):
+            main([command, str(run), "nowhere.wav", *options])
+        assert "error: nowhere.wav: no such file" in capsys.readouterr().err
+        assert not output.exists()
 
 
 def test_the_command_writes_every_format(
@@ -204,6 +209,9 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a run's folder"):
         Predictor(tmp_path)
     other = make_untrained_run(tmp_path)
+    shutil.copytree(other, tmp_path / "all" / "fold-1")
+    with pytest.raises(CheckpointError, match=r"all is a run over folds.*such as .*all/fold-1"):
+        Predictor(tmp_path / "all")
     content = json.loads((other / INPUTS).read_text())
     (other / INPUTS).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):

@@ -96,6 +96,7 @@ def test_the_card_names_the_pretrained_encoder(
 ) -> None:
     settings = yaml.safe_load((saved / "config.yaml").read_text())
     report = json.loads((saved / "report.json").read_text())
+    settings["filter"]["name"] = "none"
     report["base"] = {"source": source, "sha256": "0123456789ab" + "f" * 52}
     text = model_card(
         settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
@@ -104,6 +105,7 @@ def test_the_card_names_the_pretrained_encoder(
     assert f"spaudio.load({call} " in text
     assert f"Encoder: {source} (SHA-256 0123456789ab)" in text
     assert hub.ModelCard(text).data.base_model == base_model
+    assert hub.ModelCard(text).data.tags == ["audio"]  # there is no filter
 
 
 def introduction(saved: Path, model: dict[str, object], filter_name: str = "none") -> str:
