@@ -191,10 +191,13 @@ class TokenDataset(Dataset[Example]):
         That is with augmentation, and in prediction, whose windows may be a frame longer than the
         segments that were cut from a clip.
         """
-        slower = 1 + self.augment.config.tempo if self.augment else 1.0
+        slower, more = 1.0, int(self._is_cut)
+        if self.augment and self.augment.config.tempo:
+            slower += self.augment.config.tempo
+            more += self._front_end.config.learned  # a resampled waveform may end within a hop
         stack, most = self._front_end.config.stack, self._most or math.inf
         tokens = [
-            math.ceil(min(round((stop - start) * slower) + self._is_cut, most) / stack)
+            math.ceil(min(round((stop - start) * slower) + more, most) / stack)
             for _, start, stop in self._items
         ]
         item = max(range(len(tokens)), key=tokens.__getitem__)
@@ -277,6 +280,9 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
+    # Variations from one epoch to the next, more than a clip occurs in one. As it is prime, clips
+    # that occur once per epoch also take all cached variations in turn.
+    TURNS = 1_000_003
 
     def __init__(
         self,
@@ -336,7 +342,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
             order = order[np.lexsort((self.lengths[order], pool))]
             batches = np.split(order, ends[1:-1])[:count] + self._long
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        turns = self._turns
+        turns = self.TURNS if self._members else 1
         seen: Counter[int] = Counter()
         for batch in batches:
             items = []
@@ -344,12 +350,6 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
                 items.append((self.epoch * turns + seen[item], item))
                 seen[item] += turns > 1
             yield items
-
-    @property
-    def _turns(self) -> int:
-        """Largest number of times that a clip occurs in an epoch."""
-        most = math.ceil(len(self.lengths) / max(1, len(self._members)))
-        return max((math.ceil(most / len(items)) for items in self._members), default=1)
 
     def _balanced(self, rng: np.random.Generator) -> Items:
         """Draws as many clips as there are; class counts differ by at most one."""

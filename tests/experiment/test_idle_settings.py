@@ -102,7 +102,7 @@ def test_kernels_longer_than_all_clips() -> None:
         model = Classifier(3, 2, shape, options)
         [said] = long_kernels(model, 8)
         assert "filter=bank reach 8 tokens" in said
-        assert "longest clip has 8" in said
+        assert "longest clip or segment has 8" in said
         assert not list(long_kernels(model, 9))
     assert not list(long_kernels(Classifier(3, 2, shape, {"name": "none"}), 1))
 
@@ -110,6 +110,6 @@ def test_kernels_longer_than_all_clips() -> None:
 def test_positions_that_excerpts_do_not_reach() -> None:
     settings = audio("model.positions=learned", "augment.crop=2")
     [said] = untrained_positions(settings, 2.5)
-    assert "augment.crop=2 s, but clips last up to 2.5 s" in said
+    assert "augment.crop=2 s, but clips or segments last up to 2.5 s" in said
     assert not list(untrained_positions(settings, 2.0))
     assert not list(untrained_positions(audio("augment.crop=2"), 2.5))

@@ -125,8 +125,11 @@ def test_no_varied_excerpt_is_silent(kind: str) -> None:
 
 def test_the_longest_item_counts_tempo_crop_and_windows() -> None:
     assert dataset().longest() == (2, math.ceil(51 / 2))
-    slow = dataset(augment=Augment(AugmentConfig(tempo=0.2)))
-    assert slow.longest() == (2, math.ceil(61 / 2))
+    waveform = dataset(augment=WaveformAugment(AugmentConfig(tempo=0.02), CONFIG))
+    most = max(len(waveform[epoch, 2].tokens) for epoch in range(300))
+    assert waveform.longest()[1] == most == math.ceil((52 + 1) / 2)
+    slow = dataset(augment=WaveformAugment(AugmentConfig(tempo=0.2), CONFIG))
+    assert slow.longest() == (2, math.ceil((61 + 1) / 2))
     assert dataset(augment=Augment(AugmentConfig(tempo=0.2, crop=0.3))).longest()[1] == 15
     cut = dataset(segments=SegmentConfig(seconds=0.2))
     assert cut.longest()[1] == math.ceil(21 / 2)

@@ -1,6 +1,5 @@
 """Classification of clips: one label per clip, or several."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +129,6 @@ class ClassificationTask(Task):
     def messages(self, model: Classifier) -> list[str]:
         """Returns warnings about settings that are allowed but probably unintended."""
         settings, data = self.settings, self.data
-        longest = max(data.cache.length(clip.path) for clip in data.clips)
         return [
             *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
             *data.warnings,
@@ -139,8 +137,8 @@ class ClassificationTask(Task):
             *([self.pretraining.text] if self.pretraining else []),
             *ignored_by_front_end(settings, data),
             *slow_clips(settings, [clip.sample_rate for clip in data.clips]),
-            *long_kernels(model, math.ceil(longest / settings.tokens.stack)),
-            *untrained_positions(settings, longest * settings.tokens.frame_seconds),
+            *long_kernels(model, max(s.longest()[1] for s in (data.train, data.valid, data.test))),
+            *untrained_positions(settings, data.longest_seconds),
         ]
 
     @override

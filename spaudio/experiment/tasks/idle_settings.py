@@ -198,15 +198,15 @@ def long_kernels(model: Classifier, longest: int) -> Iterator[str]:
 
     Args:
         model: The model of the run.
-        longest: Length of the longest clip, in tokens.
+        longest: Length of the longest clip or segment, in tokens.
     """
     filters = model.encoder.token_filters()
     reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
     if reach >= longest:
         yield (
             f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip "
-            f"has {longest}: their outer taps never see a token. Give shorter kernels, or finer "
-            "tokens (tokens.hop, tokens.stack)"
+            f"or segment has {longest}: their outer taps never see a token. Give shorter kernels, "
+            "or finer tokens (tokens.hop, tokens.stack)"
         )
 
 
@@ -215,12 +215,12 @@ def untrained_positions(settings: AudioSettings, longest: float) -> Iterator[str
 
     Args:
         settings: Settings of the run.
-        longest: Length of the longest clip, in seconds.
+        longest: Length of the longest clip or segment, in seconds.
     """
     crop = settings.augment.crop
     if settings.model.positions == "learned" and 0 < crop < longest:
         yield (
             f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
-            f"clips last up to {longest:.1f} s, so that later positions are never trained. Give "
-            "augment.crop=0, or model.positions=rotary"
+            f"clips or segments last up to {longest:.1f} s, so that later positions are never "
+            "trained. Give augment.crop=0, or model.positions=rotary"
         )
