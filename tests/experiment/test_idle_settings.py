@@ -4,7 +4,9 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from spaudio.experiment.compose import compose
 from spaudio.experiment.settings import AudioSettings, TextSettings
@@ -12,12 +14,15 @@ from spaudio.experiment.tasks.idle_settings import (
     long_kernels,
     overruled,
     overruled_audio,
+    quiet_recordings,
     slow_clips,
     untrained_positions,
 )
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.front_end import make_front_end
 from tests.conftest import RECIPES
+from tests.fixtures.own_sounds import RECORDINGS
 
 
 def audio(*given: str) -> AudioSettings:
@@ -113,3 +118,27 @@ def test_positions_that_excerpts_do_not_reach() -> None:
     assert "augment.crop=2 s, but clips or segments last up to 2.5 s" in said
     assert not list(untrained_positions(settings, 2.0))
     assert not list(untrained_positions(audio("augment.crop=2"), 2.5))
+
+
+class Recorded(list[np.ndarray]):
+    """Stands for a dataset: the frames of its items."""
+
+    frames = list.__getitem__
+
+
+def test_recordings_so_quiet_that_the_offset_hides_them() -> None:
+    waves = [soundfile.read(path)[0] for path in sorted(RECORDINGS.glob("*_theo_*.flac"))[::6]]
+
+    def said(decibels: float, *given: str) -> list[str]:
+        settings = audio("tokens.sample_rate=8000", *given)
+        front_end = make_front_end(settings.tokens)
+        quieter = [(wave * 10 ** (decibels / 20)).astype(np.float32) for wave in waves]
+        frames = [front_end.restore(front_end.extract(wave)) for wave in quieter]
+        train: Any = Recorded(frames)
+        return list(quiet_recordings(settings, train))
+
+    assert not said(0)
+    [warning] = said(-40)
+    assert "give tokens.spectrogram.log_offset=1e-10" in warning
+    assert not said(-40, "tokens.spectrogram.log_offset=1e-10")
+    assert not said(-40, "tokens.spectrogram.scaling=pcen")

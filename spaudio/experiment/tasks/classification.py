@@ -27,6 +27,7 @@ from spaudio.experiment.tasks.idle_settings import (
     ignored_by_front_end,
     long_kernels,
     overruled_audio,
+    quiet_recordings,
     slow_clips,
     untrained_positions,
 )
@@ -136,6 +137,7 @@ class ClassificationTask(Task):
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
             *ignored_by_front_end(settings, data),
+            *(quiet_recordings(settings, data.train) if settings.adapt is None else []),
             *slow_clips(settings, [clip.sample_rate for clip in data.clips]),
             *long_kernels(model, max(s.longest()[1] for s in (data.train, data.valid, data.test))),
             *untrained_positions(settings, data.longest_seconds),
