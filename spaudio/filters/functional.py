@@ -27,7 +27,7 @@ def filterbank(
     """Filters every dimension along the tokens with M kernels, a ReLU, gains and a sum.
 
     For each batch item and dimension: ``Conv1d(1 -> M, K)`` over tokens, ReLU, multiplication by
-    the gains, and a sum over the M filters. Tokens outside the sequence count as zeros. This is the
+    the gains, and a sum over the M kernels. Tokens outside the sequence count as zeros. This is the
     filtered signal of arXiv 2406.10254, Fig. 1C.
 
     Args:
@@ -36,7 +36,7 @@ def filterbank(
             ``Conv1d``: causal ones cover tokens ``t-K+1 ... t``, centred ones
             ``t-(K-1)//2 ... t+K//2``.
         gains: (M,) shared by all dimensions, (dim, M), or (batch, tokens, M), where M is the number
-            of filters of all scales, in order.
+            of kernels of all scales, in order.
         causal: Whether a token sees only itself and the past. This changes only the padding.
         padding_mask: Boolean (batch, tokens), True where a token is padding. Such tokens count as
             zeros in the input and are zero in the output.

@@ -85,7 +85,7 @@ def encode(text: bytes) -> Symbols:
         wrong = text[int((symbols == _UNKNOWN).argmax())]
         raise DataError(
             f"the text holds {bytes([wrong])!r}; text8's format has only lower-case letters and "
-            "spaces, so clean it first"
+            "spaces, so clean it first: python data_prep/text8.py clean=FILE > CLEANED"
         )
     return symbols
 

@@ -118,6 +118,21 @@ def test_a_damaged_zip_is_named(tmp_path: Path, offset: int, change: bytes, reas
         text8.prepare(tmp_path, source=str(file))
 
 
+def test_any_text_can_be_cleaned_for_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "any.txt").write_text("\ufeffIn 1905, Café\r\n  opened!", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["text8.py", f"clean={tmp_path / 'any.txt'}"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(text8.__file__, run_name="__main__")
+    assert caught.value.code is None
+    cleaned = capsys.readouterr().out
+    assert cleaned == "in one nine zero five caf opened"
+    encode(cleaned.encode())  # has no other character
+    with pytest.raises(DataError, match=r"clean=FILE"):
+        encode(b"Upper case")
+
+
 def test_the_script_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ended() -> object:
         with pytest.raises(SystemExit) as caught:
