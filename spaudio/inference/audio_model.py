@@ -179,7 +179,7 @@ class AudioModel(Predictor):
 
         ``stream.how`` says whether predictions are computed incrementally, by a causal model, or
         over overlapping windows, ``stream.first`` after how many seconds the first one comes, and
-        ``stream.delay`` how late the others are, in seconds::
+        ``stream.delay`` how late the others are, in seconds:
 
             stream = model.stream()
             for heard in stream(blocks, sample_rate):
