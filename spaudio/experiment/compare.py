@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.run_folder import REPORT
+from spaudio.io.messages import say, warn
 from spaudio.report.comparison import Group, compare, doubts, group_runs
 from spaudio.report.convergence import (
     convergence_rows,
@@ -55,26 +54,24 @@ def compare_runs(
         DataError: If a run is not finished or cannot be compared with the others, or a setting has
             not been timed.
     """
-    console = Console(stderr=True)
     unfinished = [
         run for run in runs if (run / "config.yaml").is_file() and not (run / REPORT).is_file()
     ]
     if len(unfinished) < len(runs):
         for run in unfinished:
-            text = f"{run} is not finished and is left out"
-            console.print(text, style="yellow", soft_wrap=True, markup=False)
+            warn(f"{run} is not finished and is left out")
         runs = [run for run in runs if run not in unfinished]
     records = read_records(runs, only)
     if table is not None:
         write_records(records, table)
-        console.print(f"records: {table}", soft_wrap=True, markup=False)
+        say(f"records: {table}")
     groups = group_runs(records, over)
     markdown = []
     is_text = all(record.facts["metric"] == "loss" for record in records)
     if not is_text:
         rows = compare(groups)
         for doubt in doubts(groups, over):
-            console.print(f"warning: {doubt}", style="yellow", soft_wrap=True, markup=False)
+            warn(f"warning: {doubt}")
         show_rows(rows, "Test split")
         markdown.append(escaped_table(rows) + "\n")
     elif not convergence and (baseline != "none" or step_costs is not None):
@@ -96,7 +93,7 @@ def compare_runs(
             markdown.append("\n".join([*figures.links(*names), ""]))
     if output is not None:
         fill_place(output, "\n".join(markdown))
-        Console(stderr=True).print(f"table: {output}", soft_wrap=True, markup=False)
+        say(f"table: {output}")
 
 
 def figures_beside(output: Path) -> list[Path]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
@@ -21,6 +20,8 @@ from spaudio.experiment.compose import compose
 from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import end_with_parent, is_first_process
 from spaudio.experiment.run_folder import named_reports
+from spaudio.io.messages import say
+from spaudio.report.escape import printable
 
 
 def main(
@@ -69,7 +70,7 @@ def main(
 def _say(error: object) -> None:
     """Prints an error."""
     who = "" if is_first_process() else f"process {os.environ['RANK']}: "
-    Console(stderr=True).print(f"{who}error: {error}", style="red", soft_wrap=True, markup=False)
+    say(f"{who}error: {error}", "red")
 
 
 def _compare(runs: Sequence[Path]) -> None:
@@ -81,5 +82,5 @@ def _compare(runs: Sequence[Path]) -> None:
     table = runs[-1].parent / f"compare-{runs[-1].name}.md"
     compare_runs(runs, output=table)
     for run in runs:
-        Console().print(f"report: {named_reports(run)}", soft_wrap=True)
-    Console().print(f"table:  {table}", soft_wrap=True)
+        sys.stdout.write(f"report: {printable(named_reports(run))}\n")
+    sys.stdout.write(f"table:  {printable(table)}\n")

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError, how_to_install
 from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
@@ -40,6 +38,7 @@ from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
+from spaudio.io.messages import say
 from spaudio.report.fold_report import write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 
@@ -76,10 +75,9 @@ class Launcher:
             KeyboardInterrupt: After every run has stopped and kept its last checkpoint; submitted
                 jobs continue.
         """
-        console = Console(stderr=True)
         left = {run: script for run, script in runs.items() if not (run / REPORT).is_file()}
         if len(left) < len(runs):
-            console.print(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
+            say(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
         for run in left:
             with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
                 (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
@@ -87,24 +85,24 @@ class Launcher:
             self._submit(left)
         elif self.jobs == 1:
             for run, script in left.items():
-                self._here(run, script, console)
+                self._here(run, script)
         else:
-            self._beside(left, console)
+            self._beside(left)
         return [run for run in runs if not (run / REPORT).is_file()]
 
-    def _here(self, run: Path, script: Path, console: Console) -> None:
+    def _here(self, run: Path, script: Path) -> None:
         try:
             settings = read_run_settings(run)
             settings.resume, settings.jobs = str(run), 1
             start_run(settings, script)
         except (SpaudioError, OSError) as error:
-            console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+            say(f"error: {error}", "red")
         except Exception:  # whatever it is, the other runs may work
             with (run / OUTPUT).open("a", encoding="utf-8") as output:
                 traceback.print_exc(file=output)
-            console.print(f"FAILED: {run / OUTPUT}", soft_wrap=True)
+            say(f"FAILED: {run / OUTPUT}")
 
-    def _beside(self, runs: Mapping[Path, Path], console: Console) -> None:
+    def _beside(self, runs: Mapping[Path, Path]) -> None:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
         running: list[subprocess.Popen[bytes]] = []
@@ -124,7 +122,7 @@ class Launcher:
             if not stopped.is_set():
                 done = (run / REPORT).is_file()
                 said = named_reports(run) if done else run / OUTPUT
-                console.print(f"{'finished' if done else 'FAILED'}: {said}", soft_wrap=True)
+                say(f"{'finished' if done else 'FAILED'}: {said}")
 
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
@@ -271,7 +269,6 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             "folds=all cannot run under torchrun, because it starts its own runs; choose one fold "
             f"with {settings.fold_by.key}=, or use jobs=N without torchrun"
         )
-    console = Console(stderr=True)
     values, key = settings.fold_by.values, settings.fold_by.key
     if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
         raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
@@ -289,7 +286,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
     data = load_data(fold(values[0]), data_prep_folder(script.parent))
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
-    console.print(f"folds: {folder}", soft_wrap=True)
+    say(f"folds: {folder}")
     with locked(folder / "lock"):
         runs = {}
         for value in values:
@@ -302,9 +299,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             launcher = Launcher(settings.jobs, settings.cluster, settings.cluster_options)
             failed = launcher(dict.fromkeys(runs.values(), script))
         except KeyboardInterrupt:
-            console.print(
-                f"stopped; finished folds are kept. Continue with resume={folder}", soft_wrap=True
-            )
+            say(f"stopped; finished folds are kept. Continue with resume={folder}")
             raise
         if failed:
             raise SpaudioError(failed_runs(failed, len(runs), f"resume={folder}"))
@@ -323,11 +318,10 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
 
         report = write_fold_report(folder, runs, page if settings.page else None)
     test, floor = report["test"], report["floor"]
-    console.print(
+    say(
         f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "
         f"classical floor {floor['svm']:.4f} ± {floor['svm_std']:.4f}; majority class "
-        f"{floor['majority']:.4f}\nreport: {named_reports(folder)}",
-        soft_wrap=True,
+        f"{floor['majority']:.4f}\nreport: {named_reports(folder)}"
     )
     return folder
 

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
 from spaudio.experiment.run_folder import REPORT, read_run_settings, refuse_folds
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
+from spaudio.io.messages import warn
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -81,10 +80,7 @@ def _tell_unfinished(run: Path) -> None:
     go_on = f"run its recipe with resume={run}"
     if not any((run / "checkpoints").glob("best-*")):
         raise CheckpointError(f"{run} is not finished and holds no trained model; {go_on}")
-    Console(stderr=True).print(
-        f"warning: {run} is not finished; its best model so far is used. To finish it, {go_on}",
-        style="yellow", soft_wrap=True, markup=False, highlight=False,
-    )  # fmt: skip
+    warn(f"warning: {run} is not finished; its best model so far is used. To finish it, {go_on}")
 
 
 def load_classifier(run: Path, base: PretrainedEncoder | None = None) -> AnyClassifier:

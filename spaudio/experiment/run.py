@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from rich.console import Console
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.processes import (
@@ -31,6 +30,7 @@ from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
+from spaudio.io.messages import say, warn
 from spaudio.io.plain import read_yaml
 from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import count_parameters
@@ -68,12 +68,13 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
     Raises:
         SpaudioError: If the data, the settings or the machine prevent the run.
     """
-    console = Console(stderr=True, quiet=not is_first_process())
+    first = is_first_process()
     run = None if settings.resume is None else Path(settings.resume)
     if run is not None:
         settings = read_run_settings(run)
         if (run / REPORT).is_file():
-            console.print(f"{run} is finished; its report is {named_reports(run)}", soft_wrap=True)
+            if first:
+                say(f"{run} is finished; its report is {named_reports(run)}")
             return run
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
@@ -95,25 +96,24 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
             )
         _check_unchanged(run, settings, kept)
         threads = torch.get_num_threads()
-        if accelerator.device.type == "cpu" and kept.get(THREADS) not in (None, threads):
-            console.print(
+        if first and accelerator.device.type == "cpu" and kept.get(THREADS, threads) != threads:
+            warn(
                 f"{run} was trained on {kept[THREADS]} threads so far and continues on {threads}; "
                 "its results may differ in the last digits from those of an uninterrupted run. "
-                f"OMP_NUM_THREADS={kept[THREADS]} keeps the number",
-                style="yellow", soft_wrap=True, markup=False,
-            )  # fmt: skip
+                f"OMP_NUM_THREADS={kept[THREADS]} keeps the number"
+            )
         before, now = kept.get(PRECISION), accelerator.mixed_precision
-        if before not in (None, now):  # earlier versions did not keep it
-            console.print(
+        if first and before not in (None, now):  # earlier versions did not keep it
+            warn(
                 f"{run} was trained with trainer.precision={before} so far; it continues with "
                 f"trainer.precision={now}, which trainer.precision={settings.trainer.precision} "
-                "selects on this machine",
-                style="yellow", soft_wrap=True, markup=False,
-            )  # fmt: skip
+                "selects on this machine"
+            )
     run = run or share_run_folder(settings, accelerator)
-    console.print(f"run: {run}", soft_wrap=True)
-    for message in task.messages(model):
-        console.print(message, style="yellow", soft_wrap=True, markup=False)
+    if first:
+        say(f"run: {run}")
+        for message in task.messages(model):
+            warn(message)
     with exclusive(run, accelerator):
         if (run / REPORT).is_file():  # another process has finished it in the meantime
             return run
@@ -138,7 +138,8 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
             )
         except KeyboardInterrupt:
             text = "stopped; the last checkpoint is kept" if _begun(run) else "stopped"
-            console.print(f"{text}. Continue with resume={run}", soft_wrap=True)
+            if first:
+                say(f"{text}. Continue with resume={run}")
             raise
         # In float32 from here on, as in prediction, whatever the precision of training was.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -161,8 +162,8 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
             facts |= {"precision": accelerator.mixed_precision, "seconds": seconds}
             facts |= task.facts(model, measured)
             summary = task.write(run, untrained, model.eval(), facts, measured)
-            console.print(summary, soft_wrap=True)
-            console.print(f"report: {named_reports(run)}", soft_wrap=True)
+            say(summary)
+            say(f"report: {named_reports(run)}")
     accelerator.wait_for_everyone()  # no process exits while another still writes or measures
     accelerator.end_training()
     return run

@@ -39,7 +39,6 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from rich.console import Console
 
 from spaudio.errors import ConfigError, DataError, SpaudioError, first_line, some
 from spaudio.experiment.compose import compose, unknown
@@ -56,6 +55,7 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
+from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import NOT_SETTINGS, Record, read_records
@@ -180,21 +180,17 @@ def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
         ConfigError: If none is finished, or a run has other settings than the study or than other
             runs on the same dataset.
     """
-    console = Console(stderr=True)
     found = [run for run in runs if (run.folder / REPORT).is_file()]
     if others := _other_settings(found):
         named = some([f"{name}={value}" for name, value in others.items()])
-        console.print(
-            f"runs have settings that are neither in the study nor given here: {named}",
-            style="yellow", soft_wrap=True, markup=False,
-        )  # fmt: skip
+        warn(f"runs have settings that are neither in the study nor given here: {named}")
     if not found:
         raise ConfigError(
             f"none of the {len(runs)} runs is finished, such as {runs[0].folder}; run the study, "
             "or give the folder of runs with runs=FOLDER"
         )
     if len(found) < len(runs):
-        console.print(f"{len(runs)} runs, of which {len(found)} are finished")
+        say(f"{len(runs)} runs, of which {len(found)} are finished")
     return found
 
 

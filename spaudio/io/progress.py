@@ -38,7 +38,7 @@ def progress_bar(
     """
     count = DownloadColumn() if in_bytes else MofNCompleteColumn()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         count,
         TimeElapsedColumn(),

@@ -149,7 +149,7 @@ def measure_floor(
         for part in (train, test)
     )
     measure = _multi_label_floor if multi_label else _single_label_floor
-    with Console().status("classical floor"):
+    with Console(stderr=True).status("classical floor"):
         majority, svm = measure(x_train, y_train, x_test, y_test)
     result: dict[str, Any] = {
         "majority": majority,

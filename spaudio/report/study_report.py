@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from spaudio.io.messages import say
 from spaudio.report.escape import for_figure, for_markdown
 from spaudio.report.figures.drawing import make_figure, save_figure
 from spaudio.report.figures.report_figures import Figures
@@ -78,7 +77,7 @@ def show_results(
     ]
     answer = [verdict(compared)] if compared else []
     fill_place(output, "\n\n".join([*answer, *blocks, *figures.links(*drawn)]))
-    Console(stderr=True).print(f"page: {output}", soft_wrap=True, markup=False)
+    say(f"page: {output}")
 
 
 def charts_beside(output: Path) -> tuple[Path, Path]:

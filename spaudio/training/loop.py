@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -244,6 +245,7 @@ def fit(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
+        console=Console(stderr=True),
         disable=not accelerator.is_main_process,
     ) as progress:
         bar = progress.add_task(stage.title, total=total, completed=so_far.epochs * steps, text="")
