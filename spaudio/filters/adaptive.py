@@ -136,6 +136,10 @@ class AdaptiveFilterBank(TokenFilter):
     def taps(self) -> Sequence[Tensor]:
         return self.bank.taps()
 
+    @override
+    def after_taps(self) -> tuple[Tensor | None, str]:
+        return self.bank.after_taps()  # the mask comes between the two
+
     @property
     def receptive_field(self) -> tuple[float, float]:
         """Infinite on each side that the mask's attention sees.

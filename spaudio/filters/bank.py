@@ -77,6 +77,10 @@ class _Bank(TokenFilter):
         return self.scale_kernels()
 
     @override
+    def after_taps(self) -> tuple[Tensor | None, str]:
+        return self.gains, self.activation
+
+    @override
     def config(self) -> dict[str, Any]:
         gains: dict[str, Any] = {"gains": "shared"}
         if self.gains.dim() == 2:

@@ -166,6 +166,15 @@ class TokenFilter(nn.Module):
         """
         raise NotImplementedError
 
+    def after_taps(self) -> tuple[Tensor | None, str]:
+        """What follows the kernels; the report of a run uses it to show what each kernel does.
+
+        Returns:
+            The gains, (M,) or (dim, M), or None for a sum without gains; and the activation before
+            them: ``"identity"``, ``"relu"``, ``"gelu"`` or ``"silu"``.
+        """
+        return None, "identity"
+
     def config(self) -> dict[str, Any]:
         """Arguments of ``make_filter`` that rebuild this filter, as JSON values."""
         return {"name": self.name, "causal": self.causal}

@@ -98,6 +98,10 @@ class DepthwiseFilter(TokenFilter):
         return [self.kernels]
 
     @override
+    def after_taps(self) -> tuple[Tensor | None, str]:
+        return None, self.activation or "identity"
+
+    @override
     def config(self) -> dict[str, Any]:
         sizes = {"dim": self.dim, "kernel_size": self.kernel_size}
         options = {"activation": self.activation, "zero_init": self.zero_init}

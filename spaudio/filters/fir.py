@@ -102,6 +102,10 @@ class FIRFilter(FilterBank):
         return [self.collapsed()]
 
     @override
+    def after_taps(self) -> tuple[Tensor | None, str]:
+        return None, "identity"  # the gains are in the weighted sum
+
+    @override
     def config(self) -> dict[str, Any]:
         return {key: value for key, value in super().config().items() if key != "activation"}
 

@@ -9,14 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaudio.filters import (
-    AdaptiveFilterBank,
-    DepthwiseFilter,
-    FilterBank,
-    FIRFilter,
-    MultiScaleFilterBank,
-    TokenFilter,
-)
+from spaudio.filters import AdaptiveFilterBank, TokenFilter
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.figures.filters_plot import filters_of
@@ -164,16 +157,11 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
         (batch, tokens, M): root mean square over dimensions of the kernel's output after activation
         and gain. A kernel for a single dimension (``depthwise``) has one value per token.
     """
-    gains, activation = None, "identity"
-    bank = filter.bank if isinstance(filter, AdaptiveFilterBank) else filter
-    if isinstance(bank, FilterBank | MultiScaleFilterBank) and not isinstance(bank, FIRFilter):
-        gains, activation = bank.gains, bank.activation
-    elif isinstance(bank, DepthwiseFilter):
-        activation = bank.activation or "identity"
+    gains, activation = filter.after_taps()
     activate = {**ACTIVATIONS, "silu": F.silu}[activation]
     kernels = list(filter.taps())
     window = without_padding(x, padding_mask).transpose(1, 2)  # (batch, dim, tokens)
-    own = len(kernels[0]) == x.shape[-1] and isinstance(filter, DepthwiseFilter | FIRFilter)
+    own = gains is None and len(kernels[0]) == x.shape[-1]
     if not own:  # in parts, as the output of all kernels may not fit in memory
         kernels = [part for kernel in kernels for part in torch.split(kernel, _TOGETHER)]
     parts = []
