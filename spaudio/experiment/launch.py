@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -273,25 +273,21 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
     if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
         raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
 
-    def fold(value: Any) -> AudioSettings:
-        one = copy.deepcopy(settings)
-        if not hasattr(one, key):
-            raise ConfigError(f"fold_by.key={key} is no setting of {settings.recipe}")
-        setattr(one, key, value)
-        one.folds, one.jobs, one.resume = None, 1, None
-        one.overrides = [o for o in one.overrides if not o.startswith(("folds=", f"{key}="))]
-        one.overrides.append(f"{key}={value}")
-        return one
-
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
-    data = load_data(fold(values[0]), data_prep_folder(script.parent))
+    data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
     say(f"folds: {folder}")
     with locked(folder / "lock"):
         runs = {}
         for value in values:
-            one, path = fold(value), folder / f"fold-{value}"
-            one.runs, one.run_id = str(folder.parent.parent), f"{folder.name}/{path.name}"
+            path = folder / f"fold-{value}"
+            one = replace(
+                settings.with_fold(value),
+                runs=str(folder.parent.parent),
+                run_id=f"{folder.name}/{path.name}",
+                jobs=1,
+                resume=None,
+            )
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data)
             runs[str(value)] = open_run_folder(one, path)

@@ -15,12 +15,10 @@ from spaudio.experiment.settings import Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import NOT_SETTINGS
+from spaudio.report.records import DESCRIBING, LAUNCHING
 
 CONFIG = "config.yaml"
 REPORT = "report.json"  # written last; marks a finished run
-# Settings that may differ between two calls of one run.
-_FREE = NOT_SETTINGS - {"seed", "data"}
 
 
 def new_run_id() -> str:
@@ -88,8 +86,9 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
 
 def differences(there: Settings, wanted: Settings) -> dict[str, tuple[Any, Any]]:
     """Returns the settings in which two calls of one run differ: by name, both values."""
+    free = LAUNCHING | DESCRIBING
     had, given = (
-        dict(flatten({key: value for key, value in one.as_dict().items() if key not in _FREE}))
+        dict(flatten({key: value for key, value in one.as_dict().items() if key not in free}))
         for one in (there, wanted)
     )
     if given.get("corpus") == "auto":  # the run has the text that it has found

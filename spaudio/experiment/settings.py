@@ -4,10 +4,11 @@ The dataclasses define names, types, defaults and checks. :mod:`spaudio.experime
 recipe's YAML and the command line against them; all other code receives the dataclasses.
 """
 
+import typing
 from collections.abc import Mapping, Set
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PureWindowsPath
-from typing import Any
+from typing import Any, Self
 
 from omegaconf import MISSING
 
@@ -434,6 +435,29 @@ class AudioSettings(Settings):
         else:
             self._check_augmentation()
         self.filter.set_kernel_size(self.tokens.token_seconds)
+
+    def with_fold(self, fold: Any) -> Self:
+        """Returns the settings of the run that tests on one fold.
+
+        Args:
+            fold: One of ``fold_by.values``.
+
+        Raises:
+            ConfigError: If the recipe has no folds, or ``fold`` has another type than they.
+        """
+        key = self.fold_by.key
+        hint = typing.get_type_hints(type(self)).get(key)
+        if hint is None:
+            raise ConfigError(f"{self.recipe} has no folds: it has no setting {key} (fold_by.key)")
+        kinds = typing.get_args(hint) or (hint,)
+        if hint is not Any and type(fold) not in kinds:  # Any in a run that is resumed
+            raise ConfigError(
+                f"{self.recipe}: {fold!r} cannot be {key}; folds must be of type "
+                f"{kinds[0].__name__}"
+            )
+        given = [one for one in self.overrides if not one.startswith(("folds=", f"{key}="))]
+        changed: Any = {key: fold, "folds": None, "overrides": [*given, f"{key}={fold}"]}
+        return replace(self, **changed)
 
     def _check_augmentation(self) -> None:
         """Checks the augmentation against the front-end."""

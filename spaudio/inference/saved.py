@@ -26,14 +26,14 @@ from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
-from spaudio.report.records import NOT_SETTINGS
+from spaudio.report.records import LAUNCHING
 from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, INPUTS, REPORT, WEIGHTS)
 CARD = "README.md"
 # Settings of the machine, not of the model.
-_LOCAL = NOT_SETTINGS - {"about", "seed", "page", "replaced"}
+_LOCAL = LAUNCHING | {"data"}
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
-from spaudio.report.records import NOT_SETTINGS, Record, names_of
+from spaudio.report.records import NOT_COMPARED, Record, names_of
 from spaudio.report.tables import plus_minus
 
 # With more differing settings, the name of a row would be unreadable.
@@ -180,7 +180,7 @@ def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
     given = []
     for group in groups:
         pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
-        given.append({k: v for k, v in pairs if k not in NOT_SETTINGS and k != over})
+        given.append({k: v for k, v in pairs if k not in NOT_COMPARED and k != over})
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
     named = [{k: v for k, v in one.items() if k not in common} for one in given]

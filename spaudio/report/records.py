@@ -16,23 +16,14 @@ from spaudio.io.csv_files import FORMULA
 from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.training.log import read_log
 
-# Settings in which runs of one group may differ, and those that only repeat others.
-NOT_SETTINGS = frozenset(
-    {
-        "about",
-        "seed",
-        "run_id",
-        "resume",
-        "runs",
-        "data",
-        "jobs",
-        "cluster",
-        "cluster_options",
-        "overrides",
-        "page",
-        "replaced",
-    }
+#: Settings of how and where a run is launched.
+LAUNCHING = frozenset(
+    {"run_id", "resume", "runs", "jobs", "cluster", "cluster_options", "overrides"}
 )
+#: Settings that describe a run, or choose what is written about it.
+DESCRIBING = frozenset({"about", "page", "replaced"})
+#: Settings in which runs of one group may differ.
+NOT_COMPARED = LAUNCHING | DESCRIBING | {"seed", "data"}
 # Facts of `report.json` that a comparison uses.
 FACTS = (
     "recipe",
@@ -168,7 +159,7 @@ def names_of(records: Sequence[Record]) -> list[str]:
 def _read_folder(folder: Path) -> Record:
     try:
         report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
-        settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+        settings = {key: value for key, value in config.items() if key not in NOT_COMPARED}
         settings = {name: value for name, value in flatten(settings) if value is not None}
         found = {name: value for name, value in flatten(report) if value is not None}
         facts = {name: found[name] for name in FACTS if name in found}
