@@ -98,10 +98,19 @@ class SplitZip(zipfile.ZipFile):
             paths.insert(-1, piece)
         self._pieces = _Joined(paths)
         with archive.open("rb") as file:
-            # The end record of 22 bytes is followed by a comment of at most 64 KiB.
-            file.seek(max(0, archive.stat().st_size - 22 - (1 << 16)))
+            # The end record of 22 bytes is followed by a comment of at most 64 KiB. Above 4 GiB in
+            # all, a Zip64 locator of 20 bytes precedes it.
+            begin = max(0, archive.stat().st_size - 20 - 22 - (1 << 16))
+            file.seek(begin)
             tail = file.read()
-        last, first = struct.unpack_from("<2H", tail, tail.rfind(b"PK\5\6") + 4)
+        end = tail.rfind(b"PK\5\6")
+        last, first = struct.unpack_from("<2H", tail, end + 4)
+        locator = end - 20
+        if tail[locator : locator + 4] == b"PK\6\7":
+            # zipfile refuses a locator that names several disks: it is read as if there were one.
+            there = self._pieces.starts[len(paths) - 1] + begin + locator
+            one = struct.pack("<LQL", 0, *struct.unpack_from("<Q", tail, locator + 8), 1)
+            self._pieces.replace(there + 4, one)
         if last + 1 != len(paths) or first != last:
             raise DataError(
                 f"{last + 1} pieces make up this zip, {len(paths)} are here; fetch the others, or "
@@ -123,12 +132,17 @@ class SplitZip(zipfile.ZipFile):
 
 
 class _Joined(io.RawIOBase):
-    """Files, read as if they were one."""
+    """Files, read as if they were one, of which some bytes may be replaced."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
         self._files = [path.open("rb") for path in paths]
         self._position = 0
+        self._replaced: dict[int, int] = {}
+
+    def replace(self, start: int, content: bytes) -> None:
+        """Lets reading return ``content`` from byte ``start`` on."""
+        self._replaced = dict(enumerate(content, start))
 
     @override
     def readable(self) -> bool:
@@ -151,6 +165,9 @@ class _Joined(io.RawIOBase):
             return 0
         self._files[place].seek(self._position - self.starts[place])
         count = self._files[place].readinto(buffer)
+        for at, byte in self._replaced.items():
+            if 0 <= at - self._position < count:
+                buffer[at - self._position] = byte
         self._position += count
         return count
 

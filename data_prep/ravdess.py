@@ -34,7 +34,9 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
             checksum.
     """
     archive = source or download(URL, work / "ravdess.zip", MD5)
-    root = find_root(archive, work, "Actor_01", f"fetch {URL} (208 MB)")
+    # A file of speech: the archive of songs has the same folders, and may be beside this one.
+    marker = "Actor_01/03-01-01-01-01-01-01.wav"
+    root = find_root(archive, work, marker, f"fetch {URL} (208 MB)")
     clips = []
     for fold, actor in ((n, actor) for n, actors in enumerate(FOLDS, 1) for actor in actors):
         for emotion, strength, sentence, take in product(range(8), (1, 2), (1, 2), (1, 2)):

@@ -172,8 +172,11 @@ def _extract(
 
 def _is_zip(archive: Path) -> bool:
     """Whether an archive is a zip, and not a tar whose last file is a zip."""
-    if not zipfile.is_zipfile(archive):  # which looks at the end
-        return False
+    try:
+        if not zipfile.is_zipfile(archive):  # which looks at the end
+            return False
+    except zipfile.BadZipFile:  # the last of several pieces that are above 4 GiB in all
+        return True
     with archive.open("rb") as file:
         if file.read(4) in _ZIP_STARTS:
             return True

@@ -273,8 +273,9 @@ def test_parts_of_nsynth_may_be_packed_or_deeper(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP is not installed")
+@pytest.mark.parametrize("zip64", [False, True])  # as above 4 GiB
 def test_archives_as_published_are_split_zips(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zip64: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, packed = tiny.make_fsd50k(tmp_path / "fsd50k"), tmp_path / "packed"
     packed.mkdir()
@@ -282,13 +283,15 @@ def test_archives_as_published_are_split_zips(
     for part in fsd50k.FILES:
         # Info-ZIP cuts into pieces of 64 KiB; noise does not shrink.
         (folder / f"FSD50K.{part}" / "noise.bin").write_bytes(random.Random(0).randbytes(100_000))
-        command = ["zip", "-q", "-r", "-s", "64k", str(packed / f"FSD50K.{part}.zip")]
+        options = ["-q", "-r", "-s", "64k", *(["-fz"] if zip64 else [])]
+        command = ["zip", *options, str(packed / f"FSD50K.{part}.zip")]
         subprocess.run([*command, f"FSD50K.{part}"], cwd=folder, check=True)
         files[part] = {p.suffix[1:]: "0" * 32 for p in sorted(packed.glob(f"*.{part}.z*"))}
     assert sorted(files["dev_audio"])[:3] == ["z01", "z02", "z03"]
     monkeypatch.setattr(fsd50k, "FILES", files)
     run = partial(run_script, fsd50k.prepare, tmp_path / "data")
     archive = packed / "FSD50K.dev_audio.zip"
+    assert (b"PK\6\7" in archive.read_bytes()) == zip64
     with fsd50k.SplitZip(archive) as opened:
         assert opened.testzip() is None
     last = archive.with_suffix(f".{sorted(files['dev_audio'])[-2]}")
@@ -302,7 +305,8 @@ def test_archives_as_published_are_split_zips(
 
 
 def test_whole_sets_are_listed_with_their_authors_splits(tmp_path: Path) -> None:
-    for name in ("data/audioMNIST_meta.txt", "Actor_01", "blues"):
+    marker = "Actor_01/03-01-01-01-01-01-01.wav"
+    for name in ("data/audioMNIST_meta.txt", marker, "Audio_Song/Actor_01", "blues"):
         (tmp_path / name).mkdir(parents=True)
     clips = {
         script: list(script.prepare(tmp_path, source=str(tmp_path)).clips)
