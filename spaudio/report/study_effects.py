@@ -84,7 +84,7 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
         if pairs:
             samples = list(_differences(pairs).values())
             low, high = _interval(samples)
-            mean = float(_mean_over_data(*samples))
+            mean = float(np.mean([sample.mean() for sample in samples]))
             found.append(Effect(setting, other, pairs, mean, low, high, _p_value(samples)))
     corrected = holm([effect.p for effect in found])
     return [replace(effect, corrected=p) for effect, p in zip(found, corrected, strict=True)]
@@ -105,11 +105,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p_values))
     corrected[order] = np.maximum.accumulate(factors * np.asarray(p_values)[order]).clip(max=1)
     return [float(p) for p in corrected]
-
-
-def _mean_over_data(*samples: Array, axis: int = -1) -> Array:
-    means: Array = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
-    return means
 
 
 def _interval(samples: Sequence[Array]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.run_folder import read_run_config
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.tasks.idle_settings import replaced
+from spaudio.experiment.tasks.setting_warnings import replaced
 from tests.fixtures.own_sounds import make_own_sounds
 
 pytestmark = pytest.mark.usefixtures("blank_figures")

@@ -17,7 +17,7 @@ from typing_extensions import override
 from spaudio.experiment.build import build_adapted
 from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask
-from spaudio.experiment.tasks.idle_settings import ignored_by_encoder, replaced
+from spaudio.experiment.tasks.setting_warnings import ignored_by_encoder, replaced
 from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
@@ -33,7 +33,7 @@ from spaudio.training.probe import collect, solve_head
 
 
 class AdaptationTask(ClassificationTask):
-    """One label per clip.
+    """Adapts a pretrained encoder to a dataset.
 
     The head is fitted first (:mod:`spaudio.training.probe`), with class weights if classes are
     balanced. With ``adapt=probe`` and pooled statistics, that is all; otherwise training starts

@@ -23,7 +23,7 @@ from spaudio.experiment.tasks.describe import (
     earlier_corrections,
     is_calibrated_on_known_groups,
 )
-from spaudio.experiment.tasks.idle_settings import (
+from spaudio.experiment.tasks.setting_warnings import (
     ignored_by_front_end,
     long_kernels,
     overruled_audio,

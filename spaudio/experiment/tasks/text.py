@@ -12,7 +12,7 @@ from spaudio.experiment.build import build_language_model
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.run_folder import save_run_settings
 from spaudio.experiment.settings import TextSettings
-from spaudio.experiment.tasks.idle_settings import overruled
+from spaudio.experiment.tasks.setting_warnings import overruled
 from spaudio.experiment.tasks.task import Task
 from spaudio.model.flops import step_flops
 from spaudio.model.language import LanguageModel

@@ -10,7 +10,7 @@ import soundfile
 
 from spaudio.experiment.compose import compose
 from spaudio.experiment.settings import AudioSettings, TextSettings
-from spaudio.experiment.tasks.idle_settings import (
+from spaudio.experiment.tasks.setting_warnings import (
     long_kernels,
     overruled,
     overruled_audio,
