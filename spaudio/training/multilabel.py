@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from spaudio.tokens.dataset import Batch
 from spaudio.training.mixing import Mixing
-from spaudio.training.objective import average_segments
-from spaudio.training.shards import gather
+from spaudio.training.objective import average_segments, measure_logits
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,10 @@ class MultiLabel:
 
         The probabilities of a clip with several segments are the mean over its segments.
         """
-        model.eval()
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for batch in batches:
-            # Single precision near 1 would lose the logits, which temperature scaling needs.
-            chances = model(batch.tokens, batch.padding_mask).double().sigmoid()
-            found.append((batch.clips.cpu(), batch.labels.cpu(), chances.cpu()))
-        found = gather(found, accelerator)
-        clips, labels, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
+        clips, labels, logits = measure_logits(model, batches, accelerator)
+        # In float32, probabilities near 1 would lose the logits, which temperature scaling needs.
         # A mean may be rounded to just above 1.
-        chances = average_segments(chances, clips).clamp(0, 1)
+        chances = average_segments(logits.sigmoid(), clips).clamp(0, 1)
         labels = labels.new_empty(chances.shape).index_copy_(0, clips, labels)
         return MultiLabelPredictions(
             chances, labels, F.binary_cross_entropy(chances, labels.to(chances)).item()

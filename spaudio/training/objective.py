@@ -146,14 +146,8 @@ class Classification:
 
         The probabilities of a clip with several segments are the mean over its segments.
         """
-        model.eval()
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for batch in batches:
-            logits = model(batch.tokens, batch.padding_mask).float()
-            found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
-        found = gather(found, accelerator)
-        clips, labels, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-        voted = average_segments(logits.double().softmax(dim=1), clips)
+        clips, labels, logits = measure_logits(model, batches, accelerator)
+        voted = average_segments(logits.softmax(dim=1), clips)
         labels = labels.new_empty(len(voted)).index_copy_(0, clips, labels)
         loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
         balanced = self.balance.method != "none"
@@ -173,3 +167,22 @@ def average_segments(values: Tensor, clips: Tensor) -> Tensor:
     counts = clips.bincount().unsqueeze(1)
     total = values.new_zeros(len(counts), values.shape[1], dtype=torch.float64)
     return total.index_add_(0, clips, values.double()) / counts
+
+
+def measure_logits(
+    model: nn.Module, batches: Iterable[Batch], accelerator: Accelerator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs a model over this process's share of a split.
+
+    Returns:
+        Clips, labels and float64 logits of the items of all shares, on the CPU.
+    """
+    model.eval()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        logits = model(batch.tokens, batch.padding_mask).float()
+        found.append((batch.clips.cpu(), batch.labels.cpu(), logits.cpu()))
+    clips, labels, logits = (
+        torch.cat(parts) for parts in zip(*gather(found, accelerator), strict=True)
+    )
+    return clips, labels, logits.double()
