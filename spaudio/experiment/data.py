@@ -118,14 +118,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         front_end = make_front_end(
             settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
         )
-    augment: Augment | None
-    if isinstance(front_end, EncodedFrontEnd):
-        augment = front_end.augment(settings.augment)
-    elif settings.tokens.learned:
-        augment = WaveformAugment(settings.augment, settings.tokens)
-    else:
-        augment = Augment(settings.augment, settings.tokens.spectrogram.log_offset)
-
+    augment = _augment(settings, front_end)
     varied = _vary(settings, front_end, splits["train"], cache.root, features)
 
     def dataset(split: str) -> TokenDataset:
@@ -166,6 +159,15 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         warnings=warnings,
         unused=prepared.unused,
     )
+
+
+def _augment(settings: AudioSettings, front_end: FrontEnd) -> Augment | None:
+    """Returns the augmentation of the training split's frames; None if they are not varied."""
+    if isinstance(front_end, EncodedFrontEnd):
+        return front_end.augment(settings.augment)
+    if settings.tokens.learned:
+        return WaveformAugment(settings.augment, settings.tokens)
+    return Augment(settings.augment, settings.tokens.spectrogram.log_offset)
 
 
 def _by_split(
