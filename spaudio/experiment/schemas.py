@@ -101,8 +101,9 @@ def read_settings(content: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: If a setting is missing, of the wrong type or out of range.
     """
-    kind = TextSettings if "context" in content else AudioSettings
-    known = {f.name for f in fields(kind)}
+    names = {kind: {f.name for f in fields(kind)} for kind in KINDS.values()}
+    kind = max(names, key=lambda kind: len(names[kind] & content.keys()))
+    known = names[kind]
     # OmegaConf resolves `${`. A null character prevents this, and cannot occur in YAML.
     literal = _replace(dict(content), "${", "$\0{")
     own = [(str(key), Any, _default(value)) for key, value in literal.items() if key not in known]

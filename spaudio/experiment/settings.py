@@ -352,7 +352,7 @@ class Settings:
     @property
     def prep_options(self) -> dict[str, Any]:
         """The dataset's own settings: the arguments of its ``prepare`` function."""
-        base = next(c for c in type(self).__mro__ if c in (AudioSettings, TextSettings))
+        base = next(c for c in type(self).__mro__ if c.__module__ == __name__)
         own = {f.name for f in fields(base)}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
 
