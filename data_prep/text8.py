@@ -160,6 +160,8 @@ if __name__ == "__main__":
     with errors_in_one_line():
         if unknown := sorted(set(options) - {"corpus", "source", "clean"}):
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")
+        if "clean" in options and len(options) > 1:
+            raise ConfigError("clean=FILE is given alone; leave corpus= and source= out")
         if "clean" in options:
             sys.stdout.write(_cleaned(options["clean"]))
             sys.exit()

@@ -269,10 +269,11 @@ def _detect(chosen: argparse.Namespace) -> None:
     targets: dict[Path, Path] = {}
     if form != "csv" and output is not None and output.is_dir():
         targets = {file: output / f"{file.name}.{form}.txt" for file in files}
+        first: dict[Path, Path] = {}
         for file, target in targets.items():
-            if same := [one for one in files if one != file and targets[one] == target]:
+            if (other := first.setdefault(target, file)) != file:
                 raise ConfigError(
-                    f"{file} and {same[0]} have the same name, and both would be written to "
+                    f"{other} and {file} have the same name, and both would be written to "
                     f"{target}; detect the events of each folder with its own --output"
                 )
     elif form != "csv" and len(files) > 1:

@@ -5,7 +5,6 @@ It is a stage of a run, with its own checkpoints and log in the run's folder.
 
 import copy
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +34,7 @@ from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
 _LABEL = "unlabelled"
+_LEFT_OUT = "that are in the validation or test split, or have the name of a recording in it"
 
 
 class Pretraining:
@@ -65,11 +65,17 @@ class Pretraining:
             held = [clip.path for clip in data.clips if clip.path not in used]
             samples = {data.cache.entry(path).samples for path in held}
             recordings = {_recording(path) for path in held}
+            ends = {end for recording in recordings for end in _ends(recording)}
+
+            def is_recording(path: str) -> bool:
+                """Whether it may be a held-out recording, relative to another folder."""
+                parts = PurePosixPath(path).parts
+                return parts in ends or not recordings.isdisjoint(_ends(parts))
+
             clips = [
                 clip
                 for clip in prepared.clips
-                if cache.entry(clip.path).samples not in samples
-                and not any(_same_end(PurePosixPath(clip.path).parts, one) for one in recordings)
+                if cache.entry(clip.path).samples not in samples and not is_recording(clip.path)
             ]
             self.left_out = len(prepared.clips) - len(clips)
             both = prepared.hash + prepared.samples_hash
@@ -113,7 +119,7 @@ class Pretraining:
     @property
     def text(self) -> str:
         """One line about the clips, shown before training."""
-        less = f", without {self.left_out} of the validation or test split" if self.left_out else ""
+        less = f", without {self.left_out} {_LEFT_OUT}" if self.left_out else ""
         hours = sum(clip.seconds for clip in self.clips) / 3600
         return (
             f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}{less}"
@@ -173,10 +179,9 @@ def _recording(clip: str) -> tuple[str, ...]:
     return folders[2:] if folders[:1] == (BACKGROUND,) else folders  # after class and split
 
 
-def _same_end(path: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two paths may name one file, relative to different folders."""
-    shared = min(len(path), len(other))
-    return shared > 0 and path[-shared:] == other[-shared:]
+def _ends(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns a path relative to each of its folders: the last part, the last two, and so on."""
+    return [path[start:] for start in range(len(path))]
 
 
 def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, FrameCache]:

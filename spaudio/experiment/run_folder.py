@@ -157,6 +157,6 @@ def refuse_folds(folder: Path) -> None:
     """
     if folds := sorted(folder.glob(f"fold-*/{CONFIG}")):
         raise CheckpointError(
-            f"{folder} is a run over folds, each with a model of its own; name one, such as "
+            f"{folder} holds the runs of several folds, each with its own model; name one, such as "
             f"{folds[0].parent}"
         )

@@ -138,7 +138,7 @@ class AdaptiveFilterBank(TokenFilter):
 
     @override
     def after_taps(self) -> tuple[Tensor | None, str]:
-        return self.bank.after_taps()  # the mask comes between the two
+        return self.bank.after_taps()  # the mask comes between activation and gains
 
     @property
     def receptive_field(self) -> tuple[float, float]:

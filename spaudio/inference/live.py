@@ -158,6 +158,7 @@ class WindowStream(Stream):
                 f"window={window:g} s, hop={hop:g} s; expected a hop from {shortest:g} s to the "
                 "window"
             )
+        predictor.check_window(window)
         self.predictor, self.batch = predictor, batch
         rate = predictor.sample_rate
         self.window_samples, self.hop_samples = math.ceil(window * rate), round(hop * rate)

@@ -118,8 +118,9 @@ class Predictor:
                 f"window={window} s; expected at least one hop of the front-end, "
                 f"{tokens.frame_seconds:g} s"
             )
-        if window is not None and window > (most := self._most_seconds(tokens, encoder)):
-            raise ConfigError(f"window={window:g} s; this model takes at most {most:g} s")
+        self.most_seconds = self._most_seconds(tokens, encoder)
+        if window is not None:
+            self.check_window(window)
         self._reads_silence = settings.segments.seconds is not None
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
@@ -136,7 +137,19 @@ class Predictor:
         encoder = self.model.encoder
         if encoder.learned is None:
             return math.inf
-        return encoder.config.max_tokens * tokens.token_seconds
+        # Frames are centred: another token may begin where the sound ends.
+        return (encoder.config.max_tokens - 1) * tokens.token_seconds
+
+    def check_window(self, seconds: float) -> None:
+        """Checks that the model can take a sound of this length at once.
+
+        Raises:
+            ConfigError: If it cannot.
+        """
+        if seconds > self.most_seconds:
+            raise ConfigError(
+                f"window={seconds:g} s; this model takes at most {self.most_seconds:g} s"
+            )
 
     def __call__(self, path: Path) -> Prediction:
         """Predicts one file.

@@ -75,6 +75,7 @@ def write_fold_report(
         mean[key], deviation = mean_std(columns[key])
         # A single fold has no deviation, and JSON no NaN.
         std[key] = 0.0 if math.isnan(deviation) else deviation
+    steps = [took for one in reports.values() if (took := one["step_seconds"]) is not None]
     report = {
         **{key: first[key] for key in SHARED},
         "test": {
@@ -97,9 +98,7 @@ def write_fold_report(
             part: sum(one["seconds"][part] for one in reports.values())
             for part in ("prepare", "train", "test")
         },
-        "step_seconds": None
-        if first["step_seconds"] is None
-        else statistics.fmean(one["step_seconds"] for one in reports.values()),
+        "step_seconds": statistics.fmean(steps) if steps else None,
     }
     if "adapt" in first:
         report |= {key: first[key] for key in ("adapt", "base", "variations", "trained_params")}

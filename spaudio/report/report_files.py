@@ -90,7 +90,12 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             lines[-1] += f"; {report['variations']} variations of each training clip"
     if "pretrain" in report:
         p = report["pretrain"]
-        less = f", without {p['left_out']} of the validation or test split" if p["left_out"] else ""
+        less = ""
+        if p["left_out"]:
+            less = (
+                f", without {p['left_out']} that are in the validation or test split, or have the "
+            )
+            less += "name of a recording in it"
         lines.append(
             f"pretrained by masked prediction ({p['share']:.0%} of a clip, spans of "
             f"{p['span_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "

@@ -280,8 +280,8 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
-    # Variations from one epoch to the next, more than a clip occurs in one. As it is prime, clips
-    # that occur once per epoch also take all cached variations in turn.
+    # Numbers of variations that are reserved for an epoch, more than a clip occurs in it. As this
+    # is prime, clips that occur once per epoch also take all cached variations in turn.
     TURNS = 1_000_003
 
     def __init__(

@@ -125,7 +125,10 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
     found = {clip.path.removeprefix("all/") for clip in folder.pretraining.clips}
     assert found - {"copy.wav"} == train
     assert folder.pretraining.left_out >= len(data.valid.clips) + len(data.test.clips)
-    assert f"without {folder.pretraining.left_out} of the validation" in folder.pretraining.text
+    assert (
+        f"without {folder.pretraining.left_out} that are in the validation"
+        in folder.pretraining.text
+    )
     # A checkpoint knows the folder's content.
     assert split.data_hash == data.manifest_hash != folder.data_hash
     for feed in (split.pretraining._train, split.pretraining._valid):

@@ -51,9 +51,15 @@ def test_learned_positions_that_a_state_would_exceed_give_windows(
     assert "needs 24 positions, but the model has learned model.max_tokens=20" in stream.how
     assert len(list(stream([sound]))) > 2
     assert isinstance(open_stream(predictor, window=0.4, hop=0.2), StateStream)
-    most = 20 * predictor.front_end.config.token_seconds
+    most = predictor.most_seconds
+    assert most > 0.5
+    longest = Predictor(predictor.run, window=most)
+    assert longest.probabilities([sound[: longest.window_samples]]).shape[0] == 1
+    assert list(WindowStream(predictor, most, 0.2)([sound]))
     with pytest.raises(ConfigError, match=f"window=9 s; this model takes at most {most:g} s"):
         Predictor(predictor.run, window=9)
+    with pytest.raises(ConfigError, match=f"window=9 s; this model takes at most {most:g} s"):
+        open_stream(predictor, window=9)
 
 
 def test_windows_are_those_of_the_predictor(centred: Predictor, sound: np.ndarray) -> None:

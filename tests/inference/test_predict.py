@@ -210,7 +210,9 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         Predictor(tmp_path)
     other = make_untrained_run(tmp_path)
     shutil.copytree(other, tmp_path / "all" / "fold-1")
-    with pytest.raises(CheckpointError, match=r"all is a run over folds.*such as .*all/fold-1"):
+    with pytest.raises(
+        CheckpointError, match=r"all holds the runs of several folds.*such as .*all/fold-1"
+    ):
         Predictor(tmp_path / "all")
     content = json.loads((other / INPUTS).read_text())
     (other / INPUTS).write_text(json.dumps({**content, "classes": ["one"]}))

@@ -7,7 +7,7 @@ from spaudio.io.progress import progress_bar
 
 
 def test_names_are_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    path = f"runs/[work]/a[/b]/{'long' * 40}"
+    path = f"runs/[work]/a[/b]/:dog:/{'long' * 40}"
     say(f"run: {path}")
     warn(path)
     with progress_bar(path, 1) as advance:

@@ -130,6 +130,8 @@ class ClassificationTask(Task):
     def messages(self, model: Classifier) -> list[str]:
         """Returns warnings about settings that are allowed but probably unintended."""
         settings, data = self.settings, self.data
+        splits = (data.train, data.valid, data.test)
+        longest = max(max(split.plain().lengths()) for split in splits)
         return [
             *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
             *data.warnings,
@@ -139,7 +141,7 @@ class ClassificationTask(Task):
             *ignored_by_front_end(settings, data),
             *(quiet_recordings(settings, data.train) if settings.adapt is None else []),
             *slow_clips(settings, [clip.sample_rate for clip in data.clips]),
-            *long_kernels(model, max(s.longest()[1] for s in (data.train, data.valid, data.test))),
+            *long_kernels(model, longest),
             *untrained_positions(settings, data.longest_seconds),
         ]
 
