@@ -83,4 +83,3 @@ def _compare(runs: Sequence[Path]) -> None:
     compare_runs(runs, output=table)
     for run in runs:
         sys.stdout.write(f"report: {printable(named_reports(run))}\n")
-    sys.stdout.write(f"table:  {printable(table)}\n")
