@@ -160,9 +160,9 @@ if __name__ == "__main__":
     with errors_in_one_line():
         if unknown := sorted(set(options) - {"corpus", "source", "clean"}):
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")
-        if "clean" in options and len(options) > 1:
-            raise ConfigError("clean=FILE is given alone; leave corpus= and source= out")
         if "clean" in options:
+            if len(options) > 1:
+                raise ConfigError("clean=FILE is given alone; leave corpus= and source= out")
             sys.stdout.write(_cleaned(options["clean"]))
             sys.exit()
         text = prepare(Path("data/text8/work"), **options)

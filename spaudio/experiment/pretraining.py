@@ -22,6 +22,7 @@ from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.model.classifier import Classifier
 from spaudio.model.masked import MaskedPredictor
+from spaudio.report.report_files import left_out
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
@@ -34,7 +35,6 @@ from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
 _LABEL = "unlabelled"
-_LEFT_OUT = "that are in the validation or test split, or have the name of a recording in it"
 
 
 class Pretraining:
@@ -119,10 +119,10 @@ class Pretraining:
     @property
     def text(self) -> str:
         """One line about the clips, shown before training."""
-        less = f", without {self.left_out} {_LEFT_OUT}" if self.left_out else ""
         hours = sum(clip.seconds for clip in self.clips) / 3600
         return (
-            f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}{less}"
+            f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}"
+            f"{left_out(self.left_out)}"
         )
 
     def fit(

@@ -115,8 +115,10 @@ def detect(
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
         for path in files:
             with listed_if_unusable(path, bad):
-                probe(path)  # a missing file is reported as such, not by its name
-                begin = recording_start(path) if timed else None
+                begin = None
+                if timed:
+                    probe(path)  # a missing file is reported as such, not by its name
+                    begin = recording_start(path)
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
                 events, seconds = find(pieces)
                 recordings.append(Recording(path, seconds, events, begin))

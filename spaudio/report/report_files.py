@@ -57,6 +57,16 @@ def selection(report: Mapping[str, Any]) -> str:
     return f"{epoch}, selected on the validation split"
 
 
+def left_out(count: int) -> str:
+    """Returns what pretraining did not use, to be added to a sentence; empty for nothing."""
+    if not count:
+        return ""
+    return (
+        f", without {count} that are in the validation or test split, or have the name of a "
+        "recording in it"
+    )
+
+
 def cost_lines(report: dict[str, Any]) -> list[str]:
     """Returns a list of sizes and times, as far as the report has them, and the git commit."""
     parameters = f"parameters: {report['num_params']:,}, of which filters: "
@@ -90,12 +100,7 @@ def cost_lines(report: dict[str, Any]) -> list[str]:
             lines[-1] += f"; {report['variations']} variations of each training clip"
     if "pretrain" in report:
         p = report["pretrain"]
-        less = ""
-        if p["left_out"]:
-            less = (
-                f", without {p['left_out']} that are in the validation or test split, or have the "
-            )
-            less += "name of a recording in it"
+        less = left_out(p["left_out"])
         lines.append(
             f"pretrained by masked prediction ({p['share']:.0%} of a clip, spans of "
             f"{p['span_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
