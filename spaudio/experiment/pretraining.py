@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from spaudio.audio.background import BACKGROUND
@@ -30,7 +29,7 @@ from spaudio.tokens.front_end import open_cache
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
-from spaudio.training.loop import fit
+from spaudio.training.loop import TrainingRun, fit
 from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
@@ -125,31 +124,27 @@ class Pretraining:
             f"{left_out(self.left_out)}"
         )
 
-    def fit(
-        self, model: Classifier, *, run: Path, config: str, accelerator: Accelerator
-    ) -> None:  # fmt: skip
+    def fit(self, model: Classifier, run: TrainingRun) -> None:
         """Pretrains stem, projection and encoder, resumes pretraining, or loads its result.
 
         Arguments and errors are those of :func:`spaudio.training.loop.fit`.
         """
-        checkpoints = run / "checkpoints"
+        checkpoints = run.folder / "checkpoints"
+        begun = any(checkpoints.glob(f"{PRETRAINING.last}-*"))
         # A copy, because the processes of a run keep synchronising each model that they trained.
         predictor = MaskedPredictor(copy.deepcopy(model))
         fit(
             predictor,
             self._train,
             self._valid,
+            replace(run, resume=begun),
             objective=self._objective,
             trainer=self._trainer,
             optim=self.settings.optim,
             seed=self.settings.seed,
-            run=run,
-            config=config,
-            accelerator=accelerator,
-            resume=any(checkpoints.glob(f"{PRETRAINING.last}-*")),
             stage=PRETRAINING,
         )
-        accelerator.free_memory()
+        run.accelerator.free_memory()
         weights = load_weights(find_checkpoint(checkpoints, PRETRAINING.best))
         kept = {name: w for name, w in weights.items() if not name.startswith("predict.")}
         unknown = model.load_state_dict(kept, strict=False).unexpected_keys

@@ -46,7 +46,7 @@ from spaudio.training.checkpoint import (
     load_model,
 )
 from spaudio.training.feed import Feed
-from spaudio.training.loop import FitResult, exclusive
+from spaudio.training.loop import FitResult, TrainingRun, exclusive
 from spaudio.training.shards import share_out
 
 # Kept with the settings in each checkpoint.
@@ -89,26 +89,9 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
     if begun and run is not None:
         task.check_resumed(run)
         kept = read_yaml(find_checkpoint(run / "checkpoints", begun[-1].last) / "config.yaml")
-        if kept.get(DATA_HASH) != task.data_hash:
-            raise CheckpointError(
-                f"the checkpoints of {run} were trained on other data; restore that data, or start "
-                "a new run"
-            )
-        _check_unchanged(run, settings, kept)
-        threads = torch.get_num_threads()
-        if first and accelerator.device.type == "cpu" and kept.get(THREADS, threads) != threads:
-            warn(
-                f"{run} was trained on {kept[THREADS]} threads so far and continues on {threads}; "
-                "its results may differ in the last digits from those of an uninterrupted run. "
-                f"OMP_NUM_THREADS={kept[THREADS]} keeps the number"
-            )
-        before, now = kept.get(PRECISION), accelerator.mixed_precision
-        if first and before not in (None, now):  # earlier versions did not keep it
-            warn(
-                f"{run} was trained with trainer.precision={before} so far; it continues with "
-                f"trainer.precision={now}, which trainer.precision={settings.trainer.precision} "
-                "selects on this machine"
-            )
+        _check_unchanged(run, settings, task.data_hash, kept)
+        if first:
+            _warn_of_changes(run, settings, accelerator, kept)
     run = run or share_run_folder(settings, accelerator)
     if first:
         say(f"run: {run}")
@@ -120,21 +103,10 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
         if accelerator.is_main_process:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start
+        config = _kept_settings(settings, task.data_hash, accelerator)
         try:
             result = task.fit(
-                model,
-                run=run,
-                config=yaml.safe_dump(
-                    {
-                        **settings.as_dict(),
-                        DATA_HASH: task.data_hash,
-                        PRECISION: accelerator.mixed_precision,
-                        THREADS: torch.get_num_threads(),
-                    },
-                    sort_keys=False,
-                ),
-                accelerator=accelerator,
-                resume=TRAINING in begun,
+                model, TrainingRun(run, config, accelerator, resume=TRAINING in begun)
             )
         except KeyboardInterrupt:
             text = "stopped; the last checkpoint is kept" if _begun(run) else "stopped"
@@ -175,17 +147,36 @@ def _begun(run: Path) -> list[Stage]:
     return [s for s in stages if any((run / "checkpoints").glob(f"{s.last}-*"))]
 
 
-def _check_unchanged(run: Path, settings: Settings, kept: Mapping[str, Any]) -> None:
-    """Checks that the settings of a run are those of its checkpoint.
+def _kept_settings(settings: Settings, data_hash: str | None, accelerator: Accelerator) -> str:
+    """Returns the settings, and what else decides results, as YAML for the checkpoints."""
+    facts = {
+        DATA_HASH: data_hash,
+        PRECISION: accelerator.mixed_precision,
+        THREADS: torch.get_num_threads(),
+    }
+    text: str = yaml.safe_dump(settings.as_dict() | facts, sort_keys=False)
+    return text
+
+
+def _check_unchanged(
+    run: Path, settings: Settings, data_hash: str | None, kept: Mapping[str, Any]
+) -> None:
+    """Checks that data and settings of a run are those of its checkpoint.
 
     Args:
         run: The run's folder.
         settings: Its settings.
+        data_hash: Hash of its data.
         kept: The content of ``config.yaml`` in the checkpoint.
 
     Raises:
-        CheckpointError: If a setting was changed that changes results.
+        CheckpointError: If the data, or a setting that changes results, were changed.
     """
+    if kept.get(DATA_HASH) != data_hash:
+        raise CheckpointError(
+            f"the checkpoints of {run} were trained on other data; restore that data, or start "
+            "a new run"
+        )
     facts = (DATA_HASH, PRECISION, THREADS)
     before = read_settings({key: value for key, value in kept.items() if key not in facts})
     for name, (value, now) in differences(before, settings).items():
@@ -194,6 +185,26 @@ def _check_unchanged(run: Path, settings: Settings, kept: Mapping[str, Any]) -> 
                 f"{run / CONFIG} has {name}={now}, but the run was trained with {name}={value} so "
                 "far; restore this value, or start a new run"
             )
+
+
+def _warn_of_changes(
+    run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any]
+) -> None:
+    """Warns of a number of threads or a precision that a resumed run did not have before."""
+    before, now = kept.get(THREADS), torch.get_num_threads()
+    if accelerator.device.type == "cpu" and before not in (None, now):
+        warn(
+            f"{run} was trained on {before} threads so far and continues on {now}; its results may "
+            "differ in the last digits from those of an uninterrupted run. "
+            f"OMP_NUM_THREADS={before} keeps the number"
+        )
+    precision = kept.get(PRECISION)
+    if precision not in (None, accelerator.mixed_precision):  # earlier versions did not keep it
+        warn(
+            f"{run} was trained with trainer.precision={precision} so far; it continues with "
+            f"trainer.precision={accelerator.mixed_precision}, which "
+            f"trainer.precision={settings.trainer.precision} selects on this machine"
+        )
 
 
 def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:

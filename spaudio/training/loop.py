@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from spaudio.errors import SpaudioError, some
 from spaudio.io.lock import claimed
@@ -103,6 +105,23 @@ class SoFar:
     before: float = 0.0
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """The run that a model is trained in.
+
+    Args:
+        folder: The run's folder; checkpoints go to ``checkpoints/``.
+        config: The settings as YAML, kept with each checkpoint.
+        accelerator: Device, precision and processes.
+        resume: Continue from the run's last checkpoint.
+    """
+
+    folder: Path
+    config: str
+    accelerator: Accelerator
+    resume: bool = False
+
+
 @contextmanager
 def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
     """Prevents other processes from training the run, and turns failures into one-line errors.
@@ -120,15 +139,12 @@ def fit(
     model: nn.Module,
     train: Feed,
     valid: Feed,
+    run: TrainingRun,
     *,
     objective: Objective,
     trainer: TrainerConfig,
     optim: OptimConfig,
     seed: int,
-    run: Path,
-    config: str,
-    accelerator: Accelerator,
-    resume: bool = False,
     select: bool = True,
     stage: Stage = TRAINING,
     fitted: Fitted | None = None,
@@ -143,19 +159,16 @@ def fit(
         model: On any device; Accelerate places it.
         train: Training split.
         valid: Validation split.
+        run: Where checkpoints go, and which devices are used.
         objective: Training loss, and metrics on ``valid``.
         trainer: Epochs, batches, precision.
         optim: Optimizer and schedule.
         seed: Seeds dropout, order and augmentation.
-        run: The run's folder; checkpoints go to ``checkpoints/``.
-        config: The settings as YAML, kept with each checkpoint.
-        accelerator: Device, precision and processes.
-        resume: Continue from the run's last checkpoint.
         select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
         stage: Names of checkpoints and log.
         fitted: Result of fitting the model before training; None if it was not fitted. The fitted
             model is measured as epoch 0, which is kept unless a later epoch ranks higher. Ignored
-            with ``resume``.
+            if the run is resumed.
 
     Returns:
         Best epoch, seconds and tokens per second.
@@ -164,59 +177,226 @@ def fit(
         CheckpointError: If there is nothing to resume from, or a checkpoint cannot be written.
         SpaudioError: If the loss is not finite; raised at most ``CHECK`` steps later.
     """
-    checkpoints = run / "checkpoints"
-    optimizer = make_optimizer(model, optim)
-    so_far = SoFar()
-    if resume:
-        checkpoint = find_checkpoint(checkpoints, stage.last)
+    loop = _Loop(model, train, valid, run, objective, trainer, optim, seed, select, stage)
+    return loop.run_epochs(fitted)
+
+
+class _Loop:
+    """The state of training a model, and its epochs; arguments are those of :func:`fit`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Feed,
+        valid: Feed,
+        run: TrainingRun,
+        objective: Objective,
+        trainer: TrainerConfig,
+        optim: OptimConfig,
+        seed: int,
+        select: bool,
+        stage: Stage,
+    ) -> None:
+        self.train, self.run, self.objective = train, run, objective
+        self.trainer, self.optim, self.seed = trainer, optim, seed
+        self.select, self.stage = select, stage
+        self.accelerator = accelerator = run.accelerator
+        self.checkpoints = run.folder / "checkpoints"
+        self.steps = len(train.sampler)  # per epoch
+        self.epochs = max(trainer.epochs, prolonged(trainer, self.steps))
+        self.so_far = SoFar()
+        optimizer = make_optimizer(model, optim)
+        state: dict[str, Any] = {}
+        if run.resume:
+            state = self._resume(model, optimizer)
+        else:
+            seed_process(seed, accelerator)
+        self.average = WeightAverage(model, trainer.ema) if trainer.ema else None
+        if self.average is not None:
+            self.average.model.to(accelerator.device)
+            if run.resume:
+                self.average.model.load_state_dict(state["average"])
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.train_loader, self.share = split_up(train.loader, accelerator, trainer.accumulate)
+        self.valid_loader = share_out(valid.loader, accelerator)
+        self.log = None
+        if accelerator.is_main_process:
+            kept = self.so_far.epochs if run.resume else -1
+            self.log = TrainingLog(run.folder, kept, stage.log)
+
+    def _resume(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+        """Restores everything but the average from the last checkpoint; returns its state."""
+        checkpoint = find_checkpoint(self.checkpoints, self.stage.last)
         state = load_state(checkpoint)
         load_model(model, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
-        restore_random_state(state["rng"], seed, accelerator)
-        so_far = SoFar(**state["so_far"])
-        if accelerator.process_index:
-            so_far.tokens = 0  # the total is kept by the first process
-        accelerator.wait_for_everyone()  # before a checkpoint is removed, all must have read it
-        if accelerator.is_main_process:
-            drop_later(checkpoints, stage.best, so_far.best_epoch)
-    else:
-        seed_process(seed, accelerator)
-    average = WeightAverage(model, trainer.ema) if trainer.ema else None
-    if average is not None:
-        average.model.to(accelerator.device)
-        if resume:
-            average.model.load_state_dict(state["average"])
-    model, optimizer = accelerator.prepare(model, optimizer)
-    train_loader, share = split_up(train.loader, accelerator, trainer.accumulate)
-    valid_loader = share_out(valid.loader, accelerator)
-    kept = so_far.epochs if resume else -1
-    log = TrainingLog(run, kept, stage.log) if accelerator.is_main_process else None
-    steps = len(train.sampler)  # per epoch
-    epochs = max(trainer.epochs, prolonged(trainer, steps))
-    total = epochs * steps
-    # On a small dataset, several epochs lie between two validations.
-    period = max(1, epochs // max(trainer.epochs, VALIDATIONS))
+        restore_random_state(state["rng"], self.seed, self.accelerator)
+        self.so_far = SoFar(**state["so_far"])
+        if self.accelerator.process_index:
+            self.so_far.tokens = 0  # the total is kept by the first process
+        # Before a checkpoint is removed, all must have read it.
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            drop_later(self.checkpoints, self.stage.best, self.so_far.best_epoch)
+        return state
 
-    def checkpoint_last() -> None:
-        rng, tokens = random_states(accelerator), sum(gather([so_far.tokens], accelerator))
-        if not accelerator.is_main_process:
-            return
-        state = {
-            "so_far": {**asdict(so_far), "tokens": tokens},
-            "optimizer": optimizer.state_dict(),
-            "rng": rng,
-            **({} if average is None else {"average": average.model.state_dict()}),
-        }
-        weights = accelerator.unwrap_model(model).state_dict()
-        save_checkpoint(checkpoints, stage.last, so_far.epochs, weights, state, config)
+    def run_epochs(self, fitted: Fitted | None) -> FitResult:
+        """Runs all epochs that are left."""
+        so_far, accelerator = self.so_far, self.accelerator
+        if not self.run.resume:
+            if fitted is not None:
+                so_far.before = fitted.seconds
+                self._validate(fitted.loss)
+            self._save_last()  # a run that is stopped in its first epoch can be resumed too
+        # On a small dataset, several epochs lie between two validations.
+        period = max(1, self.epochs // max(self.trainer.epochs, VALIDATIONS))
+        total = self.epochs * self.steps
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+            disable=not accelerator.is_main_process,
+        ) as progress:
+            done = so_far.epochs * self.steps
+            bar = progress.add_task(self.stage.title, total=total, completed=done, text="")
+            for epoch in range(so_far.epochs, self.epochs):
+                text = f"epoch {epoch + 1}/{self.epochs}"
+                train_loss = self._train_epoch(
+                    epoch, partial(progress.update, bar, advance=1, text=text)
+                )
+                if so_far.epochs % period and so_far.epochs < self.epochs:
+                    continue
+                measured = self._validate(train_loss)
+                self._save_last()
+                progress.update(bar, text=f"{text}  {measured}")
+        accelerator.wait_for_everyone()  # all processes read what the first one has written
+        seconds = max(so_far.seconds, 1e-9)
+        return FitResult(
+            best_epoch=so_far.best_epoch,
+            epochs=self.epochs,
+            seconds=so_far.before + so_far.seconds,
+            tokens_per_second=sum(gather([so_far.tokens], accelerator)) / seconds,
+            step_seconds=so_far.seconds / total,
+            data_wait=so_far.waited / seconds,
+        )
 
-    def validate(train_loss: float, rate: float) -> str:
-        scored = accelerator.unwrap_model(model) if average is None else average.model
-        take_buffers_of_first(scored)
-        measured = objective.measure(scored, valid_loader, accelerator)
+    def _train_epoch(self, epoch: int, advance: Callable[[], None]) -> float:
+        """Trains for one epoch, calling ``advance`` after each step; returns the mean loss."""
+        so_far = self.so_far
+        start, cpu_start = time.perf_counter(), time.process_time()
+        self.train.sampler.set_epoch(epoch)
+        self.model.train()
+        checked: list[float] = []
+        losses: list[Tensor] = []
+        norms: list[Tensor] = []
+        tokens: Tensor | int = 0  # not read before the end of the epoch, which waits for the GPU
+        batches = iter(self.train_loader)
+        for i, items in enumerate(self.train.sampler):
+            loss, norm, seen = self._train_step(epoch * self.steps + i, items, batches)
+            losses.append(loss)
+            norms.append(norm)
+            tokens = tokens + seen
+            if len(losses) == CHECK or i + 1 == self.steps:
+                checked += self._finite(losses, norms, epoch, i)
+                losses.clear()
+                norms.clear()
+            advance()
+        so_far.seconds += time.perf_counter() - start
+        so_far.cpu_seconds += time.process_time() - cpu_start
+        so_far.tokens += int(tokens)
+        so_far.epochs += 1
+        return float(np.mean(checked))
+
+    def _train_step(
+        self, step: int, items: list[Any], batches: Iterator[Any]
+    ) -> tuple[Tensor, Tensor, Tensor | int]:
+        """Takes one optimizer step, in parts if gradients are accumulated.
+
+        Args:
+            step: Number of the step, from 0.
+            items: Items of the batch, in all processes.
+            batches: This process's parts of the batches.
+
+        Returns:
+            The loss of this process's items, the norm of the gradient, and the number of tokens.
+        """
+        accelerator = self.accelerator
+        rate = schedule(step, self.epochs * self.steps, self.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)  # checkpoints may lack it
+        loss = torch.zeros((), device=accelerator.device)
+        tokens: Tensor | int = 0
+        parts = self.share.filled(items)
+        for part in range(parts):
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.so_far.waited += time.perf_counter() - asked
+            # So that the mean over processes, summed over parts, is the mean over clips.
+            own = len(self.share.own(items, part))
+            weight = own * accelerator.num_processes / len(items)
+            # Each process and part mixes and masks by its own numbers.
+            number = part * accelerator.num_processes + accelerator.process_index
+            rng = np.random.default_rng([self.seed, step, *([number] if number else [])])
+            last = part + 1 == parts
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                lost = weight * self.objective.loss(self.model, batch, rng)
+                accelerator.backward(lost)
+            loss += lost.detach()
+            if own:
+                tokens = tokens + batch.num_tokens
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.trainer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(accelerator.unwrap_model(self.model), step)
+        return loss, norm.detach().float(), tokens
+
+    def _finite(
+        self, losses: list[Tensor], norms: list[Tensor], epoch: int, last: int
+    ) -> list[float]:
+        """Returns the losses of the steps of an epoch up to ``last``, over all processes.
+
+        Raises:
+            SpaudioError: If a loss or the norm of its gradient is not finite; names the batch. The
+                weights are then not finite either, and must not be saved.
+        """
+        values: list[float] = self.accelerator.reduce(torch.stack(losses), "mean").tolist()
+        of_gradients = self.accelerator.reduce(torch.stack(norms), "mean").tolist()
+        for step, (loss, norm) in enumerate(
+            zip(values, of_gradients, strict=True), last + 1 - len(values)
+        ):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                what, value = "gradient", norm
+                if not math.isfinite(loss):
+                    what, value = "training loss", loss
+                items = next(islice(iter(self.train.sampler), step, None))
+                named = some(_named(self.train.loader.dataset, items), 10)
+                raise SpaudioError(
+                    f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
+                    f"{named}. Lower optim.lr={self.optim.lr} in a new run, or check these items; "
+                    "the last checkpoint is intact (continue from it with "
+                    f"resume={self.run.folder})"
+                )
+        return values
+
+    def _validate(self, train_loss: float) -> str:
+        """Measures the validation split, logs the epoch, and saves the weights if it is the best.
+
+        Returns:
+            The metrics as text.
+        """
+        so_far, accelerator = self.so_far, self.accelerator
+        model = accelerator.unwrap_model(self.model) if self.average is None else self.average.model
+        take_buffers_of_first(model)
+        measured = self.objective.measure(model, self.valid_loader, accelerator)
+        step = so_far.epochs * self.steps
+        rate = schedule(step - 1, self.epochs * self.steps, self.optim) if step else 0.0
         record: dict[str, Any] = {
             "epoch": so_far.epochs,
-            "step": so_far.epochs * steps,
+            "step": step,
             "lr": rate,
             "train_loss": train_loss,
             **{f"valid_{name}": value for name, value in measured.metrics.items()},
@@ -224,131 +404,32 @@ def fit(
             "cpu_seconds": so_far.cpu_seconds,
             "wait_seconds": so_far.waited,
         }
-        if log is not None:
-            log.add(record)  # before the checkpoint: a resumed run drops records without one
-        if measured.rank > so_far.best_rank if select else so_far.epochs == epochs:
+        if self.log is not None:
+            self.log.add(record)  # before the checkpoint: a resumed run drops records without one
+        if measured.rank > so_far.best_rank if self.select else so_far.epochs == self.epochs:
             so_far.best_rank, so_far.best_epoch = measured.rank, so_far.epochs
             if accelerator.is_main_process:
-                weights = accelerator.unwrap_model(scored).state_dict()
-                save_checkpoint(checkpoints, stage.best, so_far.epochs, weights, None, config)
+                self._save(self.stage.best, model.state_dict())
         return measured.text
 
-    if not resume:
-        if fitted is not None:
-            so_far.before = fitted.seconds
-            validate(fitted.loss, 0.0)
-        checkpoint_last()  # a run that is stopped in its first epoch can be resumed too
+    def _save_last(self) -> None:
+        """Saves all that a resumed run needs; every process calls it, the first one writes."""
+        accelerator = self.accelerator
+        rng, tokens = random_states(accelerator), sum(gather([self.so_far.tokens], accelerator))
+        if not accelerator.is_main_process:
+            return
+        state = {
+            "so_far": {**asdict(self.so_far), "tokens": tokens},
+            "optimizer": self.optimizer.state_dict(),
+            "rng": rng,
+            **({} if self.average is None else {"average": self.average.model.state_dict()}),
+        }
+        self._save(self.stage.last, accelerator.unwrap_model(self.model).state_dict(), state)
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-        console=Console(stderr=True),
-        disable=not accelerator.is_main_process,
-    ) as progress:
-        bar = progress.add_task(stage.title, total=total, completed=so_far.epochs * steps, text="")
-        for epoch in range(so_far.epochs, epochs):
-            start, cpu_start = time.perf_counter(), time.process_time()
-            train.sampler.set_epoch(epoch)
-            model.train()
-            losses: list[Tensor] = []
-            norms: list[Tensor] = []
-            checked: list[float] = []
-            counts: list[Tensor | int] = []
-            batches = iter(train_loader)
-            for i, items in enumerate(train.sampler):
-                step = epoch * steps + i
-                rate = schedule(step, total, optim)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group.get("share", 1.0)  # checkpoints may lack it
-                loss = torch.zeros((), device=accelerator.device)
-                parts = share.filled(items)
-                for part in range(parts):
-                    asked = time.perf_counter()
-                    batch = next(batches)
-                    so_far.waited += time.perf_counter() - asked
-                    # So that the mean over processes, summed over parts, is the mean over clips.
-                    own = len(share.own(items, part))
-                    weight = own * accelerator.num_processes / len(items)
-                    whole = part + 1 == parts
-                    # Each process and part mixes and masks by its own numbers.
-                    number = part * accelerator.num_processes + accelerator.process_index
-                    with nullcontext() if whole else accelerator.no_sync(model):
-                        rng = np.random.default_rng([seed, step, *([number] if number else [])])
-                        lost = weight * objective.loss(model, batch, rng)
-                        accelerator.backward(lost)
-                    loss += lost.detach()
-                    if own:
-                        counts.append(batch.num_tokens)  # not read here, which waits for the GPU
-                norm = accelerator.clip_grad_norm_(model.parameters(), trainer.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if average is not None:
-                    average.update(accelerator.unwrap_model(model), step)
-                losses.append(loss)
-                norms.append(norm.detach().float())
-                if len(losses) == CHECK or i + 1 == steps:
-                    checked += _finite(losses, norms, i, epoch, train, run, optim, accelerator)
-                    losses.clear()
-                    norms.clear()
-                progress.update(bar, advance=1, text=f"epoch {epoch + 1}/{epochs}")
-            train_loss = float(np.mean(checked))
-            so_far.seconds += time.perf_counter() - start
-            so_far.cpu_seconds += time.process_time() - cpu_start
-            so_far.tokens += int(sum(counts))
-            so_far.epochs += 1
-            if so_far.epochs % period and so_far.epochs < epochs:
-                continue
-            text = validate(train_loss, rate)
-            checkpoint_last()
-            progress.update(bar, text=f"epoch {so_far.epochs}/{epochs}  {text}")
-    accelerator.wait_for_everyone()  # all processes read what the first one has written
-    seconds = max(so_far.seconds, 1e-9)
-    return FitResult(
-        best_epoch=so_far.best_epoch,
-        epochs=epochs,
-        seconds=so_far.before + so_far.seconds,
-        tokens_per_second=sum(gather([so_far.tokens], accelerator)) / seconds,
-        step_seconds=so_far.seconds / total,
-        data_wait=so_far.waited / seconds,
-    )
-
-
-def _finite(
-    losses: list[Tensor],
-    norms: list[Tensor],
-    last: int,
-    epoch: int,
-    train: Feed,
-    run: Path,
-    optim: OptimConfig,
-    accelerator: Accelerator,
-) -> list[float]:
-    """Returns the losses of the steps of an epoch up to ``last``, over all processes.
-
-    Raises:
-        SpaudioError: If a loss or the norm of its gradient is not finite; names the batch. The
-            weights are then not finite either, and must not be saved.
-    """
-    values: list[float] = accelerator.reduce(torch.stack(losses), "mean").tolist()
-    of_gradients = accelerator.reduce(torch.stack(norms), "mean").tolist()
-    for step, (loss, norm) in enumerate(
-        zip(values, of_gradients, strict=True), last + 1 - len(values)
-    ):
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what, value = "gradient", norm
-            if not math.isfinite(loss):
-                what, value = "training loss", loss
-            items = next(islice(iter(train.sampler), step, None))
-            named = some(_named(train.loader.dataset, items), 10)
-            raise SpaudioError(
-                f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
-                f"{named}. Lower optim.lr={optim.lr} in a new run, or check these "
-                f"items; the last checkpoint is intact (continue from it with resume={run})"
-            )
-    return values
+    def _save(
+        self, name: str, weights: dict[str, Tensor], state: dict[str, Any] | None = None
+    ) -> None:
+        save_checkpoint(self.checkpoints, name, self.so_far.epochs, weights, state, self.run.config)
 
 
 def _named(dataset: Any, items: Sequence[Any]) -> list[str]:

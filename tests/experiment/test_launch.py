@@ -267,14 +267,14 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
 ) -> None:
     fit, calls = spaudio.experiment.tasks.task.fit, []
 
-    def interrupted(model: Any, train: Any, valid: Any, **options: Any) -> Any:
+    def interrupted(model: Any, train: Any, valid: Any, run: Any, **options: Any) -> Any:
         # Selection is by other voices than the tested one.
         calls.append({clip.group for part in (train, valid) for clip in part.loader.dataset.clips})
         if len(calls) == 2:  # stopped after one of two epochs
             options["trainer"] = replace(options["trainer"], epochs=1)
-            fit(model, train, valid, **options)
+            fit(model, train, valid, run, **options)
             raise KeyboardInterrupt
-        return fit(model, train, valid, **options)
+        return fit(model, train, valid, run, **options)
 
     monkeypatch.setattr(spaudio.experiment.tasks.task, "fit", interrupted)
     stopped = run_recipe("fsdd", *fsdd, "run_id=x")

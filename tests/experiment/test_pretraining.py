@@ -19,6 +19,7 @@ from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.log import read_log
+from spaudio.training.loop import TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -52,7 +53,7 @@ def train(run: Path, *settings: str) -> Path:
     chosen = compose("folder", *settings)
     accelerator = make_accelerator(chosen.trainer)
     task = open_task(chosen, RECIPES.parent / "data_prep")
-    task.fit(task.build_model(), run=run, config="", accelerator=accelerator, resume=False)
+    task.fit(task.build_model(), TrainingRun(run, "", accelerator))
     return run
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from typing_extensions import override
 
 from spaudio.experiment.build import build_adapted
@@ -28,7 +27,7 @@ from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
 from spaudio.training.feed import make_feed
 from spaudio.training.log import TrainingLog, read_log
-from spaudio.training.loop import FitResult, Fitted
+from spaudio.training.loop import FitResult, Fitted, TrainingRun
 from spaudio.training.probe import collect, solve_head
 
 
@@ -56,27 +55,22 @@ class AdaptationTask(ClassificationTask):
         ]
 
     @override
-    def fit(
-        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
-    ) -> FitResult:
+    def fit(self, model: Any, run: TrainingRun) -> FitResult:
         assert isinstance(model, AdaptedClassifier)
         with contextlib.suppress(OSError):  # only on Linux; a process may run several runs
             reset_peak()
-        if not resume:
-            solved, loss = self._solve(model, run, config, accelerator)
+        if not run.resume:
+            solved, loss = self._solve(model, run)
             if model.part.kind == "statistics":
                 return solved
             self.fitted = Fitted(loss, solved.seconds)
-        return super().fit(
-            model, run=run, config=config, accelerator=accelerator, resume=resume
-        )  # fmt: skip
+        return super().fit(model, run)
 
-    def _solve(
-        self, model: AdaptedClassifier, run: Path, config: str, accelerator: Accelerator
-    ) -> tuple[FitResult, float]:
+    def _solve(self, model: AdaptedClassifier, run: TrainingRun) -> tuple[FitResult, float]:
         """Fits the head; saves a checkpoint if nothing else is trained. Also returns its loss."""
         start = time.perf_counter()
-        data, device = self.data.train, accelerator.device
+        data, accelerator = self.data.train, run.accelerator
+        device = accelerator.device
         trainer, seed = self.settings.trainer, self.settings.seed
         # Each clip once, even if classes are balanced: then the fit is weighted.
         feeds = [
@@ -94,12 +88,12 @@ class AdaptationTask(ClassificationTask):
         )
         best = records[chosen]["epoch"]
         if model.part.kind == "statistics" and accelerator.is_main_process:
-            checkpoints = run / "checkpoints"
+            checkpoints = run.folder / "checkpoints"
             shutil.rmtree(checkpoints, ignore_errors=True)  # left by an interrupted fit
-            log = TrainingLog(run)
+            log = TrainingLog(run.folder)
             for record in records:
                 log.add(record | {"seconds": record["seconds"] + waited})
-            save_checkpoint(checkpoints, "best", best, model.state_dict(), None, config)
+            save_checkpoint(checkpoints, "best", best, model.state_dict(), None, run.config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
         result = FitResult(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
@@ -51,7 +50,7 @@ from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
-from spaudio.training.loop import FitResult
+from spaudio.training.loop import FitResult, TrainingRun
 from spaudio.training.mixing import Mixing
 from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification
@@ -146,14 +145,10 @@ class ClassificationTask(Task):
         ]
 
     @override
-    def fit(
-        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
-    ) -> FitResult:
-        if self.pretraining is not None and not resume:
-            self.pretraining.fit(model, run=run, config=config, accelerator=accelerator)
-        return super().fit(
-            model, run=run, config=config, accelerator=accelerator, resume=resume
-        )  # fmt: skip
+    def fit(self, model: Any, run: TrainingRun) -> FitResult:
+        if self.pretraining is not None and not run.resume:
+            self.pretraining.fit(model, run)
+        return super().fit(model, run)
 
     @override
     def check_resumed(self, run: Path) -> None:

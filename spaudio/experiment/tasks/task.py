@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from torch import nn
 
 from spaudio.training.feed import Feed
-from spaudio.training.loop import FitResult, Fitted, fit
+from spaudio.training.loop import FitResult, Fitted, TrainingRun, fit
 from spaudio.training.objective import Objective
 
 
@@ -53,22 +52,17 @@ class Task(ABC):
     def begin(self, run: Path) -> None:
         """Saves what the run needs besides its settings; one process calls it before training."""
 
-    def fit(
-        self, model: Any, *, run: Path, config: str, accelerator: Accelerator, resume: bool
-    ) -> FitResult:
+    def fit(self, model: Any, run: TrainingRun) -> FitResult:
         """Trains a model; arguments and errors are those of :func:`spaudio.training.loop.fit`."""
         return fit(
             model,
             self.train,
             self.valid,
+            run,
             objective=self.objective,
             trainer=self.settings.trainer,
             optim=self.settings.optim,
             seed=self.settings.seed,
-            run=run,
-            config=config,
-            accelerator=accelerator,
-            resume=resume,
             select=self.select,
             fitted=self.fitted,
         )
