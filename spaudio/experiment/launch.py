@@ -39,8 +39,10 @@ from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
 from spaudio.io.messages import say
-from spaudio.report.fold_report import write_fold_report
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
+from spaudio.report.page.render import PAGE
 
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 _TAIL = 2**16  # bytes of a job's output that are copied to it
@@ -300,20 +302,23 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         if failed:
             raise SpaudioError(failed_runs(failed, len(runs), f"resume={folder}"))
 
-        def page(report: dict[str, Any], calibrations: list[dict[str, Any]]) -> None:
+        folds, figures = join_folds(runs), Figures(folder)
+
+        def write_page(_: Path) -> None:
             write_fold_page(
                 folder,
                 runs,
-                report,
-                calibrations,
+                folds,
                 root=data.root,
                 highest=max(clip.sample_rate for clip in data.clips) / 2,
                 settings=settings.as_dict(),
-                description=describe_folds(settings, data, report),
+                description=describe_folds(settings, data, folds.report),
             )
 
-        report = write_fold_report(folder, runs, page if settings.page else None)
-    test, floor = report["test"], report["floor"]
+        if settings.page:
+            figures.attempt(PAGE, write_page)
+        write_fold_report(folder, folds, figures)
+    test, floor = folds.report["test"], folds.report["floor"]
     say(
         f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "
         f"classical floor {floor['svm']:.4f} ± {floor['svm_std']:.4f}; majority class "

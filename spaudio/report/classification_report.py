@@ -1,8 +1,7 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
 import csv
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from spaudio.io.csv_files import for_csv
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
+from spaudio.report.floor import TRIVIAL
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -28,43 +28,40 @@ _SHOWN = 5  # most probable classes shown for a clip with several labels
 
 def write_report(
     run: Path,
+    report: dict[str, Any],
     *,
-    facts: dict[str, Any],
     figures: Figures,
     scores: Scores,
     log: Sequence[dict[str, Any]],
     clips: Sequence[Clip],
     classes: Sequence[str],
     probabilities: Tensor,
-    page: Callable[[dict[str, Any]], None] | None = None,
 ) -> str:
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
     Args:
         run: The run's folder.
-        facts: Floor, sizes, seconds, seed and provenance, for ``report.json``.
-        figures: The figures of filters, already drawn.
+        report: Content of ``report.json``.
+        figures: The figures of filters, already drawn, with the page.
         scores: Scores on the test split.
         log: The training log.
         clips: Clips of the test split.
         classes: Class names.
         probabilities: (clips, classes) of the test split.
-        page: Writes ``report.html``, given the content of ``report.json``; None for no page.
 
     Returns:
         The main results in one line.
     """
-    report = {"metric": scores.metric, "test": scores.values, **facts}
     test, floor, metric = report["test"], report["floor"], report["metric"]
     if scores.confusion is not None:
-        figure, shown, trivial, method = "confusion", 1, "majority class", "RBF-SVM"
+        figure, shown, method = "confusion", 1, "RBF-SVM"
         more = f"macro F1: {test['macro_f1']:.4f}; balanced accuracy (macro recall): "
         more += f"{test['balanced_accuracy']:.4f}"
         columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
         confusion = scores.confusion
         figures.draw("confusion", lambda path: plot_confusion(confusion, classes, path))
     else:
-        figure, shown, trivial = "per_class", min(_SHOWN, len(classes)), "class frequencies"
+        figure, shown = "per_class", min(_SHOWN, len(classes))
         method = "one-vs-rest kernel ridge regression"
         more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
@@ -78,17 +75,13 @@ def write_report(
             names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
             numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
             writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
-    if page is not None:
-        start = time.perf_counter()
-        figures.attempt("report.html", lambda path: page(report))
-        report["seconds"]["page"] = time.perf_counter() - start
     if "trained_on" in floor:
         method += f"; trained on {floor['trained_on']:,} clips"
     results = {
         "**transformer**": f"**{test[metric]:.4f}** ({scores.detail})",
         **_aligned(report),
         f"classical floor (log-mel and MFCC statistics, {method})": f"{floor['svm']:.4f}",
-        trivial: f"{floor['majority']:.4f}",
+        TRIVIAL[metric]: f"{floor['majority']:.4f}",
     }
     per_class = [
         {
@@ -133,7 +126,7 @@ def write_report(
     write_files(run, report, lines, figures, *drawn)
     return (
         f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
-        f"{floor['svm']:.4f}; {trivial} {floor['majority']:.4f}"
+        f"{floor['svm']:.4f}; {TRIVIAL[metric]} {floor['majority']:.4f}"
     )
 
 

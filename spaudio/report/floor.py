@@ -35,6 +35,8 @@ MFCC = 20
 SEGMENTS = 8
 LARGEST = 10_000  # clips to train on
 COMPONENTS = 2_000  # clips that approximate the kernel for several labels
+#: What the trivial prediction is, by the name of the main score.
+TRIVIAL = {"accuracy": "majority class", "mAP": "class frequencies"}
 Summaries = npt.NDArray[np.float64]
 Targets = npt.NDArray[Any]
 _Clip = TypeVar("_Clip", Clip, SourceClip)

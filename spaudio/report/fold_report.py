@@ -4,18 +4,20 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import torch
 from sklearn.metrics import confusion_matrix
-from torch import from_numpy
 
 from spaudio.io.csv_files import for_csv
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
+from spaudio.report.floor import TRIVIAL
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
@@ -25,23 +27,28 @@ SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", 
           "machine")  # fmt: skip
 
 
-def write_fold_report(
-    folder: Path,
-    folds: Mapping[str, Path],
-    page: Callable[[dict[str, Any], list[dict[str, Any]]], None] | None = None,
-) -> dict[str, Any]:
-    """Joins the folds' finished runs into one report; ``report.json`` is written last.
+@dataclass(frozen=True)
+class Folds:
+    """Finished runs of all folds, joined.
 
     Args:
-        folder: Folder of the run over all folds.
-        folds: Folder of the run of each fold, by the fold's name.
-        page: Writes ``report.html``, given the content of ``report.json`` and what the reports of
-            the folds say about calibration; None for no page.
+        report: Content of ``report.json``, which can be compared with the reports of other runs.
+            Standard deviations are those of a sample (over n - 1) and describe the spread between
+            folds. They give no standard error, since folds share training clips.
+        reports: Content of the report of each fold.
+        predictions: Lines of ``predictions.csv``, over all folds.
+    """
 
-    Returns:
-        The content of ``report.json``, which can be compared with the reports of other runs.
-        Standard deviations are those of a sample (over n - 1) and describe the spread between
-        folds. They give no standard error, since folds share training clips.
+    report: dict[str, Any]
+    reports: Sequence[Mapping[str, Any]]
+    predictions: Sequence[Mapping[str, str]]
+
+
+def join_folds(folds: Mapping[str, Path]) -> Folds:
+    """Joins the finished runs of all folds.
+
+    Args:
+        folds: Folder of the run of each fold, by the fold's name.
     """
     reports, lines = {}, []
     for name, run in folds.items():
@@ -107,16 +114,27 @@ def write_fold_report(
     aligned = [one["aligned"]["accuracy"] for one in reports.values() if "aligned" in one]
     if len(aligned) == len(reports):
         report["aligned"] = {"accuracy": statistics.fmean(aligned)}
-    figures = Figures(folder)
-    figures.draw("confusion", lambda path: plot_confusion(from_numpy(confusion), classes, path))
+    return Folds(report, list(reports.values()), lines)
+
+
+def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
+    """Writes the files of a report over all folds; ``report.json`` last.
+
+    Args:
+        folder: Folder of the run over all folds.
+        folds: The joined folds.
+        figures: The figures of the report, with the page.
+    """
+    report, rows, lines = folds.report, folds.report["folds"], folds.predictions
+    confusion = torch.tensor(report["confusion"])
+    figures.draw("confusion", lambda path: plot_confusion(confusion, report["classes"], path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
-    if page is not None:
-        calibrations = [one["calibration"] for one in reports.values()]
-        figures.attempt("report.html", lambda path: page(report, calibrations))
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
+    columns = {key: [row[key] for row in rows] for key in ("accuracy", "svm", "majority")}
+    aligned = [one["aligned"]["accuracy"] for one in folds.reports if "aligned" in one]
     results = {
         "**transformer**": f"**{plus_minus(columns['accuracy'])}**",
         **(
@@ -125,7 +143,7 @@ def write_fold_report(
             else {}
         ),
         "classical floor (log-mel and MFCC statistics, RBF-SVM)": plus_minus(columns["svm"]),
-        "majority class": plus_minus(columns["majority"]),
+        TRIVIAL["accuracy"]: plus_minus(columns["majority"]),
     }
     title = f"Over {len(rows)} test folds"
     above = sum(row["accuracy"] > row["svm"] for row in rows)
@@ -151,7 +169,7 @@ def write_fold_report(
         f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
-        f"its own run; {_selection(first)}.",
+        f"its own run; {_selection(folds.reports[0])}.",
         "",
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",
@@ -161,7 +179,7 @@ def write_fold_report(
             else []
         ),
         f"The transformer is above the classical floor, in {above} of {len(rows)} folds."
-        if mean["accuracy"] > mean["svm"]
+        if report["test"]["accuracy"] > report["floor"]["svm"]
         else "**The transformer does not beat the classical floor** "
         f"(above it in {above} of {len(rows)} folds).",
         "",
@@ -175,7 +193,6 @@ def write_fold_report(
         "Seconds are summed over folds, and the confusion matrix is pooled over all folds:",
     ]
     write_files(folder, report, markdown, figures, "confusion", "folds")
-    return report
 
 
 def _selection(first: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from spaudio.audio.manifest import is_nothing
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.report.escape import for_markdown
+from spaudio.report.floor import TRIVIAL
 from spaudio.report.tables import markdown_table
 from spaudio.version import __version__
 
@@ -164,7 +165,6 @@ def _figures(report: Mapping[str, Any]) -> str:
     if "interval" in test:
         low, high = test["interval"]
         measured += f" (95 % interval {low:.4f}-{high:.4f})"
-    trivial = "majority class" if metric == "accuracy" else "class frequencies"
     rows = {
         "this model": measured,
         **(
@@ -173,7 +173,7 @@ def _figures(report: Mapping[str, Any]) -> str:
             else {}
         ),
         "classical floor (log-mel and MFCC statistics)": f"{floor['svm']:.4f}",
-        trivial: f"{floor['majority']:.4f}",
+        TRIVIAL[metric]: f"{floor['majority']:.4f}",
     }
     table = [{"On the test split": name, metric: value} for name, value in rows.items()]
     if not all("f1" in row for row in test["per_class"].values()):

@@ -25,7 +25,8 @@ from spaudio.filters import FILTERS, find_filters
 from spaudio.inference.predict import Predictor, predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
-from spaudio.report.fold_report import write_fold_report
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.training.probe import solve_head
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -178,14 +179,15 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     # Over folds, too, a probe has penalties and no epochs or steps.
     (folds := tmp_path / "folds").mkdir()
     run = tmp_path / "runs/folder/run"
-    joined = write_fold_report(folds, {"a": run, "b": run})
+    joined = join_folds({"a": run, "b": run})
+    write_fold_report(folds, joined, Figures(folds))
     text = (folds / "report.md").read_text()
     assert "the penalty of its head was selected on validation clips of other folds." in text
     assert "| Penalty | Training, validation and test clips |" in text
     assert f"| {report['penalty']:g} | " in text
     assert "training step" not in text
     assert f"pretrained encoder {base}" in text.replace("\\", "")
-    assert joined["trained_params"] == report["trained_params"]
+    assert joined.report["trained_params"] == report["trained_params"]
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ def test_text_is_escaped_for_where_it_goes() -> None:
 
 def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
     clips = [Clip(f"={i}.wav", name, "test", "g", 1.0, 8000) for i, name in enumerate(ODD)]
-    facts: dict[str, Any] = {
+    chances = torch.eye(len(ODD))
+    scores = score(chances, torch.arange(len(ODD)), ODD)
+    report: dict[str, Any] = {
+        "metric": scores.metric, "test": scores.values,
         "floor": {"svm": 0.5, "majority": 0.1}, "recipe": "toy", "tokens": {"front_end": "x"},
         "filter": {"name": "none"}, "seed": 0, "best_epoch": 1, "epochs": 1,
         "valid": {"accuracy": 0.5}, "trained_on_valid": False, "balance": {"text": ""},
@@ -46,12 +49,11 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
         "filter_params": 0, "seconds": {}, "step_seconds": 0.1, "git_commit": None,
     }  # fmt: skip
     log = [{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.5}]
-    chances = torch.eye(len(ODD))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         write_report(
-            tmp_path, facts=facts, figures=Figures(tmp_path), log=log, clips=clips,
-            scores=score(chances, torch.arange(len(ODD)), ODD), classes=ODD, probabilities=chances,
+            tmp_path, report, figures=Figures(tmp_path), scores=scores, log=log, clips=clips,
+            classes=ODD, probabilities=chances,
         )  # fmt: skip
     assert ["lacks characters" in str(one.message) for one in caught] == [True]
     assert imread(tmp_path / "confusion.png").std() > 0

@@ -17,7 +17,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from spaudio.experiment.compose import parse
-from spaudio.report.fold_report import write_fold_report
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
@@ -111,16 +112,13 @@ def test_the_page_of_a_run(page_run: Path) -> None:
 def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Figure]) -> None:
     runs = {"a": page_run, "b": page_run}
     settings = {"recipe": "folder", "overrides": ["source=/home/ann/sounds", "folds=all"]}
-    calibrations: list[dict[str, Any]] = []
-
-    def page(report: dict[str, Any], found: list[dict[str, Any]]) -> None:
-        calibrations.extend(found)
-        write_fold_page(
-            tmp_path, runs, report, found, root=page_run.parents[2] / "sounds", highest=4000,
-            settings=settings, description={"Split": ["by fold"]},
-        )  # fmt: skip
-
-    report = write_fold_report(tmp_path, runs, page)
+    folds = join_folds(runs)
+    report, calibration = folds.report, folds.reports[0]["calibration"]
+    write_fold_page(
+        tmp_path, runs, folds, root=page_run.parents[2] / "sounds", highest=4000,
+        settings=settings, description={"Split": ["by fold"]},
+    )  # fmt: skip
+    write_fold_report(tmp_path, folds, Figures(tmp_path))
     assert not re.findall("could not be drawn.*", (tmp_path / "report.md").read_text())
     html = (tmp_path / PAGE).read_text(encoding="utf-8")
     found = Found(html)
@@ -129,12 +127,12 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     assert report["test"]["clips"] == 24
     assert "python recipes/folder/run.py &#39;source=…/sounds&#39; folds=all" in html
     assert 'href="fold-a/report.html"' in html
-    source = calibrations[0]["source"]  # the same in all folds
-    assert f"Temperature {calibrations[0]['temperature']:.3f}, {source}. All" in html
+    source = calibration["source"]  # the same in all folds
+    assert f"Temperature {calibration['temperature']:.3f}, {source}. All" in html
     # Twice the same clips are calibrated as they are once.
     for stage in ("before", "after"):
-        assert f"{calibrations[0][stage]['ece']:.4f}" in html
-        assert f"{calibrations[0][stage]['loss']:.4f}" in html
+        assert f"{calibration[stage]['ece']:.4f}" in html
+        assert f"{calibration[stage]['loss']:.4f}" in html
 
 
 def test_the_command_can_be_typed_again() -> None:

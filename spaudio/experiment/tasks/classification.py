@@ -1,5 +1,6 @@
 """Classification of clips: one label per clip, or several."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from spaudio.report.figures.modulation_plot import LayerResponse, plot_modulatio
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
+from spaudio.report.page.render import PAGE
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
@@ -221,7 +223,11 @@ class ClassificationTask(Task):
         figures = self._draw(run, before, after)
         facts |= self._modulations(figures, before, after)
 
-        def page(report: dict[str, Any]) -> None:
+        score_clips = score_multilabel if data.multi_label else score
+        scores = score_clips(test.probabilities, test.labels, data.classes)
+        report = {"metric": scores.metric, "test": scores.values, **facts}
+
+        def write_page(_: Path) -> None:
             results = RunResults(
                 before=before,
                 after=after,
@@ -241,17 +247,19 @@ class ClassificationTask(Task):
             )
             write_run_page(run, results, report)
 
-        score_clips = score_multilabel if data.multi_label else score
+        if self.settings.page:
+            start = time.perf_counter()
+            figures.attempt(PAGE, write_page)
+            report["seconds"]["page"] = time.perf_counter() - start
         return write_report(
             run,
-            facts=facts,
+            report,
             figures=figures,
-            scores=score_clips(test.probabilities, test.labels, data.classes),
+            scores=scores,
             log=log,
             clips=data.test.clips,
             classes=data.classes,
             probabilities=probabilities,
-            page=page if self.settings.page else None,
         )
 
     def _fit_temperature(self, valid: Any) -> tuple[float, str]:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from spaudio.report.calibration import calibration_error, reliability
+from spaudio.report.fold_report import Folds
 from spaudio.report.page.judged import CLIPS, Judged, read_judged
 from spaudio.report.page.media import Media
 from spaudio.report.page.render import PAGE, Page, write_page
@@ -25,9 +26,8 @@ from spaudio.training.log import read_log
 
 def write_fold_page(
     folder: Path,
-    folds: Mapping[str, Path],
-    report: Mapping[str, Any],
-    calibrations: Sequence[Mapping[str, Any]],
+    runs: Mapping[str, Path],
+    folds: Folds,
     *,
     root: Path,
     highest: float,
@@ -38,28 +38,28 @@ def write_fold_page(
 
     Args:
         folder: Folder of the run over all folds.
-        folds: Folder of the run of each fold, by the fold's name.
-        report: Content of ``report.json``.
-        calibrations: Calibration facts of each fold.
+        runs: Folder of the run of each fold, by the fold's name.
+        folds: These runs, joined.
         root: Folder that the clips' paths are relative to.
         highest: Highest frequency of the clips, in Hz.
         settings: All settings.
         description: Sentences about data, split and model, by name.
     """
-    if not all((run / CLIPS).is_file() for run in folds.values()):
+    if not all((run / CLIPS).is_file() for run in runs.values()):
         return  # the folds were run without a page
-    judged = {name: read_judged(run, name) for name, run in folds.items()}
+    judged = {name: read_judged(run, name) for name, run in runs.items()}
     clips = [clip for found in judged.values() for clip in found]
+    report = folds.report
     test = report["test"]
-    calibration = _calibration(clips, calibrations)
+    calibration = _calibration(clips, [one["calibration"] for one in folds.reports])
     page = Page(
         title=report["recipe"],
         run=f"{folder.name}, all folds",
         metric="accuracy",
         score=f"{test['accuracy']:.3f}",
-        detail=f"mean over {len(folds)} folds, ± {test['std']:.3f}; all clips together "
+        detail=f"mean over {len(runs)} folds, ± {test['std']:.3f}; all clips together "
         f"{test['pooled_accuracy']:.3f}",
-        bars=score_bars(report, "majority class"),
+        bars=score_bars(report),
         description=description,
         warnings=warnings_of(report),
         classes=report["classes"],
@@ -69,12 +69,12 @@ def write_fold_page(
         rows=rows_of_one_label(report["classes"], clips),
         calibration=calibration_lines(calibration, False, len(clips)),
         reliability=reliability_chart(calibration),
-        curves=learning_curves({name: read_log(run) for name, run in folds.items()}, "accuracy"),
+        curves=learning_curves({name: read_log(run) for name, run in runs.items()}, "accuracy"),
         settings=settings,
         command=command(settings),
         folds=[
             (name, f"fold-{quote(name)}/{PAGE}", f"{row['accuracy']:.3f}")
-            for name, row in zip(folds, report["folds"], strict=True)
+            for name, row in zip(runs, report["folds"], strict=True)
         ],
     )
     write_page(folder, page, Media(root, folder, highest))

@@ -90,17 +90,17 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
     test, metric = report["test"], report["metric"]
     several = results.multi_label
     if several:
-        detail, trivial = f"macro AUC {shown_auc(test)}", "class frequencies"
+        detail = f"macro AUC {shown_auc(test)}"
     else:
         low, high = test["interval"]
-        detail, trivial = f"95 % interval {low:.3f} to {high:.3f}", "majority class"
+        detail = f"95 % interval {low:.3f} to {high:.3f}"
     page = Page(
         title=report["recipe"],
         run=run.name,
         metric=metric,
         score=f"{test[metric]:.3f}",
         detail=detail,
-        bars=score_bars(report, trivial),
+        bars=score_bars(report),
         description=results.description,
         warnings=warnings_of(report),
         classes=results.classes,

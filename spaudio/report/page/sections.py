@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from spaudio.report.calibration import count_above
+from spaudio.report.floor import TRIVIAL
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
 from spaudio.report.page.render import Bar, Row
@@ -15,14 +16,14 @@ from spaudio.report.page.render import Bar, Row
 COLORS = 6  # in the style sheet
 
 
-def score_bars(report: Mapping[str, Any], trivial: str) -> list[Bar]:
-    """The score beside those of the classical floor and of a trivial prediction of this name."""
+def score_bars(report: Mapping[str, Any]) -> list[Bar]:
+    """The score beside those of the classical floor and of a trivial prediction."""
     floor, aligned = report["floor"], report.get("aligned")
     bars = [
         ("this model", report["test"][report["metric"]], 0),
         *([("with groups aligned", aligned["accuracy"], 3)] if aligned else []),
         ("classical floor", floor["svm"], 1),
-        (trivial, floor["majority"], 2),
+        (TRIVIAL[report["metric"]], floor["majority"], 2),
     ]
     return [Bar(name, value, f"{value:.3f}", color) for name, value, color in bars]
 
