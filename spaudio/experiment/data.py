@@ -35,44 +35,45 @@ class AudioData:
         train: With augmentation. With ``validation.train``, its last clips are those of ``valid``.
         valid: The dataset's own validation split, or a part of its training clips.
         test: Measured once, after training.
-        clips: All clips, each with its split.
-        skipped: Unusable clips that were left out (``skip_bad``), each with its reason.
+        prepared: The prepared dataset.
+        clips: All its clips, each with its split.
         carved: Whether the validation split was taken from the training clips.
-        classes: Class names, in the order of the model's outputs.
-        root: Folder that the clips' paths are relative to.
         cache: The frames of all clips.
         front_end: Its normaliser is fitted on the training split.
         floor: Feature vectors of the classical baseline.
-        multi_label: Whether a clip may have several classes.
         longest_seconds: Length of the longest clip or segment.
         typical_seconds: Median length of the training clips or segments, without classes that mean
             the absence of all others.
-        manifest: Path of the manifest.
-        manifest_hash: SHA-256 of the manifest.
-        samples_hash: SHA-256 of the clips' samples.
-        warnings: Findings of the preparation that the user should know.
-        unused: Names of the dataset's own settings that had no effect.
+        warnings: Findings that the user should know.
     """
 
     train: TokenDataset
     valid: TokenDataset
     test: TokenDataset
+    prepared: Prepared
     clips: list[Clip]
-    skipped: tuple[tuple[str, str], ...]
     carved: bool
-    classes: tuple[str, ...]
-    root: Path
     cache: FrameCache
     front_end: FrontEnd
     floor: FloorFeatures
-    multi_label: bool
     longest_seconds: float
     typical_seconds: float
-    manifest: Path
-    manifest_hash: str
-    samples_hash: str
     warnings: tuple[str, ...]
-    unused: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the model's outputs."""
+        return self.prepared.labels
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may have several classes."""
+        return self.prepared.multi_label
+
+    @property
+    def root(self) -> Path:
+        """Folder that the clips' paths are relative to."""
+        return self.prepared.root
 
 
 def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
@@ -142,22 +143,15 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         train=dataset("train"),
         valid=dataset("valid"),
         test=dataset("test"),
+        prepared=prepared,
         clips=clips,
-        skipped=prepared.skipped,
         carved=settings.fold is None and all(c.split != "valid" for c in prepared.clips),
-        classes=prepared.labels,
-        root=prepared.root,
         cache=cache,
         front_end=front_end,
         floor=floor,
-        multi_label=prepared.multi_label,
         longest_seconds=min(longest, most),
         typical_seconds=min(typical, most),
-        manifest=prepared.manifest,
-        manifest_hash=prepared.hash,
-        samples_hash=prepared.samples_hash,
         warnings=warnings,
-        unused=prepared.unused,
     )
 
 

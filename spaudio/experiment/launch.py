@@ -334,7 +334,7 @@ def _refuse_other_samples(run: Path, data: AudioData) -> None:
         CheckpointError: If classes or samples have changed.
     """
     before = Inputs.load(run)
-    if (before.classes, before.samples_hash) != (data.classes, data.samples_hash):
+    if (before.classes, before.samples_hash) != (data.classes, data.prepared.samples_hash):
         raise CheckpointError(
             f"the data have changed since {run} began, so its results cannot be joined with those "
             "of other folds. Restore the data, or start a new run"

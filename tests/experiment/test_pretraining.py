@@ -131,7 +131,7 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
         in folder.pretraining.text
     )
     # A checkpoint knows the folder's content.
-    assert split.data_hash == data.manifest_hash != folder.data_hash
+    assert split.data_hash == data.prepared.hash != folder.data_hash
     for feed in (split.pretraining._train, split.pretraining._valid):
         assert {clip.label for clip in feed.loader.dataset.clips} == {"unlabelled"}
 

@@ -35,7 +35,7 @@ def warnings_of(*given: str, unused: tuple[str, ...] = ()) -> list[str]:
     """Warnings about settings of a recipe whose data are 10 batches."""
     data: Any = SimpleNamespace(
         carved=True,
-        unused=unused,
+        prepared=SimpleNamespace(unused=unused),
         train=SimpleNamespace(augment=SimpleNamespace(ignored=())),
         front_end=SimpleNamespace(nats=None),
     )

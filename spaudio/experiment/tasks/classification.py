@@ -76,7 +76,7 @@ class ClassificationTask(Task):
             _check_positions(data, settings.model.max_tokens)
         trainer = settings.trainer
         self.token_seconds = data.front_end.config.token_seconds
-        self.data_hash = data.manifest_hash
+        self.data_hash = data.prepared.hash
         self.select = not settings.validation.train
         augment = settings.augment
         self.balance = choose_balance(
@@ -108,7 +108,7 @@ class ClassificationTask(Task):
         self.pretraining: Pretraining | None = None
         if settings.pretrain.objective != "none":
             self.pretraining = Pretraining(settings, data)
-            self.data_hash = data.manifest_hash + self.pretraining.data_hash
+            self.data_hash = data.prepared.hash + self.pretraining.data_hash
         self.floor: dict[str, Any] = {}
         # Read now: by the end of training the file may be gone, or another one.
         self.corrected = earlier_corrections(settings)
@@ -134,7 +134,11 @@ class ClassificationTask(Task):
         splits = (data.train, data.valid, data.test)
         longest = max(max(split.plain().lengths()) for split in splits)
         return [
-            *([f"{len(data.skipped)} clips were left out as unusable"] if data.skipped else []),
+            *(
+                [f"{len(data.prepared.skipped)} clips were left out as unusable"]
+                if data.prepared.skipped
+                else []
+            ),
             *data.warnings,
             *overruled_audio(settings, data, len(self.train.sampler)),
             *([self.balance.text] if self.balance.text else []),
@@ -154,7 +158,7 @@ class ClassificationTask(Task):
 
     @override
     def check_resumed(self, run: Path) -> None:
-        refuse_changed_data(run, self._inputs(), self.data.manifest)
+        refuse_changed_data(run, self._inputs(), self.data.prepared.manifest)
 
     def begin(self, run: Path) -> None:
         """Measures the classical floor, and saves class names and normalisation."""
@@ -173,8 +177,8 @@ class ClassificationTask(Task):
             normaliser,
             data.longest_seconds,
             data.multi_label,
-            data.manifest_hash,
-            data.samples_hash,
+            data.prepared.hash,
+            data.prepared.samples_hash,
             typical_seconds=data.typical_seconds,
         )
 
@@ -194,10 +198,10 @@ class ClassificationTask(Task):
                 split: sum(clip.split == split for clip in self.data.clips)
                 for split in ("train", "valid", "test")
             },
-            "skipped": len(self.data.skipped),
+            "skipped": len(self.data.prepared.skipped),
             "notes": list(self.data.warnings),
             "split": describe_split(self.settings, self.data),
-            "samples_sha256": self.data.samples_hash,
+            "samples_sha256": self.data.prepared.samples_hash,
             "token_seconds": self.token_seconds,
         }
 

@@ -52,7 +52,7 @@ def describe_folds(
     settings: AudioSettings, data: AudioData, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """Describes how the result over all folds came about; arguments as in :func:`describe_run`."""
-    given = _given(settings, [settings.fold_by.key, *data.unused])
+    given = _given(settings, [settings.fold_by.key, *data.prepared.unused])
     found = {
         "Data": [_about(settings, data), f"{len(data.clips):,} clips"],
         "Split": [
@@ -122,7 +122,7 @@ def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
 def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     """Says which settings split the clips, and which groups are in several splits."""
     validation = settings.validation
-    lines = [_given(settings, data.unused)]
+    lines = [_given(settings, data.prepared.unused)]
     clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
     own = all(clip.group == clip.path for clip in clips)
     groups = _groups(clips)
@@ -176,7 +176,7 @@ def _groups(clips: Iterable[Clip]) -> dict[str, set[str]]:
 
 
 def _left_out(data: AudioData) -> list[str]:
-    lines = [f"{path}: {reason}" for path, reason in data.skipped[:_SHOWN]]
-    if len(data.skipped) > _SHOWN:
-        lines.append(f"and {len(data.skipped) - _SHOWN:,} more")
+    lines = [f"{path}: {reason}" for path, reason in data.prepared.skipped[:_SHOWN]]
+    if len(data.prepared.skipped) > _SHOWN:
+        lines.append(f"and {len(data.prepared.skipped) - _SHOWN:,} more")
     return lines

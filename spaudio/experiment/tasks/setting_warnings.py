@@ -99,13 +99,14 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
             "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
             "log-mel frames without PCEN"
         )
-    for name in sorted(given & set(data.unused)):
+    for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
     unused = sorted(given & {"validation.fraction", "validation.by"})
     if unused and not data.carved:
         yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
             "; give valid_fraction"
-            if "valid_fraction" in settings.prep_options and "valid_fraction" not in data.unused
+            if "valid_fraction" in settings.prep_options
+            and "valid_fraction" not in data.prepared.unused
             else ""
         )
 
