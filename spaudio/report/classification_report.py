@@ -53,20 +53,27 @@ def write_report(
         The main results in one line.
     """
     test, floor, metric = report["test"], report["floor"], report["metric"]
-    if scores.confusion is not None:
-        figure, shown, method = "confusion", 1, "RBF-SVM"
-        more = f"macro F1: {test['macro_f1']:.4f}; balanced accuracy (macro recall): "
-        more += f"{test['balanced_accuracy']:.4f}"
-        columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
-        confusion = scores.confusion
-        figures.draw("confusion", lambda path: plot_confusion(confusion, classes, path))
+    if (confusion := scores.confusion) is not None:
+        figure, shown = "confusion", 1
+        figures.draw(figure, lambda path: plot_confusion(confusion, classes, path))
     else:
         figure, shown = "per_class", min(_SHOWN, len(classes))
-        method = "one-vs-rest kernel ridge regression"
-        more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
-        columns = {"ap": "Average precision", "auc": "AUC"}
-        figures.draw("per_class", lambda path: plot_per_class(test["per_class"], path))
+        figures.draw(figure, lambda path: plot_per_class(test["per_class"], path))
     figures.draw("curves", lambda path: plot_curves(log, path, metric))
+    _write_predictions(run, clips, classes, probabilities, shown)
+    lines = _markdown(run, report, scores.detail)
+    drawn = (figure, "curves", "filters", "modulation", "frontend", "mask", "trajectory")
+    write_files(run, report, lines, figures, *drawn)
+    return (
+        f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
+        f"{floor['svm']:.4f}; {TRIVIAL[metric]} {floor['majority']:.4f}"
+    )
+
+
+def _write_predictions(
+    run: Path, clips: Sequence[Clip], classes: Sequence[str], probabilities: Tensor, shown: int
+) -> None:
+    """Writes ``predictions.csv`` with the ``shown`` most probable classes of each clip."""
     with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "true", "predicted", "probability"])
@@ -75,10 +82,24 @@ def write_report(
             names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
             numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
             writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
+
+
+def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
+    """Returns the lines of ``report.md``, without figures; ``detail`` qualifies the main score."""
+    test, floor, metric = report["test"], report["floor"], report["metric"]
+    if metric == "accuracy":
+        method = "RBF-SVM"
+        more = f"macro F1: {test['macro_f1']:.4f}; balanced accuracy (macro recall): "
+        more += f"{test['balanced_accuracy']:.4f}"
+        columns = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
+    else:
+        method = "one-vs-rest kernel ridge regression"
+        more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
+        columns = {"ap": "Average precision", "auc": "AUC"}
     if "trained_on" in floor:
         method += f"; trained on {floor['trained_on']:,} clips"
     results = {
-        "**transformer**": f"**{test[metric]:.4f}** ({scores.detail})",
+        "**transformer**": f"**{test[metric]:.4f}** ({detail})",
         **_aligned(report),
         f"classical floor (log-mel and MFCC statistics, {method})": f"{floor['svm']:.4f}",
         TRIVIAL[metric]: f"{floor['majority']:.4f}",
@@ -91,9 +112,8 @@ def write_report(
         }
         for name, row in test["per_class"].items()
     ]
-    beaten = test[metric] > floor["svm"]
-    clips_of = report["clips"]
-    lines = [
+    clips = report["clips"]
+    return [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
         f"Tokens `{report['tokens']['front_end']}`, filter {filter_choice(report)}, seed "
@@ -107,13 +127,12 @@ def write_report(
             else []
         ),
         "The transformer is above the classical floor."
-        if beaten
+        if test[metric] > floor["svm"]
         else "**The transformer does not beat the classical floor.**",
         "",
         f"- {more}",
-        f"- clips: {clips_of['train']} training, {clips_of['valid']} validation, "
-        f"{clips_of['test']} test; validation {metric} of these weights: "
-        f"{report['valid'][metric]:.4f}",
+        f"- clips: {clips['train']} training, {clips['valid']} validation, {clips['test']} test; "
+        f"validation {metric} of these weights: {report['valid'][metric]:.4f}",
         *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
         *_calibration(report),
         *(f"- {for_markdown(note)}" for note in report.get("notes", ())),
@@ -122,12 +141,6 @@ def write_report(
         "",
         markdown_table(per_class),
     ]
-    drawn = (figure, "curves", "filters", "modulation", "frontend", "mask", "trajectory")
-    write_files(run, report, lines, figures, *drawn)
-    return (
-        f"test {metric} {test[metric]:.4f} ({scores.detail}); classical floor "
-        f"{floor['svm']:.4f}; {TRIVIAL[metric]} {floor['majority']:.4f}"
-    )
 
 
 def _selection(report: Mapping[str, Any]) -> str:

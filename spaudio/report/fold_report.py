@@ -133,6 +133,12 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
+    write_files(folder, report, _markdown(folder, folds), figures, "confusion", "folds")
+
+
+def _markdown(folder: Path, folds: Folds) -> list[str]:
+    """Returns the lines of ``report.md``, without figures."""
+    report, rows = folds.report, folds.report["folds"]
     columns = {key: [row[key] for row in rows] for key in ("accuracy", "svm", "majority")}
     aligned = [one["aligned"]["accuracy"] for one in folds.reports if "aligned" in one]
     results = {
@@ -165,7 +171,7 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
         }
         for row in rows
     ]
-    markdown = [
+    return [
         f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
@@ -185,14 +191,13 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
         "",
         markdown_table(per_fold),
         "",
-        f"- accuracy over all {len(lines)} test clips together: "
+        f"- accuracy over all {len(folds.predictions)} test clips together: "
         f"{report['test']['pooled_accuracy']:.4f}",
         *([f"- {ALIGNED}"] if "aligned" in report else []),
         *cost_lines(report),
         "",
         "Seconds are summed over folds, and the confusion matrix is pooled over all folds:",
     ]
-    write_files(folder, report, markdown, figures, "confusion", "folds")
 
 
 def _selection(first: Mapping[str, Any]) -> str:

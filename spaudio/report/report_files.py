@@ -34,7 +34,7 @@ def write_files(
     write_atomic(run / "report.json", (json.dumps(report, indent=2) + "\n").encode())
 
 
-def filter_choice(report: dict[str, Any]) -> str:
+def filter_choice(report: Mapping[str, Any]) -> str:
     """Returns the filter of a run as Markdown, such as ``bank`` (num_filters=36, kernel_size=4)."""
     options = {key: value for key, value in report["filter"].items() if value is not None}
     name = options.pop("name")
@@ -67,7 +67,7 @@ def left_out(count: int) -> str:
     )
 
 
-def cost_lines(report: dict[str, Any]) -> list[str]:
+def cost_lines(report: Mapping[str, Any]) -> list[str]:
     """Returns a list of sizes and times, as far as the report has them, and the git commit."""
     parameters = f"parameters: {report['num_params']:,}, of which filters: "
     parameters += f"{report['filter_params']:,}"
