@@ -1,45 +1,19 @@
 """Runs a study: configurations over seeds or folds, on one recipe or on several datasets.
 
-A study is a YAML file. Beside a recipe's ``run.py``, it is a study of that recipe::
-
-    seeds: [0, 1, 2]
-    overrides: [preset=tiny]            # of every run
-    settings:
-      none: [filter=none]               # name of the configuration: its overrides
-      bank: [filter=bank]
-      check: {overrides: [filter=bank, corpus=sotu], seeds: [0]}
-
-With ``data``, it covers several datasets, whose recipes are folders relative to the file::
-
-    seeds: [0]
-    baseline: none                      # what configurations are compared with
-    data:
-      fsdd: {recipe: ../fsdd, overrides: [split=speaker], folds: [george, jackson]}
-      arabic: {recipe: ../folder, title: Arabic commands, seeds: [0, 1, 2]}
-    settings:
-      none: [filter=none]
-      depthwise: [filter=depthwise]
-      bank: {overrides: [filter=bank], control: depthwise}   # of equal cost
-      longer: {overrides: [filter=none], data: {arabic: [trainer.min_steps=3000]}}
-
-``folds`` lists values of the setting by which the recipe chooses a fold (``fold_by.key``). ``data``
-in a configuration restricts it to these datasets, each with further overrides.
+:mod:`spaudio.experiment.study_file` describes the file.
 """
 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
-from spaudio.errors import ConfigError, DataError, SpaudioError, first_line, some
+from spaudio.errors import ConfigError, DataError, SpaudioError, some
 from spaudio.experiment.compose import compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import (
@@ -54,72 +28,15 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
+from spaudio.experiment.study_file import DataSet, check_names, read_study
 from spaudio.io.messages import say, warn
-from spaudio.io.plain import flatten, read_json, read_yaml
+from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import DESCRIBING, LAUNCHING, Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
 _NOT_SHOWN = INPUT_SETTINGS | LAUNCHING | DESCRIBING | {"data"}
-
-
-@dataclass
-class DataSet:
-    """A dataset of a study.
-
-    Args:
-        recipe: Folder of its recipe, relative to the study.
-        title: Name in tables and figures; None uses its name in the study.
-        overrides: Overrides of its runs.
-        seeds: Seeds that replace those of the study.
-        folds: Values of the setting by which the recipe chooses a fold.
-    """
-
-    recipe: str = MISSING
-    title: str | None = None
-    overrides: list[str] = field(default_factory=list)
-    seeds: list[int] | None = None
-    folds: list[Any] | None = None
-
-
-@dataclass
-class Configuration:
-    """A configuration of a study: a combination of settings.
-
-    Args:
-        overrides: Overrides of its runs.
-        seeds: Seeds that replace those of the dataset and the study.
-        baseline: The configuration that it is compared with, instead of that of the study; its own
-            name if it is a baseline itself.
-        control: A configuration of similar cost that it is also compared with.
-        data: The datasets on which it runs, each with further overrides; None for all.
-    """
-
-    overrides: list[str] = MISSING
-    seeds: list[int] | None = None
-    baseline: str | None = None
-    control: str | None = None
-    data: dict[str, list[str]] | None = None
-
-
-@dataclass
-class Study:
-    """Content of a study's file.
-
-    Args:
-        seeds: Seeds of every configuration.
-        settings: Configurations by name.
-        overrides: Overrides of every run.
-        baseline: The configuration that the others are compared with; required with datasets.
-        data: Datasets by name; None for the recipe beside the file.
-    """
-
-    seeds: list[int] = MISSING
-    settings: dict[str, Configuration] = MISSING
-    overrides: list[str] = field(default_factory=list)
-    baseline: str | None = None
-    data: dict[str, DataSet] | None = None
 
 
 @dataclass(frozen=True)
@@ -322,10 +239,10 @@ def plan_study(
     Raises:
         ConfigError: If the file, a name or a setting is wrong.
     """
-    study = _read_study(file)
+    study = read_study(file)
     sets = study.data or {"": DataSet(".")}
-    _check_names(file, "setting", only, study.settings)
-    _check_names(file, "dataset", data, sets)
+    check_names(file, "setting", only, study.settings)
+    check_names(file, "dataset", data, sets)
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
     _check_given(overrides, sets)
@@ -413,50 +330,3 @@ def _by_data(
         else:
             special.setdefault(name, []).append(rest)
     return general, special
-
-
-def _check_names(
-    file: Path | str, what: str, chosen: Iterable[str] | None, known: Collection[str]
-) -> None:
-    if missing := sorted(set(chosen or ()) - set(known)):
-        raise ConfigError(f"{file}: {unknown(what, missing[0], list(known))}")
-
-
-def _read_study(file: Path) -> Study:
-    try:
-        content = read_yaml(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
-    if not isinstance(content, dict) or not {"seeds", "settings"} <= set(content):
-        raise ConfigError(f"{file} is not a study: it needs seeds and settings")
-    settings = content["settings"]
-    if not isinstance(settings, dict) or not all(
-        isinstance(own, list | dict) for own in settings.values()
-    ):
-        raise ConfigError(f"{file}: settings must map names to lists of overrides")
-    named = {k: {"overrides": own} if isinstance(own, list) else own for k, own in settings.items()}
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Study), {**content, "settings": named})
-        study = OmegaConf.to_object(merged)
-    except ConfigKeyError as error:
-        known = [one.name for one in fields(error.object_type)]  # type: ignore[arg-type]
-        raise ConfigError(f"{file}: {unknown('key', str(error.full_key), known)}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{file}, {error.full_key or 'study'}: {first_line(error)}") from error
-    assert isinstance(study, Study)
-    lists = [study.overrides, *(one.overrides for one in study.settings.values())]
-    lists += [one.overrides for one in (study.data or {}).values()]
-    lists += [own for one in study.settings.values() for own in (one.data or {}).values()]
-    if wrong := [one for own in lists for one in own if not isinstance(one, str)]:
-        raise ConfigError(f"{file}: {wrong[0]} is not an override; write key=value")
-    others = [name for one in study.settings.values() for name in (one.baseline, one.control)]
-    compared = [name for name in (study.baseline, *others) if name is not None]
-    _check_names(file, "setting", compared, study.settings)
-    if study.data and study.baseline is None:
-        raise ConfigError(
-            f"{file} has datasets and nothing to compare with; add baseline: SETTING, one of "
-            f"{[*study.settings]}"
-        )
-    for name, own in study.settings.items():
-        _check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
-    return study
