@@ -15,6 +15,7 @@ from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
@@ -266,6 +267,8 @@ def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips:
         clips: Number of training clips.
     """
     assert isinstance(settings.model, PretrainedConfig)
+    if not any(getattr(settings.augment, name) for name in EncodedAugment.varying):
+        return 0  # they would be copies
     if settings.model.variations is not None:
         return settings.model.variations
     if front_end.base.log_mel is None or front_end.part.kind != "statistics":

@@ -155,6 +155,11 @@ class TokenDataset(Dataset[Example]):
         crop = augment.config.crop if augment and "crop" not in augment.ignored else 0.0
         self._most = round(crop / front_end.config.frame_seconds)  # frames that training sees
 
+    @property
+    def how_to_shorten(self) -> str:
+        """How clips get fewer tokens, for error messages."""
+        return self._front_end.how_to_shorten
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -35,7 +35,14 @@ class FrontEnd(nn.Module):
     Args:
         config: The settings.
         normaliser: Fitted on the training split; needed for tokens, not for frames.
+
+    Attributes:
+        how_to_shorten: How clips get fewer tokens, for error messages.
     """
+
+    how_to_shorten = (
+        "cut clips with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop)"
+    )
 
     def __init__(self, config: TokenConfig, normaliser: Normaliser | None = None) -> None:
         super().__init__()

@@ -64,16 +64,15 @@ def make_feed(
         clip = dataset.clip(longest)
         raise ConfigError(
             f"{clip.path} is too long to run in one piece: {clip.seconds:g} s are "
-            f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Cut clips "
-            "with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop), or raise "
-            "trainer.max_tokens if memory allows"
+            f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Raise it "
+            f"if memory allows, or {dataset.how_to_shorten}"
         )
     if balanced and config.is_long(lengths[longest]):
         raise ConfigError(
             f"trainer.balance=sampler needs batches of equal size, but {lengths[longest]} tokens "
             f"of {dataset.clip(longest).path} times trainer.batch_size={config.batch_size} are "
-            f"above trainer.max_tokens={config.max_tokens}. Use trainer.balance=loss, or cut "
-            "clips with segments.seconds=..."
+            f"above trainer.max_tokens={config.max_tokens}. Use trainer.balance=loss, "
+            f"or {dataset.how_to_shorten}"
         )
     sampler = BucketSampler(
         lengths,

@@ -27,6 +27,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
+from spaudio.tokens.augment import AugmentConfig
 from spaudio.training.probe import solve_head
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -257,7 +258,8 @@ def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
 
 
 def test_fewer_variations_are_computed_of_many_clips() -> None:
-    settings = SimpleNamespace(model=PretrainedConfig(source="a/b"))
+    varied = AugmentConfig(gain=0.5)
+    settings = SimpleNamespace(model=PretrainedConfig(source="a/b"), augment=varied)
     front_end = SimpleNamespace(
         base=SimpleNamespace(log_mel=1), part=SimpleNamespace(kind="statistics")
     )
@@ -266,3 +268,5 @@ def test_fewer_variations_are_computed_of_many_clips() -> None:
         for clips in (100, 1300, 1334, 2000, 2001, 9999)
     ]
     assert found == [2, 2, 1, 1, 0, 0]
+    settings.augment = AugmentConfig(mixup=0.5)  # which varies no clip
+    assert count_variations(settings, front_end, 100) == 0  # type: ignore[arg-type]

@@ -1,10 +1,13 @@
 """Pretrained encoders on tiny random models of each architecture, without a network."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.model.pretrained.adapt import Adaptation
@@ -256,8 +259,11 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
             load_encoder(str(source))
         assert "\n" not in str(caught.value)
     base = tiny_base(tmp_path / "whisper")
-    with pytest.raises(AudioError, match="more than the 30 s"):
-        base.inputs(np.zeros(31 * 16_000, np.float32))
+    with pytest.raises(AudioError, match=r"30\.2 s is more than the 30 s"):
+        base.inputs(np.zeros(int(30.2 * 16_000), np.float32))
+    assert len(base.inputs(np.zeros(int(30.05 * 16_000), np.float32))) == 3000  # 50 ms are cut
+    with pytest.raises(AudioError, match="more than the 60 s"):
+        tiny_base(tmp_path / "wavlm", "wavlm").inputs(np.zeros(61 * 16_000, np.float32))
     with pytest.raises(ConfigError, match="has layers 0 to 1"):
         AdaptedClassifier(base, Adaptation("filters", layers=[2], filter_options=BANK), 3)
     with pytest.raises(ConfigError, match="unknown filter 'nope'"):
@@ -265,6 +271,49 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
     for way, options in [("filters", {"name": "none"}), ("probe", BANK), ("magic", BANK)]:
         with pytest.raises(ConfigError, match="adapt="):
             Adaptation(way, filter_options=options)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_the_hash_is_that_of_all_that_decides_the_outputs(tmp_path: Path) -> None:
+    first = tiny_base(tmp_path / "first", "wav2vec2")
+    weights = tmp_path / "first/model.safetensors"
+    kept = load_file(weights)
+    assert kept.pop("masked_spec_embed") is not None  # as in wav2vec2-base-960h
+    save_file(kept, weights, {"format": "pt"})
+    without = load_encoder(str(tmp_path / "first"))
+    assert load_encoder(str(tmp_path / "first")).hash == without.hash != first.hash
+    ast = tiny_base(tmp_path / "ast", "ast")
+    edit(tmp_path / "ast/preprocessor_config.json", mean=-3.0)
+    other = load_encoder(str(tmp_path / "ast"))
+    edit(tmp_path / "ast/config.json", num_attention_heads=4)
+    assert len({ast.hash, other.hash, load_encoder(str(tmp_path / "ast")).hash}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "changes", "said"),
+    [
+        ("whisper", "config.json", {"num_mel_bins": 128}, "do not fit its config.json"),
+        ("whisper", "preprocessor_config.json", {"feature_size": 128}, "has feature_size=128, but"),
+        ("ast", "preprocessor_config.json", {"max_length": 64}, "has max_length=64, but"),
+    ],
+)
+def test_files_of_different_models_are_refused(
+    name: str, file: str, changes: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    edit(save_encoder(name, tmp_path) / file, **changes)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_encoder(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
+    torch.nn.init.constant_(base.layers[0].fc1.weight, torch.nan)
+    with pytest.raises(ConfigError, match="weights may be damaged"):
+        EncodedFrontEnd(TokenConfig(), base, Part("statistics", 3)).extract(CLIPS[0])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of Whisper are not beside the project")

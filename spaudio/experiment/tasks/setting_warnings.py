@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Literal
 
 from spaudio.experiment.data import AudioData
-from spaudio.experiment.settings import AudioSettings, Settings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
@@ -154,6 +154,9 @@ def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> I
         used |= set(active) - set(data.train.augment.ignored)
     unused = [f"augment.{name}" for name in active if name not in used]
     unused += [name for name in settings.given if not _is_read(name, settings)]
+    assert isinstance(settings.model, PretrainedConfig)
+    if settings.model.variations and not data.train.variations:  # of strength zero
+        unused.append("model.variations")
     if unused:
         yield f"model=pretrained adapt={settings.adapt} ignores {', '.join(unused)}"
 
@@ -237,8 +240,12 @@ def long_kernels(model: Classifier, longest: int) -> Iterator[str]:
     if reach >= longest:
         yield (
             f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip "
-            f"or segment has {longest}: their outer taps never see a token. Give shorter kernels, "
-            "or finer tokens (tokens.hop, tokens.stack)"
+            f"or segment has {longest}: their outer taps never see a token. Give shorter kernels"
+            + (
+                ", or finer tokens (tokens.hop, tokens.stack)"
+                if isinstance(model, Classifier)
+                else ""
+            )
         )
 
 

@@ -40,6 +40,12 @@ class ConvolutionalEncoder(PretrainedEncoder):
         return step * self.squeeze / RATE
 
     @property
+    @override
+    def max_seconds(self) -> float:
+        # WavLM adds a bias for each head and pair of tokens, which takes gigabytes of memory.
+        return 60.0 if self.net.config.model_type == "wavlm" else math.inf
+
+    @property
     def _norm_first(self) -> bool:
         """Whether layers begin with their norms, and the encoder ends with one."""
         return bool(getattr(self.net.config, "do_stable_layer_norm", False))
@@ -79,6 +85,10 @@ class ConvolutionalEncoder(PretrainedEncoder):
     def _positions(self, x: Tensor, outside: Tensor) -> Tensor:
         """Embedding of positions, computed from the tokens themselves."""
         positions = self.net.encoder.pos_conv_embed
+        if getattr(positions, "batch_norm", None) is not None:  # it shifts the zeros at padding
+            x = positions.batch_norm(x.transpose(1, 2)).masked_fill(outside.transpose(1, 2), 0)
+            x = positions.activation(positions.padding(positions.conv(x)))
+            return x.transpose(1, 2)
         if self.net.config.model_type != "data2vec-audio":
             found: Tensor = positions(x)
             return found

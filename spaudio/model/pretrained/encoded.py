@@ -52,6 +52,8 @@ class EncodedFrontEnd(FrontEnd):
         part: What is computed.
     """
 
+    how_to_shorten = "give table= with the start and end of shorter clips (recipe folder)"
+
     def __init__(self, config: TokenConfig, base: PretrainedEncoder, part: Part) -> None:
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
@@ -106,6 +108,11 @@ class EncodedFrontEnd(FrontEnd):
         if self.part.kind == "inputs":
             return inputs.astype(np.float16)
         states, quiet = self.base.hidden_states(inputs, self.part.count, self.part.first)
+        if not states.isfinite().all():
+            raise ConfigError(
+                f"{self.base.source} gives a clip hidden states that are not finite; its weights "
+                "may be damaged: fetch them again"
+            )
         if self.part.kind == "states":
             most = torch.finfo(torch.float16).max
             tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)

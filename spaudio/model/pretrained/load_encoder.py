@@ -1,5 +1,6 @@
 """Loads pretrained encoders from a folder or the Hugging Face Hub."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from spaudio.model.pretrained.spectrogram_encoder import SpectrogramEncoder
 from spaudio.model.pretrained.whisper_encoder import WhisperAudioEncoder
 
 SUPPORTED = ("whisper", "audio-spectrogram-transformer", *MODEL_TYPES)
+# Settings of the feature extractor, and those of the encoder that they must be equal to.
+_INPUTS = {
+    "whisper": {"feature_size": "num_mel_bins"},
+    "audio-spectrogram-transformer": {"num_mel_bins": "num_mel_bins", "max_length": "max_length"},
+}
 _HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
 
 
@@ -67,7 +73,11 @@ def load_encoder(source: str) -> PretrainedEncoder:
             f"{where}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch it "
             "again"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except RuntimeError as error:  # of weights of another shape
+        raise ConfigError(
+            f"{where}: its weights do not fit its config.json; fetch both from the same model"
+        ) from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
             "needs a network the first time"
@@ -78,6 +88,17 @@ def load_encoder(source: str) -> PretrainedEncoder:
             f"{where}: its weights lack {len(missing)} parameters of the encoder, such as "
             f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
         )
+    if "masked_spec_embed" in loading["missing_keys"]:  # it is not read here, but drawn at random
+        net.masked_spec_embed.data.zero_()  # so that the hash is the same each time
+    if config.model_type == "wavlm":  # torch warns of its masks
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+    for name, wanted in _INPUTS.get(config.model_type, {}).items():
+        found, reads = getattr(extractor, name, None), getattr(config, wanted)
+        if found != reads:
+            raise ConfigError(
+                f"{where}: preprocessor_config.json has {name}={found}, but config.json has "
+                f"{wanted}={reads}; fetch both from the same model"
+            )
     if extractor.sampling_rate != RATE:
         raise ConfigError(
             f"{where} takes {extractor.sampling_rate} Hz; only {RATE} Hz is supported"

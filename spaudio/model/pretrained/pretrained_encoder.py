@@ -7,6 +7,7 @@ An encoder is run in three steps, so that the result of each can be cached: the 
 
 import copy
 import hashlib
+import json
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -22,6 +23,18 @@ from spaudio.errors import AudioError
 from spaudio.tokens.config import Frames
 
 RATE = 16_000  # Hz, of all supported encoders
+_EXCESS = 0.1  # seconds by which a clip may be too long; they are cut off
+# Settings beside the weights that change hidden states: of the network, and of the extractor.
+_NET = (
+    "num_attention_heads", "encoder_attention_heads", "hidden_act", "activation_function",
+    "feat_extract_activation", "feat_extract_norm", "layer_norm_eps", "do_stable_layer_norm",
+    "conv_stride", "num_conv_pos_embedding_groups", "conv_pos_batch_norm", "num_buckets",
+    "max_bucket_distance", "squeeze_factor", "patch_size", "frequency_stride", "time_stride",
+)  # fmt: skip
+_EXTRACTOR = (
+    "do_normalize", "mean", "std", "feature_size", "num_mel_bins", "max_length", "hop_length",
+    "n_fft", "dither",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class PretrainedEncoder(nn.Module):
         self.net: Any = net.requires_grad_(False).eval()
         self.extractor = extractor
         self.source = source
-        self.hash = _hash(net)
+        self.hash = _hash(net, extractor)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -150,14 +163,17 @@ class PretrainedEncoder(nn.Module):
         """Returns the input (frames, width) of one clip (samples,) at 16 kHz; not differentiable.
 
         Raises:
-            AudioError: If the clip is too long.
+            AudioError: If the clip is too long by more than a tenth of a second, which is cut off.
         """
-        if len(waveform) / RATE > self.max_seconds:
+        seconds = len(waveform) / RATE
+        if seconds > self.max_seconds + _EXCESS:
             raise AudioError(
-                f"{len(waveform) / RATE:.1f} s is more than the {self.max_seconds:g} s that "
+                f"{seconds:.1f} s is more than the {self.max_seconds:g} s that "
                 f"{self.source} takes; cut the clip, or give table= with the start and end of "
                 "shorter ones (recipe folder)"
             )
+        if seconds > self.max_seconds:
+            waveform = waveform[: int(self.max_seconds * RATE)]
         with torch.inference_mode():
             return self._inputs(waveform)
 
@@ -229,9 +245,13 @@ class PretrainedEncoder(nn.Module):
         return torch.cat(states[first:]), self.quiet(batch, whole)
 
 
-def _hash(net: nn.Module) -> str:
-    """Returns the SHA-256 of all weights, with their names, in float32."""
+def _hash(net: Any, extractor: Any) -> str:
+    """Returns the SHA-256 of all weights in float32, and of the settings that change outputs."""
     found = hashlib.sha256()
+    for names, owner in ((_NET, net.config), (_EXTRACTOR, extractor)):
+        # Without those that are off: later versions of transformers may add them.
+        used = {name: value for name in names if (value := getattr(owner, name, None))}
+        found.update(json.dumps(used, sort_keys=True).encode())
     for name, value in sorted(net.state_dict().items()):
         found.update(name.encode())
         found.update(value.detach().contiguous().cpu().numpy().tobytes())
