@@ -59,6 +59,18 @@ class FrontEnd(nn.Module):
         """Nats of power per unit of a normalised log-mel frame, per band; None for other frames."""
         return None
 
+    def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """Returns which tokens of a batch count in its labels, because a model pools over them.
+
+        Args:
+            tokens: (batch, tokens, features).
+            padding: Boolean (batch, tokens), True at padding.
+
+        Returns:
+            Boolean (batch, tokens).
+        """
+        return ~padding
+
     @abstractmethod
     def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""

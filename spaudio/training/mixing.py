@@ -1,5 +1,6 @@
 """Mixes the clips of a batch with each other: MixStyle, mixup and cutmix."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,7 +46,8 @@ class Mixing:
     frames, or silence in waveforms. With ``nats``, log-mel frames are added like sounds: by their
     power, after both clips are brought to the same loudness, as in between-class learning (arXiv
     1711.10282); a clip that has ended counts as silence. Cutmix (arXiv 1905.04899) replaces a span
-    of tokens with the same span of the other clip. Pairs are drawn within the part of a batch that
+    of tokens with the same span of the other clip; the shares are those of the tokens that are
+    pooled over. Pairs are drawn within the part of a batch that
     a process computes at a time.
 
     Args:
@@ -55,6 +57,8 @@ class Mixing:
         bands: Bands per frame (a token holds several frames); needed for MixStyle and ``nats``.
         nats: (bands,), nats of power per unit of a normalised log-mel frame, in each band. None
             adds the values themselves, as for samples.
+        pooled: Returns which tokens the model pools over, as
+            :meth:`spaudio.tokens.front_end.FrontEnd.pooled` does; None counts all but padding.
     """
 
     mixup: float = 0.0
@@ -62,6 +66,7 @@ class Mixing:
     mixstyle: float = 0.0
     bands: int = 1
     nats: Tensor | None = None
+    pooled: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def restyle(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Applies MixStyle to a padded batch, or returns the batch unchanged."""
@@ -106,7 +111,11 @@ class Mixing:
         place = torch.arange(batch.tokens.shape[1], device=device)
         inside = (place >= start[:, None]) & (place < (start + span)[:, None])
         tokens = torch.where(inside[..., None], batch.tokens[other], batch.tokens)
-        return Mixed(tokens, batch.padding_mask, 1 - span / lengths, other)
+        counted = ~batch.padding_mask
+        if self.pooled is not None:
+            counted = self.pooled(tokens, batch.padding_mask)
+        taken = (counted & inside).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
+        return Mixed(tokens, batch.padding_mask, 1 - taken, other)
 
     def _add(self, batch: Batch, share: Tensor, other: Tensor) -> Tensor:
         """Adds each clip, weighted by its share (batch, 1, 1), and another one."""

@@ -153,6 +153,18 @@ def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     assert load_encoder(save_encoder("wav2vec2", tmp_path / "other")).quiet(inputs, whole) is None
 
 
+def test_the_labels_of_mixed_clips_count_what_the_head_pools(tmp_path: Path) -> None:
+    plain = tiny_base(tmp_path)
+    model = AdaptedClassifier(tiny_base(tmp_path), Adaptation("lora"), 3).eval()
+    front_end = EncodedFrontEnd(TokenConfig(), plain, model.part)
+    clip = CLIPS[0] * (np.arange(len(CLIPS[0])) % 4000 < 2000)  # with pauses
+    frames = [front_end.restore(front_end.extract(one)) for one in (clip, CLIPS[1])]
+    batch = collate([Example(one, 0, 0) for one in frames])
+    pooled = front_end.pooled(batch.tokens, batch.padding_mask)
+    assert torch.equal(pooled, ~model.hidden_states(batch.tokens, batch.padding_mask)[1])
+    assert pooled.sum(dim=1).tolist() < (~batch.padding_mask).sum(dim=1).tolist()
+
+
 def test_a_clip_of_almost_30_seconds_is_read_to_its_end(tmp_path: Path) -> None:
     base = tiny_base(tmp_path, "whisper")
     clip = np.zeros(16_000 * 299 // 10, np.float32)  # 2,990 of at most 3,000 frames

@@ -87,7 +87,14 @@ class ClassificationTask(Task):
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None
-        mixing = Mixing(augment.mixup, augment.cutmix, style, settings.tokens.bands, nats)
+        mixing = Mixing(
+            augment.mixup,
+            augment.cutmix,
+            style,
+            settings.tokens.bands,
+            nats,
+            data.front_end.pooled,
+        )
         self.objective = (
             MultiLabel(trainer.label_smoothing, mixing)
             if data.multi_label

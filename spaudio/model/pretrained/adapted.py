@@ -13,6 +13,7 @@ from spaudio.filters.attach import CHILD
 from spaudio.model.classifier import Classifier
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt
+from spaudio.model.pretrained.encoded import is_quiet
 from spaudio.model.pretrained.head import Head
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder, copied
 
@@ -129,8 +130,7 @@ class AdaptedClassifier(nn.Module):
         part = self.part
         if part.kind == "inputs":
             return self._run_whole(tokens, padding_mask)
-        # In a mix of two clips, a token is quiet if it is quiet in both.
-        quiet = tokens[..., -1] > 0.999
+        quiet = is_quiet(tokens)
         known = list(tokens[..., :-1].chunk(part.count, dim=2))
         if self.adaptation.way == "probe":
             return known, self.base.unpooled(padding_mask, quiet)

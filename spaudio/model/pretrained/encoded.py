@@ -42,6 +42,14 @@ class Part:
     first: int = 0
 
 
+def is_quiet(states: Tensor) -> Tensor:
+    """Returns which tokens are quiet, from cached hidden states (batch, tokens, count * dim + 1).
+
+    In a mix of two clips, a token is quiet if it is quiet in both.
+    """
+    return states[..., -1] > 0.999
+
+
 class EncodedFrontEnd(FrontEnd):
     """Computes features once per clip, with a frozen encoder or the part of it that stays frozen.
 
@@ -86,6 +94,12 @@ class EncodedFrontEnd(FrontEnd):
         """Returns the augmentation of what is cached; None if that is not log-mel frames."""
         about = self.base.log_mel
         return EncodedAugment(config, about) if self.part.kind == "inputs" and about else None
+
+    @override
+    def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        if self.part.kind != "states":  # the encoder has not read the others yet
+            return super().pooled(tokens, padding)
+        return ~self.base.unpooled(padding, is_quiet(tokens))
 
     @property
     @override
