@@ -171,14 +171,13 @@ def test_the_share_of_cutmix_is_what_is_left_of_the_clip() -> None:
 def test_cutmix_counts_the_tokens_that_are_pooled() -> None:
     """Here: of the mixture, those whose first feature is above -0.5."""
     one = batch([0, 1, 2, 3, 4, 5])
-    one = one._replace(tokens=torch.randn(one.tokens.shape, generator=torch.manual_seed(0)))
     mixing = Mixing(cutmix=1.0, pooled=lambda tokens, padding: ~padding & (tokens[..., 0] > -0.5))
     mixed = mixing(one, np.random.default_rng(0))
     assert mixed is not None
     pooled = ~mixed.padding_mask & (mixed.tokens[..., 0] > -0.5)
     own = pooled & (mixed.tokens == one.tokens).all(dim=2)
     torch.testing.assert_close(mixed.share, own.sum(dim=1) / pooled.sum(dim=1))
-    assert 0 < mixed.share.min() < 1
+    assert len(mixed.share.unique()) > 3
 
 
 def test_mixstyle_gives_part_of_another_clips_statistics() -> None:
