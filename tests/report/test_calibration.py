@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spaudio.report.calibration import (
@@ -36,6 +38,10 @@ def test_the_temperature_of_the_labels_is_found(temperature: float, several: boo
     assert torch.equal(tempered(chances, 1.0, several), chances)
     facts = measure_calibration(chances, scaled, labels, found)
     assert facts["after"]["ece"] < 0.02 < facts["before"]["ece"]
+    cross_entropy = F.binary_cross_entropy_with_logits if several else F.cross_entropy
+    for stage, divided in (("before", logits), ("after", logits / found)):
+        expected_loss = cross_entropy(divided, labels).item()
+        assert facts[stage]["loss"] == pytest.approx(expected_loss, rel=1e-5)
     assert facts["after"]["loss"] < facts["before"]["loss"]
 
 
@@ -48,6 +54,9 @@ def test_a_split_without_an_error_gives_no_certainty() -> None:
     chances = torch.tensor([[0.6, 0.4], [0.3, 0.7]])
     found = tempered(chances, fit_temperature(chances, torch.tensor([0, 1])), False)
     assert 0.7 < found.max() < 0.95
+    several = torch.eye(2)
+    found = tempered(chances, fit_temperature(chances, several), True)
+    assert 0.7 < found.max() < 0.95
 
 
 def test_the_calibration_error_by_hand() -> None:
@@ -59,6 +68,13 @@ def test_the_calibration_error_by_hand() -> None:
     assert [b["accuracy"] for b in bins] == [0, 0.75]
     assert calibration_error(bins) == pytest.approx((4 * 0.2 + 0.55) / 5)
     assert reliability(*confidences(torch.ones(1, 1), torch.tensor([0])))[0]["high"] == 1
+
+
+def test_a_bin_holds_its_upper_edge_and_not_its_lower_one() -> None:
+    confidence = np.array([0.0, 3 / 15, 3 / 15 + 1e-9, 1.0])
+    bins = reliability(confidence, np.ones(4))
+    edges = [(b["low"], b["high"]) for b in bins]
+    assert edges == [(0, 1 / 15), (2 / 15, 3 / 15), (3 / 15, 4 / 15), (14 / 15, 1)]
 
 
 def test_counts_above_thresholds() -> None:

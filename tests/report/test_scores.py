@@ -30,9 +30,9 @@ def test_scores_of_each_class() -> None:
     assert scores.confusion.tolist() == [[3, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
 
 
-def test_macro_f1_is_the_mean_over_classes() -> None:
+def test_macro_f1_is_the_mean_over_classes_with_clips_or_predictions() -> None:
     labels = torch.tensor([0, 0, 0, 1])
-    values = score(torch.eye(2)[[0, 0, 1, 1]], labels, ("a", "b")).values
+    values = score(torch.eye(3)[[0, 0, 1, 1]], labels, ("a", "b", "c")).values
     assert values["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
     # Wilson's interval of 3 of 4: (p + z²/2n ± z √(pq/n + z²/4n²)) / (1 + z²/n), z = 1.96.
     assert values["interval"] == pytest.approx((0.3006, 0.9544), abs=1e-4)
