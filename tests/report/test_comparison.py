@@ -21,7 +21,7 @@ FACTS = {
 
 
 def run(accuracy: float, seed: int = 0, filter: str = "none", **settings: Any) -> Record:
-    facts = {**FACTS, "seed": seed, "test.accuracy": accuracy, "test.macro_f1": accuracy}
+    facts = {**FACTS, "seed": seed, "test.accuracy": accuracy, "test.macro_f1": accuracy - 0.1}
     named = {key.replace("__", "."): value for key, value in settings.items()}
     return Record("run", {"filter.name": filter, "optim.lr": 0.1, **named}, facts, [])
 
@@ -34,8 +34,12 @@ def test_seeds_are_grouped_and_the_settings_that_differ_named(
     assert none.settings == {"filter.name": "none"}
     assert bank.settings == {"filter.name": "bank"}  # an option that only one filter has
     rows = compare([none, bank])
-    assert rows[0]["seeds"] == "2"
-    assert [row["test accuracy"] for row in rows] == ["0.7500 ± 0.0707", "0.9000"]
+    assert rows[0] == {
+        "setting": "filter=none", "seeds": "2", "test accuracy": "0.7500 ± 0.0707",
+        "macro F1": "0.6500 ± 0.0707", "floor (SVM)": "0.5000 ± 0.0000", "parameters": "1,000",
+        "of filters": "10", "train s": "7", "ms/step": "100",
+    }  # fmt: skip
+    assert rows[1]["test accuracy"] == "0.9000"
     show_rows(rows, "Runs")
     assert "0.7500 ± 0.0707" in capsys.readouterr().out
     assert [group.name for group in group_runs(runs[:2])] == ["toy"]

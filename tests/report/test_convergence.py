@@ -45,6 +45,8 @@ def test_steps_and_seconds_to_the_baseline_s_best_loss(tmp_path: Path) -> None:
         run("bank", [3.0, 2.0, 1.0, 0.9], second=2.0),
         run("bank", [3.0, 0.5, 0.4, 0.4], seed=1, second=2.0),
     ]
+    # What a model fitted before training reaches takes no step, and does not count.
+    runs[2].log.insert(0, {"epoch": 0, "step": 0, "seconds": 9.0, "valid_loss": 0.1})
     none, bank = rows_of(runs)
     assert none["minus baseline's"] == none["test loss minus baseline's"] == "baseline"
     assert none["steps to baseline's best"] == "1"
@@ -107,6 +109,11 @@ def test_the_baseline_can_be_another_filter() -> None:
     assert rows[2]["minus baseline's"] == "baseline"
     with pytest.raises(DataError, match=r"no baseline: .*filter=depthwise,filter.kernel_size=8$"):
         rows_of(runs, None, "depthwise,filter.kernel_size=8")
+
+
+def test_what_the_first_measurement_reaches_took_the_steps_until_then() -> None:
+    rows = rows_of([run("none", [3.0, 2.0, 1.0]), run("bank", [0.5, 0.4, 0.3])])
+    assert rows[1]["steps to baseline's best"] == "0.33"  # 10 of 30
 
 
 def test_a_loss_that_a_seed_did_not_reach_has_no_mean_ratio() -> None:
