@@ -2,8 +2,18 @@ import pytest
 import torch
 
 from spaudio.filters import AdaptiveFilterBank, DepthwiseFilter, FIRFilter, make_filter
-from spaudio.report.filter_use import kernel_activity, switched_off
+from spaudio.model.classifier import Classifier
+from spaudio.model.encoder import EncoderConfig
+from spaudio.report.filter_use import (
+    EXCITING,
+    SHOWN,
+    kernel_activity,
+    measure_filter_use,
+    switched_off,
+)
+from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from tests.filters.cases import CASES, DIM, build, padding_mask
+from tests.fixtures import toy
 
 BANKS = [name for name in CASES if name.startswith(("bank", "multiscale", "adaptive"))]
 
@@ -37,3 +47,61 @@ def test_filters_that_are_off_change_nothing() -> None:
     with switched_off([filter]):
         assert torch.equal(filter(x), x)
     assert not torch.equal(filter(x), x)
+
+
+@torch.inference_mode()
+def test_filter_use_is_that_of_each_segment_alone() -> None:
+    """Clips of one to five segments, some padded in their batch; off is a model without filters."""
+    shape = EncoderConfig(dim=8, layers=2, heads=2, dropout=0.0)
+    model = Classifier(6, 2, shape, {"name": "bank", "num_filters": 3}).eval()
+    generator = torch.Generator().manual_seed(6)
+    for parameter in model.parameters():
+        parameter.normal_(0, 0.5, generator=generator)
+    bare = Classifier(6, 2, shape, {"name": "none"}).eval()
+    bare.load_state_dict(model.state_dict(), strict=False)
+    cut, clips = SegmentConfig(0.05), toy.dataset(range(40)).clips
+    data = TokenDataset(clips, "ab", toy.ToyCache(), toy.FRONT_END, segments=cut)  # type: ignore[arg-type]
+    chosen, temperature = list(range(3, 33)), 3.0
+    found = measure_filter_use(model, data, chosen, False, temperature)
+    assert found is not None
+
+    inputs: dict[int, torch.Tensor] = {}
+    for layer, filter in enumerate(model.encoder.filters):
+        filter.register_forward_hook(lambda _, x, out, n=layer: inputs.update({n: x[0], 9: out}))
+    power: dict[tuple[str, int], float] = {}
+    peaks: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
+    chances: dict[int, list[torch.Tensor]] = {clip: [] for clip in chosen}
+    for item in range(len(data)):
+        clip = int(data.clip(item).path)
+        if clip not in chances:
+            continue
+        tokens = torch.from_numpy(data.frames(item))[None]
+        logits = [each(tokens, torch.zeros(tokens.shape[:2], dtype=torch.bool))
+                  for each in (model, bare)]  # fmt: skip
+        chances[clip].append(torch.cat(logits).softmax(dim=1))
+        for layer, filter in enumerate(model.encoder.filters):
+            activity = kernel_activity(filter, inputs[layer], None)[0]  # type: ignore[arg-type]
+            for kernel, course in enumerate(activity.T):
+                key = (f"layer {layer}", kernel)
+                power[key] = power.get(key, 0) + float(course.square().sum())
+                peaks.setdefault(key, []).append((float(course.max()), clip, int(course.argmax())))
+    mean = {clip: torch.stack(parts).mean(dim=0) ** (1 / temperature)
+            for clip, parts in chances.items()}  # fmt: skip
+    mean = {clip: shares / shares.sum(dim=1, keepdim=True) for clip, shares in mean.items()}
+    right = [[int(p.argmax()) == clip % 2 for p in shares] for clip, shares in mean.items()]
+    assert (found.accuracy_on, found.accuracy_off) == pytest.approx(
+        tuple(sum(each) / 30 for each in zip(*right, strict=True))
+    )
+    assert found.accuracy_on != found.accuracy_off
+    lost = {clip: float(shares[0, clip % 2] - shares[1, clip % 2]) for clip, shares in mean.items()}
+    assert (found.clips, found.clip) == (30, max(lost, key=lambda clip: lost[clip]))
+    torch.testing.assert_close(torch.stack([found.on, found.off]), mean[found.clip])
+    size = {key: value**0.5 for key, value in power.items()}
+    ranked = sorted(size, key=lambda key: -size[key])[:SHOWN]
+    assert [(one.layer, one.number) for one in found.kernels] == ranked
+    for one, key in zip(found.kernels, ranked, strict=True):
+        assert one.share == pytest.approx(size[key] / sum(size.values()), rel=1e-4)
+        best: dict[int, int] = {}  # token by clip, each clip once
+        for _, clip, token in sorted(peaks[key], reverse=True):
+            best.setdefault(clip, token)
+        assert [(p.clip, p.token) for p in one.peaks] == list(best.items())[:EXCITING]

@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from spaudio.audio.manifest import Clip
 from spaudio.report.nearest import find_nearest
 from spaudio.report.predictions import Prediction, render
+from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from tests.fixtures import toy
 
 CLASSES = ("a", "[b]", "c,d")
@@ -87,14 +90,23 @@ class Summed(torch.nn.Module):
         return tokens.masked_fill(padding[..., None], 0).sum(dim=1)
 
 
-def test_the_nearest_training_clip_of_a_class_is_found() -> None:
-    train, test = toy.dataset(range(20)), toy.dataset(range(30, 34))
+def summed(data: TokenDataset, clip: Clip) -> np.ndarray:
+    """The sum over all tokens of a clip."""
+    items = [item for item in range(len(data)) if data.clip(item) == clip]
+    return np.concatenate([data[0, item].tokens for item in items]).sum(axis=0)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.03])
+def test_the_nearest_training_clip_of_a_class_is_found(seconds: float | None) -> None:
+    """Whole, or by all of its segments together."""
+    cut, cache = SegmentConfig(seconds), toy.ToyCache()
+    train, test = (
+        TokenDataset(toy.dataset(numbers).clips, "ab", cache, toy.FRONT_END, segments=cut)  # type: ignore[arg-type]
+        for numbers in (range(20), range(30, 34))
+    )
     wanted = {index: ["a", "b"] for index in range(4)}
     near = find_nearest(Summed(), train, test, wanted, False)  # type: ignore[arg-type]
-    known, asked = (
-        np.stack([data[0, i].tokens.sum(axis=0) for i in range(len(data))])
-        for data in (train, test)
-    )
+    known, asked = (np.stack([summed(data, clip) for clip in data.clips]) for data in (train, test))
     similarity = asked @ (known / np.linalg.norm(known, axis=1, keepdims=True)).T
     for kind, name in enumerate("ab"):
         best = 2 * similarity[:, kind::2].argmax(axis=1) + kind
