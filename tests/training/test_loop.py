@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from spaudio.model.classifier import Classifier
 from spaudio.training import loop
 from spaudio.training.checkpoint import find_checkpoint, load_state, load_weights
 from spaudio.training.ema import WeightAverage
+from spaudio.training.feed import make_feed
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.objective import Classification
 from spaudio.training.optim import schedule
-from spaudio.training.trainer_config import OptimConfig
-from tests.fixtures.toy import TRAINING, last, train
+from spaudio.training.trainer_config import OptimConfig, TrainerConfig
+from tests.fixtures.toy import TRAINING, dataset, last, make_model, train
 
 
 def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
@@ -83,6 +85,7 @@ def test_what_the_log_says_of_steps(tmp_path: Path) -> None:
     state = load_state(find_checkpoint(tmp_path / "checkpoints", "last"))["so_far"]
     assert state["tokens"] == 2 * sum(8 + number % 5 for number in TRAINING)
     assert result.step_seconds == pytest.approx(state["seconds"] / (2 * steps))
+    assert result.tokens_per_second == pytest.approx(state["tokens"] / state["seconds"])
 
 
 def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
@@ -100,6 +103,12 @@ def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
     assert any(not torch.equal(best[name], raw[name]) for name in raw)
     average = load_state(find_checkpoint(folder, "last"))["average"]
     torch.testing.assert_close(dict(average), best)
+    # They are what is measured.
+    model, cpu = make_model(), Accelerator(cpu=True)
+    model.load_state_dict(best)
+    feed = make_feed(dataset(range(33, 50)), TrainerConfig(workers=0), shuffle=False, seed=3)
+    measured = Classification().measure(model, feed.loader, cpu)
+    assert read_log(tmp_path)[0]["valid_loss"] == pytest.approx(measured.loss, rel=1e-5)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import numpy as np
@@ -97,18 +98,42 @@ def test_mixup_of_log_power_adds_sounds_of_the_same_loudness() -> None:
     one.tokens[one.padding_mask] = 0
     mixed = Mixing(mixup=1.0, bands=3, nats=nats)(one, np.random.default_rng(0))
     assert mixed is not None
-    loud: list[Tensor] = []
+    loud, level = [], []
     for i, length in enumerate((~one.padding_mask).sum(dim=1).tolist()):
         power = (one.tokens[i] * nats.repeat(2)).exp()
         power[length:] = 0
+        level.append(power[:length].mean().log())
         loud.append(power / power[:length].mean())
     for i, j in enumerate(mixed.other.tolist()):
         share, used = mixed.share[i], ~mixed.padding_mask[i]
         expected = (share * loud[i] + (1 - share) * loud[j])[used].log()
         found = mixed.tokens[i][used] * nats.repeat(2)
-        difference = (found - expected).flatten()  # the loudness of the mixture is one number
-        torch.testing.assert_close(difference, difference.mean().expand_as(difference))
+        between = share * level[i] + (1 - share) * level[j]  # the loudness of the mixture
+        torch.testing.assert_close(found, expected + between)
         assert mixed.tokens[i][~used].eq(0).all()
+
+
+def test_silence_has_the_least_power_in_a_mixture() -> None:
+    one = batch([0, 3])._replace(tokens=torch.zeros(2, 5, 3))
+    one.tokens[0, 2:] = -100  # in nats; the rest of both clips is noise
+    mixed = [Mixing(mixup=1.0, bands=3, nats=torch.ones(3))(one, np.random.default_rng(s))
+             for s in range(9)]  # fmt: skip
+    alone = [each for each in mixed if each is not None and each.other.tolist() == [0, 1]]
+    assert alone
+    for each in alone:  # mixed with itself, a clip stays as it is, down to -120 dB
+        torch.testing.assert_close(each.tokens[0, :2], one.tokens[0, :2])
+        expected = math.log(1e-12) + math.log(2 / 5)
+        torch.testing.assert_close(each.tokens[0, 2:], torch.full((3, 3), expected))
+
+
+def test_shares_of_mixup_have_the_spread_of_their_distribution() -> None:
+    one = batch([0, 1, 2, 3, 4, 5])
+    mixed = [Mixing(mixup=1.0)(one, np.random.default_rng(seed)) for seed in range(300)]
+    shares = torch.cat([each.share for each in mixed if each is not None])
+    assert len(shares) == 1800
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.03)
+    # Of a Beta distribution with both parameters a it is 1 / (8 a + 4); a is 0.3.
+    assert shares.var().item() == pytest.approx(1 / 6.4, abs=0.01)
 
 
 def test_mixed_targets_are_smoothed() -> None:
@@ -165,6 +190,7 @@ def test_the_share_of_cutmix_is_what_is_left_of_the_clip() -> None:
             differs = (mixed.tokens[i] != one.tokens[i]).any(dim=1)[:length]
             taken = differs.nonzero().flatten().tolist()
             assert len(taken) == round(float(1 - mixed.share[i]) * length)
+            assert not taken or not one.padding_mask[j, taken[-1]]  # none of padding
             assert not taken or taken[-1] - taken[0] == len(taken) - 1  # one span
 
 
@@ -204,5 +230,15 @@ def test_mixstyle_gives_part_of_another_clips_statistics() -> None:
         shape, course = ((f - f.mean(0)) / f.std(0) for f in (frames[i], after[i]))
         torch.testing.assert_close(course, shape, atol=1e-3, rtol=1e-3)
     assert not torch.equal(styled.tokens, one.tokens)
+    # Dither, far below the least spread, is not amplified to the spread of another clip.
+    i = next(i for i in range(2, 6) if other[i] != i)
+    share, dither = max(draws[i], 1 - draws[i]), 1e-3 * torch.randn(5, 6)
+    one.tokens[i] = dither
+    quiet = mixing.restyle(one, np.random.default_rng(0)).tokens[i]
+    after_spread, spread, spread_of_other = (
+        x.view(-1, 3).std(0, correction=0) for x in (quiet, dither, frames[other[i]])
+    )
+    expected = spread / 0.03 * (share * 0.03 + (1 - share) * spread_of_other)
+    torch.testing.assert_close(after_spread, expected, atol=0, rtol=0.01)
     assert styled.tokens[one.padding_mask].eq(0).all()
     assert Mixing(bands=3).restyle(one, rng) is one

@@ -26,6 +26,9 @@ def test_decay_is_for_matrices_outside_filters() -> None:
     groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert {group["betas"] for group in groups} == {(0.9, 0.98)}
+    # Filters inserted into a pretrained encoder are named differently.
+    inserted = nn.ModuleDict({"layer": nn.ModuleDict({"token_filter": model.encoder.filters[0]})})
+    assert not make_optimizer(inserted, OptimConfig()).param_groups[0]["params"]
 
 
 def test_a_part_learns_at_its_share_of_the_rate() -> None:

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training import probe
+from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification
 
 PENALTIES = probe.PENALTIES
@@ -25,19 +26,45 @@ def batch(states: int, clips: int = 90, seed: int = 0) -> Batch:
     return Batch(torch.from_numpy(found), padding, torch.from_numpy(labels), torch.arange(clips))
 
 
-def test_one_state_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weights", [None, (0.2, 1.0, 3.0)])
+def test_one_state_is_logistic_regression(
+    monkeypatch: pytest.MonkeyPatch, weights: tuple[float, ...] | None
+) -> None:
     train, valid = batch(1), batch(1, seed=1)
     head = Head(1, 4, 3, "mean_std")
     monkeypatch.setattr(probe, "PENALTIES", (0.01,))
-    probe.solve_head(head, train, valid, Classification(), Accelerator(cpu=True))
+    given = None if weights is None else torch.tensor(weights)
+    probe.solve_head(head, train, valid, Classification(), Accelerator(cpu=True), given)
     x = train.tokens[:, 0].numpy()
     mean, std = x.mean(axis=0), x.std(axis=0)
     theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x)), max_iter=1000, tol=1e-8)
-    theirs.fit((x - mean) / std, train.labels.numpy())
+    of_clips = None if given is None else given[train.labels].numpy()
+    theirs.fit((x - mean) / std, train.labels.numpy(), of_clips)
     expected = theirs.predict_proba((valid.tokens[:, 0].numpy() - mean) / std)
     with torch.no_grad():
         found = head(valid.tokens).softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_several_labels_are_a_logistic_regression_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def several(one: Batch) -> Batch:
+        """A clip has the class of its label, and the one after it if one of its values is high."""
+        own, high = torch.eye(3)[one.labels], one.tokens[:, 0, 4:5] > 1
+        return one._replace(labels=own.maximum(own.roll(1, 1) * high))
+
+    train, valid = several(batch(1)), several(batch(1, seed=1))
+    head = Head(1, 4, 3, "mean_std")
+    monkeypatch.setattr(probe, "PENALTIES", (0.01,))
+    probe.solve_head(head, train, valid, MultiLabel(), Accelerator(cpu=True))
+    x = train.tokens[:, 0].numpy()
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    with torch.no_grad():
+        found = head(valid.tokens).sigmoid().numpy()
+    for number in range(3):  # the loss is the mean over clips and classes
+        theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x) * 3), max_iter=1000, tol=1e-8)
+        theirs.fit((x - mean) / std, train.labels[:, number].numpy())
+        expected = theirs.predict_proba((valid.tokens[:, 0].numpy() - mean) / std)[:, 1]
+        np.testing.assert_allclose(found[:, number], expected, atol=2e-3)
 
 
 def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
