@@ -10,7 +10,7 @@ from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import cut
-from spaudio.tokens.scales import mel_to_hz
+from spaudio.tokens.scales import hz_to_mel, mel_to_hz
 
 FRAMES = np.random.default_rng(1).standard_normal((50, 20), np.float32)
 WAVE = cut(np.random.default_rng(1).standard_normal(7990, np.float32), 80)
@@ -67,6 +67,21 @@ def test_tilt_is_a_smooth_curve_over_frequency() -> None:
     for gains in (curve[0], np.log(powers[0] / powers[1]) / 2):
         assert np.ptp(gains) > 0.1
         assert np.abs(np.diff(gains)).max() < np.ptp(gains) / 2
+
+
+def test_tilt_is_three_cosines_over_the_bands_in_nats_of_power() -> None:
+    weights = rng().normal(0, 0.3, 3)
+
+    def curve(position: np.ndarray) -> np.ndarray:
+        """Half, one and one and a half periods from the lowest to the highest frequency."""
+        periods = np.array([0.5, 1, 1.5])
+        return np.asarray(np.cos(2 * np.pi * position[:, None] * periods) @ weights)
+
+    found = bands(tilt=0.3).vary(FRAMES, rng())[0] - FRAMES[0]
+    np.testing.assert_allclose(found, curve(np.linspace(0, 1, 20)), atol=1e-5)
+    level = 2 * np.log(spectrum(waves(tilt=0.3).vary(WAVE, rng())) / spectrum(WAVE))
+    mel = hz_to_mel(np.fft.rfftfreq(WAVE.size, 1 / 8000)) / hz_to_mel(4000)
+    np.testing.assert_allclose(level[1:-1], curve(mel)[1:-1], atol=0.01)
 
 
 def test_warp_moves_a_peak_along_the_bands_by_at_most_its_share() -> None:
@@ -148,6 +163,26 @@ def test_masks_of_frames_are_within_bounds_and_leave_the_input_alone() -> None:
     assert max(y.all(axis=1).sum() for y in masked) == 10
     assert max(y.all(axis=0).sum() for y in masked) == 4
     assert x.min() == 1
+
+
+def test_there_are_as_many_masks_as_set() -> None:
+    def parts(masked: np.ndarray) -> int:
+        return int((np.diff(masked.astype(int), prepend=0) == 1).sum())
+
+    frames, wave = np.ones((500, 200), np.float32), WAVE.reshape(-1)
+    for number in (2, 3):
+        times = {"time_masks": number, "time_mask": 0.05}
+        rows, columns, silent = [], [], []
+        for seed in range(20):
+            rows.append(parts((bands(**times).mask(frames, rng(seed)) == 0).all(axis=1)))
+            both = bands(mel_masks=number, mel_mask=9).mask(frames, rng(seed))
+            columns.append(parts((both == 0).all(axis=0)))
+            y = waves(**times).mask(WAVE, rng(seed)).reshape(-1)
+            silent.append(parts((y == 0) & (wave != 0)))
+        assert max(rows) == max(columns) == max(silent) == number
+    both = waves(mel_masks=2, mel_mask=4)
+    gone = [spectrum(both.mask(WAVE, rng(s)))[1:] < 1e-3 * spectrum(WAVE)[1:] for s in range(20)]
+    assert max(map(parts, gone)) == 2
 
 
 def test_time_masks_of_waveforms_silence_and_mel_masks_filter_out() -> None:

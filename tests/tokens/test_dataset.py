@@ -106,6 +106,8 @@ def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
     assert lengths[0] == lengths[2] == {10}  # 0.31 and 0.51 s; a token is 20 ms
     assert len(lengths[1]) > 1  # 0.12 s, shorter than the crop
     assert max(max(each) for each in lengths.values()) == 10
+    assert data.lengths() == [10, 6, 10, 10]
+    assert data.plain().lengths() == [16, 6, 26, 11]
 
 
 @pytest.mark.parametrize("kind", ["log-mel", "waveform"])

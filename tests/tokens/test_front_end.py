@@ -99,7 +99,12 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
     assert key("waveform") == key("waveform", waveform=WaveformConfig(8, init="mel"), **free)
     assert key("waveform") != key("waveform", hop=0.02)
     assert key("spectrogram") == key("spectrogram", waveform=WaveformConfig(8), **free)
-    for changed in ({"f_min": 20.0}, {"window": 0.03}, {"spectrogram": SpectrogramConfig(30)}):
+    assert make_front_end(TokenConfig(16000, "waveform")).cache_key != key("waveform")
+    assert make_front_end(TokenConfig(16000)).cache_key != key("spectrogram")
+    for changed in (
+        {"f_min": 20.0}, {"f_max": 3000.0}, {"window": 0.03}, {"hop": 0.02},
+        {"spectrogram": SpectrogramConfig(30)}, {"spectrogram": SpectrogramConfig(log_offset=1e-3)},
+    ):  # fmt: skip
         assert key("spectrogram") != key("spectrogram", **changed)
 
 
