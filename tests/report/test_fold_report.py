@@ -1,0 +1,100 @@
+"""The report over folds, from the files of two folds of unequal size."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spaudio.report import fold_report
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.fold_report import join_folds, write_fold_report
+
+
+def make_fold(folder: Path, pairs: str, number: int, **facts: Any) -> Path:
+    """A finished run with one letter for the true and one for the predicted class of each clip.
+
+    All of its facts are small multiples of ``number``.
+    """
+    folder.mkdir()
+    clips = [(true, predicted) for true, predicted in pairs.split()]
+    accuracy = sum(true == predicted for true, predicted in clips) / len(clips)
+    report = {
+        **dict.fromkeys(fold_report.SHARED), "recipe": "toy", "metric": "accuracy", "seed": 7,
+        "filter": {"name": "none"}, "filters": [], "num_params": 1000, "filter_params": 0,
+        "trained_on_valid": False, "best_epoch": number, "step_seconds": 0.1 * number,
+        "test": {"accuracy": accuracy, "macro_f1": 0.2 * number, "per_class": {"x": 0, "y": 0}},
+        "floor": {"svm": 0.3 * number, "majority": 0.1 * number},
+        "valid": {"accuracy": 0.15 * number},
+        "clips": {"train": 40 * number, "valid": 20 * number, "test": len(clips)},
+        "seconds": {"prepare": 1.0 * number, "train": 10.0 * number, "test": 0.5 * number},
+        "aligned": {"accuracy": 0.25 * number}, **facts,
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(report))
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip", "true", "predicted"])
+        writer.writerows([f"{i}.wav", *pair] for i, pair in enumerate(clips))
+    return folder
+
+
+def reported(folder: Path, runs: dict[str, Path]) -> dict[str, Any]:
+    """The content of ``report.json``."""
+    write_fold_report(folder, join_folds(runs), Figures(folder))
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plot_confusion", "plot_folds"):
+        monkeypatch.setattr(fold_report, name, lambda *given: None)
+
+
+def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path: Path) -> None:
+    cost = {"adapt": "lora", "base": {"source": "b", "sha256": "0" * 12}, "variations": 0}
+    runs = {
+        name: make_fold(
+            tmp_path / f"fold-{name}", pairs, number, **cost, trained_params=9,
+            best_seconds=3.0 * number, peak_memory_bytes=(3 - number) << 20,
+        )
+        for name, pairs, number in (("a", "xx xx xx xy xy xy yy yy yx yx", 1), ("b", "xx xy", 2))
+    }  # fmt: skip
+    report = reported(tmp_path, runs)
+    spread = 0.5**0.5  # of two numbers that are one apart
+    assert report["test"] == {
+        "accuracy": pytest.approx(0.5), "std": pytest.approx(0), "clips": 12,
+        "macro_f1": pytest.approx(0.3), "pooled_accuracy": pytest.approx(6 / 12),
+    }  # fmt: skip
+    assert report["floor"] == pytest.approx(
+        {"svm": 0.45, "svm_std": 0.3 * spread, "majority": 0.15, "majority_std": 0.1 * spread}
+    )
+    assert report["confusion"] == [[4, 4], [2, 2]]
+    assert report["seconds"] == {"prepare": 3, "train": 30, "test": 1.5}
+    assert report["step_seconds"] == pytest.approx(0.15)
+    assert report["aligned"] == {"accuracy": pytest.approx(0.375)}
+    assert (report["best_seconds"], report["peak_memory_bytes"]) == (4.5, 2 << 20)
+    assert report["folds"][1] == {
+        "fold": "b", "accuracy": 0.5, "macro_f1": 0.4, "svm": 0.6, "majority": 0.2,
+        "valid_accuracy": 0.3, "best_epoch": 2, "clips": {"train": 80, "valid": 40, "test": 2},
+    }  # fmt: skip
+    text = (tmp_path / "report.md").read_text()
+    assert "The transformer is above the classical floor, in 1 of 2 folds." in text
+    row = "| [b](fold-b/report.md) | 0.5000 | 0.6000 | 0.4000 | 0.3000 | 2 | 80, 40, 2 |"
+    assert row in text
+
+
+def test_the_pooled_accuracy_counts_clips_and_the_mean_counts_folds(tmp_path: Path) -> None:
+    runs = {
+        name: make_fold(tmp_path / f"fold-{name}", pairs, 3)
+        for name, pairs in (("a", "xx xx xx xx xx xy"), ("b", "xy yy"))
+    }
+    report = reported(tmp_path, runs)
+    assert report["test"]["pooled_accuracy"] == pytest.approx(6 / 8)
+    assert report["test"]["accuracy"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert report["test"]["std"] == pytest.approx((5 / 6 - 1 / 2) / 2**0.5)
+    text = (tmp_path / "report.md").read_text()
+    assert "does not beat the classical floor** (above it in 0 of 2 folds)." in text
+    del runs["b"]
+    assert reported(tmp_path, runs)["test"]["std"] == 0
