@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,26 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     (only,) = measure_effects(alone, {"bank": "none"})
     assert np.isnan(only.low)
     assert only.p == 1
+    # Runs are paired by dataset, fold and seed, in whatever order they come.
+    (again,) = measure_effects([*results[:6], *results[:5:-1]], {"bank": "none"})
+    assert (again.mean, again.p) == pytest.approx((bank.mean, bank.p))
+    assert all((one.data, one.fold) == (other.data, other.fold) for one, other in again.pairs)
     with pytest.raises(DataError, match="two runs have setting bank, dataset digits"):
         measure_effects([*alone, alone[-1]], {"bank": "none"})
+
+
+def test_every_data_set_has_the_same_weight_in_the_p_value() -> None:
+    one, several = [0.01], [0.05, -0.03, 0.02, -0.04]
+    results = []
+    for data, gains in (("one", one), ("several", several)):
+        for fold, gain in enumerate(gains):
+            base = replace(RUN, data=data, fold=str(fold))
+            results += [base, replace(base, setting="bank", accuracy=base.accuracy + gain)]
+    (found,) = measure_effects(results, {"bank": "none"})
+    exchanged = np.array(list(product((1, -1), repeat=5))) * [*one, *several]
+    means = (exchanged[:, 0] + exchanged[:, 1:].mean(axis=1)) / 2
+    assert found.mean == pytest.approx(means[0])
+    assert found.p == pytest.approx((np.abs(means) >= abs(means[0]) - 1e-9).mean())
 
 
 def test_holms_correction() -> None:
