@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from spaudio.audio.manifest import Clip
+from spaudio.report import floor
 from spaudio.report.floor import FloorFeatures, _single_label_floor, measure_floor, summarise
 
 
@@ -68,6 +69,38 @@ def test_the_floor_is_scored_on_the_test_split_and_kept(
     kept.write_bytes(kept.read_bytes().replace(b'"svm": 1.0', b'"svm": 2.0'))
     with pytest.warns(UserWarning, match="is damaged"):
         assert measure_floor(clips, classes, tmp_path, features)["svm"] == 1.0
+
+
+def test_kept_scores_belong_to_labels_splits_samples_and_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+
+    def fit(*given: np.ndarray) -> tuple[float, float]:
+        fitted.append(len(given[0]))
+        return 0.5, 0.5
+
+    monkeypatch.setattr(floor, "_single_label_floor", fit)
+    monkeypatch.setattr(floor, "_multi_label_floor", fit)
+    clips = make_clips(tmp_path, 6, 2)
+    features = FloorFeatures(tmp_path / "features", 8000)
+
+    def measured(clips: list[Clip], multi_label: bool = False) -> int:
+        """The number of fits so far, after the same measurement twice."""
+        for _ in range(2):
+            classes = ("high", "low", "low,high")
+            measure_floor(clips, classes, tmp_path, features, multi_label=multi_label)
+        return len(fitted)
+
+    assert measured(clips) == 1
+    assert measured([replace(clips[0], label="high"), *clips[1:]]) == 2
+    swapped = [replace(clips[0], split="test"), *clips[1:5], replace(clips[5], split="train")]
+    assert measured(swapped) == 3
+    assert measured(clips, multi_label=True) == 4
+    assert measured(clips[::-1]) == 4  # of the same clips in another order they stay
+    wave, rate = soundfile.read(tmp_path / "0.wav")
+    soundfile.write(tmp_path / "0.wav", 0.5 * wave, rate)
+    assert measured(clips) == 5
 
 
 def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
