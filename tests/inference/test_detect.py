@@ -17,7 +17,7 @@ from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.data import load_data
 from spaudio.experiment.inputs import Inputs
-from spaudio.inference.detect import detect, divide, merge
+from spaudio.inference.detect import detect, divide, event_finder, merge
 from spaudio.inference.live import Heard
 from spaudio.inference.predict import Predictor
 from tests.fixtures.tiny_run import RECIPES, compose, make_untrained_run
@@ -47,6 +47,18 @@ def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
     assert seconds == 6
     assert is_nothing("_silence_")
     assert not is_nothing("_")
+
+
+def test_windows_overlap_by_half_unless_a_hop_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spaudio.inference.detect.merge", lambda parts, threshold: (list(parts), 0))
+    predictor = Predictor(make_untrained_run(tmp_path))
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    for hop, step in ((None, predictor.event_seconds / 2), (0.125, 0.125)):
+        parts: list[Heard] = event_finder(predictor, hop)([wave])[0]  # type: ignore[assignment]
+        assert len(parts) == 1 + round((1 - predictor.event_seconds) / step)
+        assert [part.end - part.start for part in parts[1:-1]] == [step] * (len(parts) - 2)
 
 
 def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 
 import spaudio
 from spaudio.cli import main
@@ -43,7 +44,7 @@ def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     assert drop == pytest.approx(before - after, abs=1e-4)
 
 
-def test_other_front_ends_and_long_sounds(tmp_path: Path) -> None:
+def test_other_front_ends_and_long_sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_untrained_run(tmp_path, "tokens=waveform", "tokens.waveform.num_filters=20",
                              "tokens.stem=none")  # fmt: skip
     model = spaudio.load(run, window=0.2)
@@ -58,6 +59,11 @@ def test_other_front_ends_and_long_sounds(tmp_path: Path) -> None:
     assert (found.confidence, found.start) == pytest.approx(best, abs=1e-5)
     assert found.seconds[0] == found.start
     assert found.seconds[-1] == pytest.approx(found.start + 0.2)
+    # Without a label it is the class of the whole sound, not that of the surest window.
+    rows = torch.tensor([[0.0, 0, 0, 1], *[[0.6, 0.2, 0.2, 0]] * 4], dtype=torch.float64)
+    monkeypatch.setattr(model, "raw_probabilities", lambda waves: rows)
+    found = model.explain(wave, 8000)
+    assert (found.label, found.confidence, found.start) == ("cat", pytest.approx(0.6), 0.2)
     with pytest.raises(ConfigError, match="no class 'bat'; the run has cat, cow, dog, owl"):
         model.explain(wave, 8000, label="bat")
 

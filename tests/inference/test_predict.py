@@ -81,6 +81,10 @@ def test_windows_overlap_as_the_segments_of_the_run(tmp_path: Path) -> None:
     assert found.windows == 4
     expected = Predictor(run).probabilities([wave[i : i + RATE // 5] for i in starts])
     np.testing.assert_allclose(found.probabilities, expected.mean(dim=0), atol=1e-6)
+    # Segments of the run may have been silent, so silent windows count.
+    padded = np.concatenate([wave, np.zeros(RATE // 2, np.float32)])
+    soundfile.write(tmp_path / "a.wav", padded, RATE, subtype="FLOAT")
+    assert Predictor(run)(tmp_path / "a.wav").windows == 9
 
 
 def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:
