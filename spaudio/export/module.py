@@ -65,6 +65,8 @@ class WaveformClassifier(nn.Module):
             # The front-end's last token is padding, and may lie beyond the longest sequence.
             rows = learned.weight.detach()
             learned.weight = nn.Parameter(torch.cat([rows, rows[-1:]]))
+        if isinstance(self.model, AdaptedClassifier):
+            self.model.round_as_cached()
         self.eval().requires_grad_(False)
         for value in (*self.parameters(), *self.buffers()):
             # torch.export saves the whole storage of a view.

@@ -165,6 +165,38 @@ def test_the_labels_of_mixed_clips_count_what_the_head_pools(tmp_path: Path) -> 
     assert pooled.sum(dim=1).tolist() < (~batch.padding_mask).sum(dim=1).tolist()
 
 
+@pytest.mark.parametrize(
+    ("way", "pooling", "layers"),
+    [
+        ("filters", "mean_std", None),
+        ("filters", "mean_std", [1]),
+        ("lora", "mean_std", [1]),
+        ("bitfit", "attention", None),
+        ("probe", "attention", None),
+        ("full", "mean_std", None),
+    ],
+)
+def test_a_model_can_round_as_the_cache_does(
+    way: str, pooling: str, layers: list[int] | None, tmp_path: Path
+) -> None:
+    plain = tiny_base(tmp_path)
+    options = BANK if way == "filters" else {"name": "none"}
+    adaptation = Adaptation(way, pooling, options, layers=layers, states="all")
+    model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
+    shake(model)
+    torch.nn.init.normal_(model.head.linear.weight, std=30)  # small differences count
+    clip = CLIPS[0]
+    inputs = torch.from_numpy(plain.inputs(clip))[None]
+    padding = torch.zeros(inputs.shape[:2], dtype=torch.bool)
+    expected = read(model, plain, clip)
+    with torch.inference_mode():
+        exact = model.classify(model.head.pool(*model._run_whole(inputs, padding)))
+        model.round_as_cached()
+        found = model.from_inputs(inputs, padding)
+    assert (exact - expected).abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+
+
 def test_a_clip_of_almost_30_seconds_is_read_to_its_end(tmp_path: Path) -> None:
     base = tiny_base(tmp_path, "whisper")
     clip = np.zeros(16_000 * 299 // 10, np.float32)  # 2,990 of at most 3,000 frames

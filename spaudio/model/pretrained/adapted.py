@@ -13,7 +13,7 @@ from spaudio.filters.attach import CHILD
 from spaudio.model.classifier import Classifier
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt
-from spaudio.model.pretrained.encoded import is_quiet
+from spaudio.model.pretrained.encoded import as_cached, is_quiet
 from spaudio.model.pretrained.head import Head
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder, copied
 
@@ -109,8 +109,39 @@ class AdaptedClassifier(nn.Module):
         return logits
 
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
-        """Classifies the inputs of the encoder (batch, frames, width), whatever is cached."""
-        return self.classify(self.head.pool(*self._run_whole(inputs, padding)))
+        """Classifies the inputs of the encoder (batch, frames, width), whatever is cached.
+
+        What the head reads is rounded as in the cache. What the layers read is not, unless
+        :meth:`round_as_cached` was called.
+        """
+        part = self.part
+        states, unpooled = self._run_whole(
+            as_cached(inputs) if part.kind == "inputs" else inputs, padding
+        )
+        rounded = 0
+        if part.kind == "states":
+            last = part.first + part.count - 1
+            # The output of a filter is computed from the cache, not read from it.
+            rounded = last + (self._first_filter() is None) - self.first_state
+        states = [as_cached(s) if i < rounded else s for i, s in enumerate(states)]
+        return self.classify(self.head.pool(states, unpooled))
+
+    def _first_filter(self) -> nn.Module | None:
+        """Returns the filter that reads the last cached state, if one does."""
+        last = self.part.first + self.part.count - 1
+        return getattr(self.base.layers[last - 1], CHILD, None) if last else None
+
+    def round_as_cached(self) -> None:
+        """Rounds the last cached hidden state where it is read, from now on."""
+        part = self.part
+        if part.kind != "states":
+            return
+        last, layers = part.first + part.count - 1, self.base.layers
+        reader = self._first_filter()
+        if reader is None and last < len(layers):
+            reader = layers[last]
+        if reader is not None:
+            reader.register_forward_pre_hook(lambda _, given: (as_cached(given[0]), *given[1:]))
 
     def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
         states, kept = self.base.run(*self.base.embed(inputs, padding))

@@ -42,6 +42,12 @@ class Part:
     first: int = 0
 
 
+def as_cached(states: Tensor) -> Tensor:
+    """Returns hidden states or inputs as the cache returns them, rounded to float16."""
+    most = torch.finfo(torch.float16).max
+    return states.clamp(-most, most).half().float()
+
+
 def is_quiet(states: Tensor) -> Tensor:
     """Returns which tokens are quiet, from cached hidden states (batch, tokens, count * dim + 1).
 
@@ -128,8 +134,7 @@ class EncodedFrontEnd(FrontEnd):
                 "may be damaged: fetch them again"
             )
         if self.part.kind == "states":
-            most = torch.finfo(torch.float16).max
-            tokens = states.transpose(0, 1).flatten(1).clamp(-most, most)
+            tokens = as_cached(states).transpose(0, 1).flatten(1)
             marks = tokens.new_zeros(len(tokens)) if quiet is None else quiet[0]
             return torch.cat([tokens, marks.unsqueeze(1)], dim=1).to(torch.float16).numpy()
         padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
