@@ -190,7 +190,7 @@ def _check_unchanged(
 def _warn_of_changes(
     run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any]
 ) -> None:
-    """Warns of a number of threads or a precision that a resumed run did not have before."""
+    """Warns if a resumed run continues with another number of threads or another precision."""
     before, now = kept.get(THREADS), torch.get_num_threads()
     if accelerator.device.type == "cpu" and before not in (None, now):
         warn(

@@ -112,13 +112,13 @@ class Predictor:
             )
         typical = self.inputs.typical_seconds or self.inputs.longest_seconds
         self.window_seconds = self.inputs.longest_seconds if window is None else window
-        self.event_seconds = max(typical, tokens.frame_seconds) if window is None else window
+        self.most_seconds = self._most_seconds(tokens, encoder)
+        self.event_seconds = window or min(max(typical, tokens.frame_seconds), self.most_seconds)
         if not tokens.frame_seconds <= self.window_seconds < math.inf:
             raise ConfigError(
                 f"window={window} s; expected at least one hop of the front-end, "
                 f"{tokens.frame_seconds:g} s"
             )
-        self.most_seconds = self._most_seconds(tokens, encoder)
         if window is not None:
             self.check_window(window)
         self._reads_silence = settings.segments.seconds is not None

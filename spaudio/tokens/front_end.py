@@ -41,7 +41,7 @@ class FrontEnd(nn.Module):
     """
 
     how_to_shorten = (
-        "cut clips with segments.seconds=..., use longer tokens (tokens.stack, tokens.hop)"
+        "cut clips with segments.seconds=... or use longer tokens (tokens.stack, tokens.hop)"
     )
 
     def __init__(self, config: TokenConfig, normaliser: Normaliser | None = None) -> None:
@@ -60,7 +60,7 @@ class FrontEnd(nn.Module):
         return None
 
     def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """Returns which tokens of a batch count in its labels, because a model pools over them.
+        """Returns which tokens of a batch a model pools over; cutmix weights labels by them.
 
         Args:
             tokens: (batch, tokens, features).

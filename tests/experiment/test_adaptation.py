@@ -19,9 +19,11 @@ from spaudio.experiment.build import build_adapted
 from spaudio.experiment.data import count_variations
 from spaudio.experiment.load import load_best
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
-from spaudio.experiment.tasks import adaptation
+from spaudio.experiment.tasks import adaptation, open_task
+from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.export.write import export_run
 from spaudio.filters import FILTERS, find_filters
+from spaudio.inference.live import open_stream
 from spaudio.inference.predict import Predictor, predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
@@ -29,7 +31,7 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.training.probe import solve_head
-from tests.conftest import RunRecipe
+from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import compose
@@ -189,6 +191,35 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     assert "training step" not in text
     assert f"pretrained encoder {base}" in text.replace("\\", "")
     assert joined.report["trained_params"] == report["trained_params"]
+
+
+def test_the_labels_of_mixed_clips_and_variations_of_strength_zero(
+    tmp_path: Path, sounds: Path
+) -> None:
+    base = save_encoder("whisper", tmp_path / "base")
+    settings = compose(
+        "folder", "model=pretrained", f"model.source={base}", "adapt=lora", "augment=none",
+        "model.variations=3", f"source={sounds}", f"data={tmp_path / 'data'}",
+    )  # fmt: skip
+    task = open_task(settings, RECIPES.parent / "data_prep")
+    assert isinstance(task, ClassificationTask)
+    assert task.objective.mixing.pooled == task.data.front_end.pooled
+    said = [one for one in task.messages(task.build_model()) if "variations" in one]
+    assert [one.partition(":")[0] for one in said] == ["model.variations=3 has no effect"]
+
+
+def test_longest_clips_that_are_cut_a_little_still_give_a_window(
+    tmp_path: Path, sounds: Path, run_recipe: RunRecipe
+) -> None:
+    base = save_encoder("whisper", tmp_path / "base")
+    done = run_recipe("folder", *DEBUG, f"source={sounds}", f"model.source={base}", "page=false")
+    assert done.code == 0, done.err
+    file = tmp_path / "runs/folder/run/inputs.json"
+    lengths = {"longest_seconds": 30.05, "typical_seconds": 30.02}
+    file.write_text(json.dumps(json.loads(file.read_text()) | lengths))
+    predictor = Predictor(file.parent)
+    open_stream(predictor)
+    assert predictor.event_seconds == 30
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

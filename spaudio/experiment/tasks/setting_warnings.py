@@ -11,6 +11,7 @@ from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.loop import prolonged
@@ -154,11 +155,12 @@ def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> I
         used |= set(active) - set(data.train.augment.ignored)
     unused = [f"augment.{name}" for name in active if name not in used]
     unused += [name for name in settings.given if not _is_read(name, settings)]
-    assert isinstance(settings.model, PretrainedConfig)
-    if settings.model.variations and not data.train.variations:  # of strength zero
-        unused.append("model.variations")
     if unused:
         yield f"model=pretrained adapt={settings.adapt} ignores {', '.join(unused)}"
+    assert isinstance(settings.model, PretrainedConfig)
+    if settings.model.variations and not data.train.variations:
+        named = ", ".join(f"augment.{name}" for name in EncodedAugment.varying)
+        yield f"model.variations={settings.model.variations} has no effect: {named} are all 0"
 
 
 def _is_read(name: str, settings: AudioSettings) -> bool:
@@ -228,7 +230,7 @@ def quiet_recordings(settings: AudioSettings, train: TokenDataset) -> Iterator[s
         )
 
 
-def long_kernels(model: Classifier, longest: int) -> Iterator[str]:
+def long_kernels(model: AnyClassifier, longest: int) -> Iterator[str]:
     """Yields a warning if kernels are longer than the longest clip.
 
     Args:

@@ -21,8 +21,8 @@ from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder, copie
 class AdaptedClassifier(nn.Module):
     """Classifies clips with a pretrained encoder.
 
-    Its state dict holds what is trained, the standardisation, and the hash of the encoder's
-    weights; it can be loaded only with the same encoder.
+    Its state dict holds what is trained, the standardisation, and the hash of the encoder; it can
+    be loaded only with the same encoder.
 
     Args:
         base: The encoder; it is changed in place.
@@ -111,8 +111,8 @@ class AdaptedClassifier(nn.Module):
     def from_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
         """Classifies the inputs of the encoder (batch, frames, width), whatever is cached.
 
-        What the head reads is rounded as in the cache. What the layers read is not, unless
-        :meth:`round_as_cached` was called.
+        Cached inputs, and cached states that the head reads, are rounded as in the cache; the state
+        that the first layer after the cache reads is rounded only after :meth:`round_as_cached`.
         """
         part = self.part
         states, unpooled = self._run_whole(
@@ -207,8 +207,8 @@ def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *other
     if saved is not None and not torch.equal(saved.cpu(), own):
         raise CheckpointError(
             f"the weights were trained on another encoder than {module.base.source}, whose SHA-256 "
-            f"is {module.base.hash[:12]} and not {bytes(saved.tolist()).hex()[:12]}; restore that "
-            "encoder, or train again"
+            f"is {module.base.hash[:12]} and not {bytes(saved.tolist()).hex()[:12]}: weights, "
+            "config.json or preprocessor_config.json differ. Restore that encoder, or train again"
         )
 
 

@@ -103,7 +103,7 @@ class EncodedFrontEnd(FrontEnd):
 
     @override
     def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        if self.part.kind != "states":  # the encoder has not read the others yet
+        if self.part.kind != "states":  # what is pooled is known only after the encoder
             return super().pooled(tokens, padding)
         return ~self.base.unpooled(padding, is_quiet(tokens))
 

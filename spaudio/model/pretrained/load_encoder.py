@@ -73,9 +73,10 @@ def load_encoder(source: str) -> PretrainedEncoder:
             f"{where}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch it "
             "again"
         ) from error
-    except RuntimeError as error:  # of weights of another shape
+    except RuntimeError as error:  # such as weights of another shape
         raise ConfigError(
-            f"{where}: its weights do not fit its config.json; fetch both from the same model"
+            f"{where}: its weights cannot be loaded into the model of its config.json "
+            f"({first_line(error)}); if they are not of the same model, fetch both again"
         ) from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(

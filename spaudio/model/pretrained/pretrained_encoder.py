@@ -163,7 +163,8 @@ class PretrainedEncoder(nn.Module):
         """Returns the input (frames, width) of one clip (samples,) at 16 kHz; not differentiable.
 
         Raises:
-            AudioError: If the clip is too long by more than a tenth of a second, which is cut off.
+            AudioError: If the clip exceeds ``max_seconds`` by more than 0.1 s; a smaller excess is
+                cut off.
         """
         seconds = len(waveform) / RATE
         if seconds > self.max_seconds + _EXCESS:
