@@ -134,7 +134,8 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
             ("c", "_background_", "train", "train-0"), ("d", "_background_", "test", "test-0"),
         )
     ]  # fmt: skip
-    data = SimpleNamespace(clips=clips, carved=False, unused=())
+    prepared = SimpleNamespace(unused=())
+    data = SimpleNamespace(clips=clips, carved=False, prepared=prepared)
     said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
     assert "no part of a recording is in two splits, but different parts" in said
