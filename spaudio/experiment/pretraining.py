@@ -29,7 +29,7 @@ from spaudio.tokens.front_end import open_cache
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
 from spaudio.training.feed import make_feed
 from spaudio.training.log import read_log
-from spaudio.training.loop import TrainingRun, fit
+from spaudio.training.loop import TrainingLoop, TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
@@ -127,13 +127,13 @@ class Pretraining:
     def fit(self, model: Classifier, run: TrainingRun) -> None:
         """Pretrains stem, projection and encoder, resumes pretraining, or loads its result.
 
-        Arguments and errors are those of :func:`spaudio.training.loop.fit`.
+        Errors are those of :class:`spaudio.training.loop.TrainingLoop`.
         """
         checkpoints = run.folder / "checkpoints"
         begun = any(checkpoints.glob(f"{PRETRAINING.last}-*"))
         # A copy, because the processes of a run keep synchronising each model that they trained.
         predictor = MaskedPredictor(copy.deepcopy(model))
-        fit(
+        TrainingLoop(
             predictor,
             self._train,
             self._valid,
@@ -143,7 +143,7 @@ class Pretraining:
             optim=self.settings.optim,
             seed=self.settings.seed,
             stage=PRETRAINING,
-        )
+        ).fit()
         run.accelerator.free_memory()
         weights = load_weights(find_checkpoint(checkpoints, PRETRAINING.best))
         kept = {name: w for name, w in weights.items() if not name.startswith("predict.")}

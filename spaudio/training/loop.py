@@ -135,25 +135,12 @@ def exclusive(run: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def fit(
-    model: nn.Module,
-    train: Feed,
-    valid: Feed,
-    run: TrainingRun,
-    *,
-    objective: Objective,
-    trainer: TrainerConfig,
-    optim: OptimConfig,
-    seed: int,
-    select: bool = True,
-    stage: Stage = TRAINING,
-    fitted: Fitted | None = None,
-) -> FitResult:
+class TrainingLoop:
     """Trains a model and keeps its last and its best epoch.
 
     Each epoch (or one in every few, if ``min_steps`` extends the run) is measured on ``valid`` and
     kept in a checkpoint. The best epoch is the one that the objective ranks highest. No test data
-    is used. Call it within :func:`exclusive`.
+    is used. Use it within :func:`exclusive`.
 
     Args:
         model: On any device; Accelerate places it.
@@ -166,23 +153,10 @@ def fit(
         seed: Seeds dropout, order and augmentation.
         select: Whether ``valid`` selects the best epoch; otherwise it is the last one.
         stage: Names of checkpoints and log.
-        fitted: Result of fitting the model before training; None if it was not fitted. The fitted
-            model is measured as epoch 0, which is kept unless a later epoch ranks higher. Ignored
-            if the run is resumed.
-
-    Returns:
-        Best epoch, seconds and tokens per second.
 
     Raises:
-        CheckpointError: If there is nothing to resume from, or a checkpoint cannot be written.
-        SpaudioError: If the loss is not finite; raised at most ``CHECK`` steps later.
+        CheckpointError: If there is nothing to resume from.
     """
-    loop = _Loop(model, train, valid, run, objective, trainer, optim, seed, select, stage)
-    return loop.run_epochs(fitted)
-
-
-class _Loop:
-    """The state of training a model, and its epochs; arguments are those of :func:`fit`."""
 
     def __init__(
         self,
@@ -190,12 +164,13 @@ class _Loop:
         train: Feed,
         valid: Feed,
         run: TrainingRun,
+        *,
         objective: Objective,
         trainer: TrainerConfig,
         optim: OptimConfig,
         seed: int,
-        select: bool,
-        stage: Stage,
+        select: bool = True,
+        stage: Stage = TRAINING,
     ) -> None:
         self.train, self.run, self.objective = train, run, objective
         self.trainer, self.optim, self.seed = trainer, optim, seed
@@ -240,8 +215,21 @@ class _Loop:
             drop_later(self.checkpoints, self.stage.best, self.so_far.best_epoch)
         return state
 
-    def run_epochs(self, fitted: Fitted | None) -> FitResult:
-        """Runs all epochs that are left."""
+    def fit(self, fitted: Fitted | None = None) -> FitResult:
+        """Runs all epochs that are left.
+
+        Args:
+            fitted: Result of fitting the model before training; None if it was not fitted. The
+                fitted model is measured as epoch 0, which is kept unless a later epoch ranks
+                higher. Ignored if the run is resumed.
+
+        Returns:
+            Best epoch, seconds and tokens per second.
+
+        Raises:
+            CheckpointError: If a checkpoint cannot be written.
+            SpaudioError: If the loss is not finite; raised at most ``CHECK`` steps later.
+        """
         so_far, accelerator = self.so_far, self.accelerator
         if not self.run.resume:
             if fitted is not None:

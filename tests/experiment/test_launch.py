@@ -265,18 +265,18 @@ def test_the_report_is_what_the_folds_predictions_give(fsdd: list[str], tmp_path
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     fsdd: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_recipe: RunRecipe
 ) -> None:
-    fit, calls = spaudio.experiment.tasks.task.fit, []
+    loop, calls = spaudio.experiment.tasks.task.TrainingLoop, []
 
     def interrupted(model: Any, train: Any, valid: Any, run: Any, **options: Any) -> Any:
         # Selection is by other voices than the tested one.
         calls.append({clip.group for part in (train, valid) for clip in part.loader.dataset.clips})
         if len(calls) == 2:  # stopped after one of two epochs
             options["trainer"] = replace(options["trainer"], epochs=1)
-            fit(model, train, valid, run, **options)
+            loop(model, train, valid, run, **options).fit()
             raise KeyboardInterrupt
-        return fit(model, train, valid, run, **options)
+        return loop(model, train, valid, run, **options)
 
-    monkeypatch.setattr(spaudio.experiment.tasks.task, "fit", interrupted)
+    monkeypatch.setattr(spaudio.experiment.tasks.task, "TrainingLoop", interrupted)
     stopped = run_recipe("fsdd", *fsdd, "run_id=x")
     assert stopped.code == 130
     assert "resume=runs/fsdd/x" in stopped.err

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from spaudio.training.feed import Feed
-from spaudio.training.loop import FitResult, Fitted, TrainingRun, fit
+from spaudio.training.loop import FitResult, Fitted, TrainingLoop, TrainingRun
 from spaudio.training.objective import Objective
 
 
@@ -53,8 +53,8 @@ class Task(ABC):
         """Saves what the run needs besides its settings; one process calls it before training."""
 
     def fit(self, model: Any, run: TrainingRun) -> FitResult:
-        """Trains a model; arguments and errors are those of :func:`spaudio.training.loop.fit`."""
-        return fit(
+        """Trains a model; errors are those of :class:`spaudio.training.loop.TrainingLoop`."""
+        loop = TrainingLoop(
             model,
             self.train,
             self.valid,
@@ -64,8 +64,8 @@ class Task(ABC):
             optim=self.settings.optim,
             seed=self.settings.seed,
             select=self.select,
-            fitted=self.fitted,
         )
+        return loop.fit(self.fitted)
 
     @abstractmethod
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
