@@ -120,15 +120,14 @@ class AdaptedClassifier(nn.Module):
         )
         rounded = 0
         if part.kind == "states":
-            last = part.first + part.count - 1
             # The output of a filter is computed from the cache, not read from it.
-            rounded = last + (self._first_filter() is None) - self.first_state
+            rounded = part.last + (self._first_filter() is None) - self.first_state
         states = [as_cached(s) if i < rounded else s for i, s in enumerate(states)]
         return self.classify(self.head.pool(states, unpooled))
 
     def _first_filter(self) -> nn.Module | None:
         """Returns the filter that reads the last cached state, if one does."""
-        last = self.part.first + self.part.count - 1
+        last = self.part.last
         return getattr(self.base.layers[last - 1], CHILD, None) if last else None
 
     def round_as_cached(self) -> None:
@@ -136,10 +135,9 @@ class AdaptedClassifier(nn.Module):
         part = self.part
         if part.kind != "states":
             return
-        last, layers = part.first + part.count - 1, self.base.layers
-        reader = self._first_filter()
-        if reader is None and last < len(layers):
-            reader = layers[last]
+        layers, reader = self.base.layers, self._first_filter()
+        if reader is None and part.last < len(layers):
+            reader = layers[part.last]
         if reader is not None:
             reader.register_forward_pre_hook(lambda _, given: (as_cached(given[0]), *given[1:]))
 
@@ -165,7 +163,7 @@ class AdaptedClassifier(nn.Module):
         known = list(tokens[..., :-1].chunk(part.count, dim=2))
         if self.adaptation.way == "probe":
             return known, self.base.unpooled(padding_mask, quiet)
-        last, layer = known.pop(), part.first + part.count - 1
+        last, layer = known.pop(), part.last
         if layer:  # it has not been filtered yet
             last = self.filters[layer - 1](last, padding_mask)
         states, padding_mask = self.base.run(last, padding_mask, layer)

@@ -41,6 +41,11 @@ class Part:
     count: int = 0
     first: int = 0
 
+    @property
+    def last(self) -> int:
+        """Index of the last state."""
+        return self.first + self.count - 1
+
 
 def as_cached(states: Tensor) -> Tensor:
     """Returns hidden states or inputs as the cache returns them, rounded to float16."""
