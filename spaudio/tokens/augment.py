@@ -196,7 +196,8 @@ class Augment:
 
 def _nearest(positions: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.int64]:
     """Returns the nearest of ``count`` indices to each fractional position."""
-    return np.rint(np.clip(positions, 0, count - 1)).astype(np.int64)
+    nearest: npt.NDArray[np.int64] = np.rint(np.clip(positions, 0, count - 1)).astype(np.int64)
+    return nearest
 
 
 def tilt_curve(
