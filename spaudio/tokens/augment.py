@@ -25,7 +25,7 @@ class AugmentConfig:
             curve over the bands is the sum of half, one and one and a half cosine periods.
         warp: Largest relative stretch of the mel axis, as from a different vocal-tract length
             (Jaitly & Hinton 2013, vocal tract length perturbation).
-        tempo: Largest relative change of duration, by repeating or leaving out frames.
+        tempo: Largest relative change of duration.
         time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap. Excerpts
             are not shifted, because their position is random.
         roll: Largest circular shift, as a fraction of the clip; with 1, it may start anywhere.
@@ -159,10 +159,10 @@ class Augment:
             frames = self._amplify(frames, curve)
         if config.warp:
             scale = 1 + rng.uniform(-config.warp, config.warp)
-            frames = frames[:, _nearest(np.arange(frames.shape[1]) * scale, frames.shape[1])]
+            frames = self._rows(frames.T, np.arange(frames.shape[1]) * scale).T
         if config.tempo:
             count = max(1, round(len(frames) * tempo))
-            frames = frames[_nearest(np.linspace(0, len(frames) - 1, count), len(frames))]
+            frames = self._rows(frames, np.linspace(0, len(frames) - 1, count))
         if config.time_shift and is_whole:
             most = config.time_shift * len(frames)
             shift = round(rng.uniform(-most, most))
@@ -170,6 +170,11 @@ class Augment:
         if config.roll:
             frames = np.roll(frames, round(rng.uniform(0, config.roll) * len(frames)), axis=0)
         return frames.astype(np.float32, copy=False)
+
+    def _rows(self, frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:
+        """Returns the rows nearest to fractional positions, which are clipped to the ends."""
+        rows: Frames = frames[np.rint(np.clip(positions, 0, len(frames) - 1)).astype(np.int64)]
+        return rows
 
     def _amplify(self, frames: Frames, nats: npt.NDArray[np.float32]) -> Frames:
         """Changes the power of each band by a factor, of which ``nats`` is the logarithm."""
@@ -192,12 +197,6 @@ class Augment:
             start, stop = stretch(frames.shape[1], config.mel_mask, rng)
             frames[:, start:stop] = 0
         return frames
-
-
-def _nearest(positions: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.int64]:
-    """Returns the nearest of ``count`` indices to each fractional position."""
-    nearest: npt.NDArray[np.int64] = np.rint(np.clip(positions, 0, count - 1)).astype(np.int64)
-    return nearest
 
 
 def tilt_curve(

@@ -15,7 +15,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.load_encoder import load_encoder
-from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
+from spaudio.model.pretrained.pretrained_encoder import LogMelInput, PretrainedEncoder
 from spaudio.model.pretrained.whisper_encoder import SILENCE_BEFORE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
@@ -242,6 +242,14 @@ def test_augmentation_has_the_units_of_the_clip(name: str, tmp_path: Path) -> No
     hidden = np.ptp(masked, axis=0) < 1e-6
     assert 0 < hidden.sum() <= 20
     np.testing.assert_allclose(masked.mean(axis=0), inputs.mean(axis=0), atol=1e-4)
+
+
+def test_tempo_interpolates_the_input_of_an_encoder() -> None:
+    ramp = np.linspace(0, 1, 50, dtype=np.float32)[:, None].repeat(3, axis=1)
+    augment = EncodedAugment(AugmentConfig(tempo=0.3), LogMelInput(nats=1.0, most=100))
+    varied = augment.vary(ramp, np.random.default_rng(0))[:, 0]
+    assert len(varied) != len(ramp)
+    np.testing.assert_allclose(varied, np.linspace(0, 1, len(varied)), atol=1e-5)
 
 
 def test_a_variation_is_computed_from_the_varied_input(tmp_path: Path) -> None:

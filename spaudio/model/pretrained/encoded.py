@@ -21,7 +21,7 @@ from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
 
-_VARY_VERSION = 3  # of EncodedAugment.vary and its random draws; raise it with any change
+_VARY_VERSION = 2  # of EncodedAugment.vary and its random draws; raise it with any change
 
 
 @dataclass(frozen=True)
