@@ -31,7 +31,7 @@ from spaudio.audio.find import EXTENSIONS, audio_files, composed, is_audio, is_h
 from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
-from spaudio.audio.stretches import Stretch, cut_stretches
+from spaudio.audio.stretches import Stretch, cut_stretches, overlapping
 from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
 from spaudio.io.unpack import open_source, user_path
@@ -122,6 +122,12 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
+    splits = {clip.path: clip.split for clip in clips}
+    overlaps = [
+        (one.path, two.path)
+        for one, two in overlapping(found.stretches)
+        if splits.get(one.path) != splits.get(two.path)
+    ]
     if clips and background is not None:
         _check_background(whole, user_path(background))
         root, clips, unusable = _with_background(
@@ -136,7 +142,12 @@ def prepare(
     if found.split_given and background is None:  # whose clips are chosen by the seed, too
         idle = (*idle, "split_seed")
     return SourceClips(
-        root=root, clips=clips, warnings=[*found.unused, *notes], unused=idle, bad=bad
+        root=root,
+        clips=clips,
+        warnings=[*found.unused, *notes],
+        unused=idle,
+        bad=bad,
+        overlaps=overlaps,
     )
 
 

@@ -53,6 +53,7 @@ class SourceClips:
         unused: Names of the options that had no effect.
         bad: Recordings that clips are cut from but that cannot be used, each with the reason. Clips
             whose folder has the path of such a recording are left out with it.
+        overlaps: Pairs of paths of clips in different splits that share a part of a recording.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class SourceClips:
     warnings: Sequence[str] = ()
     unused: Sequence[str] = ()
     bad: Mapping[str, str] = field(default_factory=dict)
+    overlaps: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def prepare(
         options: Everything that changes which clips are listed; must be JSON-serialisable.
         skip_bad: Leave bad clips out and list them in ``prepared.json``, instead of stopping.
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
-            splits or folds; ``"allow"`` only warns.
+            splits or folds, and overlapping clips in different splits; ``"allow"`` only warns.
         workers: Processes that decode and compute what the stores keep.
         initializer: Called first in each process.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
@@ -168,7 +170,7 @@ def prepare(
         if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
             notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
         try:
-            notes += check_copies(clips, copies, duplicates)
+            notes += check_copies(clips, copies, source.overlaps, duplicates)
         except DataError:
             (target / MARKER).unlink(missing_ok=True)
             raise
@@ -278,23 +280,26 @@ def _copies(clips: Sequence[Clip], findings: Mapping[str, Finding]) -> list[tupl
 
 
 def check_copies(
-    clips: Sequence[Clip], copies: Sequence[tuple[str, ...]], duplicates: str
+    clips: Sequence[Clip],
+    copies: Sequence[tuple[str, ...]],
+    overlaps: Sequence[tuple[str, str]],
+    duplicates: str,
 ) -> list[str]:
-    """Checks that clips with the same samples share label, split and fold.
+    """Checks that clips with the same samples, or of the same part of a recording, agree.
 
     Args:
         clips: Clips of the dataset.
         copies: Paths of clips with the same samples, group by group.
+        overlaps: As in `SourceClips`; pairs with a bad clip count for nothing.
         duplicates: ``"refuse"`` or ``"allow"``.
 
     Returns:
         Warnings about copies, including those that ``"refuse"`` would have refused.
 
     Raises:
-        DataError: If copies have different labels, splits or folds and are not allowed.
+        DataError: If copies have different labels, splits or folds, or overlapping clips different
+            splits, and are not allowed.
     """
-    if not copies:
-        return []
     by_path = {clip.path: clip for clip in clips}
     groups = [[by_path[path] for path in group] for group in copies]
     contrary = [group for group in groups if len({clip.label for clip in group}) > 1]
@@ -307,6 +312,12 @@ def check_copies(
         )
         if found
     ]
+    if torn := [[by_path[p] for p in pair] for pair in overlaps if {*pair} <= by_path.keys()]:
+        wrong.append(
+            f"overlapping parts of a recording in different splits ({len(torn)} "
+            f"pair{'s' * (len(torn) != 1)}; give each one group, or one split): "
+            + _some_groups(torn, " and ")
+        )
     if wrong and duplicates == "refuse":
         raise DataError(
             f"{'; '.join(wrong)}. Remove the clips that are wrong, or keep all as they are with "
@@ -320,14 +331,14 @@ def check_copies(
     return wrong
 
 
-def _some_groups(groups: Sequence[Sequence[Clip]]) -> str:
+def _some_groups(groups: Sequence[Sequence[Clip]], joint: str = " = ") -> str:
     """Shows some clips of some groups, first those that differ in label, split or fold."""
     shown = []
     for group in groups[:_SHOWN]:
         differing = {(clip.label, clip.split, clip.fold): clip for clip in reversed(group)}
         first = [*reversed(differing.values())]
         rest = [clip for clip in group if clip not in first]
-        shown.append(" = ".join(clip.path for clip in [*first, *rest][:_SHOWN]))
+        shown.append(joint.join(clip.path for clip in [*first, *rest][:_SHOWN]))
     return ", ".join(shown) + (f" and {len(groups) - _SHOWN} more" if groups[_SHOWN:] else "")
 
 

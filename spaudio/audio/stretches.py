@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,15 @@ class Stretch:
     def path(self) -> str:
         """Path of the clip, relative to the folder of the clips."""
         return f"{self.recording}/{self.start:.3f}-{self.end:.3f}.wav"
+
+
+def overlapping(stretches: Iterable[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
+    """Yields the pairs of stretches that share a part of a recording."""
+    earlier: list[Stretch] = []
+    for one in sorted(stretches, key=lambda one: (one.recording, one.start, one.end)):
+        earlier = [e for e in earlier if e.recording == one.recording and e.end > one.start]
+        yield from ((e, one) for e in earlier)
+        earlier.append(one)
 
 
 def cut_stretches(

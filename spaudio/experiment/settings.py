@@ -379,7 +379,8 @@ class AudioSettings(Settings):
         pretrain: Pretraining without labels.
         skip_bad: Leave out unusable clips instead of stopping.
         duplicates: ``"refuse"`` stops if the same audio has different labels or is in different
-            splits or folds; ``"allow"`` only warns.
+            splits or folds, or if parts of a recording in different splits overlap; ``"allow"``
+            only warns.
         validation: How the validation split is made and used.
         fold: Official fold to test on; the previous fold is the validation split.
         folds: ``"all"`` trains and tests on each fold, with one report over all.

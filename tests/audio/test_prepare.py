@@ -270,7 +270,7 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
 def test_copies_in_two_folds_are_refused() -> None:
     clips = [Clip(f"{n}.wav", "a", "train", "g", 1.0, 8000, fold=n) for n in (1, 2)]
     with pytest.raises(DataError, match="in different splits or folds"):
-        check_copies(clips, [("1.wav", "2.wav")], "refuse")
+        check_copies(clips, [("1.wav", "2.wav")], [], "refuse")
 
 
 def test_silent_clips_are_not_copies_of_each_other(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -378,6 +379,27 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
     with pytest.raises(DataError, match=r"line 20: the interval from 4 to 5\.2 s ends after day/0"):
         listed(source, table="a.csv")
+
+
+def test_overlapping_stretches_in_different_splits_are_refused(tmp_path: Path) -> None:
+    """Groups per line divide them among splits; intervals that only touch share nothing."""
+    source, file = tmp_path / "source", tmp_path / "a.csv"
+    source.mkdir()
+    wave = np.random.default_rng(0).normal(size=30 * RATE) / 9
+    soundfile.write(source / "day.wav", wave, RATE)
+    for length in (2, 2.5):
+        lines = [f"day.wav,{2 * n},{2 * n + length},{'ab'[n // 2 % 2]},{n}" for n in range(12)]
+        text = "\n".join(["file_name,start,end,label,group", *lines])
+        file.write_text(text, encoding="utf-8")
+        if length == 2:
+            assert not run_script(prepare, tmp_path, source=source, table=file).warnings
+    words = (
+        r"overlapping parts .* in different splits \(\d+ pairs; give .*day\.wav/\S+ and day\.wav/"
+    )
+    with pytest.raises(DataError, match=words):
+        run_script(prepare, tmp_path, source=source, table=file)
+    allowed = run_script(prepare, tmp_path, source=source, table=file, duplicates="allow")
+    assert any(re.search(words, line) for line in allowed.warnings)
 
 
 def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path: Path) -> None:
