@@ -20,6 +20,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
@@ -317,14 +318,42 @@ def _top(folder: Path, table: str | None) -> Path:
 
 
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:
-    """Returns whether the first level of folders gives the split: it has both train and test."""
-    tops = {PurePosixPath(path).parts[0] for path in paths}
+    """Returns whether the first level of folders gives the split: it has both train and test.
+
+    Raises:
+        DataError: If folders seem to be splits, but are not at that level or have other names.
+    """
+    inner: dict[str, set[str]] = {}  # by the folders of the first level, those of the second
+    for path in paths:
+        top, *rest = PurePosixPath(path).parts
+        inner.setdefault(top, set()).update(rest[:-1][:1])
+    tops = set(inner)
     splits = {SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
     if not {"train", "test"} <= splits:
         if len(tops) > 1 and all(top.lower() in SPLITS for top in tops):
             raise DataError(
                 f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
                 "train and test; add the other one, or rename them if they are classes"
+            )
+        named = [top for top in sorted(tops) if top.lower() in SPLITS]
+        for top, other in product(named, sorted(tops)):
+            shared = sorted(inner[top] & inner[other])
+            if top != other and len(shared) > 1:
+                raise DataError(
+                    f"{root}: the folders {top} and {other} both hold {some(shared)}, so they seem "
+                    "to be splits; rename them to train, valid and test (train and test are "
+                    f"needed), or rename {top} if it is a class"
+                )
+        both = [
+            top
+            for top, names in sorted(inner.items())
+            if {"train", "test"} <= {SPLITS.get(name.lower()) for name in names}
+        ]
+        if len(both) > 1:
+            raise DataError(
+                f"{root}: the class folders {some(both)} hold the folders train and test; put the "
+                "classes into the splits, as in train/<class> and test/<class>, or rename those "
+                "folders if they are no splits"
             )
         return False
     if others := sorted(top for top in tops if top.lower() not in SPLITS):

@@ -95,6 +95,33 @@ def test_split_folders_are_respected(tmp_path: Path) -> None:
         listed(root)
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (
+            ("train/cat", "train/dog", "Eval/cat", "Eval/dog"),
+            "train and Eval both hold cat, dog, so they seem to be splits; rename them to train, v",
+        ),
+        (
+            ("cat/train", "cat/test", "dog/Train", "dog/testing"),
+            "class folders cat, dog hold the folders train and test; put the classes into the spl",
+        ),
+        (("train/day", "train/night", "car/day", "bus/night"), ""),  # a class called train
+        (("tests/train", "tests/test", "car"), ""),
+    ],
+)
+def test_splits_that_would_become_classes_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], words: str
+) -> None:
+    for number, folder in enumerate(folders * 3):
+        add(tmp_path / "source" / folder / f"{number}.wav")
+    if not words:
+        assert len(list(listed(tmp_path / "source").clips)) == 3 * len(folders)
+        return
+    with pytest.raises(DataError, match=words):
+        listed(tmp_path / "source")
+
+
 def test_a_random_split_is_said_to_be_one(source: Path) -> None:
     assert any("random over clips" in text for text in listed(source).warnings)
     assert not listed(source, group_regex=r"(g\d+)_").warnings
