@@ -28,7 +28,7 @@ from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.decode import probe
-from spaudio.audio.find import EXTENSIONS, audio_files, composed, is_audio, is_hidden
+from spaudio.audio.find import EXTENSIONS, NOT_A_SOURCE, audio_files, composed, is_audio, is_hidden
 from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
@@ -89,15 +89,12 @@ def prepare(
     root = open_source(source, work)
     if not user_path(source).is_dir():
         root = _top(root, table)
-    own = work.parent  # what earlier calls have cut may be there, and is no clip of the source
-    if root == own.resolve():
+    if root == work.parent.resolve():
         raise ConfigError(
             f"source={source} is where the preparation keeps its own files; move the class folders "
             "to a folder of their own"
         )
-    found = (
-        _from_folders(root, own) if table is None else _from_table(root, own, table, group_regex)
-    )
+    found = _from_folders(root) if table is None else _from_table(root, table, group_regex)
     clips = found.clips
     if group_regex is not None:
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
@@ -169,15 +166,13 @@ class _Found:
     unused: list[str]
 
 
-def _audio_files(
-    root: Path, own: Path, on_twice: Callable[[str, str], None] = lambda *_: None
-) -> list[str]:
-    """Lists the audio files of the source, without those of ``own``.
+def _audio_files(root: Path, on_twice: Callable[[str, str], None] = lambda *_: None) -> list[str]:
+    """Lists the audio files of the source.
 
     Raises:
         DataError: If there are none.
     """
-    paths = sorted(audio_files(root, without=own, on_twice=on_twice))
+    paths = sorted(audio_files(root, on_twice=on_twice))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
@@ -186,22 +181,22 @@ def _audio_files(
     return paths
 
 
-def _from_folders(root: Path, own: Path) -> _Found:
+def _from_folders(root: Path) -> _Found:
     """Takes labels, and splits if there are any, from the names of folders."""
     linked: list[tuple[str, str]] = []
-    paths = _audio_files(root, own, on_twice=lambda *two: linked.append(two))
+    paths = _audio_files(root, on_twice=lambda *two: linked.append(two))
     split_given = _split_folders(root, paths)
     _check_links(root, linked, split_given)
     clips = [_clip(root, path, split_given) for path in paths]
-    return _Found(clips, [], split_given, _unused_classes(root, paths, split_given, own.resolve()))
+    return _Found(clips, [], split_given, _unused_classes(root, paths, split_given))
 
 
-def _from_table(root: Path, own: Path, table: str, group_regex: str | None) -> _Found:
+def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     """Takes labels, and splits and groups if there are any, from a table."""
     file = user_path(table)
     if not file.is_file() and (root / table).is_file():
         file = root / table
-    given = read_label_table(file, _audio_files(root, own))
+    given = read_label_table(file, _audio_files(root))
     if group_regex is not None and "group" in given.columns:
         raise ConfigError(
             f"table={file} has a column group; leave group_regex out, or remove the column"
@@ -386,8 +381,8 @@ def _check_links(root: Path, linked: Sequence[tuple[str, str]], by_folder: bool)
             )
 
 
-def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path) -> list[str]:
-    """Names the class folders that no clip was taken from, except one that holds ``own``."""
+def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[str]:
+    """Names the class folders that no clip was taken from, except those of a preparation."""
     pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
     used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
     there = {
@@ -398,7 +393,7 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool, own: Path
     return [
         f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
         for name, folder in there.items()
-        if name not in used and not own.is_relative_to(folder.resolve())
+        if name not in used and not any(folder.rglob(NOT_A_SOURCE))
     ]
 
 

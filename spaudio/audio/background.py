@@ -43,7 +43,7 @@ def cut_background(
     Raises:
         DataError: If there is no recording, or not enough sound for a clip in each split.
     """
-    names = sorted(audio_files(folder, without=work.parent))
+    names = sorted(audio_files(folder))
     if not names:
         raise DataError(f"{folder}: no audio files found to cut {BACKGROUND} from")
     lengths, bad = _lengths(folder, names)

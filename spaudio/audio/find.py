@@ -20,35 +20,36 @@ EXTENSIONS = (
     }
 )
 
+#: File that marks a folder of audio files that are cut, rendered or unpacked from a source.
+NOT_A_SOURCE = ".spaudio-work"
+
 
 def audio_files(
     root: Path,
     *,
-    without: Path | None = None,
     on_twice: Callable[[str, str], object] = lambda first, again: None,
 ) -> Iterator[str]:
     """Lists audio files by their extension; linked folders are followed, each once.
 
     Args:
         root: The folder.
-        without: A folder below it that is left out, such as the one that files are written to.
         on_twice: Called with the two paths of a folder that is reached again, by a link.
 
     Yields:
-        POSIX paths, relative to ``root``. Hidden files and folders are skipped. An empty folder
-        that is named like a clip is listed, so that it is reported as bad.
+        POSIX paths, relative to ``root``. Hidden files and folders are skipped, and folders of
+        files that a preparation has written (see `NOT_A_SOURCE`). An empty folder that is named
+        like a clip is listed, so that it is reported as bad.
 
     Raises:
         DataError: If a folder cannot be listed.
     """
     seen: dict[str, str] = {}  # by its real path, the path of a folder
-    left_out = without and os.path.realpath(without)
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
         path = Path(folder).relative_to(root).as_posix()
         if real in seen:
             on_twice(seen[real], path)
-        if real in seen or (real == left_out and path != "."):
+        if real in seen or (NOT_A_SOURCE in files and path != "."):
             subfolders.clear()
             continue
         seen[real] = path

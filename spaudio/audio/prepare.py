@@ -4,7 +4,7 @@ A preparation is kept in ``<folder>/<name>/<key>/``, where the key is a hash of 
 holds ``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there
 are any, and ``prepared.json``, which is written last: without it the preparation is not finished.
 Downloads, unpacked archives and renderings are in the folder ``work`` beside ``<key>``, which all
-options share.
+options share and whose files are never taken as those of a source.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from spaudio.audio.find import NOT_A_SOURCE
 from spaudio.audio.manifest import (
     Clip,
     SourceClip,
@@ -146,7 +147,10 @@ def prepare(
     home = Path(folder) / name
     target = home / _key(name, options)
     with named_full_disk(folder, "data"), locked(home / "lock"):
-        source = source_clips(home / "work")
+        work = home / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        (work / NOT_A_SOURCE).touch()
+        source = source_clips(work)
         listed = _listing(name, source)
         cut = [c for c in listed if c.folder not in source.bad]
         findings = scan_clips(

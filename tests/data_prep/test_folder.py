@@ -254,6 +254,10 @@ def test_what_the_preparation_writes_is_no_class(source: Path, tmp_path: Path, d
         assert known == before
     with pytest.raises(ConfigError, match="is where the preparation keeps its own files; move"):
         run_script(prepare, source / data, source=source / data / "folder")
+    shutil.copytree(source / data / "folder", source / "other" / "birds")  # of another recipe
+    again = run_script(prepare, source / "other", source=source)
+    assert again.labels == tuple(sorted(CLASSES))
+    assert not any("no clip was taken" in line for line in again.warnings)
 
 
 @pytest.mark.parametrize("given", ["", " "])
