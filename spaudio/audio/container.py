@@ -23,8 +23,8 @@ _UNKNOWN = 1 << 62  # writers to a pipe declare a length near 2^63 or 2^64
 _NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+)\s*$", re.M)
 
 
-def truncation(path: Path, container: str) -> str | None:
-    """Returns what a file lacks of its declared content; None if nothing, or if it declares none.
+def fault(path: Path, container: str) -> str | None:
+    """Returns why a file is not read as a whole, with the remedy; None if it is, or cannot be told.
 
     Raises:
         OSError: If the file cannot be read.
@@ -37,23 +37,31 @@ def truncation(path: Path, container: str) -> str | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:
-    """Every page must be whole, and the last one marked as the end of its stream (RFC 3533)."""
+    """Every page must be whole, and the last one marked as the end of its stream (RFC 3533).
+
+    Of chained streams, libsndfile reads the first.
+    """
     pages: dict[bytes, int] = {}  # number of the last page, by stream
     ended = False
     while (header := file.read(27)).startswith(b"OggS"):
         segments = file.read(header[26]) if len(header) == 27 else b""
         body = file.read(sum(segments))
         if len(header) < 27 or len(segments) < header[26] or len(body) < sum(segments):
-            return "it does not end with a whole Ogg page"
+            return _damaged("it does not end with a whole Ogg page")
         checksum, stream = int.from_bytes(header[22:26], "little"), header[14:18]
         number = int.from_bytes(header[18:22], "little")
         if _ogg_checksum(header[:22] + bytes(4) + header[26:] + segments + body) != checksum:
-            return f"page {number} does not match its checksum"
+            return _damaged(f"page {number} does not match its checksum")
         if number != pages.get(stream, number - 1) + 1:
-            return f"page {number} follows page {pages[stream]}"
+            return _damaged(f"page {number} follows page {pages[stream]}")
         pages[stream] = number
+        if ended and header[5] & 2:  # the beginning of a stream
+            return (
+                "it holds several streams one after another, of which the decoder reads the first; "
+                "join them: ffmpeg -i OLD.ogg NEW.flac"
+            )
         ended = bool(header[5] & 4)
-    return None if ended else "its last Ogg page is not marked as the end of the stream"
+    return None if ended else _damaged("its last Ogg page is not marked as the end of the stream")
 
 
 def _ogg_checksum(page: bytes) -> int:
@@ -113,7 +121,11 @@ def _mpeg(file: BinaryIO, size: int) -> str | None:
 def _shorter(declared: int, size: int) -> str | None:
     if not size < declared < _UNKNOWN:
         return None
-    return f"its header declares {declared} bytes, it holds {size}"
+    return _damaged(f"its header declares {declared} bytes, it holds {size}")
+
+
+def _damaged(what: str) -> str:
+    return f"truncated or damaged ({what}); fetch it again"
 
 
 CONTAINERS |= {

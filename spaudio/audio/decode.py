@@ -17,7 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.container import CONTAINERS, truncation
+from spaudio.audio.container import CONTAINERS, fault
 from spaudio.audio.mpeg import mpeg_sound
 from spaudio.errors import AudioError, ConfigError
 
@@ -343,8 +343,8 @@ def _checked_blocks(
             "write it again: ffmpeg -i OLD.mp3 NEW.flac"
         )
     # If an MPEG file does not declare its length, the decoder guesses it from the size.
-    if (held is None or held.declared) and (missing := _missing(file, frames)):
-        raise AudioError(f"{path}: truncated{missing}; fetch it again")
+    if (held is None or held.declared) and (unread := _unread(file, frames)):
+        raise AudioError(f"{path}: {unread}")
     if frames == 1:
         raise AudioError(f"{path}: a single sample; leave the clip out")
     if bad:
@@ -384,16 +384,20 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
             yield block.mean(axis=1, dtype=np.float32)
 
 
-def _missing(file: Any, frames: int) -> str | None:
-    """Returns what a file lacks of the content that its header declares."""
+def _unread(file: Any, frames: int) -> str | None:
+    """Returns why the samples that were read are not all that a file held, or None."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
         if int(held) < int(declared) < _UNKNOWN_BYTES:
-            return f" (header declares {declared} bytes of samples, file holds {held})"
+            return (
+                f"truncated (header declares {declared} bytes of samples, file holds {held}); "
+                "fetch it again"
+            )
     slack = _mpeg_slack(file.frames) if file.format in _MPEG else 0
     if frames + slack < file.frames < np.iinfo(np.int64).max:
-        return f" (header declares {file.frames} frames, file holds {frames})"
-    missing = truncation(Path(file.name), file.format)
-    return missing and f" or damaged ({missing})"
+        return (
+            f"truncated (header declares {file.frames} frames, file holds {frames}); fetch it again"
+        )
+    return fault(Path(file.name), file.format)
 
 
 def _mpeg_slack(frames: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from spaudio.audio import decode
-from spaudio.audio.container import CONTAINERS, truncation
+from spaudio.audio.container import CONTAINERS, fault
 from spaudio.errors import AudioError
 from tests.fixtures.tiny_audio import RATE, tone
 
@@ -43,7 +43,7 @@ def test_every_page_of_ogg_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, format="OGG")
     content = path.read_bytes()
-    assert truncation(path, "OGG") is None
+    assert fault(path, "OGG") is None
     first, *middle, last = (b"OggS" + page for page in content.split(b"OggS")[1:])
     for damaged, reason in (
         (first + b"".join(middle), "not marked as the end"),
@@ -52,9 +52,21 @@ def test_every_page_of_ogg_counts(tmp_path: Path) -> None:
         (content[:-1] + bytes([content[-1] ^ 1]), "page 4 does not match its checksum"),
     ):
         path.write_bytes(damaged)
-        assert reason in str(truncation(path, "OGG"))
+        assert reason in str(fault(path, "OGG"))
     path.write_bytes(content + b"TAG" + bytes(125))  # what a tagger appends does no harm
-    assert truncation(path, "OGG") is None
+    assert fault(path, "OGG") is None
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_streams_of_ogg_are_refused(tmp_path: Path, subtype: str) -> None:
+    path, content = tmp_path / "a.ogg", b""
+    for seed in range(2):
+        wave = tone(1, np.random.default_rng(seed), 1)
+        soundfile.write(path, wave, RATE, format="OGG", subtype=subtype)
+        content += path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"several streams one after another, of which .*ffmpeg -i"):
+        decode(path)
 
 
 def test_an_mp3_with_a_tag_tells_its_length(tmp_path: Path) -> None:
@@ -62,9 +74,9 @@ def test_an_mp3_with_a_tag_tells_its_length(tmp_path: Path) -> None:
     soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE)
     tagged = b"ID3\4\0\0\0\0\2\0" + bytes(256) + path.read_bytes()
     path.write_bytes(tagged)
-    assert truncation(path, "MP3") is None
+    assert fault(path, "MP3") is None
     path.write_bytes(tagged[: len(tagged) * 97 // 100])
-    assert "declares" in str(truncation(path, "MP3"))
+    assert "declares" in str(fault(path, "MP3"))
     cut, at = bytearray(tagged[: len(tagged) * 6 // 10]), tagged.index(b"Xing") + 7
     cut[at] &= ~2  # the flag of the number of bytes; that of frames is left
     for tail in (b"", b"TAG" + bytes(125)):
@@ -138,4 +150,4 @@ def test_what_was_written_to_a_pipe_declares_no_length(tmp_path: Path, length: i
     content = bytearray(path.read_bytes())
     struct.pack_into(">q", content, content.index(b"data") + 4, length)
     path.write_bytes(content)
-    assert truncation(path, "CAF") is None
+    assert fault(path, "CAF") is None
