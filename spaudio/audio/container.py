@@ -19,6 +19,7 @@ from spaudio.audio.mpeg import MPEG_SLACK, after_tags, xing_bytes
 CONTAINERS: dict[str, Callable[[BinaryIO, int], str | None] | None] = {}
 
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_PADDING = 4096  # bytes after the samples of a WAV file that may be anything
 _UNKNOWN = 1 << 62  # writers to a pipe declare a length near 2^63 or 2^64
 _NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+)\s*$", re.M)
 
@@ -68,6 +69,37 @@ def _ogg_checksum(page: bytes) -> int:
     """CRC-32 with zlib's polynomial, but most significant bit first and starting from zero."""
     mirrored = zlib.crc32(page.translate(_MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def _wav(file: BinaryIO, size: int) -> str | None:
+    """What follows the samples must be a chunk or padding, as libsndfile reads no more samples.
+
+    Recorders that crash declare too little, and so do files above 4 GiB, whose size wraps. A length
+    of zero is read to the end of the file.
+    """
+    at, name, length = 12, b"", 0
+    if file.read(4) != b"RIFF":
+        return None
+    while name != b"data":
+        at += length + length % 2
+        file.seek(at)
+        if len(header := file.read(8)) < 8:
+            return None
+        name, length = struct.unpack("<4sI", header)
+        at += 8
+    end = at + length
+    if not length or size <= end + _PADDING:
+        return None
+    for start in (end, end + length % 2):  # not every writer pads
+        file.seek(start)
+        name, content = struct.unpack("<4sI", file.read(8))
+        if name.isascii() and name.decode().isprintable() and start + 8 + content <= size:
+            return None
+    return (
+        f"its header declares {length} bytes of samples, which {size - end} bytes follow that are "
+        "no chunk, as in a file above 4 GiB or of a recorder that crashed; read it to its end: "
+        "ffmpeg -ignore_length 1 -i OLD.wav NEW.flac"
+    )
 
 
 def _wave64(file: BinaryIO, size: int) -> str | None:
@@ -129,7 +161,8 @@ def _damaged(what: str) -> str:
 
 
 CONTAINERS |= {
-    **dict.fromkeys(("WAV", "WAVEX", "AIFF", "AU", "FLAC")),
+    **dict.fromkeys(("AIFF", "AU", "FLAC")),
+    **dict.fromkeys(("WAV", "WAVEX"), _wav),
     **dict.fromkeys(("MP3", "MPEG"), _mpeg),
     "OGG": _ogg,
     "W64": _wave64,

@@ -65,7 +65,31 @@ def test_chained_streams_of_ogg_are_refused(tmp_path: Path, subtype: str) -> Non
         soundfile.write(path, wave, RATE, format="OGG", subtype=subtype)
         content += path.read_bytes()
     path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"several streams one after another, of which .*ffmpeg -i"):
+    with pytest.raises(
+        AudioError, match=r"several streams one after another, of which .*ffmpeg -i"
+    ):
+        decode(path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "IMA_ADPCM"])
+def test_samples_after_those_that_a_wav_declares_are_refused(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1, np.random.default_rng(0), 3 + 1 / RATE), RATE, subtype=subtype)
+    whole, samples = path.read_bytes(), len(decode(path)[0])
+    tag, at = b"LIST" + struct.pack("<I", 9000) + b"\xff" * 9000, whole.index(b"data") + 4
+    length = struct.unpack_from("<I", whole, at)[0]
+    unpadded = whole[: at + 4 + length]
+    for content in (whole + tag, unpadded + tag, whole + bytes(4000)):
+        path.write_bytes(content)
+        assert len(decode(path)[0]) == samples
+    changed = bytearray(whole)
+    for in_all, declared in ((8, 0), (2**32 - 1, 2**32 - 1), (len(whole) - 8, length // 2)):
+        struct.pack_into("<I", changed, 4, in_all)
+        struct.pack_into("<I", changed, at, declared)
+        path.write_bytes(changed)
+        if declared != length // 2:  # as of writers to a pipe
+            assert len(decode(path)[0]) >= samples
+    with pytest.raises(AudioError, match=r"follow that are no chunk, .*-ignore_length 1"):
         decode(path)
 
 
