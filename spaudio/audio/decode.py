@@ -287,10 +287,7 @@ def _open(path: str | os.PathLike[str], if_missing: str = "check the path") -> A
     except FileNotFoundError as error:
         raise AudioError(f"{path}: no such file; {if_missing}") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise AudioError(
-            f"{path}: cannot be read ({reason}); make it readable or leave it out"
-        ) from error
+        raise _unreadable(path, error) from error
     except UnicodeEncodeError as error:
         raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
     # soundfile raises TypeError for `.raw`, which has no header with rate and channels.
@@ -302,6 +299,11 @@ def _open(path: str | os.PathLike[str], if_missing: str = "check the path") -> A
         file.close()
         raise AudioError(f"{path}: {refusal}")
     return file
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> AudioError:
+    reason = (error.strerror or str(error)).lower()
+    return AudioError(f"{path}: cannot be read ({reason}); make it readable or leave it out")
 
 
 def _refusal(file: Any) -> str | None:
@@ -335,15 +337,19 @@ def _checked_blocks(
             yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
-    held = mpeg_sound(Path(path)) if file.format in _MPEG else None
+    try:
+        held = mpeg_sound(Path(path)) if file.format in _MPEG else None
+        # If an MPEG file does not declare its length, the decoder guesses it from the size.
+        unread = _unread(file, frames) if held is None or held.declared else None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if held and abs(held.seconds * file.samplerate - frames) > _mpeg_slack(frames):
         raise AudioError(
             f"{path}: the decoder reads {frames / file.samplerate:.1f} s of a file of "
             f"{held.seconds:.1f} s, as its first frame does not give the length of the whole file; "
             "write it again: ffmpeg -i OLD.mp3 NEW.flac"
         )
-    # If an MPEG file does not declare its length, the decoder guesses it from the size.
-    if (held is None or held.declared) and (unread := _unread(file, frames)):
+    if unread:
         raise AudioError(f"{path}: {unread}")
     if frames == 1:
         raise AudioError(f"{path}: a single sample; leave the clip out")

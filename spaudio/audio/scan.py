@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import soundfile
+
 from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, Waveform, decode, is_silent, resample
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError, reason
@@ -22,7 +24,13 @@ from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
-_RULES = {"version": 4, "silence_dbfs": SILENCE_DBFS, "max_seconds": MAX_SECONDS}
+_RULES = {
+    "version": 5,
+    "libsndfile": soundfile.__libsndfile_version__,
+    "silence_dbfs": SILENCE_DBFS,
+    "max_seconds": MAX_SECONDS,
+}
+_OF_SYSTEM = 2  # libsndfile's number of an error of the system
 
 
 class ClipStore(Protocol):
@@ -57,7 +65,7 @@ class Finding:
     Attributes:
         path: Path as listed.
         state: State of the file before it was decoded; None if it could not be found, or if the
-            reason depends on the sample rate of a store.
+            reason depends on the sample rate of a store, or is an error of the system.
         seconds: Duration.
         sample_rate: In Hz.
         reason: Why it cannot be used.
@@ -185,7 +193,9 @@ class _Check:
         try:
             waveform, rate = decode(file, silent_ok=self.silent_ok)
         except AudioError as error:
-            return Finding(path, state, reason=reason(error, file)), {}
+            cause = error.__cause__
+            passing = isinstance(cause, OSError) or getattr(cause, "code", None) == _OF_SYSTEM
+            return Finding(path, None if passing else state, reason=reason(error, file)), {}
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
             computed = {n: one.compute(waveforms[one.sample_rate]) for n, one in stores.items()}

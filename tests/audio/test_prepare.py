@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 import spaudio.io.journal
-from spaudio.audio import Prepared, SourceClip, SourceClips, prepare, read_manifest
+from spaudio.audio import Prepared, SourceClip, SourceClips, decode, prepare, read_manifest
 from spaudio.audio.manifest import Clip
 from spaudio.audio.prepare import check_copies
 from spaudio.audio.scan import scan_clips
@@ -27,6 +27,7 @@ from spaudio.io.lock import locked
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_bad_clips, make_class_folders, tone
 
 MODULE = sys.modules[scan_clips.__module__]
+DECODE = sys.modules[decode.__module__]
 
 
 @pytest.fixture
@@ -151,6 +152,28 @@ def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
     second = run(source)
     assert decoded == ["g1_0.flac"]
     assert (second.hash, second.samples_hash != first.samples_hash) == (first.hash, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "where", "name"),
+    [
+        (OSError(errno.EIO, "I/O error"), soundfile.SoundFile, "__init__"),
+        (OSError(errno.EIO, "I/O error"), DECODE, "fault"),
+        (soundfile.LibsndfileError(2), soundfile.SoundFile, "__init__"),
+        (soundfile.LibsndfileError(2), soundfile.SoundFile, "read"),
+    ],
+)
+def test_an_error_of_the_system_does_not_stand(
+    source: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: Any, name: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        with pytest.raises(DataError, match=r"60 of 60 clips .*\n.*(i/o|[Ss]ystem) error"):
+            run(source)
+    assert len(run(source).clips) == 60
 
 
 def test_an_interrupted_preparation_is_resumed_and_never_taken_as_finished(
