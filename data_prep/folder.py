@@ -110,11 +110,14 @@ def prepare(
     notes: list[str] = []
     if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
-        if not grouped:
+        if len({clip.group for clip in clips}) == len(clips):
+            cause = ", as each clip has a group of its own" if grouped else ""
+            remedy = (
+                "check what makes the groups" if grouped else "group_regex=... keeps them together"
+            )
             notes.append(
-                "the split is random over clips: clips of one speaker or recording may be in both "
-                "training and test, so that the score says little about new ones. "
-                "group_regex=... keeps them together"
+                f"the split is random over clips{cause}: clips of one speaker or recording may be "
+                "in both training and test, so that the score says little about new ones. " + remedy
             )
         divide = split_by_group if grouped else split_by_clip
         clips = divide(

@@ -130,7 +130,7 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
     clips = [
         Clip(path, label, split, group, 1.0, 8000)
         for path, label, split, group in (
-            ("a", "hum", "train", "a"), ("b", "hum", "test", "b"),
+            ("a1", "hum", "train", "1"), ("b2", "hum", "test", "2"),  # each a group of its own
             ("c", "_background_", "train", "train-0"), ("d", "_background_", "test", "test-0"),
         )
     ]  # fmt: skip

@@ -125,6 +125,8 @@ def test_splits_that_would_become_classes_are_refused(
 def test_a_random_split_is_said_to_be_one(source: Path) -> None:
     assert any("random over clips" in text for text in listed(source).warnings)
     assert not listed(source, group_regex=r"(g\d+)_").warnings
+    [said] = listed(source, group_regex=r".*").warnings
+    assert "random over clips, as each clip has a group of its own: " in said
     assert not listed(source).unused
 
 

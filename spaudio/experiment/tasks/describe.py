@@ -124,7 +124,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     validation = settings.validation
     lines = [_given(settings, data.prepared.unused)]
     clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
-    own = all(clip.group == clip.path for clip in clips)
+    own = len({clip.group for clip in clips}) == len(clips)
     groups = _groups(clips)
     learned = groups["train"] | groups["valid"]
     both, known = groups["test"] & learned, groups["valid"] & groups["train"]
