@@ -18,7 +18,7 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -107,13 +107,13 @@ def prepare(
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
     lost = [clip for clip in clips if clip.folder in bad]
     clips = [clip for clip in clips if clip.folder not in bad]
-    notes: list[str] = []
+    notes = _alike({clip.label for clip in clips})
     if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
         if len({clip.group for clip in clips}) == len(clips):
             cause = ", as each clip has a group of its own" if grouped else ""
             remedy = (
-                "check what makes the groups" if grouped else "group_regex=... keeps them together"
+                "Check what makes the groups" if grouped else "group_regex=... keeps them together"
             )
             notes.append(
                 f"the split is random over clips{cause}: clips of one speaker or recording may be "
@@ -423,12 +423,21 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
 def _group(path: str, group_regex: str) -> str:
     """Returns the group of an audio file; it is empty if the expression finds none."""
     try:
-        found = re.search(group_regex, path)
+        found = re.search(group_regex, composed(path))
     except re.error as error:
         raise ConfigError(
             f"group_regex={group_regex!r} is not a regular expression ({error})"
         ) from error
     return (found[min(1, found.re.groups)] or "") if found else ""
+
+
+def _alike(labels: Iterable[str]) -> list[str]:
+    """Returns a sentence with the classes whose names differ in case alone, if any."""
+    by_name: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_name.setdefault(label.casefold(), []).append(label)
+    alike = [" and ".join(names) for names in by_name.values() if len(names) > 1]
+    return [f"classes whose names differ only in case: {some(alike)}"] if alike else []
 
 
 def _check(

@@ -86,7 +86,7 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
         split = SPLITS[given.lower()] if given else "train"
-        clips[path] = SourceClip(path, composed(label), split, group or recording)
+        clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:
         there = ", ".join(sorted(splits))

@@ -425,7 +425,8 @@ def test_overlapping_stretches_in_different_splits_are_refused(tmp_path: Path) -
         text = "\n".join(["file_name,start,end,label,group", *lines])
         file.write_text(text, encoding="utf-8")
         if length == 2:
-            assert not run_script(prepare, tmp_path, source=source, table=file).warnings
+            whole = run_script(prepare, tmp_path, source=source, table=file)
+            assert not any("overlapping" in line for line in whole.warnings)
     words = (
         r"overlapping parts .* in different splits \(\d+ pairs; give .*day\.wav/\S+ and day\.wav/"
     )
@@ -540,6 +541,18 @@ def test_an_accent_may_be_composed_or_not(tmp_path: Path) -> None:
     before = {clip.path: clip.label for clip in listed(source).clips}
     assert Counter(before.values()) == {composed: 6, "hum": 3}
     assert {Path(path).parts[0] for path in before} == {composed, apart, "hum"}
+    grouped = listed(source, group_regex=r"/(\w+)").clips
+    assert {clip.group for clip in grouped} == {
+        f"{n}{name}" for n in "012" for name in (composed, "hum")
+    }
+    text = "\n".join(f"{p},{la},{n},{g}" for p, la, n, g in (
+        *((f"hum/{n}hum.wav", "hum", "train", "x") for n in range(3)),
+        (f"{apart}/0{apart}.wav", composed, "train", composed),
+        *((f"{apart}/{n}{apart}.wav", apart, "test", apart) for n in (1, 2)),
+    ))  # fmt: skip
+    file.write_text(f"file_name,label,split,group\n{text}", encoding="utf-8")
+    with pytest.raises(DataError, match=f"groups in more than one of the given splits: {composed}"):
+        listed(source, table=str(file))
     (source / composed).rename(source / "b")
     (source / "b" / f"0{composed}.wav").rename(source / "b" / "other.wav")
     lines = [f"{composed}/{n}{composed}.wav,{name}" for n, name in enumerate((composed, apart, ""))]
@@ -553,6 +566,15 @@ def test_an_accent_may_be_composed_or_not(tmp_path: Path) -> None:
     found = {clip.path: clip.label for clip in listed(source, labels=str(file)).clips}
     assert f"{apart}/2{apart}.wav" not in found
     assert found["hum/0hum.wav"] == composed
+
+
+def test_classes_that_differ_only_in_case_are_named(source: Path, tmp_path: Path) -> None:
+    clips = flat(source)
+    lines = [f"{name},{label.title() if n % 2 else label}" for n, (name, label) in enumerate(clips)]
+    file = tmp_path / "a.csv"
+    file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
+    said = "classes whose names differ only in case: Hiss and hiss, Hum and hum, Sweep and sweep"
+    assert said in listed(source, table=str(file)).warnings
 
 
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
