@@ -1,10 +1,10 @@
 """Prepares a dataset: checks every clip, then writes a manifest and a completion marker.
 
 A preparation is kept in ``<folder>/<name>/<key>/``, where the key is a hash of name and options. It
-holds ``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` if there
-are any, and ``prepared.json``, which is written last: without it the preparation is not finished.
-Downloads, unpacked archives and renderings are in the folder ``work`` beside ``<key>``, which all
-options share and whose files are never taken as those of a source.
+holds ``journal.jsonl`` (see `spaudio.audio.scan`), ``manifest.jsonl``, ``bad_clips.txt`` and
+``duplicates.txt`` if there are any, and ``prepared.json``, which is written last: without it the
+preparation is not finished. Downloads, unpacked archives and renderings are in the folder ``work``
+beside ``<key>``, which all options share and whose files are never taken as those of a source.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
 
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
-_SHOWN = 3  # groups of copies in a message; prepared.json lists all
+_SHOWN = 3  # groups of copies in a message; duplicates.txt and prepared.json list all
 DUPLICATES = ("refuse", "allow")
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
@@ -174,7 +174,9 @@ def prepare(
         if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
             notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
         try:
-            notes += check_copies(clips, copies, source.overlaps, duplicates)
+            notes += check_copies(
+                clips, copies, source.overlaps, duplicates, target / "duplicates.txt"
+            )
         except DataError:
             (target / MARKER).unlink(missing_ok=True)
             raise
@@ -288,6 +290,7 @@ def check_copies(
     copies: Sequence[tuple[str, ...]],
     overlaps: Sequence[tuple[str, str]],
     duplicates: str,
+    file: Path,
 ) -> list[str]:
     """Checks that clips with the same samples, or of the same part of a recording, agree.
 
@@ -296,6 +299,7 @@ def check_copies(
         copies: Paths of clips with the same samples, group by group.
         overlaps: As in `SourceClips`; pairs with a bad clip count for nothing.
         duplicates: ``"refuse"`` or ``"allow"``.
+        file: Lists those that ``"refuse"`` refuses; removed if there are none.
 
     Returns:
         Warnings about copies, including those that ``"refuse"`` would have refused.
@@ -322,10 +326,20 @@ def check_copies(
             f"pair{'s' * (len(torn) != 1)}; give each one group, or one split): "
             + _some_groups(torn, " and ")
         )
+    if not wrong:
+        file.unlink(missing_ok=True)
+    else:
+        same = [group for group in groups if group in contrary or group in leaking]
+        listed = [(" = ", group) for group in same] + [(" and ", pair) for pair in torn]
+        lines = [
+            joint.join(f"{clip.path} ({clip.label}, {clip.split})" for clip in group) + "\n"
+            for joint, group in listed
+        ]
+        write_atomic(file, "".join(lines).encode("utf-8", "backslashreplace"))
     if wrong and duplicates == "refuse":
         raise DataError(
-            f"{'; '.join(wrong)}. Remove the clips that are wrong, or keep all as they are with "
-            "duplicates=allow"
+            f"{'; '.join(wrong)} (all are listed in {file}). Remove the clips that are wrong, or "
+            "keep all as they are with duplicates=allow"
         )
     harmless = [group for group in groups if group not in contrary and group not in leaking]
     if harmless:

@@ -279,21 +279,32 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     copy("hiss/g3_0.WAV", "hiss/g0_copy.flac")  # group 0 is for test
     with pytest.raises(DataError) as refused:
         run(source)
-    for words in ("under different labels (1 recording): hiss/g1_copy.flac = hum/g1_0.flac",
+    file = prepared.manifest.with_name("duplicates.txt")
+    assert file.read_text().splitlines() == [
+        "hiss/g0_copy.flac (hiss, test) = hiss/g3_0.WAV (hiss, train)",
+        "hiss/g1_copy.flac (hiss, train) = hum/g1_0.flac (hum, train) = "
+        "hum/g1_copy.flac (hum, train)",
+    ]
+    for words in (f"(all are listed in {file})",
+                  "under different labels (1 recording): hiss/g1_copy.flac = hum/g1_0.flac",
                   "in different splits or folds (1 recording): hiss/g0_copy.flac = hiss/g3_0.WAV",
                   "duplicates=allow"):  # fmt: skip
         assert words in str(refused.value)
     assert not prepared.manifest.with_name("prepared.json").exists()
     allowed = run(source, duplicates="allow")
     assert len(allowed.warnings) == 2
+    (source / "hiss/g1_copy.flac").unlink()
+    (source / "hiss/g0_copy.flac").unlink()
+    assert run(source).hash == prepared.hash
+    assert not file.exists()
     with pytest.raises(ConfigError, match="expected refuse or allow"):
         run(source, duplicates="perhaps")
 
 
-def test_copies_in_two_folds_are_refused() -> None:
+def test_copies_in_two_folds_are_refused(tmp_path: Path) -> None:
     clips = [Clip(f"{n}.wav", "a", "train", "g", 1.0, 8000, fold=n) for n in (1, 2)]
     with pytest.raises(DataError, match="in different splits or folds"):
-        check_copies(clips, [("1.wav", "2.wav")], [], "refuse")
+        check_copies(clips, [("1.wav", "2.wav")], [], "refuse", tmp_path / "list.txt")
 
 
 def test_silent_clips_are_not_copies_of_each_other(tmp_path: Path) -> None:
