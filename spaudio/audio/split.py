@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from spaudio.audio.manifest import Clip, SourceClip
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, some
 
 _Clip = TypeVar("_Clip", Clip, SourceClip)
 
@@ -190,6 +190,12 @@ class _Division:
             if spare:
                 self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
         if self.counts[split].total() == 0:
+            held = Counter(label for labels in self.groups.values() for label in labels)
+            if max(held.values()) == 1:
+                raise DataError(
+                    f"each label has clips of one group only ({some(sorted(self.groups))}); check "
+                    "what makes the groups, such as group_regex"
+                )
             raise DataError(
                 f"no group can be moved to split {split!r}: some label would lose its last "
                 "training clip; add groups, set the fraction to 0, or split by clip"

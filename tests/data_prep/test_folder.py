@@ -71,6 +71,10 @@ def test_no_group_is_in_two_splits(source: Path) -> None:
         listed(source, group_regex="(g0)_")
     with pytest.raises(DataError, match="needs a group of its own, but there are 1 "):
         listed(source, group_regex="(g)")
+    with pytest.raises(
+        DataError, match=r"one group only \(hiss, hum, sweep\); check .* group_regex"
+    ):
+        listed(source, group_regex="^([^/]+)/")
 
 
 def test_split_folders_are_respected(tmp_path: Path) -> None:
