@@ -28,7 +28,15 @@ from spaudio.audio.background import BACKGROUND, cut_background
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.decode import probe
-from spaudio.audio.find import EXTENSIONS, NOT_A_SOURCE, audio_files, composed, is_audio, is_hidden
+from spaudio.audio.find import (
+    EXTENSIONS,
+    NOT_A_SOURCE,
+    audio_files,
+    composed,
+    is_audio,
+    is_hidden,
+    may_be_audio,
+)
 from spaudio.audio.label_table import SPLITS, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
@@ -169,13 +177,17 @@ class _Found:
     unused: list[str]
 
 
-def _audio_files(root: Path, on_twice: Callable[[str, str], None] = lambda *_: None) -> list[str]:
+def _audio_files(
+    root: Path,
+    on_twice: Callable[[str, str], object] = lambda *_: None,
+    on_other: Callable[[str], object] = lambda _: None,
+) -> list[str]:
     """Lists the audio files of the source.
 
     Raises:
         DataError: If there are none.
     """
-    paths = sorted(audio_files(root, on_twice=on_twice))
+    paths = sorted(audio_files(root, on_twice=on_twice, on_other=on_other))
     if not paths:
         raise DataError(
             f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
@@ -187,11 +199,15 @@ def _audio_files(root: Path, on_twice: Callable[[str, str], None] = lambda *_: N
 def _from_folders(root: Path) -> _Found:
     """Takes labels, and splits if there are any, from the names of folders."""
     linked: list[tuple[str, str]] = []
-    paths = _audio_files(root, on_twice=lambda *two: linked.append(two))
+    others: list[str] = []
+    paths = _audio_files(root, lambda *two: linked.append(two), others.append)
     split_given = _split_folders(root, paths)
     _check_links(root, linked, split_given)
     clips = [_clip(root, path, split_given) for path in paths]
-    return _Found(clips, [], split_given, _unused_classes(root, paths, split_given))
+    unused = _unused_classes(root, paths, split_given)
+    if left := [name for name in others if may_be_audio(name)]:
+        unused.append(f"files that were not taken, by their extension: {_extensions(left)}")
+    return _Found(clips, [], split_given, unused)
 
 
 def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
@@ -403,9 +419,14 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
 def _contents(folder: Path) -> str:
     """Returns the extensions of the files in a folder, with their counts."""
     files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
-    found = Counter(file.suffix or "no extension" for file in files)
-    named = [f"{number} {suffix}" for suffix, number in found.most_common()]
-    return some(named) or "it is empty"
+    return _extensions(file.name for file in files) or "it is empty"
+
+
+def _extensions(names: Iterable[str]) -> str:
+    """Returns the extensions of files, with their counts."""
+    found = Counter(Path(name).suffix.lower() or "without extension" for name in names)
+    sizes = sorted((-number, suffix) for suffix, number in found.items())
+    return some([f"{-number} {suffix}" for number, suffix in sizes])
 
 
 def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:

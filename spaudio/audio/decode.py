@@ -43,7 +43,9 @@ MAX_AMPLITUDE = 2.0**31
 MAX_ARRAY_AMPLITUDE = 100.0
 
 #: Extensions of formats that libsndfile does not read but other decoders do.
-FOREIGN = frozenset(("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp"))
+FOREIGN = frozenset(
+    ("m4a", "mp4", "aac", "wma", "amr", "ape", "wv", "webm", "3gp", "mka", "m4b", "mkv", "mov")
+)
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
 _MPEG = ("MP3", "MPEG")
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header

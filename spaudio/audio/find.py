@@ -20,6 +20,11 @@ EXTENSIONS = (
     }
 )
 
+# Not taken, but named in a warning, as they may hold sound; as do files without extension, if they
+# are no `_TEXTS`.
+_LIKE_AUDIO = {"raw", "pcm", "ac3", "dts", "dsf", "dff", "tta", "mpc", "spx", "ra", "avi"}
+_TEXTS = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}
+
 #: File that marks a folder of audio files that are cut, rendered or unpacked from a source.
 NOT_A_SOURCE = ".spaudio-work"
 
@@ -28,12 +33,14 @@ def audio_files(
     root: Path,
     *,
     on_twice: Callable[[str, str], object] = lambda first, again: None,
+    on_other: Callable[[str], object] = lambda name: None,
 ) -> Iterator[str]:
     """Lists audio files by their extension; linked folders are followed, each once.
 
     Args:
         root: The folder.
         on_twice: Called with the two paths of a folder that is reached again, by a link.
+        on_other: Called with the name of each file that is not hidden and has another extension.
 
     Yields:
         POSIX paths, relative to ``root``. Hidden files and folders are skipped, and folders of
@@ -57,7 +64,11 @@ def audio_files(
         if not subfolders and not files and is_audio(folder):
             yield path
         for name in files:
-            if not is_hidden(name) and is_audio(name):
+            if is_hidden(name):
+                continue
+            if not is_audio(name):
+                on_other(name)
+            else:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
@@ -121,6 +132,12 @@ def is_hidden(name: str) -> bool:
 def is_audio(name: str) -> bool:
     """Whether a file's name has an extension of audio."""
     return Path(name).suffix[1:].lower() in EXTENSIONS
+
+
+def may_be_audio(name: str) -> bool:
+    """Whether a file that is not taken may hold sound: by its extension, or if it has none."""
+    suffix = Path(name).suffix[1:].lower()
+    return suffix in _LIKE_AUDIO or (not suffix and name.lower() not in _TEXTS)
 
 
 def _refuse(error: OSError) -> None:

@@ -15,7 +15,7 @@ from spaudio.errors import AudioError, ConfigError
 
 
 def test_foreign_formats_say_how_to_convert(tmp_path: Path) -> None:
-    for suffix in ("m4a", "AAC", "mp4", "wma", "webm", "amr"):
+    for suffix in ("m4a", "AAC", "mp4", "wma", "webm", "amr", "mka", "m4b", "mkv", "mov"):
         file = tmp_path / f"my clip.{suffix}"
         file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
         command = "ffmpeg -i 'my clip." + suffix + "' 'my clip.flac'"

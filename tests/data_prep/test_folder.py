@@ -209,6 +209,10 @@ def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Pa
         "no clip was taken from the folder scores: it holds no audio (2 .mid, 1 .txt)",
         "no clip was taken from the folder void: it holds no audio (it is empty)",
     ]
+    for name in ("a.PCM", "b.pcm", "take 1", "README", "e.json", "f.csv", "g.png", ".DS_Store"):
+        (source / "hum" / name).write_bytes(b"not taken")
+    said = "files that were not taken, by their extension: 2 .pcm, 1 without extension"
+    assert said in listed(source).warnings
     os.symlink(source / "hum", source / "aaa")  # which comes first
     with pytest.raises(DataError, match="class folders aaa and hum hold the same files"):
         listed(source)
