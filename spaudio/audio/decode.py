@@ -39,7 +39,7 @@ MAX_CHANNELS = 8
 #: Larger samples (beyond 32-bit integers) are garbage; their power would overflow float32.
 MAX_AMPLITUDE = 2.0**31
 #: An array does not declare its scale; larger samples in it are integers that were cast. In files
-#: of floating-point samples, whose writer declares the scale, they are kept.
+#: of floating-point samples, whose writer declares the scale, they are kept, with a warning.
 MAX_ARRAY_AMPLITUDE = 100.0
 
 #: Extensions of formats that libsndfile does not read but other decoders do.

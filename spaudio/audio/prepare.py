@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from spaudio.audio.decode import MAX_ARRAY_AMPLITUDE
 from spaudio.audio.find import NOT_A_SOURCE
 from spaudio.audio.manifest import (
     Clip,
@@ -170,6 +171,12 @@ def prepare(
         _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
         copies = _copies(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+        if loud := sum(findings[clip.path].loud for clip in clips):
+            trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
+            notes.append(
+                f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
+                f"scale), as of integers that were written as floating-point samples{trap}"
+            )
         skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
         if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
             notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")

@@ -13,9 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import soundfile
 
-from spaudio.audio.decode import MAX_SECONDS, SILENCE_DBFS, Waveform, decode, is_silent, resample
+from spaudio.audio.decode import (
+    MAX_ARRAY_AMPLITUDE,
+    MAX_SECONDS,
+    SILENCE_DBFS,
+    Waveform,
+    decode,
+    is_silent,
+    resample,
+)
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import AudioError, reason
 from spaudio.io.journal import JsonLines
@@ -71,6 +80,7 @@ class Finding:
         reason: Why it cannot be used.
         samples: Hash of the decoded samples and their rate, whatever the container. None for a
             silent clip, as all silence is alike.
+        loud: Whether the peak is above `MAX_ARRAY_AMPLITUDE`, as of integers that were cast.
     """
 
     path: str
@@ -79,6 +89,7 @@ class Finding:
     sample_rate: int | None = None
     reason: str | None = None
     samples: str | None = None
+    loud: bool = False
 
 
 def scan_clips(
@@ -206,4 +217,5 @@ class _Check:
             key = b"%d" % rate
             samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
         seconds = round(len(waveform) / rate, 6)
-        return Finding(path, state, seconds, rate, samples=samples), computed
+        loud = bool(np.abs(waveform).max() > MAX_ARRAY_AMPLITUDE)
+        return Finding(path, state, seconds, rate, samples=samples, loud=loud), computed

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -299,6 +300,14 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     assert not file.exists()
     with pytest.raises(ConfigError, match="expected refuse or allow"):
         run(source, duplicates="perhaps")
+
+
+def test_clips_on_the_scale_of_integers_are_warned_of(source: Path) -> None:
+    for path in (source / "hum").glob("*.wav"):
+        soundfile.write(path, 32768 * soundfile.read(path)[0], RATE, "FLOAT")
+    for _ in range(2):  # from the journal, too
+        [said] = run(source).warnings
+        assert re.match(r"\d of 60 clips have peaks above 100 .* tell them apart by this$", said)
 
 
 def test_copies_in_two_folds_are_refused(tmp_path: Path) -> None:
