@@ -306,7 +306,7 @@ def _detect(chosen: argparse.Namespace) -> None:
     for one in recordings:
         sys.stderr.write(
             f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
-            f"(window {predictor.event_seconds:.3g} s)\n"
+            f"(window {predictor.event_seconds:.3g} s){', all silent' if one.silent else ''}\n"
         )
     _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=bool(recordings))
 

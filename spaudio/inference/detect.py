@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spaudio.audio.decode import Waveform, probe, stream_audio
+from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
@@ -119,8 +119,16 @@ def detect(
                 if timed:
                     probe(path)  # a missing file is reported as such, not by its name
                     begin = recording_start(path)
+                heard: set[bool] = set()
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
-                events, seconds = find(pieces)
-                recordings.append(Recording(path, seconds, events, begin))
+                events, seconds = find(_listen(pieces, heard))
+                recordings.append(Recording(path, seconds, events, begin, True not in heard))
             advance(1)
     return recordings, bad
+
+
+def _listen(pieces: Iterable[Waveform], heard: set[bool]) -> Iterator[Waveform]:
+    """Passes pieces on, and adds to ``heard`` whether each is more than silence."""
+    for piece in pieces:
+        heard.add(not is_silent(piece))
+        yield piece

@@ -37,12 +37,14 @@ class Recording:
         seconds: Its duration.
         events: Sorted by start.
         begin: Its start time, if known.
+        silent: Whether it is silent throughout.
     """
 
     path: Path
     seconds: float
     events: Sequence[Event]
     begin: datetime | None = None
+    silent: bool = False
 
     def clock(self, seconds: float) -> str:
         """Returns a time in the recording as ISO 8601, to the millisecond."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -193,9 +194,17 @@ def test_every_format_and_what_cannot_be_written(
     soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
     [(_, reason)] = detect(predictor, [tmp_path / "nan.wav"])[1]
     assert reason.startswith("1 of 100000 samples are not finite")
-    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
-    main(["detect", run, str(tmp_path / "silent.wav"), "--threshold", "0.01"])
-    assert "silent.wav: 0 events in 1.0 s" in capsys.readouterr().err
+    noise = np.random.default_rng(0).normal(size=8000) / 9
+    for wave, said in (
+        (np.zeros(8000), True),
+        (np.stack([noise, -noise], 1), True),
+        (noise, False),
+    ):
+        soundfile.write(tmp_path / "silent.wav", wave, 8000)
+        main(["detect", run, str(tmp_path / "silent.wav"), "--threshold", "1"])
+        line = capsys.readouterr().err
+        assert re.search(r"silent\.wav: 0 events in 1\.0 s \(window .* s\)(, all silent)?\n", line)
+        assert ("all silent" in line) == said
     for options, said in (
         ({"threshold": 0}, "threshold=0; expected"),
         ({"threshold": float("nan")}, "threshold=nan"),
