@@ -1,6 +1,7 @@
-"""Turns a full disk, or a file too large for it, into a line that says how to continue."""
+"""Turns a disk that is full or not to be written into a line that says how to continue."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from spaudio.errors import DataError
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def is_full(error: BaseException) -> bool:
@@ -17,25 +19,31 @@ def is_full(error: BaseException) -> bool:
 
 @contextmanager
 def named_full_disk(folder: Path, setting: str) -> Iterator[None]:
-    """Turns an error about a full disk into one that names the setting of the folder.
+    """Turns an error about a disk or folder into one that names the setting of the folder.
 
     Args:
         folder: Where data are written.
         setting: Name of the setting that chooses it.
 
     Raises:
-        DataError: If the disk is full, or a file too large.
+        DataError: If the disk is full, a file too large, or the folder cannot be written.
     """
     try:
         yield
     except OSError as error:
+        file = Path(os.path.abspath(str(error.filename or "/")))
+        if error.errno in _CLOSED and file.is_relative_to(os.path.abspath(folder)):
+            raise DataError(
+                f"{setting}={folder} cannot be written ({error.filename}: {error.strerror}); "
+                f"correct its permissions, or name another folder with {setting}=FOLDER"
+            ) from error
         if not is_full(error):
             raise
         full, remedy = f"the disk of {setting}={folder} is full", "free space there"
         if error.errno == errno.EFBIG:
-            file = error.filename or f"a file in {setting}={folder}"
+            named = error.filename or f"a file in {setting}={folder}"
             full, remedy = (
-                f"{file} is larger than its disk or `ulimit -f` allows",
+                f"{named} is larger than its disk or `ulimit -f` allows",
                 "raise the limit",
             )
         raise DataError(

@@ -390,6 +390,14 @@ def test_a_file_too_large_is_named_and_the_next_run_goes_on(source: Path) -> Non
     assert run(source).hash == run(source, folder=source.parent / "other").hash
 
 
+def test_data_that_cannot_be_written_is_named(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        DataError, match=r"data=.*file cannot be written \(.*; correct its perm.* or n"
+    ):
+        run(source, folder=tmp_path / "file")
+
+
 def test_a_changed_manifest_is_not_overwritten(source: Path) -> None:
     prepared = run(source)
     text = prepared.manifest.read_text()
