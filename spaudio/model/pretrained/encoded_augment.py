@@ -14,9 +14,9 @@ class EncodedAugment(Augment):
 
     Settings have the same units and distributions as for log-mel frames. Masks set bands to their
     mean over the clip. The silence around a clip keeps its length. A clip that becomes too long for
-    the encoder is cut. Bands and time are stretched by interpolation: the encoder knows no frames
-    that occur twice, and a probe on ESC-50 was better than with the nearest ones (validation
-    accuracy 0.818 instead of 0.810).
+    the encoder is cut. Bands and time are stretched by interpolation: with the nearest frames,
+    which the encoder has never seen repeated, the validation accuracy of a probe was 0.810 instead
+    of 0.818 on ESC-50 and 0.721 instead of 0.729 on RAVDESS.
 
     Args:
         config: The settings. ``noise``, ``crop``, ``mixup_power`` and ``mixstyle`` are ignored.
