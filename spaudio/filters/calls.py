@@ -23,8 +23,10 @@ PADDING_ARGUMENTS = (
     "attention_mask",
 )
 # Masks of queries and keys. One per item may include the padding.
-ATTENTION_MASKS = ("src_mask", "attn_mask", "mask")
+ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
 CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params")
+# Of transformers' models only: elsewhere, a state can be anything.
+RECURRENT_ARGUMENTS = ("state", "mems", "past_buckets_states")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,12 @@ class Watch:
         # An argument that arrives in **kwargs is known to be a mask when it is given.
         self.takes_padding = any(n in self.names for n in usual)
         self.attends = isinstance(module, nn.MultiheadAttention)
-        self.takes_cache = any(n in self.names for n in CACHE_ARGUMENTS)
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
+        recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
+        self.caches = (*CACHE_ARGUMENTS, *recurrent)
+        self.takes_cache = any(n in self.names for n in self.caches)
         # Its own models, such as EncodecModel, give zero at padding in padding_mask too; a forward
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
@@ -121,7 +125,7 @@ class Watch:
         if self.attends:  # in cross-attention, the mask is that of the keys
             query, key = (dict(given(n)).get(n) for n in ("query", "key"))
             padding = padding if query is key else []
-        caches = given(*CACHE_ARGUMENTS) if self.takes_cache else []
+        caches = given(*self.caches) if self.takes_cache else []
         cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
             self,
@@ -183,8 +187,11 @@ def takes_any_name(forward: Callable[..., Any]) -> bool:
 
 def has_several_inputs(names: Collection[str]) -> bool:
     """Whether a module with these arguments reads several sequences."""
-    return ("src" in names and "tgt" in names) or any(
-        name.startswith(("decoder_", "pixel_values")) for name in names
+    text_and_sound = "input_ids" in names and bool({"input_features", "input_values"} & {*names})
+    return (
+        ("src" in names and "tgt" in names)
+        or text_and_sound
+        or any(name.startswith(("decoder_", "pixel_values")) for name in names)
     )
 
 

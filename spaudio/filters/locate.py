@@ -13,7 +13,14 @@ from spaudio.filters.calls import PADDING_ARGUMENTS, argument_places, takes_any_
 from spaudio.filters.layout import Layout
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
-CHANNELS_FIRST = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
+CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+)
 _FORWARDS = [kind.forward for kind in CHANNELS_FIRST]
 
 

@@ -62,20 +62,25 @@ def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
         if isinstance(call.cu_seqlens, Tensor):
             return call.cu_seqlens
     positions: Any = next((c.positions for c in calls if isinstance(c.positions, Tensor)), None)
-    if positions is None or positions.shape != (batch, tokens) or torch.compiler.is_compiling():
+    # One row is that of all items.
+    if positions is None or positions.shape not in ((batch, tokens), (1, tokens)):
+        return None
+    if torch.compiler.is_compiling():
         return None
     if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
         return None
     # A refilled buffer is the same tensor with a new version. Inference-mode tensors have no
     # version; they are read once per pass.
     version: Any = weakref.ref(calls[-1]) if positions.is_inference() else positions._version
-    if positions not in _FOUND or _FOUND[positions][0] != version:
+    key = version, batch
+    if positions not in _FOUND or _FOUND[positions][0] != key:
         starts = torch.ones_like(positions, dtype=torch.bool)
-        starts[:, 1:] = positions.diff(dim=1) != 1
+        starts[:, 1:] = positions.diff(dim=1) != 1  # as transformers separates sequences
+        starts = starts.expand(batch, tokens)
         if starts.sum() == batch:
-            _FOUND[positions] = version, None
+            _FOUND[positions] = key, None
         else:
             begin = starts.flatten().nonzero()[:, 0]
-            _FOUND[positions] = version, torch.cat([begin, begin.new_tensor([starts.numel()])])
+            _FOUND[positions] = key, torch.cat([begin, begin.new_tensor([starts.numel()])])
     found: Tensor | None = _FOUND[positions][1]
     return found

@@ -59,8 +59,8 @@ def find_padding(
         trusted = named or call.watch.two_axes_are_padding
         if not trusted and is_shared(value, batch, tokens):
             continue
-        # In a model with several inputs, the mask may belong to the tokens of another one.
-        if isinstance(value, Tensor) and not call.several:
+        # With several inputs, a mask that the user has not named may belong to other tokens.
+        if isinstance(value, Tensor) and (named or not call.several):
             inverted = name == "padding_mask" and call.watch.zero_is_padding
             mask = read_padding_mask(
                 "attention_mask" if inverted else name,

@@ -100,6 +100,22 @@ def test_clip_alone_equals_clip_padded_in_a_batch(case: str) -> None:
 
 
 @every_filter
+def test_memory_order_of_tokens_mask_and_gradient(case: str) -> None:
+    """Transposed and expanded tensors give what contiguous ones give."""
+    filter = build(case, causal=False, dtype=torch.float32)
+    x, mask = tokens(3, 13, torch.float32), padding_mask(3, 13)
+    plain = filter(x, mask)
+    strided = filter(x.transpose(0, 1).contiguous().transpose(0, 1), mask.t().contiguous().t())
+    torch.testing.assert_close(strided, plain)
+    one = mask[-1:].expand(3, 13)
+    torch.testing.assert_close(filter(x, one), filter(x, one.contiguous()))
+    x.requires_grad_()
+    wanted = torch.autograd.grad(filter(x, mask), x, torch.ones(3, 13, DIM))[0]
+    found = torch.autograd.grad(filter(x, mask).sum(), x)[0]  # its gradient has strides of zero
+    torch.testing.assert_close(found, wanted)
+
+
+@every_filter
 def test_autocast_stays_near_full_precision(case: str) -> None:
     filter = build(case, causal=False)
     x = tokens().requires_grad_()

@@ -180,12 +180,16 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     insert_filters(model, LAYERS, **CAUSAL)
     with pytest.raises(ValueError, match="was not filled by"):
         model(ids, past_key_values=cache)
-    recurrent = build("MambaForCausalLM", "MambaConfig", STATES)
-    insert_filters(recurrent, "backbone.layers", **CAUSAL)
-    assert recurrent(ids).logits.shape == (2, 5, 40)
-    generate(recurrent, ids, False)
-    with pytest.raises(ValueError, match=r"use_cache=False.*Cache"):
-        generate(recurrent, ids, True)
+    for name, layers, sizes in (
+        ("Mamba", "backbone.layers", STATES),
+        ("Rwkv", "rwkv.blocks", STATES | {"attention_hidden_size": 16, "context_length": 32}),
+    ):
+        recurrent = build(f"{name}ForCausalLM", f"{name}Config", sizes)
+        insert_filters(recurrent, layers, **CAUSAL)
+        assert recurrent(ids).logits.shape == (2, 5, 40)
+        generate(recurrent, ids, False)
+        with pytest.raises(ValueError, match=r"use_cache=False"):
+            generate(recurrent, ids, True)
     removed = causal_model()
     handle = insert_filters(removed, LAYERS, **CAUSAL)
     cache = removed(ids).past_key_values

@@ -325,7 +325,8 @@ def test_a_layer_that_is_not_batch_first_is_refused() -> None:
 
 
 def test_a_layer_that_returns_channels_first_is_refused() -> None:
-    for kind in (nn.Conv1d(8, 8, 1), nn.ConvTranspose1d(8, 8, 1), nn.BatchNorm1d(8)):
+    for kind in (nn.Conv1d(8, 8, 1), nn.ConvTranspose1d(8, 8, 1), nn.BatchNorm1d(8),
+                 nn.InstanceNorm1d(8), nn.MaxPool1d(1), nn.AvgPool1d(1)):  # fmt: skip
         model = nn.Sequential(kind)
         with pytest.raises(ValueError, match=r"'0' is a .*1d.*\(channels_first=True\)"):
             insert_filters(model, "0")

@@ -251,6 +251,47 @@ def test_a_mask_of_queries_and_keys_may_include_the_padding() -> None:
     torch.testing.assert_close(model(x, pad)[1:, :5], model(x[1:, :5].contiguous(), none[1:, :5]))
 
 
+def test_the_mask_of_a_decoder_may_include_the_padding() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+            self.decoder = nn.TransformerDecoder(layer, 2)
+
+        def forward(self, x: Tensor, padding_mask: Tensor) -> Any:
+            mask = (~causal(x.shape[1]) | padding_mask.unsqueeze(1)).repeat_interleave(2, 0)
+            return self.decoder(x, x, tgt_mask=mask)
+
+    model = Decoder().eval()
+    insert_filters(model, "decoder.layers", zero_init=False)
+    with pytest.raises(ValueError, match="cannot tell"):
+        model(torch.randn(2, 9, 8), torch.arange(9) >= torch.tensor([[9], [5]]))
+
+
+class _Seeing(nn.Linear):
+    def forward(self, x: Tensor, attention_mask: Any = None, pixel_values: Any = None) -> Tensor:
+        return super().forward(x)
+
+
+class _Reading(nn.Linear):
+    def forward(
+        self, input_features: Tensor, attention_mask: Any = None, input_ids: Any = None
+    ) -> Tensor:
+        return super().forward(input_features)
+
+
+@pytest.mark.parametrize("kind", [_Seeing, _Reading])
+def test_a_mask_of_one_of_several_inputs_must_be_named(kind: type[nn.Linear]) -> None:
+    model, x = kind(4, 4), torch.randn(2, 9, 4)
+    kept = (torch.arange(9) < torch.tensor([[9], [5]])).long()
+    handle = insert_filters(model, "", zero_init=False)
+    with pytest.raises(ValueError, match="cannot tell"):
+        model(x, kept)
+    handle.remove()
+    insert_filters(model, "", padding_mask="attention_mask", zero_init=False)
+    torch.testing.assert_close(model(x, kept)[1:, :5], model(x[1:, :5], kept[1:, :5]))
+
+
 @pytest.mark.parametrize("layers", ["a.layers", "b.layers", "*.layers.*"])
 def test_layers_that_two_modules_share_see_the_mask_of_either(layers: str) -> None:
     class Encoder(nn.Module):
@@ -299,8 +340,9 @@ def test_masks_in_kwargs_are_read() -> None:
         if not pass_on:
             with pytest.raises(ValueError, match="'layer' is recomputed"):
                 y.sum().backward()
-            with pytest.raises(ValueError, match="cannot tell"):  # of which input
-                model(x, decoder_x=x, key_padding_mask=pad)
+            if name == "auto":
+                with pytest.raises(ValueError, match="cannot tell"):  # of which input
+                    model(x, decoder_x=x, key_padding_mask=pad)
     with pytest.raises(ValueError, match=r"argument 'key_padding'.*'key_padding_mask'"):
         insert_filters(Open(True), "layer", padding_mask="key_padding")
 
@@ -505,6 +547,9 @@ def test_packed_text_equals_each_alone(name: str, attention: str, padding_mask: 
     for extra in ({}, {"cu_seq_lens_q": ends}):
         packed = model(input_ids=ids, position_ids=positions, use_cache=False, **extra)[0]
         torch.testing.assert_close(packed, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-5)
+    # One row of positions is that of all items.
+    both = model(input_ids=ids.repeat(2, 1), position_ids=positions, use_cache=False)[0]
+    torch.testing.assert_close(both[1:], packed, rtol=1e-4, atol=1e-5)
     plain = model(input_ids=ids, position_ids=torch.arange(SHORT + LONG).unsqueeze(0))[0]
     torch.testing.assert_close(plain, model(input_ids=ids)[0])
 
