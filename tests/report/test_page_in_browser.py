@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -158,3 +159,24 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         (page_run / PAGE).as_uri(),
         other.as_uri(),
     }
+
+
+def test_links_of_the_navigation_lead_to_their_sections(driver: Any, page_run: Path) -> None:
+    """Although a page that is scrolled past its clips loads more of them."""
+    text = (page_run / PAGE).read_text(encoding="utf-8")
+    head, data, tail = re.split('(?<= id="data">)(.*?)(?=</script>)', text)
+    long = page_run / "long.html"
+    more = json.loads(data)
+    more["clips"] *= 20
+    long.write_text(f"{head}{json.dumps(more)}{tail}", encoding="utf-8")
+    driver.set_window_size(1280, 800)
+    sections = re.findall('<a href="(#[a-z]+)">', text)
+    assert {"#clips", "#classes", "#calibration", "#filters", "#training"} <= set(sections)
+    for section in sections:
+        driver.get("about:blank")
+        driver.get(long.as_uri())
+        driver.find_element("css selector", f"nav [href='{section}']").click()
+        time.sleep(0.5)
+        heading = driver.find_element("css selector", f"{section} h2")
+        top = driver.execute_script("return arguments[0].getBoundingClientRect().top", heading)
+        assert 50 < top < 150, section
