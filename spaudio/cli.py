@@ -73,9 +73,11 @@ def _train(chosen: argparse.Namespace) -> None:
 def _new(chosen: argparse.Namespace) -> None:
     """Writes a recipe into the current folder."""
     from spaudio.experiment.new_recipe import write_recipe
+    from spaudio.report.run_command import this_python
 
     made = write_recipe(chosen.name, chosen.source, Path())
-    sys.stdout.write(f"{made}: edit config.yaml and prep.py, then: python {made / 'run.py'}\n")
+    command = f"{this_python()} {made / 'run.py'}"
+    sys.stdout.write(f"{made}: edit config.yaml and prep.py, then: {command}\n")
 
 
 def _datasets(chosen: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ NOT_RUN = {
     "venv": "sets up an environment",
     "install": "downloads packages",
     "head=$(scontrol": "needs SLURM",
-    "torchrun": "several GPUs or machines; tests/experiment/test_processes.py has two processes",
+    ".venv/bin/torchrun": "several GPUs; tests/experiment/test_processes.py has two processes",
     "cluster=slurm": "needs SLURM; tests/experiment/test_launch.py submits with cluster=local",
     "test=archive": "downloads the separate test set of Speech Commands",
     "subset=dev-clean": "downloads another part of LibriSpeech",

@@ -9,22 +9,24 @@ from pathlib import Path
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.recipes import recipes_folder
+from spaudio.report.run_command import this_python
 
 _README = """# {name}
 
 A recipe for the sounds in `{source}`, made by `spaudio new`.
 
 ```sh
-python {name}/run.py                         # one run; data go to ./data, runs to ./runs
-python {name}/run.py --cfg                   # all settings, with their values
-python {name}/run.py -m filter=none,bank seed=0,1,2
+{python} {name}/run.py        # one run; data go to ./data, runs to ./runs
+{python} {name}/run.py --cfg  # all settings, with their values
+{python} {name}/run.py -m filter=none,bank seed=0,1,2
 ```
 
 - `config.yaml`: the settings that differ from the defaults. `model=pretrained` has defaults of its
   own, which replace some of them; a message names these. Settings on the command line are kept.
   Fill in `about`: the licence of the data goes into reports and model cards.
 - `prep.py`: lists the clips, with their labels, groups and splits. To try it alone, run
-  `python {name}/prep.py source=DIR`. The keyword arguments of `prepare` are settings of the recipe.
+  `{python} {name}/prep.py source=DIR`. The keyword arguments of `prepare` are settings of the
+  recipe.
 - `run.py`: nothing to edit.
 """
 
@@ -72,7 +74,7 @@ def write_recipe(name: str, source: Path, folder: Path) -> Path:
         (staging / "config.yaml").write_text(config, encoding="utf-8")
         (staging / "prep.py").write_text(script, encoding="utf-8")
         (staging / "README.md").write_text(
-            _README.format(name=name, source=source), encoding="utf-8"
+            _README.format(name=name, source=source, python=this_python()), encoding="utf-8"
         )
         shutil.copyfile(recipes / "folder" / "run.py", staging / "run.py")
         staging.chmod(0o755)

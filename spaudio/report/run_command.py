@@ -2,8 +2,9 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from spaudio.report.escape import printable
@@ -14,7 +15,10 @@ _WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.
 
 
 def command(settings: Mapping[str, Any]) -> str:
-    """The command that made a run; folders are shortened to their last part."""
+    """The command that made a run; folders are shortened to their last part.
+
+    It can be typed in the working directory if the environment is there or has been activated.
+    """
     words = []
     for override in settings["overrides"]:
         name, _, value = override.partition("=")
@@ -24,7 +28,15 @@ def command(settings: Mapping[str, Any]) -> str:
         words.append(shlex.quote(printable(override)))
     # A recipe that `spaudio new` wrote has its script, prep.py, in its own folder.
     folder = "" if settings.get("prep") == "prep" else "recipes/"
-    return " ".join([f"python {folder}{settings['recipe']}/run.py", *words])
+    here = Path(sys.executable).is_relative_to(Path.cwd())
+    python = this_python() if here else "python"
+    return " ".join([python, f"{folder}{settings['recipe']}/run.py", *words])
+
+
+def this_python() -> str:
+    """The interpreter as a command: relative to the working directory if it is there."""
+    path, here = Path(sys.executable), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def shortened(value: object) -> str:

@@ -43,8 +43,12 @@ def test_a_new_recipe_runs_and_can_be_edited(
 
     monkeypatch.chdir(tmp_path)
     make_own_sounds(tmp_path / "sounds", clips=2)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv/bin/python"))
     main(["new", "digits", "sounds"])
     folder = tmp_path / "digits"
+    command = ".venv/bin/python digits/run.py"
+    assert capsys.readouterr().out.endswith(f"then: {command}\n")
+    assert f"\n{command} --cfg" in (folder / "README.md").read_text()
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.yaml", "prep.py",
                                                         "run.py"}  # fmt: skip
     script = folder / "prep.py"

@@ -135,14 +135,18 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
         assert f"{calibration[stage]['loss']:.4f}" in html
 
 
-def test_the_command_can_be_typed_again() -> None:
+def test_the_command_can_be_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = [
         r"group_regex='(speaker\d+)'", "filter='bank'", "filter=bank", "run_id='null'",
         "run_id='7'", "seed=7", "preset=null", "model.filter_layers=[0,1]",
         """about.title='"a" b'""", """about.title="it's, it's\"""", "labels=''",
         "cluster_options={a: 1}",
     ]  # fmt: skip
-    assert command({"recipe": "birds", "prep": "prep", "overrides": []}) == "python birds/run.py"
+    own = {"recipe": "birds", "prep": "prep", "overrides": []}
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv/bin/python"))
+    assert command(own) == "python birds/run.py"  # no folder of the user's machine
+    monkeypatch.chdir(tmp_path)
+    assert command(own) == ".venv/bin/python birds/run.py"
     shown = command({"recipe": "folder", "overrides": given})
     assert "filter=bank filter=bank" in shown
     again = [parse(one) for one in shlex.split(shown)[2:]]
