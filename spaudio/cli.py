@@ -1,4 +1,4 @@
-"""Audio classifiers with learned filters: recipes, runs and saved models.
+"""Trains and uses audio classifiers.
 
 spaudio train DIR             trains on a folder of sounds, like recipes/folder
 spaudio new NAME DIR          writes an editable recipe for a folder of sounds
@@ -421,7 +421,7 @@ _FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing fi
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
     "train": (_train, "train on a folder of sounds, one sub-folder per class", {
         "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "folder of sounds, then "
-                     "settings, such as filter=depthwise; --cfg lists them"},
+                     "settings, such as model=pretrained or seed=1; --cfg lists them"},
         "-m": {"dest": "multirun", "action": "store_true",
                "help": "run all combinations of listed values"},
         "--cfg": {"action": "store_true", "help": "print all settings without running"},
@@ -516,7 +516,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
                      "class has a probability below P"},
     }),
-    "export": (_export, "export a run's model with its front-end", {
+    "export": (_export, "export a run's model with its front-end (ONNX or pt2)", {
         **_MODEL,
         "--format": {"choices": ("onnx", "pt2"), "required": True},
         "--output": {"type": Path, "help": "file (default: model.onnx or model.pt2 in the run)"},

@@ -138,8 +138,8 @@ def listen(
     """
     warn(
         f"listening to {source.name} ({source.sample_rate:,} Hz): {stream.how}; the first "
-        f"prediction comes after {stream.first:.2f} s of sound, and from then on a sound is part "
-        f"of one after at most {stream.delay:.2f} s, plus the computing time"
+        f"prediction comes after {stream.first:.2f} s of sound, later ones lag by at most "
+        f"{stream.delay:.2f} s, plus the computing time"
     )
     took: list[float] = []
     asked = time.perf_counter()
@@ -160,6 +160,6 @@ def listen(
             pass
     if took:
         warn(
-            f"{len(took)} predictions; computing one took {statistics.median(took) * 1000:.0f} ms "
+            f"{len(took)} prediction{'s' * (len(took) > 1)}; computing one took {statistics.median(took) * 1000:.0f} ms "
             f"(median), {max(took) * 1000:.0f} ms at most"
         )
