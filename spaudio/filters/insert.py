@@ -122,8 +122,9 @@ def insert_filters(
 ) -> FilterHandle:
     """Inserts a filter after each named layer of a model, in place; returns a handle to them.
 
-    If ``filter`` is a name, gains start at zero, so the model's output stays bit-identical until
-    they are trained. To filter before attention, name the norm that precedes it.
+    If ``filter`` is a name, each filter starts as the identity, so the model's output stays
+    bit-identical until they are trained; ``haar`` needs ``zero_init=False``. To filter before
+    attention, name the norm that precedes it.
 
     Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so filters do not
     see the padding mask or the key/value cache passed to it. With a key/value cache of
@@ -145,7 +146,8 @@ def insert_filters(
             modules: a mask (batch, tokens), True where a token is padding (False if the name ends
             with ``attention_mask``, or is ``padding_mask`` of a model of transformers). None
             ignores padding.
-        zero_init: Whether gains start at zero; has no effect if ``filter`` is a module.
+        zero_init: Whether gains, or kernels without gains, start at zero; has no effect if
+            ``filter`` is a module.
         options: Options of the filter, such as ``causal`` or ``kernel_size``. If ``dim`` is needed
             and not given, it is taken from the layer, like device and dtype.
 
