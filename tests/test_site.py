@@ -43,6 +43,12 @@ def test_the_site_builds_and_loads_nothing_from_other_hosts(
     assert "Parameters" in reference
     for name in set(filters.__all__) - {"FILTERS"}:
         assert f'id="spaudio.filters.{name}"' in reference
+    settings = (tmp_path / "docs/api/settings.html").read_text("utf-8")
+    assert 'id="spaudio.tokens.config.TokenConfig"' in settings
+    assert not re.findall(r'id="spaudio\.[\w.]+\.[A-Z]\w+\.\w+"', settings)  # no methods
+    for notebook in (ROOT / "docs/notebooks").glob("*.ipynb"):
+        page = (tmp_path / f"docs/notebooks/{notebook.stem}.html").read_text("utf-8")
+        assert f'href="{notebook.name}"' in page
 
 
 def test_the_reference_names_all_filters() -> None:
