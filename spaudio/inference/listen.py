@@ -160,6 +160,6 @@ def listen(
             pass
     if took:
         warn(
-            f"{len(took)} prediction{'s' * (len(took) > 1)}; computing one took {statistics.median(took) * 1000:.0f} ms "
-            f"(median), {max(took) * 1000:.0f} ms at most"
+            f"{len(took)} prediction{'s' * (len(took) > 1)}; computing one took "
+            f"{statistics.median(took) * 1000:.0f} ms (median), {max(took) * 1000:.0f} ms at most"
         )
