@@ -16,6 +16,10 @@ from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
 
 LEAST_RANGE = 0.04  # of the accuracy axis
+_COSTS = {
+    "trained_parameters": "trained parameters (equal ones side by side)",
+    "train_seconds": "seconds of training",
+}
 Rows = list[dict[str, str]]
 
 
@@ -238,7 +242,7 @@ def plot_effects(effects: Sequence[Effect], controls: Sequence[Effect], path: Pa
     second = [one for one in controls if one.setting in known]
     for some, below, color, label in (
         (drawn, 0.0, "black", "minus the setting above, 95 % interval"),
-        (second, 0.35, "0.6", "minus the control"),
+        (second, 0.35, "0.6", "minus the control, named at the right"),
     ):
         for one in some:
             mean, low, high = (100 * value for value in (one.mean, one.low, one.high))
@@ -247,6 +251,9 @@ def plot_effects(effects: Sequence[Effect], controls: Sequence[Effect], path: Pa
                 axes.plot([low, high], [y, y], color=color, linewidth=1.8, zorder=2)
             axes.scatter(mean, y, marker="D", s=26, color=color, zorder=4,
                          label=label if one is some[0] else None)  # fmt: skip
+            if some is second:
+                axes.text(1.01, y, f"minus {for_figure(one.other, 50)}", fontsize=7, color="0.5",
+                          va="center", transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_yticks(list(labels), list(labels.values()), fontsize=9)
     for tick, row in zip(axes.get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if row in heads else "normal")
@@ -263,7 +270,7 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     Args:
         results: Results of all runs. A point is the mean over folds and seeds, its bar their
             standard deviation. Settings with fewer runs than others are left out, as are datasets
-            with one setting.
+            with one setting. Points of equal cost are drawn side by side.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
@@ -277,26 +284,32 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     figure = make_figure(7, 0.8 + 2.2 * len(compared))
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for row, (name, own) in zip(panels, compared.items(), strict=True):
-        for axes, field in zip(row, ("trained_parameters", "train_seconds"), strict=True):
+        for axes, (field, label) in zip(row, _COSTS.items(), strict=True):
             x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
+            low, high = min(x.values()), max(x.values())
+            logarithmic = high > 10 * low
             for setting, group in own.items():
+                at = x[setting]
+                if not logarithmic:
+                    equal = [other for other in x if x[other] == x[setting]]
+                    aside = equal.index(setting) - (len(equal) - 1) / 2
+                    at += 0.05 * aside * (high - low or high)
                 i, (y, std) = settings.index(setting), mean_std([r.accuracy for r in group])
                 color = f"C{i % 10}"
-                axes.scatter(x[setting], y, s=30, color=color, marker="osD^v"[i // 10 % 5],
+                axes.scatter(at, y, s=30, color=color, marker="osD^v"[i // 10 % 5],
                              label=for_figure(setting))  # fmt: skip
                 if not math.isnan(std):
-                    axes.errorbar(x[setting], y, std, color=color, lw=0.8, capsize=2, fmt="none")
-            low, high = min(x.values()), max(x.values())
-            if high > 10 * low:
+                    axes.errorbar(at, y, std, color=color, lw=0.8, capsize=2, fmt="none")
+            if logarithmic:
                 axes.set_xscale("log")  # whole decades, so that each has a label
                 axes.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
             else:
                 axes.locator_params(axis="x", nbins=4)
             bottom, top = axes.get_ylim()
             missing = max(0.0, LEAST_RANGE - (top - bottom)) / 2  # noise must not fill a panel
-            axes.set_ylim(bottom - missing, top + missing)
-            axes.set_xlabel(field.replace("train_seconds", "seconds of training").replace("_", " "),
-                            fontsize=9)  # fmt: skip
+            top = min(top + missing, 1.0)
+            axes.set_ylim(min(bottom - missing, top - LEAST_RANGE), top)
+            axes.set_xlabel(label, fontsize=9)
             axes.tick_params(labelsize=8)
             axes.grid(alpha=0.3)
         row[0].set_ylabel("test accuracy", fontsize=9)
