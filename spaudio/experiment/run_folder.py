@@ -36,7 +36,7 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
 
     Raises:
         ConfigError: If a folder of that name is not empty or cannot be created.
-        DataError: If the disk is full.
+        DataError: If the disk is full, or the folder cannot be written.
     """
     settings.run_id = settings.run_id or new_run_id()
     folder = folder or Path(settings.runs, settings.recipe, settings.run_id)

@@ -95,7 +95,7 @@ def test_a_label_keeps_a_training_clip() -> None:
     for seed in range(10):
         after = carve_validation(few, 0.2, seed, by="group")
         assert after[-1].split == "train"
-    with pytest.raises(DataError, match="last training clip"):
+    with pytest.raises(DataError, match="clips of one group only"):
         carve_validation(clips(groups=1, own=True), 0.2, seed=0, by="group")
     lone = [*clips(), *(Clip(f"x{i}.wav", "lone", "train", "x", 1, 8000) for i in range(9))]
     after = split_by_group(lone, valid_fraction=0.1, test_fraction=0.6, seed=0)

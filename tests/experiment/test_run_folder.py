@@ -109,7 +109,7 @@ def test_a_run_stays_below_its_folder(tmp_path: Path, run_id: str) -> None:
 
 def test_a_folder_that_cannot_be_made_or_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"runs=.*/file: cannot make .*Not a directory"):
+    with pytest.raises(DataError, match=r"runs=.*/file/folder cannot be written .*Not a dir"):
         create_run_folder(compose("folder", f"runs={tmp_path / 'file'}", "run_id=a"))
     with pytest.raises(CheckpointError, match=r"is not a run's folder"):
         read_run_settings(tmp_path)
