@@ -87,8 +87,12 @@ def find_padding(
         return None
     if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
         found = _FOUND[unread[1]]
-        known: Tensor | None = found[calls[0].tokens if calls[0].tokens in found else unread[1]]
-        return known
+        if calls[0].tokens in found:
+            own: Tensor | None = found[calls[0].tokens]
+            return own
+        last: Tensor | None = found[unread[1]]
+        if all(_same(last, other) for other in found.values()):
+            return last
     remedy = (
         "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
         "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or pass "
@@ -103,6 +107,13 @@ def find_padding(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
         f"{_describe(*unread)}. {remedy}"
     )
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two paddings are equal."""
+    if one is None or other is None:
+        return one is other
+    return one is other or torch.equal(one, other)
 
 
 def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None) -> None:

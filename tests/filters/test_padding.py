@@ -459,8 +459,10 @@ def test_checkpointing_two_passes_reads_the_padding_of_each() -> None:
     """Both passes share a mask that is a buffer of the model."""
 
     class Checkpointed(Model):
+        reentrant = False
+
         def forward(self, x: Tensor, pad: Any = None, attention_mask: Any = None) -> Tensor:
-            out: Tensor = checkpoint(self.layer, x, self.inner, use_reentrant=False)
+            out: Tensor = checkpoint(self.layer, x, self.inner, use_reentrant=self.reentrant)
             return out
 
     real = torch.arange(9) < torch.tensor([[[9], [5]], [[3], [9]]])
@@ -475,6 +477,10 @@ def test_checkpointing_two_passes_reads_the_padding_of_each() -> None:
         torch.autograd.grad(torch.stack(y).square().sum(), parameters) for y in (outputs, expected)
     ]
     torch.testing.assert_close(*gradients)
+    model.reentrant = True  # which copies the tokens, so that it is not known which pass it is
+    outputs = [model(x, attention_mask=mask) for x, mask in zip(passes, real, strict=True)]
+    with pytest.raises(ValueError, match="cannot tell the padding of layer 'layer'"):
+        torch.stack(outputs).sum().backward()
 
 
 def test_checkpointing_reads_the_packing_of_each_pass_or_refuses() -> None:
