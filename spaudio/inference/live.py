@@ -120,6 +120,8 @@ def open_stream(
             refused = f"tokens.normalise={predictor.front_end.config.normalise}"
         elif not predictor.front_end.config.learned and mel.scaling == "pcen":
             refused = "tokens.spectrogram.scaling=pcen"  # its mean reaches back to the start
+        elif not predictor.front_end.config.learned and mel.top_db:
+            refused = f"tokens.spectrogram.top_db={mel.top_db:g}"  # relative to the whole clip
         if refused is None:
             return StateStream(predictor, window, hop)
     except ConfigError as error:
@@ -199,7 +201,8 @@ class StateStream(Stream):
     look.
 
     Args:
-        predictor: Predictor of a run with ``model.causal=true`` and ``tokens.normalise=global``.
+        predictor: Predictor of a run with ``model.causal=true``, ``tokens.normalise=global`` and,
+            for log-mel tokens, ``tokens.spectrogram.top_db=0``.
         window: Seconds of the longest context, of which each half is rounded up to whole hops.
         hop: Seconds from one prediction to the next; rounded to whole tokens.
 

@@ -11,7 +11,7 @@ from spaudio.tokens.kernels import INITS
 Frames = npt.NDArray[np.float32]  # (frames, features) of one clip, or its tokens
 
 FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
-NORMALISATIONS = ("global", "clip", "clip_std")
+NORMALISATIONS = ("global", "clip_power")
 POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
 SCALINGS = ("log", "pcen")
@@ -54,6 +54,10 @@ class SpectrogramConfig:
     Args:
         n_mels: Number of mel bands.
         log_offset: Added to the mel power before the logarithm, so that silence stays finite.
+        top_db: Values more than this many decibels below the largest one of the clip are raised to
+            this limit, as by ``librosa.power_to_db``: recordings then differ less in the level of
+            their background noise. Applied after augmentation, and not to ``"pcen"``. 0 sets no
+            limit.
         scaling: ``"log"`` takes log-mel frames as they are, ``"pcen"`` turns them into
             per-channel normalised energies. Log-mel frames are cached and augmented in both cases.
         pcen: Settings of ``"pcen"``.
@@ -64,11 +68,16 @@ class SpectrogramConfig:
 
     n_mels: int = 64
     log_offset: float = 1e-6
+    top_db: float = 0.0
     scaling: str = "log"
     pcen: PcenConfig = field(default_factory=PcenConfig)
 
     def __post_init__(self) -> None:
         _check_positive("tokens.spectrogram", n_mels=self.n_mels, log_offset=self.log_offset)
+        if self.top_db < 0:
+            raise ConfigError(
+                f"tokens.spectrogram.top_db must not be negative; got {self.top_db} (0: no limit)"
+            )
         _check_choice("tokens.spectrogram.scaling", self.scaling, SCALINGS)
 
 
@@ -122,9 +131,10 @@ class TokenConfig:
         stem: ``"none"`` concatenates the frames of a token, ``"conv"`` passes them through
             :class:`spaudio.model.stem.ConvStem`; ``stack`` must then be a power of two.
         stem_channels: Output channels of each convolution of the stem.
-        normalise: ``"global"`` subtracts the training split's mean of each band, ``"clip"`` each
-            clip's own mean; both divide by the training split's standard deviation.
-            ``"clip_std"`` divides by the clip's own standard deviation instead.
+        normalise: ``"global"`` subtracts the training split's mean of each band and divides by its
+            standard deviation. ``"clip_power"`` first divides each band by its mean power in the
+            clip (or a learned filter by its mean output), so that level, microphone and distance
+            matter less; not for PCEN.
         spectrogram: Settings of the mel front-end only.
         waveform: Settings of the learned front-end only.
 
@@ -151,6 +161,12 @@ class TokenConfig:
         _check_choice("tokens.stem", self.stem, STEMS)
         sizes = {"sample_rate": self.sample_rate, "window": self.window, "hop": self.hop}
         _check_positive("tokens", **sizes, stack=self.stack)
+        pcen = self.front_end == "spectrogram" and self.spectrogram.scaling == "pcen"
+        if pcen and self.normalise == "clip_power":
+            raise ConfigError(
+                "tokens.normalise=clip_power divides power by power, and "
+                "tokens.spectrogram.scaling=pcen is no power; give tokens.normalise=global"
+            )
         lengths = {"window": self.window, "hop": self.hop}
         if self.learned:
             lengths["waveform.kernel"] = self.waveform.kernel

@@ -5,6 +5,7 @@ with :meth:`FrontEnd.restore` and :meth:`FrontEnd.tokens`. Export uses :meth:`Fr
 which does all of this on a padded batch.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,8 +134,8 @@ class FrontEnd(nn.Module):
 class SpectrogramFrontEnd(FrontEnd):
     """Log-mel frames, with or without per-channel energy normalisation.
 
-    Log-mel frames are cached and augmented. PCEN is part of the normalisation, so that it restarts
-    with each segment or excerpt, as in prediction. Frames are stored as float16. Their
+    Log-mel frames are cached and augmented. PCEN and ``top_db`` are part of the normalisation, so
+    that they concern one segment or excerpt, as in prediction. Frames are stored as float16. Their
     values lie within about ±20, where a float16 step of at most 0.016 is far below the standard
     deviation of any band.
     """
@@ -150,6 +151,8 @@ class SpectrogramFrontEnd(FrontEnd):
                 f"{config.sample_rate:,} Hz; lower it, or lengthen tokens.window"
             )
         self.pcen = Pcen(config) if config.spectrogram.scaling == "pcen" else None
+        # In nats of power, as log-mel frames.
+        self._range = np.float32(config.spectrogram.top_db / 10 * math.log(10))
         if normaliser is not None:
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
             self.register_buffer("std", torch.from_numpy(normaliser.std))
@@ -187,9 +190,9 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     def _scale(self, frames: Frames) -> Frames:
-        """Applies PCEN, if it is selected, to the restored frames of one clip."""
+        """Applies PCEN or ``top_db`` to the restored frames of one clip."""
         if self.pcen is None:
-            return frames
+            return np.maximum(frames, frames.max() - self._range) if self._range else frames
         scaled: Frames = self.pcen(torch.from_numpy(frames)).numpy()
         return scaled
 
@@ -203,6 +206,9 @@ class SpectrogramFrontEnd(FrontEnd):
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
         if self.pcen is not None:
             frames = self.pcen(frames)
+        elif self._range:
+            loudest = frames.masked_fill(padding, -math.inf).amax(dim=(1, 2), keepdim=True)
+            frames = torch.maximum(frames, loudest - float(self._range))
 
         def average(values: Tensor) -> Tensor:
             return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count

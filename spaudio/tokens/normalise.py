@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import Frames
@@ -35,10 +36,10 @@ class BandNormaliser:
     """Maps log-mel frames to about zero mean and unit variance in each band.
 
     Args:
-        mode: ``"global"``, ``"clip"`` or ``"clip_std"``; see
-            :class:`spaudio.tokens.config.TokenConfig`.
-        mean: (n_mels,), of the training split; used by ``global`` only.
-        std: (n_mels,), standard deviation of the training split after the mean is subtracted.
+        mode: ``"global"`` or ``"clip_power"``; see :class:`spaudio.tokens.config.TokenConfig`.
+        mean: (n_mels,), of the training split; with ``clip_power``, of its clips relative to their
+            own mean power.
+        std: (n_mels,), standard deviation of the same values.
     """
 
     mode: str
@@ -54,9 +55,7 @@ class BandNormaliser:
         """
         count, total, squares = 0, None, None
         for frames in training_clips:
-            values = frames.astype(np.float64)
-            if mode != "global":
-                values = values - values.mean(axis=0)
+            values = centred(mode, frames.astype(np.float64))
             count += len(values)
             total = values.sum(axis=0) + (0 if total is None else total)
             squares = (values**2).sum(axis=0) + (0 if squares is None else squares)
@@ -74,23 +73,36 @@ class BandNormaliser:
             frames: NumPy array or torch tensor.
             average: Mean over the frames of each clip, broadcastable to ``frames``.
         """
-        if self.mode == "global":
-            return (frames - self.mean) / self.std
-        centred = frames - average(frames)
-        if self.mode == "clip":
-            return centred / self.std
-        return centred / average(centred * centred).clip(min=LEAST_VARIANCE) ** 0.5
+        return (centred(self.mode, frames, average) - self.mean) / self.std
+
+
+def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) -> Any:
+    """With ``clip_power``, subtracts from each band the logarithm of its mean power in the clip.
+
+    The mean is that of the power, not of its logarithm: it hardly depends on how long and how quiet
+    the pauses of a clip are.
+
+    Args:
+        mode: As in :class:`BandNormaliser`.
+        frames: Log-mel frames (..., frames, n_mels), a NumPy array or a torch tensor.
+        average: As in :meth:`BandNormaliser.__call__`.
+    """
+    if mode == "global":
+        return frames
+    if isinstance(frames, torch.Tensor):
+        return frames - average(frames.exp()).log()
+    return frames - np.log(average(np.exp(frames)))
 
 
 @dataclass(frozen=True)
 class LevelNormaliser:
     """Maps waveforms to a root mean square of about 1.
 
-    ``global`` divides by the training split's root mean square, the other modes by each clip's own.
+    ``global`` divides by the training split's root mean square, ``clip_power`` by each clip's own.
     The learned front-end normalises its own bands.
 
     Args:
-        mode: ``"global"``, ``"clip"`` or ``"clip_std"``.
+        mode: ``"global"`` or ``"clip_power"``.
         rms: Root mean square of the training split.
     """
 

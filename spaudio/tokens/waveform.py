@@ -11,7 +11,7 @@ from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import stack_batch
 from spaudio.tokens.kernels import initial_kernels
-from spaudio.tokens.normalise import LEAST_VARIANCE, BandNormaliser
+from spaudio.tokens.normalise import LEAST_VARIANCE, BandNormaliser, centred
 
 _POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
 
@@ -118,8 +118,7 @@ class WaveformFrontEnd(nn.Module):
         for tokens, padding_mask in batches:
             frames = self.log_frames(tokens, padding_mask)
             kept = _kept(frames, padding_mask, self.config.stack)
-            if self.config.normalise != "global":
-                frames = frames - _mean(frames, kept)
+            frames = centred(self.config.normalise, frames, partial(_mean, kept=kept))
             values = frames[kept.squeeze(-1)].double()
             count += len(values)
             total = total + values.sum(dim=0)

@@ -74,7 +74,10 @@ def test_settings_of_a_split_that_the_data_have() -> None:
         (["pretrain.steps=500"], "pretrain.steps has no effect without pretrain=masked"),
         (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
         (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
-        (["augment=sounds", "tokens.normalise=clip"], "mixup_power=true has no effect: it needs"),
+        (
+            ["augment=sounds", "tokens.normalise=clip_power"],
+            "mixup_power=true has no effect: it needs",
+        ),
         (
             ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_min=60"],
             "f_min has no effect with tokens.waveform.init=random",

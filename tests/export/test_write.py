@@ -28,14 +28,14 @@ from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 BANK = (
-    *("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=clip_std"),
+    *("filter=bank", "filter.num_filters=6", "tokens.stack=2", "tokens.normalise=global"),
     "tokens.spectrogram.scaling=pcen",
 )
 ADAPTIVE = (
     *("tokens=waveform", "tokens.stack=2", "tokens.waveform.pooling=max"),
     *("filter=adaptive", "filter.num_filters=4", "filter.mask_width=8", "filter.mask_heads=2"),
     *("model.causal=true", "model.positions=learned", "model.max_tokens=26"),
-    *("model.pooling=attention", "tokens.normalise=clip"),
+    *("model.pooling=attention", "tokens.normalise=clip_power"),
 )
 
 

@@ -28,8 +28,16 @@ def chirp(samples: int) -> Array:
     return (0.3 * np.sin(5000 * time * (1 + time)) + 0.02 * noise).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["spectrogram", "pcen", "waveform"])
-@pytest.mark.parametrize(("normalise", "stack"), [("global", 1), ("clip", 3), ("clip_std", 2)])
+@pytest.mark.parametrize(
+    ("kind", "normalise", "stack"),
+    [
+        ("spectrogram", "global", 1),
+        ("spectrogram", "clip_power", 3),
+        ("pcen", "global", 2),
+        ("waveform", "global", 1),
+        ("waveform", "clip_power", 2),
+    ],
+)
 def test_a_padded_batch_gives_the_tokens_of_each_clip(
     kind: str, normalise: str, stack: int
 ) -> None:
@@ -39,7 +47,7 @@ def test_a_padded_batch_gives_the_tokens_of_each_clip(
         "waveform" if learned else "spectrogram",
         stack=stack,
         normalise=normalise,
-        spectrogram=SpectrogramConfig(20, scaling="pcen" if kind == "pcen" else "log"),
+        spectrogram=SpectrogramConfig(20, top_db=30, scaling="pcen" if kind == "pcen" else "log"),
     )
     token = config.token_samples
     # Two samples, the edges of a hop and of a token, and louder than full scale.
@@ -59,6 +67,26 @@ def test_a_padded_batch_gives_the_tokens_of_each_clip(
         # A log-mel frame between two float16 values may be rounded either way.
         np.testing.assert_allclose(found[~mask], expected, atol=1e-5 if learned else 2e-2)
         assert np.abs(found[~mask].numpy() - expected).mean() < 1e-4
+
+
+def test_background_noise_below_the_limit_has_no_effect() -> None:
+    """Also with a change of level, which ``clip_power`` removes."""
+    tone = np.sin(2 * np.pi * 500 * np.arange(4000) / 8000) * (np.arange(4000) > 2000)
+    noise = np.random.default_rng(0).standard_normal(4000)
+    clips = [(tone + level * noise).astype(np.float32) for level in (1e-3, 1e-5)]
+
+    def differ(top_db: float) -> float:
+        mel = SpectrogramConfig(20, log_offset=1e-12, top_db=top_db)
+        config = TokenConfig(8000, normalise="clip_power", spectrogram=mel)
+        bare = make_front_end(config)
+        quiet, clean = (bare.restore(bare.extract(0.1 * clip)) for clip in clips)
+        normaliser = bare.fit([clean])
+        front_end = make_front_end(config, normaliser)
+        nats = (front_end.tokens(quiet) - front_end.tokens(clean)) * normaliser.std
+        return float(np.abs(nats).max())
+
+    assert differ(30) < 0.02
+    assert differ(0) > 5
 
 
 def test_the_cache_keeps_samples_to_the_bit_and_log_mel_frames_as_float16() -> None:
@@ -93,9 +121,9 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
     def key(kind: str, **settings: object) -> object:
         return make_front_end(TokenConfig(8000, kind, **settings)).cache_key  # type: ignore[arg-type]
 
-    free = {"stack": 2, "normalise": "clip"}
-    pcen = SpectrogramConfig(scaling="pcen")  # computed from what is cached
-    assert key("spectrogram") == key("spectrogram", spectrogram=pcen)
+    free = {"stack": 2, "normalise": "clip_power"}
+    for later in (SpectrogramConfig(scaling="pcen"), SpectrogramConfig(top_db=40)):
+        assert key("spectrogram") == key("spectrogram", spectrogram=later)
     assert key("waveform") == key("waveform", waveform=WaveformConfig(8, init="mel"), **free)
     assert key("waveform") != key("waveform", hop=0.02)
     assert key("spectrogram") == key("spectrogram", waveform=WaveformConfig(8), **free)
@@ -112,7 +140,7 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
     ("settings", "named"),
     [
         ({"front_end": "cochlea"}, "tokens.front_end .*'cochlea'"),
-        ({"normalise": "speaker"}, f"tokens.normalise must be one of .*{NORMALISATIONS[2]}"),
+        ({"normalise": "speaker"}, f"tokens.normalise must be one of .*{NORMALISATIONS[1]}"),
         ({"stack": 0}, "tokens.stack"),
         ({"hop": 0.0}, "tokens.hop"),
         ({"hop": 1e-5}, "tokens.hop=1e-05 s is less than one sample"),
@@ -120,6 +148,15 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
         ({"f_max": 9000.0}, "9000"),
         ({"f_min": 5000.0}, "5000"),
         ({"spectrogram": {"n_mels": -1}}, "tokens.spectrogram.n_mels"),
+        ({"spectrogram": {"top_db": -1}}, "top_db must not be negative; got -1"),
+        (
+            {
+                "front_end": "spectrogram",
+                "normalise": "clip_power",
+                "spectrogram": {"scaling": "pcen"},
+            },
+            "scaling=pcen is no power; give tokens.normalise=global",
+        ),
         ({"waveform": {"num_filters": 0}}, "tokens.waveform.num_filters"),
         ({"waveform": {"kernel": 1e-5}}, "tokens.waveform.kernel=1e-05 s is less than one"),
         ({"waveform": {"stride": 3}}, "stride must divide the hop of 80 samples; got 3"),
@@ -153,7 +190,7 @@ def test_what_the_front_end_would_spoil_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("normalise", "scaling", "known"),
-    [("global", "log", True), ("clip", "log", False), ("global", "pcen", False)],
+    [("global", "log", True), ("clip_power", "log", False), ("global", "pcen", False)],
 )
 def test_units_are_known_of_log_mel_frames_normalised_alike(
     normalise: str, scaling: str, known: bool

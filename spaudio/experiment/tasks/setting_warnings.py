@@ -83,6 +83,9 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
             "tokens.spectrogram.pcen.*": not tokens.learned
             and tokens.spectrogram.scaling != "pcen"
             and "without tokens.spectrogram.scaling=pcen",
+            "tokens.spectrogram.top_db": not tokens.learned
+            and tokens.spectrogram.scaling == "pcen"
+            and "with tokens.spectrogram.scaling=pcen",
             "tokens.f_min": tokens.learned
             and tokens.waveform.init == "random"
             and "with tokens.waveform.init=random",
