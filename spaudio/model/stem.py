@@ -37,15 +37,17 @@ class ConvStem(nn.Module):
             )
         self.bands, self.stack = bands, stack
         self.time_strides = [2] * halvings + [1] * (len(channels) - halvings)
-        widths = [1, *channels]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=(stride, 2), padding=1, bias=False)
-            for before, after, stride in zip(widths, channels, self.time_strides, strict=False)
-        )
+        self.convolutions = nn.ModuleList()
+        before = 1
+        for after, stride in zip(channels, self.time_strides, strict=True):
+            # A stride of 2 over a single band changes nothing, but on CPUs torch 2.14 then returns
+            # gradients in bf16 that it has not computed.
+            strides = (stride, min(bands, 2))
+            convolution = nn.Conv2d(before, after, 3, stride=strides, padding=1, bias=False)
+            self.convolutions.append(convolution)
+            before, bands = after, -(-bands // 2)
         self.norms = nn.ModuleList(MaskedBatchNorm(width) for width in channels)
-        for _ in channels:
-            bands = -(-bands // 2)
-        self.features = bands * channels[-1]
+        self.features = bands * before
 
     @property
     def receptive_field(self) -> int:

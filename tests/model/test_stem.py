@@ -47,6 +47,20 @@ def test_batch_statistics_do_not_depend_on_padding() -> None:
         torch.testing.assert_close(before, after)
 
 
+def test_gradients_are_right_where_a_single_band_is_left() -> None:
+    tokens, stem = torch.randn(6, 9, 16), ConvStem(4, 4, [4, 4, 4])
+    found = []
+    for half in (False, True, True, True):
+        junk = [torch.full((10**digits,), 3e30) for digits in range(1, 6)]
+        del junk  # the memory that gradients come to lie in
+        stem.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            stem(tokens).float().square().mean().backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in stem.parameters()]))
+    for rounded in found[1:]:
+        assert (rounded - found[0]).norm() < 0.2 * found[0].norm()
+
+
 def test_the_receptive_field_is_that_of_the_gradient() -> None:
     stem = ConvStem(8, 4, [3, 4, 5]).eval()
     tokens = torch.randn(1, 9, 32, requires_grad=True)
