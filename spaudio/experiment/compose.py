@@ -143,6 +143,9 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
                 f"{override.input_line}: {first_line(error)}; list the values, "
                 f"{override.key_or_group}=a,b,c"
             ) from error
+        written = (override.input_line or "").partition("=")[2].split(",")
+        if len(written) == len(values) and not any(set(_SYNTAX) & set(one) for one in written):
+            values = [one.strip() for one in written]  # Hydra would make 2024_05 202405
         choices.append([f"{override.key_or_group}={value}" for value in values])
     runs = [list(run) for run in itertools.islice(itertools.product(*choices), MOST_RUNS)]
     if len(runs) == MOST_RUNS:

@@ -178,6 +178,9 @@ def test_a_sweep_expands_in_the_order_of_its_values() -> None:
     ]  # fmt: skip
     assert {run[1] for run in runs} == {"source='a,b'"}
     assert {run[2] for run in runs} == {"model.filter_layers=[0,1]"}
+    sources = [compose(RECIPES / "folder", run) for run in expand(["source=2024_05,TRUE, 1.50"])]
+    assert [one.prep_options["source"] for one in sources] == ["2024_05", "TRUE", "1.50"]
+    assert expand(["seed=choice(1,2)"]) == [["seed=1"], ["seed=2"]]
 
 
 def test_a_data_set_brings_its_own_settings() -> None:
