@@ -6,7 +6,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -245,7 +245,6 @@ def plan_study(
     check_names(file, "dataset", data, sets)
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
-    _check_given(overrides, sets)
     for name in data or sets:
         for setting in only or study.settings:
             own, of = study.settings[setting], sets[name]
@@ -255,6 +254,7 @@ def plan_study(
                      *own.overrides, *(own.data or {}).get(name, ())]  # fmt: skip
             recipe, baseline = file.parent / of.recipe, own.baseline or study.baseline
             try:
+                _check_given(every)
                 settings = compose(recipe, every)
             except ConfigError as error:
                 where = f"{file}, setting {setting}" + (f", dataset {name}" if name else "")
@@ -300,15 +300,16 @@ def _of_fold(settings: Settings, run_id: str, seed: int, fold: Any) -> Settings:
         return one
     if not isinstance(one, AudioSettings):
         raise ConfigError(f"{settings.recipe} has no folds")
+    if given := [own for own in settings.overrides if own.startswith(f"{one.fold_by.key}=")]:
+        raise ConfigError(f"{given[0]}: the study lists the folds; leave it out")
     return replace(one.with_fold(fold), run_id=f"{run_id}/fold-{fold}")
 
 
-def _check_given(overrides: Sequence[str], sets: Mapping[str, DataSet]) -> None:
+def _check_given(overrides: Sequence[str]) -> None:
     """Refuses overrides that a study replaces by its own values."""
-    remedies = {"seed": "--seeds", "jobs": "--jobs", "run_id": "runs=FOLDER"}
+    remedies = {"seed": "--seeds, or seeds: in its file", "jobs": "--jobs", "run_id": "runs=FOLDER"}
     for override in overrides:
-        name, colon, rest = override.partition(":")
-        key = (rest if colon and name in sets else override).partition("=")[0]
+        key = override.partition("=")[0]
         if key in remedies:
             raise ConfigError(f"{override}: a study sets {key} itself; see {remedies[key]}")
         if key.startswith("cluster"):

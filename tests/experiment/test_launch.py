@@ -576,6 +576,12 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: [{b: 3}]}", "{'b': 3} is not an override; write key=value"),
         ("settings: {x: [b]}\ndata: {a: {recipe: b}}", r"add baseline: SETTING, one of \['x'\]"),
         ("settings: {x: {overrides: [b], data: {d: []}}}", "setting x: unknown dataset 'd'"),
+        ("settings: {x: [filter=none, seed=3]}", "setting x: seed=3: a study sets seed itself"),
+        (
+            "settings: {x: [fold=2]}\nbaseline: x\ndata: {a: {recipe: "
+            f"{RECIPES / 'esc50'}, folds: [1]}}}}",
+            "fold=2: the study lists the folds",
+        ),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")
         with pytest.raises(ConfigError, match=word):
