@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 import spaudio
 from spaudio.cli import main
@@ -30,6 +31,7 @@ from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.tokens.augment import AugmentConfig
+from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import solve_head
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -193,6 +195,34 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     assert joined.report["trained_params"] == report["trained_params"]
 
 
+def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
+    tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``validation.train``, too; the head is then fitted again, to all clips."""
+    base = save_encoder("whisper", tmp_path / "base")
+    settings = compose(
+        "folder", *DEBUG, f"model.source={base}", "augment=none", "validation.train=true",
+        f"source={sounds}", f"data={tmp_path / 'data'}",
+    )  # fmt: skip
+    task = open_task(settings, RECIPES.parent / "data_prep")
+    assert isinstance(task, ClassificationTask)
+    fits: list[tuple[Any, ...]] = []
+
+    def spy(*given: Any) -> Any:
+        fits.append(given)
+        return solve_head(*given)
+
+    monkeypatch.setattr(adaptation, "solve_head", spy)
+    task.fit(task.build_model(), TrainingRun(tmp_path, "", Accelerator(cpu=True)))
+    [(_, train, valid, _, _, _, both)] = fits
+    clips = task.data.train.clips
+    fitted = {clips[i].path for i in train.clips}
+    held_out = {clip.path for clip in task.data.valid.clips}
+    assert not fitted & held_out
+    assert {clips[i].path for i in both.clips} == fitted | held_out
+    assert len(both.clips) == len(train.clips) + len(valid.clips)
+
+
 def test_the_labels_of_mixed_clips_and_variations_of_strength_zero(
     tmp_path: Path, sounds: Path
 ) -> None:
@@ -251,8 +281,10 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     own = compose("folder", "model=pretrained", "model.source=x", "adapt=lora", "filter=none")
     assert (own.augment.mel_masks, own.augment.mixup, own.augment.cutmix) == (0, 0.5, 0.3)
     assert (own.trainer.min_steps, own.trainer.label_smoothing) == (0, 0)
+    assert (own.optim.lr, own.trainer.ema, own.trainer.epochs) == (3e-3, 0.98, 8)
     whole = compose("folder", "model=pretrained", "model.source=x", "adapt=full")
     assert (whole.augment.warp, whole.augment.crop, whole.trainer.epochs) == (0.1, 0, 16)
+    assert whole.optim.lr == 1e-4
     assert (whole.augment.mixup, whole.augment.cutmix, whole.augment.mixstyle) == (0.5, 0, 0)
     part = ("adapt=full", "model.adapt_layers=[1]")
     assert compose("folder", "model=pretrained", "model.source=x", *part).augment.mel_masks == 0
@@ -281,11 +313,13 @@ def test_variations_need_log_mel_frames(
 @pytest.mark.parametrize("filter", [name for name in FILTERS if name != "none"])
 def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
     base = save_encoder("whisper", tmp_path / "base")
-    pretrained = ("model=pretrained", f"model.source={base}", "adapt=filters")
+    pretrained = ("model=pretrained", f"model.source={base}", "adapt=filters",
+                  "model.head_rate=0.3")  # fmt: skip
     settings = compose("folder", "source=x", *pretrained, f"filter={filter}")
     assert isinstance(settings, AudioSettings)
     model = build_adapted(settings, classes=3)
     assert len(find_filters(model.base)) == len(model.base.layers)
+    assert model.rate_shares == {"head": 0.3}
 
 
 def test_fewer_variations_are_computed_of_many_clips() -> None:

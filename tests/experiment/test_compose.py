@@ -1,9 +1,11 @@
 """From a recipe's YAML and a command line to checked settings."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 import spaudio.conf
 from spaudio.errors import ConfigError
@@ -191,6 +193,18 @@ def test_a_data_set_brings_its_own_settings() -> None:
     assert other.prep_options == {"source": None, "split": "speaker", "test_speaker": None}
     with pytest.raises(ConfigError, match="unknown setting 'split'"):
         compose(RECIPES / "folder", ["split=speaker"])
+
+
+def test_the_seed_decides_the_parameters() -> None:
+    for recipe, build in (("folder", partial(build_classifier, classes=3)),
+                          ("text8", build_language_model)):  # fmt: skip
+        one, same, other = (
+            build(compose(RECIPES / recipe, ["preset=debug", f"seed={seed}"])).encoder.state_dict()
+            for seed in (5, 5, 6)
+        )
+        name = "layers.0.attention.qkv.weight"
+        assert torch.equal(one[name], same[name])
+        assert not torch.equal(one[name], other[name])
 
 
 def test_the_names_of_cluster_options_are_free() -> None:

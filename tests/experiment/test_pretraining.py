@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,21 @@ import pytest
 import soundfile
 import torch
 
+from spaudio.audio.split import carve_validation
 from spaudio.errors import ConfigError
 from spaudio.experiment import pretraining
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import PretrainConfig
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
+from spaudio.model.pooling import AttentionPooling
 from spaudio.tokens.normalise import BandNormaliser
-from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.training.checkpoint import PRETRAINING, TRAINING, find_checkpoint, load_weights
 from spaudio.training.log import read_log
 from spaudio.training.loop import TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
+from spaudio.training.objective import Classification
+from spaudio.training.optim import schedule
 from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_run import compose
@@ -48,6 +53,16 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -
     monkeypatch.setattr(owner, name, stopping)
 
 
+def noting_seeds(loss: Any, seeds: list[list[int]]) -> Any:
+    """An objective's loss that notes the seeds of its random numbers."""
+
+    def noting(self: Any, model: Any, batch: Any, rng: np.random.Generator) -> Any:
+        seeds.append(rng.bit_generator.seed_seq.entropy)  # type: ignore[attr-defined]
+        return loss(self, model, batch, rng)
+
+    return noting
+
+
 def train(run: Path, *settings: str) -> Path:
     """Trains as a run does, without its measurement and report."""
     chosen = compose("folder", *settings)
@@ -64,7 +79,10 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(
     blank_figures: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = (*SETTINGS, f"source={sounds}")
+    settings = (*SETTINGS, f"source={sounds}", "optim.lr=0.02", "seed=5")
+    seeds: list[list[int]] = []
+    for objective in (MaskedPrediction, Classification):
+        monkeypatch.setattr(objective, "loss", noting_seeds(objective.loss, seeds))
     with monkeypatch.context() as patch:
         stop_at(patch, MaskedPrediction, "measure", 2)
         assert run_recipe("folder", *settings, "run_id=run").code == 130
@@ -87,6 +105,13 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(
         found = last(resumed)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         assert [r["valid_loss"] for r in read_log(resumed, PRETRAINING.log)] == losses
+
+    # Both stages have the rate and the seed of the settings.
+    optim = compose("folder", *settings).optim
+    for log in (PRETRAINING.log, TRAINING.log):
+        final = read_log(whole, log)[-1]
+        assert final["lr"] == schedule(final["step"] - 1, final["step"], optim)
+    assert {seed for seed, _ in seeds} == {5}
 
     # Training began from the pretrained weights, but for the head.
     pretrained = load_weights(find_checkpoint(run / "checkpoints", PRETRAINING.best))
@@ -195,12 +220,16 @@ def test_settings_and_training_clips_reach_every_part(
         compose("folder", *SETTINGS, f"source={sounds}", f"data={tmp_path}", "augment.mixup=0.3",
                 "augment.cutmix=0.2", "augment.mixstyle=0.1", "augment.mixup_power=true",
                 "augment.mel_masks=1", "augment.mel_mask=2", "tokens.normalise=global",
-                "trainer.label_smoothing=0.15", f"validation.train={both}"),
+                "trainer.label_smoothing=0.15", f"validation.train={both}", "pretrain.span=120",
+                "seed=5", "tokens.spectrogram.log_offset=1e-5", "model.pooling=attention",
+                "tokens.stem_channels=[2,3,4]", "valid_fraction=0", "validation.fraction=0.3"),
         RECIPES.parent / "data_prep",
     )  # fmt: skip
     assert isinstance(task, ClassificationTask)
     data, pretraining = task.data, task.pretraining
     splits = {s: {c.path for c in data.clips if c.split == s} for s in ("train", "valid")}
+    carved = carve_validation(data.prepared.clips, 0.3, 5, "clip")
+    assert splits["valid"] == {clip.path for clip in carved if clip.split == "valid"}
     used = {clip.path for clip in data.train.clips}
     assert used == splits["train"] | (splits["valid"] if both else set())
     assert {clip.path for clip in pretraining.clips} == used
@@ -211,6 +240,17 @@ def test_settings_and_training_clips_reach_every_part(
     assert (mixing.mixup, mixing.cutmix, mixing.mixstyle) == (0.3, 0.2, 0.1)
     torch.testing.assert_close(mixing.nats, torch.from_numpy(data.front_end.normaliser.std))
     assert task.objective.label_smoothing == 0.15
-    assert task.train.loader.dataset.augment.config.mel_masks == 1
-    assert pretraining._train.loader.dataset.augment.config.mel_masks == 0
-    assert data.valid.augment is data.test.augment is None
+    train, held_out = (feed.loader.dataset for feed in (pretraining._train, pretraining._valid))
+    assert {clip.path for clip in train.clips} == used - {clip.path for clip in held_out.clips}
+    assert pretraining._objective.span == 3  # tokens of 40 ms
+    assert data.train.augment.config.mel_masks == 1
+    assert train.augment.config.mel_masks == 0
+    assert data.train.augment._offset == train.augment._offset == np.float32(1e-5)
+    assert data.valid.augment is data.test.augment is held_out.augment is None
+    assert task.train.sampler.seed == data.train._seed == 5
+    model = task.build_model()
+    assert isinstance(model.pooling, AttentionPooling)
+    assert [each.out_channels for each in model.stem.convolutions] == [2, 3, 4]
+    # What is fitted to clips that were trained on would be too confident.
+    sure: Any = SimpleNamespace(probabilities=torch.eye(3), labels=torch.arange(3))
+    assert (task._fit_temperature(sure)[0] == 1) is both

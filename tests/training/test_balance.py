@@ -13,6 +13,8 @@ from sklearn.metrics import recall_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from spaudio.errors import ConfigError
+from spaudio.experiment.tasks import open_task
+from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.tokens.dataset import BucketSampler
 from spaudio.training.balance import RATIO, Balance, choose_balance
 from spaudio.training.feed import make_feed
@@ -20,9 +22,10 @@ from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixing
 from spaudio.training.objective import Classification, Predictions
 from spaudio.training.trainer_config import TrainerConfig
-from tests.conftest import RunRecipe
+from tests.conftest import RECIPES, RunRecipe
 from tests.fixtures import toy
 from tests.fixtures.tiny_audio import make_class_folders
+from tests.fixtures.tiny_run import compose
 from tests.training.test_objective import MeanModel, batch
 
 CLASSES = [0] * 90 + [1] * 10 + [2] * 3
@@ -116,16 +119,44 @@ def test_balanced_accuracy_is_the_mean_recall_and_selects() -> None:
         assert found.metrics["balanced_accuracy"] == pytest.approx(expected)
     assert guess.rank > other.rank
     one, cpu = batch([*range(6)], torch.tensor([0, 0, 0, 0, 0, 2])), Accelerator(cpu=True)
-    balanced = Classification(balance=Balance("sampler", 9.0)).measure(MeanModel(), [one], cpu)
-    assert balanced.rank[0] == balanced.balanced_accuracy != balanced.accuracy
+    for method in ("sampler", "loss"):
+        balanced = Classification(balance=Balance(method, 9.0)).measure(MeanModel(), [one], cpu)
+        assert balanced.rank[0] == balanced.balanced_accuracy != balanced.accuracy
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of one class, ten of each other one."""
+    sounds = make_class_folders(tmp_path_factory.mktemp("audio") / "sounds", groups=10, clips=1)
+    for file in sorted((sounds / "hum").rglob("*.*"))[3:]:
+        file.unlink()
+    return sounds
+
+
+def test_the_choice_reaches_batches_and_loss(tmp_path: Path, sounds: Path) -> None:
+    def opened(*settings: str) -> ClassificationTask:
+        given = (f"source={sounds}", f"data={tmp_path}", "preset=debug", "test_fraction=0.3")
+        task = open_task(compose("folder", *given, *settings), RECIPES.parent / "data_prep")
+        assert isinstance(task, ClassificationTask)
+        return task
+
+    def drawn(task: ClassificationTask) -> set[int]:
+        classes = task.data.train.classes()
+        return set(Counter(classes[i] for items in task.train.sampler for _, i in items).values())
+
+    task = opened()
+    assert max(drawn(task)) - min(drawn(task)) <= 1
+    assert task.objective.balance.loss_weights is None
+    # A batch of the longest clips would have more than 60 tokens.
+    for settings in (["trainer.balance=loss"], ["trainer.max_tokens=60", "augment.crop=0"]):
+        task = opened(*settings)
+        assert max(drawn(task)) > 4 * min(drawn(task))
+        assert len(task.objective.balance.loss_weights) == 3
 
 
 def test_a_run_on_classes_of_different_sizes(
-    tmp_path: Path, run_recipe: RunRecipe, blank_figures: None
+    tmp_path: Path, sounds: Path, run_recipe: RunRecipe, blank_figures: None
 ) -> None:
-    sounds = make_class_folders(tmp_path / "sounds", groups=10, clips=1)
-    for file in sorted((sounds / "hum").rglob("*.*"))[3:]:
-        file.unlink()
     for balance in ("auto", "loss"):
         done = run_recipe(
             "folder", "preset=debug", "trainer.epochs=1", f"trainer.balance={balance}",
