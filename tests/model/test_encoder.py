@@ -4,6 +4,7 @@ from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
+from spaudio.filters.dropout import Dropout
 from spaudio.filters.transformer import SelfAttention, rotary
 from spaudio.model.encoder import Encoder, EncoderConfig, _skip
 
@@ -138,6 +139,34 @@ def test_skipped_layers_keep_the_mean() -> None:
     found = _skip(x, y, 0.4)
     assert found.mean().item() == pytest.approx(1, abs=0.03)
     assert (found == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
+
+
+class Marks(nn.Module):
+    """A layer that adds one to a feature."""
+
+    def __init__(self, feature: int) -> None:
+        super().__init__()
+        self.feature = feature
+
+    def forward(self, x: torch.Tensor, *others: object) -> torch.Tensor:
+        return x + torch.eye(x.shape[2])[self.feature]
+
+
+def test_later_layers_are_skipped_more_often() -> None:
+    deep = encoder(layers=4, drop_path=0.4).train()
+    deep.layers, deep.norm = nn.ModuleList(map(Marks, range(4))), nn.Identity()
+    skipped = (deep(torch.zeros(20_000, 1, 16))[:, 0, :4] == 0).float().mean(dim=0)
+    assert skipped.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.02)
+
+
+def test_dropout_reaches_the_input_and_every_layer() -> None:
+    one = encoder(dropout=0.3).train()
+    parts = [part.p for part in one.modules() if isinstance(part, Dropout)]
+    assert len(parts) == 1 + len(one.layers)
+    assert {*parts, *(layer.attention.dropout for layer in one.layers)} == {0.3}
+    one.layers, one.filters, one.norm = nn.ModuleList(), nn.ModuleList(), nn.Identity()
+    dropped = one(torch.ones(1, 1000, 16)) == 0
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
 def test_attention_weights_are_dropped_in_training() -> None:

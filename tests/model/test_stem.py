@@ -2,11 +2,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.model.stem import ConvStem
+from spaudio.model.stem import ConvStem, MaskedBatchNorm
 from spaudio.tokens.config import TokenConfig
 
 LENGTHS = (11, 7, 3, 1)
@@ -45,6 +46,13 @@ def test_batch_statistics_do_not_depend_on_padding() -> None:
     other(loud, torch.cat([mask, torch.ones(4, 3, dtype=torch.bool)], dim=1))
     for before, after in zip(one.buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(before, after)
+
+
+def test_running_statistics_are_those_of_torch() -> None:
+    ours, theirs, x = MaskedBatchNorm(5), nn.BatchNorm1d(5), 3 * torch.randn(3, 7, 4, 5) + 1
+    ours(x)
+    theirs(x.reshape(-1, 5))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
 def test_gradients_are_right_where_a_single_band_is_left() -> None:

@@ -96,6 +96,10 @@ def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "best-0003"
 
 
+def test_of_equally_good_epochs_the_first_is_kept(tmp_path: Path) -> None:
+    assert train(tmp_path, 2, lr=1e-30).best_epoch == 1  # the weights do not change
+
+
 def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
     train(tmp_path, 1, ema=0.9, select=False)
     folder = tmp_path / "checkpoints"

@@ -26,7 +26,7 @@ def test_average_precision_is_scikit_learns_and_undefined_without_a_clip() -> No
     assert predictions.rank == (predictions.mean_average_precision, -0.1)
 
 
-@pytest.mark.parametrize(("smoothing", "mixup"), [(0.0, 0.0), (0.2, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize(("smoothing", "mixup"), [(0.0, 0.0), (0.2, 0.0), (0.2, 1.0)])
 def test_the_loss_is_the_binary_cross_entropy_of_each_class(smoothing: float, mixup: float) -> None:
     one = batch([0, 1, 2, 3, 4, 5], LABELS)
     target = LABELS * (1 - smoothing) + smoothing / 2
@@ -35,7 +35,7 @@ def test_the_loss_is_the_binary_cross_entropy_of_each_class(smoothing: float, mi
     mixed = mixing(one, np.random.default_rng(3))
     if mixed is not None:  # the targets are mixed by the share of the tokens
         share = mixed.share[:, None]
-        target = share * LABELS + (1 - share) * LABELS[mixed.other]
+        target = share * target + (1 - share) * target[mixed.other]
         logits = MeanModel()(mixed.tokens, mixed.padding_mask)
     loss = MultiLabel(smoothing, mixing).loss(MeanModel(), one, np.random.default_rng(3))
     chance = logits.sigmoid()

@@ -14,6 +14,7 @@ from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.training.mixing import STYLE_BETA, Mixing
+from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification, Predictions
 
 
@@ -146,6 +147,19 @@ def test_mixed_targets_are_smoothed() -> None:
     share = mixed.share[:, None]
     target = share * smooth + (1 - share) * smooth[mixed.other]
     torch.testing.assert_close(loss, -(target * scores).sum(dim=1).mean())
+
+
+@pytest.mark.parametrize("objective", [Classification, MultiLabel])
+def test_the_loss_is_that_of_restyled_clips(
+    objective: type[Classification] | type[MultiLabel],
+) -> None:
+    labels = LABELS if objective is Classification else torch.eye(3)[LABELS]
+    one, mixing = batch([0, 1, 2, 3, 4, 5], labels), Mixing(mixstyle=1.0, bands=3)
+    found = objective(mixing=mixing).loss(MeanModel(), one, np.random.default_rng(0))
+    styled = mixing.restyle(one, np.random.default_rng(0))
+    expected = objective().loss(MeanModel(), styled, np.random.default_rng(0))
+    torch.testing.assert_close(found, expected)
+    assert found != objective().loss(MeanModel(), one, np.random.default_rng(0))
 
 
 def test_each_kind_of_mixing_is_as_frequent_as_set() -> None:

@@ -89,23 +89,26 @@ def test_the_weights_find_the_state_that_tells() -> None:
     assert int(head.mix.argmax()) == 3
 
 
+@pytest.mark.parametrize("weights", [None, (0.2, 1.0, 3.0)])
 def test_the_strongest_penalty_is_kept_that_is_not_clearly_worse(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, weights: tuple[float, ...] | None
 ) -> None:
     train, valid, accelerator = batch(1, 200), batch(1, VALID, seed=1), Accelerator(cpu=True)
+    given = None if weights is None else torch.tensor(weights)
+    of_clips = 1 if given is None else given[valid.labels].numpy()
     head = Head(1, 4, 3, "mean_std")
-    _, chosen = probe.solve_head(head, train, valid, Classification(), accelerator)
+    _, chosen = probe.solve_head(head, train, valid, Classification(), accelerator, given)
     losses = []
     for penalty in PENALTIES:
         monkeypatch.setattr(probe, "PENALTIES", (penalty,))
         one = Head(1, 4, 3, "mean_std")
-        probe.solve_head(one, train, valid, Classification(), accelerator)
+        probe.solve_head(one, train, valid, Classification(), accelerator, given)
         with torch.no_grad():
             logits = one(valid.tokens).double()
         # Every temperature of a fine grid instead of a minimisation.
         grid = [(logits * 2**t).log_softmax(dim=1)[torch.arange(VALID), valid.labels]
                 for t in np.linspace(-4, 4, 801)]  # fmt: skip
-        losses.append(-max(grid, key=lambda each: each.mean().item()).numpy())
+        losses.append(-max(grid, key=lambda each: each.mean().item()).numpy() * of_clips)
     best = int(np.argmin([loss.mean() for loss in losses]))
     more = [loss - losses[best] for loss in losses]
     near = [d.mean() <= d.std() / np.sqrt(VALID) + 1 / VALID for d in more]
@@ -114,7 +117,7 @@ def test_the_strongest_penalty_is_kept_that_is_not_clearly_worse(
     # The head is that of the chosen penalty.
     monkeypatch.setattr(probe, "PENALTIES", (PENALTIES[chosen],))
     one = Head(1, 4, 3, "mean_std")
-    probe.solve_head(one, train, valid, Classification(), accelerator)
+    probe.solve_head(one, train, valid, Classification(), accelerator, given)
     with torch.no_grad():
         torch.testing.assert_close(head(valid.tokens), one(valid.tokens), atol=0.05, rtol=0.05)
 
