@@ -384,6 +384,27 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first(tmp_path:
         plan_study(STUDY, ["modle.dim=3"], only=["none"])
 
 
+def test_what_a_configuration_says_comes_before_data_set_and_study(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "seeds: [0]\nbaseline: none\noverrides: [preset=debug, source=x, optim.lr=0.1]\n"
+        f"data: {{words: {{recipe: {RECIPES / 'folder'}, overrides: [optim.lr=0.2], "
+        "seeds: [1, 2]}}\n"
+        "settings:\n  none: []\n"
+        "  own: {overrides: [trainer.epochs=5, optim.lr=0.3], seeds: [3], baseline: own}\n"
+        "  last: {overrides: [optim.lr=0.4], data: {words: [optim.lr=0.5]}, baseline: own}\n"
+    )
+    runs = plan_study(file, ["trainer.epochs=6", "words:trainer.epochs=7"])
+    assert {
+        (run.setting, run.settings.seed, run.settings.optim.lr, run.settings.trainer.epochs,
+         run.baseline)
+        for run in runs
+    } == {
+        ("none", 1, 0.2, 7, None), ("none", 2, 0.2, 7, None), ("own", 3, 0.3, 5, None),
+        ("last", 1, 0.5, 7, "own"), ("last", 2, 0.5, 7, "own"),
+    }  # fmt: skip
+
+
 def test_every_run_of_a_sweep_stores_the_text_that_auto_stands_for(tmp_path: Path) -> None:
     scripts = tmp_path / "data_prep"
     scripts.mkdir()
@@ -467,9 +488,10 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         started.append(settings)
         report = {
             "recipe": settings.recipe, "seed": settings.seed, "metric": "accuracy",
-            "num_params": 10, "filter_params": 0, "step_seconds": 0.1, "seconds": {"train": 1.0},
+            "num_params": 10, "filter_params": 2, "trained_params": 4, "step_seconds": 0.1,
+            "seconds": {"train": 1.5}, "modulation": {"layer 0": [0.1, 0.3], "layer 1": []},
             "test": {"accuracy": 0.5 + 0.01 * len(started), "macro_f1": 0.5}, "token_seconds": 0.04,
-            "floor": {"svm": 0.5}, "clips": {"test": 7}, "valid": {"accuracy": 0.25},
+            "floor": {"svm": 0.45}, "clips": {"test": 7}, "valid": {"accuracy": 0.25},
             "trained_on_valid": settings.recipe == "fsdd",
         }  # fmt: skip
         run = Path(settings.runs, settings.recipe, str(settings.run_id))
@@ -507,6 +529,10 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert [one["fold"] for one in kept[:3]] == ["theo", "theo", ""]
     assert (haar["valid"], kept[0]["valid"]) == ("0.25", "nan")
     assert (haar["accuracy"], haar["token_rate"], haar["steps"]) == ("0.54", "25.0", "3")
+    assert (haar["floor"], haar["step_seconds"], haar["train_seconds"]) == ("0.45", "0.1", "1.5")
+    sizes = [haar[f"{kind}parameters"] for kind in ("", "filter_", "trained_")]
+    assert sizes == ["10", "2", "4"]
+    assert (haar["modulation_before"], haar["modulation_after"]) == ("0.1", "0.3")
     main(["study", str(table)])
     assert capsys.readouterr().out == done.out
     written = file.read_text()
