@@ -11,15 +11,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 
 from spaudio.cli import main
 from spaudio.errors import ConfigError
+from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.load import load_best, load_untrained
+from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import _check_positions
 from spaudio.model.classifier import Classifier
 from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
+from spaudio.training.alignment import Alignment, embed_clips
+from spaudio.training.temperature import fit_temperature
 from tests.conftest import RECIPES, RunRecipe, draw_nothing
 from tests.fixtures.run_files import AUDIO_FILES, TEXT_FILES
 from tests.fixtures.tiny_audio import make_class_folders, spoil
@@ -80,6 +85,16 @@ def test_one_label(
     assert "1 clips were left out as unusable" in done.err
     assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
+    # The temperature is that of validation clips, the alignment that of training clips.
+    task, model = open_task(read_run_settings(run), RECIPES.parent / "data_prep"), load_best(run)
+    valid = task.objective.measure(model, task.valid.loader, Accelerator(cpu=True))
+    assert report["valid"] == pytest.approx(valid.metrics)
+    inputs, train = Inputs.load(run), task.data.train
+    temperature = fit_temperature(valid.probabilities, valid.labels)
+    assert inputs.temperature == pytest.approx(temperature, rel=1e-3)
+    fitted = Alignment.fit(embed_clips(model, train, range(len(train.clips)))[0])
+    torch.testing.assert_close(inputs.alignment.mean, fitted.mean)
+
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["filter"]["name"] == "bank"
     assert settings["model"]["dim"] == 16  # what debug makes small is what was run

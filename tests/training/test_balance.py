@@ -46,7 +46,9 @@ def test_weights_are_scikit_learns_and_used_above_a_ratio() -> None:
     assert "trainer.balance=none" in choose_balance("none", CLASSES).text
     for setting in ("loss", "sampler", "auto"):  # equal classes: nothing changes
         assert choose_balance(setting, [0, 1, 1, 0]) == Balance()
-    assert choose_balance("loss", [0, 2, 2]).ratio == 2  # a class without clips has no say
+    lacking = choose_balance("loss", [0, 2, 2])  # a class without clips has no say
+    assert lacking.ratio == 2
+    assert lacking.weights[[0, 2]].tolist() == [1.5, 0.75]
 
 
 def test_what_cannot_be_balanced_is_refused() -> None:
