@@ -4,6 +4,7 @@ The same code serves a NumPy array of one clip and a padded torch batch; they di
 function that takes the mean over a clip, which the caller passes.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class BandNormaliser:
     """Maps log-mel frames to about zero mean and unit variance in each band.
 
     Args:
-        mode: ``"global"`` or ``"clip_power"``; see :class:`spaudio.tokens.config.TokenConfig`.
-        mean: (n_mels,), of the training split; with ``clip_power``, of its clips relative to their
-            own mean power.
+        mode: ``"global"`` or ``"clip_tilt"``; see :class:`spaudio.tokens.config.TokenConfig`.
+        mean: (n_mels,), of the training split; with ``clip_tilt``, after the subtraction of the
+            level and tilt of each clip.
         std: (n_mels,), standard deviation of the same values.
     """
 
@@ -77,10 +78,13 @@ class BandNormaliser:
 
 
 def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) -> Any:
-    """With ``clip_power``, subtracts from each band the logarithm of its mean power in the clip.
+    """With ``clip_tilt``, subtracts the level and the tilt of a clip's spectrum.
 
-    The mean is that of the power, not of its logarithm: it hardly depends on how long and how quiet
-    the pauses of a clip are.
+    They are the part of the clip's mean power, in nats, that the least-squares fit of a constant
+    and of half, one and one and a half cosine periods over the bands explains: what microphones,
+    distances and voices change, and :attr:`spaudio.tokens.augment.AugmentConfig.tilt` varies. Finer
+    detail, such as steady tones, is kept. The mean is that of the power, not of its logarithm, so
+    that it hardly depends on how long and how quiet the pauses of a clip are.
 
     Args:
         mode: As in :class:`BandNormaliser`.
@@ -89,20 +93,29 @@ def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) 
     """
     if mode == "global":
         return frames
+    smooth = _projection(frames.shape[-1])
     if isinstance(frames, torch.Tensor):
-        return frames - average(frames.exp()).log()
-    return frames - np.log(average(np.exp(frames)))
+        return frames - average(frames.exp()).log() @ torch.from_numpy(smooth).to(frames)
+    return frames - np.log(average(np.exp(frames))) @ smooth
+
+
+@functools.cache
+def _projection(bands: int) -> npt.NDArray[np.float32]:
+    """Returns the symmetric matrix (bands, bands) that projects spectra onto smooth curves."""
+    positions = np.linspace(0, 1, bands)
+    curves = np.stack([np.cos(np.pi * order * positions) for order in range(4)], axis=1)
+    return (curves @ np.linalg.pinv(curves)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class LevelNormaliser:
     """Maps waveforms to a root mean square of about 1.
 
-    ``global`` divides by the training split's root mean square, ``clip_power`` by each clip's own.
-    The learned front-end normalises its own bands.
+    ``global`` divides by the training split's root mean square, ``clip_tilt`` by each clip's own.
+    The learned front-end then normalises its own bands, by the training split.
 
     Args:
-        mode: ``"global"`` or ``"clip_power"``.
+        mode: ``"global"`` or ``"clip_tilt"``.
         rms: Root mean square of the training split.
     """
 

@@ -1,7 +1,6 @@
 """The waveform front-end: a filterbank on samples, trained with the model."""
 
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import stack_batch
 from spaudio.tokens.kernels import initial_kernels
-from spaudio.tokens.normalise import LEAST_VARIANCE, BandNormaliser, centred
+from spaudio.tokens.normalise import LEAST_VARIANCE
 
 _POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
 
@@ -22,7 +21,7 @@ class WaveformFrontEnd(nn.Module):
     After Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw
     Waveform CLDNNs" (doi 10.21437/Interspeech.2015-1; Fig. 1D of arXiv 2406.10254), which pools
     by the maximum; here the default is the mean over the window of a log-mel frame. The frames are
-    then normalised like log-mel frames and projected by the model.
+    then normalised by the training split and projected by the model.
 
     Frame i pools the filters' outputs at samples i * hop - window/2 up to i * hop + window/2.
     As filters are centred, it depends on half a kernel more on either side; samples beyond the clip
@@ -32,8 +31,7 @@ class WaveformFrontEnd(nn.Module):
     for the gradient: 0.06 G each at 16 kHz by default (0.26 G at stride 1), 16 M at 8 kHz.
 
     Args:
-        config: The settings; those of the spectrogram are not read. ``normalise`` applies to the
-            log output of each filter.
+        config: The settings; those of the spectrogram and ``normalise`` are not read.
     """
 
     def __init__(self, config: TokenConfig) -> None:
@@ -70,9 +68,8 @@ class WaveformFrontEnd(nn.Module):
         """
         frames = self.log_frames(tokens, padding_mask)
         kept = _kept(frames, padding_mask, self.config.stack)
-        normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
-        frames = normaliser(frames, partial(_mean, kept=kept))
-        return stack_batch(torch.where(kept, frames, 0), self.config.stack)
+        frames = torch.where(kept, (frames - self.mean) / self.std, 0)
+        return stack_batch(frames, self.config.stack)
 
     def log_frames(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns frames before normalisation, (batch, tokens * stack, num_filters).
@@ -118,7 +115,6 @@ class WaveformFrontEnd(nn.Module):
         for tokens, padding_mask in batches:
             frames = self.log_frames(tokens, padding_mask)
             kept = _kept(frames, padding_mask, self.config.stack)
-            frames = centred(self.config.normalise, frames, partial(_mean, kept=kept))
             values = frames[kept.squeeze(-1)].double()
             count += len(values)
             total = total + values.sum(dim=0)
@@ -135,10 +131,6 @@ class WaveformFrontEnd(nn.Module):
         size = max(_POINTS, self.config.taps)
         response: Tensor = torch.fft.rfft(self.filters.weight[:, 0].float(), size).abs()
         return response.argmax(dim=1) * (self.config.sample_rate / size)
-
-
-def _mean(frames: Tensor, kept: Tensor) -> Tensor:
-    return torch.where(kept, frames, 0).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
 
 
 def _kept(frames: Tensor, padding_mask: Tensor | None, stack: int) -> Tensor:
