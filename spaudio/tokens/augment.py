@@ -38,7 +38,7 @@ class AugmentConfig:
         mixup: Fraction of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
         mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Other
-            frames are added by their values, and so are frames that are normalised clip by clip.
+            frames are added by their values.
         cutmix: Fraction of the training batches in which clips exchange a span.
         mixstyle: Fraction of the training batches in which clips take on part of each other's mean
             and spread in each band; for spectrograms only.

@@ -171,8 +171,7 @@ class SpectrogramFrontEnd(FrontEnd):
         found = self.normaliser
         if self.pcen is not None or not isinstance(found, BandNormaliser):
             return None
-        # With the other modes, zero or the unit differ between clips.
-        return torch.from_numpy(found.std) if found.mode == "global" else None
+        return torch.from_numpy(found.std)
 
     @torch.inference_mode()
     @override

@@ -75,7 +75,7 @@ def test_settings_of_a_split_that_the_data_have() -> None:
         (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
         (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
         (
-            ["augment=sounds", "tokens.normalise=clip_tilt"],
+            ["augment=sounds", "tokens.spectrogram.scaling=pcen"],
             "mixup_power=true has no effect: it needs",
         ),
         (

@@ -99,10 +99,7 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         }
     yield from _idle(given, idle)
     if powers and augment.mixup and data.front_end.nats is None:
-        yield (
-            "augment.mixup_power=true has no effect: it needs tokens.normalise=global and "
-            "log-mel frames without PCEN"
-        )
+        yield "augment.mixup_power=true has no effect: it needs log-mel frames without PCEN"
     for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
     unused = sorted(given & {"validation.fraction", "validation.by"})
