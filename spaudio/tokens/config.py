@@ -165,7 +165,7 @@ class TokenConfig:
         if pcen and self.normalise == "clip_tilt":
             raise ConfigError(
                 "tokens.normalise=clip_tilt needs log-mel frames; with "
-                "tokens.spectrogram.scaling=pcen, give tokens.normalise=global"
+                "tokens.spectrogram.scaling=pcen, give tokens=spectrogram (normalise=global)"
             )
         lengths = {"window": self.window, "hop": self.hop}
         if self.learned:

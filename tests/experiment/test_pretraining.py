@@ -219,7 +219,7 @@ def test_settings_and_training_clips_reach_every_part(
     task = open_task(
         compose("folder", *SETTINGS, f"source={sounds}", f"data={tmp_path}", "augment.mixup=0.3",
                 "augment.cutmix=0.2", "augment.mixstyle=0.1", "augment.mixup_power=true",
-                "augment.mel_masks=1", "augment.mel_mask=2", "tokens.normalise=global",
+                "augment.mel_masks=1", "augment.mel_mask=2", "tokens=spectrogram",
                 "trainer.label_smoothing=0.15", f"validation.train={both}", "pretrain.span=120",
                 "seed=5", "tokens.spectrogram.log_offset=1e-5", "model.pooling=attention",
                 "tokens.stem_channels=[2,3,4]", "valid_fraction=0", "validation.fraction=0.3"),

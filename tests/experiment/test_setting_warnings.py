@@ -75,7 +75,7 @@ def test_settings_of_a_split_that_the_data_have() -> None:
         (["model.max_tokens=50"], "max_tokens has no effect without model.positions=learned"),
         (["tokens.spectrogram.pcen.gain=0.9"], "pcen.gain has .* without .*scaling=pcen"),
         (
-            ["augment=sounds", "tokens.spectrogram.scaling=pcen"],
+            ["augment=sounds", "tokens=spectrogram", "tokens.spectrogram.scaling=pcen"],
             "mixup_power=true has no effect: it needs",
         ),
         (
@@ -144,4 +144,4 @@ def test_recordings_so_quiet_that_the_offset_hides_them() -> None:
     [warning] = said(-40)
     assert "give tokens.spectrogram.log_offset=1e-10" in warning
     assert not said(-40, "tokens.spectrogram.log_offset=1e-10")
-    assert not said(-40, "tokens.spectrogram.scaling=pcen")
+    assert not said(-40, "tokens=spectrogram", "tokens.spectrogram.scaling=pcen")

@@ -75,7 +75,7 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
     path = tmp_path / "20240501_220000.wav"
     soundfile.write(path, np.concatenate(slots), 8000, subtype="FLOAT")
     expected = [predictor.probabilities([slot])[0] for slot in slots]
-    [one], bad = detect(predictor, [path], hop=predictor.window_seconds, threshold=0.01, timed=True)
+    [one], bad = detect(predictor, [path], hop=predictor.window_seconds, threshold=1e-6, timed=True)
     assert not bad
     assert one.seconds == pytest.approx(6 * predictor.window_seconds)
     for label, place in zip(predictor.inputs.classes, range(3), strict=True):

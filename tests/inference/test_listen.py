@@ -23,7 +23,9 @@ CLIP = RECORDINGS / "7_theo_3.flac"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_untrained_run(tmp_path_factory.mktemp("runs"), "model.causal=true", "filter=bank")
+    return make_untrained_run(
+        tmp_path_factory.mktemp("runs"), "model.causal=true", "filter=bank", "tokens=spectrogram"
+    )
 
 
 def test_a_file_gives_the_answers_of_its_samples(run: Path) -> None:

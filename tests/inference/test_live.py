@@ -33,7 +33,8 @@ def centred(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 def causal(folder: Path, *overrides: str) -> Predictor:
-    return Predictor(make_untrained_run(folder, "model.causal=true", "filter=bank", *overrides))
+    settings = ("model.causal=true", "filter=bank", "tokens=spectrogram", *overrides)
+    return Predictor(make_untrained_run(folder, *settings))
 
 
 def blocks(sound: np.ndarray, size: int) -> list[np.ndarray]:
