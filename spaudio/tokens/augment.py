@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import Frames
+from spaudio.tokens.normalise import smooth_curves
 
 #: An excerpt whose loudest frame is this many dB below the mean power of its clip is silent. In
 #: ESC-50 this is one excerpt in sixteen, and nearly half of those of breaking glass and of sneezes.
@@ -203,10 +204,11 @@ def tilt_curve(
     positions: npt.NDArray[np.floating], spread: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Draws a smooth curve: the sum of half, one and one and a half cosine periods over [0, 1]."""
-    curve = np.zeros(len(positions))
-    for order, weight in enumerate(rng.normal(0, spread, size=3), start=1):
-        curve += weight * np.cos(np.pi * order * positions)
-    return curve
+    total = np.zeros(len(positions))
+    _, *curves = smooth_curves(positions)
+    for curve, weight in zip(curves, rng.normal(0, spread, size=3), strict=True):
+        total += weight * curve
+    return total
 
 
 def stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -82,8 +82,8 @@ def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) 
 
     They are the part of the clip's mean power, in nats, that the least-squares fit of a constant
     and of half, one and one and a half cosine periods over the bands explains: what microphones,
-    distances and voices change, and :attr:`spaudio.tokens.augment.AugmentConfig.tilt` varies. Finer
-    detail, such as steady tones, is kept. The mean is that of the power, not of its logarithm, so
+    distances and voices change, and :func:`spaudio.tokens.augment.tilt_curve` varies. Finer detail,
+    such as steady tones, is kept. The mean is that of the power, not of its logarithm, so
     that it hardly depends on how long and how quiet the pauses of a clip are.
 
     Args:
@@ -99,11 +99,15 @@ def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) 
     return frames - np.log(average(np.exp(frames))) @ smooth
 
 
+def smooth_curves(positions: npt.NDArray[np.floating]) -> list[npt.NDArray[np.floating]]:
+    """Returns a constant and half, one and one and a half cosine periods over [0, 1]."""
+    return [np.cos(np.pi * order * positions) for order in range(4)]
+
+
 @functools.cache
 def _projection(bands: int) -> npt.NDArray[np.float32]:
     """Returns the symmetric matrix (bands, bands) that projects spectra onto smooth curves."""
-    positions = np.linspace(0, 1, bands)
-    curves = np.stack([np.cos(np.pi * order * positions) for order in range(4)], axis=1)
+    curves = np.stack(smooth_curves(np.linspace(0, 1, bands)), axis=1)
     return (curves @ np.linalg.pinv(curves)).astype(np.float32)
 
 
