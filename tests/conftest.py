@@ -95,7 +95,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             preset="debug",
             run_id="own",
             group_regex=r"(\w+)_\d",
-            tokens={"sample_rate": 8000, "normalise": "clip_tilt"},
+            tokens={"sample_rate": 8000, "normalise": "clip_level"},
             filter="depthwise",
             page=False,
             # With MixStyle two epochs teach it too little.

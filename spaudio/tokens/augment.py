@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import Frames
-from spaudio.tokens.normalise import smooth_curves
 
 #: An excerpt whose loudest frame is this many dB below the mean power of its clip is silent. In
 #: ESC-50 this is one excerpt in sixteen, and nearly half of those of breaking glass and of sneezes.
@@ -205,9 +204,8 @@ def tilt_curve(
 ) -> npt.NDArray[np.float64]:
     """Draws a smooth curve: the sum of half, one and one and a half cosine periods over [0, 1]."""
     total = np.zeros(len(positions))
-    _, *curves = smooth_curves(positions)
-    for curve, weight in zip(curves, rng.normal(0, spread, size=3), strict=True):
-        total += weight * curve
+    for order, weight in enumerate(rng.normal(0, spread, size=3), 1):
+        total += weight * np.cos(np.pi * order * positions)
     return total
 
 

@@ -11,7 +11,7 @@ from spaudio.tokens.kernels import INITS
 Frames = npt.NDArray[np.float32]  # (frames, features) of one clip, or its tokens
 
 FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
-NORMALISATIONS = ("global", "clip_tilt")
+NORMALISATIONS = ("global", "clip_level")
 POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
 SCALINGS = ("log", "pcen")
@@ -132,9 +132,8 @@ class TokenConfig:
             :class:`spaudio.model.stem.ConvStem`; ``stack`` must then be a power of two.
         stem_channels: Output channels of each convolution of the stem.
         normalise: ``"global"`` subtracts the training split's mean of each band and divides by its
-            standard deviation. ``"clip_tilt"`` first subtracts each clip's level and spectral tilt
-            (:func:`spaudio.tokens.normalise.centred`), so that level, microphone and voice matter
-            less; of waveform tokens, the level only. Not for PCEN.
+            standard deviation. ``"clip_level"`` first subtracts each clip's level
+            (:func:`spaudio.tokens.normalise.centred`). Not for PCEN.
         spectrogram: Settings of the mel front-end only.
         waveform: Settings of the learned front-end only.
 
@@ -162,9 +161,9 @@ class TokenConfig:
         sizes = {"sample_rate": self.sample_rate, "window": self.window, "hop": self.hop}
         _check_positive("tokens", **sizes, stack=self.stack)
         pcen = self.front_end == "spectrogram" and self.spectrogram.scaling == "pcen"
-        if pcen and self.normalise == "clip_tilt":
+        if pcen and self.normalise == "clip_level":
             raise ConfigError(
-                "tokens.normalise=clip_tilt needs log-mel frames; with "
+                "tokens.normalise=clip_level needs log-mel frames; with "
                 "tokens.spectrogram.scaling=pcen, give tokens=spectrogram (normalise=global)"
             )
         lengths = {"window": self.window, "hop": self.hop}

@@ -4,7 +4,6 @@ The same code serves a NumPy array of one clip and a padded torch batch; they di
 function that takes the mean over a clip, which the caller passes.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,9 +36,9 @@ class BandNormaliser:
     """Maps log-mel frames to about zero mean and unit variance in each band.
 
     Args:
-        mode: ``"global"`` or ``"clip_tilt"``; see :class:`spaudio.tokens.config.TokenConfig`.
-        mean: (n_mels,), of the training split; with ``clip_tilt``, after the subtraction of the
-            level and tilt of each clip.
+        mode: ``"global"`` or ``"clip_level"``; see :class:`spaudio.tokens.config.TokenConfig`.
+        mean: (n_mels,), of the training split; with ``clip_level``, after the subtraction of each
+            clip's level.
         std: (n_mels,), standard deviation of the same values.
     """
 
@@ -78,13 +77,11 @@ class BandNormaliser:
 
 
 def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) -> Any:
-    """With ``clip_tilt``, subtracts the level and the tilt of a clip's spectrum.
+    """With ``clip_level``, subtracts the level of a clip: its spectrum is kept.
 
-    They are the part of the clip's mean power, in nats, that the least-squares fit of a constant
-    and of half, one and one and a half cosine periods over the bands explains: what microphones,
-    distances and voices change, and :func:`spaudio.tokens.augment.tilt_curve` varies. Finer detail,
-    such as steady tones, is kept. The mean is that of the power, not of its logarithm, so
-    that it hardly depends on how long and how quiet the pauses of a clip are.
+    The level, in nats, is the mean over the bands of the logarithm of each band's mean power. Power
+    is averaged over time, not its logarithm, so that the level hardly depends on how long and how
+    quiet the pauses are; and logarithms over the bands, so that no single band decides it.
 
     Args:
         mode: As in :class:`BandNormaliser`.
@@ -93,33 +90,20 @@ def centred(mode: str, frames: Any, average: Callable[[Any], Any] = frame_mean) 
     """
     if mode == "global":
         return frames
-    smooth = _projection(frames.shape[-1])
     if isinstance(frames, torch.Tensor):
-        return frames - average(frames.exp()).log() @ torch.from_numpy(smooth).to(frames)
-    return frames - np.log(average(np.exp(frames))) @ smooth
-
-
-def smooth_curves(positions: npt.NDArray[np.floating]) -> list[npt.NDArray[np.floating]]:
-    """Returns a constant and half, one and one and a half cosine periods over [0, 1]."""
-    return [np.cos(np.pi * order * positions) for order in range(4)]
-
-
-@functools.cache
-def _projection(bands: int) -> npt.NDArray[np.float32]:
-    """Returns the symmetric matrix (bands, bands) that projects spectra onto smooth curves."""
-    curves = np.stack(smooth_curves(np.linspace(0, 1, bands)), axis=1)
-    return (curves @ np.linalg.pinv(curves)).astype(np.float32)
+        return frames - average(frames.exp()).log().mean(dim=-1, keepdim=True)
+    return frames - np.log(average(np.exp(frames))).mean(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class LevelNormaliser:
     """Maps waveforms to a root mean square of about 1.
 
-    ``global`` divides by the training split's root mean square, ``clip_tilt`` by each clip's own.
+    ``global`` divides by the training split's root mean square, ``clip_level`` by each clip's own.
     The learned front-end then normalises its own bands, by the training split.
 
     Args:
-        mode: ``"global"`` or ``"clip_tilt"``.
+        mode: ``"global"`` or ``"clip_level"``.
         rms: Root mean square of the training split.
     """
 

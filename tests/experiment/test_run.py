@@ -67,7 +67,7 @@ def test_one_label(
     spoil(next(sounds.rglob("*.wav")))
     done = run_recipe(
         "folder", "preset=debug", "filter=bank", "tokens.stem=none", "tokens.stack=3",
-        "tokens.normalise=clip_tilt", "run_id=one", f"source={sounds}", "skip_bad=true",
+        "tokens.normalise=clip_level", "run_id=one", f"source={sounds}", "skip_bad=true",
         r"group_regex='(g\d+)_'", "validation.fraction=0.3",
     )  # fmt: skip
     assert done.code == 0, done.err

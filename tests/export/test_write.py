@@ -35,7 +35,7 @@ ADAPTIVE = (
     *("tokens=waveform", "tokens.stack=2", "tokens.waveform.pooling=max"),
     *("filter=adaptive", "filter.num_filters=4", "filter.mask_width=8", "filter.mask_heads=2"),
     *("model.causal=true", "model.positions=learned", "model.max_tokens=26"),
-    *("model.pooling=attention", "tokens.normalise=clip_tilt"),
+    *("model.pooling=attention", "tokens.normalise=clip_level"),
 )
 
 

@@ -209,7 +209,7 @@ def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path
         with pytest.raises(ConfigError, match="hop="):
             open_stream(centred, window, hop)
     for setting in (
-        "tokens.normalise=clip_tilt", "tokens.spectrogram.scaling=pcen",
+        "tokens.normalise=clip_level", "tokens.spectrogram.scaling=pcen",
         "tokens.spectrogram.top_db=45",
     ):  # fmt: skip
         found = causal(tmp_path / setting[-4:], setting)  # they look back to the start of the sound

@@ -32,10 +32,10 @@ def chirp(samples: int) -> Array:
     ("kind", "normalise", "stack"),
     [
         ("spectrogram", "global", 1),
-        ("spectrogram", "clip_tilt", 3),
+        ("spectrogram", "clip_level", 3),
         ("pcen", "global", 2),
         ("waveform", "global", 1),
-        ("waveform", "clip_tilt", 2),
+        ("waveform", "clip_level", 2),
     ],
 )
 def test_a_padded_batch_gives_the_tokens_of_each_clip(
@@ -70,14 +70,14 @@ def test_a_padded_batch_gives_the_tokens_of_each_clip(
 
 
 def test_background_noise_below_the_limit_has_no_effect() -> None:
-    """Also with a change of level, which ``clip_tilt`` removes."""
+    """Also with a change of level, which ``clip_level`` removes."""
     tone = np.sin(2 * np.pi * 500 * np.arange(4000) / 8000) * (np.arange(4000) > 2000)
     noise = np.random.default_rng(0).standard_normal(4000)
     clips = [(tone + level * noise).astype(np.float32) for level in (1e-3, 1e-5)]
 
     def differ(top_db: float) -> float:
         mel = SpectrogramConfig(20, log_offset=1e-12, top_db=top_db)
-        config = TokenConfig(8000, normalise="clip_tilt", spectrogram=mel)
+        config = TokenConfig(8000, normalise="clip_level", spectrogram=mel)
         bare = make_front_end(config)
         quiet, clean = (bare.restore(bare.extract(0.1 * clip)) for clip in clips)
         normaliser = bare.fit([clean])
@@ -121,7 +121,7 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
     def key(kind: str, **settings: object) -> object:
         return make_front_end(TokenConfig(8000, kind, **settings)).cache_key  # type: ignore[arg-type]
 
-    free = {"stack": 2, "normalise": "clip_tilt"}
+    free = {"stack": 2, "normalise": "clip_level"}
     for later in (SpectrogramConfig(scaling="pcen"), SpectrogramConfig(top_db=40)):
         assert key("spectrogram") == key("spectrogram", spectrogram=later)
     assert key("waveform") == key("waveform", waveform=WaveformConfig(8, init="mel"), **free)
@@ -152,10 +152,10 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
         (
             {
                 "front_end": "spectrogram",
-                "normalise": "clip_tilt",
+                "normalise": "clip_level",
                 "spectrogram": {"scaling": "pcen"},
             },
-            "clip_tilt needs log-mel frames; with .*scaling=pcen, give",
+            "clip_level needs log-mel frames; with .*scaling=pcen, give",
         ),
         ({"waveform": {"num_filters": 0}}, "tokens.waveform.num_filters"),
         ({"waveform": {"kernel": 1e-5}}, "tokens.waveform.kernel=1e-05 s is less than one"),
@@ -190,7 +190,7 @@ def test_what_the_front_end_would_spoil_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("normalise", "scaling", "known"),
-    [("global", "log", True), ("clip_tilt", "log", True), ("global", "pcen", False)],
+    [("global", "log", True), ("clip_level", "log", True), ("global", "pcen", False)],
 )
 def test_units_are_known_of_log_mel_frames(normalise: str, scaling: str, known: bool) -> None:
     config = TokenConfig(8000, normalise=normalise, spectrogram=SpectrogramConfig(scaling=scaling))
