@@ -152,7 +152,7 @@ class SpectrogramFrontEnd(FrontEnd):
             )
         self.pcen = Pcen(config) if config.spectrogram.scaling == "pcen" else None
         # In nats of power, as log-mel frames.
-        self._range = np.float32(config.spectrogram.top_db / 10 * math.log(10))
+        self._range = config.spectrogram.top_db / 10 * math.log(10)
         if normaliser is not None:
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
             self.register_buffer("std", torch.from_numpy(normaliser.std))
@@ -181,19 +181,26 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
-        return BandNormaliser.fit(self.config.normalise, map(self._scale, training_clips))
+        return BandNormaliser.fit(self.config.normalise, map(self._scale_clip, training_clips))
 
     @override
     def normalise(self, frames: Frames) -> Frames:
-        return super().normalise(self._scale(frames))
+        return super().normalise(self._scale_clip(frames))
 
     @torch.inference_mode()
-    def _scale(self, frames: Frames) -> Frames:
-        """Applies PCEN or ``top_db`` to the restored frames of one clip."""
-        if self.pcen is None:
-            return np.maximum(frames, frames.max() - self._range) if self._range else frames
-        scaled: Frames = self.pcen(torch.from_numpy(frames)).numpy()
+    def _scale_clip(self, frames: Frames) -> Frames:
+        scaled: Frames = self._scale(torch.from_numpy(frames)).numpy()
         return scaled
+
+    def _scale(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Applies PCEN or ``top_db`` to frames (..., frames, n_mels)."""
+        if self.pcen is not None:
+            scaled: Tensor = self.pcen(frames)
+            return scaled
+        if not self._range:
+            return frames
+        heard = frames if padding is None else frames.masked_fill(padding, -math.inf)
+        return torch.maximum(frames, heard.amax(dim=(-2, -1), keepdim=True) - self._range)
 
     @override
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
@@ -203,17 +210,11 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
-        if self.pcen is not None:
-            frames = self.pcen(frames)
-        elif self._range:
-            loudest = frames.masked_fill(padding, -math.inf).amax(dim=(1, 2), keepdim=True)
-            frames = torch.maximum(frames, loudest - float(self._range))
-
         def average(values: Tensor) -> Tensor:
             return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
 
         normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
-        normalised: Tensor = normaliser(frames, average)
+        normalised: Tensor = normaliser(self._scale(frames, padding), average)
         return normalised
 
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import stack_batch
 from spaudio.tokens.kernels import initial_kernels
-from spaudio.tokens.normalise import LEAST_VARIANCE
+from spaudio.tokens.normalise import BandNormaliser
 
 _POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
 
@@ -111,19 +111,16 @@ class WaveformFrontEnd(nn.Module):
         Raises:
             ConfigError: If there is no batch.
         """
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for tokens, padding_mask in batches:
+
+        def kept(tokens: Tensor, padding_mask: Tensor) -> Frames:
             frames = self.log_frames(tokens, padding_mask)
-            kept = _kept(frames, padding_mask, self.config.stack)
-            values = frames[kept.squeeze(-1)].double()
-            count += len(values)
-            total = total + values.sum(dim=0)
-            squares = squares + values.square().sum(dim=0)
-        if not count:
-            raise ConfigError("normalisation needs at least one training clip; got none")
-        mean = total / count
-        self.mean.copy_(mean)
-        self.std.copy_((squares / count - mean.square()).clamp_min(LEAST_VARIANCE).sqrt())
+            mask = _kept(frames, padding_mask, self.config.stack).squeeze(-1)
+            found: Frames = frames[mask].cpu().numpy()
+            return found
+
+        fitted = BandNormaliser.fit("global", (kept(*batch) for batch in batches))
+        self.mean.copy_(torch.from_numpy(fitted.mean))
+        self.std.copy_(torch.from_numpy(fitted.std))
 
     @torch.no_grad()
     def centre_frequencies(self) -> Tensor:
