@@ -20,24 +20,36 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPILER = """#!/bin/sh
 exec c++ "$@" -O0
 """
-BUILD = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
+BUILD = "from setuptools import build_meta; build_meta.build_{0}('{0}')"
 
 
 def build(folder: Path, compiler: str) -> Path:
-    """Builds the wheel from a copy of what it is made of."""
+    """Builds the source distribution from a copy of what it is made of, and the wheel from it."""
     for name in ("spaudio", "recipes", "data_prep"):
         ignored = shutil.ignore_patterns("*.flac", "__pycache__", "*.so")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    (folder / "tests").mkdir()
+    shutil.copy(__file__, folder / "tests")
     for name in ("setup.py", "MANIFEST.in", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD],
-        cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "CC": compiler, "CXX": compiler},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    [wheel] = (folder / "wheel").glob("spaudio-*.whl")
-    return wheel
+
+    def run(kind: str, here: Path) -> Path:
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD.format(kind)],
+            cwd=here, capture_output=True, text=True,
+            env={**os.environ, "CC": compiler, "CXX": compiler},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        [built] = (here / kind).iterdir()
+        return built
+
+    source = run("sdist", folder)
+    shutil.unpack_archive(source, folder / "unpacked", filter="data")
+    [unpacked] = (folder / "unpacked").iterdir()
+    assert {path.name for path in unpacked.iterdir() if path.is_dir()} == {
+        "spaudio", "recipes", "data_prep", "spaudio.egg-info",
+    }  # fmt: skip
+    return run("wheel", unpacked)
 
 
 def install(wheel: Path, folder: Path) -> Path:
