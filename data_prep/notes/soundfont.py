@@ -34,7 +34,7 @@ def load_soundfont() -> bytes:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise DataError(
-                f"rendering notes needs {package}; install it with: {how_to_install('demo')}"
+                f"rendering notes needs {package}; install it with: {how_to_install('notes')}"
             )
         folder = Path(spec.origin).parent
     return (folder / "TimGM6mb.sf2").read_bytes()

@@ -190,5 +190,5 @@ def test_what_cannot_be_rendered_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         render_programs([Program(300, NOTES)], tmp_path, sample_rate=RATE, workers=2)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"needs midirenderer.*\[demo\]"):
+    with pytest.raises(DataError, match=r"needs midirenderer.*\[notes\]"):
         load_soundfont()
