@@ -17,10 +17,12 @@ COMPILED := import torch._dynamo, torchaudio, accelerate, sklearn.svm, librosa, 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# uv resolves nothing here: it installs exactly what requirements.lock names, faster than pip.
-$(READY): requirements.lock pyproject.toml $(NATIVE)
+$(BIN)/uv:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
+
+# uv resolves nothing here: it installs exactly what requirements.lock names, faster than pip.
+$(READY): requirements.lock pyproject.toml $(NATIVE) | $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock
 	$(BIN)/python -c "$(COMPILED)" & \
 	  $(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -e . \
@@ -56,9 +58,9 @@ fuzz: $(READY)  ## Fuzz the readers of audio, manifests, archives and settings (
 audit: $(READY)  ## Look up known vulnerabilities of requirements.lock (needs network)
 	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
-lock:  ## Resolve requirements.lock again from pyproject.toml
+lock: $(BIN)/uv  ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --no-header --no-emit-index-url --upgrade -q -o requirements.lock
 
-clean:  ## Remove the environment and caches, but not data and runs
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove the environment, builds and caches, but not data and runs
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
