@@ -1,7 +1,8 @@
 """How the cost of the filterbank grows with each dimension of its shape, in time and in memory.
 
-The native operator is compared with the same bank computed by FFT, whose cost does not depend on
-the number of taps. Both are timed in turn, forward and backward pass.
+The operator is compared with the same bank computed by FFT, whose cost does not depend on the
+number of taps. Both are timed in turn, forward and backward pass. The operator is the native kernel
+or, where that is missing, the tiled fallback, as the report says.
 """
 
 import statistics
@@ -105,21 +106,21 @@ def shape_of(axis: str, value: int) -> Shape:
 
 def _measure(axis: str, value: int, rounds: int, limit: float) -> dict[str, Any]:
     shape = shape_of(axis, value)
-    functions: dict[str, Callable[[], object]] = {"native": shape.step("auto")}
+    functions: dict[str, Callable[[], object]] = {"operator": shape.step("auto")}
     if axis == "taps":
         functions["fft"] = _step_by_fft(shape)
     seconds = take_turns(functions, rounds, limit)
-    median = statistics.median(seconds["native"])
+    median = statistics.median(seconds["operator"])
     memory = peak_extra_bytes("auto", shape)
     return {
         "axis": axis,
         "value": value,
         "shape": asdict(shape),
-        "rounds": len(seconds["native"]),
+        "rounds": len(seconds["operator"]),
         "seconds": median,
         "gflops": 4 * shape.operations / median / 1e9,
         "peak_extra_mib": None if memory is None else memory / 2**20,
-        "fft_times": ratio(seconds["fft"], seconds["native"]) if "fft" in seconds else None,
+        "fft_times": ratio(seconds["fft"], seconds["operator"]) if "fft" in seconds else None,
     }
 
 
@@ -147,7 +148,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         rows = [row for row in report["rows"] if row["axis"] == axis]
         values = [row["value"] for row in rows]
         time, memory = pair
-        time.plot(values, [1e3 * row["seconds"] for row in rows], "o-", label="native")
+        time.plot(values, [1e3 * row["seconds"] for row in rows], "o-", label="operator")
         if rows[0]["fft_times"] is not None:
             by_fft = [1e3 * row["seconds"] * row["fft_times"] for row in rows]
             time.plot(values, by_fft, "s--", label="FFT")

@@ -101,7 +101,9 @@ def describe(report: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """
     facts = report["machine"]
     if "threads" in facts:
-        how = f"{facts['threads']} threads, vectors of {facts['vector_lanes']} floats"
+        threads, lanes = facts["threads"], facts["vector_lanes"]
+        how = f"{threads} thread{'' if threads == 1 else 's'}, "
+        how += f"vectors of {lanes} floats" if lanes else "without the native kernel"
     else:
         how = f"float32 products {facts['float32_matmul_precision']}"
     rounds = min(row["rounds"] for row in report["rows"])

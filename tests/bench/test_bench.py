@@ -12,6 +12,7 @@ import torch
 
 from spaudio.bench import export_cost, filter_cost, growth
 from spaudio.bench.__main__ import main
+from spaudio.bench.harness import describe
 from spaudio.bench.peers import __main__ as peers
 from spaudio.bench.peers import ours
 from spaudio.bench.peers.turns import Turns
@@ -64,6 +65,16 @@ def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         x, (kernels,), gains, _ = growth.shape_of("taps", taps).inputs()
         expected = filterbank(x, [kernels], gains)
         torch.testing.assert_close(growth.filterbank_by_fft(x, kernels, gains), expected)
+
+
+@pytest.mark.parametrize(
+    ("threads", "lanes", "said"),
+    [(2, 16, "2 threads, vectors of 16 floats"), (1, None, "1 thread, without the native kernel")],
+)
+def test_a_table_names_the_kernel(threads: int, lanes: int | None, said: str) -> None:
+    machine = {"processor": "P", "threads": threads, "vector_lanes": lanes, "torch": "2"}
+    row = {"seconds": 1.0, "rounds": 3}
+    assert f"P, {said}, torch 2" in describe({"machine": machine, "rows": [row]}, {"ms": "{ms}"})
 
 
 def test_generation(capsys: pytest.CaptureFixture[str]) -> None:
