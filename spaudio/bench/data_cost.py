@@ -48,11 +48,13 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
         ``title``, ``machine`` and ``rows``, one per method.
 
     Raises:
-        ConfigError: If there are no audio files, or not all have the run's sample rate.
+        ConfigError: If the recipe has no audio, there are no audio files, or not all have the run's
+            sample rate.
         DataError: If a clip cannot be used.
     """
     settings = compose(recipe, [f"source={quoted(source)}"])
-    assert isinstance(settings, AudioSettings)
+    if not isinstance(settings, AudioSettings):
+        raise ConfigError(f"{recipe} has no audio files; give recipes/folder")
     rate = settings.tokens.sample_rate
     files = [source / path for path in sorted(audio_files(source))] if source.is_dir() else []
     other = [file for file in files if probe(file).sample_rate != rate]

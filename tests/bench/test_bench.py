@@ -133,6 +133,7 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
     ("arguments", "message"),
     [
         (["generate", "."], "not a run's folder"),
+        (["data", str(RECIPES / "text8"), "."], "text8 has no audio files; give recipes/folder"),
         (["step", "nowhere"], "nowhere is not a recipe's folder"),
         (["step", str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
         (["step", FSDD, "--filter", "bonk"], "unknown filter 'bonk'"),
