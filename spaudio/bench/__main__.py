@@ -10,6 +10,7 @@ python -m spaudio.bench profile RECIPE  a training step of a recipe by kind of o
 """
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ import torch
 
 from spaudio.bench import filter_cost, generation_cost, growth
 from spaudio.bench.harness import at_least_one, describe
-from spaudio.errors import SpaudioError
+from spaudio.errors import SpaudioError, how_to_install
 from spaudio.io.atomic import write_atomic
 from spaudio.io.output import check_output
 
@@ -96,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report, columns = _measure(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; {how_to_install('recipes')}")
     print(describe(report, columns))
     output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
     table, *charts = _written(chosen, output)
@@ -134,6 +137,7 @@ def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, s
         shapes = [s for s in filter_cost.SHAPES if not chosen.only or s.name in chosen.only]
         return filter_cost.measure(shapes, *limits, chosen.device), filter_cost.COLUMNS
     if chosen.command == "growth":
+        importlib.import_module("matplotlib")  # else the chart fails after all has been measured
         return growth.measure(chosen.only or list(growth.VALUES), *limits), growth.COLUMNS
     if chosen.command == "generate":
         if chosen.run is None:

@@ -1,6 +1,7 @@
 """Each benchmark writes its report and prints its table; user errors are one line."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,15 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
 def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main(arguments)
+
+
+def test_a_missing_package_is_named_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("spaudio.bench.growth.measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match=r"error: .*matplotlib.*recipes"):
+        main(["growth"])
 
 
 def test_a_pretrained_step_takes_only_settings_of_the_filter() -> None:
