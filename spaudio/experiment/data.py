@@ -23,10 +23,6 @@ from spaudio.tokens.cache import FrameCache, use_one_thread
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
 
-# Clips, including variations, that a head is fitted to by default; more take long to compute.
-_ENOUGH_CLIPS = 4000
-_MOST_VARIATIONS = 2
-
 
 @dataclass(frozen=True)
 class AudioData:
@@ -208,8 +204,11 @@ def _vary(
     """Computes the outputs of a pretrained encoder for variations of the training clips."""
     if not isinstance(front_end, EncodedFrontEnd):
         return []
+    assert isinstance(settings.model, PretrainedConfig)
+    count = settings.model.variations
+    if not any(getattr(settings.augment, name) for name in EncodedAugment.varying):
+        count = 0  # they would be copies
     caches = []
-    count = count_variations(settings, front_end, len(clips))
     for number in range(1, count + 1):
         cache = open_cache(features, front_end.varied(settings.augment, number))
         cache.root = root
@@ -256,21 +255,3 @@ def _with_copies(
     if by_group:
         return [clip for clip in clips if clip.path not in back]
     return [replace(clip, split="train") if clip.path in back else clip for clip in clips]
-
-
-def count_variations(settings: AudioSettings, front_end: EncodedFrontEnd, clips: int) -> int:
-    """Returns how many variations of each training clip are computed.
-
-    Args:
-        settings: Settings of the run.
-        front_end: Front-end of the run.
-        clips: Number of training clips.
-    """
-    assert isinstance(settings.model, PretrainedConfig)
-    if not any(getattr(settings.augment, name) for name in EncodedAugment.varying):
-        return 0  # they would be copies
-    if settings.model.variations is not None:
-        return settings.model.variations
-    if front_end.base.log_mel is None or front_end.part.kind != "statistics":
-        return 0
-    return max(0, min(_MOST_VARIATIONS, _ENOUGH_CLIPS // clips - 1))

@@ -143,9 +143,7 @@ class PretrainedConfig(ClassifierConfig):
             ``optim.lr``.
         variations: Number of variations of each training clip to train on besides the clip, in
             level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
-            ``tempo``); for encoders that read log-mel frames. None: with ``adapt=probe`` and
-            ``"mean_std"`` pooling, at most 2, and at most 4,000 clips in all, the originals
-            included; otherwise 0.
+            ``tempo``); for encoders that read log-mel frames.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.
@@ -157,14 +155,12 @@ class PretrainedConfig(ClassifierConfig):
     adapt_layers: list[int] | None = None
     lora_rank: int = 4
     head_rate: float = 0.1
-    variations: int | None = None
+    variations: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variations is not None and self.variations < 0:
-            raise ConfigError(
-                f"model.variations must be 0 or more, or null; got {self.variations}"
-            )  # fmt: skip
+        if self.variations < 0:
+            raise ConfigError(f"model.variations must be 0 or more; got {self.variations}")
         if not self.source:
             raise ConfigError(
                 "model=pretrained needs model.source=..., a folder or an id on the Hugging Face "

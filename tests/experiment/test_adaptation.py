@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment import encoders
 from spaudio.experiment.build import build_adapted
-from spaudio.experiment.data import count_variations
 from spaudio.experiment.load import load_best
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks import adaptation, open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.export.write import export_run
@@ -30,7 +28,6 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
-from spaudio.tokens.augment import AugmentConfig
 from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import solve_head
 from tests.conftest import RECIPES, RunRecipe
@@ -50,7 +47,7 @@ def sounds(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("encoder", "settings"),
     [
-        ("whisper", ()),
+        ("whisper", ("model.variations=2",)),
         (
             "whisper",
             ("adapt=filters", "filter=bank", "filter.num_filters=3", "model.variations=1"),
@@ -81,17 +78,17 @@ def test_a_run_and_its_predictions(
     report = json.loads((run / "report.json").read_text())
     assert report["base"]["source"] == str(base)
     assert report["token_seconds"] == {"whisper": 0.02, "wav2vec2": 0.01}[encoder]
-    # A probe takes as many variations of these few clips as it may; others none unless asked.
-    assert report["variations"] == (0 if encoder == "wav2vec2" or "adapt=full" in settings else
-                                    1 if settings else 2)  # fmt: skip
+    asked = [int(one.partition("=")[2]) for one in settings if "variations" in one]
+    assert report["variations"] == sum(asked)
     said = f"; {report['variations']} variations of each training clip"
     assert (said in (run / "report.md").read_text()) == (report["variations"] > 0)
     assert 0 < report["trained_params"] < report["num_params"]
     text = (run / "report.md").read_text()
     assert "trained parameters" in text
     # The head of a probe is fitted: there is no step to time.
-    assert (report["step_seconds"] is None) == ("one training step" not in text) == (not settings)
-    if settings:  # training began from the fitted head, which is kept unless an epoch is better
+    is_probe = not any(one.startswith("adapt=") for one in settings)
+    assert (report["step_seconds"] is None) == ("one training step" not in text) == is_probe
+    if not is_probe:  # training began from the fitted head, which is kept unless an epoch is better
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert [entry["epoch"] for entry in log] == [0, 1, 2]
         assert log[0]["seconds"] > 0
@@ -291,11 +288,14 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
     assert given.augment.mixup == 0  # the probe is fitted
-    assert (given.augment.warp, given.augment.roll, given.augment.mel_masks) == (0.1, 0, 0)
+    assert (given.augment.warp, given.augment.mel_masks) == (0, 0)
+    varied = compose("folder", "model=pretrained", "model.source=x", "model.variations=2")
+    assert (varied.augment.warp, varied.augment.roll, varied.augment.mel_masks) == (0.1, 0, 0)
     absent = compose("folder", "model=pretrained", "model.source=x", "adapt=null")
     probe = compose("folder", "model=pretrained", "model.source=x")
     assert (absent.augment, absent.adapt) == (probe.augment, "probe")
-    plain = compose("folder", "model=pretrained", "model.source=x", "augment=none")
+    plain = compose("folder", "model=pretrained", "model.source=x", "model.variations=2",
+                    "augment=none")  # fmt: skip
     assert plain.augment.warp == 0
 
 
@@ -320,18 +320,3 @@ def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
     model = build_adapted(settings, classes=3)
     assert len(find_filters(model.base)) == len(model.base.layers)
     assert model.rate_shares == {"head": 0.3}
-
-
-def test_fewer_variations_are_computed_of_many_clips() -> None:
-    varied = AugmentConfig(gain=0.5)
-    settings = SimpleNamespace(model=PretrainedConfig(source="a/b"), augment=varied)
-    front_end = SimpleNamespace(
-        base=SimpleNamespace(log_mel=1), part=SimpleNamespace(kind="statistics")
-    )
-    found = [
-        count_variations(settings, front_end, clips)  # type: ignore[arg-type]
-        for clips in (100, 1300, 1334, 2000, 2001, 9999)
-    ]
-    assert found == [2, 2, 1, 1, 0, 0]
-    settings.augment = AugmentConfig(mixup=0.5)  # which varies no clip
-    assert count_variations(settings, front_end, 100) == 0  # type: ignore[arg-type]

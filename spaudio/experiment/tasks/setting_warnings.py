@@ -149,8 +149,6 @@ def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> I
         used |= {"mixup", "cutmix"}
     if data.train.variations:
         used |= set(EncodedAugment.varying)
-    elif settings.adapt == "probe":  # which has them by default
-        used |= {n for n in EncodedAugment.varying if f"augment.{n}" not in settings.given}
     if data.train.augment is not None:
         used |= set(active) - set(data.train.augment.ignored)
     unused = [f"augment.{name}" for name in active if name not in used]

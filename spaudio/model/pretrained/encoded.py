@@ -95,7 +95,7 @@ class EncodedFrontEnd(FrontEnd):
         if self.base.log_mel is None:
             raise ConfigError(
                 f"model.variations: {self.base.source} reads samples, and only log-mel frames can "
-                "be varied; give model.variations=0"
+                "be varied; leave it out"
             )
         found = EncodedFrontEnd(self.config, self.base, self.part)
         found._vary, found._variation = EncodedAugment(config, self.base.log_mel), variation
