@@ -63,3 +63,21 @@ def test_the_reference_names_all_filters() -> None:
 def test_the_table_of_results_is_that_of_the_csv() -> None:
     results = runpy.run_path(str(ROOT / "docs" / "results.py"))
     assert results["table"](results["read"]()) in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_page_of_results_lists_all_recipes() -> None:
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    listed = re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)
+    assert sorted(listed) == sorted(path.parent.name for path in ROOT.glob("recipes/*/config.yaml"))
+
+
+def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:
+    gains = runpy.run_path(str(ROOT / "docs" / "gains.py"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    effects = {one.setting: one for rows in gains["measure"]().values() for _, one in rows}
+    for setting in ("stemless-default-depthwise", "default-depthwise"):
+        one = effects[setting]
+        mean, low, high = (f"{100 * value:.1f}" for value in (one.mean, one.low, one.high))
+        assert re.search(rf"\+{mean} [^()]+\((95 % interval )?{low} to {high}\)", readme), one
+    gains["draw"](tmp_path / "gains.png")
+    assert (tmp_path / "gains.png").stat().st_size > 10_000
