@@ -13,9 +13,8 @@ from spaudio.audio.split import carve_validation, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
@@ -117,7 +116,6 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
         )
     augment = _augment(settings, front_end)
-    varied = _vary(settings, front_end, splits["train"], cache.root, features)
 
     def dataset(split: str) -> TokenDataset:
         return TokenDataset(
@@ -125,7 +123,6 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             prepared.labels,
             cache,
             front_end,
-            varied=varied if split == "train" else (),
             augment=augment if split == "train" else None,
             seed=settings.seed,
             segments=settings.segments,
@@ -192,30 +189,6 @@ def _by_split(
             + (", or replace those that skip_bad has left out" if prepared.skipped else "")
         )
     return splits
-
-
-def _vary(
-    settings: AudioSettings,
-    front_end: FrontEnd,
-    clips: Sequence[Clip],
-    root: Path,
-    features: Path,
-) -> list[FrameCache]:
-    """Computes the outputs of a pretrained encoder for variations of the training clips."""
-    if not isinstance(front_end, EncodedFrontEnd):
-        return []
-    assert isinstance(settings.model, PretrainedConfig)
-    count = settings.model.variations
-    if not any(getattr(settings.augment, name) for name in EncodedAugment.varying):
-        count = 0  # they would be copies
-    caches = []
-    for number in range(1, count + 1):
-        cache = open_cache(features, front_end.varied(settings.augment, number))
-        cache.root = root
-        files = [root / clip.path for clip in clips]
-        cache.fill(files, torch.get_num_threads(), f"Variation {number} of {count}")
-        caches.append(cache)
-    return caches
 
 
 def _untested(prepared: Prepared, test: Sequence[Clip]) -> list[str]:

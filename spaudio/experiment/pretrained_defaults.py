@@ -8,14 +8,11 @@ from hydra.core.override_parser.types import Override
 # Peak learning rate, and the head's share of it; the head starts from a fitted probe.
 _RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
-# Strengths of the variations. On RAVDESS, stronger ones were worse, and so were masks.
-_VARIED = {"gain": 0.5, "tilt": 0.5, "warp": 0.1, "tempo": 0.15}
 
 
 def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
-    With ``model.variations``, clips are varied before the encoder's outputs are cached;
     ``adapt=full`` caches the encoder's input and augments it like other recipes. Clips that adapt
     the encoder are mixed. Few steps are needed. The loss has no label smoothing, as in the fit of
     the head; with smoothing, the optimum would differ.
@@ -35,8 +32,6 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
                "model.head_rate": share}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
-        if given.get("model.variations") and given.get("augment") is None:
-            changed |= {f"augment.{name}": value for name, value in _VARIED.items()}
     if way != "probe" and given.get("augment") is None:
         changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.0 if whole else 0.3}
     if given.get("preset") is None:

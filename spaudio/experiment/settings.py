@@ -141,9 +141,6 @@ class PretrainedConfig(ClassifierConfig):
         lora_rank: Rank of ``adapt=lora``.
         head_rate: Learning rate of the head when the encoder is adapted too, as a share of
             ``optim.lr``.
-        variations: Number of variations of each training clip to train on besides the clip, in
-            level, equalizer, vocal-tract length and tempo (``augment.gain``, ``tilt``, ``warp``,
-            ``tempo``); for encoders that read log-mel frames.
 
     Raises:
         ConfigError: If a value is out of range, or there is no source.
@@ -155,12 +152,9 @@ class PretrainedConfig(ClassifierConfig):
     adapt_layers: list[int] | None = None
     lora_rank: int = 4
     head_rate: float = 0.1
-    variations: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variations < 0:
-            raise ConfigError(f"model.variations must be 0 or more; got {self.variations}")
         if not self.source:
             raise ConfigError(
                 "model=pretrained needs model.source=..., a folder or an id on the Hugging Face "
@@ -485,11 +479,6 @@ class AudioSettings(Settings):
             raise ConfigError(
                 f"filter.milliseconds={self.filter.milliseconds:g}: the length of a token depends "
                 "on the pretrained encoder; give filter.kernel_size, in tokens"
-            )
-        if self.adapt == "full" and self.model.adapt_layers is None and self.model.variations:
-            raise ConfigError(
-                f"model.variations={self.model.variations}: adapt=full varies its input anew in "
-                "each epoch; leave it out"
             )
         # The encoder decides its hop; see `open_front_end`.
         self.tokens = TokenConfig(front_end="pretrained", hop=0.02)

@@ -108,7 +108,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
         "step_seconds": statistics.fmean(steps) if steps else None,
     }
     if "adapt" in first:
-        report |= {key: first[key] for key in ("adapt", "base", "variations", "trained_params")}
+        report |= {key: first[key] for key in ("adapt", "base", "trained_params")}
         report["best_seconds"] = statistics.fmean(one["best_seconds"] for one in reports.values())
         report["peak_memory_bytes"] = max(one["peak_memory_bytes"] for one in reports.values())
     aligned = [one["aligned"]["accuracy"] for one in reports.values() if "aligned" in one]

@@ -96,8 +96,6 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
             f"the {'selected fit' if fitted else 'best epoch'}; "
             f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
-        if report.get("variations"):
-            lines[-1] += f"; {report['variations']} variations of each training clip"
     if "pretrain" in report:
         p = report["pretrain"]
         less = left_out(p["left_out"])

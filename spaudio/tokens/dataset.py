@@ -110,15 +110,13 @@ class TokenDataset(Dataset[Example]):
 
     Items are indexed by ``(variation, item)``. The variation is the epoch, unless an item occurs
     several times in one. The augmentation is seeded by run seed, variation and item, so that it
-    does not depend on order, worker or process, and a resumed run repeats it. If frames were varied
-    before they were cached, variations cycle through the caches, the plain one first.
+    does not depend on order, worker or process, and a resumed run repeats it.
 
     Args:
         clips: The split's clips.
         classes: Class names, in the order of the model's outputs.
         cache: Frames of the clips.
         front_end: Makes tokens from frames; its normaliser is fitted on the training split.
-        varied: Caches of variations of the clips' frames; only for whole clips.
         augment: Augmentation of the training split; None for other splits.
         seed: The run's seed.
         segments: How clips are cut; by default they are kept whole.
@@ -132,7 +130,6 @@ class TokenDataset(Dataset[Example]):
         cache: FrameCache,
         front_end: FrontEnd,
         *,
-        varied: Sequence[FrameCache] = (),
         augment: Augment | None = None,
         seed: int = 0,
         segments: SegmentConfig | None = None,
@@ -148,7 +145,7 @@ class TokenDataset(Dataset[Example]):
         self._is_cut = cut.seconds is not None
         self._class_index = {name: i for i, name in enumerate(classes)}
         self._multi_label = multi_label
-        self._caches = [cache, *varied]
+        self._cache = cache
         self._front_end = front_end
         self.augment = augment
         self._seed = seed
@@ -163,20 +160,10 @@ class TokenDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self._items)
 
-    @property
-    def variations(self) -> int:
-        """Number of cached variations of each clip, without the plain one."""
-        return len(self._caches) - 1
-
-    def plain(self, variation: int = 0) -> "TokenDataset":
-        """Returns the same items without excerpts and augmentation.
-
-        Args:
-            variation: Number of the cached variation, from 1; 0 is the plain one.
-        """
+    def plain(self) -> "TokenDataset":
+        """Returns the same items without excerpts and augmentation."""
         other = copy.copy(self)
         other.augment, other._most = None, 0
-        other._caches = [self._caches[variation]]
         return other
 
     @property
@@ -216,17 +203,15 @@ class TokenDataset(Dataset[Example]):
         """Returns the clip of an item."""
         return self.clips[self._items[item][0]]
 
-    def frames(self, item: int, variation: int = 0) -> Frames:
+    def frames(self, item: int) -> Frames:
         """Returns the cached frames (frames, width) of an item."""
         index, start, stop = self._items[item]
-        frames = self._caches[variation % len(self._caches)].frames(self.clips[index].path)
-        # A variation of a whole clip may be longer than the clip.
-        return frames[start:stop] if self._is_cut else frames
+        return self._cache.frames(self.clips[index].path)[start:stop]
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
         variation, index = item
         clip = self._items[index][0]
-        frames = self.frames(index, variation)
+        frames = self.frames(index)
         if self.augment is None:
             tokens = self._front_end.tokens(frames)
         else:
@@ -285,8 +270,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
-    # Numbers of variations that are reserved for an epoch, more than a clip occurs in it. As this
-    # is prime, clips that occur once per epoch also take all cached variations in turn.
+    # Numbers of variations that are reserved for an epoch: more than a clip occurs in it.
     TURNS = 1_000_003
 
     def __init__(

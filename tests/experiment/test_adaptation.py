@@ -47,11 +47,8 @@ def sounds(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("encoder", "settings"),
     [
-        ("whisper", ("model.variations=2",)),
-        (
-            "whisper",
-            ("adapt=filters", "filter=bank", "filter.num_filters=3", "model.variations=1"),
-        ),
+        ("whisper", ()),
+        ("whisper", ("adapt=filters", "filter=bank", "filter.num_filters=3")),
         ("whisper", ("adapt=full", "augment=speech", "augment.noise=0.1")),
         ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
     ],
@@ -78,10 +75,6 @@ def test_a_run_and_its_predictions(
     report = json.loads((run / "report.json").read_text())
     assert report["base"]["source"] == str(base)
     assert report["token_seconds"] == {"whisper": 0.02, "wav2vec2": 0.01}[encoder]
-    asked = [int(one.partition("=")[2]) for one in settings if "variations" in one]
-    assert report["variations"] == sum(asked)
-    said = f"; {report['variations']} variations of each training clip"
-    assert (said in (run / "report.md").read_text()) == (report["variations"] > 0)
     assert 0 < report["trained_params"] < report["num_params"]
     text = (run / "report.md").read_text()
     assert "trained parameters" in text
@@ -159,7 +152,7 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
 
     monkeypatch.setattr(adaptation, "solve_head", spy)
     done = run_recipe(
-        "folder", *DEBUG, f"source={sounds}", f"model.source={base}", "model.variations=0",
+        "folder", *DEBUG, f"source={sounds}", f"model.source={base}",
         "tokens.sample_rate=8000", "optim.lr=7", "trainer.epochs=3", "augment.gain=2",
         "trainer.label_smoothing=0.1", "augment.mixup=0.3",
     )  # fmt: skip
@@ -220,19 +213,15 @@ def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
     assert len(both.clips) == len(train.clips) + len(valid.clips)
 
 
-def test_the_labels_of_mixed_clips_and_variations_of_strength_zero(
-    tmp_path: Path, sounds: Path
-) -> None:
+def test_mixed_labels_count_what_is_pooled(tmp_path: Path, sounds: Path) -> None:
     base = save_encoder("whisper", tmp_path / "base")
     settings = compose(
         "folder", "model=pretrained", f"model.source={base}", "adapt=lora", "augment=none",
-        "model.variations=3", f"source={sounds}", f"data={tmp_path / 'data'}",
+        f"source={sounds}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
     task = open_task(settings, RECIPES.parent / "data_prep")
     assert isinstance(task, ClassificationTask)
     assert task.objective.mixing.pooled == task.data.front_end.pooled
-    said = [one for one in task.messages(task.build_model()) if "variations" in one]
-    assert [one.partition(":")[0] for one in said] == ["model.variations=3 has no effect"]
 
 
 def test_longest_clips_that_are_cut_a_little_still_give_a_window(
@@ -257,11 +246,6 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         (["model=pretrained", "model.source=x", "filter=bank"], "has no effect with adapt=probe"),
         (["model=pretrained", "model.source=x", "segments.seconds=1"], "reads clips whole"),
         (["model=pretrained", "model.source=x", "model.filter_layers=[1]"], "model.adapt_layers"),
-        (["model=pretrained", "model.source=x", "model.variations=-1"], "variations must be 0"),
-        (
-            ["model=pretrained", "model.source=x", "adapt=full", "model.variations=1"],
-            "varies its input anew",
-        ),
         (
             [
                 "model=pretrained",
@@ -289,25 +273,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     assert given.trainer.epochs == 7
     assert given.augment.mixup == 0  # the probe is fitted
     assert (given.augment.warp, given.augment.mel_masks) == (0, 0)
-    varied = compose("folder", "model=pretrained", "model.source=x", "model.variations=2")
-    assert (varied.augment.warp, varied.augment.roll, varied.augment.mel_masks) == (0.1, 0, 0)
     absent = compose("folder", "model=pretrained", "model.source=x", "adapt=null")
     probe = compose("folder", "model=pretrained", "model.source=x")
     assert (absent.augment, absent.adapt) == (probe.augment, "probe")
-    plain = compose("folder", "model=pretrained", "model.source=x", "model.variations=2",
-                    "augment=none")  # fmt: skip
-    assert plain.augment.warp == 0
-
-
-def test_variations_need_log_mel_frames(
-    tmp_path: Path, sounds: Path, run_recipe: RunRecipe
-) -> None:  # fmt: skip
-    base = save_encoder("wav2vec2", tmp_path / "base")
-    done = run_recipe(
-        "folder", *DEBUG, f"source={sounds}", f"model.source={base}", "model.variations=1"
-    )
-    assert done.code == 1
-    assert "reads samples" in done.err
 
 
 @pytest.mark.parametrize("filter", [name for name in FILTERS if name != "none"])

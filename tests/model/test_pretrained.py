@@ -252,24 +252,6 @@ def test_tempo_interpolates_the_input_of_an_encoder() -> None:
     np.testing.assert_allclose(varied, np.linspace(0, 1, len(varied)), atol=1e-5)
 
 
-def test_a_variation_is_computed_from_the_varied_input(tmp_path: Path) -> None:
-    """It differs by number, not by run, and is the clip itself where nothing varies."""
-    base = tiny_base(tmp_path)
-    front_end = EncodedFrontEnd(TokenConfig(), base, Part("inputs"))
-    clip = CLIPS[0]
-    plain = front_end.extract(clip)
-    same = front_end.varied(AugmentConfig(mel_masks=2, mel_mask=20, mixup=0.5), 1)
-    np.testing.assert_allclose(same.extract(clip), plain, atol=2e-3)
-    config = AugmentConfig(gain=0.5, tempo=0.5)
-    first, again, second = (front_end.varied(config, i) for i in (1, 1, 2))
-    np.testing.assert_array_equal(first.extract(clip), again.extract(clip))
-    lengths = {len(varied.extract(clip)) for varied in (front_end, first, second)}
-    assert len(lengths) == 3
-    assert first.cache_key == again.cache_key
-    keys = [front_end.cache_key, first.cache_key, second.cache_key, same.cache_key]
-    assert len({str(key) for key in keys}) == 4
-
-
 @pytest.mark.parametrize("layers", [None, [1]])
 def test_weights_hold_what_was_trained_and_fit_one_encoder(
     layers: list[int] | None, tmp_path: Path

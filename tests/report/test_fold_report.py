@@ -53,7 +53,7 @@ def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path: Path) -> None:
-    cost = {"adapt": "lora", "base": {"source": "b", "sha256": "0" * 12}, "variations": 0}
+    cost = {"adapt": "lora", "base": {"source": "b", "sha256": "0" * 12}}
     runs = {
         name: make_fold(
             tmp_path / f"fold-{name}", pairs, number, **cost, trained_params=9,

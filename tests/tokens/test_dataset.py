@@ -85,20 +85,6 @@ def test_a_mask_is_zero_after_normalising() -> None:
     assert values == {0.0, 1.0}
 
 
-def test_cached_variations_are_taken_in_turn_and_are_not_cut() -> None:
-    class Longer(Frames):
-        def length(self, path: str) -> int:
-            return super().length(path) + 10
-
-    data = dataset(varied=[Longer(), Frames()])
-    lengths = [len(data.frames(0, variation)) for variation in range(4)]
-    assert lengths == [31, 41, 31, 31]
-    assert len(data[1, 0].tokens) == math.ceil(41 / 2)
-    assert data.variations == 2
-    assert len(data.plain(1)[0, 0].tokens) == math.ceil(41 / 2)
-    assert data.plain().variations == 0
-
-
 def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
     augment = Augment(AugmentConfig(tempo=0.3, crop=0.2))
     data = dataset(augment=augment)

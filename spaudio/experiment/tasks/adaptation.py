@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,8 @@ class AdaptationTask(ClassificationTask):
         device = accelerator.device
         trainer, seed = self.settings.trainer, self.settings.seed
         # Each clip once, even if classes are balanced: then the fit is weighted.
-        feeds = [
-            make_feed(data.plain(i), trainer, shuffle=False, seed=seed)
-            for i in range(data.variations + 1)
-        ]
-        train = _joined([collect(model, feed.loader, device) for feed in feeds])
+        feed = make_feed(data.plain(), trainer, shuffle=False, seed=seed)
+        train = collect(model, feed.loader, device)
         valid = collect(model, self.valid.loader, device)
         waited = time.perf_counter() - start
         both = None
@@ -114,7 +111,6 @@ class AdaptationTask(ClassificationTask):
         return super().facts(general, measured) | {
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,
-            "variations": self.data.train.variations,
             "trained_params": model.trained_parameters(),
             "peak_memory_bytes": _peak_memory(),
         }
@@ -140,11 +136,6 @@ class AdaptationTask(ClassificationTask):
         title = f"{clip.path} ({clip.label})"
         figures.draw("trajectory", lambda path: plot_trajectory(after, tokens, path, title=title))
         return figures
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """Joins batches of the same width into one."""
-    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def _first_clips(batch: Batch, count: int) -> Batch:

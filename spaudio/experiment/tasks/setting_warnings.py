@@ -8,11 +8,10 @@ from dataclasses import fields
 from typing import Literal
 
 from spaudio.experiment.data import AudioData
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
+from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AnyClassifier
-from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.loop import prolonged
 
@@ -147,18 +146,12 @@ def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> I
     used = {"time_mask", "mel_mask"}  # which are sizes
     if kind != "statistics":
         used |= {"mixup", "cutmix"}
-    if data.train.variations:
-        used |= set(EncodedAugment.varying)
     if data.train.augment is not None:
         used |= set(active) - set(data.train.augment.ignored)
     unused = [f"augment.{name}" for name in active if name not in used]
     unused += [name for name in settings.given if not _is_read(name, settings)]
     if unused:
         yield f"model=pretrained adapt={settings.adapt} ignores {', '.join(unused)}"
-    assert isinstance(settings.model, PretrainedConfig)
-    if settings.model.variations and not data.train.variations:
-        named = ", ".join(f"augment.{name}" for name in EncodedAugment.varying)
-        yield f"model.variations={settings.model.variations} has no effect: {named} are all 0"
 
 
 def _is_read(name: str, settings: AudioSettings) -> bool:

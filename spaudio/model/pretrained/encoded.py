@@ -1,6 +1,5 @@
 """The front-end of pretrained encoders: what a frozen part computes for a clip, to be cached."""
 
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +19,6 @@ from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
-
-_VARY_VERSION = 2  # of EncodedAugment.vary and its random draws; raise it with any change
 
 
 @dataclass(frozen=True)
@@ -77,29 +74,6 @@ class EncodedFrontEnd(FrontEnd):
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
         self.base, self.part = base, part
-        self._vary: EncodedAugment | None = None
-        self._variation = 0
-
-    def varied(self, config: AugmentConfig, variation: int) -> "EncodedFrontEnd":
-        """Returns a front-end that varies each clip before the frozen part processes it.
-
-        A clip has the same variation in each run.
-
-        Args:
-            config: Strengths; masks are not applied.
-            variation: Number of the variation, from 1.
-
-        Raises:
-            ConfigError: If the encoder reads samples.
-        """
-        if self.base.log_mel is None:
-            raise ConfigError(
-                f"model.variations: {self.base.source} reads samples, and only log-mel frames can "
-                "be varied; leave it out"
-            )
-        found = EncodedFrontEnd(self.config, self.base, self.part)
-        found._vary, found._variation = EncodedAugment(config, self.base.log_mel), variation
-        return found
 
     def augment(self, config: AugmentConfig) -> EncodedAugment | None:
         """Returns the augmentation of what is cached; None if that is not log-mel frames."""
@@ -119,17 +93,11 @@ class EncodedFrontEnd(FrontEnd):
         later: dict[str, Any] = {"first": part.first} if part.first else {}
         if part.kind == "states":
             later["columns"] = 1  # besides the states: the one for quiet tokens
-        if self._vary is not None:
-            later |= {"variation": self._variation, "strengths": self._vary.strengths,
-                      "version": _VARY_VERSION}  # fmt: skip
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
     def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         inputs = self.base.inputs(waveform)
-        if self._vary is not None:
-            rng = np.random.default_rng([self._variation, zlib.crc32(waveform.data)])
-            inputs = self._vary.vary(inputs, rng)
         if self.part.kind == "inputs":
             return inputs.astype(np.float16)
         states, quiet = self.base.hidden_states(inputs, self.part.count, self.part.first)
