@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part
+from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part, is_quiet
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import LogMelInput, PretrainedEncoder
@@ -163,6 +163,11 @@ def test_the_labels_of_mixed_clips_count_what_the_head_pools(tmp_path: Path) -> 
     pooled = front_end.pooled(batch.tokens, batch.padding_mask)
     assert torch.equal(pooled, ~model.hidden_states(batch.tokens, batch.padding_mask)[1])
     assert (pooled.sum(dim=1) < (~batch.padding_mask).sum(dim=1)).all()
+    # In a mix, a pause stays quiet where the other clip has a pause or has ended.
+    ended = is_quiet(batch.tokens) | batch.padding_mask
+    assert (ended & ~batch.padding_mask).any()
+    assert batch.padding_mask.any()
+    assert torch.equal(is_quiet(batch.tokens.mean(dim=0)), ended.all(dim=0))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Part:
 
     Args:
         kind: ``"inputs"``, the input of the encoder (frames, width); ``"states"``, concatenated
-            hidden states and a column that is 1 at quiet tokens (tokens, count * dim + 1);
+            hidden states and a column that is 0 at quiet tokens, else 1 (tokens, count * dim + 1);
             ``"statistics"``, mean and standard deviation over time of hidden states
             (count, 2 * dim).
         count: Number of states.
@@ -53,9 +53,9 @@ def as_cached(states: Tensor) -> Tensor:
 def is_quiet(states: Tensor) -> Tensor:
     """Returns which tokens are quiet, from cached hidden states (batch, tokens, count * dim + 1).
 
-    In a mix of two clips, a token is quiet if it is quiet in both.
+    In a mix of two clips, a token is quiet if each of them is quiet there or has ended.
     """
-    return states[..., -1] > 0.999
+    return states[..., -1] < 1e-3
 
 
 class EncodedFrontEnd(FrontEnd):
@@ -92,7 +92,7 @@ class EncodedFrontEnd(FrontEnd):
         part = self.part
         later: dict[str, Any] = {"first": part.first} if part.first else {}
         if part.kind == "states":
-            later["columns"] = 1  # besides the states: the one for quiet tokens
+            later["columns"] = ["not quiet"]  # besides the states
         return self.base.cache_key | {"part": part.kind, "count": part.count} | later
 
     @override
@@ -108,8 +108,8 @@ class EncodedFrontEnd(FrontEnd):
             )
         if self.part.kind == "states":
             tokens = as_cached(states).transpose(0, 1).flatten(1)
-            marks = tokens.new_zeros(len(tokens)) if quiet is None else quiet[0]
-            return torch.cat([tokens, marks.unsqueeze(1)], dim=1).to(torch.float16).numpy()
+            heard = tokens.new_ones(len(tokens)) if quiet is None else ~quiet[0]
+            return torch.cat([tokens, heard.unsqueeze(1)], dim=1).to(torch.float16).numpy()
         padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
         return statistics(states, self.base.unpooled(padding, quiet)).numpy()
 
