@@ -49,7 +49,7 @@ def modulation_response(
     """
     rate = 1 / check_token_seconds(token_seconds)
     response = filter.frequency_response(n_fft)
-    return torch.arange(n_fft // 2 + 1) * (rate / n_fft), response
+    return torch.arange(n_fft // 2 + 1, device="cpu") * (rate / n_fft), response
 
 
 def centre_frequency(response: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def centre_frequency(response: Tensor) -> Tensor:
         (M,) in cycles per token; 0 for a kernel of zeros.
     """
     power = response.abs().square()
-    frequency = torch.linspace(0, 0.5, power.shape[-1], dtype=power.dtype)
+    frequency = torch.linspace(0, 0.5, power.shape[-1], dtype=power.dtype, device=power.device)
     total = power.sum(-1)
     return (power @ frequency) / total.clamp_min(torch.finfo(power.dtype).tiny)
 

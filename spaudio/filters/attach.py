@@ -9,8 +9,9 @@ plain code, and ``nn.TransformerEncoderLayer`` keeps its fast path, which a hook
 
 import functools
 import types
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,11 +37,14 @@ class Place:
         layer: Name of the layer in the model.
         layout: Layout of its output.
         watches: Watches of the layer and of the modules around it, innermost first.
+        key: Tells the filter from all others that use the same key/value cache. Names do not: they
+            are relative to the module that filters were inserted into.
     """
 
     layer: str
     layout: Layout
     watches: Sequence[Watch]
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def reads_padding_around(self) -> bool:
@@ -67,9 +71,9 @@ class Place:
                 if cu_seqlens is not None:
                     y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
                     return y.view(x.shape)
-            return filter_with_cache(filter, x, padding_mask, calls, self.layer)
+            return filter_with_cache(filter, x, padding_mask, calls, self.layer, self.key)
 
-        return self.layout.apply(run, output)
+        return self.layout.apply(run, output, self.layer)
 
 
 def is_filtered(module: nn.Module) -> bool:
@@ -85,19 +89,23 @@ def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
     layer.__class__ = filtered_class(base)
 
 
+def check_detachable(layer: nn.Module) -> None:
+    """Raises ValueError if the layer's class was replaced after :func:`attach`."""
+    if UNFILTERED not in vars(type(layer)):
+        raise ValueError(
+            f"the class {type(layer).__name__} was set after its filter was attached; undo that "
+            "first"
+        )
+
+
 def detach(layer: nn.Module) -> None:
     """Undoes :func:`attach`.
 
     Raises:
         ValueError: If the layer's class was replaced again later, as ``fully_shard`` does.
     """
-    base = vars(type(layer)).get(UNFILTERED)
-    if base is None:
-        raise ValueError(
-            f"the class {type(layer).__name__} was set after its filter was attached; undo that "
-            "first"
-        )
-    layer.__class__ = base
+    check_detachable(layer)
+    layer.__class__ = vars(type(layer))[UNFILTERED]
     delattr(layer, CHILD)
     delattr(layer, PLACE)
 

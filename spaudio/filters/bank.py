@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bandpass import check_init, reset_bandpass
-from spaudio.filters.base import TokenFilter, check_size, wider_type
+from spaudio.filters.base import TokenFilter, check_flag, check_size, wider_type
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
 
@@ -31,6 +31,7 @@ class _Bank(TokenFilter):
         check_init(options["init"])
         self.activation: str = options["activation"]
         self.init: str = options["init"]
+        check_flag(zero_init=options["zero_init"])
         self.zero_init: bool = options["zero_init"]
         self.kernels = kernels
         self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
@@ -242,8 +243,9 @@ def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...
         return (num_filters,)
     if gains != "per_dim":
         raise ValueError(f"gains must be 'shared' or 'per_dim'; got {gains!r}")
-    if dim is None or dim < 1:
-        raise ValueError(f"gains='per_dim' needs dim, the embedding dimensions; got dim={dim}")
+    if dim is None:
+        raise ValueError("gains='per_dim' needs dim, the embedding dimensions")
+    check_size(dim=dim)
     return (dim, num_filters)
 
 

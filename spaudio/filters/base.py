@@ -33,11 +33,12 @@ class TokenFilter(nn.Module):
         super().__init_subclass__(**options)
         if "name" in vars(cls):
             register(cls)
+        elif not hasattr(cls, "name"):
+            cls.name = cls.__name__  # for messages only
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
-        if not isinstance(causal, bool):  # such as "false", which is truthy
-            raise ValueError(f"causal must be True or False; got {causal!r}")
+        check_flag(causal=causal)
         self.causal = causal
 
     def forward(
@@ -231,13 +232,14 @@ class TokenFilter(nn.Module):
         """
         if n_fft < 2 or n_fft % 2:
             raise ValueError(f"n_fft must be even and at least 2; got {n_fft}")
-        bins = torch.arange(n_fft // 2 + 1)
-        responses = [torch.zeros(0, len(bins), dtype=torch.complex64)]
+        cpu: Any = {"device": "cpu"}  # whatever torch's default device is
+        bins = torch.arange(n_fft // 2 + 1, **cpu)
+        responses = [torch.zeros(0, len(bins), dtype=torch.complex64, **cpu)]
         for kernel in self.taps():
             taps = kernel.detach().cpu().to(torch.promote_types(kernel.dtype, torch.float32))
             left, _ = padding(taps.shape[-1], self.causal)
             # Modulo n_fft in integers, to keep the phase of long kernels exact.
-            turns = torch.outer(torch.arange(taps.shape[-1]) - left, bins) % n_fft
+            turns = torch.outer(torch.arange(taps.shape[-1], **cpu) - left, bins) % n_fft
             angle = 2 * torch.pi * turns.to(taps.dtype) / n_fft
             wave = torch.polar(torch.ones_like(angle), angle)
             responses.append(taps.to(wave.dtype) @ wave)
@@ -294,6 +296,13 @@ class TokenFilter(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
+
+
+def check_flag(**flags: bool) -> None:
+    """Raises ValueError if a named value is not a bool, such as ``"false"``, which is truthy."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False; got {value!r}")
 
 
 def check_size(**sizes: int) -> None:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spaudio.filters.tracing import is_exported
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -64,6 +66,8 @@ def filterbank_definition(
     which has the same arguments and result.
     """
     batch, tokens, dim = x.shape
+    if not is_exported() and tokens == 0:  # which conv1d rejects
+        return x * 0
     signals = without_padding(x, padding_mask).transpose(1, 2).reshape(batch * dim, 1, tokens)
     scales = [
         F.conv1d(F.pad(signals, padding(kernel.shape[-1], causal)), kernel.unsqueeze(1))

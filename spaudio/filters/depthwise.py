@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.filters.bank import reset_rows
-from spaudio.filters.base import TokenFilter, check_size, check_tokens, wider_type
+from spaudio.filters.base import TokenFilter, check_flag, check_size, check_tokens, wider_type
 from spaudio.filters.fused.per_dimension import is_native, native_depthwise
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -62,6 +62,7 @@ class DepthwiseFilter(TokenFilter):
                 f"activation must be None or one of {['identity', *sorted(ACTIVATIONS)]}; got "
                 f"{activation!r}"
             )
+        check_flag(zero_init=zero_init)
         if zero_init and activation == "relu":
             raise ValueError(
                 "kernels that start at zero get no gradient through activation='relu'; use 'silu' "

@@ -69,7 +69,9 @@ class FIRFilter(FilterBank):
         Returns:
             (1, K) for shared gains, (dim, K) for gains per dimension; differentiable.
         """
-        return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
+        # No matrix product, whose operands autocast would round.
+        weighted = self.gains.unsqueeze(-1) * self.scale_kernels()[0]
+        return weighted.sum(-2).reshape(-1, self.kernel_size)
 
     @override
     def filtered(

@@ -32,7 +32,12 @@ class _Kept:
 
 
 def filter_with_cache(
-    filter: TokenFilter, x: Tensor, padding_mask: Tensor | None, calls: Sequence[Call], layer: str
+    filter: TokenFilter,
+    x: Tensor,
+    padding_mask: Tensor | None,
+    calls: Sequence[Call],
+    layer: str,
+    key: str,
 ) -> Tensor:
     """Filters (batch, tokens, dim) that may continue the tokens of a key/value cache.
 
@@ -44,7 +49,8 @@ def filter_with_cache(
         x: The new tokens.
         padding_mask: Padding mask of the new tokens.
         calls: The layer's own call and those around it, innermost first.
-        layer: Name of the layer.
+        layer: Name of the layer, for errors.
+        key: Tells the filter from all others that use the cache.
 
     Raises:
         ValueError: If the earlier tokens are needed but not available.
@@ -62,7 +68,9 @@ def filter_with_cache(
     if start == 0:
         y: Tensor = filter(x, padding_mask)
         if streams:
-            _keep(cache, layer, without_padding(x, padding_mask), x.shape[1], taking[-1].token)
+            # A copy: the model may change the layer's output in place.
+            inside = x.clone() if padding_mask is None else without_padding(x, padding_mask)
+            _keep(cache, key, inside, x.shape[1], taking[-1].token)
         return y
     if not streams:
         raise ValueError(
@@ -70,11 +78,12 @@ def filter_with_cache(
             + ("it attends to all tokens" if filter.causal else "it is not causal")
         )
     left, _ = filter.extent
-    kept: _Kept | None = vars(cache).get(KEPT, {}).get(layer)
+    kept: _Kept | None = vars(cache).get(KEPT, {}).get(key)
     if kept is None or len(kept.tokens) != len(x) or kept.call is taking[-1].token:
         raise ValueError(
             f"{_problem(filter, layer)}: the cache was not filled by one pass at a time through "
-            "this layer and its filter"
+            "this layer and its filter; insert filters into the whole model that takes the cache, "
+            "not into a part of it"
         )
     first = kept.end - kept.tokens.shape[1]  # position of the first token kept
     if first > max(start - left, 0) or start > kept.end:
@@ -87,19 +96,19 @@ def filter_with_cache(
     inside = without_padding(x, padding_mask)
     window = torch.cat([before, inside], dim=1)
     first = max(start - left, 0)
-    _keep(cache, layer, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
+    _keep(cache, key, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
     return x + without_padding(filter_after(filter, window), padding_mask)
 
 
-def _keep(cache: Any, layer: str, tokens: Tensor, end: int, call: object) -> None:
-    """Keeps the tokens of a layer on a cache."""
+def _keep(cache: Any, key: str, tokens: Tensor, end: int, call: object) -> None:
+    """Keeps the tokens of a filter on a cache."""
     if torch.compiler.is_compiling() or not hasattr(cache, "reorder_cache"):
         return  # a later step that needs them raises an error
     if KEPT not in vars(cache):
         setattr(cache, KEPT, {})
         base: Any = type(cache)
         cache.__class__ = _keeping_class(base)
-    getattr(cache, KEPT)[layer] = _Kept(tokens, end, call)
+    getattr(cache, KEPT)[key] = _Kept(tokens, end, call)
 
 
 def _problem(filter: TokenFilter, layer: str) -> str:

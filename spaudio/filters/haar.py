@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.base import TokenFilter, check_size
-from spaudio.filters.definition import padding
+from spaudio.filters.base import TokenFilter, check_size, check_tokens
+from spaudio.filters.definition import padding, without_padding
 
 
 class HaarFilter(TokenFilter):
@@ -44,11 +45,27 @@ class HaarFilter(TokenFilter):
         self.groups = [(1 << e, exponents.count(e)) for e in sorted(set(exponents))]
 
     @override
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
+        if not residual:
+            return super().filtered(x, padding_mask)
+        # The averages themselves: to subtract ``x`` and add it again would lose digits.
+        check_tokens(x, padding_mask, self.dim)
+        y = self._replaced(F.pad(without_padding(x, padding_mask), (0, 0, *self.extent)))
+        return y if padding_mask is None else torch.where(padding_mask.unsqueeze(-1), x, y)
+
+    @override
     def convolve(self, window: Tensor) -> Tensor:
+        y = self._replaced(window)
+        left, _ = self.extent
+        return y - window[:, left : left + y.shape[1]]  # the residual adds it again
+
+    def _replaced(self, window: Tensor) -> Tensor:
+        """Returns the tokens of a window with averages in the second half of the dimensions."""
         left, right = self.extent
         tokens = window.shape[1] - left - right
-        x = window[:, left : left + tokens]
-        averages = [x[..., : self.untouched]]
+        averages = [window[:, left : left + tokens, : self.untouched]]
         first = self.untouched
         for kernel_size, width in self.groups:
             before, after = padding(kernel_size, self.causal)
@@ -60,8 +77,7 @@ class HaarFilter(TokenFilter):
                 shift *= 2
             averages.append(covered)
             first += width
-        # The residual adds ``x`` again.
-        return torch.cat(averages, dim=-1) - x
+        return torch.cat(averages, dim=-1)
 
     @property
     @override
@@ -70,7 +86,7 @@ class HaarFilter(TokenFilter):
 
     @override
     def taps(self) -> Sequence[Tensor]:
-        return [torch.full((1, size), 1 / size) for size, _ in self.groups]
+        return [torch.full((1, size), 1 / size, device="cpu") for size, _ in self.groups]
 
     @override
     def config(self) -> dict[str, Any]:

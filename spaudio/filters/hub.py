@@ -16,7 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from spaudio.filters.layout import Layout
-from spaudio.filters.make import make_filter
+from spaudio.filters.make import FILTERS, make_filter
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
@@ -63,6 +63,12 @@ class SavedFilters(
         self.filters: dict[str, TokenFilter] = {}
         # In the order in which config.json, whose keys are sorted, is read again.
         for name, config in sorted(filters.items()):
+            if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
+                raise ValueError(f"filter {name!r} of config.json has no name; got {config!r}")
+            if "device" in config:
+                raise ValueError(
+                    f"filter {name!r} of config.json names a device, which is not saved"
+                )
             settings = dict(config)
             dtype = settings.pop("dtype", None)
             if dtype is not None and dtype not in DTYPES:
@@ -87,7 +93,7 @@ class SavedFilters(
         configs = {}
         for name, filter in filters.items():
             kind = type(filter)
-            if "name" not in vars(kind):
+            if FILTERS.get(kind.name) is not kind:
                 raise ValueError(
                     f"{kind.__qualname__} has no name of its own, so another class would be "
                     "loaded; give it one"
@@ -126,7 +132,11 @@ class SavedFilters(
                 f"{source}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch "
                 "it again"
             ) from error
-        except ValueError as error:
+        except FileNotFoundError as error:
+            raise ValueError(f"{source}: a file is missing ({error}); fetch it again") from error
+        except KeyError as error:
+            raise ValueError(f"{source}: config.json lacks {error}; fetch it again") from error
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{source}: {error}") from error
         except RuntimeError as error:
             raise ValueError(misfit(source, error)) from error

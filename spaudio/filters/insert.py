@@ -7,7 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from spaudio.filters.attach import CHILD, PLACE, Place, attach, detach, is_filtered
+from spaudio.filters.attach import (
+    CHILD,
+    PLACE,
+    Place,
+    attach,
+    check_detachable,
+    detach,
+    is_filtered,
+)
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.calls import Watch, remove_watches, watch_of
 from spaudio.filters.layout import Layout
@@ -77,7 +85,10 @@ class FilterHandle:
         Raises:
             ValueError: If a layer's class was replaced later, as ``fully_shard`` does.
         """
-        for layer in self._layers.values():
+        layers = self._layers.values()
+        for layer in layers:
+            check_detachable(layer)  # before any is changed
+        for layer in layers:
             detach(layer)
         modules = list(self._model.modules())
         kept = [watch for m in modules if is_filtered(m) for watch in getattr(m, PLACE).watches]
@@ -209,11 +220,8 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
     prepared = {}
     for name, layer in targets.items():
-        weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
         filter = saved.filters[name]
-        # Moving to the meta device would lose the weights.
-        if weight is not None and not weight.is_meta:
-            filter.to(weight.device)
+        _move(filter, _weights(layer, model))
         prepared[name] = filter, saved.layouts[name]
     return _attach_all(model, targets, prepared)
 
@@ -253,6 +261,18 @@ def _attach_all(
     return FilterHandle(model, targets)
 
 
+def _weights(layer: nn.Module, model: nn.Module) -> list[nn.Parameter]:
+    """Returns the floating-point weights of a layer, then those of the model."""
+    return [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
+
+
+def _move(filter: TokenFilter, weights: list[nn.Parameter]) -> None:
+    """Moves a filter to the device of the first weight, in place."""
+    # Moving to or from the meta device would lose the weights.
+    if weights and not any(p.is_meta for p in (weights[0], *filter.parameters())):
+        filter.to(weights[0].device)
+
+
 def _build(
     filter: str | TokenFilter,
     zero_init: bool,
@@ -262,14 +282,12 @@ def _build(
     model: nn.Module,
 ) -> TokenFilter:
     """Builds a layer's filter on its device, and in its dtype unless a filter is given."""
-    weights = [p for m in (layer, model) for p in m.parameters() if p.is_floating_point()]
+    weights = _weights(layer, model)
     if isinstance(filter, TokenFilter):
         if options:
             raise ValueError(f"a filter was given, so the options {list(options)} have no effect")
         found = deepcopy(filter)
-        # Moving to or from the meta device would lose the weights.
-        if weights and not any(p.is_meta for p in (weights[0], *found.parameters())):
-            found.to(weights[0].device)
+        _move(found, weights)
         return found
     if not isinstance(filter, str):
         raise ValueError(

@@ -27,8 +27,8 @@ class Layout:
     channels_first: bool = False
     padding_mask: str | None = "auto"
 
-    def apply(self, filter: Filter, output: Any) -> Any:
-        """Filters the output of a layer.
+    def apply(self, filter: Filter, output: Any, layer: str) -> Any:
+        """Filters the output of a layer, whose name is for errors.
 
         It may be a tensor, or a tuple or list whose first item is a tensor.
 
@@ -37,21 +37,27 @@ class Layout:
             ValueError: If a shape does not fit.
         """
         if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-            first = self.apply(filter, output[0])
+            first = self.apply(filter, output[0], layer)
             if hasattr(output, "_replace"):
                 return type(output)(first, *output[1:])
             return type(output)([first, *output[1:]])
         if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            if isinstance(output, tuple | list):
+                kind += (
+                    f" that begins with {type(output[0]).__name__}" if output else " of length 0"
+                )
             raise TypeError(
-                "a filter can follow a layer that returns a tensor or a tuple that begins with "
-                f"one; this layer returned {type(output).__name__}"
+                "a filter can follow a layer that returns a tensor, or a tuple that begins with "
+                f"one; layer {layer!r} returned a {kind}. Name a layer inside it that returns the "
+                "tokens"
             )
         if output.is_nested:
             return _apply_nested(filter, output)
         if output.dim() != 3:
             raise ValueError(
-                f"a filter needs three axes, such as (batch, tokens, dim); the layer returned "
-                f"shape {tuple(output.shape)}"
+                f"a filter needs three axes, such as (batch, tokens, dim); layer {layer!r} "
+                f"returned shape {tuple(output.shape)}. Name a layer whose output has them"
             )
         filtered = self._swap(filter(self._swap(output), None))
         # The model may take views of what was contiguous.

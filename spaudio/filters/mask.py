@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spaudio.filters.base import check_size
 from spaudio.filters.tracing import is_transformed
 from spaudio.filters.transformer import KeyValueCache, TransformerLayer, causal_mask, rotary
 
@@ -46,11 +47,11 @@ class MaskPredictor(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if min(dim, num_filters, width, layers, heads) < 1 or width % (2 * heads):
+        check_size(dim=dim, num_filters=num_filters)
+        check_size(mask_width=width, mask_layers=layers, mask_heads=heads)
+        if width % (2 * heads):
             raise ValueError(
-                "dim, num_filters, mask_width, mask_layers and mask_heads must be at least 1, and "
-                f"mask_width a multiple of 2 * mask_heads; got dim={dim}, "
-                f"num_filters={num_filters}, mask_width={width}, mask_layers={layers}, "
+                f"mask_width must be a multiple of 2 * mask_heads; got mask_width={width}, "
                 f"mask_heads={heads}"
             )
         self.width, self.heads, self.causal = width, heads, causal

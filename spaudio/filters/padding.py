@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, past_tokens
-from spaudio.filters.tracing import in_backward, is_eager
+from spaudio.filters.tracing import in_backward, is_eager, is_exported, is_transformed
 
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
@@ -180,7 +180,7 @@ def read_padding_mask(
         return None
     if additive and (by_keys or not real):
         # To that of one query, models may add a bias by distance.
-        if is_eager() and not (by_keys and tokens == 1):
+        if not (is_exported() or is_transformed() or (by_keys and tokens == 1)):
             check_additive(name, value)
         padding = value < MASKED_BELOW
     elif additive:
@@ -207,13 +207,16 @@ def holds_ones(value: Tensor) -> bool:
 
 
 def check_additive(name: str, value: Tensor) -> None:
-    """Raises ValueError if a mask is not additive; on a GPU the check is asynchronous."""
+    """Raises ValueError if a mask is not additive.
+
+    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
+    """
     fits = ((value == 0) | (value < MASKED_BELOW)).all()
     message = (
         f"{name} is {value.dtype} and holds values other than 0 and those below {MASKED_BELOW:g}, "
         "so it is not an additive padding mask; pass a boolean one"
     )
-    if value.device.type == "cuda":
+    if value.device.type == "cuda" or torch.compiler.is_compiling():
         torch._assert_async(fits, message)
     elif value.device.type != "meta" and not fits:
         raise ValueError(message)

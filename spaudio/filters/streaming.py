@@ -44,16 +44,17 @@ class FilterStream:
             (batch, tokens, dim), filtered, with the residual.
 
         Raises:
-            ValueError: If a shape does not fit the filter, or batch or dim differ from those of the
-                earlier tokens.
+            ValueError: If a shape does not fit the filter, or batch, dim or dtype differ from those
+                of the earlier tokens.
         """
         check_tokens(x, None, self.filter.dim)
         left, _ = self.filter.extent
         past = x.new_zeros(x.shape[0], left, x.shape[2]) if self._past is None else self._past
-        if (past.shape[0], past.shape[2]) != (x.shape[0], x.shape[2]):
+        if (past.shape[0], past.shape[2], past.dtype) != (x.shape[0], x.shape[2], x.dtype):
             raise ValueError(
-                f"tokens of shape {tuple(x.shape)} do not continue a stream of batch "
-                f"{past.shape[0]} and dim {past.shape[2]}; call reset() to start another"
+                f"tokens of shape {tuple(x.shape)} and {x.dtype} do not continue a stream of batch "
+                f"{past.shape[0]}, dim {past.shape[2]} and {past.dtype}; call reset() to start "
+                "another"
             )
         window = torch.cat([past, x], dim=1)
         y = x + self.filter.resume(window, self._memory)

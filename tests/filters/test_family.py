@@ -13,7 +13,10 @@ from spaudio.filters import (
     DepthwiseFilter,
     FilterBank,
     FilterStream,
+    FIRFilter,
     HaarFilter,
+    TokenFilter,
+    centre_frequency,
     make_filter,
 )
 from tests.filters.cases import CASES, DIM, build, expected, padding_mask, spread
@@ -195,6 +198,8 @@ def test_bad_input_is_named() -> None:
     for case in ("adaptive", "depthwise-odd", "haar", "fir-odd-per-dim"):
         with pytest.raises(ValueError, match=f"dim={DIM}.*4"):
             build(case, causal=False)(torch.randn(2, 9, 4))
+    with pytest.raises(ValueError, match="zero_init must be True or False; got 'false'"):
+        FilterBank(zero_init="false")  # type: ignore[arg-type]
     for elsewhere in (FilterBank(device="meta"), DepthwiseFilter(DIM, device="meta")):
         for dtype in (torch.float32, torch.float64):
             with pytest.raises(ValueError, match=r"x is on cpu and .* on meta"):
@@ -205,6 +210,38 @@ def test_averages_do_not_overflow_in_half_precision() -> None:
     x = torch.full((1, 80, 64), 2000.0, dtype=torch.float16)
     y = HaarFilter(64, causal=True)(x)
     assert torch.equal(y[:, -1], x[:, -1])  # the average of equal values
+    # Averages replace tokens: no difference is formed, which could overflow or lose digits.
+    for dtype, pair in ((torch.float16, [-60000, 60000]), (torch.bfloat16, [-99.5, 100])):
+        x = torch.tensor(pair, dtype=dtype).view(1, 2, 1)
+        y = HaarFilter(1, levels=1, causal=True)(x)
+        assert y[0, 1, 0] == (x[0, 0, 0] + x[0, 1, 0]) / 2
+
+
+def test_autocast_does_not_round_the_kernel_of_fir() -> None:
+    filter, x = FIRFilter(5, 3), tokens(dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert filter.collapsed().dtype == torch.float32
+        torch.testing.assert_close(filter(x), filter(x.float()).bfloat16(), rtol=1e-2, atol=1e-3)
+
+
+def test_no_tokens_and_default_devices() -> None:
+    for case in CASES:
+        filter = build(case, causal=True)
+        assert torch.vmap(filter)(torch.randn(2, 1, 0, DIM)).shape == (2, 1, 0, DIM)
+        with torch.device("meta"):
+            response = filter.frequency_response(8)
+            assert centre_frequency(response).device.type == "cpu"
+
+
+def test_a_filter_without_a_name_can_be_shown() -> None:
+    class Own(FilterBank):
+        pass
+
+    class Other(TokenFilter):
+        pass
+
+    assert "num_filters" in repr(Own())
+    assert repr(Other()) == "Other(name='Other', causal=False)"
 
 
 def test_autocast_does_not_round_double_precision() -> None:

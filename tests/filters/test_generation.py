@@ -196,11 +196,38 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     handle.remove()
     removed(ids, past_key_values=cache)
     insert_filters(removed, LAYERS, **CAUSAL)
-    with pytest.raises(ValueError, match=r"use_cache=False.*from token 10"):
+    with pytest.raises(ValueError, match=r"use_cache=False.*was not filled by"):
         removed(ids, past_key_values=cache)
+    # Within a block nothing tells where a sequence starts; the names of its layers are not unique.
+    blocks = causal_model()
+    for block in blocks.model.layers:
+        insert_filters(block, "mlp", padding_mask=None, **CAUSAL)
+    with pytest.raises(ValueError, match="insert filters into the whole model"):
+        generate(blocks, ids, True)
     identity = causal_model()
     insert_filters(identity, LAYERS, "none")
     generate(identity, ids, True)
+
+
+@torch.no_grad()
+def test_what_a_layer_returned_may_be_changed_in_place() -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Embedding(nn.Embedding):
+        def forward(self, input: Tensor) -> Tensor:
+            self.last = super().forward(input)
+            return self.last
+
+    model, ids = causal_model(), prompt()
+    model.model.embed_tokens.__class__ = Embedding
+    insert_filters(model, "model.embed_tokens", **CAUSAL)
+    open_gains(model)
+    expected = generate(model, ids, False)
+    cache = transformers.DynamicCache(config=model.config)
+    model(ids, past_key_values=cache)
+    model.model.embed_tokens.last += 1
+    found = model(expected[:, 5:], past_key_values=cache).logits
+    torch.testing.assert_close(found, model(expected).logits[:, 5:], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -99,6 +99,18 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"no config\.json of saved filters"):
             FilterBank.from_pretrained(tmp_path)
     FilterBank(5, 3).save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"name"', '"device"'))
+    with pytest.raises(ValueError, match=r"'bank' of config\.json has no name"):
+        FilterBank.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text.replace('"causal"', '"device": "meta", "causal"'))
+    with pytest.raises(ValueError, match="names a device"):
+        FilterBank.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match="a file is missing"):
+        FilterBank.from_pretrained(tmp_path)
+    (tmp_path / "away").rename(tmp_path / "model.safetensors")
     weights = (tmp_path / "model.safetensors").read_bytes()
     for damaged in (weights[:-4], b"version https://git-lfs.github.com/spec/v1"):
         (tmp_path / "model.safetensors").write_bytes(damaged)

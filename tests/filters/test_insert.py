@@ -166,10 +166,12 @@ def test_unfit_layers_are_named() -> None:
     with pytest.raises(ValueError, match=r"'encoder.layers.0' has a filter already"):
         insert_filters(model, "encoder.layers")
     assert len(find_filters(model)) == 1
-    layer = model.encoder.layers[0]
+    handle = insert_filters(model, ["encoder.layers.1", "encoder.layers.2"])
+    layer = model.encoder.layers[2]
     layer.__class__ = type("Other", (type(layer),), {})
     with pytest.raises(ValueError, match="the class Other was set after its filter"):
         handle.remove()
+    assert len(handle) == 2  # all or nothing
 
     class Backwards(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -183,8 +185,8 @@ def test_unfit_layers_are_named() -> None:
     with pytest.raises(ValueError, match="forward of 'embed' was replaced"):
         insert_filters(model, "embed")
     for kind, error, message in (
-        ("dict", TypeError, "returned dict"),
-        ("flat", ValueError, r"three axes.*\(2, 12\)"),
+        ("dict", TypeError, r"layer 'encoder\.layers\.0' returned a dict\. Name a layer inside"),
+        ("flat", ValueError, r"three axes.*'encoder\.layers\.0' returned shape \(2, 12\)"),
     ):
         model = stack(kind)
         insert_filters(model, "encoder.layers.0")

@@ -53,7 +53,7 @@ def test_defaults_build_and_run(name: str, causal: bool) -> None:
         ({"name": "fir", "activation": "relu"}, "'fir' has no option 'activation'"),
         ({"name": "depthwise"}, "'depthwise' needs dim"),
         ({"name": "adaptive"}, "'adaptive' needs dim"),
-        ({"name": "bank", "gains": "per_dim"}, "needs dim.*dim=None"),
+        ({"name": "bank", "gains": "per_dim"}, "per_dim.*needs dim"),
         ({"name": "bank", "gains": "each"}, "gains must be 'shared' or 'per_dim'; got 'each'"),
         ({"name": None}, "unknown filter None.*'bank'"),
         ({"name": "bank", "causal": "false"}, "causal must be True or False; got 'false'"),
@@ -69,7 +69,7 @@ def test_defaults_build_and_run(name: str, causal: bool) -> None:
         ({"name": "haar", "dim": 4, "levels": 0}, "levels=0"),
         (
             {"name": "adaptive", "dim": 4, "mask_width": 12, "mask_heads": 4},
-            "mask_width a multiple.*mask_width=12",
+            "mask_width must be a multiple.*mask_width=12",
         ),
     ],
 )

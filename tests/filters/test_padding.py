@@ -535,6 +535,16 @@ def test_compiled_models_read_the_padding() -> None:
         model(input_ids=ids, attention_mask=mask)[0],
     )
 
+    class Masked(nn.Linear):
+        def forward(self, input: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+            return super().forward(input)
+
+    layer = nn.Sequential(Masked(4, 4))
+    insert_filters(layer, "0", zero_init=False)
+    x, ones = torch.randn(2, 9, 4), torch.ones(2, 9)
+    with pytest.raises(RuntimeError, match="not an additive padding mask"):
+        torch.compile(layer[0], backend="eager")(x, padding_mask=ones)
+
 
 @pytest.mark.parametrize(
     ("name", "attention", "padding_mask"),

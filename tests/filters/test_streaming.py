@@ -25,8 +25,10 @@ def test_what_cannot_be_streamed_is_refused() -> None:
         FilterStream(build("bank-even", causal=False))
     stream = FilterStream(build("bank-even", causal=True))
     stream.step(torch.randn(2, 3, DIM))
-    with pytest.raises(ValueError, match=r"\(4, 1, 6\) do not continue.*batch 2 and dim 6"):
+    with pytest.raises(ValueError, match=r"\(4, 1, 6\) and .* do not continue.*batch 2, dim 6"):
         stream.step(torch.randn(4, 1, DIM))
+    with pytest.raises(ValueError, match=r"bfloat16 do not continue.*float32"):
+        stream.step(torch.randn(2, 1, DIM).bfloat16())
     with pytest.raises(ValueError, match="batch, tokens, dim"):
         stream.step(torch.randn(2, DIM))
     for case in ("adaptive", "bank-per-dim", "depthwise-odd", "haar", "fir-odd-per-dim"):
