@@ -208,7 +208,11 @@ def _check_samples(values: object) -> Waveform:
             f"floating-point with full scale at 1.0{remedy}"
         )
     if not np.isfinite(given).all():
-        raise AudioError("the array holds samples that are not finite")
+        wrong = np.flatnonzero(~np.isfinite(given))
+        raise AudioError(
+            f"{len(wrong):,} of {given.size:,} samples of the array are not finite, the first at "
+            f"index {wrong[0]}; replace them, for example with 0"
+        )
     if (peak := np.abs(given).max(initial=0)) > MAX_ARRAY_AMPLITUDE:
         raise AudioError(
             f"the array holds samples as large as {peak:.3g}; expected full scale at 1.0: for "

@@ -277,6 +277,11 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
 
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
     data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
+    if data.multi_label:
+        raise ConfigError(
+            f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
+            f"each fold with {key}="
+        )
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
     say(f"folds: {folder}")
     with locked(folder / "lock"):

@@ -123,8 +123,8 @@ def read_run_settings(folder: Path) -> Settings:
         return read_settings(content)
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} cannot be used ({first_line(error)}); it must be as the "
-            "run wrote it"
+            f"{folder / CONFIG} cannot be used ({first_line(error)}); restore it if it was "
+            "changed, else use the version of spaudio that made the run"
         ) from error
 
 

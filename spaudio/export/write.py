@@ -73,7 +73,7 @@ def export_run(
         form: ``"onnx"`` or ``"pt2"``.
         output: None writes ``model.onnx`` or ``model.pt2`` into the run's folder.
         clips: Audio files or folders to check it on, in addition to synthetic sounds.
-        base: Pretrained encoder; see ``source`` in :class:`Predictor`.
+        base: Pretrained encoder; see ``base`` of :class:`spaudio.inference.predict.Predictor`.
 
     Returns:
         Path and largest difference.

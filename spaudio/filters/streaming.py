@@ -11,7 +11,7 @@ class FilterStream:
 
     It keeps the last K - 1 tokens. For an adaptive filter it also keeps the keys and values of the
     mask's attention, which grow with the stream. Streams of one filter are independent. Padding is
-    not supported.
+    not supported. Use ``torch.no_grad()``: gradients reach all earlier tokens, so memory grows.
 
     Args:
         filter: A causal filter.

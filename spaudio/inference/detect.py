@@ -71,7 +71,8 @@ def event_finder(
 
     Args:
         predictor: Predictor of the run; its `event_seconds` slide over the sound.
-        hop: Seconds from one window to the next; None is half the window.
+        hop: Seconds from one window to the next; None is half the window, at least a hop of
+            the front-end.
         threshold: Lowest probability at which a class counts as present.
 
     Raises:
@@ -80,7 +81,9 @@ def event_finder(
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
     window = predictor.event_seconds
-    stream = WindowStream(predictor, window, window / 2 if hop is None else hop, batch=_BATCH)
+    if hop is None:
+        hop = max(window / 2, predictor.front_end.config.frame_seconds)
+    stream = WindowStream(predictor, window, hop, batch=_BATCH)
     return lambda pieces: merge(divide(stream.answers(pieces, predictor.sample_rate)), threshold)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spaudio.audio.chunks import Window
 from spaudio.audio.decode import Waveform, stream_audio
 from spaudio.errors import ConfigError
-from spaudio.inference.predict import Predictor
+from spaudio.inference.predict import Predictor, finite
 from spaudio.report.figures.occlusion_plot import plot_importance
 from spaudio.report.occlusion import band_edges, log_odds, measure_importance
 from spaudio.tokens.config import Frames
@@ -81,6 +81,7 @@ def explain_sound(
         label: Class; None takes the most probable one.
 
     Raises:
+        CheckpointError: If the model gives probabilities that are not finite.
         ConfigError: If the run has no such class.
     """
     classes = predictor.inputs.classes
@@ -90,6 +91,7 @@ def explain_sound(
     total = torch.zeros(len(classes))
     for batch in predictor.windows(pieces):
         raw = predictor.raw_probabilities([window.samples for window in batch])
+        finite(raw.numpy())
         total = total + raw.sum(dim=0)  # of which predict reports the mean
         for window, row in zip(batch, predictor.tempered(raw), strict=True):
             shares = row.tolist()

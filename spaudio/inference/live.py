@@ -280,7 +280,10 @@ class StateStream(Stream):
 
         ``kept`` are the samples from token ``first`` on.
         """
-        new, step = self._tokens(kept, start - first, size), self.config.token_samples
+        step = self.config.token_samples
+        # Without later samples, on which no result depends.
+        needed = kept[: (start - first + size - 1) * step + self._ahead]
+        new = self._tokens(needed, start - first, size)
         samples = kept[(start - first) * step : (start - first + size) * step]
         if contexts and start - contexts[0].start >= 2 * self._half:
             del contexts[0]

@@ -111,13 +111,14 @@ class Predictor:
                 f"{len(self.inputs.classes)} classes; run the recipe again"
             )
         typical = self.inputs.typical_seconds or self.inputs.longest_seconds
-        self.window_seconds = self.inputs.longest_seconds if window is None else window
+        hop = self.front_end.config.frame_seconds
+        longest = max(self.inputs.longest_seconds, hop)  # a clip may be shorter than a hop
+        self.window_seconds = longest if window is None else window
         self.most_seconds = self._most_seconds(tokens, encoder)
-        self.event_seconds = window or min(max(typical, tokens.frame_seconds), self.most_seconds)
-        if not tokens.frame_seconds <= self.window_seconds < math.inf:
+        self.event_seconds = window or min(max(typical, hop), self.most_seconds)
+        if not hop <= self.window_seconds < math.inf:
             raise ConfigError(
-                f"window={window} s; expected at least one hop of the front-end, "
-                f"{tokens.frame_seconds:g} s"
+                f"window={window} s; expected at least one hop of the front-end, {hop:g} s"
             )
         if window is not None:
             self.check_window(window)
@@ -125,8 +126,8 @@ class Predictor:
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
         self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
-        hop = settings.segments.hop or self.window_seconds  # windows overlap as segments do
-        self._hop_samples = min(max(1, round(hop * self.sample_rate)), self.window_samples)
+        step = settings.segments.hop or self.window_seconds  # windows overlap as segments do
+        self._hop_samples = min(max(1, round(step * self.sample_rate)), self.window_samples)
         self.model.to(self.device)
 
     def _most_seconds(self, tokens: TokenConfig, base: PretrainedEncoder | None) -> float:
@@ -178,9 +179,12 @@ class Predictor:
 
         Args:
             pieces: As for :meth:`classify`.
+
+        Raises:
+            CheckpointError: If it is not finite.
         """
         mean: NDArray[np.float32] = self._mean_over_windows(pieces, self.embeddings)[0].numpy()
-        return mean
+        return finite(mean)
 
     def embed_windows(self, path: Path, pieces: Iterable[Waveform]) -> EmbeddedSound:
         """Computes the embedding of each window of a sound; arguments as for :meth:`classify`."""
@@ -360,15 +364,18 @@ def _audible(windows: Iterable[Window]) -> Iterator[Window]:
         yield first
 
 
-def finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns probabilities as they are.
+def finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns outputs of a model as they are.
 
     Raises:
         CheckpointError: If some are not finite.
     """
-    if not np.isfinite(probabilities).all():
-        raise CheckpointError("the model gives no finite probabilities; its run is damaged")
-    return probabilities
+    if not np.isfinite(outputs).all():
+        raise CheckpointError(
+            "the model gives values that are not finite; its weights are damaged: run the recipe "
+            "again"
+        )
+    return outputs
 
 
 def predict_files(

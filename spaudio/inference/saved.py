@@ -63,7 +63,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
             f"huggingface_hub: {how_to_install('hub')}"
         ) from error
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*FILES, CARD]))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         raise CheckpointError(
             f"{name}: no such folder, and not found on the Hugging Face Hub ({first_line(error)})"

@@ -7,7 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,8 +20,6 @@ from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
-from spaudio.io.progress import progress_bar
-from spaudio.io.spread import spread
 from spaudio.io.state import FileState
 
 _SYNC_SECONDS = 1.0  # between writes of data and index to the disk, which take milliseconds
@@ -198,9 +196,7 @@ class FrameCache:
                 self._data = self._map = None
                 self._index.close()
 
-    def fill(
-        self, files: Iterable[Path], workers: int = 1, description: str | None = None
-    ) -> None:  # fmt: skip
+    def fill(self, files: Iterable[Path]) -> None:
         """Decodes and adds the missing clips.
 
         For a dataset, pass the cache to `spaudio.audio.prepare`, which decodes each clip once for
@@ -208,29 +204,19 @@ class FrameCache:
 
         Args:
             files: The clips' files.
-            workers: Processes that decode and compute.
-            description: Text of the progress bar; None shows no bar.
 
         Raises:
             AudioError: If a clip cannot be decoded.
-            DataError: If a process dies.
             FileNotFoundError: If a file is missing.
         """
         states = [(file, file.stat()) for file in files]
         if not any(self.lacks(*state) for state in states):
             return
         with self.writing():
-            # Another process may have added some in the meantime.
-            states = [state for state in states if self.lacks(*state)]
-            found = spread(self._load, [file for file, _ in states], workers, use_one_thread)
-            bar = progress_bar(description or "", len(states), show=description is not None)
-            with closing(found), bar as advance:
-                for (file, status), computed in zip(states, found, strict=True):
-                    self.add(file, status, computed)
-                    advance(1)
-
-    def _load(self, file: Path) -> _Computed:
-        return self.compute(load_audio(file, self.sample_rate, silent_ok=True))
+            for file, status in states:
+                if self.lacks(file, status):  # another process may have added it in the meantime
+                    waveform = load_audio(file, self.sample_rate, silent_ok=True)
+                    self.add(file, status, self.compute(waveform))
 
     def frames(self, file: str | Path) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), as ``restore`` returns them.

@@ -40,9 +40,9 @@ class PcenConfig:
 
     def __post_init__(self) -> None:
         _check_positive("tokens.spectrogram.pcen", **vars(self))
-        if self.time_constant > 60:
+        if not 1e-4 <= self.time_constant <= 60:
             raise ConfigError(
-                "tokens.spectrogram.pcen.time_constant must be at most 60 s; got "
+                "tokens.spectrogram.pcen.time_constant must be from 1e-4 to 60 s; got "
                 f"{self.time_constant}"
             )
 

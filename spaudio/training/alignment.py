@@ -41,10 +41,10 @@ class Alignment:
     std: Tensor
 
     @classmethod
-    def fit(cls, embeddings: Tensor) -> Self:
-        """Fits to embeddings (clips, width) of training clips."""
-        std = embeddings.std(dim=0, correction=0).clamp_min(LEAST_STD)
-        return cls(embeddings.mean(dim=0), std)
+    def fit(cls, embeddings: Tensor, clips: Tensor) -> Self:
+        """Fits to embeddings of training clips; arguments as for :meth:`__call__`."""
+        mean, variance, _ = _moments(embeddings, clips)
+        return cls(mean, variance.sqrt().clamp_min(LEAST_STD))
 
     def __call__(self, embeddings: Tensor, clips: Tensor) -> Tensor:
         """Gives the embeddings of one group the mean and spread of the training clips.
@@ -59,15 +59,20 @@ class Alignment:
         Returns:
             (parts, width).
         """
-        parts = clips.bincount()
-        count = int((parts > 0).sum())
-        weights = (1 / (count * parts[clips])).unsqueeze(1)
-        mean = (weights * embeddings).sum(dim=0)
-        variance = (weights * (embeddings - mean).square()).sum(dim=0)
+        mean, variance, count = _moments(embeddings, clips)
         share = count / (count + PRIOR_CLIPS)
         mean = torch.lerp(self.mean, mean, share)
         std = torch.lerp(self.std.square(), variance, share).sqrt()
         return (embeddings - mean) * (self.std / std) + self.mean
+
+
+def _moments(embeddings: Tensor, clips: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Returns mean and variance (width,) over clips of equal weight, and their number."""
+    parts = clips.bincount()
+    count = int((parts > 0).sum())
+    weights = (1 / (count * parts[clips])).unsqueeze(1)
+    mean = (weights * embeddings).sum(dim=0)
+    return mean, (weights * (embeddings - mean).square()).sum(dim=0), count
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
     try:
         return load_file(checkpoint / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {checkpoint / WEIGHTS}: {error}") from error
+        raise _unreadable(checkpoint / WEIGHTS, error) from error
 
 
 def load_model(model: nn.Module, checkpoint: Path) -> None:
@@ -179,8 +179,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
             checkpoint / STATE, map_location="cpu", weights_only=True
         )
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
-        raise CheckpointError(f"cannot read {checkpoint / STATE}: {error}") from error
+        raise _unreadable(checkpoint / STATE, error) from error
     return state
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"cannot read {file}: {error}; restore it, or start a new run")
 
 
 def _existing(folder: Path, name: str) -> list[Path]:

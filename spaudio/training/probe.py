@@ -1,4 +1,4 @@
-"""A linear probe, trained to its optimum: logistic regression with a weighted sum of layers."""
+"""A linear probe, trained to its optimum: logistic regression on hidden states."""
 
 import math
 import time

@@ -339,7 +339,7 @@ def test_the_fold_before_validates_and_the_test_fold_selects_nothing(
         load_data(settings(*options, "fold=2", recipe="esc50"), scripts)
 
 
-def test_what_has_no_folds_is_said() -> None:
+def test_what_has_no_folds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="folds=5; expected all or null"):
         settings("folds=5")
     with pytest.raises(ConfigError, match="notes has no folds"):
@@ -349,6 +349,11 @@ def test_what_has_no_folds_is_said() -> None:
         run_folds(both, SCRIPT)
     with pytest.raises(ConfigError, match="jobs must be at least 1"):
         settings("jobs=0")
+    monkeypatch.setattr(
+        spaudio.experiment.launch, "load_data", lambda *_: SimpleNamespace(multi_label=True)
+    )
+    with pytest.raises(ConfigError, match="have several classes; run each fold with fold="):
+        run_folds(settings("folds=all", "source=x", recipe="esc50"), SCRIPT)
 
 
 def _copied_recipe(root: Path) -> Path:

@@ -92,7 +92,7 @@ def test_one_label(
     inputs, train = Inputs.load(run), task.data.train
     temperature = fit_temperature(valid.probabilities, valid.labels)
     assert inputs.temperature == pytest.approx(temperature, rel=1e-3)
-    fitted = Alignment.fit(embed_clips(model, train, range(len(train.clips)))[0])
+    fitted = Alignment.fit(*embed_clips(model, train, range(len(train.clips))))
     torch.testing.assert_close(inputs.alignment.mean, fitted.mean)
 
     settings = yaml.safe_load((run / "config.yaml").read_text())

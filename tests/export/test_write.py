@@ -1,6 +1,7 @@
 """Exported files equal the original for any batch and length, without this package."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_the_command_writes_what_it_has_checked(
     predictor, exported = Predictor(run), load_exported(target)
     assert measure_difference(predictor, exported, synthetic_clips(8000, 0.9, seed=5)) < 1e-4
     assert measure_difference(predictor, lambda *batch: exported(*batch).flip(1), clips) > 1e-2
+    assert math.isnan(measure_difference(predictor, lambda *b: exported(*b) * math.nan, clips))
     for clip in clips[:2]:  # whole and one sample: a batch of one, padded to a length of its own
         batch, lengths = pad([clip])
         wide = torch.nn.functional.pad(batch, (0, 777), value=-0.5)

@@ -18,6 +18,7 @@ from spaudio.audio.decode import stream_audio
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
+from spaudio.inference.detect import detect
 from spaudio.inference.predict import EmbeddedSound, Predictor, predict_files
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
@@ -147,6 +148,16 @@ def embedded(predictor: Predictor, paths: list[Path]) -> list[EmbeddedSound]:
     return [predictor.embed_windows(path, stream_audio(path, RATE)) for path in paths]
 
 
+def test_clips_shorter_than_a_hop_of_the_front_end(tmp_path: Path) -> None:
+    run = make_untrained_run(tmp_path, "tokens.hop=0.2", longest_seconds=0.1)
+    predictor = Predictor(run)
+    assert predictor.window_seconds == predictor.event_seconds == 0.2
+    soundfile.write(tmp_path / "a.wav", noise(0.5), RATE)
+    [recording], bad = detect(predictor, [tmp_path / "a.wav"])
+    assert not bad
+    assert recording.seconds == pytest.approx(0.5)
+
+
 def test_an_impossible_window_is_named(run: Path) -> None:
     for window in (0.0, -1.0, float("inf"), float("nan"), 1e-5):
         with pytest.raises(ConfigError, match="window="):
@@ -229,7 +240,7 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     huge = {**content, "mean": [1e30] * 20}
     (other / INPUTS).write_text(json.dumps(huge))
     soundfile.write(tmp_path / "a.wav", noise(0.3), RATE)
-    with pytest.raises(CheckpointError, match="no finite probabilities"):
+    with pytest.raises(CheckpointError, match="values that are not finite"):
         Predictor(other)(tmp_path / "a.wav")
     (other / INPUTS).unlink()
     with pytest.raises(CheckpointError, match=r"holds no inputs\.json.*name the folder of a run"):

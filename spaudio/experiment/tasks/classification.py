@@ -293,7 +293,7 @@ class ClassificationTask(Task):
         """Returns the statistics of the embeddings of training clips."""
         train = self.data.train
         chosen = np.random.default_rng(0).permutation(len(train.clips))[:ALIGNMENT_CLIPS]
-        return Alignment.fit(embed_clips(model, train, chosen.tolist())[0])
+        return Alignment.fit(*embed_clips(model, train, chosen.tolist()))
 
     def _draw(self, run: Path, before: Classifier, after: Classifier) -> Figures:
         figures = Figures(run)
