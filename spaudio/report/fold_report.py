@@ -21,10 +21,9 @@ from spaudio.report.floor import TRIVIAL
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
-# Facts that are equal in every fold.
+# Facts of the first fold, which the others share if one machine and version ran all of them.
 SHARED = ("recipe", "metric", "filter", "filters", "seed", "epochs", "skipped", "num_params",
-          "filter_params", "token_seconds", "samples_sha256", "git_commit", "versions",
-          "machine")  # fmt: skip
+          "filter_params", "token_seconds", "samples_sha256", "versions", "machine")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,8 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     steps = [took for one in reports.values() if (took := one["step_seconds"]) is not None]
     report = {
         **{key: first[key] for key in SHARED},
+        # Folds may be continued after an update.
+        "git_commit": ", ".join(dict.fromkeys(one["git_commit"] for one in reports.values())),
         "test": {
             "accuracy": mean["accuracy"],
             "std": std["accuracy"],

@@ -244,9 +244,13 @@ def test_augmentation_has_the_units_of_the_clip(name: str, tmp_path: Path) -> No
     assert lengths == {about.most} if name == "ast" else 5 < len(lengths) < about.most
     assert max(lengths) <= about.most
     masked = EncodedAugment(AugmentConfig(mel_masks=1, mel_mask=20), about).mask(inputs, rng)
-    hidden = np.ptp(masked, axis=0) < 1e-6
+    changed = np.flatnonzero((masked != inputs).any(axis=1))
+    own = slice(changed[0], changed[-1] + 1)
+    assert np.isin(np.arange(about.before + 1, about.before + 70), changed).all()
+    assert len(masked[own]) < 80  # 0.75 s of 10 ms, not the silence or padding around them
+    hidden = np.ptp(masked[own], axis=0) < 1e-6
     assert 0 < hidden.sum() <= 20
-    np.testing.assert_allclose(masked.mean(axis=0), inputs.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(masked[own].mean(axis=0), inputs[own].mean(axis=0), atol=1e-4)
 
 
 def test_tempo_interpolates_the_input_of_an_encoder() -> None:

@@ -45,13 +45,10 @@ class EncodedAugment(Augment):
         """
         assert not length
         about = self._input
-        start, silent = about.silence(len(frames))
-        end = len(frames) - silent
-        if about.padding is not None:  # which the cache has rounded to float16
-            used = np.flatnonzero(np.abs(frames - about.padding).max(axis=1) > 1e-3)
-            end = int(used[-1]) + 1 if len(used) else 0
+        start, end = self._own(frames)
         if end <= start:
             return frames
+        silent = about.silence(len(frames))[1]
         before, own, after = np.split(frames, [start, end])
         loudest = own.max()
         own = super().vary(own * np.float32(about.nats), rng) / np.float32(about.nats)
@@ -67,7 +64,20 @@ class EncodedAugment(Augment):
 
     @override
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Sets random stretches of time and random bands to the mean of each band."""
-        mean = frames.mean(axis=0)
-        masked: Frames = super().mask(frames - mean, rng) + mean
+        """Sets random stretches of time and random bands of the clip to the mean of each band."""
+        start, end = self._own(frames)
+        if end <= start:
+            return frames
+        before, own, after = np.split(frames, [start, end])
+        mean = own.mean(axis=0)
+        masked: Frames = np.concatenate([before, super().mask(own - mean, rng) + mean, after])
         return masked
+
+    def _own(self, frames: Frames) -> tuple[int, int]:
+        """Returns where the clip itself begins and ends, without silence and padding."""
+        start, silent = self._input.silence(len(frames))
+        if self._input.padding is None:
+            return start, len(frames) - silent
+        # The cache has rounded the padding to float16.
+        used = np.flatnonzero(np.abs(frames - self._input.padding).max(axis=1) > 1e-3)
+        return start, int(used[-1]) + 1 if len(used) else 0
