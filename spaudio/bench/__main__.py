@@ -86,7 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="its folder")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="as for its run.py")
 
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    # argparse takes no settings after an option.
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown or (rest and not hasattr(chosen, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        chosen.overrides += rest
     if getattr(chosen, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; use --device cpu")
     torch.set_num_threads(chosen.threads)

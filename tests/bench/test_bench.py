@@ -91,7 +91,8 @@ def test_generation(capsys: pytest.CaptureFixture[str]) -> None:
 def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"
     filter = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
-    none, other = bench("step", FSDD, "preset=debug", data, "--filter", "none", "--filter", filter)
+    # Settings may also stand after options.
+    none, other = bench("step", FSDD, "preset=debug", "--filter", "none", "--filter", filter, data)
     assert none["times_the_first"] == 1
     assert other["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4  # taps and gains
     assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])

@@ -21,7 +21,8 @@ def make_fold(folder: Path, pairs: str, number: int, **facts: Any) -> Path:
     clips = [(true, predicted) for true, predicted in pairs.split()]
     accuracy = sum(true == predicted for true, predicted in clips) / len(clips)
     report = {
-        **dict.fromkeys(fold_report.SHARED), "recipe": "toy", "metric": "accuracy", "seed": 7, "git_commit": "c0ffee",
+        **dict.fromkeys(fold_report.SHARED), "recipe": "toy", "metric": "accuracy", "seed": 7,
+        "git_commit": "c0ffee",
         "filter": {"name": "none"}, "filters": [], "num_params": 1000, "filter_params": 0,
         "trained_on_valid": False, "best_epoch": number, "step_seconds": 0.1 * number,
         "test": {"accuracy": accuracy, "macro_f1": 0.2 * number, "per_class": {"x": 0, "y": 0}},
