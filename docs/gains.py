@@ -26,7 +26,7 @@ STUDY: dict[str, Rows] = {
         ("no filter, 10 % more steps", "stemless-longer-10", "stemless"),
     ),
     "With convolutions, the default (4,000 steps)": (
-        ("depthwise filter", "default-depthwise", "default"),
+        ("depthwise filter", "earlier-default-depthwise", "earlier-default"),
     ),
     "With convolutions (1,500 steps)": (
         ("depthwise filter", "depthwise", "none"),

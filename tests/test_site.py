@@ -75,7 +75,7 @@ def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:
     gains = runpy.run_path(str(ROOT / "docs" / "gains.py"))
     readme = (ROOT / "README.md").read_text("utf-8")
     effects = {one.setting: one for rows in gains["measure"]().values() for _, one in rows}
-    for setting in ("stemless-default-depthwise", "default-depthwise"):
+    for setting in ("stemless-default-depthwise", "earlier-default-depthwise"):
         one = effects[setting]
         mean, low, high = (f"{100 * value:.1f}" for value in (one.mean, one.low, one.high))
         assert re.search(rf"\+{mean} [^()]+\((95 % interval )?{low} to {high}\)", readme), one
