@@ -1,6 +1,7 @@
 """The filterbank without ReLU: a baseline that shows the effect of the non-linearity."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -69,9 +70,10 @@ class FIRFilter(FilterBank):
         Returns:
             (1, K) for shared gains, (dim, K) for gains per dimension; differentiable.
         """
-        # No matrix product, whose operands autocast would round.
-        weighted = self.gains.unsqueeze(-1) * self.scale_kernels()[0]
-        return weighted.sum(-2).reshape(-1, self.kernel_size)
+        kind = self.gains.device.type
+        rounded = kind != "meta" and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if rounded else nullcontext():
+            return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override
     def filtered(
