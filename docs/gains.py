@@ -5,6 +5,7 @@
 A row is the effect of one setting; its interval and those of all others are in the studies' pages.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spaudio.report.figures.drawing import make_figure, save_figure
@@ -52,9 +53,8 @@ def measure() -> dict[str, list[tuple[str, Effect]]]:
     return found
 
 
-def draw(path: Path) -> None:
-    """Draws the effects with their intervals, and the mean on each dataset."""
-    groups = measure()
+def draw(groups: Mapping[str, Sequence[tuple[str, Effect]]], path: Path) -> None:
+    """Draws what :func:`measure` returns: effects with intervals, and the mean on each dataset."""
     figure = make_figure(8, 5.2)
     axes = figure.subplots()
     axes.axvline(0, color="0.5", linewidth=1)
@@ -85,4 +85,4 @@ def draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(HERE / "figures" / "gains.png")
+    draw(measure(), HERE / "figures" / "gains.png")

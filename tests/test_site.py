@@ -74,10 +74,11 @@ def test_the_page_of_results_lists_all_recipes() -> None:
 def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:
     gains = runpy.run_path(str(ROOT / "docs" / "gains.py"))
     readme = (ROOT / "README.md").read_text("utf-8")
-    effects = {one.setting: one for rows in gains["measure"]().values() for _, one in rows}
+    groups = gains["measure"]()
+    effects = {one.setting: one for rows in groups.values() for _, one in rows}
     for setting in ("stemless-default-depthwise", "earlier-default-depthwise"):
         one = effects[setting]
         mean, low, high = (f"{100 * value:.1f}" for value in (one.mean, one.low, one.high))
         assert re.search(rf"\+{mean} [^()]+\((95 % interval )?{low} to {high}\)", readme), one
-    gains["draw"](tmp_path / "gains.png")
+    gains["draw"](groups, tmp_path / "gains.png")
     assert (tmp_path / "gains.png").stat().st_size > 10_000

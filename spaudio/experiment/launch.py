@@ -263,7 +263,7 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         The folder of the run over all folds.
 
     Raises:
-        ConfigError: Under torchrun, or if a fold is given.
+        ConfigError: Under torchrun, if a fold is given, or if clips may have several classes.
         SpaudioError: If a fold fails, or the data cannot be used.
     """
     if processes() > 1:
