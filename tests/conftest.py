@@ -46,6 +46,12 @@ def run_recipe(
 
 
 @pytest.fixture(autouse=True)
+def _seed() -> None:
+    """A test draws the same weights in any order of the tests."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _restore_threads() -> Iterator[None]:
     """Other tests keep their number of threads, which benchmarks change."""
     before = torch.get_num_threads()

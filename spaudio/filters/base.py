@@ -1,6 +1,7 @@
 """The base class of all filters over tokens."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -356,6 +357,20 @@ def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
         wider = torch.promote_types(wider, parameter.dtype)
     if all(value.dtype == wider for value in (x, *parameters)):
         return None
+    return None if autocast_dtype(x) is not None and wider != torch.float64 else wider
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast casts on the device of ``x``; None if it is off there."""
     kind = x.device.type
-    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
-    return None if autocast and wider != torch.float64 else wider
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast does not cast on the device of ``x``."""
+    # Switching off what is off would leave a call in exported graphs.
+    if autocast_dtype(x) is None:
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)

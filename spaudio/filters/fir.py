@@ -1,7 +1,6 @@
 """The filterbank without ReLU: a baseline that shows the effect of the non-linearity."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.filters.bank import FilterBank
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, without_autocast
 from spaudio.filters.definition import padding
 from spaudio.filters.depthwise import depthwise_window
 from spaudio.filters.functional import filterbank
@@ -70,9 +69,7 @@ class FIRFilter(FilterBank):
         Returns:
             (1, K) for shared gains, (dim, K) for gains per dimension; differentiable.
         """
-        kind = self.gains.device.type
-        rounded = kind != "meta" and torch.is_autocast_enabled(kind)
-        with torch.autocast(kind, enabled=False) if rounded else nullcontext():
+        with without_autocast(self.gains):
             return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
 
     @override

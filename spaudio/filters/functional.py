@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spaudio.filters.base import check_device, check_tokens
+from spaudio.filters.base import autocast_dtype, check_device, check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
 from spaudio.filters.tracing import is_exported, is_transformed
@@ -79,8 +79,7 @@ def filterbank(
         check_device(x, value, "kernels or gains")
         if value.is_complex():
             raise ValueError(f"kernels and gains must be real; got {value.dtype}")
-    kind = x.device.type
-    autocast = kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
+    autocast = None if x.dtype == torch.float64 else autocast_dtype(x)
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in scales)
     # Looked up by rank: comparing with shapes of other ranks would specialize a symbolic batch.
@@ -104,11 +103,11 @@ def filterbank(
             causal=causal,
             padding_mask=padding_mask,
             activation=activation,
-        ).to(torch.get_autocast_dtype(kind) if autocast else x.dtype)
+        ).to(autocast or x.dtype)
         return x + y if residual else y
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
-    signal = x.to(torch.get_autocast_dtype(kind)) if autocast else x
+    signal = x.to(autocast or x.dtype)
     # Autocast rounds what is filtered, but not the residual.
     within = residual and signal.dtype == x.dtype
     options = (padding_mask, causal, activation, within, backend)

@@ -1,11 +1,10 @@
 """Pools a sequence of tokens to one vector per clip, ignoring padding."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters.base import without_autocast
 
 POOLINGS = ("mean", "mean_std", "attention")
 _LEAST_VARIANCE = 1e-6
@@ -72,9 +71,7 @@ def statistics(states: Tensor, padding: Tensor | None = None) -> Tensor:
     weights = (kept / kept.sum(dim=-1, keepdim=True)).unsqueeze(-2)
     # Products with weights read the states half as often as sums of masked ones. Autocast would
     # round them to half precision.
-    kind = states.device.type
-    rounding = torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if rounding else nullcontext():
+    with without_autocast(states):
         mean = weights @ states
         variance = (weights @ (states - mean).square()).squeeze(-2)
     # The gradient of a square root is infinite at zero, the variance of a clip of one token.
