@@ -133,7 +133,7 @@ def is_shared(value: Any, batch: int, tokens: int) -> bool:
         isinstance(value, Tensor)
         and value.dim() == 2
         and value.shape == (tokens, tokens)
-        and batch not in (1, tokens)
+        and batch != tokens
     )
 
 

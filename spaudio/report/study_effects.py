@@ -1,10 +1,13 @@
 """Effects of settings: paired differences of accuracy, with intervals, over several datasets.
 
 Two settings are compared on runs with the same dataset, fold and seed. The effect is the mean over
-datasets of the mean difference in each, so that every dataset counts equally. Its interval comes
-from the percentile bootstrap, which resamples the runs within each dataset; a dataset with one run
-is not resampled. The p-value comes from the permutation test that swaps the two settings in each
-pair, corrected with Holm's method for the number of settings that are compared.
+datasets of the mean difference in each, so that every dataset counts equally. Its interval is that
+of Student's t with the degrees of freedom of Welch and Satterthwaite, from the variance of the runs
+within each dataset; that of a dataset with one run is unknown and left out. A percentile bootstrap
+would be too narrow: with three runs its "95 %" interval contains the true mean in 75 % of cases,
+with five datasets of three to six runs in 88 %. The p-value comes from the permutation test that
+swaps the two settings in each pair, corrected with Holm's method for the number of settings that
+are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import permutation_test, t
 
 from spaudio.errors import DataError
 from spaudio.report.study_records import Result
@@ -108,21 +111,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _interval(samples: Sequence[Array]) -> tuple[float, float]:
-    """Bootstrap interval of the mean over datasets; single runs are not resampled."""
+    """Interval of the mean over datasets by Student's t (Welch, Biometrika 34, 1947)."""
     several = [sample for sample in samples if len(sample) > 1]
     if not several:
         return float("nan"), float("nan")
-    fixed = sum(float(sample[0]) for sample in samples if len(sample) == 1)
-
-    def statistic(*drawn: Array, axis: int = -1) -> Array:
-        total: Array = np.sum([sample.mean(axis=axis) for sample in drawn], axis=0)
-        return (total + fixed) / len(samples)
-
-    drawn: Any = bootstrap(
-        several, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
-        method="percentile", random_state=np.random.default_rng(_SEED),
-    )  # fmt: skip
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    mean = float(np.mean([sample.mean() for sample in samples]))
+    squares = np.array([sample.var(ddof=1) / len(sample) for sample in several])  # errors of means
+    if not squares.any():
+        return mean, mean
+    freedom = squares.sum() ** 2 / sum(
+        square**2 / (len(sample) - 1) for square, sample in zip(squares, several, strict=True)
+    )
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(squares.sum()) / len(samples))
+    return mean - half, mean + half
 
 
 def _p_value(samples: Sequence[Array]) -> float:

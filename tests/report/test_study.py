@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_1samp, ttest_ind, wilcoxon
 
 from spaudio.cli import main
 from spaudio.errors import DataError
@@ -55,9 +55,26 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     noise = bank.differences["=music"].mean() - 0.1
     assert bank.mean == pytest.approx((0.1 + noise + 0.02) / 2)
     assert bank.low < bank.mean < bank.high
-    # The spread is that of the resampled folds, and half of it, as the other set has one run.
-    spread = bank.differences["=music"].std() / 5**0.5 / 2
-    assert bank.high - bank.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    # Half as wide as that of the five folds alone, as the other dataset has one run.
+    alone = ttest_1samp(bank.differences["=music"], 0).confidence_interval()
+    assert bank.high - bank.low == pytest.approx((alone.high - alone.low) / 2)
+    # Of two datasets: Welch's interval for the difference of means, if one changes its sign.
+    folds = np.array([0.03, 0.01, 0.02, 0.06]), np.array([0.01, 0.02, -0.03])
+    two = [
+        replace(
+            RUN,
+            data=f"{data}",
+            setting=setting,
+            fold=str(fold),
+            accuracy=gain * (setting == "bank"),
+        )
+        for data, gains in enumerate(folds)
+        for setting in ("none", "bank")
+        for fold, gain in enumerate(gains)
+    ]
+    (both,) = measure_effects(two, {"bank": "none"})
+    welch = ttest_ind(folds[0], -folds[1], equal_var=False).confidence_interval()
+    assert (2 * both.low, 2 * both.high) == pytest.approx((welch.low, welch.high))
     assert (len(bank.pairs), list(bank.differences)) == (6, ["digits", "=music"])
     # All six differences are positive, so that of 64 exchanges two are as extreme.
     assert bank.p == pytest.approx(wilcoxon(np.arange(1, 7.0)).pvalue) == pytest.approx(2 / 64)
