@@ -53,7 +53,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(max(3 * columns, 5), 2.9 * lines), layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axis, name in zip(axes, names, strict=True):
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes, names, strict=False):
         _panel(axis, name, [row for row in rows if row["data"] == name])
     handles = {
         label: Line2D([], [], color=color, **_style(mark))
@@ -90,7 +92,8 @@ def _panel(axis: Axes, name: str, rows: Sequence[Row]) -> None:
             place = (0, 5 if accuracy > 0.83 else -11)
             axis.annotate(row["model"], (size, accuracy), place, textcoords="offset points",
                           ha="center", fontsize=7)  # fmt: skip
-    axis.set(xscale="log", xlim=(3e4, 4e8), ylim=(0.4, 1.03))
+    lowest = min(0.4, *(float(row["accuracy"]) - 0.05 for row in rows))
+    axis.set(xscale="log", xlim=(3e4, 4e8), ylim=(lowest, 1.03))
     axis.set_xlabel("parameters", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)
     axis.tick_params(labelsize=8)

@@ -49,7 +49,8 @@ _EXPECTED = {
     "bool": "true or false",
     "ListConfig": "a list",
 }
-_GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
+#: Settings of which a choice by name gives many, such as ``model=pretrained``.
+GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 MOST_RUNS = 10_000  # of a sweep
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
@@ -251,7 +252,7 @@ def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
 def _line(override: Override) -> str:
     """Returns an override in the form that Hydra takes."""
     line = override.input_line or ""
-    if override.key_or_group in _GROUPS and not isinstance(override.value(), str | dict):
+    if override.key_or_group in GROUPS and not isinstance(override.value(), str | dict):
         # Hydra raises a bare ValueError for these, even for the `preset: null` of the recipes.
         if override.key_or_group == "preset" and override.value() is None:
             return "~preset"
@@ -273,7 +274,7 @@ def _explained(recipe: Path, overrides: Sequence[Override], error: HydraExceptio
     """Returns an error that names the wrong override and what is expected."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        groups = [o for o in overrides if o.key_or_group in _GROUPS and isinstance(o.value(), str)]
+        groups = [o for o in overrides if o.key_or_group in GROUPS and isinstance(o.value(), str)]
         known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):

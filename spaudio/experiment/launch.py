@@ -43,6 +43,7 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.render import PAGE
+from spaudio.report.tables import plus_minus
 
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 _TAIL = 2**16  # bytes of a job's output that are copied to it
@@ -323,11 +324,12 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
         if settings.page:
             figures.attempt(PAGE, write_page)
         write_fold_report(folder, folds, figures)
-    test, floor = folds.report["test"], folds.report["floor"]
+    accuracy, floor = (
+        plus_minus([row[key] for row in folds.report["folds"]]) for key in ("accuracy", "svm")
+    )
     say(
-        f"test accuracy over {len(runs)} folds {test['accuracy']:.4f} ± {test['std']:.4f}; "
-        f"classical floor {floor['svm']:.4f} ± {floor['svm_std']:.4f}; majority class "
-        f"{floor['majority']:.4f}\nreport: {named_reports(folder)}"
+        f"test accuracy over {len(runs)} folds {accuracy}; classical floor {floor}; majority class "
+        f"{folds.report['floor']['majority']:.4f}\nreport: {named_reports(folder)}"
     )
     return folder
 

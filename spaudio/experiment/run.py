@@ -180,7 +180,7 @@ def _check_unchanged(
     facts = (DATA_HASH, PRECISION, THREADS)
     before = read_settings({key: value for key, value in kept.items() if key not in facts})
     for name, (value, now) in differences(before, settings).items():
-        if name != "data" and name not in NEUTRAL_SETTINGS:  # a folder, which may be moved
+        if name not in NEUTRAL_SETTINGS:
             raise CheckpointError(
                 f"{run / CONFIG} has {name}={now}, but the run was trained with {name}={value} so "
                 "far; restore this value, or start a new run"

@@ -28,7 +28,7 @@ FILE_SETTINGS = frozenset({"source", "corpus", "background", "labels", "table"})
 #: All settings that name files or folders of input, whose contents are compared where it matters.
 INPUT_SETTINGS = FILE_SETTINGS | {"model.source", "pretrain.source"}
 #: Settings that change no result.
-NEUTRAL_SETTINGS = INPUT_SETTINGS | {"trainer.workers", "trainer.device"}
+NEUTRAL_SETTINGS = INPUT_SETTINGS | {"data", "trainer.workers", "trainer.device"}
 
 _MOST = 2**31  # of a whole number
 _LARGEST = 3.4e38  # float32's limit

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError, some
-from spaudio.experiment.compose import compose, unknown
+from spaudio.experiment.compose import GROUPS, compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import (
     REPORT,
@@ -120,10 +120,17 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     values: dict[tuple[str, str], tuple[Any, StudyRun]] = {}
     made = [read_run_settings(run.folder) for run in runs]
     for run, settings in zip(runs, made, strict=True):
+        for group in GROUPS:
+            chosen, planned = (_choice(one, group) for one in (settings, run.settings))
+            if planned not in (None, chosen):
+                raise ConfigError(
+                    f"{run.folder} was run with {group}={chosen or 'its default'}, but "
+                    f"{run.setting} has {group}={planned}; rename the configuration"
+                )
         for name, (there, wanted) in differences(settings, run.settings).items():
             if name in NEUTRAL_SETTINGS:
                 continue
-            if _sets(run, name):
+            if name in run.settings.given:
                 raise ConfigError(
                     f"{run.folder} was run with {name}={there}, but {run.setting} has "
                     f"{name}={wanted}; give the same overrides as then, or rename the configuration"
@@ -131,7 +138,7 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
             others[name] = there
     for run, settings in zip(runs, made, strict=True):
         had = dict(flatten(settings.as_dict()))
-        for name in (name for name in others if not _sets(run, name)):
+        for name in (name for name in others if name not in run.settings.given):
             there = had.get(name)
             first, one = values.setdefault((run.data, name), (there, run))
             if there != first:
@@ -142,9 +149,10 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     return others
 
 
-def _sets(run: StudyRun, name: str) -> bool:
-    """Whether the study sets a setting of a run; a group, such as a filter, by its name only."""
-    return name.removesuffix(".name") in run.settings.given or name in run.settings.given
+def _choice(settings: Settings, group: str) -> str | None:
+    """What a run chooses for a group of settings, such as ``pretrained`` for ``model``."""
+    pairs = (one.partition("=") for one in settings.overrides)
+    return {key: value for key, _, value in pairs}.get(group)
 
 
 def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
@@ -243,10 +251,15 @@ def plan_study(
     sets = study.data or {"": DataSet(".")}
     check_names(file, "setting", only, study.settings)
     check_names(file, "dataset", data, sets)
+    own_seeds = [one.seeds for one in study.settings.values()]
+    own_seeds += [one.seeds for one in sets.values()]
+    known = {seed for own in (study.seeds, *own_seeds) for seed in own or ()}
+    if missing := sorted(set(seeds or ()) - known):
+        raise ConfigError(f"{file}: the study has no seed {missing[0]}, but {sorted(known)}")
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
-    for name in data or sets:
-        for setting in only or study.settings:
+    for name in dict.fromkeys(data or sets):
+        for setting in dict.fromkeys(only or study.settings):
             own, of = study.settings[setting], sets[name]
             if own.data is not None and name not in own.data:
                 continue
@@ -267,7 +280,7 @@ def plan_study(
             prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
             if name and name != recipe.resolve().name:
                 prefix = f"{file.stem}-{name}-{setting}-s"
-            chosen = own.seeds or of.seeds or study.seeds
+            chosen = dict.fromkeys(own.seeds or of.seeds or study.seeds)
             for rank, (seed, fold) in enumerate(product(chosen, of.folds or [None])):
                 if seeds is not None and seed not in seeds:
                     continue

@@ -26,6 +26,7 @@ With ``data``, it covers several datasets, whose recipes are folders relative to
 in a configuration restricts it to these datasets, each with further overrides.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -137,6 +138,9 @@ def read_study(file: Path) -> Study:
             f"{file} has datasets and nothing to compare with; add baseline: SETTING, one of "
             f"{[*study.settings]}"
         )
+    titles = Counter(one.title or name for name, one in (study.data or {}).items())
+    if twice := [title for title, count in titles.items() if count > 1]:
+        raise ConfigError(f"{file}: two datasets have the title {twice[0]}; change one")
     for name, own in study.settings.items():
         check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
     return study

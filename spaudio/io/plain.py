@@ -30,14 +30,23 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         self.depth -= 1
         return node
 
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        content = super().construct_mapping(node, deep)
+        if len(content) < len(node.value):  # later values have replaced earlier ones
+            keys = [self.construct_object(key) for key, _ in node.value]
+            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+            raise ValueError(f"it has {twice} twice; leave one out")
+        return content
+
 
 def read_yaml(path: Path) -> Any:
     """Reads a YAML file.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged, too large or too deep, or has aliases. The message is one
-            line.
+        ValueError: If it is damaged, too large or too deep, or has aliases or repeated keys. The
+            message is one line.
     """
     with path.open("rb") as file:
         content = file.read(MAX_YAML + 1)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,21 @@ class Group:
             group if many settings differ because of a few, as with ``model=pretrained``; None if
             few settings differ, or if the overrides do not tell the groups apart.
         over: A setting that is averaged over in addition to the seed.
+        full: Whether the name has whole paths, without which it would be that of another group.
     """
 
     settings: dict[str, Any]
     records: list[Record]
     given: dict[str, Any] | None = None
     over: str | None = None
+    full: bool = False
 
     @property
     def name(self) -> str:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         settings = self.settings if self.given is None else self.given
-        named = (f"{key.removesuffix('.name')}={_shown(value)}" for key, value in settings.items())
+        shown = str if self.full else _shown
+        named = (f"{key.removesuffix('.name')}={shown(value)}" for key, value in settings.items())
         nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"
         return ", ".join(named) or nothing
 
@@ -116,6 +120,9 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
             )
     if len(differing) > _MANY:
         _name_by_overrides(list(groups.values()), over)
+    counts = Counter(group.name for group in groups.values())
+    for group in [group for group in groups.values() if counts[group.name] > 1]:
+        group.full = True
     return list(groups.values())
 
 
@@ -215,7 +222,9 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "seeds": str(len({record.facts["seed"] for record in group.records})),
             **({"± over": group.spread_over} if group.over is not None else {}),
             f"test {metric}": plus_minus(group.results(f"test.{metric}")),
-            title: plus_minus(group.results(f"test.{other}")),
+            title: plus_minus(group.results(f"test.{other}"))
+            if all(f"test.{other}" in record.facts for record in group.records)
+            else "-",  # the AUC of no class is defined
             "floor (SVM)": plus_minus(group.results("floor.svm")),
             "parameters": f"{group.records[0].facts['num_params']:,}",
             "of filters": f"{group.records[0].facts['filter_params']:,}",
@@ -239,7 +248,7 @@ def _adapting(group: Group) -> dict[str, str]:
     if not all("trained_params" in record.facts for record in group.records):
         return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
     seconds = statistics.fmean(group.results("best_seconds"))
-    memory = max(group.results("peak_memory_bytes")) / 2**20
+    memory = max(record.facts["peak_memory_bytes"] for record in group.records) / 2**20
     trained = group.records[0].facts["trained_params"]
     return {
         "trained": f"{trained:,}",
@@ -254,7 +263,7 @@ def _differing(records: Sequence[Record]) -> list[str]:
     An option of a filter counts only if it differs between runs with the same filter.
     """
     found = []
-    for key in sorted({key for record in records for key in record.settings}):
+    for key in sorted({key for record in records for key in record.settings} - NOT_COMPARED):
         by_filter: dict[Any, set[str]] = {}
         is_option = key.startswith("filter.") and key != "filter.name"
         for record in records:

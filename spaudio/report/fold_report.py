@@ -76,16 +76,18 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
         labels=[for_csv(name) for name in classes],  # as predictions.csv has them
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    mean, std = {}, {}
+    mean: dict[str, float] = {}
+    std: dict[str, float | None] = {}
     for key in ("accuracy", "macro_f1", "svm", "majority"):
         mean[key], deviation = mean_std(columns[key])
         # A single fold has no deviation, and JSON no NaN.
-        std[key] = 0.0 if math.isnan(deviation) else deviation
+        std[key] = None if math.isnan(deviation) else deviation
     steps = [took for one in reports.values() if (took := one["step_seconds"]) is not None]
+    commits = [one["git_commit"] for one in reports.values()]
     report = {
         **{key: first[key] for key in SHARED},
         # Folds may be continued after an update.
-        "git_commit": ", ".join(dict.fromkeys(one["git_commit"] for one in reports.values())),
+        "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {
             "accuracy": mean["accuracy"],
             "std": std["accuracy"],

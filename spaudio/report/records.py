@@ -23,7 +23,7 @@ LAUNCHING = frozenset(
 #: Settings that describe a run, or choose what is written about it.
 DESCRIBING = frozenset({"about", "page", "replaced"})
 #: Settings in which runs of one group may differ.
-NOT_COMPARED = LAUNCHING | DESCRIBING | {"seed", "data"}
+NOT_COMPARED = LAUNCHING | DESCRIBING | {"seed", "data", "trainer.workers", "trainer.device"}
 # Facts of `report.json` that a comparison uses.
 FACTS = (
     "recipe",
@@ -53,7 +53,7 @@ _NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {
     "accuracy": ("test.accuracy", "test.macro_f1", "floor.svm"),
-    "mAP": ("test.mAP", "test.auc", "floor.svm"),
+    "mAP": ("test.mAP", "floor.svm"),
     "loss": (),
 }
 LOG = ("epoch", "step", "train_loss", "valid_loss", "seconds", "cpu_seconds")

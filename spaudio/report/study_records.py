@@ -90,6 +90,7 @@ def read_results(path: Path) -> list[Result]:
         DataError: If the file cannot be read or is of another kind.
     """
     kinds = get_type_hints(Result)
+    rows: list[dict[str, str]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -100,6 +101,10 @@ def read_results(path: Path) -> list[Result]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        if rows and "report.metric" in rows[0]:
+            raise DataError(
+                f"{path} holds the runs of one recipe; compare them with `spaudio compare {path}`"
+            ) from error
         raise DataError(
             f"{path} is not a file that `spaudio study --csv` writes ({error})"
         ) from error

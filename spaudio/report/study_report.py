@@ -119,7 +119,7 @@ def data_rows(results: Sequence[Result]) -> Rows:
 def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
     """Returns the rows of a table of settings and datasets.
 
-    A cell with fewer runs than another setting has on the dataset shows their number.
+    A cell shows the number of its runs if it lacks a fold or seed that another setting has.
 
     Args:
         results: Results of all runs.
@@ -127,16 +127,17 @@ def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
     """
     data = _names(results, "data")
     found: dict[tuple[str, str], list[float]] = {}
+    runs: dict[str, set[tuple[str, int]]] = {}
     for one in results:
         found.setdefault((one.setting, one.data), []).append(getattr(one, field))
-
-    most = {name: max(len(v) for (_, of), v in found.items() if of == name) for name in data}
+        runs.setdefault(one.data, set()).add((one.fold, one.seed))
 
     def cell(setting: str, name: str) -> str:
         values = found.get((setting, name))
         if values is None:
             return "-"
-        few = f" ({len(values)} of {most[name]})" if len(values) < most[name] else ""
+        most = len(runs[name])
+        few = f" ({len(values)} of {most})" if len(values) < most else ""
         return plus_minus(values, digits=3) + few
 
     return [
@@ -269,16 +270,18 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
 
     Args:
         results: Results of all runs. A point is the mean over folds and seeds, its bar their
-            standard deviation. Settings with fewer runs than others are left out, as are datasets
-            with one setting. Points of equal cost are drawn side by side.
+            standard deviation. Settings without the folds and seeds of the one with the most
+            runs are left out, as are datasets with one setting. Points of equal cost are drawn side
+            by side.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
     for one in results:
         runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one)
     for name, own in runs.items():  # a mean over only some folds covers other clips
-        most = max(len(group) for group in own.values())
-        runs[name] = {setting: group for setting, group in own.items() if len(group) == most}
+        folds = {setting: {(r.fold, r.seed) for r in group} for setting, group in own.items()}
+        most = max(folds.values(), key=len)
+        runs[name] = {setting: group for setting, group in own.items() if folds[setting] == most}
     compared = {name: own for name, own in runs.items() if len(own) > 1} or runs
     settings = _names(results, "setting")
     figure = make_figure(7, 0.8 + 2.2 * len(compared))

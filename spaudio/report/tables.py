@@ -39,9 +39,11 @@ def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=escape(printable(title)))
     for i, name in enumerate(rows[0]):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(
+            escape(printable(name)), justify="left" if i == 0 else "right", no_wrap=True
+        )
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row.values()))
     show(table)

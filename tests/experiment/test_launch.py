@@ -383,6 +383,7 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first(tmp_path:
     assert runs[0].settings.model.filter_layers == [0, 1]
     planned = plan_study(STUDY, only=["bank"], seeds=[0, 2])
     assert [run.settings.seed for run in planned] == [0, 2]
+    assert len(plan_study(STUDY, only=["bank", "bank"], seeds=[0])) == 1
     with pytest.raises(ConfigError, match="unknown setting 'bnak'; did you mean bank"):
         plan_study(STUDY, only=["bnak"])
     with pytest.raises(ConfigError, match="setting none"):
@@ -542,9 +543,15 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert capsys.readouterr().out == done.out
     written = file.read_text()
     file.write_text(written.replace("[filter=haar]", "[filter=none]"))
-    with pytest.raises(SystemExit, match=r"was run with filter.name=haar, but haar has .*=none"):
+    with pytest.raises(SystemExit, match="was run with filter=haar, but haar has filter=none"):
+        main(["study", str(file), "--results"])
+    file.write_text(written.replace("=debug", "=debug, augment=sounds"))
+    with pytest.raises(SystemExit, match="run with augment=its default, but none has augment=so"):
         main(["study", str(file), "--results"])
     file.write_text(written)
+    # The folder of the prepared data may be another one.
+    main(["study", str(file), "--results", "data=elsewhere"])
+    assert "neither in the study nor given here: trainer.batch_size=4\n" in capsys.readouterr().err
     # An override that only some of the runs had.
     config = tmp_path / "runs" / "folder" / "both-words-haar-s0" / "config.yaml"
     kept_config = config.read_text()
@@ -557,6 +564,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     for wrong, error in (
         (["--data", "word"], "unknown dataset 'word'"),
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
+        (["--seeds", "0,7"], r"the study has no seed 7, but \[0, 1\]"),
         (["esc50:fold=1"], "unknown dataset 'esc50'"),
         (["fsdd:fold=x"], "setting none, dataset fsdd: fold=x"),
         (["fsdd:folds=all"], "list the folds of dataset fsdd"),
@@ -597,6 +605,11 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: {x: {overrides: [], seeds: [a]}}", r"settings.x.seeds\[0\]: Value 'a'"),
         ("settings: {x: {seeds: [0]}}", "missing mandatory value: overrides"),
         ("settings: {x: &a [b], y: *a}", "an alias"),
+        ("settings: {x: [b], x: [c]}", "it has x twice; leave one out"),
+        (
+            "settings: {x: [b]}\nbaseline: x\ndata: {a: {recipe: b}, c: {recipe: b, title: a}}",
+            "two datasets have the title a; change one",
+        ),
         (
             "settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}",
             "unknown key 'data.a.fold'; did you mean folds",

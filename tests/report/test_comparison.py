@@ -1,5 +1,6 @@
 """Runs are grouped by the settings that differ, and averaged over seeds."""
 
+import re
 from typing import Any
 
 import pytest
@@ -42,7 +43,17 @@ def test_seeds_are_grouped_and_the_settings_that_differ_named(
     assert rows[1]["test accuracy"] == "0.9000"
     show_rows(rows, "Runs")
     assert "0.7500 ± 0.0707" in capsys.readouterr().out
+    show_rows([{"[b]old": "[/b]"}], "[/x]")  # not markup
+    assert {"[/x]", "[b]old", "[/b]"} <= {
+        part.strip() for part in re.split("[│┃\n]", capsys.readouterr().out)
+    }
     assert [group.name for group in group_runs(runs[:2])] == ["toy"]
+    # The number of workers changes no result.
+    workers = [run(0.7, trainer__workers=0), run(0.8, seed=1, trainer__workers=2)]
+    assert [group.name for group in group_runs(workers)] == ["toy"]
+    # Folders are named by their last part, unless it is the same.
+    sources = [run(0.7, source=f"/{folder}/sounds") for folder in "ab"]
+    assert [group.name for group in group_runs(sources)] == ["source=/a/sounds", "source=/b/sounds"]
 
 
 def test_options_at_their_default_are_left_out_beside_the_filter_s_name() -> None:
@@ -129,6 +140,8 @@ def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:
     assert (row["test mAP"], row["macro AUC"]) == ("0.2500", "0.7500")
     with pytest.raises(DataError, match="accuracy and mAP cannot be compared"):
         compare(group_runs([run(0.5), several]))
+    del several.facts["test.auc"]  # of no class is it defined
+    assert compare(group_runs([several]))[0]["macro AUC"] == "-"
 
 
 def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:

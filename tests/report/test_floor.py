@@ -8,7 +8,13 @@ import soundfile
 
 from spaudio.audio.manifest import Clip
 from spaudio.report import floor
-from spaudio.report.floor import FloorFeatures, _single_label_floor, measure_floor, summarise
+from spaudio.report.floor import (
+    FloorFeatures,
+    _choose,
+    _single_label_floor,
+    measure_floor,
+    summarise,
+)
 
 
 @pytest.mark.parametrize("length", [9, 43])
@@ -113,6 +119,11 @@ def test_of_a_large_set_the_floor_learns_from_a_part_and_says_so(
     assert found["trained_on"] == 10
     # Nothing is computed for the clips that are left out.
     assert sum(features.lacks(f, f.stat()) for f in tmp_path.glob("*.wav")) == 14
+    # The majority class is that of all training clips: here "low", but "high" among those in use.
+    used = [clip.path for clip in _choose(clips) if clip.split != "test"]
+    high = set(used[:6])
+    clips = [replace(clip, label="high" if clip.path in high else "low") for clip in clips]
+    assert measure_floor(clips, ("high", "low"), tmp_path, features)["majority"] == 1.0
 
 
 def test_the_floor_learns_from_the_validation_split_too(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_the_floor_scales_its_features() -> None:
     y = np.arange(200) % 2
     loud_noise, quiet_signal = 1e4 * rng.standard_normal(200), y + 0.1 * rng.standard_normal(200)
     x = np.stack([loud_noise, quiet_signal], axis=1)
-    assert _single_label_floor(x[:100], y[:100], x[100:], y[100:])[1] > 0.9
+    assert _single_label_floor(x[:100], y[:100], x[100:], y[100:]) > 0.9
 
 
 def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path) -> None:

@@ -98,4 +98,7 @@ def test_the_pooled_accuracy_counts_clips_and_the_mean_counts_folds(tmp_path: Pa
     text = (tmp_path / "report.md").read_text()
     assert "does not beat the classical floor** (above it in 0 of 2 folds)." in text
     del runs["b"]
-    assert reported(tmp_path, runs)["test"]["std"] == 0
+    content = json.loads((runs["a"] / "report.json").read_text()) | {"git_commit": None}
+    (runs["a"] / "report.json").write_text(json.dumps(content))
+    alone = reported(tmp_path, runs)
+    assert (alone["test"]["std"], alone["git_commit"]) == (None, None)

@@ -212,4 +212,4 @@ def _limits(values: Sequence[float], given: tuple[float, float] | None) -> tuple
     if low == high:
         return low - 0.5, high + 0.5
     outer = [(a, b) for a, b in pairwise(_rounded(low, high)) if a <= low < b or a < high <= b]
-    return min(low, outer[0][0]), max(high, outer[-1][1])
+    return min([low, *(a for a, _ in outer)]), max([high, *(b for _, b in outer)])

@@ -58,7 +58,9 @@ def write_fold_page(
         metric="accuracy",
         score=f"{test['accuracy']:.3f}",
         detail=f"mean over {len(runs)} folds, ± {test['std']:.3f}; all clips together "
-        f"{test['pooled_accuracy']:.3f}",
+        f"{test['pooled_accuracy']:.3f}"
+        if test["std"] is not None
+        else "one fold",
         bars=score_bars(report),
         description=description,
         warnings=warnings_of(report),

@@ -103,13 +103,13 @@ function toggle(player, from = 0) {
   playing = player;
   audio.src = player.sound;
   const begin = () => {
-    if (from > 0 && isFinite(audio.duration)) audio.currentTime = from * audio.duration;
+    if (playing === player && isFinite(audio.duration)) audio.currentTime = from * audio.duration;
   };
   if (from > 0) audio.addEventListener("loadedmetadata", begin, { once: true });
   player.button.setAttribute("aria-pressed", "true");
   audio.play().then(follow, (error) => {
     if (error.name !== "AbortError") say(`${player.button.getAttribute("aria-label")}: the browser cannot play it`);
-    stop();
+    if (playing === player) stop(); // not a clip that was begun while this one was loading
   });
 }
 
