@@ -131,12 +131,7 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
-    splits = {clip.path: clip.split for clip in clips}
-    overlaps = [
-        (one.path, two.path)
-        for one, two in overlapping(found.stretches)
-        if splits.get(one.path) != splits.get(two.path)
-    ]
+    overlaps = [(one.path, two.path) for one, two in overlapping(found.stretches)]
     if clips and background is not None:
         _check_background(whole, user_path(background))
         root, clips, unusable = _with_background(
@@ -277,17 +272,21 @@ def _with_background(
         each with the reason.
 
     Raises:
-        ConfigError: If the class exists already.
+        ConfigError: If the class, or a folder of its name, exists already.
     """
     labels = {clip.label for clip in clips}
-    if BACKGROUND in labels:
-        raise ConfigError(f"background={folder}: the source has a class {BACKGROUND} already")
+    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
+    for what, names in (("class", labels), ("folder", tops)):
+        if BACKGROUND in names:
+            raise ConfigError(
+                f"background={folder}: the source has a {what} {BACKGROUND} already; rename it, or "
+                "leave background out"
+            )
     splits = Counter(clip.split for clip in clips)
     counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
     measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
     seconds = _median_seconds([root / path for path in measured])
     cuts, more, bad = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
-    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
     parts = {top: root / top for top in tops}
     named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
     unusable = {f"{BACKGROUND}/{name}": why for name, why in bad.items()}

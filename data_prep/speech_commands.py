@@ -93,7 +93,13 @@ def prepare(
         official = [_clip(f"test_set/{p.parent.name}/{p.name}", "test") for p in paths]
         clips = [clip for clip in clips if clip.split != "test"] + official
     labels = (*COMMANDS, SILENCE, UNKNOWN) if task == "v2-12" else None
-    return SourceClips(link_parts(folders, work), clips, labels, silent_ok=task == "v2-12")
+    return SourceClips(
+        link_parts(folders, work),
+        clips,
+        labels,
+        silent_ok=task == "v2-12",
+        unused=() if task == "v2-12" else ("split_seed",),
+    )
 
 
 def _clip(path: str, split: str) -> SourceClip:

@@ -55,7 +55,7 @@ class SourceClips:
         unused: Names of the options that had no effect.
         bad: Recordings that clips are cut from but that cannot be used, each with the reason. Clips
             whose folder has the path of such a recording are left out with it.
-        overlaps: Pairs of paths of clips in different splits that share a part of a recording.
+        overlaps: Pairs of paths of clips that share a part of a recording.
     """
 
     root: Path
@@ -82,6 +82,7 @@ class Prepared:
         skipped: Clips left out with ``skip_bad``, each with its reason.
         multi_label: Whether a clip may have several classes.
         copies: Paths of clips with the same samples, group by group.
+        overlaps: Pairs of paths of clips that share a part of a recording.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
         warnings: What the user should know, one sentence each.
         unused: Names of the options that had no effect.
@@ -95,6 +96,7 @@ class Prepared:
     skipped: tuple[tuple[str, str], ...]
     multi_label: bool = False
     copies: tuple[tuple[str, ...], ...] = ()
+    overlaps: tuple[tuple[str, str], ...] = ()
     samples_hash: str = ""
     warnings: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
@@ -180,10 +182,10 @@ def prepare(
         skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
         if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
             notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+        paths = {clip.path for clip in clips}
+        overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
         try:
-            notes += check_copies(
-                clips, copies, source.overlaps, duplicates, target / "duplicates.txt"
-            )
+            notes += check_copies(clips, copies, overlaps, duplicates, target / "duplicates.txt")
         except DataError:
             (target / MARKER).unlink(missing_ok=True)
             raise
@@ -196,6 +198,7 @@ def prepare(
             skipped=(*skipped, *bad),
             multi_label=source.multi_label,
             copies=tuple(copies),
+            overlaps=tuple(overlaps),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),
             warnings=tuple(notes),
             unused=tuple(source.unused),
@@ -304,7 +307,7 @@ def check_copies(
     Args:
         clips: Clips of the dataset.
         copies: Paths of clips with the same samples, group by group.
-        overlaps: As in `SourceClips`; pairs with a bad clip count for nothing.
+        overlaps: Pairs of paths of clips that share a part of a recording.
         duplicates: ``"refuse"`` or ``"allow"``.
         file: Lists those that ``"refuse"`` refuses; removed if there are none.
 
@@ -327,7 +330,8 @@ def check_copies(
         )
         if found
     ]
-    if torn := [[by_path[p] for p in pair] for pair in overlaps if {*pair} <= by_path.keys()]:
+    pairs = [[by_path[path] for path in pair] for pair in overlaps]
+    if torn := [pair for pair in pairs if pair[0].split != pair[1].split]:
         wrong.append(
             f"overlapping parts of a recording in different splits ({len(torn)} "
             f"pair{'s' * (len(torn) != 1)}; give each one group, or one split): "

@@ -56,6 +56,17 @@ def carve_validation(
     return [replace(clip, split=splits.get(clip.path, clip.split)) for clip in clips]
 
 
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Joins names by pairs: returns one name for all that are connected, directly or not."""
+    groups: dict[str, list[str]] = {}
+    for one, two in pairs:
+        first, second = (groups.setdefault(name, [name]) for name in (one, two))
+        if first is not second:
+            first += second
+            groups |= dict.fromkeys(second, first)
+    return {name: group[0] for name, group in groups.items()}
+
+
 def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
     """Makes one official fold the test split, the fold before it validation, the rest training.
 
@@ -106,8 +117,8 @@ def split_by_clip(
         if num_train <= 0:
             raise DataError(
                 f"label {label!r} has {len(members)} clips to split: {num_test} for test and "
-                f"{num_valid} for validation would leave none to train on; add clips or lower "
-                "the fractions"
+                f"{num_valid} for validation would leave none to train on; add clips of it, or "
+                "leave the class out"
             )
         roles = ["test"] * num_test + ["valid"] * num_valid + ["train"] * num_train
         splits |= zip(_spread(members, seed), roles, strict=True)

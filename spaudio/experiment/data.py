@@ -1,15 +1,16 @@
 """Data of an audio recipe: the tokens of its three splits."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from spaudio.audio.manifest import Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
-from spaudio.audio.split import carve_validation, split_by_fold
+from spaudio.audio.split import carve_validation, joined, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
@@ -208,23 +209,34 @@ def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
     if prepared.multi_label:
         raise DataError(f"{settings.recipe}: a multi-label set must have its own validation split")
     validation = settings.validation
-    clips = carve_validation(clips, validation.fraction, settings.seed, validation.by)
-    return _with_copies(clips, prepared.copies, by_group=validation.by == "group")
+    by, units = validation.by, clips
+    if by == "clip" and (joint := joined(prepared.overlaps)):
+        # Clips that share a part of a recording stay together.
+        by, units = "group", [replace(c, group=joint.get(c.path, c.path)) for c in clips]
+    carved = carve_validation(units, validation.fraction, settings.seed, by)
+    clips = [replace(clip, split=one.split) for clip, one in zip(clips, carved, strict=True)]
+    equal = (pair for group in prepared.copies for pair in pairwise(group))
+    kept = _with_copies(
+        clips, joined([*equal, *prepared.overlaps]), by_group=validation.by == "group"
+    )
+    if all(clip.split != "valid" for clip in kept):
+        raise DataError(
+            f"all clips that {settings.recipe} could validate on are copies of training clips, or "
+            "overlap with them; remove repeated files, or raise validation.fraction"
+        )
+    return kept
 
 
-def _with_copies(
-    clips: list[Clip], copies: Sequence[tuple[str, ...]], *, by_group: bool
-) -> list[Clip]:
+def _with_copies(clips: list[Clip], joint: Mapping[str, str], *, by_group: bool) -> list[Clip]:
     """Leaves out validation clips that are copies of training clips, or trains on them.
 
     Args:
         clips: With their splits.
-        copies: Paths of clips with the same samples, group by group.
+        joint: For paths of clips that share samples with others, a name that these have, too.
         by_group: Groups are kept in one split, so that their clips cannot move to another.
     """
-    splits = {clip.path: clip.split for clip in clips}
-    back = {p for group in copies if "train" in {splits[p] for p in group} for p in group}
-    back = {path for path in back if splits[path] == "valid"}
+    trained = {joint.get(clip.path) for clip in clips if clip.split == "train"} - {None}
+    back = {c.path for c in clips if c.split == "valid" and joint.get(c.path) in trained}
     if by_group:
         return [clip for clip in clips if clip.path not in back]
     return [replace(clip, split="train") if clip.path in back else clip for clip in clips]

@@ -74,6 +74,11 @@ class EncoderConfig:
             raise ConfigError(
                 f"model.filter_place must be one of {PLACES}; got {self.filter_place!r}"
             )
+        if self.filter_layers == []:
+            raise ConfigError(
+                "model.filter_layers is empty; give filter=none for no filter, or null for a "
+                "filter in each layer"
+            )
         if wrong := sorted(set(self.filter_layers or ()) - set(range(self.layers))):
             raise ConfigError(
                 f"model.filter_layers counts from 0 to {self.layers - 1}; got {wrong[0]}"

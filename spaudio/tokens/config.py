@@ -1,5 +1,6 @@
 """Settings of the token front-ends: how waveforms become tokens."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -280,5 +281,5 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _check_positive(group: str, **values: float) -> None:
     for name, value in values.items():
-        if value <= 0:
-            raise ConfigError(f"{group}.{name} must be positive; got {value}")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{group}.{name} must be positive and finite; got {value}")

@@ -415,6 +415,14 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
     for folder in (source, source / "day", tmp_path):  # whose events are not background
         with pytest.raises(ConfigError, match="background="):
             listed(source, table="a.csv", background=str(folder))
+    (tmp_path / "site").mkdir()
+    soundfile.write(tmp_path / "site" / "b.wav", np.ones(20 * RATE) / 9, RATE)
+    (source / "day").rename(source / "_background_")
+    (source / "a.csv").write_text("\n".join(lines).replace("day/", "_background_/"))
+    with pytest.raises(ConfigError, match="the source has a folder _background_ already"):
+        listed(source, table="a.csv", background=str(tmp_path / "site"))
+    (source / "_background_").rename(source / "day")
+    (source / "a.csv").write_text("\n".join(lines), encoding="utf-8")
     found = listed(source, table="a.csv", group_regex=r"(\d)\.flac").clips
     assert {clip.group for clip in found} == set("012345")
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")

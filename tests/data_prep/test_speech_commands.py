@@ -33,6 +33,7 @@ def run(source: Path, data: Path, **options: Any) -> Prepared:
 def test_v2_12_has_a_tenth_each_of_silence_and_unknown(folder: Path, tmp_path: Path) -> None:
     prepared = run(folder, tmp_path, task="v2-12")
     assert prepared.labels == ("yes", "no", "up", "_silence_", "_unknown_")
+    assert (prepared.unused, run(folder, tmp_path / "35").unused) == ((), ("split_seed",))
     counts = Counter((c.split, c.label) for c in prepared.clips)
     for split, commands in (("train", 8), ("valid", 2), ("test", 2)):
         assert {counts[split, word] for word in ("yes", "no", "up")} == {commands}

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -16,7 +19,7 @@ from data_prep.folder import prepare as find
 from spaudio.audio import prepare
 from spaudio.audio.manifest import Clip
 from spaudio.cli import main
-from spaudio.errors import CheckpointError
+from spaudio.errors import CheckpointError, DataError
 from spaudio.experiment import processes
 from spaudio.experiment import run as run_module
 from spaudio.experiment.data import _split, _with_copies
@@ -208,9 +211,34 @@ def test_a_copy_takes_no_group_apart() -> None:
         Clip(path, "a", split, group, 1.0, 8000)
         for path, split, group in (("x", "train", "1"), ("y", "valid", "2"), ("z", "valid", "2"))
     ]
-    moved = _with_copies(clips, [("x", "y")], by_group=False)
+    moved = _with_copies(clips, joint := {"x": "x", "y": "x"}, by_group=False)
     assert [clip.split for clip in moved] == ["train", "train", "valid"]
-    assert _with_copies(clips, [("x", "y")], by_group=True) == [clips[0], clips[2]]
+    assert _with_copies(clips, joint, by_group=True) == [clips[0], clips[2]]
+
+
+def test_a_validation_split_shares_no_part_of_a_recording_with_training(tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    rng, lines = np.random.default_rng(0), ["file_name,start,end,label,split"]
+    for number in range(4):
+        soundfile.write(tmp_path / f"sounds/{number}.wav", rng.normal(size=96_000) / 9, 8000)
+        for at in range(8):  # of 1 s: the first four overlap with the next one
+            start = 0.5 * at if at < 4 else at
+            split = "test" if number == 3 else "train"
+            lines.append(f"{number}.wav,{start},{start + 1},{'ab'[at % 2]},{split}")
+    (tmp_path / "sounds" / "a.csv").write_text("\n".join(lines))
+    given = [f"source={tmp_path / 'sounds'}", "table=a.csv", f"data={tmp_path / 'data'}"]
+    settings = compose("folder", *given, "validation.fraction=0.3")
+    prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
+                       folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
+    assert len(prepared.overlaps) == 4 * 3
+    clips = _split(settings, prepared)
+    splits = {clip.path: clip.split for clip in clips}
+    assert Counter(splits.values())["valid"] in range(5, 11)
+    assert all(splits[one] == splits[two] for one, two in prepared.overlaps)
+    assert {clip.group for clip in clips} == {clip.group for clip in prepared.clips}
+    alike = replace(prepared, overlaps=(), copies=(tuple(splits),))
+    with pytest.raises(DataError, match="are copies of training clips, or overlap"):
+        _split(settings, alike)
 
 
 def test_a_run_that_another_process_has_finished_is_left_alone(

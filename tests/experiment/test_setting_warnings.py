@@ -82,6 +82,10 @@ def test_settings_of_a_split_that_the_data_have() -> None:
             ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_min=60"],
             "f_min has no effect with tokens.waveform.init=random",
         ),
+        (
+            ["tokens=waveform", "tokens.waveform.init=random", "tokens.f_max=3000"],
+            "f_max has no effect with tokens.waveform.init=random",
+        ),
         (["augment.time_masks=0", "augment.time_mask=0.1"], "time_mask .* without .*time_masks"),
         (["augment.mel_masks=0", "augment.mel_mask=4"], "mel_mask .* without .*mel_masks"),
         (["augment.mixup=0", "augment.mixup_power=true"], "mixup_power .* without augment.mixup$"),

@@ -108,6 +108,7 @@ def test_order_matters_only_with_positions() -> None:
         ({"layers": 0}, "layers"),
         ({"dim": 6, "heads": 2}, "even head width"),
         ({"filter_layers": [0, 2]}, "counts from 0 to 1; got 2"),
+        ({"filter_layers": []}, "filter_layers is empty; give filter=none"),
         ({"filter_place": "middle"}, "'middle'"),
     ],
 )

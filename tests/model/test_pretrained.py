@@ -259,6 +259,13 @@ def test_tempo_interpolates_the_input_of_an_encoder() -> None:
     varied = augment.vary(ramp, np.random.default_rng(0))[:, 0]
     assert len(varied) != len(ramp)
     np.testing.assert_allclose(varied, np.linspace(0, 1, len(varied)), atol=1e-5)
+    # Input of full length has no marked silence at its ends. If it is shortened, silence follows.
+    about = LogMelInput(nats=1.0, most=50, before=2, after=5, range=2.0)
+    shorter = EncodedAugment(AugmentConfig(tempo=0.3), about)
+    for seed in range(5):
+        varied = shorter.vary(ramp, np.random.default_rng(seed))[:, 0]
+        assert (len(varied), varied[0]) == (50, 0)
+        assert set(varied[int(np.argmax(varied)) + 1 :]) <= {np.float32(-1)}  # 2 below the largest
 
 
 @pytest.mark.parametrize("layers", [None, [1]])

@@ -143,6 +143,8 @@ def test_the_cache_key_holds_what_changes_the_frames_and_nothing_else() -> None:
         ({"normalise": "speaker"}, f"tokens.normalise must be one of .*{NORMALISATIONS[1]}"),
         ({"stack": 0}, "tokens.stack"),
         ({"hop": 0.0}, "tokens.hop"),
+        ({"hop": float("nan")}, "tokens.hop must be positive and finite; got nan"),
+        ({"window": float("inf")}, "tokens.window must be positive and finite; got inf"),
         ({"hop": 1e-5}, "tokens.hop=1e-05 s is less than one sample"),
         ({"window": 1e-5}, "tokens.window=1e-05 s is less than one sample"),
         ({"f_max": 9000.0}, "9000"),

@@ -85,7 +85,7 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
             "tokens.spectrogram.top_db": not tokens.learned
             and tokens.spectrogram.scaling == "pcen"
             and "with tokens.spectrogram.scaling=pcen",
-            "tokens.f_min": tokens.learned
+            "tokens.f_m*": tokens.learned
             and tokens.waveform.init == "random"
             and "with tokens.waveform.init=random",
         }
@@ -191,6 +191,8 @@ def slow_clips(settings: AudioSettings, rates: Sequence[int]) -> Iterator[str]:
     trap = ", so a model may tell them apart by this" if slow < len(rates) else ""
     # The bands of a pretrained encoder are its own.
     remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
+    if settings.tokens.learned and settings.tokens.waveform.init == "random":
+        remedy = f". Give tokens.sample_rate={lowest}"
     yield (
         f"{slow} of {len(rates)} clips have too low a sample rate for the bands up to {top:g} Hz "
         f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"

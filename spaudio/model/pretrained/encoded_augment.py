@@ -56,6 +56,9 @@ class EncodedAugment(Augment):
         before, after = (silence + (own.max() - loudest) for silence in (before, after))
         if about.padding is None:
             own = own[: about.most - start - silent]
+            # Input of full length has no marked silence; shorter input would count as having some.
+            missing = about.most - len(own) if len(frames) >= about.most else 0
+            own = np.pad(own, ((0, missing), (0, 0)), constant_values=own.max() - about.range)
         else:
             own = own[: about.most]
             after = np.full_like(frames[len(own) :], about.padding)
