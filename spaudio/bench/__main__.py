@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "run", nargs="?", type=Path, metavar="RUN", help="of a text recipe (default: untrained)"
     )
     command.add_argument(
-        "--context", type=int, default=128, help="of untrained models (default: %(default)s)"
+        "--context", type=int, help=f"of untrained models (default: {generation_cost.CONTEXT})"
     )
     command.add_argument("--length", type=int, help="symbols per round (default: the context)")
     command.add_argument(
@@ -95,6 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.overrides += rest
     if getattr(chosen, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; use --device cpu")
+    untrained = chosen.command == "generate" and (chosen.context is not None or chosen.filter)
+    if untrained and chosen.run is not None:
+        parser.error("--context and --filter are of untrained models; leave RUN or them out")
+    if chosen.command == "growth" and chosen.output and chosen.output.suffix == ".png":
+        parser.error("--output names the JSON file; the chart is written beside it, as PNG")
     torch.set_num_threads(chosen.threads)
     try:
         if chosen.output is not None:
@@ -148,7 +153,8 @@ def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, s
     if chosen.command == "generate":
         if chosen.run is None:
             filters = chosen.filter or generation_cost.FILTERS
-            models = generation_cost.untrained(chosen.context, filters)
+            context = chosen.context or generation_cost.CONTEXT
+            models = generation_cost.untrained(context, filters)
         else:
             from spaudio.experiment.load import load_language_model
 

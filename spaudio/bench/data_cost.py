@@ -56,7 +56,9 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
     if not isinstance(settings, AudioSettings):
         raise ConfigError(f"{recipe} has no audio files; give recipes/folder")
     rate = settings.tokens.sample_rate
-    files = [source / path for path in sorted(audio_files(source))] if source.is_dir() else []
+    if not source.is_dir():
+        raise ConfigError(f"{source}: no such folder; give one with a sub-folder per class")
+    files = [source / path for path in sorted(audio_files(source))]
     other = [file for file in files if probe(file).sample_rate != rate]
     if not files or other:
         raise ConfigError(

@@ -13,6 +13,7 @@ from spaudio.model.generate import generate
 from spaudio.model.language import LanguageModel
 
 SYMBOLS = 27
+CONTEXT = 128  # of untrained models, in symbols
 FILTERS = ("none", "depthwise", "haar", "bank", "adaptive")
 COLUMNS = {
     "model": "{name}",

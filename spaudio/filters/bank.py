@@ -193,6 +193,8 @@ class MultiScaleFilterBank(_Bank):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(scales, Iterable):
+            raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {scales!r}")
         pairs = [tuple(scale) if isinstance(scale, Iterable) else () for scale in scales]
         if not pairs or any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {list(scales)}")

@@ -308,7 +308,10 @@ def check_flag(**flags: bool) -> None:
 
 def check_size(**sizes: int) -> None:
     """Raises ValueError if one of the named sizes is not a whole number of at least 1."""
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes.values()):
+    if not all(
+        isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
+        for size in sizes.values()
+    ):
         given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
         raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
 
@@ -324,6 +327,8 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
             f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, read as (batch, "
             f"tokens, dim); if that is right, pass dim={x.shape[-1]} where the filter is made"
         )
+    if padding_mask is not None and not isinstance(padding_mask, Tensor):
+        raise ValueError(f"padding_mask must be a tensor; got {type(padding_mask).__name__}")
     if padding_mask is not None and (
         padding_mask.dtype != torch.bool or padding_mask.shape != x.shape[:2]
     ):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 # By priority: of several arguments of one call, the first that is not None is read.
 PADDING_ARGUMENTS = (
@@ -101,6 +102,18 @@ class Watch:
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
         self.zero_is_padding = where.startswith("transformers.")
+        self.hooks = (0, 0)  # their numbers among those of the process
+
+    def attach(self, module: nn.Module) -> None:
+        """Registers the hooks that record the module's calls."""
+        before = module.register_forward_pre_hook(self.begin, with_kwargs=True)
+        after = module.register_forward_hook(self.end, always_call=True)
+        self.hooks = before.id, after.id
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copy. torch counts hooks per process, and a number must not be given twice."""
+        vars(self).update(state)
+        RemovableHandle.next_id = max(RemovableHandle.next_id, *(id + 1 for id in self.hooks))
 
     @property
     def useful(self) -> bool:
@@ -206,12 +219,26 @@ def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
     return [own, *outer]
 
 
+def calls_with_cache(calls: Sequence[Call]) -> list[Call]:
+    """The calls that take the key/value cache of a layer's own tokens, innermost first.
+
+    The cache of a model with several inputs is that of its decoder. It is the layer's only if a
+    call inside was given a cache as well, so not that of an encoder's layer.
+    """
+    found: list[Call] = []
+    for call in (call for call in calls if call.takes_cache):
+        if not call.several or any(inner.cache is not None for inner in found):
+            found.append(call)
+    return found
+
+
 def past_tokens(calls: Sequence[Call]) -> Any:
     """Number of tokens in the cache before these calls; None if the cache cannot tell.
 
     The outermost call that takes a cache knows it: inner ones may run after it has grown.
     """
-    return next((call.past for call in reversed(calls) if call.takes_cache), 0)
+    taking = calls_with_cache(calls)
+    return taking[-1].past if taking else 0
 
 
 def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
@@ -222,8 +249,7 @@ def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
     watch = Watch(module, padding_mask)
     if not watch.useful:
         return None
-    module.register_forward_pre_hook(watch.begin, with_kwargs=True)
-    module.register_forward_hook(watch.end, always_call=True)
+    watch.attach(module)
     return watch
 
 

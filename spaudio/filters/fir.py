@@ -67,20 +67,24 @@ class FIRFilter(FilterBank):
         """The FIR filter that the bank is equivalent to.
 
         Returns:
-            (1, K) for shared gains, (dim, K) for gains per dimension; differentiable.
+            (1, K) for shared gains, (dim, K) for gains per dimension, in at least float32;
+            differentiable.
         """
+        wider = torch.promote_types(self.gains.dtype, torch.float32)
         with without_autocast(self.gains):
-            return (self.gains @ self.scale_kernels()[0]).reshape(-1, self.kernel_size)
+            kernel = self.gains.to(wider) @ self.scale_kernels()[0].to(wider)
+        return kernel.reshape(-1, self.kernel_size)
 
     @override
     def filtered(
         self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
     ) -> Tensor:
         if self.gains.dim() == 1:  # a bank of one kernel
+            kernel = self.collapsed()
             return filterbank(
                 x,
-                self.collapsed(),
-                self.gains.new_ones(1),
+                kernel,
+                kernel.new_ones(1),
                 causal=self.causal,
                 padding_mask=padding_mask,
                 activation=self.activation,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.calls import Call, past_tokens
+from spaudio.filters.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.definition import without_padding
 from spaudio.filters.sequences import filter_after
 
@@ -55,7 +55,7 @@ def filter_with_cache(
     Raises:
         ValueError: If the earlier tokens are needed but not available.
     """
-    taking = [call for call in calls if call.takes_cache]
+    taking = calls_with_cache(calls)
     cache = next((call.cache for call in taking if call.cache is not None), None)
     if cache is None or filter.receptive_field == (0, 0):
         plain: Tensor = filter(x, padding_mask)

@@ -108,7 +108,12 @@ class SavedFilters(
             configs[name] = json.loads(json.dumps(config, default=int))  # sizes may be of NumPy
         saved = cls(configs, {name: layout.config() for name, layout in (layouts or {}).items()})
         for name, filter in filters.items():
-            saved.filters[name].load_state_dict(filter.state_dict())
+            # Parameters that fully_shard has divided among processes are gathered.
+            state = {
+                key: value.full_tensor() if hasattr(value, "full_tensor") else value
+                for key, value in filter.state_dict().items()
+            }
+            saved.filters[name].load_state_dict(state)
         return saved
 
     @classmethod

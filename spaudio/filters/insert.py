@@ -16,7 +16,7 @@ from spaudio.filters.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import TokenFilter, check_flag
 from spaudio.filters.calls import Watch, remove_watches, watch_of
 from spaudio.filters.layout import Layout
 from spaudio.filters.locate import (
@@ -24,6 +24,7 @@ from spaudio.filters.locate import (
     around,
     check_layer,
     check_layout,
+    check_model,
     check_padding_argument,
     find_layers,
     layer_dim,
@@ -98,7 +99,9 @@ class FilterHandle:
     def save_pretrained(self, directory: Any, **options: Any) -> None:
         """Saves the filters without the model; :func:`load_filters` loads them.
 
-        Arguments and errors are those of :meth:`TokenFilter.save_pretrained`.
+        Arguments and errors are those of :meth:`TokenFilter.save_pretrained`. Parameters that
+        ``fully_shard`` has divided among processes are gathered: call it on all of them, with a
+        folder for each.
 
         Raises:
             ValueError: If filters were removed.
@@ -170,6 +173,8 @@ def insert_filters(
             another layout, or the filter or an option is unknown. The model is then
             unchanged.
     """
+    check_model(model)
+    check_flag(batch_first=batch_first, channels_first=channels_first)
     targets = find_layers(model, layers)
     layout = Layout(batch_first, channels_first, padding_mask)
     for name, layer in targets.items():
@@ -203,6 +208,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     """
     from spaudio.filters.hub import SavedFilters
 
+    check_model(model)
     saved = SavedFilters.from_pretrained(source, **options)
     if saved.layouts.keys() != saved.filters.keys():
         raise ValueError(
@@ -215,7 +221,13 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         raise ValueError(no_match(absent[0], list(modules)))
     for name in (name for name in modules if name in saved.filters):  # in the model's order
         check_layer(name, modules[name], model)
-        check_layout(name, modules[name], saved.layouts[name])
+        try:
+            check_layout(name, modules[name], saved.layouts[name])
+        except ValueError as error:
+            raise ValueError(
+                f"{source} holds filters of a model whose layers return another layout, and the "
+                f"layout is saved with them: {error}"
+            ) from error
         targets[name] = modules[name]
         check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
     prepared = {}
@@ -237,6 +249,7 @@ def find_filters(model: nn.Module) -> FilterHandle:
     Returns:
         A handle to them; of length 0 if there are none.
     """
+    check_model(model)
     return FilterHandle(model, {n: m for n, m in model.named_modules() if is_filtered(m)})
 
 

@@ -95,6 +95,12 @@ def no_match(item: str | nn.Module, names: list[str]) -> str:
     return f"no layer matches {item!r}; the nearest names are {near or names[1:6]}"
 
 
+def check_model(model: nn.Module) -> None:
+    """Raises ValueError if ``model`` is not a module."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+
+
 def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
     """Raises ValueError if a filter after the layer would be bypassed or run twice."""
     parts = name.split(".")
@@ -111,8 +117,9 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
         raise ValueError(f"{name!r} is a {type(layer).__name__}; name a layer inside it")
     if "forward" in vars(layer):
         raise ValueError(
-            f"the forward of {name!r} was replaced on the instance, which would bypass the filter; "
-            "insert filters first"
+            f"the forward of {name!r} was replaced on the instance, as by torch.compile(layer) or "
+            "device_map, which would bypass the filter; insert filters first, or name a module "
+            f"inside it, such as {next((f'{name}.{n}' for n, _ in layer.named_children()), None)!r}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, Watch
-from spaudio.filters.tracing import in_backward, is_eager
+from spaudio.filters.tracing import in_backward, is_eager, is_exported
 
 # Keyed by the positions that all layers of a model share: counting sequences waits for the GPU.
 _FOUND = WeakTensorKeyDictionary()
@@ -21,8 +22,8 @@ _PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.Wea
 def find_packed(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
-    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart. The latter
-    are not read in compiled code, which cannot count the sequences.
+    Packed sequences are given as ``cu_seq_lens_q``, or, without a key/value cache, as
+    ``position_ids`` that restart. Compiled code cannot count the latter, and raises an error.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
@@ -58,14 +59,24 @@ def _given(call: Call) -> bool:
 
 
 def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
+    # What a model with several inputs is given may belong to other tokens than the layer's.
+    calls = list(takewhile(lambda call: not call.several, calls))
     for call in calls:
         if isinstance(call.cu_seqlens, Tensor):
             return call.cu_seqlens
+    if any(call.cache is not None for call in calls):
+        return None  # transformers does not look for packed sequences either
     positions: Any = next((c.positions for c in calls if isinstance(c.positions, Tensor)), None)
     # One row is that of all items.
     if positions is None or positions.shape not in ((batch, tokens), (1, tokens)):
         return None
     if torch.compiler.is_compiling():
+        if not is_exported():
+            torch._assert_async(
+                (positions.diff(dim=1) == 1).all(),
+                "position_ids do not increase by one, so sequences are packed; compiled models "
+                "with filters need cu_seq_lens_q to tell them apart",
+            )
         return None
     if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
         return None

@@ -17,10 +17,12 @@ class FilterStream:
         filter: A causal filter.
 
     Raises:
-        ValueError: If the filter is not causal.
+        ValueError: If it is no filter, or is not causal.
     """
 
     def __init__(self, filter: TokenFilter) -> None:
+        if not isinstance(filter, TokenFilter):
+            raise ValueError(f"a stream needs a filter; got {type(filter).__name__}")
         if not filter.causal:
             raise ValueError(
                 f"filter {filter.name!r} is not causal: its output depends on future tokens; "

@@ -135,6 +135,7 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
     ("arguments", "message"),
     [
         (["generate", "."], "not a run's folder"),
+        (["data", str(RECIPES / "folder"), "nowhere"], "nowhere: no such folder"),
         (["data", str(RECIPES / "text8"), "."], "text8 has no audio files; give recipes/folder"),
         (["step", "nowhere"], "nowhere is not a recipe's folder"),
         (["step", str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
@@ -146,6 +147,22 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
 def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", ".", "--filter", "bank"], "are of untrained models"),
+        (["generate", ".", "--context", "64"], "are of untrained models"),
+        (["growth", "--output", "cost.png"], "--output names the JSON file"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_before_anything_is_measured(

@@ -1,5 +1,6 @@
 """Properties of every filter: causal or not, padded or not, in every type."""
 
+import copy
 import math
 from itertools import product
 
@@ -222,6 +223,11 @@ def test_autocast_does_not_round_the_kernel_of_fir() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert filter.collapsed().dtype == torch.float32
         torch.testing.assert_close(filter(x), filter(x.float()).bfloat16(), rtol=1e-2, atol=1e-2)
+
+
+def test_a_filter_in_half_precision_is_collapsed_in_single() -> None:
+    half, x = FIRFilter(5, 3).bfloat16(), tokens()
+    torch.testing.assert_close(half(x), copy.deepcopy(half).float()(x))
 
 
 def test_no_tokens_and_default_devices() -> None:

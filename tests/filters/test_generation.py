@@ -70,6 +70,11 @@ def test_a_static_cache_needs_to_be_told_of_the_padding() -> None:
     open_gains(model)
     static = generate(model, ids, True, cache_implementation="static")
     assert torch.equal(static, generate(model, ids, False))
+    # Positions that begin anew after padding on the left are not those of packed sequences.
+    left = torch.ones_like(ids)
+    left[1, :2] = 0
+    for extra in ({}, {"cache_implementation": "static"}):
+        assert generate(model, ids, True, attention_mask=left, **extra).shape == (2, 13)
 
 
 @torch.no_grad()
@@ -255,3 +260,17 @@ def test_encoder_decoder_with_a_cache() -> None:
     again = model(encoder_outputs=encoded, attention_mask=torch.ones_like(mask),
                   decoder_input_ids=decoder).logits  # fmt: skip
     torch.testing.assert_close(again, full)
+    # The cache is that of the decoder: another text is encoded from its own beginning.
+    model = build("BartForConditionalGeneration", "BartConfig", settings)
+    insert_filters(model, "model.encoder.layers", **CAUSAL)
+    open_gains(model)
+    cache = pytest.importorskip("transformers").EncoderDecoderCache(
+        pytest.importorskip("transformers").DynamicCache(config=model.config),
+        pytest.importorskip("transformers").DynamicCache(config=model.config),
+    )
+    model(ids, decoder_input_ids=decoder[:, :2], past_key_values=cache)
+    other = ids.flip(0, 1)
+    found = model(other, decoder_input_ids=decoder[:, 2:], past_key_values=cache)
+    torch.testing.assert_close(
+        found.encoder_last_hidden_state, model.model.encoder(other).last_hidden_state
+    )

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +149,8 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
         ({"layers": "embed", "filter": "haar", "dim": 8}, "'haar' has no gains.*zero_init=False"),
         ({"layers": "embed", "filter": FilterBank(), "causal": True}, "a filter was given.*causal"),
         ({"layers": "embed", "padding_mask": "musk"}, "'embed' .*argument 'musk'.*'mask'"),
+        ({"layers": "embed", "channels_first": "false"}, "channels_first must be True or False"),
+        ({"layers": "embed", "batch_first": 1}, "batch_first must be True or False; got 1"),
     ],
 )
 def test_bad_arguments_are_named_and_leave_the_model_alone(
@@ -252,6 +256,34 @@ def test_copies_and_state_dicts_carry_the_filters(how: Callable[[Stack], Stack])
     insert_filters(twin, "encoder.layers")
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(x), filtered)
+
+
+class Outside(nn.Sequential):
+    """Its layers do not get the mask."""
+
+    def forward(self, input: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        x: Tensor = super().forward(input)
+        return x
+
+
+_ANOTHER_PROCESS = """
+import sys, torch
+from spaudio.filters import insert_filters
+model, x, mask, expected = torch.load(sys.argv[1], weights_only=False)
+insert_filters(model, "1")
+assert torch.equal(model(x, mask), expected)
+"""
+
+
+def test_hooks_of_a_loaded_model_are_not_replaced_by_later_ones(tmp_path: Path) -> None:
+    """torch counts the hooks of a process from 0."""
+    model, x, mask = Outside(nn.Linear(8, 8), nn.Linear(8, 8)), tokens(), torch.zeros(2, 12) > 0
+    mask[1, 5:] = True
+    insert_filters(model, "0", kernel_size=5)
+    open_gains(model)
+    torch.save((model, x, mask, model(x, mask)), tmp_path / "model.pt")
+    run = [sys.executable, "-c", _ANOTHER_PROCESS, str(tmp_path / "model.pt")]
+    subprocess.run(run, check=True, cwd=Path(__file__).parents[2])
 
 
 def test_a_filter_of_a_compiled_layer_is_found_once() -> None:

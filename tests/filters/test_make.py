@@ -63,6 +63,8 @@ def test_defaults_build_and_run(name: str, causal: bool) -> None:
         ({"name": "bank", "kernel_size": -1}, "at least 1.*kernel_size=-1"),
         ({"name": "bank", "activation": "tanh"}, "activation must be one of.*'tanh'"),
         ({"name": "multiscale", "scales": []}, "scales must be pairs"),
+        ({"name": "multiscale", "scales": 4}, "scales must be pairs.*got 4"),
+        ({"name": "bank", "kernel_size": True}, "whole numbers.*kernel_size=True"),
         ({"name": "multiscale", "scales": [36, 4]}, r"scales must be pairs.*\[36, 4\]"),
         ({"name": "multiscale", "scales": [(3, 4, 5)]}, "scales must be pairs.*3, 4, 5"),
         ({"name": "multiscale", "scales": [(3, 0)]}, "kernel_size=0"),

@@ -597,6 +597,42 @@ def test_positions_that_repeat_restart() -> None:
     assert torch.equal(y, filter(x, cu_seqlens=torch.tensor([0, 1, 4, 5, 9])))
 
 
+def test_packing_of_the_text_is_not_that_of_the_sound() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = nn.Linear(4, 4)
+
+        def forward(
+            self, input_ids: Tensor, input_values: Tensor, position_ids: Any = None, **kwargs: Any
+        ) -> Tensor:
+            y: Tensor = self.tower(input_values)
+            return y
+
+    model, x, ids = Both(), torch.randn(1, 9, 4), torch.ones(1, 9, dtype=torch.long)
+    insert_filters(model, "tower", kernel_size=3, zero_init=False)
+    expected = model(ids, x)
+    assert torch.equal(
+        model(ids, x, position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])), expected
+    )
+    assert torch.equal(model(ids, x, cu_seq_lens_q=torch.tensor([0, 4, 9])), expected)
+
+
+def test_compiled_models_refuse_positions_that_pack() -> None:
+    class Positioned(nn.Module):
+        def forward(self, x: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
+            return x
+
+    model, x, ends = Positioned(), torch.randn(1, 9, 4), torch.tensor([0, 4, 9])
+    insert_filters(model, "", kernel_size=3, zero_init=False)
+    compiled = torch.compile(model, backend="eager")
+    plain, packed = torch.arange(9).unsqueeze(0), torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    assert torch.equal(compiled(x, plain), model(x, plain))
+    torch.testing.assert_close(compiled(x, packed, cu_seq_lens_q=ends), model(x, packed))
+    with pytest.raises(RuntimeError, match="compiled models with filters need cu_seq_lens_q"):
+        compiled(x, packed)
+
+
 def test_the_mask_of_the_source_is_not_that_of_the_target() -> None:
     torch.manual_seed(0)
     model = nn.Transformer(8, 2, 1, 1, 16, batch_first=True).eval()

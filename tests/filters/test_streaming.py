@@ -21,6 +21,8 @@ def test_stream_equals_batch(case: str) -> None:
 
 
 def test_what_cannot_be_streamed_is_refused() -> None:
+    with pytest.raises(ValueError, match="a stream needs a filter; got Linear"):
+        FilterStream(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'bank' is not causal.*causal=True"):
         FilterStream(build("bank-even", causal=False))
     stream = FilterStream(build("bank-even", causal=True))
