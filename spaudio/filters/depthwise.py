@@ -25,6 +25,9 @@ class DepthwiseFilter(TokenFilter):
     With four causal taps it is the Canon layer of "Physics of Language Models: Part 4.1"
     (arXiv 2512.17351). Primer (arXiv 2109.08668) uses three taps.
 
+    Under autocast, whole sequences in float32 on a CPU are filtered in float32; a stream, packed
+    sequences and compiled models are rounded to autocast's dtype, as ``conv1d`` rounds.
+
     Args:
         dim: Embedding dimension.
         kernel_size: K, in tokens.
