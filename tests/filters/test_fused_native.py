@@ -190,6 +190,10 @@ def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> No
                 torch.set_num_threads(3)
                 again = [library.depthwise(*given), *library.depthwise_backward(grad, *given)]
                 assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+                for i, wanted in enumerate(([True, False], [False, True])):
+                    part = library.depthwise_backward(grad, *given, wanted=wanted)
+                    assert torch.equal(part[i], found[1 + i])
+                    assert part[1 - i].numel() == 0
                 exact = x.to(dtype).double().requires_grad_()
                 kernels = layer.kernels.detach().double().requires_grad_()
                 y = torch.func.functional_call(layer, {"kernels": kernels}, (exact, padding))

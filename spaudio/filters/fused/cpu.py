@@ -147,14 +147,28 @@ class Library:
         mask: Tensor | None,
         left: int,
         lanes: int = _WIDEST,
+        wanted: Sequence[bool] = (True, True),
     ) -> tuple[Tensor, Tensor]:
-        """Computes the gradients of ``x`` and ``kernels`` of :meth:`depthwise`."""
+        """Computes the gradients of ``x`` and ``kernels`` of :meth:`depthwise`.
+
+        They are empty where not ``wanted``.
+        """
         x, kernels, mask, depthwise = self._depthwise(x, kernels, mask, left, lanes)
         grad = grad.to(x.dtype).contiguous()
-        grads = torch.empty_like(x), torch.empty_like(kernels)
-        arguments = (_data(tensor) for tensor in (x, grad, *grads))
-        _check(self._library.spaudio_depthwise_backward(ctypes.byref(depthwise), *arguments))
-        return grads
+        dx, dkernels = (
+            torch.empty(value.shape if want else 0, dtype=value.dtype)
+            for value, want in zip((x, kernels), wanted, strict=True)
+        )
+        _check(
+            self._library.spaudio_depthwise_backward(
+                ctypes.byref(depthwise),
+                _data(x),
+                _data(grad),
+                _data(dx) if wanted[0] else None,
+                _data(dkernels) if wanted[1] else None,
+            )
+        )
+        return dx, dkernels
 
     def _depthwise(
         self, x: Tensor, kernels: Tensor, mask: Tensor | None, left: int, lanes: int

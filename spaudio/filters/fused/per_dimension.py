@@ -3,6 +3,7 @@
 It computes in float32 and rounds the result once, also under autocast.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,10 +48,16 @@ def native_depthwise(
 
 @torch.library.custom_op("spaudio::depthwise_backward", mutates_args=())
 def _depthwise_backward(
-    grad: Tensor, x: Tensor, kernels: Tensor, padding_mask: Tensor | None, causal: bool
+    grad: Tensor,
+    x: Tensor,
+    kernels: Tensor,
+    padding_mask: Tensor | None,
+    causal: bool,
+    wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
+    """Gradients of ``x`` and ``kernels``; empty where not ``wanted``."""
     left, _ = padding(kernels.shape[1], causal)
-    return _library().depthwise_backward(grad, x, kernels, padding_mask, left)
+    return _library().depthwise_backward(grad, x, kernels, padding_mask, left, wanted=wanted)
 
 
 @native_depthwise.register_fake
@@ -59,8 +66,12 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 
 @_depthwise_backward.register_fake
-def _(grad: Tensor, x: Tensor, kernels: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), kernels.new_empty(kernels.shape)
+def _(grad: Tensor, x: Tensor, kernels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    dx, dkernels = (
+        value.new_empty(value.shape if want else 0)
+        for value, want in zip((x, kernels), rest[-1], strict=True)
+    )
+    return dx, dkernels
 
 
 def _save_depthwise(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -69,28 +80,34 @@ def _save_depthwise(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_depthwise(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_depthwise_backward(grad, *ctx.saved_tensors, ctx.causal), None, None
+    wanted = list(ctx.needs_input_grad[:2])
+    grads = _depthwise_backward(grad, *ctx.saved_tensors, ctx.causal, wanted)
+    dx, dkernels = (g if want else None for g, want in zip(grads, wanted, strict=True))
+    return dx, dkernels, None, None
 
 
 def _save_depthwise_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad, x, kernels, padding_mask, ctx.causal = inputs
+    grad, x, kernels, padding_mask, ctx.causal, ctx.wanted = inputs
     ctx.save_for_backward(grad, x, kernels, padding_mask)
 
 
 def _differentiate_depthwise_twice(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second derivatives, from the definition, as they are rare."""
     *saved, padding_mask = ctx.saved_tensors
+    # Empty gradients have no derivatives.
+    grads = tuple(g for g, want in zip(grads, ctx.wanted, strict=True) if want)
     with torch.enable_grad():
         grad, x, kernels = (differentiable(value) for value in saved)
         window = without_padding(x, padding_mask).float().transpose(1, 2)
         window = F.pad(window, padding(kernels.shape[1], ctx.causal))
         y = F.conv1d(window, kernels.unsqueeze(1), groups=len(kernels)).transpose(1, 2)
         y = x + without_padding(y, padding_mask).to(x.dtype)
-        first = torch.autograd.grad(y, [x, kernels], grad, create_graph=True)
+        asked = [leaf for leaf, want in zip((x, kernels), ctx.wanted, strict=True) if want]
+        first = torch.autograd.grad(y, asked, grad, create_graph=True)
     second = torch.autograd.grad(
         first, [grad, x, kernels], grads, allow_unused=True, create_graph=torch.is_grad_enabled()
     )
-    return *second, None, None
+    return *second, None, None, None
 
 
 native_depthwise.register_autograd(_differentiate_depthwise, setup_context=_save_depthwise)
