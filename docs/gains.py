@@ -17,19 +17,19 @@ STUDIES = HERE.parent / "recipes" / "study"
 #: Title of a group: for each row its label, setting and the setting that it is compared with.
 Rows = tuple[tuple[str, str, str], ...]
 STUDY: dict[str, Rows] = {
-    "Without convolutions (4,000 steps)": (
+    "Without the stem (4,000 steps)": (
         ("depthwise filter", "stemless-default-depthwise", "stemless-default"),
         ("no filter, 10 % more steps", "stemless-default-longer-10", "stemless-default"),
     ),
-    "Without convolutions (1,500 steps)": (
+    "Without the stem (1,500 steps)": (
         ("depthwise filter", "stemless-depthwise", "stemless"),
         ("bank of 36 kernels", "stemless-bank", "stemless"),
         ("no filter, 10 % more steps", "stemless-longer-10", "stemless"),
     ),
-    "With convolutions, the default (4,000 steps)": (
+    "With the stem, the default (4,000 steps)": (
         ("depthwise filter", "earlier-default-depthwise", "earlier-default"),
     ),
-    "With convolutions (1,500 steps)": (
+    "With the stem (1,500 steps)": (
         ("depthwise filter", "depthwise", "none"),
         ("bank of 36 kernels", "bank", "none"),
     ),
