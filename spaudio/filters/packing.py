@@ -22,8 +22,9 @@ _PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.Wea
 def find_packed(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
-    Packed sequences are given as ``cu_seq_lens_q``, or, without a key/value cache, as
-    ``position_ids`` that restart. Compiled code cannot count the latter, and raises an error.
+    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart, unless
+    the model generates with a key/value cache. Compiled code cannot count the latter, and raises an
+    error.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
@@ -64,8 +65,10 @@ def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
     for call in calls:
         if isinstance(call.cu_seqlens, Tensor):
             return call.cu_seqlens
-    if any(call.cache is not None for call in calls):
-        return None  # transformers does not look for packed sequences either
+    # In generation, positions begin anew after padding on the left. In training, models make a
+    # cache that they do not use.
+    if any(call.cache is not None for call in calls) and not torch.is_grad_enabled():
+        return None
     positions: Any = next((c.positions for c in calls if isinstance(c.positions, Tensor)), None)
     # One row is that of all items.
     if positions is None or positions.shape not in ((batch, tokens), (1, tokens)):

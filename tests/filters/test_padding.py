@@ -618,6 +618,24 @@ def test_packing_of_the_text_is_not_that_of_the_sound() -> None:
     assert torch.equal(model(ids, x, cu_seq_lens_q=torch.tensor([0, 4, 9])), expected)
 
 
+def test_positions_beside_a_cache_pack_in_training_only() -> None:
+    class Cached(nn.Module):
+        def forward(self, x: Tensor, position_ids: Tensor, past_key_values: Any = None) -> Tensor:
+            return x
+
+    class Cache:
+        def get_seq_length(self) -> int:
+            return 0
+
+    model, x, places = Cached(), torch.randn(1, 9, 4), torch.tensor([[0, 0, 0, 0, 1, 2, 3, 4, 5]])
+    insert_filters(model, "", kernel_size=3, zero_init=False, causal=True)
+    packed, whole = model(x, places), model(x, torch.arange(9).unsqueeze(0))
+    assert not torch.equal(packed, whole)
+    assert torch.equal(model(x, places, Cache()), packed)
+    with torch.no_grad():
+        assert torch.equal(model(x, places, Cache()), whole)
+
+
 def test_compiled_models_refuse_positions_that_pack() -> None:
     class Positioned(nn.Module):
         def forward(self, x: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
