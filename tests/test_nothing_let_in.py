@@ -16,6 +16,7 @@ CALLS = {
     "pd.read_pickle", "pandas.read_pickle", "torch.jit.load", "torch.package",
     "subprocess.getoutput", "subprocess.getstatusoutput",
 }  # fmt: skip
+LOADS = {"torch.load", "torch.serialization.load"}
 NAMES = {"instantiate", "get_class", "get_method", "read_pickle", "unsafe_load", "extractall"}
 
 
@@ -25,9 +26,17 @@ def is_call(name: str) -> bool:
     return known or any(name == call or name.endswith(f".{call}") for call in CALLS)
 
 
+def renamed(tree: ast.AST) -> dict[str, str]:
+    """Names that a file gives to modules, and those of the modules."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    return {alias.asname: alias.name for node in imports for alias in node.names if alias.asname}
+
+
 def forbidden(source: str) -> Iterator[str]:
     """What stands in a file that could run code from data, or write outside its folder."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    modules = renamed(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom):
@@ -38,15 +47,17 @@ def forbidden(source: str) -> Iterator[str]:
             # A later call of the bare name could not be told from others.
             yield from (n for n in names if n == "torch.load" or is_call(n))
         elif isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
+            first, dot, rest = ast.unparse(node.func).partition(".")
+            name = modules.get(first, first) + dot + rest
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
             last = name.rpartition(".")[2]
             if (
-                name in BUILTINS
+                name.removeprefix("builtins.") in BUILTINS
                 or is_call(name)
-                or (name == "torch.load" and given.get("weights_only") != "True")
+                or (name in LOADS and given.get("weights_only") != "True")
                 or (last == "load" and given.get("allow_pickle", "False") != "False")
                 or given.get("shell", "False") != "False"
+                or given.get("trust_remote_code", "False") != "False"
             ):
                 yield ast.unparse(node)
 
@@ -149,11 +160,14 @@ def test_the_search_finds_what_runs_code_and_nothing_else() -> None:
         "np.load(path, allow_pickle=True)", "subprocess.run(text, shell=True)",
         "archive.extractall(folder)", "from torch import load", "from os import system, path",
         "from yaml import load as parse", "subprocess.getoutput(text)", "from torch import package",
-        "from subprocess import getoutput",
+        "from subprocess import getoutput", "import torch as t; t.load(path)",
+        "import yaml as y; y.load(text)", "torch.serialization.load(path)", "builtins.eval(text)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ):  # fmt: skip
         assert list(forbidden(line)), line
     for line in (
         "model.eval()", "torch.load(path, weights_only=True)", "np.load(path)", "re.compile(x)",
         "from spaudio import load", "from os import path", "subprocess.run(words)",
+        "AutoModel.from_pretrained(name, trust_remote_code=False)",
     ):  # fmt: skip
         assert not list(forbidden(line)), line

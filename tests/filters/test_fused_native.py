@@ -1,5 +1,7 @@
 """The native kernel with several threads and in every vector width."""
 
+import hashlib
+import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -74,19 +76,24 @@ def test_own_threads_where_torch_has_no_openmp(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="module")
-def widest(tmp_path_factory: pytest.TempPathFactory) -> cpu.Library:
-    """The library with its 16-lane code compiled for any processor; slow, from the same source."""
+def widest(request: pytest.FixtureRequest) -> cpu.Library:
+    """The library with its 16-lane code compiled for any processor; slow, from the same source.
+
+    It is kept in pytest's cache until a source changes.
+    """
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
     folder = Path(cpu.__file__).with_name("native")
-    target = tmp_path_factory.mktemp("native") / "widest.so"
-    subprocess.run(
-        [compiler, "-O0", "-std=c++17", "-fPIC", "-shared", "-pthread", "-DSPAUDIO_ANY_PROCESSOR"]
-        + [str(path) for path in sorted(folder.glob("*.cpp"))]
-        + ["-o", str(target)],
-        check=True,
-    )
+    command = [compiler, "-O0", "-std=c++17", "-fPIC", "-shared", "-pthread",
+               "-DSPAUDIO_ANY_PROCESSOR", *map(str, sorted(folder.glob("*.cpp")))]  # fmt: skip
+    sources = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+    key = hashlib.sha256(" ".join(command).encode() + sources).hexdigest()[:16]
+    target: Path = request.config.cache.mkdir("native") / f"{key}.so"  # type: ignore[union-attr]
+    if not target.is_file():
+        built = target.with_suffix(f".{os.getpid()}")
+        subprocess.run([*command, "-o", str(built)], check=True)
+        built.rename(target)
     return cpu.Library(target)
 
 

@@ -1,5 +1,6 @@
 """Pretrained encoders on tiny random models of each architecture, without a network."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_clips_alone_and_in_a_padded_batch(name: str, tmp_path: Path) -> None:
     for way in ("probe", "full", "filters"):
         options = BANK if way == "filters" else {"name": "none"}
         adaptation = Adaptation(way, "attention", options)
-        model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
+        model = AdaptedClassifier(copy.deepcopy(plain), adaptation, 3).eval()
         shake(model)
         together = read(model, plain, *CLIPS)
         alone = torch.cat([read(model, plain, clip) for clip in CLIPS])
@@ -81,14 +82,14 @@ def test_clips_alone_and_in_a_padded_batch(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> None:
     plain = tiny_base(tmp_path, name)
-    original = AdaptedClassifier(tiny_base(tmp_path), Adaptation(), 3).eval()
+    original = AdaptedClassifier(copy.deepcopy(plain), Adaptation(), 3).eval()
     shake(original)
     expected = read(original, plain, *CLIPS)
     counts = {}
     for way, layers in [("filters", [0]), ("lora", None), ("bitfit", [1]), ("full", None)]:
         options = BANK if way == "filters" else {"name": "none"}
         adaptation = Adaptation(way, filter_options=options, layers=layers, lora_rank=2)
-        model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
+        model = AdaptedClassifier(copy.deepcopy(plain), adaptation, 3).eval()
         model.head.load_state_dict(original.head.state_dict())
         torch.testing.assert_close(read(model, plain, *CLIPS), expected, atol=5e-3, rtol=0)
         counts[way] = model.trained_parameters()
