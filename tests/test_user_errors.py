@@ -294,6 +294,8 @@ def test_runs_that_are_none(
         ("{", "cannot be read"),
         ("a: &a [1]\nb: *a", "an alias"),
         ("[" * 99, "deeper than 50"),
+        ("a: " + "x" * (1 << 20), "larger than 1,048,576 bytes"),
+        ("a: 1\na: 2", "it has a twice"),
         ("- 1", "not a mapping"),
         ("a: 1", "filter.name"),
     ],

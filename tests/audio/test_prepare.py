@@ -160,6 +160,7 @@ def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
     [
         (OSError(errno.EIO, "I/O error"), soundfile.SoundFile, "__init__"),
         (OSError(errno.EIO, "I/O error"), DECODE, "fault"),
+        (OSError(errno.EACCES, "Permission denied"), soundfile.SoundFile, "__init__"),
         (soundfile.LibsndfileError(2), soundfile.SoundFile, "__init__"),
         (soundfile.LibsndfileError(2), soundfile.SoundFile, "read"),
     ],
@@ -172,7 +173,9 @@ def test_an_error_of_the_system_does_not_stand(
 
     with monkeypatch.context() as patch:
         patch.setattr(where, name, fail)
-        with pytest.raises(DataError, match=r"60 of 60 clips .*\n.*(i/o|[Ss]ystem) error"):
+        with pytest.raises(
+            DataError, match=r"60 of 60 clips .*\n.*(i/o error|[Ss]ystem error|[Pp]ermission)"
+        ):
             run(source)
     assert len(run(source).clips) == 60
 

@@ -95,7 +95,9 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(
 
 # In place of a run: waits until the other one has started, and the first until the other has ended.
 STAND_IN = """
-import pathlib, shutil, sys, time
+import os, pathlib, shutil, sys, time
+
+assert os.environ["SPAUDIO_PARENT"] == str(os.getppid())  # with which it ends
 
 def wait(file):
     end = time.monotonic() + 60
