@@ -23,8 +23,22 @@ exec c++ "$@" -O0
 BUILD = "from setuptools import build_meta; build_meta.build_{0}('{0}')"
 
 
-def build(folder: Path, compiler: str) -> Path:
-    """Builds the source distribution from a copy of what it is made of, and the wheel from it."""
+def build(kind: str, here: Path, compiler: str = "/bin/false") -> Path:
+    """Builds a source distribution or a wheel from a folder, and returns it."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD.format(kind)],
+        cwd=here, capture_output=True, text=True,
+        env={**os.environ, "CC": compiler, "CXX": compiler},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [built] = (here / kind).iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution, built from a copy of what it is made of."""
+    folder = tmp_path_factory.mktemp("source")
     for name in ("spaudio", "recipes", "data_prep"):
         ignored = shutil.ignore_patterns("*.flac", "__pycache__", "*.so")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -32,24 +46,12 @@ def build(folder: Path, compiler: str) -> Path:
     shutil.copy(__file__, folder / "tests")
     for name in ("setup.py", "MANIFEST.in", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
-
-    def run(kind: str, here: Path) -> Path:
-        done = subprocess.run(
-            [sys.executable, "-c", BUILD.format(kind)],
-            cwd=here, capture_output=True, text=True,
-            env={**os.environ, "CC": compiler, "CXX": compiler},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        [built] = (here / kind).iterdir()
-        return built
-
-    source = run("sdist", folder)
-    shutil.unpack_archive(source, folder / "unpacked", filter="data")
+    shutil.unpack_archive(build("sdist", folder), folder / "unpacked", filter="data")
     [unpacked] = (folder / "unpacked").iterdir()
     assert {path.name for path in unpacked.iterdir() if path.is_dir()} == {
         "spaudio", "recipes", "data_prep", "spaudio.egg-info",
     }  # fmt: skip
-    return run("wheel", unpacked)
+    return unpacked
 
 
 def install(wheel: Path, folder: Path) -> Path:
@@ -82,10 +84,9 @@ def in_place(programs: Path, folder: Path, *command: str) -> str:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
-def test_without_a_compiler_a_folder_of_sounds_is_trained_on(tmp_path: Path) -> None:
+def test_without_a_compiler_a_folder_of_sounds_is_trained_on(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("uv")
-    (tmp_path / "source").mkdir()
-    wheel = build(tmp_path / "source", "/bin/false")
+    wheel = build("wheel", shutil.copytree(source, tmp_path / "source"))
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {
         f"spaudio/{path.relative_to(ROOT).as_posix()}"
@@ -115,12 +116,11 @@ def test_without_a_compiler_a_folder_of_sounds_is_trained_on(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
-def test_with_a_compiler_the_wheel_holds_the_kernel(tmp_path: Path) -> None:
+def test_with_a_compiler_the_wheel_holds_the_kernel(source: Path, tmp_path: Path) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
-    (tmp_path / "source").mkdir()
-    wheel = build(tmp_path / "source", str(compiler))
+    wheel = build("wheel", shutil.copytree(source, tmp_path / "source"), str(compiler))
     archive = zipfile.ZipFile(wheel)
     [name] = [name for name in archive.namelist() if name.endswith(".so")]
     assert name.startswith("spaudio/filters/fused/_native")
