@@ -74,9 +74,8 @@ def of_recipe(name: str) -> list[tuple[list[str], list[str]]]:
     return [(words[:place], words[place + 1 :]) for words, place in places]
 
 
-def fewer(words: list[str]) -> Iterator[str]:
-    """Two values of the first setting of which several are listed, and one of each other."""
-    left = 2
+def fewer(words: list[str], left: int) -> Iterator[str]:
+    """Some values of the first setting of which several are listed, and one of each other."""
     for word in words:
         key, _, values = word.partition("=")
         if "," in values and values[0] not in "[{":
@@ -85,12 +84,12 @@ def fewer(words: list[str]) -> Iterator[str]:
         yield word
 
 
-def tiny(words: list[str], data: list[str]) -> list[str]:
+def tiny(words: list[str], data: list[str], values: int = 2) -> list[str]:
     """The same command on tiny data: its placeholders replaced, and fewer runs."""
     if any(word.startswith("resume=") for word in words):
         return words
     given = [word for word in words if not re.match("(source|corpus)=", word)]
-    given = [*fewer(given)]
+    given = [*fewer(given, values)]
     given = [word.replace("(speaker\\d+)", "(g\\d+)") for word in given]
     given = [word.replace("yweweler,nicolas", "jackson,theo") for word in given]
     if "pretrain=masked" in words:
@@ -130,7 +129,7 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
             done = run_recipe(name, *words)
             assert done.code == 0, (words, done.err)
             continue
-        small = tiny(words, data)
+        small = tiny(words, data, values=1 if "-m" in trained else 2)
         # What has been trained with before, if together with other settings, is only composed.
         if reason([*before, *words]) or trained.issuperset(small):
             for run in expand([word.replace("$", "") for word in words if word != "-m"]):

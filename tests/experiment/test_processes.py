@@ -36,6 +36,7 @@ def torchrun(folder: Path, recipe: str, *overrides: str) -> subprocess.Completed
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_two_processes_write_one_run_which_is_that_of_one(
     tmp_path: Path, run_recipe: RunRecipe
 ) -> None:
