@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.filters.arguments import check_tokens
 from spaudio.filters.bank import MultiScaleFilterBank, filterbank_window
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import without_padding
 from spaudio.filters.functional import filterbank
 from spaudio.filters.mask import MaskPredictor

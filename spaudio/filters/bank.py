@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spaudio.filters.arguments import check_flag, check_size
 from spaudio.filters.bandpass import check_init, reset_bandpass
-from spaudio.filters.base import TokenFilter, check_flag, check_size, wider_type
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import ACTIVATIONS, check_activation
 from spaudio.filters.functional import filterbank
+from spaudio.filters.precision import wider_type
 
 SCALES = ((36, 4), (36, 8), (36, 16), (36, 32))
 

@@ -1,14 +1,13 @@
 """The base class of all filters over tokens."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaudio.filters.arguments import check_flag, check_tokens
 from spaudio.filters.definition import padding, without_padding
 from spaudio.filters.make import register
 from spaudio.filters.sequences import check_state, filter_sequences
@@ -297,85 +296,3 @@ class TokenFilter(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
-
-
-def check_flag(**flags: bool) -> None:
-    """Raises ValueError if a named value is not a bool, such as ``"false"``, which is truthy."""
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False; got {value!r}")
-
-
-def check_size(**sizes: int) -> None:
-    """Raises ValueError if one of the named sizes is not a whole number of at least 1."""
-    if not all(
-        isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
-        for size in sizes.values()
-    ):
-        given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
-        raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
-
-
-def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
-    """Raises ValueError if ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
-    if x.dim() != 3 or not x.is_floating_point():
-        raise ValueError(
-            f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
-        )
-    if dim is not None and x.shape[-1] != dim:
-        raise ValueError(
-            f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, read as (batch, "
-            f"tokens, dim); if that is right, pass dim={x.shape[-1]} where the filter is made"
-        )
-    if padding_mask is not None and not isinstance(padding_mask, Tensor):
-        raise ValueError(f"padding_mask must be a tensor; got {type(padding_mask).__name__}")
-    if padding_mask is not None and (
-        padding_mask.dtype != torch.bool or padding_mask.shape != x.shape[:2]
-    ):
-        raise ValueError(
-            f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
-            f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
-        )
-    if padding_mask is not None:
-        check_device(x, padding_mask, "padding_mask")
-
-
-def check_device(x: Tensor, other: Tensor, name: str) -> None:
-    """Raises ValueError if ``other`` is on another device than the tokens."""
-    # Some torch and native operations would read invalid memory.
-    if other.device != x.device:
-        raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
-
-
-def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
-    """The dtype to filter in when tokens and parameters have different dtypes.
-
-    Returns:
-        The narrowest dtype that holds both; None if they are equal or autocast casts them.
-
-    Raises:
-        ValueError: If the parameters are on another device than the tokens.
-    """
-    wider = x.dtype
-    for parameter in parameters:
-        check_device(x, parameter, "the filter")
-        wider = torch.promote_types(wider, parameter.dtype)
-    if all(value.dtype == wider for value in (x, *parameters)):
-        return None
-    return None if autocast_dtype(x) is not None and wider != torch.float64 else wider
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype to which autocast casts on the device of ``x``; None if it is off there."""
-    kind = x.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which autocast does not cast on the device of ``x``."""
-    # Switching off what is off would leave a call in exported graphs.
-    if autocast_dtype(x) is None:
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)

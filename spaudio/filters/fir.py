@@ -8,10 +8,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.filters.bank import FilterBank
-from spaudio.filters.base import TokenFilter, without_autocast
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import padding
 from spaudio.filters.depthwise import depthwise_window
 from spaudio.filters.functional import filterbank
+from spaudio.filters.precision import without_autocast
 
 
 class FIRFilter(FilterBank):

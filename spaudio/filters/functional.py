@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spaudio.filters.base import autocast_dtype, check_device, check_tokens
+from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
+from spaudio.filters.precision import autocast_dtype
 from spaudio.filters.tracing import is_exported, is_transformed
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.base import TokenFilter, check_size, check_tokens
+from spaudio.filters.arguments import check_size, check_tokens
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import padding, without_padding
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from spaudio.filters.arguments import check_flag
 from spaudio.filters.attach import (
     CHILD,
     PLACE,
@@ -16,7 +17,7 @@ from spaudio.filters.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.base import TokenFilter, check_flag
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.calls import Watch, remove_watches, watch_of
 from spaudio.filters.layout import Layout
 from spaudio.filters.locate import (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spaudio.filters.base import check_size
+from spaudio.filters.arguments import check_size
 from spaudio.filters.tracing import is_transformed
 from spaudio.filters.transformer import KeyValueCache, TransformerLayer, causal_mask, rotary
 

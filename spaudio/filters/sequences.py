@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from spaudio.filters.arguments import check_device
 from spaudio.filters.definition import without_padding
 
 if TYPE_CHECKING:
@@ -127,10 +128,7 @@ def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
         raise ValueError(f"packed tokens must be (1, tokens, dim); got {tuple(x.shape)}")
     if not isinstance(cu_seqlens, Tensor):
         raise ValueError(f"cu_seqlens must be a tensor; got {type(cu_seqlens).__name__}")
-    if cu_seqlens.device != x.device:
-        raise ValueError(
-            f"x is on {x.device} and cu_seqlens on {cu_seqlens.device}; move one with to()"
-        )
+    check_device(x, cu_seqlens, "cu_seqlens")
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in _INTEGERS:
         raise ValueError(
             "cu_seqlens must be int32 or int64 (sequences + 1,); "

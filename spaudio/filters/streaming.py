@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from spaudio.filters.base import TokenFilter, check_tokens
+from spaudio.filters.arguments import check_tokens
+from spaudio.filters.base import TokenFilter
 
 
 class FilterStream:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.filters.base import without_autocast
+from spaudio.filters.precision import without_autocast
 
 POOLINGS = ("mean", "mean_std", "attention")
 _LEAST_VARIANCE = 1e-6

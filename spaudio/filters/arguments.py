@@ -1,0 +1,54 @@
+"""Checks of the arguments of filters: each error names the value and what is expected."""
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+
+def check_flag(**flags: bool) -> None:
+    """Raises ValueError if a named value is not a bool, such as ``"false"``, which is truthy."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False; got {value!r}")
+
+
+def check_size(**sizes: int) -> None:
+    """Raises ValueError if one of the named sizes is not a whole number of at least 1."""
+    if not all(
+        isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
+        for size in sizes.values()
+    ):
+        given = ", ".join(f"{name}={size!r}" for name, size in sizes.items())
+        raise ValueError(f"{' and '.join(sizes)} must be whole numbers, at least 1; got {given}")
+
+
+def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
+    """Raises ValueError if ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
+    if x.dim() != 3 or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
+        )
+    if dim is not None and x.shape[-1] != dim:
+        raise ValueError(
+            f"this filter was made for dim={dim}; got x of shape {tuple(x.shape)}, read as (batch, "
+            f"tokens, dim); if that is right, pass dim={x.shape[-1]} where the filter is made"
+        )
+    if padding_mask is not None and not isinstance(padding_mask, Tensor):
+        raise ValueError(f"padding_mask must be a tensor; got {type(padding_mask).__name__}")
+    if padding_mask is not None and (
+        padding_mask.dtype != torch.bool or padding_mask.shape != x.shape[:2]
+    ):
+        raise ValueError(
+            f"padding_mask must be boolean (batch, tokens) = {tuple(x.shape[:2])}, True where a "
+            f"token is padding; got {padding_mask.dtype} {tuple(padding_mask.shape)}"
+        )
+    if padding_mask is not None:
+        check_device(x, padding_mask, "padding_mask")
+
+
+def check_device(x: Tensor, other: Tensor, name: str) -> None:
+    """Raises ValueError if ``other`` is on another device than the tokens."""
+    # Some torch and native operations would read invalid memory.
+    if other.device != x.device:
+        raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")

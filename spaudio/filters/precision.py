@@ -1,0 +1,42 @@
+"""The types in which filters compute: mixed types, and autocast."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from spaudio.filters.arguments import check_device
+
+
+def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
+    """The dtype to filter in when tokens and parameters have different dtypes.
+
+    Returns:
+        The narrowest dtype that holds both; None if they are equal or autocast casts them.
+
+    Raises:
+        ValueError: If the parameters are on another device than the tokens.
+    """
+    wider = x.dtype
+    for parameter in parameters:
+        check_device(x, parameter, "the filter")
+        wider = torch.promote_types(wider, parameter.dtype)
+    if all(value.dtype == wider for value in (x, *parameters)):
+        return None
+    return None if autocast_dtype(x) is not None and wider != torch.float64 else wider
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast casts on the device of ``x``; None if it is off there."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast does not cast on the device of ``x``."""
+    # Switching off what is off would leave a call in exported graphs.
+    if autocast_dtype(x) is None:
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
