@@ -264,10 +264,9 @@ def test_encoder_decoder_with_a_cache() -> None:
     model = build("BartForConditionalGeneration", "BartConfig", settings)
     insert_filters(model, "model.encoder.layers", **CAUSAL)
     open_gains(model)
-    cache = pytest.importorskip("transformers").EncoderDecoderCache(
-        pytest.importorskip("transformers").DynamicCache(config=model.config),
-        pytest.importorskip("transformers").DynamicCache(config=model.config),
-    )
+    transformers = pytest.importorskip("transformers")
+    parts = [transformers.DynamicCache(config=model.config) for _ in range(2)]
+    cache = transformers.EncoderDecoderCache(*parts)
     model(ids, decoder_input_ids=decoder[:, :2], past_key_values=cache)
     other = ids.flip(0, 1)
     found = model(other, decoder_input_ids=decoder[:, 2:], past_key_values=cache)

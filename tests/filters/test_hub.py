@@ -78,6 +78,29 @@ def test_filters_of_a_model_round_trip(tmp_path: Path) -> None:
     assert "layers.0.token_filter.gains" not in shallow.state_dict()
 
 
+def test_sharded_filters_are_saved_whole(tmp_path: Path) -> None:
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("torch has no gloo")
+    from torch.distributed.fsdp import fully_shard
+
+    model = nn.Sequential(nn.Linear(4, 4))
+    handle = insert_filters(model, "0", zero_init=False)
+    expected = {k: v.clone() for k, v in handle.filters["0"].state_dict().items()}
+    store = f"file://{tmp_path}/store"
+    distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        fully_shard(model, mesh=distributed.device_mesh.init_device_mesh("cpu", (1,)))
+        handle.save_pretrained(tmp_path / "saved")
+    finally:
+        distributed.destroy_process_group()
+    loaded = (
+        load_filters(nn.Sequential(nn.Linear(4, 4)), tmp_path / "saved").filters["0"].state_dict()
+    )
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+
+
 def test_each_layer_gets_its_own_weights_however_many_there_are(tmp_path: Path) -> None:
     def layers() -> nn.ModuleDict:
         return nn.ModuleDict({f"{i}": nn.Linear(4, 4) for i in range(12)})  # "10" sorts before "2"
