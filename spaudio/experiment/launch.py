@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from spaudio.errors import CheckpointError, ConfigError, SpaudioError, how_to_in
 from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
-from spaudio.experiment.processes import processes, with_parent
+from spaudio.experiment.processes import REPEAT, processes, with_parent
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
@@ -133,9 +134,7 @@ class Launcher:
             finally:
                 with starting:
                     stopped.set()
-                for process in running:
-                    if process.poll() is None:
-                        process.send_signal(signal.SIGINT)
+                _interrupt(running)
 
     def _submit(self, runs: Mapping[Path, Path]) -> None:
         try:
@@ -153,6 +152,17 @@ class Launcher:
             said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
             # A job that was cancelled in the queue has written nothing.
             (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
+
+
+def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Passes Ctrl-C on until every process has ended."""
+    while left := [process for process in running if process.poll() is None]:
+        for process in left:
+            process.send_signal(signal.SIGINT)
+        end = time.monotonic() + REPEAT
+        for process in left:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
 
 
 def _command(run: Path, script: Path) -> list[str]:

@@ -23,6 +23,9 @@ from spaudio.training.trainer_config import TrainerConfig
 PATIENCE = timedelta(hours=24)
 _TORCHRUN = "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
 PARENT = "SPAUDIO_PARENT"  # environment variable of a run that a launcher has started
+# Seconds until SIGINT is sent again to a run that goes on. Python raises KeyboardInterrupt wherever
+# it is then, and that may be code that discards exceptions, such as a finalizer.
+REPEAT = 10.0
 
 
 def processes() -> int:
@@ -55,7 +58,9 @@ def end_with_parent() -> None:
         time.sleep(1)
         while os.getppid() == int(parent):
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(REPEAT)
 
     threading.Thread(target=watch, daemon=True).start()
 

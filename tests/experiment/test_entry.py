@@ -1,8 +1,5 @@
 """The command line of a recipe: where options may stand, resume, errors, Ctrl-C."""
 
-import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import spaudio
 from spaudio.errors import ConfigError
 from spaudio.experiment import run as run_module
 from tests.conftest import RunRecipe
+from tests.fixtures.ctrl_c import ctrl_c
 from tests.fixtures.tiny_recipes import tiny_folder
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -41,33 +39,12 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
 ) -> None:
     """The run has a process of its own, to which the sweep that started it passes Ctrl-C on."""
     run = tmp_path / "runs" / "folder" / "stopped-0"
-    errors: list[str] = []
-    ended = threading.Event()
-
-    def interrupt() -> None:
-        deadline = time.monotonic() + 120
-        while not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text():
-            if ended.wait(0.05):
-                return  # the signal would end this suite
-            if time.monotonic() > deadline:
-                errors.append((run / "output.txt").read_text())
-                break
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    # As in a terminal: a suite that a shell runs in the background ignores Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
+    log = run / "log.jsonl"
+    with ctrl_c(lambda: log.is_file() and bool(log.read_text())):
         stopped = run_recipe(
             "folder", "-m", "seed=0", "jobs=2", "preset=debug", "trainer.epochs=200",
             "run_id=stopped", *tiny_folder(tmp_path),
         )  # fmt: skip
-    finally:
-        ended.set()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
-    assert not errors
     assert stopped.code == 130
     said = (run / "output.txt").read_text()
     assert "resume=runs/folder/stopped-0" in said
@@ -75,13 +52,13 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert not (run / "report.json").exists()
     # Shorten what is left, as nobody wants to wait for 200 epochs. It would be refused.
     monkeypatch.setattr(run_module, "_check_unchanged", lambda *given: None)
-    epochs = len((run / "log.jsonl").read_text().splitlines()) + 2
+    epochs = len(log.read_text().splitlines()) + 2
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["trainer"]["epochs"] = epochs
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     done = run_recipe("folder", "resume=runs/folder/stopped-0")
     assert done.code == 0, done.err
     assert (run / "report.json").is_file()
-    assert len((run / "log.jsonl").read_text().splitlines()) == epochs
+    assert len(log.read_text().splitlines()) == epochs
     again = run_recipe("folder", "resume=runs/folder/stopped-0")
     assert "is finished" in again.err

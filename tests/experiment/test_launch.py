@@ -33,6 +33,7 @@ from spaudio.report.comparison import compare, group_runs
 from spaudio.report.records import read_records
 from spaudio.training.log import read_log
 from tests.conftest import RECIPES, RunRecipe
+from tests.fixtures.ctrl_c import ctrl_c
 from tests.fixtures.run_files import AUDIO_FILES, FOLD_FILES
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
 from tests.fixtures.tiny_recipes import TINY, tiny_esc50, tiny_folder
@@ -158,6 +159,32 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     assert Launcher(jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
     assert "FAILED" in capsys.readouterr().err
     assert "no such luck" in (runs[0] / "output.txt").read_text()
+
+
+def test_ctrl_c_is_passed_on_until_the_runs_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python discards it at times, as this script discards the first."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import pathlib, signal, sys, time\n"
+        "run = pathlib.Path(sys.argv[1].removeprefix('resume=').strip(\"'\"))\n"
+        "def later(*given): signal.signal(signal.SIGINT, lambda *given: sys.exit('stopped'))\n"
+        "signal.signal(signal.SIGINT, later)\n"
+        "(run / 'started').touch()\n"
+        "time.sleep(60)\n"
+        "(run / 'report.json').write_text('{}')\n"
+    )
+    runs = [tmp_path / name for name in ("one", "other")]
+    for run in runs:
+        run.mkdir()
+    monkeypatch.setattr(spaudio.experiment.launch, "REPEAT", 0.2)
+    started = [run / "started" for run in runs]
+    with ctrl_c(lambda: all(map(Path.exists, started))), pytest.raises(KeyboardInterrupt):
+        Launcher(jobs=2)(dict.fromkeys(runs, script))
+    for run in runs:
+        assert (run / "output.txt").read_text() == "stopped\n"
+        assert not (run / "report.json").exists()
 
 
 def test_a_fault_in_a_run_of_this_process_stops_no_other(
