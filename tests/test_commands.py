@@ -126,12 +126,15 @@ def test_commands_of_a_recipe(name: str, tmp_path: Path, run_recipe: RunRecipe) 
         asked = words
         if "--cfg" not in words and "resume=" not in " ".join(words):
             asked = tiny(words, data, values=1 if "-m" in trained else 2)
-        # What has been trained with before, if together with other settings, is only composed.
-        if reason([*before, *words]) or trained.issuperset(asked):
-            for run in expand([word.replace("$", "") for word in words if word != "-m"]):
+        # What has been trained with before, if together with other settings or with other numbers,
+        # is only composed, and with one of the seeds.
+        kinds = {re.sub(r"=[\d.,e-]+$", "=", word) for word in asked}
+        if reason([*before, *words]) or trained.issuperset(kinds):
+            given = [word.replace("$", "") for word in words if word != "-m"]
+            for run in expand([re.sub(r"^(seed=\d+),.*", r"\1", word) for word in given]):
                 compose(RECIPES / name, run)
             continue
-        trained |= set(asked)
+        trained |= kinds
         if "folds=all" in asked:
             asked = [*asked, f"fold_by.values={folds[: 1 if '-m' in asked else 2]}"]
         done = run_recipe(name, *asked)

@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,20 @@ def _register(recipe: Path, overrides: Iterable[Override]) -> list[type]:
     schemas = {kind: prep_schema(schema, prepare) for kind, schema in KINDS.items()}
     for kind, schema in schemas.items():
         store.store(f"{kind}_schema", schema)
+    _register_choices()
+    return list(schemas.values())
+
+
+@cache
+def _register_choices() -> None:
+    """Registers, once, the choices of the groups, which are the same for all recipes."""
+    store = ConfigStore.instance()
     for choice, options in filter_schemas().items():
         store.store(choice, options, group="filter")
     store.store("none", AugmentConfig, group="augment")
     for objective in ("none", "masked"):
         store.store(objective, PretrainConfig(objective), group="pretrain")
     store.store("pretrained", PretrainedConfig, group="model")
-    return list(schemas.values())
 
 
 def _as_text(override: Override, schemas: Iterable[type]) -> Override:
