@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from spaudio.audio import SourceClip, SourceClips
@@ -20,6 +19,7 @@ from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
 from spaudio.audio.source import Part, link_parts, make_folder, open_parts
 from spaudio.audio.split import seeded_order
+from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.progress import progress_bar
 
@@ -152,9 +152,8 @@ def cut_noise(
                 place = number % len(paths)
                 random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
                 path = staging / name
-                path.parent.mkdir(exist_ok=True)
                 cut = _cut(waves[place], *STRETCHES[split], paths[place], random)
-                soundfile.write(path, cut, SAMPLE_RATE, "PCM_16")
+                write_wav(path, cut, SAMPLE_RATE, "PCM_16")
                 advance(1)
 
     target = make_folder(work / f"noise-{key.hexdigest()[:12]}", write)

@@ -23,6 +23,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 from spaudio.io.progress import progress_bar
 
@@ -146,7 +147,7 @@ def _render_here(programs: Sequence[Program], folder: Path, sample_rate: int) ->
             staging.mkdir()
             clips = render_program(soundfont, program, sample_rate)
             for note, waveform in zip(program.notes, clips, strict=True):
-                soundfile.write(staging / note.file_name, waveform, sample_rate, subtype="PCM_16")
+                write_wav(staging / note.file_name, waveform, sample_rate, "PCM_16")
             staging.rename(folder / f"{program.number:03d}")
     return len(programs)
 

@@ -5,14 +5,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import soundfile
-
 from spaudio.audio.chunks import cut_windows
 from spaudio.audio.cuts import make_cuts, state_of
 from spaudio.audio.decode import is_silent, probe, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.audio.manifest import SourceClip
 from spaudio.audio.split import seeded_order
+from spaudio.audio.wav import write_wav
 from spaudio.errors import AudioError, DataError, reason, some
 
 BACKGROUND = "_background_"
@@ -100,8 +99,7 @@ def _cut(
             split = chosen[name].get(start // length) if start % length == 0 else None
             if split is not None and not is_silent(wave):
                 clip = staging / split / name / f"{start // length:06d}.wav"
-                clip.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(clip, wave, rate, "FLOAT")  # as it was decoded
+                write_wav(clip, wave, rate)
                 yield clip
 
     target = work / f"background-{key.hexdigest()[:12]}"

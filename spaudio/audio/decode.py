@@ -49,8 +49,6 @@ FOREIGN = frozenset(
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
 _MPEG = ("MP3", "MPEG")
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
-# Writers to a pipe do not know the length and declare one near 2^31 or 2^32 bytes.
-_UNKNOWN_BYTES = 0x7F00_0000
 _DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
 
 
@@ -399,7 +397,7 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
 def _unread(file: Any, frames: int) -> str | None:
     """Returns why the samples that were read are not all that a file held, or None."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
-        if int(held) < int(declared) < _UNKNOWN_BYTES:
+        if int(held) < int(declared) and not _is_unknown(int(declared)):
             return (
                 f"truncated (header declares {declared} bytes of samples, file holds {held}); "
                 "fetch it again"
@@ -410,6 +408,11 @@ def _unread(file: Any, frames: int) -> str | None:
             f"truncated (header declares {file.frames} frames, file holds {frames}); fetch it again"
         )
     return fault(Path(file.name), file.format)
+
+
+def _is_unknown(declared: int) -> bool:
+    """Whether a number of bytes is that of writers to a pipe, which do not know the length."""
+    return 0x7F00_0000 <= declared <= 0x8000_0000 or declared >= 0xFF00_0000
 
 
 def _mpeg_slack(frames: int) -> int:

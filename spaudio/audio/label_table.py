@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spaudio.audio.decode import MAX_SECONDS
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
 from spaudio.audio.stretches import Stretch
@@ -107,5 +108,10 @@ def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
         raise DataError(
             f"{where}: start is {start!r} and end is {end!r}; expected seconds since the start of "
             "the recording, such as 1.25 and 2.5, with start before end"
+        )
+    if found.end - found.start > MAX_SECONDS:  # before it is held in memory
+        raise DataError(
+            f"{where}: the interval from {start} to {end} s is longer than {MAX_SECONDS:g} s; "
+            "divide it"
         )
     return found

@@ -81,6 +81,7 @@ class Prepared:
         hash: SHA-256 of the manifest.
         skipped: Clips left out with ``skip_bad``, each with its reason.
         multi_label: Whether a clip may have several classes.
+        silent_ok: Whether silent clips are accepted.
         copies: Paths of clips with the same samples, group by group.
         overlaps: Pairs of paths of clips that share a part of a recording.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
@@ -95,6 +96,7 @@ class Prepared:
     hash: str
     skipped: tuple[tuple[str, str], ...]
     multi_label: bool = False
+    silent_ok: bool = False
     copies: tuple[tuple[str, ...], ...] = ()
     overlaps: tuple[tuple[str, str], ...] = ()
     samples_hash: str = ""
@@ -197,6 +199,7 @@ def prepare(
             hash=manifest_hash(clips),
             skipped=(*skipped, *bad),
             multi_label=source.multi_label,
+            silent_ok=source.silent_ok,
             copies=tuple(copies),
             overlaps=tuple(overlaps),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from spaudio.audio.cuts import make_cuts, state_of
 from spaudio.audio.decode import Waveform, probe, stream_audio
+from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
 _VERSION = 2  # of the cuts; raise it with any change to them
@@ -109,6 +109,5 @@ def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> Iterato
 
 
 def _write(clip: Path, parts: Sequence[Waveform], rate: int) -> Path:
-    clip.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(clip, np.concatenate(parts), rate, "FLOAT")  # as it was decoded
+    write_wav(clip, np.concatenate(parts), rate)
     return clip

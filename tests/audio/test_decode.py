@@ -118,6 +118,14 @@ def test_a_wav_written_to_a_pipe_is_whole(tmp_path: Path, size: int) -> None:
     assert len(load_audio(tmp_path / "a.wav")) == 8000
 
 
+@pytest.mark.parametrize("size", [0x7E000000, 0x90000000, 0xF0000000])
+def test_a_wav_of_gigabytes_that_was_cut_is_refused(tmp_path: Path, size: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(440, 8000), 8000)
+    with_data_size(tmp_path / "a.wav", size)
+    with pytest.raises(AudioError, match=f"truncated .header declares {size} bytes"):
+        load_audio(tmp_path / "a.wav")
+
+
 def test_a_flac_written_to_a_pipe_says_how_to_repair_it(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", sine(440, 8000), 8000)
     content = bytearray((tmp_path / "a.flac").read_bytes())

@@ -428,6 +428,9 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
     (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,5.2,hum"]), encoding="utf-8")
     with pytest.raises(DataError, match=r"line 20: the interval from 4 to 5\.2 s ends after day/0"):
         listed(source, table="a.csv")
+    (source / "a.csv").write_text("\n".join([*lines, "day/0.flac,4,3605,hum"]), encoding="utf-8")
+    with pytest.raises(DataError, match="line 20: the interval from 4 to 3605 s is longer than"):
+        listed(source, table="a.csv")
 
 
 def test_overlapping_stretches_in_different_splits_are_refused(tmp_path: Path) -> None:
