@@ -42,6 +42,7 @@ class Inputs:
             before it and for several labels per clip.
         typical_seconds: Median length of the training clips or segments, without those of classes
             that mean the absence of all others (`is_nothing`); None in runs of earlier versions.
+        silent_ok: Whether silence may be a clip.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +54,7 @@ class Inputs:
     temperature: float = 1.0
     alignment: Alignment | None = None
     typical_seconds: float | None = None
+    silent_ok: bool = False
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -71,6 +73,7 @@ class Inputs:
             "manifest_sha256": self.manifest_hash,
             "samples_sha256": self.samples_hash,
             "temperature": self.temperature,
+            "silent_ok": self.silent_ok,
         }
         if self.typical_seconds is not None:
             content["typical_seconds"] = self.typical_seconds
@@ -108,7 +111,7 @@ class Inputs:
             normaliser = _normaliser(content)
             return cls(
                 classes, normaliser, longest, several, manifest, samples, temperature,
-                _alignment(content), typical,
+                _alignment(content), typical, bool(content.get("silent_ok", False)),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(

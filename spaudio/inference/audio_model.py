@@ -215,6 +215,7 @@ class AudioModel(Predictor):
         self, audio: Audio, sample_rate: int | None, *, silent_ok: bool = False
     ) -> Iterable[Waveform]:
         """Returns a sound in pieces, at the model's rate."""
+        silent_ok = silent_ok or self.inputs.silent_ok
         if isinstance(audio, str | os.PathLike):
             return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
         if not hasattr(audio, "__array__"):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from spaudio.audio.chunks import Window
-from spaudio.audio.decode import Waveform, stream_audio
+from spaudio.audio.decode import Waveform
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
 from spaudio.report.figures.occlusion_plot import plot_importance
@@ -63,7 +63,7 @@ def explain(predictor: Predictor, path: Path, label: str | None = None) -> Expla
         AudioError: If the file cannot be used.
         ConfigError: If the run has no such class.
     """
-    return explain_sound(predictor, stream_audio(path, predictor.sample_rate), label)
+    return explain_sound(predictor, predictor.read(path), label)
 
 
 def explain_sound(

@@ -231,7 +231,8 @@ class StateStream(Stream):
                 f"model.max_tokens={most}; give a shorter window"
             )
         every = self._hop * tokens.token_seconds
-        self.first = self.delay = every + self._ahead / tokens.sample_rate
+        # The last token of a prediction begins one token before its end.
+        self.first = self.delay = every - tokens.token_seconds + self._ahead / tokens.sample_rate
         self.how = f"incrementally, with the causal model, every {every:g} s"
 
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:
@@ -330,7 +331,8 @@ def reach(tokens: TokenConfig, model: Classifier) -> tuple[int, int]:
         model: The model, whose learned front-end and stem are included.
     """
     frame, hop = tokens.frame_reach, tokens.hop_samples
+    after = frame + tokens.learned  # windows of learned filters may have an odd number of samples
     if model.stem is None:
-        return frame, frame + (tokens.stack - 1) * hop
+        return frame, after + (tokens.stack - 1) * hop
     around = (model.stem.receptive_field - 1) // 2 * hop
-    return frame + around, frame + around
+    return frame + around, after + around

@@ -1,6 +1,7 @@
 """Applies a finished run's model to other audio of any format, rate, channels and length."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.config import Frames, TokenConfig
-from spaudio.tokens.dataset import Example, collate
+from spaudio.tokens.dataset import Example, SegmentConfig, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights
@@ -122,12 +123,15 @@ class Predictor:
             )
         if window is not None:
             self.check_window(window)
-        self._reads_silence = settings.segments.seconds is not None
+        self._is_cut = settings.segments.seconds is not None
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
-        self.window_samples = math.ceil(self.window_seconds * self.sample_rate)
-        step = settings.segments.hop or self.window_seconds  # windows overlap as segments do
-        self._hop_samples = min(max(1, round(step * self.sample_rate)), self.window_samples)
+        self.window_samples = self._hop_samples = math.ceil(self.window_seconds * self.sample_rate)
+        if self._is_cut:  # windows are as long as segments, and overlap as they do
+            cut = SegmentConfig(self.window_seconds, settings.segments.hop)
+            length, step = cut.in_frames(hop)
+            self.window_samples = length * self.front_end.config.hop_samples
+            self._hop_samples = min(length, step) * self.front_end.config.hop_samples
         self.model.to(self.device)
 
     def _most_seconds(self, tokens: TokenConfig, base: PretrainedEncoder | None) -> float:
@@ -159,7 +163,15 @@ class Predictor:
             AudioError: If it cannot be used.
             CheckpointError: If the model gives no finite probabilities.
         """
-        return self.classify(path, stream_audio(path, self.sample_rate))
+        return self.classify(path, self.read(path))
+
+    def read(self, path: str | os.PathLike[str]) -> Iterator[Waveform]:
+        """Yields a file in pieces, as :meth:`classify` takes them.
+
+        Raises:
+            AudioError: If it cannot be used. Silence can if it was a clip of the run's data.
+        """
+        return stream_audio(path, self.sample_rate, silent_ok=self.inputs.silent_ok)
 
     def classify(self, path: Path, pieces: Iterable[Waveform]) -> Prediction:
         """Predicts a sound of any length.
@@ -265,7 +277,7 @@ class Predictor:
         """How :meth:`windows` cuts a sound."""
         hop = self._hop_samples / self.sample_rate
         overlap = "" if self._hop_samples == self.window_samples else f", one every {hop:g} s"
-        silent = "" if self._reads_silence else ", leave silent ones out"
+        silent = "" if self._is_cut else ", leave silent ones out"
         return f"windows of {self.window_seconds:g} s{overlap}, the last at the end{silent}"
 
     def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
@@ -278,7 +290,17 @@ class Predictor:
             pieces: As for :meth:`classify`.
         """
         found = cut_windows(pieces, self.window_samples, self._hop_samples)
-        return in_batches(found if self._reads_silence else _audible(found), _BATCH)
+        kept = map(self._as_segment, found) if self._is_cut else _audible(found)
+        return in_batches(kept, _BATCH)
+
+    def _as_segment(self, window: Window) -> Window:
+        """Leaves out the last sample of a full window.
+
+        Frames are centred, so with it a window would have one frame more than a segment.
+        """
+        if len(window.samples) < self.window_samples:
+            return window
+        return window._replace(samples=window.samples[:-1])
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
@@ -404,8 +426,7 @@ def predict_files(
                 if align is None:
                     predictions[path] = predictor(path)
                 else:
-                    pieces = stream_audio(path, predictor.sample_rate)
-                    sound = predictor.embed_windows(path, pieces)
+                    sound = predictor.embed_windows(path, predictor.read(path))
                     groups[path.parent if align == "folder" else Path()].append(sound)
             advance(1)
     for sounds in groups.values():

@@ -86,8 +86,9 @@ class FrameCache:
         extract: Maps a float32 waveform (samples,) to frames (frames, width) as they are stored,
             all with one dtype and width. Other processes or threads may call it, each with torch on
             one thread.
-        restore: Maps stored frames to those that `frames` returns, usually float32. It must be
-            picklable if other processes read the cache.
+        restore: Maps stored frames to those that `frames` returns, usually float32, each by
+            itself if parts of clips are read. It must be picklable if other processes read the
+            cache.
 
     Attributes:
         root: Base folder of relative paths passed to `frames`, `length` and `entry`.
@@ -218,8 +219,8 @@ class FrameCache:
                     waveform = load_audio(file, self.sample_rate, silent_ok=True)
                     self.add(file, status, self.compute(waveform))
 
-    def frames(self, file: str | Path) -> npt.NDArray[Any]:
-        """Returns a clip's frames (frames, width), as ``restore`` returns them.
+    def frames(self, file: str | Path, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """Returns a clip's frames (frames, width), or those of a part, as ``restore`` returns them.
 
         Raises:
             DataError: If the clip is not in the cache, or its frames are damaged.
@@ -230,7 +231,7 @@ class FrameCache:
                 f"the features of {file} in {self.folder} are damaged; run the same command again, "
                 "which recomputes them"
             )
-        return self._restore(frames)
+        return self._restore(frames[start:stop])
 
     def _read_frames(self, entry: _Entry) -> npt.NDArray[Any] | None:
         """Returns the stored frames of an entry, or None if they do not match its checksum."""

@@ -90,6 +90,12 @@ class SegmentConfig:
         if self.hop is not None and self.seconds is None:
             raise ConfigError(f"segments.hop={self.hop} needs segments.seconds, their length")
 
+    def in_frames(self, frame_seconds: float) -> tuple[int, int]:
+        """Returns the length of a segment and the step between segments, in frames."""
+        assert self.seconds is not None
+        length = max(1, round(self.seconds / frame_seconds))
+        return length, max(1, round((self.hop or self.seconds) / frame_seconds))
+
     def spans(self, frames: int, frame_seconds: float) -> list[tuple[int, int]]:
         """Returns start and stop, in frames, of each segment of a clip.
 
@@ -98,8 +104,7 @@ class SegmentConfig:
         """
         if self.seconds is None:
             return [(0, frames)]
-        length = max(1, round(self.seconds / frame_seconds))
-        hop = max(1, round((self.hop or self.seconds) / frame_seconds))
+        length, hop = self.in_frames(frame_seconds)
         # The last of several segments is short by at most half of the lesser of the two.
         count = max(1, 1 + (2 * (frames - length) + min(hop, length)) // (2 * hop))
         return [(i * hop, min(i * hop + length, frames)) for i in range(count)]
@@ -206,7 +211,7 @@ class TokenDataset(Dataset[Example]):
     def frames(self, item: int) -> Frames:
         """Returns the cached frames (frames, width) of an item."""
         index, start, stop = self._items[item]
-        return self._cache.frames(self.clips[index].path)[start:stop]
+        return self._cache.frames(self.clips[index].path, start, stop)
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
         variation, index = item

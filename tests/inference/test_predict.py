@@ -20,6 +20,7 @@ from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
 from spaudio.inference.detect import detect
 from spaudio.inference.predict import EmbeddedSound, Predictor, predict_files
+from spaudio.tokens.dataset import SegmentConfig
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
 from tests.fixtures.tiny_audio import make_bad_clips, tone
@@ -73,6 +74,19 @@ def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> 
     assert np.abs(whole.probabilities - one.probabilities).max() > 1e-3
 
 
+def test_silence_is_predicted_only_if_it_was_a_clip(run: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE // 2), RATE)
+    predictor = Predictor(run)
+    with pytest.raises(AudioError, match="silent"):
+        predictor(tmp_path / "a.wav")
+    trained = tmp_path / "run"
+    shutil.copytree(run, trained)
+    replace(predictor.inputs, silent_ok=True).save(trained)
+    found = Predictor(trained)(tmp_path / "a.wav").probabilities
+    expected = predictor.probabilities([np.zeros(RATE // 2, np.float32)])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_windows_overlap_as_the_segments_of_the_run(tmp_path: Path) -> None:
     segments = ["segments.seconds=0.2", "segments.hop=0.1"]
     run = make_untrained_run(tmp_path, *segments, longest_seconds=0.2)
@@ -80,12 +94,30 @@ def test_windows_overlap_as_the_segments_of_the_run(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
     found, starts = Predictor(run)(tmp_path / "a.wav"), np.arange(4) * RATE // 10
     assert found.windows == 4
-    expected = Predictor(run).probabilities([wave[i : i + RATE // 5] for i in starts])
+    expected = Predictor(run).probabilities([wave[i : i + RATE // 5 - 1] for i in starts])
     np.testing.assert_allclose(found.probabilities, expected.mean(dim=0), atol=1e-6)
     # Segments of the run may have been silent, so silent windows count.
     padded = np.concatenate([wave, np.zeros(RATE // 2, np.float32)])
     soundfile.write(tmp_path / "a.wav", padded, RATE, subtype="FLOAT")
     assert Predictor(run)(tmp_path / "a.wav").windows == 9
+
+
+def test_windows_hold_the_tokens_of_segments(tmp_path: Path) -> None:
+    """Here segments are whole tokens, of which another frame would begin another one."""
+    segments = ["segments.seconds=0.2", "segments.hop=0.105"]
+    tokens = ["tokens.stack=4", "tokens.normalise=global"]  # the same for each part of a clip
+    predictor = Predictor(make_untrained_run(tmp_path, *segments, *tokens, longest_seconds=0.2))
+    wave = noise(0.615)  # a hop is rounded to 10 frames: 5 segments and a rest
+    frames = predictor.front_end.restore(predictor.front_end.extract(wave))
+    spans = SegmentConfig(0.2, 0.105).spans(len(frames), 0.01)
+    segments_of = [predictor.front_end.tokens(frames[start:stop]) for start, stop in spans]
+    [windows] = predictor.windows([wave])
+    for window, span, expected in zip(windows[:5], spans, segments_of, strict=False):
+        assert window.start == span[0] * 80
+        found = predictor.tokens(window.samples)
+        assert found.shape == expected.shape == (5, expected.shape[1])
+        # At its edges, a window does not see its neighbours.
+        np.testing.assert_allclose(found[1:-1], expected[1:-1], rtol=1e-4, atol=1e-3)
 
 
 def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:

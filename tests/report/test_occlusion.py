@@ -63,8 +63,8 @@ class Halves(torch.nn.Module):
 class Ones:
     """Stands for the cache."""
 
-    def frames(self, path: str) -> np.ndarray:
-        return np.ones((48, 64), np.float32)
+    def frames(self, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return np.ones((48, 64), np.float32)[start:stop]
 
     def length(self, path: str) -> int:
         return 48

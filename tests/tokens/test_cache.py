@@ -90,6 +90,7 @@ def test_a_preparation_decodes_each_clip_once_for_all_stores(
         store.root = tmp_path
         for file in files:
             np.testing.assert_array_equal(store.frames(file.name), expected(file))
+            np.testing.assert_array_equal(store.frames(file.name, 1, 3), expected(file)[1:3])
             assert store.length(file.name) == len(expected(file))
     # Only what was added or changed is decoded again, and all of it for other settings.
     decoded.clear()

@@ -131,8 +131,8 @@ def test_a_loss_that_is_not_finite_names_its_batch(
 ) -> None:
     frames, asked = ToyCache.frames, [(0, 0)]
 
-    def damaged(self: ToyCache, path: str) -> np.ndarray:
-        return frames(self, path) * (np.nan if path == "17" and asked[-1][0] else 1)
+    def damaged(self: ToyCache, path: str, *part: Any) -> np.ndarray:
+        return frames(self, path, *part) * (np.nan if path == "17" and asked[-1][0] else 1)
 
     assert loop.CHECK <= 50
     monkeypatch.setattr(loop, "CHECK", 2)
