@@ -84,8 +84,9 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         raise ConfigError(
             f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
         )
-    schemas = _register(recipe, parsed)
-    config = _compose(recipe, [_as_text(override, schemas) for override in parsed])
+    file = _read_file(recipe)
+    schemas = _register(recipe, file, parsed)
+    config = _compose(recipe, file, [_as_text(override, schemas) for override in parsed])
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -98,20 +99,21 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
             "model=pretrained model.source=... with the command, which sets its other defaults too"
         )
     if isinstance(settings, AudioSettings):
-        settings.replaced = _replaced(recipe, parsed, settings)
+        settings.replaced = _replaced(file, parsed, settings)
     settings.overrides = list(overrides)
     _resolve_folders(settings)
     return settings
 
 
-def _replaced(recipe: Path, overrides: Sequence[Override], settings: AudioSettings) -> list[str]:
+def _replaced(
+    file: Mapping[str, Any], overrides: Sequence[Override], settings: AudioSettings
+) -> list[str]:
     """Returns the settings of a recipe's file that ``model=pretrained`` replaces, and by what."""
-    changes = pretrained_defaults(overrides)
-    file = OmegaConf.load(recipe / "config.yaml") if changes else OmegaConf.create()
+    content = OmegaConf.create(dict(file))
     found = []
-    for change in changes:
+    for change in pretrained_defaults(overrides, file):
         key = change.partition("=")[0]
-        before = OmegaConf.select(file, key, throw_on_resolution_failure=False)
+        before = OmegaConf.select(content, key, throw_on_resolution_failure=False)
         now = operator.attrgetter(key)(settings)
         if before not in (None, now) and key != "augment":
             found.append(f"{key}={json.dumps(before)} by {json.dumps(now)}")
@@ -199,15 +201,21 @@ def unknown(what: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown {what} {name!r}; {' '.join(hints)}")
 
 
-def _register(recipe: Path, overrides: Iterable[Override]) -> list[type]:
-    """Registers the settings with Hydra; returns their classes, with those of the dataset."""
+def _read_file(recipe: Path) -> Mapping[str, Any]:
+    """Reads a recipe's ``config.yaml``."""
+    path = recipe / "config.yaml"
     try:
-        content = yaml.safe_load((recipe / "config.yaml").read_text(encoding="utf-8")) or {}
-        name = str(content.get("prep", content.get("recipe", recipe.name)))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{recipe / 'config.yaml'} cannot be read ({first_line(error)})"
-        ) from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read ({first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} cannot be read (it is not a mapping of settings)")
+    return content
+
+
+def _register(recipe: Path, file: Mapping[str, Any], overrides: Iterable[Override]) -> list[type]:
+    """Registers the settings with Hydra; returns their classes, with those of the dataset."""
+    name = str(file.get("prep", file.get("recipe", recipe.name)))
     for override in overrides:
         if override.key_or_group == "prep":
             name = str(override.value())
@@ -245,16 +253,16 @@ def _as_text(override: Override, schemas: Iterable[type]) -> Override:
     return parse(f"{key}={quoted(text)}") if kinds & {str, str | None} else override
 
 
-def _compose(recipe: Path, overrides: Sequence[Override]) -> DictConfig:
+def _compose(recipe: Path, file: Mapping[str, Any], overrides: Sequence[Override]) -> DictConfig:
     lines = [_line(override) for override in overrides]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
-            changed = pretrained_defaults(overrides)
+            changed = pretrained_defaults(overrides, file)
             return hydra.compose("config", [SEARCH_PATH, *changed, *lines])
     except MissingConfigException as error:
         raise _unknown_choice(error) from error
     except HydraException as error:
-        raise _explained(recipe, overrides, error) from error
+        raise _explained(recipe, file, overrides, error) from error
 
 
 def _line(override: Override) -> str:
@@ -278,12 +286,14 @@ def _unknown_choice(error: MissingConfigException) -> ConfigError:
     return unknown(found[1], found[2], known)
 
 
-def _explained(recipe: Path, overrides: Sequence[Override], error: HydraException) -> ConfigError:
+def _explained(
+    recipe: Path, file: Mapping[str, Any], overrides: Sequence[Override], error: HydraException
+) -> ConfigError:
     """Returns an error that names the wrong override and what is expected."""
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in GROUPS and isinstance(o.value(), str)]
-        known = sorted(_flat(OmegaConf.to_container(_compose(recipe, groups))))
+        known = sorted(_flat(OmegaConf.to_container(_compose(recipe, file, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):
         expected = re.search(r"(?:converted to|not a valid|is not a(?! valid)) (\w+)", str(cause))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spaudio.errors import CheckpointError, ConfigError, SpaudioError, how_to_install
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError, first_line, how_to_install
 from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
@@ -142,8 +142,14 @@ class Launcher:
         except ImportError as error:
             raise ConfigError(f"cluster= needs submitit: {how_to_install('submitit')}") from error
         folder = next(iter(runs)).parent / ".submitit"  # hidden: it is no run
-        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
-        executor.update_parameters(**(self.cluster_options or {}))
+        try:
+            executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+            executor.update_parameters(**(self.cluster_options or {}))
+        except (NameError, TypeError, ValueError, RuntimeError) as error:  # as submitit raises them
+            raise ConfigError(
+                f"cluster={self.cluster} cluster_options={dict(self.cluster_options or {})}: "
+                f"{first_line(error)}"
+            ) from error
         functions = [submitit.helpers.CommandFunction(_command(*run)) for run in runs.items()]
         jobs = [executor.submit(function) for function in functions]
         for run, job in zip(runs, jobs, strict=True):
@@ -221,6 +227,12 @@ def run_sweep(
     composed = [compose(recipe, run) for run in expand(overrides)]
     if any(settings.resume is not None for settings in composed):
         raise ConfigError("resume continues one run; leave -m out")
+    folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
+    if folds and composed[0].cluster is not None:
+        raise ConfigError(
+            f"cluster={composed[0].cluster} folds=all submits each fold as a job, which a sweep "
+            "cannot do as well; leave -m out, and start one command per combination"
+        )
     name = composed[0].run_id or new_run_id()
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"

@@ -1,6 +1,6 @@
 """Settings that ``model=pretrained`` changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -10,7 +10,7 @@ _RATES = {"full": (1e-4, 0.1)}
 _OTHER_RATES = (3e-3, 0.1)
 
 
-def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
+def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) -> list[str]:
     """Returns the settings that ``model=pretrained`` changes, unless they are given.
 
     ``adapt=full`` caches the encoder's input and augments it like other recipes. Clips that adapt
@@ -19,13 +19,16 @@ def pretrained_defaults(overrides: Sequence[Override]) -> list[str]:
 
     Args:
         overrides: Overrides of the command line.
+        file: The recipe's ``config.yaml``, which may say how to adapt the encoder.
     """
     given: dict[str, Any] = {o.key_or_group: o.value() for o in overrides}
     if given.get("model") != "pretrained":
         return []
-    way = str(given.get("adapt") or "probe")
+    model = file.get("model")
+    layers = model.get("adapt_layers") if isinstance(model, Mapping) else None
+    way = str(given.get("adapt", file.get("adapt")) or "probe")
     rate, share = _RATES.get(way, _OTHER_RATES)
-    whole = way == "full" and given.get("model.adapt_layers") is None
+    whole = way == "full" and given.get("model.adapt_layers", layers) is None
     changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",
                "segments.seconds": "null", "trainer.min_steps": 0, "trainer.workers": 0,
                "trainer.ema": 0.98, "trainer.label_smoothing": 0, "optim.lr": rate,

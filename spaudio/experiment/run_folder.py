@@ -45,8 +45,8 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         with named_full_disk(folder.parent, "runs"):
             staging.mkdir(parents=True)
             save_run_settings(staging, settings)
-            # Fails if another run has taken the name. An empty folder is replaced.
-            staging.rename(folder)
+        # Fails if another run has taken the name. An empty folder is replaced.
+        staging.rename(folder)
     except OSError as error:
         if os.path.lexists(folder):
             raise ConfigError(

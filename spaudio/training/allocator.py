@@ -17,6 +17,9 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 2**30)
+    if mallopt is None:
+        return
+    # Versions of glibc that refuse more than 32 MiB return 0. Without one of these limits, the
+    # second call would freeze the current one, which is lower.
+    if mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

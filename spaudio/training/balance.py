@@ -19,7 +19,7 @@ class Balance:
     """How the classes of a training split are balanced.
 
     Args:
-        method: ``"none"``, ``"sampler"`` or ``"loss"``.
+        method: ``"none"``, ``"sampler"``, ``"loss"`` or, of a head that is only fitted, ``"fit"``.
         ratio: Items of the largest class divided by those of the smallest; 1 if unknown.
         weights: (classes,), number of items divided by number of classes and by the items of each
             class, as scikit-learn's ``"balanced"``. Their mean over all items is 1. None without
@@ -47,8 +47,10 @@ class Balance:
             "none": "classes are not balanced (trainer.balance=none)",
             "sampler": "each class is drawn equally often (trainer.balance=sampler)",
             "loss": "the loss weighs each class equally (trainer.balance=loss)",
+            "fit": "the fit of the head weighs each class equally",
         }[self.method]
-        chosen = "" if self.method == "none" else "; the model is selected by balanced accuracy"
+        trained = self.method in ("sampler", "loss")
+        chosen = "; the model is selected by balanced accuracy" if trained else ""
         return (
             f"the largest class has {self.ratio:.1f} times as much training data as the smallest: "
             f"{how}{chosen}"
@@ -66,6 +68,7 @@ def choose_balance(
     *,
     multi_label: bool = False,
     long_clips: bool = False,
+    fitted: bool = False,
 ) -> Balance:
     """Decides how the classes of a training split are balanced.
 
@@ -77,6 +80,7 @@ def choose_balance(
         multi_label: A clip may have several classes.
         long_clips: Whether clips are so long that ``trainer.max_tokens`` bounds their batches,
             which excludes the sampler.
+        fitted: Whether the model is fitted to all clips at once, so that no batches are drawn.
 
     Raises:
         ConfigError: If a multi-label set is to be balanced.
@@ -97,4 +101,4 @@ def choose_balance(
     if method == "none" or ratio == 1:
         return Balance(ratio=ratio)
     weights = len(classes) / (len(present) * np.maximum(counts, 1))
-    return Balance(method, ratio, torch.from_numpy(weights).float())
+    return Balance("fit" if fitted else method, ratio, torch.from_numpy(weights).float())

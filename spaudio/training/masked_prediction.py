@@ -69,7 +69,7 @@ class MaskedPrediction:
         total, clips = 0.0, 0
         for batch in batches:
             rng = np.random.default_rng(batch.clips.tolist())
-            total += float(self._errors(model, batch, rng).double().sum())
+            total += float(self._errors(model, batch, rng).cpu().double().sum())
             clips += len(batch.clips)
         shares = gather([(total, clips)], accelerator)
         return Reconstruction(sum(s[0] for s in shares) / max(1, sum(s[1] for s in shares)))

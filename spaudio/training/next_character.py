@@ -68,7 +68,7 @@ class NextCharacter:
             lost = _nats(model, batch)
             place = torch.arange(lost.shape[1], device=lost.device)
             counted = place >= batch.skip.unsqueeze(1)
-            sums = (lost.double() * counted).sum(dim=1)
+            sums = (lost.cpu().double() * counted.cpu()).sum(dim=1)
             nats += float(sums.sum())
             count += int(counted.sum())
         shares = gather([(nats, count)], accelerator)

@@ -82,7 +82,8 @@ def solve_head(
                 "step": number,
                 "penalty": penalty,
                 "lr": 0.0,
-                "train_loss": loss,
+                # As `objective`, a mean over classes where a clip may have several.
+                "train_loss": loss / (train.labels.shape[1] if train.labels.dim() == 2 else 1),
                 **{f"valid_{name}": value for name, value in measured.metrics.items()},
                 "seconds": time.perf_counter() - start,
                 "cpu_seconds": time.process_time() - cpu_start,
@@ -138,8 +139,8 @@ def _minimise(
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Returns the weighted cross-entropy of each clip, (clips,)."""
-    if labels.dim() == 2:  # several labels per clip
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+    """Returns the weighted cross-entropy of each clip, (clips,), in nats."""
+    if labels.dim() == 2:  # several labels per clip, each a decision of its own
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=1)
     lost = F.cross_entropy(logits, labels, reduction="none")
     return lost if weights is None else lost * weights.to(labels.device)[labels]

@@ -224,6 +224,9 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
     assert "error: no such luck; see" in failed_runs(runs[1:], 2, "the same command")
     assert "earlier" not in (runs[1] / "output.txt").read_text()
+    wrong = Launcher(cluster="local", cluster_options={"timeout": 1})
+    with pytest.raises(ConfigError, match=r"cluster_options=.'timeout': 1.: .*timeout"):
+        wrong(dict.fromkeys(runs, script))
 
 
 def test_one_run_is_not_submitted_and_folds_are(
@@ -235,6 +238,9 @@ def test_one_run_is_not_submitted_and_folds_are(
     submitted: list[Path] = []
     monkeypatch.setattr(Launcher, "_submit", lambda self, runs: submitted.extend(runs))
     assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, "cluster=local").err
+    assert len(submitted) == 3
+    both = run_recipe("fsdd", *fsdd, "-m", "seed=0,1", "cluster=local")
+    assert "leave -m out, and start one command per combination" in both.err
     assert len(submitted) == 3
 
 

@@ -85,6 +85,11 @@ def test_a_new_recipe_runs_and_can_be_edited(
         "model=pretrained replaces settings of config.yaml: segments.seconds=2 by null, "
         "trainer.epochs=40 by 8. Settings on the command line are kept"
     ]
+    config.write_text(f"{text}adapt: full\n")  # its own defaults, as on the command line
+    settings = compose(folder, given[:2])
+    assert isinstance(settings, AudioSettings)
+    assert (settings.adapt, settings.optim.lr, settings.augment.mixup) == ("full", 1e-4, 0.5)
+    assert settings.augment.gain > 0
     # A name that YAML reads as a truth value, and a folder beyond its plain characters.
     (tmp_path / "sounds").rename(sounds := tmp_path / "sounds 🔊")
     main(["new", "no", str(sounds)])

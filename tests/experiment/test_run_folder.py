@@ -85,7 +85,16 @@ def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
         ):
             open_run_folder(compose(*same))
     assert not list((tmp_path / "folder").iterdir())
-    (tmp_path / "folder" / "a").mkdir()  # as earlier versions did first
+
+    def taken(staging: Path, folder: Path) -> None:  # as on XFS
+        folder.mkdir()
+        raise FileExistsError(errno.EEXIST, "File exists", str(staging), None, str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", taken)
+        with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
+            open_run_folder(compose(*same))
+    # The folder is empty, as earlier versions made it first.
     made = open_run_folder(compose(*same))
     assert read_run_settings(made).run_id == "a"
     assert list((tmp_path / "folder").iterdir()) == [made]

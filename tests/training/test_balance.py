@@ -40,6 +40,9 @@ def test_weights_are_scikit_learns_and_used_above_a_ratio() -> None:
     assert choose_balance("auto", CLASSES).method == "sampler"
     assert choose_balance("auto", CLASSES, long_clips=True).method == "loss"
     assert "30.0 times" in choose_balance("auto", CLASSES).text
+    fitted = choose_balance("auto", CLASSES, fitted=True)  # of which no batches are drawn
+    assert fitted.text.endswith("times as much training data as the smallest: the fit of the head "
+                                "weighs each class equally")  # fmt: skip
     at_most = [0] * round(RATIO) + [1]
     assert choose_balance("auto", at_most) == Balance(ratio=RATIO)
     assert choose_balance("none", CLASSES).method == "none"

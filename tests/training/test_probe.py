@@ -60,8 +60,8 @@ def test_several_labels_are_a_logistic_regression_each(monkeypatch: pytest.Monke
     mean, std = x.mean(axis=0), x.std(axis=0)
     with torch.no_grad():
         found = head(valid.tokens).sigmoid().numpy()
-    for number in range(3):  # the loss is the mean over clips and classes
-        theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x) * 3), max_iter=1000, tol=1e-8)
+    for number in range(3):  # the loss is the mean over clips of the sum over classes
+        theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x)), max_iter=1000, tol=1e-8)
         theirs.fit((x - mean) / std, train.labels[:, number].numpy())
         expected = theirs.predict_proba((valid.tokens[:, 0].numpy() - mean) / std)[:, 1]
         np.testing.assert_allclose(found[:, number], expected, atol=2e-3)

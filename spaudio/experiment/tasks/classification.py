@@ -84,6 +84,7 @@ class ClassificationTask(Task):
             [] if data.multi_label else data.train.classes(),
             multi_label=data.multi_label,
             long_clips=trainer.is_long(max(data.train.lengths())),
+            fitted=settings.adapt == "probe" and settings.model.pooling != "attention",
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None
@@ -187,6 +188,7 @@ class ClassificationTask(Task):
             data.prepared.hash,
             data.prepared.samples_hash,
             typical_seconds=data.typical_seconds,
+            silent_ok=data.prepared.silent_ok,
         )
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
