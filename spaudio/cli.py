@@ -147,6 +147,10 @@ def _study(chosen: argparse.Namespace) -> None:
         seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
     except ValueError:
         sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
+    if wrong := [one for one in chosen.overrides if "=" not in one]:
+        raise ConfigError(
+            f"{wrong[0]!r}: expected [DATA:]KEY=VALUE; names are joined by commas, as in --only a,b"
+        )
     runs = plan_study(chosen.file, chosen.overrides, only=only, data=data, seeds=seeds)
     try:
         if not chosen.results:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,27 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
     refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m is not a run's folder")
+
+
+def test_options_of_commands_are_checked_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there.png"
+    there.touch()
+    run = str(tmp_path / "no-run")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == version("spaudio")
+    for given in (["explain", run, "a.wav"], ["export", run, "--format", "onnx"]):
+        refused([*given, "--output", str(there)], "--output", "exists")
+    study = str(RECIPES / "study" / "study.yaml")
+    refused(["study", study, "--only", "none", "bank"], "'bank': expected", "--only a,b")
+    refused(["study", study, "--seeds=a"], "--seeds=a", "whole numbers")
+    for number in ("2", "-1", "nan"):
+        refused(["predict", run, "a.wav", f"--unsure={number}"], "from 0 to 1")
+    refused(["predict", run, "a.wav", "--top", "0"], "--top 0; expected at least 1")
+    device = ["listen", run, "--file", "a.wav", "--device", "1"]
+    refused(device, "--device 1 has no effect with --file")
 
 
 def test_runs_that_are_none(
