@@ -113,7 +113,6 @@ def prepare(
     skip_bad: bool = False,
     duplicates: str = "refuse",
     workers: int = 1,
-    initializer: Callable[[], None] | None = None,
     stores: Sequence[ClipStore] = (),
     progress: bool = True,
 ) -> Prepared:
@@ -134,7 +133,6 @@ def prepare(
         duplicates: ``"refuse"`` refuses the same audio under different labels or in different
             splits or folds, and overlapping clips in different splits; ``"allow"`` only warns.
         workers: Processes that decode and compute what the stores keep.
-        initializer: Called first in each process.
         stores: Receive the waveforms, for example to cache features. Clips that a store lacks are
             decoded again.
         progress: Whether to show a progress bar.
@@ -165,7 +163,6 @@ def prepare(
             stores=stores,
             silent_ok=source.silent_ok,
             workers=workers,
-            initializer=initializer,
             progress=progress,
             on_new=lambda: (target / MARKER).unlink(missing_ok=True),
         )

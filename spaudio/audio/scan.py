@@ -100,7 +100,6 @@ def scan_clips(
     stores: Sequence[ClipStore] = (),
     silent_ok: bool = False,
     workers: int = 1,
-    initializer: Callable[[], None] | None = None,
     progress: bool = True,
     on_new: Callable[[], None] = lambda: None,
 ) -> dict[str, Finding]:
@@ -113,7 +112,6 @@ def scan_clips(
         stores: Receive the waveforms, resampled once per sample rate. Bad clips are not added.
         silent_ok: If true, silent clips are accepted.
         workers: Processes that decode and compute what the stores keep.
-        initializer: Called first in each process.
         progress: Whether to show a progress bar.
         on_new: Called before checking, if the journal lacks a clip.
 
@@ -166,7 +164,7 @@ def scan_clips(
         done = len(clips) - len(rest)
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
-        results = stack.enter_context(closing(spread(check, rest, workers, initializer)))
+        results = stack.enter_context(closing(spread(check, rest, workers)))
         for job, (finding, computed) in zip(rest, results, strict=True):
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store

@@ -24,7 +24,7 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
 
 
-def carve_validation(
+def hold_out_validation(
     clips: Sequence[Clip], fraction: float, seed: int, by: str = "clip"
 ) -> list[Clip]:
     """Moves a fraction of the training split to validation; the test split is unchanged.
@@ -40,15 +40,8 @@ def carve_validation(
         The clips, in the same order.
 
     Raises:
-        ConfigError: If ``fraction`` or ``by`` is out of range.
-        DataError: If there is a validation split already, or a label would have no training clip.
+        DataError: If a label would have no training clip.
     """
-    if by not in ("clip", "group"):
-        raise ConfigError(f"by={by!r}; expected 'clip' or 'group'")
-    if not 0 < fraction < 1:
-        raise ConfigError(f"fraction={fraction!r}; expected a number between 0 and 1, exclusive")
-    if any(clip.split == "valid" for clip in clips):
-        raise DataError("the manifest has a validation split already; use it as it is")
     training = [clip for clip in clips if clip.split == "train"]
     divide = split_by_clip if by == "clip" else split_by_group
     divided = divide(training, valid_fraction=fraction, test_fraction=0.0, seed=seed)

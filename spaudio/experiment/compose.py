@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -41,6 +40,7 @@ from spaudio.experiment.settings import (
     PretrainedConfig,
     Settings,
 )
+from spaudio.io.plain import read_yaml
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
@@ -205,8 +205,8 @@ def _read_file(recipe: Path) -> Mapping[str, Any]:
     """Reads a recipe's ``config.yaml``."""
     path = recipe / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path) or {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} cannot be read (it is not a mapping of settings)")
@@ -293,7 +293,7 @@ def _explained(
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in GROUPS and isinstance(o.value(), str)]
-        known = sorted(_flat(OmegaConf.to_container(_compose(recipe, file, groups))))
+        known = sorted(_setting_names(OmegaConf.to_container(_compose(recipe, file, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):
         expected = re.search(r"(?:converted to|not a valid|is not a(?! valid)) (\w+)", str(cause))
@@ -308,9 +308,9 @@ def _explained(
     return ConfigError(f"{recipe / 'config.yaml'}: {first_line(cause or error)}")
 
 
-def _flat(settings: Any, prefix: str = "") -> Iterable[str]:
+def _setting_names(settings: Any, prefix: str = "") -> Iterable[str]:
     """Yields the dotted names of all settings."""
     for key, value in settings.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _setting_names(value, f"{prefix}{key}.")

@@ -10,7 +10,7 @@ import torch
 
 from spaudio.audio.manifest import Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
-from spaudio.audio.split import carve_validation, joined, split_by_fold
+from spaudio.audio.split import hold_out_validation, joined, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
@@ -19,7 +19,7 @@ from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
-from spaudio.tokens.cache import FrameCache, use_one_thread
+from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
 
@@ -34,7 +34,7 @@ class AudioData:
         test: Measured once, after training.
         prepared: The prepared dataset.
         clips: All its clips, each with its split.
-        carved: Whether the validation split was taken from the training clips.
+        held_out: Whether the validation split was taken from the training clips.
         cache: The frames of all clips.
         front_end: Its normaliser is fitted on the training split.
         floor: Feature vectors of the classical baseline.
@@ -49,7 +49,7 @@ class AudioData:
     test: TokenDataset
     prepared: Prepared
     clips: list[Clip]
-    carved: bool
+    held_out: bool
     cache: FrameCache
     front_end: FrontEnd
     floor: FloorFeatures
@@ -90,22 +90,16 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     features = Path(settings.data) / settings.recipe / "features"
     cache = open_cache(features, front_end)
     floor = FloorFeatures(features, settings.tokens.sample_rate)
-    threads = torch.get_num_threads()
-    try:
-        prepared = prepare(
-            settings.recipe,
-            lambda work: find(work, **options),
-            folder=Path(settings.data),
-            options=options,
-            skip_bad=settings.skip_bad,
-            duplicates=settings.duplicates,
-            workers=threads,
-            # One clip per core: operations on single clips gain little from several threads.
-            initializer=use_one_thread,
-            stores=[cache, floor],
-        )
-    finally:
-        torch.set_num_threads(threads)  # part of this setting is process-wide
+    prepared = prepare(
+        settings.recipe,
+        lambda work: find(work, **options),
+        folder=Path(settings.data),
+        options=options,
+        skip_bad=settings.skip_bad,
+        duplicates=settings.duplicates,
+        workers=torch.get_num_threads(),
+        stores=[cache, floor],
+    )
     cache.root = prepared.root
     clips = _split(settings, prepared)
     splits = _by_split(settings, prepared, clips)
@@ -140,7 +134,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         test=dataset("test"),
         prepared=prepared,
         clips=clips,
-        carved=settings.fold is None and all(c.split != "valid" for c in prepared.clips),
+        held_out=settings.fold is None and all(c.split != "valid" for c in prepared.clips),
         cache=cache,
         front_end=front_end,
         floor=floor,
@@ -213,8 +207,8 @@ def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
     if by == "clip" and (joint := joined(prepared.overlaps)):
         # Clips that share a part of a recording stay together.
         by, units = "group", [replace(c, group=joint.get(c.path, c.path)) for c in clips]
-    carved = carve_validation(units, validation.fraction, settings.seed, by)
-    clips = [replace(clip, split=one.split) for clip, one in zip(clips, carved, strict=True)]
+    held_out = hold_out_validation(units, validation.fraction, settings.seed, by)
+    clips = [replace(clip, split=one.split) for clip, one in zip(clips, held_out, strict=True)]
     equal = (pair for group in prepared.copies for pair in pairwise(group))
     kept = _with_copies(
         clips, joined([*equal, *prepared.overlaps]), by_group=validation.by == "group"

@@ -23,10 +23,7 @@ Result = TypeVar("Result")
 
 
 def spread(
-    function: Callable[[Value], Result],
-    values: Sequence[Value],
-    workers: int,
-    initializer: Callable[[], None] | None = None,
+    function: Callable[[Value], Result], values: Sequence[Value], workers: int
 ) -> Generator[Result, None, None]:
     """Yields the result for each value, in their order.
 
@@ -39,7 +36,6 @@ def spread(
         function: Applied to each value.
         values: The values.
         workers: Largest number of processes.
-        initializer: Called first in each process.
 
     Raises:
         DataError: If a process dies.
@@ -47,11 +43,9 @@ def spread(
     workers = min(workers, len(values) // _LEAST)
     # Processes of a `multiprocessing.Pool` must not start others.
     if workers < 2 or multiprocessing.current_process().daemon:
-        if initializer is not None:
-            initializer()
         yield from map(function, values)
         return
-    pool = _make_pool(workers, (function, initializer))
+    pool = _make_pool(workers, function)
     waiting: deque[Any] = deque()
     try:
         for start in range(0, len(values), _CHUNK):
@@ -69,24 +63,22 @@ def spread(
         pool.shutdown(cancel_futures=True)
 
 
-def _make_pool(workers: int, arguments: tuple[Any, ...]) -> Executor:
+def _make_pool(workers: int, function: Callable[[Any], Any]) -> Executor:
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(workers, context, _begin_process, arguments)
-    return ThreadPoolExecutor(workers, initializer=_begin, initargs=arguments)
+        return ProcessPoolExecutor(workers, context, _begin_process, (function,))
+    return ThreadPoolExecutor(workers, initializer=_begin, initargs=(function,))
 
 
-def _begin(function: Callable[[Any], Any], initializer: Callable[[], None] | None) -> None:
+def _begin(function: Callable[[Any], Any]) -> None:
     _own.function = function
-    if initializer is not None:
-        initializer()
 
 
-def _begin_process(*arguments: Any) -> None:
+def _begin_process(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the calling process ends this one
     # If that process were killed, this one would wait for values forever.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _begin(*arguments)
+    _begin(function)
 
 
 def _apply(values: Sequence[Any]) -> list[Any]:

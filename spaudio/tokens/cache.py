@@ -288,16 +288,12 @@ class FrameCache:
             self._kind, self._whole = (dtype, width), end
 
 
-def use_one_thread() -> None:
-    """Sets torch to one thread, in a process that works on single clips."""
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Runs torch on one thread: a clip's operations are too small to parallelise.
 
     Next to other busy processes, barriers between threads would cost a hundred times the work.
+    Processes and threads that are started within have one thread, too.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

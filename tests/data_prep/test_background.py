@@ -135,7 +135,7 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
         )
     ]  # fmt: skip
     prepared = SimpleNamespace(unused=())
-    data = SimpleNamespace(clips=clips, carved=False, prepared=prepared)
+    data = SimpleNamespace(clips=clips, held_out=False, prepared=prepared)
     said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
     assert "no part of a recording is in two splits, but different parts" in said

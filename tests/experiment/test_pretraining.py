@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from spaudio.audio.split import carve_validation
+from spaudio.audio.split import hold_out_validation
 from spaudio.errors import ConfigError
 from spaudio.experiment import pretraining
 from spaudio.experiment.processes import make_accelerator
@@ -228,8 +228,8 @@ def test_settings_and_training_clips_reach_every_part(
     assert isinstance(task, ClassificationTask)
     data, pretraining = task.data, task.pretraining
     splits = {s: {c.path for c in data.clips if c.split == s} for s in ("train", "valid")}
-    carved = carve_validation(data.prepared.clips, 0.3, 5, "clip")
-    assert splits["valid"] == {clip.path for clip in carved if clip.split == "valid"}
+    held_out = hold_out_validation(data.prepared.clips, 0.3, 5, "clip")
+    assert splits["valid"] == {clip.path for clip in held_out if clip.split == "valid"}
     used = {clip.path for clip in data.train.clips}
     assert used == splits["train"] | (splits["valid"] if both else set())
     assert {clip.path for clip in pretraining.clips} == used

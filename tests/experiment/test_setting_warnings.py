@@ -34,7 +34,7 @@ def audio(*given: str) -> AudioSettings:
 def warnings_of(*given: str, unused: tuple[str, ...] = ()) -> list[str]:
     """Warnings about settings of a recipe whose data are 10 batches."""
     data: Any = SimpleNamespace(
-        carved=True,
+        held_out=True,
         prepared=SimpleNamespace(unused=unused),
         train=SimpleNamespace(augment=SimpleNamespace(ignored=())),
         front_end=SimpleNamespace(nats=None),

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+import torch
 
 from spaudio.audio import SourceClip, SourceClips, decode, load_audio, prepare
 from spaudio.errors import DataError
-from spaudio.tokens.cache import FrameCache
+from spaudio.io.spread import spread
+from spaudio.tokens.cache import FrameCache, one_thread
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.front_end import open_cache as open_front_end_cache
@@ -243,3 +245,9 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < (cache.folder / "frames.bin").stat().st_size / 2
+
+
+def test_processes_that_work_on_single_clips_have_one_thread() -> None:
+    with one_thread():
+        found = set(spread(lambda _: torch.get_num_threads(), range(200), 2))
+    assert found == {1}

@@ -153,7 +153,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
             "Background clips: no part of a recording is in two splits, but different parts of one "
             "recording may be"
         )
-    if data.carved:
+    if data.held_out:
         lines.append(
             f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"
         )

@@ -102,7 +102,7 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
     for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
     unused = sorted(given & {"validation.fraction", "validation.by"})
-    if unused and not data.carved:
+    if unused and not data.held_out:
         yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
             "; give valid_fraction"
             if "valid_fraction" in settings.prep_options

@@ -79,11 +79,11 @@ class Library:
         """Floats in the widest vector that both library and processor support."""
         return int(self._library.spaudio_lanes())
 
-    def peak(self, seconds: float, lanes: int = _WIDEST) -> float:
+    def peak(self, seconds: float) -> float:
         """Measures multiply-adds in registers on torch's threads, in operations per second."""
         return float(
             self._library.spaudio_peak(
-                ctypes.c_int64(lanes),
+                ctypes.c_int64(_WIDEST),
                 ctypes.c_int64(torch.get_num_threads()),
                 ctypes.c_double(seconds),
                 ctypes.c_void_p(self._region),
