@@ -11,7 +11,7 @@ from typing_extensions import override
 from spaudio.filters.arguments import check_flag, check_size, check_tokens
 from spaudio.filters.bank import reset_rows
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.fused.per_dimension import is_native, native_depthwise
+from spaudio.filters.fused.depthwise_op import is_native, native_depthwise
 from spaudio.filters.precision import wider_type
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,5 +1,5 @@
 /* Forward and backward of one group: one batch item, LANES neighbouring dimensions, all tokens.
-   Included by each target's translation unit, inside its namespace, after sink.h.
+   Included by each target's translation unit, inside its namespace, after epilogue.h.
 
    Filters are processed three at a time (the remainder one by one), tokens in tiles that stay in
    first-level cache. In the forward pass a response never leaves the registers. In the backward
@@ -195,7 +195,8 @@ struct Group {
     }
   }
 
-  /* What the filters of one scale of short kernels add to dx, and their shares; see brief.h. */
+  /* What the filters of one scale of short kernels add to dx, and their shares; see
+     short_kernels.h. */
   template <int64_t ACTIVATION>
   static void backward_brief(const Bank &bank, const Buffers &buffers, const float *h,
                              const uint32_t *paired, int64_t filters, int64_t taps, int64_t m,

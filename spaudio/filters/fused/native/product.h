@@ -1,6 +1,6 @@
 /* The three products of a filterbank, register-blocked. Lanes hold neighbouring dimensions, so taps
    and gains are broadcast, nothing is transposed, and vectors are summed across lanes only once per
-   kernel tap. Included by each target's translation unit, inside its namespace, after halves.h.
+   kernel tap. Included by each target's translation unit, inside its namespace, after half_length.h.
 
    ACC accumulators fill the register file: ROWS filters by ACC / ROWS positions (or taps). A block
    is always computed whole; values beyond the end are discarded, and buffers are that much longer.
@@ -85,7 +85,7 @@ struct Product {
   }
 
   /* sums[i][k] += sum_t dz[i][t] x[t + k], for k in [0, taps) and t in [0, count). H is a struct of
-     halves.h and defines the products. */
+     half_length.h and defines the products. */
   template <class H, int ROWS, int COLUMNS>
   __attribute__((noinline)) static void correlate(const Float *dz, int64_t dz_stride,
                                                   const Float *x, int64_t count, int64_t taps,

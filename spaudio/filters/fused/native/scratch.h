@@ -18,13 +18,13 @@ struct Scratch {
   Float *y;           /* output; in the backward pass its gradient */
   Float *lost;        /* rounding errors of the sums in y, or in dx_halves */
   Float *gains;       /* one vector per filter, unless they differ by token */
-  /* Used only in the backward pass; see halves.h. */
+  /* Used only in the backward pass; see half_length.h. */
   Float *dx;          /* gradient of the input */
   Float *x_halves;    /* (HALVES, half_span) */
   Float *dx_halves;   /* (HALVES, half_span) */
   Float *dz;          /* (HALVES, ROWS, row): gradient of the responses of ROWS filters to a tile */
-  Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, or shares (see brief.h), not yet
-                         summed over lanes */
+  Float *kernel_sums; /* (M, HALVES, sum_row): gradient of kernels, or shares (see short_kernels.h),
+                         not yet summed over lanes */
   float *kernels;     /* for each scale in turn (M, HALVES, half of its taps), see Halves */
   uint32_t *paired;   /* for each scale in turn (M, half of its taps), see PairedTaps */
 

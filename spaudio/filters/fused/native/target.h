@@ -13,8 +13,8 @@ struct Gradients {
   float *kernels, *gains;
 };
 
-/* The depthwise filter, see apart.h: one batch item, dimensions [first, first + lanes), all tokens.
-   Kernels are (taps, row). */
+/* The depthwise filter, see depthwise.h: one batch item, dimensions [first, first + lanes), all
+   tokens. Kernels are (taps, row). */
 struct DepthwiseTarget {
   int64_t (*scratch_bytes)(const Depthwise &d);
   void (*forward)(const Depthwise &d, const float *kernels, int64_t row, const void *x, void *y,

@@ -8,13 +8,13 @@
 #endif
 namespace {
 #include "vector.h"
-#include "stored.h"
-#include "halves.h"
+#include "storage.h"
+#include "half_length.h"
 #include "product.h"
 #include "scratch.h"
-#include "sink.h"
-#include "brief.h"
-#include "apart.h"
+#include "epilogue.h"
+#include "short_kernels.h"
+#include "depthwise.h"
 #include "group.h"
 typedef Entry<8, 12, 96> Here;
 }  // namespace

@@ -1,5 +1,5 @@
 /* One kernel per dimension: the time goes into reading and writing. Included by each target's
-   translation unit, inside its namespace, after stored.h. */
+   translation unit, inside its namespace, after storage.h. */
 
 template <int LANES, bool HALF>
 struct Apart {

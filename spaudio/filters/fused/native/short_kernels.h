@@ -3,8 +3,8 @@
    for its own gradients. Included by each target's translation unit, inside its namespace, after
    scratch.h. */
 
-/* Whether a scale is computed this way. With half as many registers halves.h is faster; with gains
-   by token or GELU the time is spent elsewhere. */
+/* Whether a scale is computed this way. With half as many registers half_length.h is faster; with
+   gains by token or GELU the time is spent elsewhere. */
 template <int ACC>
 inline bool is_brief(const Bank &bank, int64_t taps) {
   return ACC >= 24 && taps <= 4 && bank.gain_shape != GAIN_TOKEN &&
