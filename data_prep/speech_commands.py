@@ -36,7 +36,7 @@ SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0
 #: Section of each recording that a split uses, as fractions of it: no second is in two splits.
-STRETCHES = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
+SECTIONS = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
 QUIETEST = -40.0  # dB relative to the recording; the loudest cut is at 0 dB
 _VERSION = 1  # of the cuts; increase it with any change that alters them
 SHARE = 0.1  # of silence, and of unknown words, per command of a split (arXiv 1804.03209)
@@ -138,7 +138,7 @@ def cut_noise(
         raise DataError(f"{folder}: no recordings of noise (*.wav) to cut silence from")
     cuts = [
         (f"{split}/{number:05d}_{paths[number % len(paths)].stem}.wav", split, number)
-        for split in STRETCHES
+        for split in SECTIONS
         for number in range(counts.get(split, 0))
     ]
     key = hashlib.sha256(f"v{_VERSION} {seed} {[name for name, *_ in cuts]}".encode())
@@ -150,9 +150,9 @@ def cut_noise(
         with progress_bar("Cutting noise", len(cuts)) as advance:
             for name, split, number in cuts:
                 place = number % len(paths)
-                random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
+                random = np.random.default_rng([seed, list(SECTIONS).index(split), number])
                 path = staging / name
-                cut = _cut(waves[place], *STRETCHES[split], paths[place], random)
+                cut = _cut(waves[place], *SECTIONS[split], paths[place], random)
                 write_wav(path, cut, SAMPLE_RATE, "PCM_16")
                 advance(1)
 

@@ -21,14 +21,14 @@ from spaudio.tokens.scales import mel_edges
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
 _WIDE, _HIGH = 3, 2  # size of a patch in cells
 _BATCH = 32
-_SHOWN = 3  # most stretches and bands
+_SHOWN = 3  # most intervals and bands
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of time over all bands, or some bands over all time.
+    """An interval of time over all bands, or some bands over all time.
 
     Args:
         first: First step or band.
@@ -50,21 +50,21 @@ class Importance:
             the cell; row 0 is the lowest band.
         steps: (columns + 1,), edges of the cells in steps of the input.
         bands: (rows + 1,), edges of the cells in bands.
-        stretches: The stretches of time that matter most, each hidden alone, sorted by drop.
+        intervals: The intervals of time that matter most, each hidden alone, sorted by drop.
         ranges: The same for bands.
     """
 
     drop: NDArray[np.float64]
     steps: NDArray[np.int64]
     bands: NDArray[np.int64]
-    stretches: list[Part]
+    intervals: list[Part]
     ranges: list[Part]
 
 
 def measure_importance(
     values: Array, log_odds: Callable[[Sequence[Array]], NDArray[np.float64]]
 ) -> Importance:
-    """Hides patches of an input, then whole stretches and bands.
+    """Hides patches of an input, then whole intervals and bands.
 
     Args:
         values: (steps, bands), in which zero carries no information.
