@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
-from spaudio.audio.source import Part, link_parts, make_folder, open_parts
+from spaudio.audio.source import Archive, link_parts, make_folder, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
@@ -29,8 +29,8 @@ TEST_URL = f"{HOST}/speech_commands_test_set_v0.02.tar.gz"
 # SHA-256 checksums from torchaudio (the words) and TensorFlow Datasets (both).
 WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
-WORDS = Part("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
-TEST_SET = Part("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
+WORDS = Archive("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
+TEST_SET = Archive("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz

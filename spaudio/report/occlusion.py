@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Part:
+class Region:
     """An interval of time over all bands, or some bands over all time.
 
     Args:
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Importance:
-    """What hiding a part does to the prediction.
+    """What hiding a region does to the prediction.
 
     Args:
         drop: (rows, columns), drop in the log-odds of the class, mean over all patches that cover
@@ -57,8 +57,8 @@ class Importance:
     drop: NDArray[np.float64]
     steps: NDArray[np.int64]
     bands: NDArray[np.int64]
-    intervals: list[Part]
-    ranges: list[Part]
+    intervals: list[Region]
+    ranges: list[Region]
 
 
 def measure_importance(
@@ -106,8 +106,8 @@ def measure_importance(
         drop,
         steps,
         bands,
-        _parts(times, drops([(one, everything) for one in times])),
-        _parts(heights, drops([(everything, one) for one in heights])),
+        _regions(times, drops([(one, everything) for one in times])),
+        _regions(heights, drops([(everything, one) for one in heights])),
     )
 
 
@@ -145,11 +145,11 @@ def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
 
-def _parts(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Part]:
-    """Returns the parts whose absence counts against the class, the most important first."""
+def _regions(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Region]:
+    """Returns the regions whose absence counts against the class, the most important first."""
     pairs = zip(spans, drops, strict=True)
-    found = [Part(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
-    return sorted(found, key=lambda part: -part.drop)[:_SHOWN]
+    found = [Region(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
+    return sorted(found, key=lambda region: -region.drop)[:_SHOWN]
 
 
 def _edges(size: int, cells: int) -> NDArray[np.int64]:

@@ -257,7 +257,7 @@ class TokenConfig:
         return max(s for s in range(1, 5) if self.hop_samples % s == 0)
 
     @property
-    def pooled(self) -> int:
+    def outputs_per_frame(self) -> int:
         """Outputs of a learned filter that are pooled into one frame."""
         return max(1, self.window_samples // self.stride_samples)
 
@@ -270,7 +270,7 @@ class TokenConfig:
     def frame_reach(self) -> int:
         """The most samples before and after its centre that a frame depends on."""
         if self.learned:
-            return self.pooled * self.stride_samples // 2 + self.taps // 2
+            return self.outputs_per_frame * self.stride_samples // 2 + self.taps // 2
         return self.fft_samples // 2
 
 

@@ -32,7 +32,7 @@ def test_the_part_that_decides_is_found() -> None:
     [interval] = found.intervals
     assert (interval.first, interval.last) == (35, 55)  # cells of 5 steps, patches of 3 cells
     assert interval.drop == pytest.approx(1)
-    assert any(part.first <= 16 and part.last >= 24 for part in found.ranges)
+    assert any(region.first <= 16 and region.last >= 24 for region in found.ranges)
     assert (values == 1).all()
 
 
