@@ -38,7 +38,7 @@ from spaudio.audio.find import (
     may_be_audio,
 )
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
-from spaudio.audio.label_table import SPLITS, read_label_table
+from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
 from spaudio.errors import AudioError, ConfigError, DataError, some
@@ -341,14 +341,14 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         top, *rest = PurePosixPath(path).parts
         inner.setdefault(top, set()).update(rest[:-1][:1])
     tops = set(inner)
-    splits = {SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
+    splits = {SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
     if not {"train", "test"} <= splits:
-        if len(tops) > 1 and all(top.lower() in SPLITS for top in tops):
+        if len(tops) > 1 and all(top.lower() in SPLIT_NAMES for top in tops):
             raise DataError(
                 f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
                 "train and test; add the other one, or rename them if they are classes"
             )
-        named = [top for top in sorted(tops) if top.lower() in SPLITS]
+        named = [top for top in sorted(tops) if top.lower() in SPLIT_NAMES]
         for top, other in product(named, sorted(tops)):
             shared = sorted(inner[top] & inner[other])
             if top != other and len(shared) > 1:
@@ -360,7 +360,7 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         both = [
             top
             for top, names in sorted(inner.items())
-            if {"train", "test"} <= {SPLITS.get(name.lower()) for name in names}
+            if {"train", "test"} <= {SPLIT_NAMES.get(name.lower()) for name in names}
         ]
         if len(both) > 1:
             raise DataError(
@@ -369,7 +369,7 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
                 "folders if they are no splits"
             )
         return False
-    if others := sorted(top for top in tops if top.lower() not in SPLITS):
+    if others := sorted(top for top in tops if top.lower() not in SPLIT_NAMES):
         raise DataError(
             f"{root}: holds train and test, and beside them {some(others)}; the top folders must "
             "be either classes or splits"
@@ -437,7 +437,7 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
             f"{root / path}: is outside the class folders; move it into that of its class, or "
             "remove it. If the labels are in a CSV file: table=FILE"
         )
-    return SourceClip(path, composed(parts[0]), SPLITS[split.lower()], path)
+    return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 
 
 def _group(path: str, group_regex: str) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
+from spaudio.audio.manifest import SPLITS
 from spaudio.audio.source import Archive, link_parts, open_parts
 from spaudio.errors import ConfigError, DataError
 
 HOST = "http://download.magenta.tensorflow.org/datasets/nsynth"
-SPLITS = ("train", "valid", "test")
 # Magenta publishes no checksum.
 PARTS = [
     Archive(

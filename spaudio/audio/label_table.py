@@ -13,7 +13,7 @@ from spaudio.errors import DataError, some
 from spaudio.io.csv_files import read_csv
 
 #: Names of splits, in folders and tables.
-SPLITS = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -43,7 +43,7 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
             in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
-            labels of intervals of recordings; ``split``, with a name of `SPLITS` in every line;
+            labels of intervals of recordings; ``split``, with one of `SPLIT_NAMES` in every line;
             and ``group``.
         paths: The audio files below the source.
 
@@ -80,13 +80,13 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
             raise DataError(f"{where}: {path} is in a line above too; keep one of them")
         if not label:
             raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
-        if "split" in row and given.lower() not in SPLITS:
+        if "split" in row and given.lower() not in SPLIT_NAMES:
             raise DataError(
                 f"{where}: split is {given!r}; expected train, valid or test in every line"
             )
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        split = SPLITS[given.lower()] if given else "train"
+        split = SPLIT_NAMES[given.lower()] if given else "train"
         clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:

@@ -13,7 +13,7 @@ Frames = npt.NDArray[np.float32]  # (frames, features) of one clip, or its token
 
 FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
 NORMALISATIONS = ("global", "clip_level")
-POOLINGS = ("mean", "max")
+FRAME_POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
 SCALINGS = ("log", "pcen")
 
@@ -111,7 +111,7 @@ class WaveformConfig:
     def __post_init__(self) -> None:
         sizes = {"num_filters": self.num_filters, "kernel": self.kernel}
         _check_positive("tokens.waveform", **sizes, log_offset=self.log_offset)
-        _check_choice("tokens.waveform.pooling", self.pooling, POOLINGS)
+        _check_choice("tokens.waveform.pooling", self.pooling, FRAME_POOLINGS)
         _check_choice("tokens.waveform.init", self.init, INITS)
 
 
