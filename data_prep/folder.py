@@ -37,10 +37,10 @@ from spaudio.audio.find import (
     is_hidden,
     may_be_audio,
 )
-from spaudio.audio.label_table import SPLITS, read_label_table
+from spaudio.audio.intervals import Interval, cut_intervals, overlapping
+from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
 from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
-from spaudio.audio.stretches import Stretch, cut_stretches, overlapping
 from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
 from spaudio.io.unpack import open_source, user_path
@@ -74,7 +74,7 @@ def prepare(
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Seed of the split.
-        table: CSV file of the labels, of whole files or of stretches of them; see
+        table: CSV file of the labels, of whole files or of intervals of them; see
             `spaudio.audio.label_table`. A path, or a file name below ``source``. None takes the
             labels from the folders.
         labels: CSV file of corrected labels, as ``report.html`` saves it; see
@@ -108,10 +108,10 @@ def prepare(
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
     _check(root, clips, group_regex, table)
     whole, bad = root, dict[str, str]()
-    if found.stretches:
+    if found.intervals:
         if not found.split_given:
-            _check_recordings(found.stretches, clips, table, valid_fraction, test_fraction)
-        root, bad = cut_stretches(root, found.stretches, work)
+            _check_recordings(found.intervals, clips, table, valid_fraction, test_fraction)
+        root, bad = cut_intervals(root, found.intervals, work)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
     lost = [clip for clip in clips if clip.folder in bad]
     clips = [clip for clip in clips if clip.folder not in bad]
@@ -131,7 +131,7 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
-    overlaps = [(one.path, two.path) for one, two in overlapping(found.stretches)]
+    overlaps = [(one.path, two.path) for one, two in overlapping(found.intervals)]
     if clips and background is not None:
         _check_background(whole, user_path(background))
         root, clips, unusable = _with_background(
@@ -160,14 +160,14 @@ class _Found:
     """What a source holds.
 
     Attributes:
-        clips: The clips; those of stretches are yet to be cut.
-        stretches: The stretches of recordings that clips are cut from.
+        clips: The clips; those of intervals are yet to be cut.
+        intervals: The intervals of recordings that clips are cut from.
         split_given: Whether the clips have splits.
         unused: What of the source is not used, in sentences.
     """
 
     clips: list[SourceClip]
-    stretches: list[Stretch]
+    intervals: list[Interval]
     split_given: bool
     unused: list[str]
 
@@ -219,11 +219,11 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     if given.unlisted:  # reports and published models show this: no folders of the machine
         count, named = len(given.unlisted), some(given.unlisted)
         unused = [f"{count} audio files are not in table={file.name}: {named}"]
-    return _Found(given.clips, given.stretches, "split" in given.columns, unused)
+    return _Found(given.clips, given.intervals, "split" in given.columns, unused)
 
 
 def _check_recordings(
-    stretches: Sequence[Stretch],
+    intervals: Sequence[Interval],
     clips: Sequence[SourceClip],
     table: str | None,
     valid_fraction: float,
@@ -234,7 +234,7 @@ def _check_recordings(
     Raises:
         DataError: If a split would get none.
     """
-    recordings = {one.recording for one in stretches}
+    recordings = {one.recording for one in intervals}
     needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
     if {clip.group for clip in clips} == recordings and len(recordings) < needed:
         raise DataError(
@@ -341,14 +341,14 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         top, *rest = PurePosixPath(path).parts
         inner.setdefault(top, set()).update(rest[:-1][:1])
     tops = set(inner)
-    splits = {SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
+    splits = {SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
     if not {"train", "test"} <= splits:
-        if len(tops) > 1 and all(top.lower() in SPLITS for top in tops):
+        if len(tops) > 1 and all(top.lower() in SPLIT_NAMES for top in tops):
             raise DataError(
                 f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
                 "train and test; add the other one, or rename them if they are classes"
             )
-        named = [top for top in sorted(tops) if top.lower() in SPLITS]
+        named = [top for top in sorted(tops) if top.lower() in SPLIT_NAMES]
         for top, other in product(named, sorted(tops)):
             shared = sorted(inner[top] & inner[other])
             if top != other and len(shared) > 1:
@@ -360,7 +360,7 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         both = [
             top
             for top, names in sorted(inner.items())
-            if {"train", "test"} <= {SPLITS.get(name.lower()) for name in names}
+            if {"train", "test"} <= {SPLIT_NAMES.get(name.lower()) for name in names}
         ]
         if len(both) > 1:
             raise DataError(
@@ -369,7 +369,7 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
                 "folders if they are no splits"
             )
         return False
-    if others := sorted(top for top in tops if top.lower() not in SPLITS):
+    if others := sorted(top for top in tops if top.lower() not in SPLIT_NAMES):
         raise DataError(
             f"{root}: holds train and test, and beside them {some(others)}; the top folders must "
             "be either classes or splits"
@@ -437,7 +437,7 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
             f"{root / path}: is outside the class folders; move it into that of its class, or "
             "remove it. If the labels are in a CSV file: table=FILE"
         )
-    return SourceClip(path, composed(parts[0]), SPLITS[split.lower()], path)
+    return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 
 
 def _group(path: str, group_regex: str) -> str:

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.source import Part, link_parts, open_parts, read_table
+from spaudio.audio.source import Archive, link_parts, open_parts, read_table
 from spaudio.errors import DataError
 
 HOST = "https://zenodo.org/records/4060432/files"
@@ -56,7 +56,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
         DataError: If parts are missing, a table is damaged, or a download has the wrong checksum.
     """
     parts = [
-        Part(
+        Archive(
             name,
             {f"{HOST}/FSD50K.{name}.{end}": md5 for end, md5 in files.items()},
             folder=f"FSD50K.{name}",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.source import Part, open_parts
+from spaudio.audio.source import Archive, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError, DataError
 
@@ -43,7 +43,7 @@ def prepare(
     if subset not in SUBSETS:
         raise ConfigError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}")
     url = f"http://www.openslr.org/resources/12/{subset}.tar.gz"
-    root = open_parts([Part(subset, {url: SUBSETS[subset]}, subset)], work, source)[subset]
+    root = open_parts([Archive(subset, {url: SUBSETS[subset]}, subset)], work, source)[subset]
     _check_speakers(root, subset)
     utterances: dict[str, dict[str, list[str]]] = {}
     for path in sorted(root.glob("*/*/*.flac")):

@@ -12,14 +12,16 @@ from typing import Any
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.audio.source import Part, link_parts, open_parts
+from spaudio.audio.manifest import SPLITS
+from spaudio.audio.source import Archive, link_parts, open_parts
 from spaudio.errors import ConfigError, DataError
 
 HOST = "http://download.magenta.tensorflow.org/datasets/nsynth"
-SPLITS = ("train", "valid", "test")
 # Magenta publishes no checksum.
 PARTS = [
-    Part(split, {f"{HOST}/nsynth-{split}.jsonwav.tar.gz": None}, f"nsynth-{split}", "examples.json")
+    Archive(
+        split, {f"{HOST}/nsynth-{split}.jsonwav.tar.gz": None}, f"nsynth-{split}", "examples.json"
+    )
     for split in SPLITS
 ]
 #: Field of a note in ``examples.json`` by task, and its values in upstream's order.

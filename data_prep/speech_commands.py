@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
-from spaudio.audio.source import Part, link_parts, make_folder, open_parts
+from spaudio.audio.source import Archive, link_parts, make_folder, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
@@ -29,14 +29,14 @@ TEST_URL = f"{HOST}/speech_commands_test_set_v0.02.tar.gz"
 # SHA-256 checksums from torchaudio (the words) and TensorFlow Datasets (both).
 WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
-WORDS = Part("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
-TEST_SET = Part("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
+WORDS = Archive("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
+TEST_SET = Archive("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0
 #: Section of each recording that a split uses, as fractions of it: no second is in two splits.
-STRETCHES = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
+SECTIONS = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
 QUIETEST = -40.0  # dB relative to the recording; the loudest cut is at 0 dB
 _VERSION = 1  # of the cuts; increase it with any change that alters them
 SHARE = 0.1  # of silence, and of unknown words, per command of a split (arXiv 1804.03209)
@@ -138,7 +138,7 @@ def cut_noise(
         raise DataError(f"{folder}: no recordings of noise (*.wav) to cut silence from")
     cuts = [
         (f"{split}/{number:05d}_{paths[number % len(paths)].stem}.wav", split, number)
-        for split in STRETCHES
+        for split in SECTIONS
         for number in range(counts.get(split, 0))
     ]
     key = hashlib.sha256(f"v{_VERSION} {seed} {[name for name, *_ in cuts]}".encode())
@@ -150,9 +150,9 @@ def cut_noise(
         with progress_bar("Cutting noise", len(cuts)) as advance:
             for name, split, number in cuts:
                 place = number % len(paths)
-                random = np.random.default_rng([seed, list(STRETCHES).index(split), number])
+                random = np.random.default_rng([seed, list(SECTIONS).index(split), number])
                 path = staging / name
-                cut = _cut(waves[place], *STRETCHES[split], paths[place], random)
+                cut = _cut(waves[place], *SECTIONS[split], paths[place], random)
                 write_wav(path, cut, SAMPLE_RATE, "PCM_16")
                 advance(1)
 

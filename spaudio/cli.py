@@ -328,7 +328,7 @@ def _explain(chosen: argparse.Namespace) -> None:
     found = explain(_open(chosen, chosen.window), chosen.file, chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
     lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
-    for unit, digits, parts in (("s", 2, found.stretches), ("Hz", 0, found.bands)):
+    for unit, digits, parts in (("s", 2, found.intervals), ("Hz", 0, found.bands)):
         for low, high, drop in parts:
             part = f"{low:,.{digits}f} - {high:,.{digits}f} {unit}"
             lines.append(f"  without {part:>20} the log-odds fall by {drop:.2f}")

@@ -21,7 +21,7 @@ _VERSION = 4  # of the cuts; raise it with any change to them
 def cut_background(
     folder: Path, work: Path, *, seconds: float, counts: Mapping[str, int], seed: int
 ) -> tuple[Path, list[SourceClip], dict[str, str]]:
-    """Cuts clips out of recordings of any length, with a separate stretch for each split.
+    """Cuts clips out of recordings of any length, with a separate section for each split.
 
     All recordings are laid end to end in a random order and divided among the splits, so that no
     second is in two of them, for one long recording as for many short ones. Recordings that are
@@ -121,8 +121,8 @@ def _choose(
     for number, (split, count) in enumerate(smallest_first, start=1):
         start, end = end, end + max(1, int(len(pieces) * count / total))
         end = len(pieces) if number == len(counts) else end
-        stretch = {f"{name}/{place}": (name, place) for name, place in pieces[start:end]}
-        for chosen in seeded_order(stretch, seed)[:count]:
-            name, place = stretch[chosen]
+        section = {f"{name}/{place}": (name, place) for name, place in pieces[start:end]}
+        for chosen in seeded_order(section, seed)[:count]:
+            name, place = section[chosen]
             found.setdefault(name, {})[place] = split
     return found

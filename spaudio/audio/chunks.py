@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class Window(NamedTuple):
-    """A stretch of a stream.
+    """A section of a stream.
 
     Args:
         start: Its first sample, counted from the start of the stream.

@@ -1,4 +1,4 @@
-"""Labels of clips from a table: of whole files, or of stretches of recordings."""
+"""Labels of clips from a table: of whole files, or of intervals of recordings."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from spaudio.audio.decode import MAX_SECONDS
 from spaudio.audio.find import composed, path_finder
+from spaudio.audio.intervals import Interval
 from spaudio.audio.manifest import SourceClip
-from spaudio.audio.stretches import Stretch
 from spaudio.errors import DataError, some
 from spaudio.io.csv_files import read_csv
 
 #: Names of splits, in folders and tables.
-SPLITS = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -27,13 +27,13 @@ class LabelTable:
     Attributes:
         clips: The clips. Without a column ``group``, the group of each is its audio file.
         columns: The columns of the table.
-        stretches: The stretches that the clips are to be cut from; none if the clips are files.
+        intervals: The intervals that the clips are to be cut from; none if the clips are files.
         unlisted: Audio files that are not in the table.
     """
 
     clips: list[SourceClip]
     columns: frozenset[str]
-    stretches: list[Stretch]
+    intervals: list[Interval]
     unlisted: list[str]
 
 
@@ -43,7 +43,7 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
             in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
-            labels of stretches of recordings; ``split``, with a name of `SPLITS` in every line;
+            labels of intervals of recordings; ``split``, with one of `SPLIT_NAMES` in every line;
             and ``group``.
         paths: The audio files below the source.
 
@@ -61,7 +61,7 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
     cut = "start" in columns
     if cut != ("end" in columns):
         raise DataError(f"{name} has only one of the columns start and end; give both or neither")
-    find, clips, stretches = path_finder(paths), dict[str, SourceClip](), list[Stretch]()
+    find, clips, intervals = path_finder(paths), dict[str, SourceClip](), list[Interval]()
     for number, row in rows:
         written, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
@@ -74,36 +74,36 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
             )
         recording = path
         if cut:
-            stretches.append(_stretch(path, row["start"], row["end"], where))
-            path = stretches[-1].path
+            intervals.append(_interval(path, row["start"], row["end"], where))
+            path = intervals[-1].path
         if path in clips:
             raise DataError(f"{where}: {path} is in a line above too; keep one of them")
         if not label:
             raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
-        if "split" in row and given.lower() not in SPLITS:
+        if "split" in row and given.lower() not in SPLIT_NAMES:
             raise DataError(
                 f"{where}: split is {given!r}; expected train, valid or test in every line"
             )
         if "group" in row and not group:
             raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        split = SPLITS[given.lower()] if given else "train"
+        split = SPLIT_NAMES[given.lower()] if given else "train"
         clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
     splits = {clip.split for clip in clips.values()}
     if "split" in columns and not {"train", "test"} <= splits:
         there = ", ".join(sorted(splits))
         raise DataError(f"{name}: the column split needs both train and test; it has {there}")
-    used = {one.recording for one in stretches} if cut else set(clips)
+    used = {one.recording for one in intervals} if cut else set(clips)
     return LabelTable(
-        list(clips.values()), frozenset(columns), stretches, sorted(set(paths) - used)
+        list(clips.values()), frozenset(columns), intervals, sorted(set(paths) - used)
     )
 
 
-def _stretch(recording: str, start: str, end: str, where: str) -> Stretch:
-    """Reads the times of a stretch, which are rounded to milliseconds."""
+def _interval(recording: str, start: str, end: str, where: str) -> Interval:
+    """Reads the times of an interval, which are rounded to milliseconds."""
     try:
-        found = Stretch(recording, round(float(start), 3), round(float(end), 3), where)
+        found = Interval(recording, round(float(start), 3), round(float(end), 3), where)
     except (TypeError, ValueError):
-        found = Stretch(recording, math.nan, math.nan, where)
+        found = Interval(recording, math.nan, math.nan, where)
     if not 0 <= found.start < found.end < math.inf:
         raise DataError(
             f"{where}: start is {start!r} and end is {end!r}; expected seconds since the start of "

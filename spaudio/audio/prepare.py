@@ -35,7 +35,7 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
 
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
-_SHOWN = 3  # groups of copies in a message; duplicates.txt and prepared.json list all
+_SHOWN = 3  # groups of duplicates in a message; duplicates.txt and prepared.json list all
 DUPLICATES = ("refuse", "allow")
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
@@ -82,7 +82,7 @@ class Prepared:
         skipped: Clips left out with ``skip_bad``, each with its reason.
         multi_label: Whether a clip may have several classes.
         silent_ok: Whether silent clips are accepted.
-        copies: Paths of clips with the same samples, group by group.
+        duplicates: Paths of clips with the same samples, group by group.
         overlaps: Pairs of paths of clips that share a part of a recording.
         samples_hash: SHA-256 of the clips' decoded samples, which the manifest does not hold.
         warnings: What the user should know, one sentence each.
@@ -97,7 +97,7 @@ class Prepared:
     skipped: tuple[tuple[str, str], ...]
     multi_label: bool = False
     silent_ok: bool = False
-    copies: tuple[tuple[str, ...], ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
     overlaps: tuple[tuple[str, str], ...] = ()
     samples_hash: str = ""
     warnings: tuple[str, ...] = ()
@@ -170,7 +170,7 @@ def prepare(
         kind = "clips or recordings" if source.bad else "clips"
         total = f"{len(cut) + len(source.bad)} {kind}"
         _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
-        copies = _copies(clips, findings)
+        groups = _find_duplicates(clips, findings)
         notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
         if loud := sum(findings[clip.path].loud for clip in clips):
             trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
@@ -184,7 +184,9 @@ def prepare(
         paths = {clip.path for clip in clips}
         overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
         try:
-            notes += check_copies(clips, copies, overlaps, duplicates, target / "duplicates.txt")
+            notes += check_duplicates(
+                clips, groups, overlaps, duplicates, target / "duplicates.txt"
+            )
         except DataError:
             (target / MARKER).unlink(missing_ok=True)
             raise
@@ -197,7 +199,7 @@ def prepare(
             skipped=(*skipped, *bad),
             multi_label=source.multi_label,
             silent_ok=source.silent_ok,
-            copies=tuple(copies),
+            duplicates=tuple(groups),
             overlaps=tuple(overlaps),
             samples_hash=_hash([findings[clip.path].samples for clip in clips]),
             warnings=tuple(notes),
@@ -286,7 +288,9 @@ def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str,
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
 
 
-def _copies(clips: Sequence[Clip], findings: Mapping[str, Finding]) -> list[tuple[str, ...]]:
+def _find_duplicates(
+    clips: Sequence[Clip], findings: Mapping[str, Finding]
+) -> list[tuple[str, ...]]:
     """Returns the paths of clips with the same samples, group by group; silence is left out."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for clip in clips:
@@ -295,31 +299,31 @@ def _copies(clips: Sequence[Clip], findings: Mapping[str, Finding]) -> list[tupl
     return [tuple(paths) for paths in groups.values() if len(paths) > 1]
 
 
-def check_copies(
+def check_duplicates(
     clips: Sequence[Clip],
-    copies: Sequence[tuple[str, ...]],
+    duplicates: Sequence[tuple[str, ...]],
     overlaps: Sequence[tuple[str, str]],
-    duplicates: str,
+    on_duplicates: str,
     file: Path,
 ) -> list[str]:
     """Checks that clips with the same samples, or of the same part of a recording, agree.
 
     Args:
         clips: Clips of the dataset.
-        copies: Paths of clips with the same samples, group by group.
+        duplicates: Paths of clips with the same samples, group by group.
         overlaps: Pairs of paths of clips that share a part of a recording.
-        duplicates: ``"refuse"`` or ``"allow"``.
+        on_duplicates: ``"refuse"`` or ``"allow"``.
         file: Lists those that ``"refuse"`` refuses; removed if there are none.
 
     Returns:
-        Warnings about copies, including those that ``"refuse"`` would have refused.
+        Warnings about duplicates, including those that ``"refuse"`` would have refused.
 
     Raises:
-        DataError: If copies have different labels, splits or folds, or overlapping clips different
-            splits, and are not allowed.
+        DataError: If duplicates have different labels, splits or folds, or overlapping clips
+            different splits, and are not allowed.
     """
     by_path = {clip.path: clip for clip in clips}
-    groups = [[by_path[path] for path in group] for group in copies]
+    groups = [[by_path[path] for path in group] for group in duplicates]
     contrary = [group for group in groups if len({clip.label for clip in group}) > 1]
     leaking = [group for group in groups if len({(c.split, c.fold) for c in group}) > 1]
     wrong = [
@@ -347,7 +351,7 @@ def check_copies(
             for joint, group in listed
         ]
         write_atomic(file, "".join(lines).encode("utf-8", "backslashreplace"))
-    if wrong and duplicates == "refuse":
+    if wrong and on_duplicates == "refuse":
         raise DataError(
             f"{'; '.join(wrong)} (all are listed in {file}). Remove the clips that are wrong, or "
             "keep all as they are with duplicates=allow"
@@ -408,7 +412,7 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
         "counts": counts,
         "skipped": [{"path": path, "reason": reason} for path, reason in prepared.skipped],
         "multi_label": prepared.multi_label,
-        "copies": prepared.copies,
+        "duplicates": prepared.duplicates,
         "warnings": prepared.warnings,
     }
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"

@@ -86,15 +86,15 @@ def folds_of_table(
 
 
 @dataclass(frozen=True)
-class Part:
+class Archive:
     """One of the archives in which a dataset is published.
 
     Attributes:
-        name: Name of the part in the paths of its clips.
+        name: Name of its part of the dataset, in the paths of the clips.
         files: URL of each file, and its SHA-256 or MD5 in hex (None if none is published). The
             last one is the archive; others are pieces that belong to it.
         folder: Folder that the archive unpacks to; empty if it has none.
-        marker: A file or folder in it that no other part has; empty if ``folder`` is unique.
+        marker: A file or folder in it that no other archive has; empty if ``folder`` is unique.
         open_zip: Opens the archive if it is not a plain file; see `unpack`.
     """
 
@@ -105,16 +105,16 @@ class Part:
     open_zip: Callable[[Path], zipfile.ZipFile] = zipfile.ZipFile
 
     @property
-    def archives(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """Names of the files to fetch."""
         return [url.rsplit("/", 1)[1] for url in self.files]
 
 
-def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[str, Path]:
+def open_parts(parts: Sequence[Archive], work: Path, source: str | None) -> dict[str, Path]:
     """Downloads the parts of a dataset, or finds them in ``source``.
 
     Args:
-        parts: The parts that are needed.
+        parts: The archives of the parts that are needed.
         work: Folder to download and unpack into.
         source: An archive, or a folder that holds the parts' folders or published archives, at its
             top or one level below. None downloads.
@@ -136,7 +136,7 @@ def open_parts(parts: Sequence[Part], work: Path, source: str | None) -> dict[st
                 + " ".join(unsure)
             )
         for part in parts:
-            for (url, checksum), name in zip(part.files.items(), part.archives, strict=True):
+            for (url, checksum), name in zip(part.files.items(), part.file_names, strict=True):
                 download(url, work / "archives" / name, checksum)
     base = open_source(work / "archives" if source is None else source, work)
     found = {part.name: folder for part in parts if (folder := _find(part, base, work))}
@@ -185,19 +185,20 @@ def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     return target
 
 
-def _find(part: Part, base: Path, work: Path) -> Path | None:
-    if found := _folder_of(part, base):
+def _find(archive: Archive, base: Path, work: Path) -> Path | None:
+    if found := _folder_of(archive, base):
         return found
-    archives = [base / name for name in part.archives]
-    if not all(path.is_file() for path in archives):
+    files = [base / name for name in archive.file_names]
+    if not all(path.is_file() for path in files):
         return None
-    identity = f"{base}\n{part.archives}\n{[FileState.of(path.stat()) for path in archives]}"
+    identity = f"{base}\n{archive.file_names}\n{[FileState.of(path.stat()) for path in files]}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
-    return _folder_of(part, unpack(archives[-1], work / f"unpacked-{key}", open_zip=part.open_zip))
+    target = work / f"unpacked-{key}"
+    return _folder_of(archive, unpack(files[-1], target, open_zip=archive.open_zip))
 
 
-def _folder_of(part: Part, base: Path) -> Path | None:
-    """Returns the folder of the part: ``base``, a folder in it, or one a level below that."""
+def _folder_of(archive: Archive, base: Path) -> Path | None:
+    """Returns the folder of an archive: ``base``, a folder in it, or one a level below that."""
     tops = [base, *sorted(path for path in base.iterdir() if path.is_dir())]
-    folders = [base] * (base.name == part.folder) + [top / part.folder for top in tops]
-    return next((f for f in folders if f.is_dir() and (f / part.marker).exists()), None)
+    folders = [base] * (base.name == archive.folder) + [top / archive.folder for top in tops]
+    return next((f for f in folders if f.is_dir() and (f / archive.marker).exists()), None)

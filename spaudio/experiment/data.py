@@ -209,20 +209,20 @@ def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
         by, units = "group", [replace(c, group=joint.get(c.path, c.path)) for c in clips]
     held_out = hold_out_validation(units, validation.fraction, settings.seed, by)
     clips = [replace(clip, split=one.split) for clip, one in zip(clips, held_out, strict=True)]
-    equal = (pair for group in prepared.copies for pair in pairwise(group))
-    kept = _with_copies(
+    equal = (pair for group in prepared.duplicates for pair in pairwise(group))
+    kept = _with_duplicates(
         clips, joined([*equal, *prepared.overlaps]), by_group=validation.by == "group"
     )
     if all(clip.split != "valid" for clip in kept):
         raise DataError(
-            f"all clips that {settings.recipe} could validate on are copies of training clips, or "
-            "overlap with them; remove repeated files, or raise validation.fraction"
+            f"all clips that {settings.recipe} could validate on are duplicates of training clips, "
+            "or overlap with them; remove repeated files, or raise validation.fraction"
         )
     return kept
 
 
-def _with_copies(clips: list[Clip], joint: Mapping[str, str], *, by_group: bool) -> list[Clip]:
-    """Leaves out validation clips that are copies of training clips, or trains on them.
+def _with_duplicates(clips: list[Clip], joint: Mapping[str, str], *, by_group: bool) -> list[Clip]:
+    """Leaves out validation clips that are duplicates of training clips, or trains on them.
 
     Args:
         clips: With their splits.

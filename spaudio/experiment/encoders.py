@@ -55,4 +55,4 @@ def open_front_end(
     if base is None:
         return make_front_end(settings.tokens, normaliser)
     tokens = replace(settings.tokens, hop=base.token_seconds)
-    return EncodedFrontEnd(tokens, base, settings.adaptation.part(base))
+    return EncodedFrontEnd(tokens, base, settings.adaptation.cached(base))

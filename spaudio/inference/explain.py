@@ -29,11 +29,11 @@ class Explanation:
         waveform: (samples,), the window.
         sample_rate: In Hz.
         drop: (rows, columns), drop in the log-odds of the class when a cell is hidden. One row if
-            only stretches of time were hidden.
+            only intervals of time were hidden.
         seconds: (columns + 1,), edges of the cells.
         hertz: (rows + 1,), edges of the cells.
-        stretches: The stretches that matter most: start and end in seconds, and the drop in the
-            log-odds when the whole stretch is hidden; the most important first.
+        intervals: The intervals that matter most: start and end in seconds, and the drop in the
+            log-odds when the whole interval is hidden; the most important first.
         bands: The same for bands, in Hz.
     """
 
@@ -45,7 +45,7 @@ class Explanation:
     drop: NDArray[np.float64]
     seconds: NDArray[np.float64]
     hertz: NDArray[np.float64]
-    stretches: list[tuple[float, float, float]]
+    intervals: list[tuple[float, float, float]]
     bands: list[tuple[float, float, float]]
 
     def draw(self, path: Path, title: str) -> None:
@@ -73,7 +73,7 @@ def explain_sound(
 
     For a sound that is longer than the predictor's window, explains the window with the highest
     probability of the class. Log-mel frames are hidden by time and band; with other front-ends,
-    which have no bands, stretches of the samples are silenced.
+    which have no bands, intervals of the samples are silenced.
 
     Args:
         predictor: Predictor of the run.
@@ -135,6 +135,6 @@ def explain_sound(
         drop=found.drop,
         seconds=np.array([seconds(place) for place in found.steps]),
         hertz=hertz[found.bands],
-        stretches=[(seconds(p.first), seconds(p.last), p.drop) for p in found.stretches],
+        intervals=[(seconds(p.first), seconds(p.last), p.drop) for p in found.intervals],
         bands=[(float(hertz[p.first]), float(hertz[p.last]), p.drop) for p in found.ranges],
     )

@@ -13,13 +13,13 @@ from spaudio.report.escape import printable, writable
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of a recording with one class.
+    """An interval of a recording with one class.
 
     Args:
         start: Seconds since the start of the recording.
         end: Seconds.
         label: Class.
-        confidence: Highest probability of the class in the stretch.
+        confidence: Highest probability of the class in the interval.
     """
 
     start: float

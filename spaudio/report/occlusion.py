@@ -21,14 +21,14 @@ from spaudio.tokens.scales import mel_edges
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
 _WIDE, _HIGH = 3, 2  # size of a patch in cells
 _BATCH = 32
-_SHOWN = 3  # most stretches and bands
+_SHOWN = 3  # most intervals and bands
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stretch of time over all bands, or some bands over all time.
+class Region:
+    """An interval of time over all bands, or some bands over all time.
 
     Args:
         first: First step or band.
@@ -43,28 +43,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Importance:
-    """What hiding a part does to the prediction.
+    """What hiding a region does to the prediction.
 
     Args:
         drop: (rows, columns), drop in the log-odds of the class, mean over all patches that cover
             the cell; row 0 is the lowest band.
         steps: (columns + 1,), edges of the cells in steps of the input.
         bands: (rows + 1,), edges of the cells in bands.
-        stretches: The stretches of time that matter most, each hidden alone, sorted by drop.
+        intervals: The intervals of time that matter most, each hidden alone, sorted by drop.
         ranges: The same for bands.
     """
 
     drop: NDArray[np.float64]
     steps: NDArray[np.int64]
     bands: NDArray[np.int64]
-    stretches: list[Part]
-    ranges: list[Part]
+    intervals: list[Region]
+    ranges: list[Region]
 
 
 def measure_importance(
     values: Array, log_odds: Callable[[Sequence[Array]], NDArray[np.float64]]
 ) -> Importance:
-    """Hides patches of an input, then whole stretches and bands.
+    """Hides patches of an input, then whole intervals and bands.
 
     Args:
         values: (steps, bands), in which zero carries no information.
@@ -106,8 +106,8 @@ def measure_importance(
         drop,
         steps,
         bands,
-        _parts(times, drops([(one, everything) for one in times])),
-        _parts(heights, drops([(everything, one) for one in heights])),
+        _regions(times, drops([(one, everything) for one in times])),
+        _regions(heights, drops([(everything, one) for one in heights])),
     )
 
 
@@ -145,11 +145,11 @@ def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
 
-def _parts(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Part]:
-    """Returns the parts whose absence counts against the class, the most important first."""
+def _regions(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Region]:
+    """Returns the regions whose absence counts against the class, the most important first."""
     pairs = zip(spans, drops, strict=True)
-    found = [Part(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
-    return sorted(found, key=lambda part: -part.drop)[:_SHOWN]
+    found = [Region(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
+    return sorted(found, key=lambda region: -region.drop)[:_SHOWN]
 
 
 def _edges(size: int, cells: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from spaudio.errors import ConfigError
 from spaudio.text.corpus import Symbols
 
 
-class Window(NamedTuple):
+class TextWindow(NamedTuple):
     """A window of a text."""
 
     start: int  # index of the first character that is read
@@ -49,7 +49,7 @@ class TextWindows(Dataset[tuple[Symbols, int]]):
     """
 
     def __init__(
-        self, symbols: Symbols, context: int, windows: Sequence[Window] | None = None
+        self, symbols: Symbols, context: int, windows: Sequence[TextWindow] | None = None
     ) -> None:
         if len(symbols) <= context:
             raise ConfigError(
@@ -63,7 +63,7 @@ class TextWindows(Dataset[tuple[Symbols, int]]):
         return len(self.symbols) - self.context if self.windows is None else len(self.windows)
 
     def __getitem__(self, index: int) -> tuple[Symbols, int]:
-        start, skip = Window(index, 0) if self.windows is None else self.windows[index]
+        start, skip = TextWindow(index, 0) if self.windows is None else self.windows[index]
         return self.symbols[start : start + self.context + 1], skip
 
 
@@ -111,7 +111,7 @@ class WindowBatches(Sampler[list[int]]):
             yield from rng.integers(self.windows, size=(self.batches, self.batch_size)).tolist()
 
 
-def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
+def sliding_windows(characters: int, context: int, stride: int) -> list[TextWindow]:
     """Covers a text so that each character except the first is predicted once.
 
     Each window starts ``stride`` characters after the previous one, and only predictions that the
@@ -131,12 +131,12 @@ def sliding_windows(characters: int, context: int, stride: int) -> list[Window]:
     last = max(0, characters - 1 - context)
     windows, predicted = [], 0
     for start in [*range(0, last, stride), last]:
-        windows.append(Window(start, predicted - start))
+        windows.append(TextWindow(start, predicted - start))
         predicted = start + context
     return windows
 
 
-def spread_windows(characters: int, context: int, count: int) -> list[Window]:
+def spread_windows(characters: int, context: int, count: int) -> list[TextWindow]:
     """Returns at most ``count`` windows, spread evenly over a text; all predictions count."""
     starts = np.linspace(0, characters - 1 - context, num=max(1, count)).astype(int)
-    return [Window(int(start), 0) for start in sorted(set(starts.tolist()))]
+    return [TextWindow(int(start), 0) for start in sorted(set(starts.tolist()))]

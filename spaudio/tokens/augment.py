@@ -185,16 +185,16 @@ class Augment:
         return louder
 
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Sets random stretches of time and random bands of normalised frames to zero."""
+        """Sets random spans of time and random bands of normalised frames to zero."""
         config = self.config
         if not (config.time_masks or config.mel_masks):
             return frames
         frames = frames.copy()
         for _ in range(config.time_masks):
-            start, stop = stretch(len(frames), config.time_mask * len(frames), rng)
+            start, stop = random_span(len(frames), config.time_mask * len(frames), rng)
             frames[start:stop] = 0
         for _ in range(config.mel_masks):
-            start, stop = stretch(frames.shape[1], config.mel_mask, rng)
+            start, stop = random_span(frames.shape[1], config.mel_mask, rng)
             frames[:, start:stop] = 0
         return frames
 
@@ -209,7 +209,7 @@ def tilt_curve(
     return total
 
 
-def stretch(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
+def random_span(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
     """Draws start and stop of a span of at most ``widest`` positions within ``length``."""
     width = int(rng.uniform(0, widest + 1))
     start = int(rng.integers(0, max(1, length - width + 1)))

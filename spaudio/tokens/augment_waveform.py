@@ -10,7 +10,7 @@ import soxr
 from typing_extensions import override
 
 from spaudio.audio.decode import Waveform
-from spaudio.tokens.augment import Augment, AugmentConfig, stretch, tilt_curve
+from spaudio.tokens.augment import Augment, AugmentConfig, random_span, tilt_curve
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import cut
 from spaudio.tokens.scales import hz_to_mel
@@ -85,13 +85,13 @@ class WaveformAugment(Augment):
             return frames
         wave = frames.reshape(-1).copy()
         for _ in range(config.time_masks):
-            start, stop = stretch(len(wave), config.time_mask * len(wave), rng)
+            start, stop = random_span(len(wave), config.time_mask * len(wave), rng)
             wave[start:stop] = 0
         if config.mel_masks:
             bands = _mel_axis(len(wave), self._rate) * self._bands
             gains = np.ones_like(bands)
             for _ in range(config.mel_masks):
-                start, stop = stretch(self._bands, config.mel_mask, rng)
+                start, stop = random_span(self._bands, config.mel_mask, rng)
                 gains[(bands >= start) & (bands < stop)] = 0
             wave = _equalise(wave, gains)
         return wave.reshape(frames.shape)

@@ -13,7 +13,7 @@ Frames = npt.NDArray[np.float32]  # (frames, features) of one clip, or its token
 
 FRONT_ENDS = ("spectrogram", "waveform", "pretrained")
 NORMALISATIONS = ("global", "clip_level")
-POOLINGS = ("mean", "max")
+FRAME_POOLINGS = ("mean", "max")
 STEMS = ("none", "conv")
 SCALINGS = ("log", "pcen")
 
@@ -111,7 +111,7 @@ class WaveformConfig:
     def __post_init__(self) -> None:
         sizes = {"num_filters": self.num_filters, "kernel": self.kernel}
         _check_positive("tokens.waveform", **sizes, log_offset=self.log_offset)
-        _check_choice("tokens.waveform.pooling", self.pooling, POOLINGS)
+        _check_choice("tokens.waveform.pooling", self.pooling, FRAME_POOLINGS)
         _check_choice("tokens.waveform.init", self.init, INITS)
 
 
@@ -257,7 +257,7 @@ class TokenConfig:
         return max(s for s in range(1, 5) if self.hop_samples % s == 0)
 
     @property
-    def pooled(self) -> int:
+    def outputs_per_frame(self) -> int:
         """Outputs of a learned filter that are pooled into one frame."""
         return max(1, self.window_samples // self.stride_samples)
 
@@ -270,7 +270,7 @@ class TokenConfig:
     def frame_reach(self) -> int:
         """The most samples before and after its centre that a frame depends on."""
         if self.learned:
-            return self.pooled * self.stride_samples // 2 + self.taps // 2
+            return self.outputs_per_frame * self.stride_samples // 2 + self.taps // 2
         return self.fft_samples // 2
 
 

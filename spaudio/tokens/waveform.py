@@ -86,7 +86,8 @@ class WaveformFrontEnd(nn.Module):
         if padding_mask is not None:
             tokens = tokens.masked_fill(padding_mask.unsqueeze(-1), 0)
         samples = tokens.flatten(1).unsqueeze(1).float()
-        pooled = config.pooled * stride
+        count, step = config.outputs_per_frame, hop // stride
+        pooled = count * stride
         left = config.frame_reach
         length = samples.shape[2] - hop + pooled - stride + taps
         # In half precision the rounding noise is at -50 dB, which the logarithm would amplify.
@@ -94,11 +95,11 @@ class WaveformFrontEnd(nn.Module):
             padded = F.pad(samples, (left, max(0, length - left - samples.shape[2])))
             outputs = self.filters(padded[..., :length]).relu()
             if config.waveform.pooling == "mean":
-                frames = F.avg_pool1d(outputs, config.pooled, hop // stride)
+                frames = F.avg_pool1d(outputs, count, step)
             else:
                 # Not max_pool1d, which torch.export takes only for a fixed length.
                 rows = outputs[:, :, None]
-                frames = F.max_pool2d(rows, (1, config.pooled), (1, hop // stride))[:, :, 0]
+                frames = F.max_pool2d(rows, (1, count), (1, step))[:, :, 0]
             return torch.log(frames + config.waveform.log_offset).transpose(1, 2)
 
     @torch.no_grad()

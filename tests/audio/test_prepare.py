@@ -21,7 +21,7 @@ import soundfile
 import spaudio.io.journal
 from spaudio.audio import Prepared, SourceClip, SourceClips, decode, prepare, read_manifest
 from spaudio.audio.manifest import Clip
-from spaudio.audio.prepare import check_copies
+from spaudio.audio.prepare import check_duplicates
 from spaudio.audio.scan import scan_clips
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.lock import locked
@@ -274,11 +274,11 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     slow = soundfile.read(source / "hum/g1_0.flac", dtype="int16")[0]  # sounds different
     soundfile.write(source / "hum/g1_slow.flac", slow, RATE // 2)
     prepared = run(source)
-    assert prepared.copies == (("hum/g1_0.flac", "hum/g1_copy.flac"),)
+    assert prepared.duplicates == (("hum/g1_0.flac", "hum/g1_copy.flac"),)
     [said] = prepared.warnings
     assert "more than once (1 recording): hum/g1_0.flac = hum/g1_copy.flac" in said
     marker = json.loads(prepared.manifest.with_name("prepared.json").read_text())
-    assert (marker["copies"], marker["warnings"]) == ([[*prepared.copies[0]]], [said])
+    assert (marker["duplicates"], marker["warnings"]) == ([[*prepared.duplicates[0]]], [said])
     copy("hum/g1_0.flac", "hiss/g1_copy.flac")
     copy("hiss/g3_0.WAV", "hiss/g0_copy.flac")  # group 0 is for test
     with pytest.raises(DataError) as refused:
@@ -313,13 +313,13 @@ def test_clips_on_the_scale_of_integers_are_warned_of(source: Path) -> None:
         assert re.match(r"\d of 60 clips have peaks above 100 .* tell them apart by this$", said)
 
 
-def test_copies_in_two_folds_are_refused(tmp_path: Path) -> None:
+def test_duplicates_in_two_folds_are_refused(tmp_path: Path) -> None:
     clips = [Clip(f"{n}.wav", "a", "train", "g", 1.0, 8000, fold=n) for n in (1, 2)]
     with pytest.raises(DataError, match="in different splits or folds"):
-        check_copies(clips, [("1.wav", "2.wav")], [], "refuse", tmp_path / "list.txt")
+        check_duplicates(clips, [("1.wav", "2.wav")], [], "refuse", tmp_path / "list.txt")
 
 
-def test_silent_clips_are_not_copies_of_each_other(tmp_path: Path) -> None:
+def test_silent_clips_are_not_duplicates_of_each_other(tmp_path: Path) -> None:
     clips = [SourceClip(f"{name}.wav", name, "train", name) for name in "ab"]
     for clip in clips:
         soundfile.write(tmp_path / clip.path, np.zeros(RATE), RATE)
@@ -327,7 +327,7 @@ def test_silent_clips_are_not_copies_of_each_other(tmp_path: Path) -> None:
     found = prepare(
         "toy", lambda work: listed, folder=tmp_path / "data", options={}, progress=False
     )
-    assert (found.copies, found.warnings) == ((), ())
+    assert (found.duplicates, found.warnings) == ((), ())
 
 
 def test_a_class_that_has_lost_all_clips_of_a_split_is_named(source: Path) -> None:

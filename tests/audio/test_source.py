@@ -4,12 +4,19 @@ from pathlib import Path
 import pytest
 
 from spaudio.audio import source as module
-from spaudio.audio.source import Part, find_root, folds_of_table, link_parts, open_parts, read_table
+from spaudio.audio.source import (
+    Archive,
+    find_root,
+    folds_of_table,
+    link_parts,
+    open_parts,
+    read_table,
+)
 from spaudio.errors import ConfigError, DataError
 from tests.fixtures.tiny_corpora import pack
 
-A = Part("a", {"http://host/a.tar.gz": "0" * 64}, folder="set-a")
-B = Part("b", {"http://host/b.tar.gz": "1" * 64}, marker="only_b.txt")
+A = Archive("a", {"http://host/a.tar.gz": "0" * 64}, folder="set-a")
+B = Archive("b", {"http://host/b.tar.gz": "1" * 64}, marker="only_b.txt")
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def test_every_archive_is_downloaded_with_its_checksum(
     found = open_parts([A, B], tmp_path / "work", None)
     assert asked == [*A.files.items(), *B.files.items()]
     assert (found["a"] / "clip").is_file()
-    unsure = Part("c", {"http://host/c.tar.gz": None})
+    unsure = Archive("c", {"http://host/c.tar.gz": None})
     with pytest.raises(ConfigError, match=r"source= is required.*http://host/c\.tar\.gz"):
         open_parts([A, unsure], tmp_path / "work", None)
     assert len(asked) == 2

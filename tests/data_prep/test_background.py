@@ -12,8 +12,8 @@ import soundfile
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio.background import cut_background
+from spaudio.audio.intervals import Interval, cut_intervals
 from spaudio.audio.manifest import Clip
-from spaudio.audio.stretches import Stretch, cut_stretches
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.tasks.describe import describe_split
 from tests.fixtures.own_sounds import make_own_sounds
@@ -91,14 +91,14 @@ def test_many_recordings_are_divided_and_silence_is_left_out(tmp_path: Path) -> 
 
 
 def test_a_replaced_recording_is_cut_anew(tmp_path: Path) -> None:
-    one, folder = Stretch("a.wav", 0.1, 0.3, "line 2"), tmp_path / "in"
+    one, folder = Interval("a.wav", 0.1, 0.3, "line 2"), tmp_path / "in"
     folder.mkdir()
     found = []
     for seed in range(2):
         wave = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE)
         soundfile.write(folder / "a.wav", wave, RATE)
-        stretch = cut_stretches(folder, [one], tmp_path / "work")[0] / one.path
-        np.testing.assert_allclose(soundfile.read(stretch)[0], wave[800:2400], atol=1e-4)
+        cut = cut_intervals(folder, [one], tmp_path / "work")[0] / one.path
+        np.testing.assert_allclose(soundfile.read(cut)[0], wave[800:2400], atol=1e-4)
         each = dict.fromkeys(COUNTS, 1)
         root, clips, _ = cut_background(folder, tmp_path / "work", seconds=0.1, counts=each, seed=0)
         found.append(soundfile.read(root / clips[0].path)[0])

@@ -383,7 +383,7 @@ def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) ->
     assert "_background_" in prepared.labels
 
 
-def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
+def test_intervals_of_recordings_are_cut(tmp_path: Path) -> None:
     source, lines = tmp_path / "source", ["file_name,start,end,label"]
     (source / "day").mkdir(parents=True)
     waves = {}
@@ -433,7 +433,7 @@ def test_stretches_of_recordings_are_cut(tmp_path: Path) -> None:
         listed(source, table="a.csv")
 
 
-def test_overlapping_stretches_in_different_splits_are_refused(tmp_path: Path) -> None:
+def test_overlapping_intervals_in_different_splits_are_refused(tmp_path: Path) -> None:
     """Groups per line divide them among splits; intervals that only touch share nothing."""
     source, file = tmp_path / "source", tmp_path / "a.csv"
     source.mkdir()

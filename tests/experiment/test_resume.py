@@ -23,7 +23,7 @@ from spaudio.cli import main
 from spaudio.errors import CheckpointError, DataError
 from spaudio.experiment import processes
 from spaudio.experiment import run as run_module
-from spaudio.experiment.data import _split, _with_copies
+from spaudio.experiment.data import _split, _with_duplicates
 from spaudio.experiment.load import load_best
 from spaudio.experiment.tasks import classification
 from spaudio.experiment.tasks.task import Task
@@ -199,7 +199,7 @@ def test_the_same_audio_is_told_of_or_refused(tmp_path: Path, run_recipe: RunRec
     assert "under different labels (1 recording): hiss/copy.wav = hum/g0_0.wav" in allowed.err
 
 
-def test_a_validation_split_holds_no_copy_of_a_training_clip(tmp_path: Path) -> None:
+def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path) -> None:
     make_class_folders(tmp_path / "sounds", groups=3, clips=2)
     for file in [*(tmp_path / "sounds").glob("*/*.wav")]:
         for copy in range(4):
@@ -210,21 +210,21 @@ def test_a_validation_split_holds_no_copy_of_a_training_clip(tmp_path: Path) -> 
     )  # fmt: skip
     prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
                        folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
-    assert prepared.copies
+    assert prepared.duplicates
     splits = {clip.path: clip.split for clip in _split(settings, prepared)}
     assert set(splits.values()) == {"train", "valid"}
-    for group in prepared.copies:
+    for group in prepared.duplicates:
         assert len({splits[path] for path in group}) == 1
 
 
-def test_a_copy_takes_no_group_apart() -> None:
+def test_a_duplicate_takes_no_group_apart() -> None:
     clips = [
         Clip(path, "a", split, group, 1.0, 8000)
         for path, split, group in (("x", "train", "1"), ("y", "valid", "2"), ("z", "valid", "2"))
     ]
-    moved = _with_copies(clips, joint := {"x": "x", "y": "x"}, by_group=False)
+    moved = _with_duplicates(clips, joint := {"x": "x", "y": "x"}, by_group=False)
     assert [clip.split for clip in moved] == ["train", "train", "valid"]
-    assert _with_copies(clips, joint, by_group=True) == [clips[0], clips[2]]
+    assert _with_duplicates(clips, joint, by_group=True) == [clips[0], clips[2]]
 
 
 def test_a_validation_split_shares_no_part_of_a_recording_with_training(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_a_validation_split_shares_no_part_of_a_recording_with_training(tmp_path
     assert Counter(splits.values())["valid"] in range(5, 11)
     assert all(splits[one] == splits[two] for one, two in prepared.overlaps)
     assert {clip.group for clip in clips} == {clip.group for clip in prepared.clips}
-    alike = replace(prepared, overlaps=(), copies=(tuple(splits),))
-    with pytest.raises(DataError, match="are copies of training clips, or overlap"):
+    alike = replace(prepared, overlaps=(), duplicates=(tuple(splits),))
+    with pytest.raises(DataError, match="are duplicates of training clips, or overlap"):
         _split(settings, alike)
 
 

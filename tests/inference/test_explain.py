@@ -29,7 +29,7 @@ def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     assert found.seconds[-1] == pytest.approx(prediction.seconds, abs=0.01)
     assert (found.hertz[0], found.hertz[-1]) == (0, 4000)
     assert found.drop.shape == (len(found.hertz) - 1, len(found.seconds) - 1)
-    start, end, drop = found.stretches[0]
+    start, end, drop = found.intervals[0]
     front_end = predictor.front_end
     frames = front_end.normalise(front_end.restore(front_end.extract(found.waveform)))
     hop = front_end.config.frame_seconds

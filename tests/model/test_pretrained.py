@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
-from spaudio.model.pretrained.encoded import EncodedFrontEnd, Part, is_quiet
+from spaudio.model.pretrained.encoded import CachedOutputs, EncodedFrontEnd, is_quiet
 from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import LogMelInput, PretrainedEncoder
@@ -36,7 +36,7 @@ def tiny_base(folder: Path, name: str = "whisper") -> PretrainedEncoder:
 
 def read(model: AdaptedClassifier, plain: PretrainedEncoder, *clips: np.ndarray) -> torch.Tensor:
     """Logits of clips in one padded batch; ``plain`` is the encoder, not adapted."""
-    front_end = EncodedFrontEnd(TokenConfig(), plain, model.part)
+    front_end = EncodedFrontEnd(TokenConfig(), plain, model.cached)
     batch = collate([Example(front_end.restore(front_end.extract(c)), 0, 0) for c in clips])
     with torch.inference_mode():
         logits: torch.Tensor = model(batch.tokens, batch.padding_mask)
@@ -97,7 +97,7 @@ def test_what_is_trained_begins_as_the_identity(name: str, tmp_path: Path) -> No
         model.train()
         assert not model.base.net.training
         shake(model)
-        front_end = EncodedFrontEnd(TokenConfig(), plain, model.part)
+        front_end = EncodedFrontEnd(TokenConfig(), plain, model.cached)
         frames = front_end.restore(front_end.extract(CLIPS[0]))
         model(torch.from_numpy(frames)[None]).square().sum().backward()
         for key, parameter in model.named_parameters():
@@ -157,7 +157,7 @@ def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
 def test_the_labels_of_mixed_clips_count_what_the_head_pools(tmp_path: Path) -> None:
     plain = tiny_base(tmp_path)
     model = AdaptedClassifier(tiny_base(tmp_path), Adaptation("lora"), 3).eval()
-    front_end = EncodedFrontEnd(TokenConfig(), plain, model.part)
+    front_end = EncodedFrontEnd(TokenConfig(), plain, model.cached)
     clip = CLIPS[0] * (np.arange(len(CLIPS[0])) % 4000 < 2000)  # with pauses
     frames = [front_end.restore(front_end.extract(one)) for one in (clip, CLIPS[1])]
     batch = collate([Example(one, 0, 0) for one in frames])
@@ -369,7 +369,7 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     base = tiny_base(tmp_path)
     torch.nn.init.constant_(base.layers[0].fc1.weight, torch.nan)
     with pytest.raises(ConfigError, match="weights may be damaged"):
-        EncodedFrontEnd(TokenConfig(), base, Part("statistics", 3)).extract(CLIPS[0])
+        EncodedFrontEnd(TokenConfig(), base, CachedOutputs("statistics", 3)).extract(CLIPS[0])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of Whisper are not beside the project")

@@ -29,17 +29,17 @@ def test_the_part_that_decides_is_found() -> None:
     assert found.steps[column] <= 45 < found.steps[column + 1] + 5
     assert found.bands[row] == 16
     assert found.drop[-1, -1] < -0.1
-    [stretch] = found.stretches
-    assert (stretch.first, stretch.last) == (35, 55)  # cells of five steps, patches of three cells
-    assert stretch.drop == pytest.approx(1)
-    assert any(part.first <= 16 and part.last >= 24 for part in found.ranges)
+    [interval] = found.intervals
+    assert (interval.first, interval.last) == (35, 55)  # cells of 5 steps, patches of 3 cells
+    assert interval.drop == pytest.approx(1)
+    assert any(region.first <= 16 and region.last >= 24 for region in found.ranges)
     assert (values == 1).all()
 
 
 def test_what_does_not_matter_has_no_importance() -> None:
     found = measure_importance(np.ones((3, 1), np.float32), lambda v: np.zeros(len(v)))
     assert found.drop.tolist() == [[0, 0, 0]]
-    assert (found.stretches, found.ranges) == ([], [])
+    assert (found.intervals, found.ranges) == ([], [])
 
 
 def test_log_odds_of_one_of_several_classes_and_of_independent_classes() -> None:

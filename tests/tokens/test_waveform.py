@@ -38,7 +38,7 @@ def defined(module: WaveformFrontEnd, waveform: np.ndarray, frames: int) -> np.n
     config = module.config
     kernels = module.filters.weight[:, 0].detach().double().numpy()
     pool = np.mean if config.waveform.pooling == "mean" else np.max
-    pooled = config.pooled * config.stride_samples
+    pooled = config.outputs_per_frame * config.stride_samples
     silence = np.pad(waveform.astype(np.float64), 1000)
     rows = []
     for i in range(frames):

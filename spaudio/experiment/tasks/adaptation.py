@@ -51,7 +51,7 @@ class AdaptationTask(ClassificationTask):
         return [
             *super().messages(model),
             *replaced(self.settings),
-            *ignored_by_encoder(self.settings, self.data, model.part.kind),
+            *ignored_by_encoder(self.settings, self.data, model.cached.kind),
         ]
 
     @override
@@ -61,7 +61,7 @@ class AdaptationTask(ClassificationTask):
             reset_peak()
         if not run.resume:
             solved, loss = self._solve(model, run)
-            if model.part.kind == "statistics":
+            if model.cached.kind == "statistics":
                 return solved
             self.fitted = Fitted(loss, solved.seconds)
         return super().fit(model, run)
@@ -84,7 +84,7 @@ class AdaptationTask(ClassificationTask):
             model.head, train, valid, self.objective, accelerator, self.balance.weights, both
         )
         best = records[chosen]["epoch"]
-        if model.part.kind == "statistics" and accelerator.is_main_process:
+        if model.cached.kind == "statistics" and accelerator.is_main_process:
             checkpoints = run.folder / "checkpoints"
             shutil.rmtree(checkpoints, ignore_errors=True)  # left by an interrupted fit
             log = TrainingLog(run.folder)

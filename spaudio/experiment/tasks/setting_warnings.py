@@ -140,7 +140,7 @@ def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> I
     Args:
         settings: Settings of the run.
         data: Its splits.
-        kind: What the front-end keeps of the encoder's outputs (`Part.kind`).
+        kind: What the front-end keeps of the encoder's outputs (`CachedOutputs.kind`).
     """
     active = [name for name, value in vars(settings.augment).items() if value]
     used = {"time_mask", "mel_mask"}  # which are sizes

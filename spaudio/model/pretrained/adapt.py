@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.filters import FILTERS, insert_filters
-from spaudio.model.pretrained.encoded import Part
+from spaudio.model.pretrained.encoded import CachedOutputs
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
@@ -79,7 +79,7 @@ class Adaptation:
         """Index of the first hidden state that the head reads."""
         return base.states // 2 if self.states == "upper" else 0
 
-    def part(self, base: PretrainedEncoder) -> Part:
+    def cached(self, base: PretrainedEncoder) -> CachedOutputs:
         """What can be cached per clip.
 
         Raises:
@@ -87,17 +87,17 @@ class Adaptation:
         """
         if self.way == "probe":
             if self.pooling == "mean_std":
-                return Part("statistics", base.states)
+                return CachedOutputs("statistics", base.states)
             first = self.first_state(base)
-            return Part("states", base.states - first, first)
+            return CachedOutputs("states", base.states - first, first)
         if self.way == "full" and self.layers is None:
-            return Part("inputs")
+            return CachedOutputs("inputs")
         # Layers are rerun from the first one whose output changes. A filter changes the output of
         # the next layer, but the output of the last layer is normalised after its filter.
         lowest = self.adapted_layers(base)[0] + (self.way == "filters")
         lowest = min(lowest, len(base.layers) - 1)
         first = min(lowest, self.first_state(base))
-        return Part("states", lowest + 1 - first, first)
+        return CachedOutputs("states", lowest + 1 - first, first)
 
     def adapted_layers(self, base: PretrainedEncoder) -> list[int]:
         """Indices of the layers that are adapted or followed by a filter, in ascending order.

@@ -42,7 +42,7 @@ class AdaptedClassifier(nn.Module):
         self.adaptation = adaptation
         alone = adaptation.way == "probe"
         self.rate_shares = {} if alone else {"head": adaptation.head_rate}
-        self.part = adaptation.part(base)
+        self.cached = adaptation.cached(base)
         self.first_state = adaptation.first_state(base)
         states = base.states - self.first_state
         self.head = Head(states, base.dim, classes, adaptation.pooling, adaptation.combine)
@@ -99,7 +99,7 @@ class AdaptedClassifier(nn.Module):
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns the input of the last layer, (batch, width); arguments as for `forward`."""
-        if self.part.kind == "statistics":
+        if self.cached.kind == "statistics":
             return self.head.mixed(tokens[:, self.first_state :])
         return self.head.pool(*self.hidden_states(tokens, padding_mask))
 
@@ -114,30 +114,30 @@ class AdaptedClassifier(nn.Module):
         Cached inputs, and cached states that the head reads, are rounded as in the cache; the state
         that the first layer after the cache reads is rounded only after :meth:`round_as_cached`.
         """
-        part = self.part
+        cached = self.cached
         states, unpooled = self._run_whole(
-            as_cached(inputs) if part.kind == "inputs" else inputs, padding
+            as_cached(inputs) if cached.kind == "inputs" else inputs, padding
         )
         rounded = 0
-        if part.kind == "states":
+        if cached.kind == "states":
             # The output of a filter is computed from the cache, not read from it.
-            rounded = part.last + (self._first_filter() is None) - self.first_state
+            rounded = cached.last + (self._first_filter() is None) - self.first_state
         states = [as_cached(s) if i < rounded else s for i, s in enumerate(states)]
         return self.classify(self.head.pool(states, unpooled))
 
     def _first_filter(self) -> nn.Module | None:
         """Returns the filter that reads the last cached state, if one does."""
-        last = self.part.last
+        last = self.cached.last
         return getattr(self.base.layers[last - 1], CHILD, None) if last else None
 
     def round_as_cached(self) -> None:
         """Rounds the last cached hidden state where it is read, from now on."""
-        part = self.part
-        if part.kind != "states":
+        cached = self.cached
+        if cached.kind != "states":
             return
         layers, reader = self.base.layers, self._first_filter()
-        if reader is None and part.last < len(layers):
-            reader = layers[part.last]
+        if reader is None and cached.last < len(layers):
+            reader = layers[cached.last]
         if reader is not None:
             reader.register_forward_pre_hook(lambda _, given: (as_cached(given[0]), *given[1:]))
 
@@ -156,19 +156,19 @@ class AdaptedClassifier(nn.Module):
         """
         if padding_mask is None:
             padding_mask = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool)
-        part = self.part
-        if part.kind == "inputs":
+        cached = self.cached
+        if cached.kind == "inputs":
             return self._run_whole(tokens, padding_mask)
         quiet = is_quiet(tokens)
-        known = list(tokens[..., :-1].chunk(part.count, dim=2))
+        known = list(tokens[..., :-1].chunk(cached.count, dim=2))
         if self.adaptation.way == "probe":
             return known, self.base.unpooled(padding_mask, quiet)
-        last, layer = known.pop(), part.last
+        last, layer = known.pop(), cached.last
         if layer:  # it has not been filtered yet
             last = self.filters[layer - 1](last, padding_mask)
         states, padding_mask = self.base.run(last, padding_mask, layer)
         unpooled = self.base.unpooled(padding_mask, quiet)
-        return (known + states)[self.first_state - part.first :], unpooled
+        return (known + states)[self.first_state - cached.first :], unpooled
 
     @torch.no_grad()
     def statistics(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class AdaptedClassifier(nn.Module):
         Returns:
             (batch, states, 2 * dim).
         """
-        if self.part.kind == "statistics":
+        if self.cached.kind == "statistics":
             return tokens[:, self.first_state :]
         states, unpooled = self.hidden_states(tokens, padding_mask)
         return torch.stack([statistics(state, unpooled) for state in states], dim=1)

@@ -22,7 +22,7 @@ from spaudio.tokens.normalise import BandNormaliser
 
 
 @dataclass(frozen=True)
-class Part:
+class CachedOutputs:
     """What is computed once per clip and cached.
 
     Args:
@@ -65,48 +65,48 @@ class EncodedFrontEnd(FrontEnd):
         config: The settings.
         base: The encoder, not adapted. Copies in other processes, which only read cached frames,
             have none.
-        part: What is computed.
+        cached: What is computed, to be cached.
     """
 
     how_to_shorten = "give table= with the start and end of shorter clips (recipe folder)"
 
-    def __init__(self, config: TokenConfig, base: PretrainedEncoder, part: Part) -> None:
+    def __init__(self, config: TokenConfig, base: PretrainedEncoder, cached: CachedOutputs) -> None:
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         super().__init__(config, BandNormaliser("global", zero, one))
-        self.base, self.part = base, part
+        self.base, self.cached = base, cached
 
     def augment(self, config: AugmentConfig) -> EncodedAugment | None:
         """Returns the augmentation of what is cached; None if that is not log-mel frames."""
         about = self.base.log_mel
-        return EncodedAugment(config, about) if self.part.kind == "inputs" and about else None
+        return EncodedAugment(config, about) if self.cached.kind == "inputs" and about else None
 
     @override
     def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        if self.part.kind != "states":  # what is pooled is known only after the encoder
+        if self.cached.kind != "states":  # what is pooled is known only after the encoder
             return super().pooled(tokens, padding)
         return ~self.base.unpooled(padding, is_quiet(tokens))
 
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        part = self.part
-        later: dict[str, Any] = {"first": part.first} if part.first else {}
-        if part.kind == "states":
+        cached = self.cached
+        later: dict[str, Any] = {"first": cached.first} if cached.first else {}
+        if cached.kind == "states":
             later["columns"] = ["not quiet"]  # besides the states
-        return self.base.cache_key | {"part": part.kind, "count": part.count} | later
+        return self.base.cache_key | {"part": cached.kind, "count": cached.count} | later
 
     @override
     def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         inputs = self.base.inputs(waveform)
-        if self.part.kind == "inputs":
+        if self.cached.kind == "inputs":
             return inputs.astype(np.float16)
-        states, quiet = self.base.hidden_states(inputs, self.part.count, self.part.first)
+        states, quiet = self.base.hidden_states(inputs, self.cached.count, self.cached.first)
         if not states.isfinite().all():
             raise ConfigError(
                 f"{self.base.source} gives a clip hidden states that are not finite; its weights "
                 "may be damaged: fetch them again"
             )
-        if self.part.kind == "states":
+        if self.cached.kind == "states":
             tokens = as_cached(states).transpose(0, 1).flatten(1)
             heard = tokens.new_ones(len(tokens)) if quiet is None else ~quiet[0]
             return torch.cat([tokens, heard.unsqueeze(1)], dim=1).to(torch.float16).numpy()

@@ -67,7 +67,7 @@ class EncodedAugment(Augment):
 
     @override
     def mask(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Sets random stretches of time and random bands of the clip to the mean of each band."""
+        """Sets random spans of time and random bands of the clip to the mean of each band."""
         start, end = self._own(frames)
         if end <= start:
             return frames

@@ -1,4 +1,4 @@
-"""Clips cut from labelled stretches of recordings."""
+"""Clips cut from labelled intervals of recordings."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
 _VERSION = 2  # of the cuts; raise it with any change to them
-_ROUNDING = 0.1  # seconds that a stretch may end after its recording
+_ROUNDING = 0.1  # seconds that an interval may end after its recording
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of a recording.
+class Interval:
+    """An interval of a recording.
 
     Attributes:
         recording: Path of the recording, relative to the folder of all recordings.
@@ -40,41 +40,41 @@ class Stretch:
         return f"{self.recording}/{self.start:.3f}-{self.end:.3f}.wav"
 
 
-def overlapping(stretches: Iterable[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
-    """Yields the pairs of stretches that share a part of a recording."""
-    earlier: list[Stretch] = []
-    for one in sorted(stretches, key=lambda one: (one.recording, one.start, one.end)):
+def overlapping(intervals: Iterable[Interval]) -> Iterator[tuple[Interval, Interval]]:
+    """Yields the pairs of intervals that share a part of a recording."""
+    earlier: list[Interval] = []
+    for one in sorted(intervals, key=lambda one: (one.recording, one.start, one.end)):
         earlier = [e for e in earlier if e.recording == one.recording and e.end > one.start]
         yield from ((e, one) for e in earlier)
         earlier.append(one)
 
 
-def cut_stretches(
-    root: Path, stretches: Sequence[Stretch], work: Path
+def cut_intervals(
+    root: Path, intervals: Sequence[Interval], work: Path
 ) -> tuple[Path, dict[str, str]]:
-    """Cuts stretches out of recordings of any length, unless that has been done before.
+    """Cuts intervals out of recordings of any length, unless that has been done before.
 
     Args:
         root: Holds the recordings.
-        stretches: In any order; they may overlap.
+        intervals: In any order; they may overlap.
         work: The clips are written to a folder in it.
 
     Returns:
-        The folder of the clips, at `Stretch.path`; and the recordings that cannot be used, of which
-        there are no clips, each with the reason.
+        The folder of the clips, at `Interval.path`; and the recordings that cannot be used, of
+        which there are no clips, each with the reason.
 
     Raises:
-        DataError: If a stretch ends after its recording.
+        DataError: If an interval ends after its recording.
     """
-    by_recording: dict[str, list[Stretch]] = {}
-    for one in sorted(stretches, key=lambda one: (one.recording, one.start, one.end)):
+    by_recording: dict[str, list[Interval]] = {}
+    for one in sorted(intervals, key=lambda one: (one.recording, one.start, one.end)):
         by_recording.setdefault(one.recording, []).append(one)
     key = hashlib.sha256(f"v{_VERSION} ".encode())
     for name, wanted in by_recording.items():
         paths = [one.path for one in wanted]
         key.update(os.fsencode(f"{root} {state_of(root / name)} {paths}"))
 
-    target = work / f"stretches-{key.hexdigest()[:12]}"
+    target = work / f"intervals-{key.hexdigest()[:12]}"
 
     def cut(name: str, staging: Path) -> Iterator[Path]:
         return _cut(root / name, by_recording[name], staging)
@@ -82,11 +82,11 @@ def cut_stretches(
     return target, make_cuts(target, root, list(by_recording), cut, "Cutting recordings")
 
 
-def _cut(recording: Path, stretches: Sequence[Stretch], target: Path) -> Iterator[Path]:
-    """Writes the stretches of one recording, sorted by start, in one pass; yields their paths."""
+def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterator[Path]:
+    """Writes the intervals of one recording, sorted by start, in one pass; yields their paths."""
     rate = probe(recording).sample_rate
-    coming = deque((round(one.start * rate), round(one.end * rate), one) for one in stretches)
-    current: list[tuple[int, int, Stretch, list[Waveform]]] = []
+    coming = deque((round(one.start * rate), round(one.end * rate), one) for one in intervals)
+    current: list[tuple[int, int, Interval, list[Waveform]]] = []
     count = 0  # samples before the piece
     for piece in stream_audio(recording, rate, silent_ok=True):
         end = count + len(piece)
