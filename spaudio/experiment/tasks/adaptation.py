@@ -25,7 +25,7 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted, TrainingRun
 from spaudio.training.probe import collect, solve_head
@@ -73,9 +73,9 @@ class AdaptationTask(ClassificationTask):
         device = accelerator.device
         trainer, seed = self.settings.trainer, self.settings.seed
         # Each clip once, even if classes are balanced: then the fit is weighted.
-        feed = make_feed(data.plain(), trainer, shuffle=False, seed=seed)
-        train = collect(model, feed.loader, device)
-        valid = collect(model, self.valid.loader, device)
+        loader = make_loader(data.plain(), trainer, shuffle=False, seed=seed)
+        train = collect(model, loader, device)
+        valid = collect(model, self.valid, device)
         waited = time.perf_counter() - start
         both = None
         if self.settings.validation.train:  # the penalty is still chosen on held-out clips

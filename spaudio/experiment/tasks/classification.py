@@ -50,7 +50,7 @@ from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult, TrainingRun
 from spaudio.training.mixing import Mixing
@@ -101,17 +101,17 @@ class ClassificationTask(Task):
             if data.multi_label
             else Classification(trainer.label_smoothing, mixing, self.balance)
         )
-        self.train = make_feed(
+        self.train = make_loader(
             data.train,
             trainer,
             shuffle=True,
             seed=settings.seed,
             balanced=self.balance.method == "sampler",
         )
-        self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
+        self.valid = make_loader(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
             "valid": self.valid,
-            "test": make_feed(data.test, trainer, shuffle=False, seed=0),
+            "test": make_loader(data.test, trainer, shuffle=False, seed=0),
         }
         self.pretraining: Pretraining | None = None
         if settings.pretrain.objective != "none":
@@ -148,7 +148,7 @@ class ClassificationTask(Task):
                 else []
             ),
             *data.warnings,
-            *overruled_audio(settings, data, len(self.train.sampler)),
+            *overruled_audio(settings, data, len(self.train)),
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
             *ignored_by_front_end(settings, data),
