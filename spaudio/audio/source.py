@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.atomic import make_staging
+from spaudio.io.atomic import new_folder
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import open_source, unpack
@@ -175,13 +174,8 @@ def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     Only one process at a time may make it.
     """
     if not target.is_dir():
-        staging = make_staging(target)
-        try:
+        with new_folder(target, locked=True) as staging:
             fill(staging)
-            staging.chmod(0o755)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

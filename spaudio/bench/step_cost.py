@@ -72,7 +72,7 @@ def measure(
                     f"{', '.join(f'{part}*' for part in own)})"
                 )
     task = open_task(first, data_prep_folder(recipe))
-    batches = list(islice(task.train.loader, BATCHES))
+    batches = list(islice(task.train, BATCHES))
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}
     for name, settings in composed.items():

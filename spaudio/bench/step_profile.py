@@ -62,8 +62,8 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
     """
     settings = compose(recipe, [*overrides, "trainer.workers=0"])
     task = open_task(settings, data_prep_folder(recipe))
-    loader, batches, loading = iter(task.train.loader), [], []
-    for _ in range(min(BATCHES, len(task.train.loader))):
+    loader, batches, loading = iter(task.train), [], []
+    for _ in range(min(BATCHES, len(task.train))):
         start = time.perf_counter()
         batches.append(next(loader))
         loading.append(time.perf_counter() - start)

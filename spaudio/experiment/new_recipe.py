@@ -4,11 +4,11 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.recipes import recipes_folder
+from spaudio.io.atomic import new_folder
 from spaudio.report.run_command import this_python
 
 _README = """# {name}
@@ -69,16 +69,11 @@ def write_recipe(name: str, source: Path, folder: Path) -> Path:
     script = (recipes.parent / "data_prep" / "folder.py").read_text(encoding="utf-8")
     script = script.replace("python data_prep/folder.py", f"python {name}/prep.py")
     script = script.replace('main("folder", prepare)', f'main("{name}", prepare)')
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=f".{name}."))
-    try:
+    with new_folder(target) as staging:
         (staging / "config.yaml").write_text(config, encoding="utf-8")
         (staging / "prep.py").write_text(script, encoding="utf-8")
         (staging / "README.md").write_text(
             _README.format(name=name, source=source, python=this_python()), encoding="utf-8"
         )
         shutil.copyfile(recipes / "folder" / "run.py", staging / "run.py")
-        staging.chmod(0o755)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -27,7 +27,7 @@ from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from spaudio.tokens.front_end import open_cache
 from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.loop import TrainingLoop, TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
@@ -101,10 +101,10 @@ class Pretraining:
         steps = settings.pretrain.steps
         trainer = replace(settings.trainer, epochs=1, min_steps=steps, max_epochs=steps)
         self._trainer = trainer
-        self._train = make_feed(
+        self._train = make_loader(
             dataset(order[held_out:], augment), trainer, shuffle=True, seed=settings.seed
         )
-        self._valid = make_feed(
+        self._valid = make_loader(
             dataset(order[:held_out], None), trainer, shuffle=False, seed=settings.seed
         )
         span = settings.pretrain.span / 1000 / settings.tokens.token_seconds
@@ -164,7 +164,7 @@ class Pretraining:
             "steps": records[-1]["step"],
             "seconds": records[-1]["seconds"],
             "loss": min(record["valid_loss"] for record in records),
-            "held_out": len(self._valid.loader.dataset.clips),  # type: ignore[attr-defined]
+            "held_out": len(self._valid.dataset.clips),  # type: ignore[attr-defined]
         }
 
 

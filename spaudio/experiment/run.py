@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from torch.utils.data import DataLoader
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.processes import (
@@ -45,7 +46,6 @@ from spaudio.training.checkpoint import (
     find_checkpoint,
     load_model,
 )
-from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, TrainingRun, exclusive
 from spaudio.training.shards import share_out
 
@@ -121,8 +121,8 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
         result = replace(result, best_epoch=epoch_of(best))
         start = time.perf_counter()
         measured = {
-            name: task.objective.measure(model, _batches(feed, accelerator, name), accelerator)
-            for name, feed in task.final.items()
+            name: task.objective.measure(model, _batches(loader, accelerator, name), accelerator)
+            for name, loader in task.final.items()
         }
         seconds = {
             "prepare": prepare_seconds,
@@ -207,11 +207,11 @@ def _warn_of_changes(
         )
 
 
-def _batches(feed: Feed, accelerator: Accelerator, name: str) -> Iterator[Any]:
+def _batches(loader: DataLoader[Any], accelerator: Accelerator, name: str) -> Iterator[Any]:
     """Yields this process's share of the batches of a split, under a progress bar."""
-    loader = share_out(feed.loader, accelerator)
-    with progress_bar(name, len(loader), show=accelerator.is_main_process) as advance:
-        for batch in loader:
+    share = share_out(loader, accelerator)
+    with progress_bar(name, len(share), show=accelerator.is_main_process) as advance:
+        for batch in share:
             yield batch
             advance(1)
 

@@ -11,7 +11,6 @@ that is not on the Hub with ``load(..., base=FOLDER)``. To publish the folder:
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
+from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
 from spaudio.report.records import LAUNCHING
@@ -91,9 +91,7 @@ def save_pretrained(run: Path, folder: Path) -> None:
         ) from error
     content = portable(run)
     card = _card(run, content, report, Inputs.load(run))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as staging:
         shutil.copyfile(weights_folder(run) / WEIGHTS, staging / WEIGHTS)
         shutil.copyfile(run / INPUTS, staging / INPUTS)
         text = json.dumps(portable_report(report), indent=1) + "\n"
@@ -101,10 +99,6 @@ def save_pretrained(run: Path, folder: Path) -> None:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (staging / CONFIG).write_text(text, encoding="utf-8")
         (staging / CARD).write_text(card, encoding="utf-8")
-        staging.chmod(0o755)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: Inputs) -> str:

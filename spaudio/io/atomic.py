@@ -4,6 +4,8 @@ import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,14 +25,25 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
-def make_staging(folder: Path) -> Path:
-    """Makes a folder beside ``folder``, to be filled and then renamed to it.
+@contextmanager
+def new_folder(folder: Path, *, locked: bool = False) -> Iterator[Path]:
+    """Yields a folder to fill beside ``folder``; it is then renamed to it, or removed on an error.
 
-    It removes those left by killed processes. They look the same as one that another process is
-    filling, so the caller must hold a lock, as `spaudio.audio.prepare` does.
+    Args:
+        folder: Must not exist.
+        locked: Whether the caller holds a lock, as `spaudio.audio.prepare` does. If so, folders
+            left by killed processes are removed, which look the same as one that another process
+            is filling.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."
-    for left in folder.parent.glob(glob.escape(prefix) + "?" * 8):  # as tempfile names them
-        shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+    if locked:
+        for left in folder.parent.glob(glob.escape(prefix) + "?" * 8):  # as tempfile names them
+            shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

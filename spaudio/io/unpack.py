@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.atomic import make_staging
+from spaudio.io.atomic import new_folder
 from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
@@ -102,24 +101,22 @@ def unpack(
     archive, folder = Path(archive), Path(folder)
     if folder.is_dir():
         return folder
-    staging = make_staging(folder)
-    try:
-        size = archive.stat().st_size
-        limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
-        _extract(archive, staging, limit, max_files, open_zip, progress)
-        staging.chmod(0o755)
-        staging.rename(folder)
-    except DataError as error:
-        raise DataError(f"{archive}: {error}") from error
-    except DAMAGE as error:
-        if is_full(error):
-            raise
-        raise DataError(
-            f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself and "
-            "give the folder as source="
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with ExitStack() as stack:
+        staging = stack.enter_context(new_folder(folder, locked=True))
+        try:
+            size = archive.stat().st_size
+            limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
+            _extract(archive, staging, limit, max_files, open_zip, progress)
+            stack.close()  # renames the folder; an error in this is named, too
+        except DataError as error:
+            raise DataError(f"{archive}: {error}") from error
+        except DAMAGE as error:
+            if is_full(error):
+                raise
+            raise DataError(
+                f"{archive}: cannot be unpacked ({error}); fetch it again, or unpack it yourself "
+                "and give the folder as source="
+            ) from error
     return folder
 
 

@@ -14,7 +14,7 @@ from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.figures.filters_plot import filters_of
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.training.feed import plain_batches
+from spaudio.training.loader import plain_batches
 from spaudio.training.temperature import class_probabilities, tempered
 
 SHOWN = 4  # most used kernels

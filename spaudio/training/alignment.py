@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spaudio.audio.manifest import Clip
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.training.feed import plain_batches
+from spaudio.training.loader import plain_batches
 
 #: The statistics of a group are averaged with those of this many imagined training clips.
 PRIOR_CLIPS = 16

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from spaudio.errors import SpaudioError, some
 from spaudio.io.lock import claimed
@@ -31,7 +32,6 @@ from spaudio.training.checkpoint import (
 )
 from spaudio.training.ema import WeightAverage
 from spaudio.training.failures import named_failures
-from spaudio.training.feed import Feed
 from spaudio.training.log import TrainingLog
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer, schedule
@@ -144,8 +144,8 @@ class TrainingLoop:
 
     Args:
         model: On any device; Accelerate places it.
-        train: Training split.
-        valid: Validation split.
+        train: Loader of the training split, from :func:`spaudio.training.loader.batch_loader`.
+        valid: Loader of the validation split.
         run: Where checkpoints go, and which devices are used.
         objective: Training loss, and metrics on ``valid``.
         trainer: Epochs, batches, precision.
@@ -161,8 +161,8 @@ class TrainingLoop:
     def __init__(
         self,
         model: nn.Module,
-        train: Feed,
-        valid: Feed,
+        train: DataLoader[Any],
+        valid: DataLoader[Any],
         run: TrainingRun,
         *,
         objective: Objective,
@@ -173,11 +173,12 @@ class TrainingLoop:
         stage: Stage = TRAINING,
     ) -> None:
         self.train, self.run, self.objective = train, run, objective
+        self.sampler: Any = train.batch_sampler
         self.trainer, self.optim, self.seed = trainer, optim, seed
         self.select, self.stage = select, stage
         self.accelerator = accelerator = run.accelerator
         self.checkpoints = run.folder / "checkpoints"
-        self.steps = len(train.sampler)  # per epoch
+        self.steps = len(train)  # per epoch
         self.epochs = max(trainer.epochs, prolonged(trainer, self.steps))
         self.so_far = SoFar()
         optimizer = make_optimizer(model, optim)
@@ -192,8 +193,8 @@ class TrainingLoop:
             if run.resume:
                 self.average.model.load_state_dict(state["average"])
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.train_loader, self.share = split_up(train.loader, accelerator, trainer.accumulate)
-        self.valid_loader = share_out(valid.loader, accelerator)
+        self.train_loader, self.share = split_up(train, accelerator, trainer.accumulate)
+        self.valid_loader = share_out(valid, accelerator)
         self.log = None
         if accelerator.is_main_process:
             kept = self.so_far.epochs if run.resume else -1
@@ -275,14 +276,14 @@ class TrainingLoop:
         """Trains for one epoch, calling ``advance`` after each step; returns the mean loss."""
         so_far = self.so_far
         start, cpu_start = time.perf_counter(), time.process_time()
-        self.train.sampler.set_epoch(epoch)
+        self.sampler.set_epoch(epoch)
         self.model.train()
         checked: list[float] = []
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         tokens: Tensor | int = 0  # not read before the end of the epoch, which waits for the GPU
         batches = iter(self.train_loader)
-        for i, items in enumerate(self.train.sampler):
+        for i, items in enumerate(self.sampler):
             loss, norm, seen = self._train_step(epoch * self.steps + i, items, batches)
             losses.append(loss)
             norms.append(norm)
@@ -360,8 +361,8 @@ class TrainingLoop:
                 what, value = "gradient", norm
                 if not math.isfinite(loss):
                     what, value = "training loss", loss
-                items = next(islice(iter(self.train.sampler), step, None))
-                named = some(_named(self.train.loader.dataset, items), 10)
+                items = next(islice(iter(self.sampler), step, None))
+                named = some(_named(self.train.dataset, items), 10)
                 raise SpaudioError(
                     f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
                     f"{named}. Lower optim.lr={self.optim.lr} in a new run, or check these items; "

@@ -48,7 +48,7 @@ def sounds(tmp_path: Path) -> Path:
     ("encoder", "settings"),
     [
         ("whisper", ()),
-        ("whisper", ("adapt=filters", "filter=bank", "filter.num_filters=3")),
+        ("whisper", ("adapt=filters", "filter=adaptive", "filter.num_filters=3")),
         ("whisper", ("adapt=full", "augment=speech", "augment.noise=0.1")),
         ("wav2vec2", ("adapt=lora", "model.pooling=attention", "augment.mixup=0.5")),
     ],
@@ -88,6 +88,7 @@ def test_a_run_and_its_predictions(
         assert report["valid"]["accuracy"] == max(entry["valid_accuracy"] for entry in log)
     filters = ("adapt=filters" in settings, (run / "filters.png").is_file())
     assert filters[0] == filters[1] == (report["filter_params"] > 0)
+    assert not (run / "mask.png").exists()  # there is no spectrogram to draw it with
 
     with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

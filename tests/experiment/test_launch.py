@@ -304,7 +304,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
 
     def interrupted(model: Any, train: Any, valid: Any, run: Any, **options: Any) -> Any:
         # Selection is by other voices than the tested one.
-        calls.append({clip.group for part in (train, valid) for clip in part.loader.dataset.clips})
+        calls.append({clip.group for part in (train, valid) for clip in part.dataset.clips})
         if len(calls) == 2:  # stopped after one of two epochs
             options["trainer"] = replace(options["trainer"], epochs=1)
             loop(model, train, valid, run, **options).fit()

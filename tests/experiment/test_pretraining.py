@@ -157,8 +157,8 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
     )
     # A checkpoint knows the folder's content.
     assert split.data_hash == data.prepared.hash != folder.data_hash
-    for feed in (split.pretraining._train, split.pretraining._valid):
-        assert {clip.label for clip in feed.loader.dataset.clips} == {"unlabelled"}
+    for loader in (split.pretraining._train, split.pretraining._valid):
+        assert {clip.label for clip in loader.dataset.clips} == {"unlabelled"}
 
 
 def test_recordings_that_a_held_out_clip_was_cut_from_are_left_out(tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_settings_and_training_clips_reach_every_part(
     assert (mixing.mixup, mixing.cutmix, mixing.mixstyle) == (0.3, 0.2, 0.1)
     torch.testing.assert_close(mixing.nats, torch.from_numpy(data.front_end.normaliser.std))
     assert task.objective.label_smoothing == 0.15
-    train, held_out = (feed.loader.dataset for feed in (pretraining._train, pretraining._valid))
+    train, held_out = (loader.dataset for loader in (pretraining._train, pretraining._valid))
     assert {clip.path for clip in train.clips} == used - {clip.path for clip in held_out.clips}
     assert pretraining._objective.span == 3  # tokens of 40 ms
     assert data.train.augment.config.mel_masks == 1
     assert train.augment.config.mel_masks == 0
     assert data.train.augment._offset == train.augment._offset == np.float32(1e-5)
     assert data.valid.augment is data.test.augment is held_out.augment is None
-    assert task.train.sampler.seed == data.train._seed == 5
+    assert task.train.batch_sampler.seed == data.train._seed == 5
     model = task.build_model()
     assert isinstance(model.pooling, AttentionPooling)
     assert [each.out_channels for each in model.stem.convolutions] == [2, 3, 4]

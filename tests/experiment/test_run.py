@@ -87,7 +87,7 @@ def test_one_label(
     assert "left out" in (run / "report.md").read_text()
     # The temperature is that of validation clips, the alignment that of training clips.
     task, model = open_task(read_run_settings(run), RECIPES.parent / "data_prep"), load_best(run)
-    valid = task.objective.measure(model, task.valid.loader, Accelerator(cpu=True))
+    valid = task.objective.measure(model, task.valid, Accelerator(cpu=True))
     assert report["valid"] == pytest.approx(valid.metrics)
     inputs, train = Inputs.load(run), task.data.train
     temperature = fit_temperature(valid.probabilities, valid.labels)

@@ -14,7 +14,7 @@ from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
 from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.trainer_config import TrainerConfig
 
 CONFIG = TokenConfig(8000, "waveform", stack=2)
@@ -227,6 +227,6 @@ def test_a_clip_longer_than_a_batch_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"^2 is too long .* 0\.51 s are 26 tokens.*segments\.sec"
     ):
-        make_feed(dataset(), trainer, shuffle=True, seed=0)
-    feed = make_feed(dataset(segments=SegmentConfig(0.1)), trainer, shuffle=True, seed=0)
-    assert max(batch.tokens.shape[0] * batch.tokens.shape[1] for batch in feed.loader) <= 25
+        make_loader(dataset(), trainer, shuffle=True, seed=0)
+    loader = make_loader(dataset(segments=SegmentConfig(0.1)), trainer, shuffle=True, seed=0)
+    assert max(batch.tokens.shape[0] * batch.tokens.shape[1] for batch in loader) <= 25

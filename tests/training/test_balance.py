@@ -17,7 +17,7 @@ from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.tokens.dataset import BucketSampler
 from spaudio.training.balance import RATIO, Balance, choose_balance
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixing
 from spaudio.training.objective import Classification, Predictions
@@ -62,7 +62,7 @@ def test_what_cannot_be_balanced_is_refused() -> None:
         TrainerConfig(balance="yes")
     config = TrainerConfig(batch_size=8, max_tokens=90, workers=0)
     with pytest.raises(ConfigError, match=r"12 tokens of 4 times trainer\.batch_size=8.*=loss"):
-        make_feed(toy.dataset(toy.TRAINING), config, shuffle=True, seed=0, balanced=True)
+        make_loader(toy.dataset(toy.TRAINING), config, shuffle=True, seed=0, balanced=True)
 
 
 @pytest.mark.parametrize("mixing", [Mixing(), Mixing(mixup=1.0), Mixing(cutmix=1.0)])
@@ -143,7 +143,8 @@ def test_the_choice_reaches_batches_and_loss(tmp_path: Path, sounds: Path) -> No
 
     def drawn(task: ClassificationTask) -> set[int]:
         classes = task.data.train.classes()
-        return set(Counter(classes[i] for items in task.train.sampler for _, i in items).values())
+        batches = task.train.batch_sampler
+        return set(Counter(classes[i] for items in batches for _, i in items).values())
 
     task = opened()
     assert max(drawn(task)) - min(drawn(task)) <= 1

@@ -14,7 +14,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.training import loop
 from spaudio.training.checkpoint import find_checkpoint, load_state, load_weights
 from spaudio.training.ema import WeightAverage
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.objective import Classification
 from spaudio.training.optim import schedule
@@ -110,8 +110,8 @@ def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
     # They are what is measured.
     model, cpu = make_model(), Accelerator(cpu=True)
     model.load_state_dict(best)
-    feed = make_feed(dataset(range(33, 50)), TrainerConfig(workers=0), shuffle=False, seed=3)
-    measured = Classification().measure(model, feed.loader, cpu)
+    loader = make_loader(dataset(range(33, 50)), TrainerConfig(workers=0), shuffle=False, seed=3)
+    measured = Classification().measure(model, loader, cpu)
     assert read_log(tmp_path)[0]["valid_loss"] == pytest.approx(measured.loss, rel=1e-5)
 
 

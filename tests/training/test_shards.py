@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import epoch_of, find_checkpoint, load_model
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixed, Mixing
 from spaudio.training.objective import Classification, Predictions
@@ -92,8 +92,8 @@ def measured(run: Path, clips: range, *, stem: bool = False) -> Predictions:
     accelerator = Accelerator(cpu=True)
     model = make_model(stem=stem)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
-    feed = make_feed(dataset(clips), TrainerConfig(workers=0), shuffle=False, seed=0)
-    return Classification().measure(model, share_out(feed.loader, accelerator), accelerator)
+    loader = make_loader(dataset(clips), TrainerConfig(workers=0), shuffle=False, seed=0)
+    return Classification().measure(model, share_out(loader, accelerator), accelerator)
 
 
 def both(folder: Path) -> None:

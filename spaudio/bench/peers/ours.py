@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -28,10 +29,11 @@ def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
         task = open_task(settings, data_prep_folder(RECIPE))
         batches: list[object] = []
         run = make_steps(settings, task.build_model(), task.objective, batches)
+        sampler: Any = task.train.batch_sampler
         going, epoch = turns.step(), 0
         while going:
-            task.train.sampler.set_epoch(epoch)
-            for batch in task.train.loader:
+            sampler.set_epoch(epoch)
+            for batch in task.train:
                 batches[:] = [batch]
                 run()
                 going = turns.step(len(batch.labels))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from typing_extensions import override
 
 from spaudio.experiment.build import build_adapted
@@ -20,12 +19,9 @@ from spaudio.experiment.tasks.setting_warnings import ignored_by_encoder, replac
 from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.report.figures.filters_plot import filters_of, plot_filters
-from spaudio.report.figures.report_figures import Figures
-from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.tokens.dataset import Batch
 from spaudio.training.checkpoint import save_checkpoint
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted, TrainingRun
 from spaudio.training.probe import collect, solve_head
@@ -73,9 +69,9 @@ class AdaptationTask(ClassificationTask):
         device = accelerator.device
         trainer, seed = self.settings.trainer, self.settings.seed
         # Each clip once, even if classes are balanced: then the fit is weighted.
-        feed = make_feed(data.plain(), trainer, shuffle=False, seed=seed)
-        train = collect(model, feed.loader, device)
-        valid = collect(model, self.valid.loader, device)
+        loader = make_loader(data.plain(), trainer, shuffle=False, seed=seed)
+        train = collect(model, loader, device)
+        valid = collect(model, self.valid, device)
         waited = time.perf_counter() - start
         both = None
         if self.settings.validation.train:  # the penalty is still chosen on held-out clips
@@ -125,17 +121,6 @@ class AdaptationTask(ClassificationTask):
         if best and "penalty" in best[0]:
             facts["penalty"] = best[0]["penalty"]
         return super().write(run, before, after, facts, measured)
-
-    @override
-    def _draw(self, run: Path, before: Any, after: Any) -> Figures:
-        figures = Figures(run)
-        filters = filters_of(before), filters_of(after)
-        seconds = self.token_seconds
-        figures.draw("filters", lambda path: plot_filters(*filters, path, token_seconds=seconds))
-        clip, tokens = self.data.test.clips[0], torch.from_numpy(self.data.test[0, 0].tokens)
-        title = f"{clip.path} ({clip.label})"
-        figures.draw("trajectory", lambda path: plot_trajectory(after, tokens, path, title=title))
-        return figures
 
 
 def _first_clips(batch: Batch, count: int) -> Batch:

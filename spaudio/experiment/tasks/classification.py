@@ -50,7 +50,7 @@ from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
-from spaudio.training.feed import make_feed
+from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.loop import FitResult, TrainingRun
 from spaudio.training.mixing import Mixing
@@ -75,7 +75,7 @@ class ClassificationTask(Task):
         if settings.adapt is None and settings.model.positions == "learned":
             _check_positions(data, settings.model.max_tokens)
         trainer = settings.trainer
-        self.token_seconds = data.front_end.config.token_seconds
+        self.token_seconds: float = data.front_end.config.token_seconds
         self.data_hash = data.prepared.hash
         self.select = not settings.validation.train
         augment = settings.augment
@@ -101,17 +101,17 @@ class ClassificationTask(Task):
             if data.multi_label
             else Classification(trainer.label_smoothing, mixing, self.balance)
         )
-        self.train = make_feed(
+        self.train = make_loader(
             data.train,
             trainer,
             shuffle=True,
             seed=settings.seed,
             balanced=self.balance.method == "sampler",
         )
-        self.valid = make_feed(data.valid, trainer, shuffle=False, seed=settings.seed)
+        self.valid = make_loader(data.valid, trainer, shuffle=False, seed=settings.seed)
         self.final = {
             "valid": self.valid,
-            "test": make_feed(data.test, trainer, shuffle=False, seed=0),
+            "test": make_loader(data.test, trainer, shuffle=False, seed=0),
         }
         self.pretraining: Pretraining | None = None
         if settings.pretrain.objective != "none":
@@ -148,7 +148,7 @@ class ClassificationTask(Task):
                 else []
             ),
             *data.warnings,
-            *overruled_audio(settings, data, len(self.train.sampler)),
+            *overruled_audio(settings, data, len(self.train)),
             *([self.balance.text] if self.balance.text else []),
             *([self.pretraining.text] if self.pretraining else []),
             *ignored_by_front_end(settings, data),
@@ -303,20 +303,21 @@ class ClassificationTask(Task):
         clip = data.test.clips[0]
         title = f"{clip.path} ({clip.label})"
         features = torch.from_numpy(data.test[0, 0].tokens)
-        frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
         filters = filters_of(before.encoder), filters_of(after.encoder)
-        seconds = {"token_seconds": tokens.token_seconds}
-        figures.draw("filters", lambda path: plot_filters(*filters, path, **seconds))
+        seconds = self.token_seconds
+        figures.draw("filters", lambda path: plot_filters(*filters, path, token_seconds=seconds))
         first, last = before.front_end, after.front_end
         if first is not None and last is not None:
             figures.draw("frontend", lambda path: plot_front_end(first, last, path))
-        figures.draw(
-            "mask",
-            lambda path: plot_mask(
-                after, features, frames, path,
-                **seconds, frame_seconds=tokens.frame_seconds, title=title,
-            ),
-        )  # fmt: skip
+        if tokens.front_end != "pretrained":  # whose frames are hidden states
+            frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
+            figures.draw(
+                "mask",
+                lambda path: plot_mask(
+                    after, features, frames, path, token_seconds=seconds,
+                    frame_seconds=tokens.frame_seconds, title=title,
+                ),
+            )  # fmt: skip
         figures.draw("trajectory", lambda path: plot_trajectory(after, features, path, title=title))
         return figures
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import DataLoader
 
-from spaudio.training.feed import Feed
 from spaudio.training.loop import FitResult, Fitted, TrainingLoop, TrainingRun
 from spaudio.training.objective import Objective
 
@@ -17,9 +17,9 @@ class Task(ABC):
 
     Attributes:
         settings: Settings of the run.
-        train: The training split.
-        valid: The validation split, which is measured during training.
-        final: The splits that are measured after training, by name.
+        train: Loader of the training split.
+        valid: Loader of the validation split, which is measured during training.
+        final: Loaders of the splits that are measured after training, by name.
         objective: Loss and metrics.
         token_seconds: Seconds per token, or None if tokens have no duration.
         data_hash: SHA-256 of the manifest of the clips or of the text, stored in checkpoints.
@@ -28,9 +28,9 @@ class Task(ABC):
     """
 
     settings: Any
-    train: Feed
-    valid: Feed
-    final: dict[str, Feed]
+    train: DataLoader[Any]
+    valid: DataLoader[Any]
+    final: dict[str, DataLoader[Any]]
     objective: Objective
     token_seconds: float | None = None
     data_hash: str | None = None

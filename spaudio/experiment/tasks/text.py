@@ -28,7 +28,7 @@ from spaudio.text.windows import (
     sliding_windows,
     spread_windows,
 )
-from spaudio.training.feed import Feed
+from spaudio.training.loader import batch_loader
 from spaudio.training.log import read_log
 from spaudio.training.next_character import NextCharacter
 
@@ -59,7 +59,7 @@ class TextTask(Task):
         random = WindowBatches(
             len(train), trainer.batch_size, settings.steps_per_epoch, seed=settings.seed
         )
-        self.train = _feed(train, random, trainer.workers)
+        self.train = batch_loader(train, random, collate_windows, trainer.workers)
         spread = spread_windows(len(valid), context, settings.eval.windows)
         self.valid = _every(TextWindows(valid, context, spread), settings)
         self.final = {name: self._sliding(self.corpus.split(name)) for name in ("valid", "test")}
@@ -77,7 +77,7 @@ class TextTask(Task):
         """Returns the name and length of the text, and warnings about settings without effect."""
         return [
             f"text: {self.corpus.name}, {len(self.corpus.symbols):,} characters",
-            *overruled(self.settings, len(self.train.sampler)),
+            *overruled(self.settings, len(self.train)),
         ]
 
     def facts(self, model: LanguageModel, measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class TextTask(Task):
             for name, found in measured.items()
         )
 
-    def _sliding(self, symbols: Symbols) -> Feed:
+    def _sliding(self, symbols: Symbols) -> DataLoader[Any]:
         """Returns the sliding windows of a split, up to ``eval.max_characters``."""
         settings = self.settings
         symbols = symbols[: settings.eval.max_characters]
@@ -135,17 +135,6 @@ class TextTask(Task):
         return _every(TextWindows(symbols, settings.context, windows), settings)
 
 
-def _every(dataset: TextWindows, settings: TextSettings) -> Feed:
-    return _feed(dataset, WindowBatches(len(dataset), 2 * settings.trainer.batch_size), 0)
-
-
-def _feed(dataset: TextWindows, sampler: WindowBatches, workers: int) -> Feed:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate_windows,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # as in make_feed
-    )
-    return Feed(loader, sampler)
+def _every(dataset: TextWindows, settings: TextSettings) -> DataLoader[Any]:
+    batches = WindowBatches(len(dataset), 2 * settings.trainer.batch_size)
+    return batch_loader(dataset, batches, collate_windows, 0)

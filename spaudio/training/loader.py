@@ -1,10 +1,10 @@
 """The batches of a split: shuffled by a data loader, or of chosen clips."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.dataset import Batch, BucketSampler, Example, TokenDataset, collate
@@ -13,38 +13,41 @@ from spaudio.training.trainer_config import TrainerConfig
 _PLAIN_CLIPS, _PLAIN_TOKENS = 32, 1 << 13  # most per batch of `plain_batches`
 
 
-class EpochSampler(Protocol):
-    """Batches of items whose order and variations depend only on seed and epoch."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[Any]]: ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, counted from 0."""
-        ...
-
-
-class Feed(NamedTuple):
-    """The batches of a split.
+def batch_loader(
+    dataset: Dataset[Any],
+    sampler: Sampler[list[Any]],
+    collate_fn: Callable[[list[Any]], Any],
+    workers: int,
+) -> DataLoader[Any]:
+    """Builds the loader of a split's batches.
 
     Args:
-        loader: Yields batches; each has ``num_tokens``, its number of tokens without padding.
-        sampler: Decides the order of the loader's batches.
+        dataset: The split.
+        sampler: Items of each batch; becomes ``batch_sampler``. Items and order depend only on its
+            seed and on the epoch that its ``set_epoch`` sets, counted from 0.
+        collate_fn: Joins items to a batch, which has ``num_tokens``, its number of tokens without
+            padding.
+        workers: Processes that load; 0 loads in this one.
     """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_fn,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Otherwise the first pass draws from the global generator, and a resumed run draws again.
+        generator=torch.Generator(),
+    )
 
-    loader: DataLoader[Any]
-    sampler: EpochSampler
 
-
-def make_feed(
+def make_loader(
     dataset: TokenDataset,
     config: TrainerConfig,
     *,
     shuffle: bool,
     seed: int,
     balanced: bool = False,
-) -> Feed:
+) -> DataLoader[Any]:
     """Builds a loader of padded batches of clips.
 
     Args:
@@ -82,16 +85,7 @@ def make_feed(
         max_tokens=config.max_tokens,
         classes=dataset.classes() if balanced else None,
     )
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        # Otherwise the first pass draws from the global generator, and a resumed run draws again.
-        generator=torch.Generator(),
-    )
-    return Feed(loader, sampler)
+    return batch_loader(dataset, sampler, collate, config.workers)
 
 
 def plain_batches(dataset: TokenDataset, clips: Iterable[int]) -> Iterator[Batch]:

@@ -1,0 +1,31 @@
+"""Folders that appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from spaudio.io.atomic import new_folder
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "a[1]"
+    with new_folder(folder) as staging:
+        (staging / "whole").touch()
+        assert [*folder.parent.iterdir()] == [staging]
+    assert [*folder.parent.iterdir()] == [folder]
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert folder.stat().st_mode & 0o777 == 0o755
+    other = folder.with_name("other")
+    with pytest.raises(FileNotFoundError), new_folder(other) as staging:
+        (staging / "none").rename(staging / "half")
+    assert [*folder.parent.iterdir()] == [folder]
+
+
+def test_only_with_a_lock_is_what_others_have_left_removed(tmp_path: Path) -> None:
+    folder, left = tmp_path / "a[1]", tmp_path / ".a[1].12345678"
+    left.mkdir()
+    with new_folder(folder):  # perhaps another process is filling the other one
+        assert left.is_dir()
+    folder.rmdir()
+    with new_folder(folder, locked=True):
+        assert not left.exists()
