@@ -5,9 +5,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-# Peak learning rate, and the head's share of it; the head starts from a fitted probe.
-_RATES = {"full": (1e-4, 0.1)}
-_OTHER_RATES = (3e-3, 0.1)
+_FULL_LR, _LR = 1e-4, 3e-3  # peak learning rates, of adapt=full and of the others
 
 
 def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) -> list[str]:
@@ -27,12 +25,11 @@ def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) 
     model = file.get("model")
     layers = model.get("adapt_layers") if isinstance(model, Mapping) else None
     way = str(given.get("adapt", file.get("adapt")) or "probe")
-    rate, share = _RATES.get(way, _OTHER_RATES)
     whole = way == "full" and given.get("model.adapt_layers", layers) is None
     changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",
                "segments.seconds": "null", "trainer.min_steps": 0, "trainer.workers": 0,
-               "trainer.ema": 0.98, "trainer.label_smoothing": 0, "optim.lr": rate,
-               "model.head_rate": share}  # fmt: skip
+               "trainer.ema": 0.98, "trainer.label_smoothing": 0,
+               "optim.lr": _FULL_LR if way == "full" else _LR}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
     if way != "probe" and given.get("augment") is None:

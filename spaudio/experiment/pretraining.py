@@ -107,8 +107,8 @@ class Pretraining:
         self._valid = make_loader(
             dataset(order[:held_out], None), trainer, shuffle=False, seed=settings.seed
         )
-        span = settings.pretrain.span / 1000 / settings.tokens.token_seconds
-        self._objective = MaskedPrediction(settings.pretrain.share, max(1, round(span)))
+        span = settings.pretrain.mask_length / 1000 / settings.tokens.token_seconds
+        self._objective = MaskedPrediction(settings.pretrain.mask_ratio, max(1, round(span)))
 
     @property
     def where(self) -> str:
@@ -159,8 +159,8 @@ class Pretraining:
             "clips": len(self.clips),
             "hours": sum(clip.seconds for clip in self.clips) / 3600,
             "left_out": self.left_out,
-            "share": self.settings.pretrain.share,
-            "span_tokens": self._objective.span,
+            "mask_ratio": self.settings.pretrain.mask_ratio,
+            "mask_tokens": self._objective.mask_length,
             "steps": records[-1]["step"],
             "seconds": records[-1]["seconds"],
             "loss": min(record["valid_loss"] for record in records),

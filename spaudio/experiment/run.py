@@ -47,7 +47,7 @@ from spaudio.training.checkpoint import (
     load_model,
 )
 from spaudio.training.loop import FitResult, TrainingRun, exclusive
-from spaudio.training.shards import share_out
+from spaudio.training.shards import shard_batches
 
 # Kept with the settings in each checkpoint.
 DATA_HASH = "data_sha256"
@@ -209,9 +209,9 @@ def _warn_of_changes(
 
 def _batches(loader: DataLoader[Any], accelerator: Accelerator, name: str) -> Iterator[Any]:
     """Yields this process's share of the batches of a split, under a progress bar."""
-    share = share_out(loader, accelerator)
-    with progress_bar(name, len(share), show=accelerator.is_main_process) as advance:
-        for batch in share:
+    shard = shard_batches(loader, accelerator)
+    with progress_bar(name, len(shard), show=accelerator.is_main_process) as advance:
+        for batch in shard:
             yield batch
             advance(1)
 

@@ -139,7 +139,7 @@ class PretrainedConfig(ClassifierConfig):
         adapt_layers: Layers that are adapted or followed by a filter, from 0; None for all. The
             outputs of the layers below the first of them are cached.
         lora_rank: Rank of ``adapt=lora``.
-        head_rate: Learning rate of the head when the encoder is adapted too, as a share of
+        head_lr_scale: Learning rate of the head when the encoder is adapted too, as a share of
             ``optim.lr``.
 
     Raises:
@@ -151,7 +151,7 @@ class PretrainedConfig(ClassifierConfig):
     combine: str = "concat"
     adapt_layers: list[int] | None = None
     lora_rank: int = 4
-    head_rate: float = 0.1
+    head_lr_scale: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,8 +203,8 @@ class PretrainConfig:
         source: A folder of audio files in any layout; None takes the training split.
         steps: Minimum optimizer steps, rounded up to whole epochs. Batches, optimizer, schedule,
             averaging and augmentation are those of training.
-        share: Share of each clip that is masked, in (0, 1).
-        span: Length of a masked span, in milliseconds.
+        mask_ratio: Share of each clip that is masked, in (0, 1).
+        mask_length: Length of a masked span, in milliseconds.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -213,17 +213,17 @@ class PretrainConfig:
     objective: str = "none"
     source: str | None = None
     steps: int = 3000
-    share: float = 0.6
-    span: float = 200.0
+    mask_ratio: float = 0.6
+    mask_length: float = 200.0
 
     def __post_init__(self) -> None:
         if self.objective not in ("none", "masked"):
             raise ConfigError(f"pretrain must be none or masked; got {self.objective!r}")
         if self.source is not None and self.objective == "none":
             raise ConfigError(f"pretrain.source={self.source} needs pretrain=masked")
-        if not 0 < self.share < 1:
-            raise ConfigError(f"pretrain.share must lie in (0, 1); got {self.share}")
-        for name in ("steps", "span"):
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(f"pretrain.mask_ratio must lie in (0, 1); got {self.mask_ratio}")
+        for name in ("steps", "mask_length"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"pretrain.{name} must be positive; got {getattr(self, name)}")
 
@@ -495,7 +495,7 @@ class AudioSettings(Settings):
             self.model.lora_rank,
             self.model.states,
             self.model.combine,
-            self.model.head_rate,
+            self.model.head_lr_scale,
         )
 
 

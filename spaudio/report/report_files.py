@@ -100,8 +100,8 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
         p = report["pretrain"]
         less = left_out(p["left_out"])
         lines.append(
-            f"pretrained by masked prediction ({p['share']:.0%} of a clip, spans of "
-            f"{p['span_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
+            f"pretrained by masked prediction ({p['mask_ratio']:.0%} of a clip, spans of "
+            f"{p['mask_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
             f"{for_markdown(p['source'])}{less}, without labels: {p['steps']:,} steps, "
             f"{p['seconds']:.1f} s; squared error {p['loss']:.3f} on {p['held_out']:,} held-out "
             "clips"

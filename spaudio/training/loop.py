@@ -36,7 +36,7 @@ from spaudio.training.log import TrainingLog
 from spaudio.training.objective import Objective
 from spaudio.training.optim import make_optimizer, schedule
 from spaudio.training.random_state import random_states, restore_random_state, seed_process
-from spaudio.training.shards import gather, share_out, split_up, take_buffers_of_first
+from spaudio.training.shards import gather, shard_batches, split_batches, take_buffers_of_first
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 LEAST_STEPS = 1500  # never cut by `max_epochs`: even the smallest dataset needs as many
@@ -193,8 +193,8 @@ class TrainingLoop:
             if run.resume:
                 self.average.model.load_state_dict(state["average"])
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.train_loader, self.share = split_up(train, accelerator, trainer.accumulate)
-        self.valid_loader = share_out(valid, accelerator)
+        self.train_loader, self.split = split_batches(train, accelerator, trainer.accumulate)
+        self.valid_loader = shard_batches(valid, accelerator)
         self.log = None
         if accelerator.is_main_process:
             kept = self.so_far.epochs if run.resume else -1
@@ -315,16 +315,16 @@ class TrainingLoop:
         accelerator = self.accelerator
         rate = schedule(step, self.epochs * self.steps, self.optim)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("share", 1.0)  # checkpoints may lack it
+            group["lr"] = rate * group["lr_scale"]
         loss = torch.zeros((), device=accelerator.device)
         tokens: Tensor | int = 0
-        parts = self.share.filled(items)
+        parts = self.split.filled(items)
         for part in range(parts):
             asked = time.perf_counter()
             batch = next(batches)
             self.so_far.waited += time.perf_counter() - asked
             # So that the mean over processes, summed over parts, is the mean over clips.
-            own = len(self.share.own(items, part))
+            own = len(self.split.own(items, part))
             weight = own * accelerator.num_processes / len(items)
             # Each process and part mixes and masks by its own numbers.
             number = part * accelerator.num_processes + accelerator.process_index

@@ -46,12 +46,12 @@ class MaskedPrediction:
     such pretraining on their own training clips (arXiv 2210.01703).
 
     Args:
-        share: Share of a clip's spans that is masked.
-        span: Tokens per span.
+        mask_ratio: Share of a clip's spans that is masked.
+        mask_length: Tokens per span.
     """
 
-    share: float
-    span: int
+    mask_ratio: float
+    mask_length: int
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Returns the mean over clips of the squared error at masked tokens."""
@@ -76,7 +76,7 @@ class MaskedPrediction:
 
     def _errors(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Returns the mean squared error of each clip over its masked tokens."""
-        masked = mask_spans(batch.padding_mask, self.share, self.span, rng)
+        masked = mask_spans(batch.padding_mask, self.mask_ratio, self.mask_length, rng)
         predicted = model(batch.tokens, batch.padding_mask, masked).float()
         errors = (predicted - batch.tokens).square().mean(dim=2)
         found: Tensor = (errors * masked).sum(dim=1) / masked.sum(dim=1)

@@ -12,10 +12,10 @@ from spaudio.training.trainer_config import OptimConfig
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Builds AdamW with parameter groups with and without weight decay.
 
-    A model may have ``rate_shares``, which maps the first part of a parameter's name to its share
-    of the learning rate. Groups keep it as ``share``, which is 1 by default.
+    A model may have ``lr_scales``, which maps the first part of a parameter's name to a factor of
+    its learning rate. Groups keep it as ``lr_scale``, which is 1 by default.
     """
-    shares: Mapping[str, float] = getattr(model, "rate_shares", {})
+    scales: Mapping[str, float] = getattr(model, "lr_scales", {})
     members: dict[tuple[float, float], list[nn.Parameter]] = {
         (config.weight_decay, 1.0): [], (0.0, 1.0): []
     }  # fmt: skip
@@ -24,11 +24,11 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
             continue
         in_filter = ".filters." in f".{name}" or ".token_filter." in name
         decay = 0.0 if parameter.dim() < 2 or in_filter else config.weight_decay
-        share = shares.get(name.partition(".")[0], 1.0)
-        members.setdefault((decay, share), []).append(parameter)
+        scale = scales.get(name.partition(".")[0], 1.0)
+        members.setdefault((decay, scale), []).append(parameter)
     groups = [
-        {"params": parameters, "weight_decay": decay, "share": share}
-        for (decay, share), parameters in members.items()
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in members.items()
     ]
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)

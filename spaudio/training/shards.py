@@ -74,7 +74,7 @@ class OnDevice:
             yield send_to_device(batch, self.device)
 
 
-def share_out(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
+def shard_batches(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
     """Returns this process's share of a loader, for measuring a split.
 
     :func:`gather` joins the results of all processes.
@@ -83,7 +83,7 @@ def share_out(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
     return OnDevice(_with_batches(loader, mine), accelerator.device)
 
 
-def split_up(
+def split_batches(
     loader: DataLoader[Any], accelerator: Accelerator, parts: int
 ) -> tuple[OnDevice, SplitBatches]:
     """Returns this process's parts of each batch of a loader, for training."""

@@ -283,9 +283,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
 def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
     base = save_encoder("whisper", tmp_path / "base")
     pretrained = ("model=pretrained", f"model.source={base}", "adapt=filters",
-                  "model.head_rate=0.3")  # fmt: skip
+                  "model.head_lr_scale=0.3")  # fmt: skip
     settings = compose("folder", "source=x", *pretrained, f"filter={filter}")
     assert isinstance(settings, AudioSettings)
     model = build_adapted(settings, classes=3)
     assert len(find_filters(model.base)) == len(model.base.layers)
-    assert model.rate_shares == {"head": 0.3}
+    assert model.lr_scales == {"head": 0.3}

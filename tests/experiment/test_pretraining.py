@@ -196,8 +196,11 @@ def test_recordings_that_a_held_out_clip_was_cut_from_are_left_out(tmp_path: Pat
         (("pretrain=masked", "tokens=waveform"), "pretrain=masked predicts spectrogram frames"),
         (("pretrain.source=x",), r"pretrain\.source=x needs pretrain=masked"),
         (("pretrain=mask",), "unknown pretrain 'mask'; did you mean masked"),
-        (("pretrain=masked", "pretrain.share=1"), r"pretrain\.share must lie in \(0, 1\)"),
-        (("pretrain=masked", "pretrain.span=0"), r"pretrain\.span must be positive"),
+        (
+            ("pretrain=masked", "pretrain.mask_ratio=1"),
+            r"pretrain\.mask_ratio must lie in \(0, 1\)",
+        ),
+        (("pretrain=masked", "pretrain.mask_length=0"), r"pretrain\.mask_length must be positive"),
         (("pretrain=masked", "pretrain.step=9"), r"did you mean pretrain\.steps"),
     ],
 )
@@ -220,8 +223,9 @@ def test_settings_and_training_clips_reach_every_part(
         compose("folder", *SETTINGS, f"source={sounds}", f"data={tmp_path}", "augment.mixup=0.3",
                 "augment.cutmix=0.2", "augment.mixstyle=0.1", "augment.mixup_power=true",
                 "augment.mel_masks=1", "augment.mel_mask=2", "tokens=spectrogram",
-                "trainer.label_smoothing=0.15", f"validation.train={both}", "pretrain.span=120",
-                "seed=5", "tokens.spectrogram.log_offset=1e-5", "model.pooling=attention",
+                "trainer.label_smoothing=0.15", f"validation.train={both}",
+                "pretrain.mask_length=120", "seed=5", "tokens.spectrogram.log_offset=1e-5",
+                "model.pooling=attention",
                 "tokens.stem_channels=[2,3,4]", "valid_fraction=0", "validation.fraction=0.3"),
         RECIPES.parent / "data_prep",
     )  # fmt: skip
@@ -242,7 +246,7 @@ def test_settings_and_training_clips_reach_every_part(
     assert task.objective.label_smoothing == 0.15
     train, held_out = (loader.dataset for loader in (pretraining._train, pretraining._valid))
     assert {clip.path for clip in train.clips} == used - {clip.path for clip in held_out.clips}
-    assert pretraining._objective.span == 3  # tokens of 40 ms
+    assert pretraining._objective.mask_length == 3  # tokens of 40 ms
     assert data.train.augment.config.mel_masks == 1
     assert train.augment.config.mel_masks == 0
     assert data.train.augment._offset == train.augment._offset == np.float32(1e-5)

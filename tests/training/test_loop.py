@@ -62,7 +62,7 @@ def test_steps_are_counted_over_epochs(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Classification, "loss", mixing)
     monkeypatch.setattr(WeightAverage, "update", averaging)
-    monkeypatch.setattr(Classifier, "rate_shares", {"head": 0.5}, raising=False)
+    monkeypatch.setattr(Classifier, "lr_scales", {"head": 0.5}, raising=False)
     train(tmp_path, 2, ema=0.9)
     steps = [*range(2 * read_log(tmp_path)[0]["step"])]
     assert mixed == [[3, step] for step in steps]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from spaudio.text import windows
 from spaudio.text.corpus import encode
 from spaudio.training.next_character import Likelihood, NextCharacter
-from spaudio.training.shards import share_out
+from spaudio.training.shards import shard_batches
 from tests.fixtures.tiny_text import make_text
 
 
@@ -49,7 +49,7 @@ def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
         collate_fn=windows.collate_windows,
     )
     accelerator = Accelerator(cpu=True)
-    found = NextCharacter().measure(model, share_out(loader, accelerator), accelerator)
+    found = NextCharacter().measure(model, shard_batches(loader, accelerator), accelerator)
     log_p = model.table.log_softmax(dim=1).detach().double().numpy()
     assert found.characters == len(symbols) - 1
     assert found.loss == pytest.approx(-log_p[symbols[:-1], symbols[1:]].mean(), rel=1e-6)

@@ -33,9 +33,9 @@ def test_decay_is_for_matrices_outside_filters() -> None:
 
 def test_a_part_learns_at_its_share_of_the_rate() -> None:
     model = nn.ModuleDict({"head": nn.Linear(3, 2), "base": nn.Linear(3, 3)})
-    model.rate_shares = {"head": 0.1}  # type: ignore[assignment]
+    model.lr_scales = {"head": 0.1}  # type: ignore[assignment]
     groups = make_optimizer(model, OptimConfig()).param_groups
-    shares = {id(p): group["share"] for group in groups for p in group["params"]}
+    shares = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     for name, share in (("head", 0.1), ("base", 1.0)):
         assert {shares[id(p)] for p in model[name].parameters()} == {share}
 

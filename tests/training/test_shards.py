@@ -15,7 +15,7 @@ from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixed, Mixing
 from spaudio.training.objective import Classification, Predictions
-from spaudio.training.shards import SplitBatches, WholeBatches, share_out
+from spaudio.training.shards import SplitBatches, WholeBatches, shard_batches
 from spaudio.training.trainer_config import TrainerConfig
 from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
 
@@ -93,7 +93,7 @@ def measured(run: Path, clips: range, *, stem: bool = False) -> Predictions:
     model = make_model(stem=stem)
     load_model(model, find_checkpoint(run / "checkpoints", "best"))
     loader = make_loader(dataset(clips), TrainerConfig(workers=0), shuffle=False, seed=0)
-    return Classification().measure(model, share_out(loader, accelerator), accelerator)
+    return Classification().measure(model, shard_batches(loader, accelerator), accelerator)
 
 
 def both(folder: Path) -> None:

@@ -161,7 +161,7 @@ def _is_read(name: str, settings: AudioSettings) -> bool:
         return False
     if name == "model.lora_rank":
         return adapt == "lora"
-    if name in ("model.adapt_layers", "model.head_rate"):
+    if name in ("model.adapt_layers", "model.head_lr_scale"):
         return adapt != "probe"
     if {group, name} & _OF_STEPS:
         return adapt != "probe" or settings.model.pooling != "mean_std"

@@ -37,7 +37,7 @@ class Adaptation:
             layer, or ``"upper"``, the upper half of these.
         combine: ``"concat"`` concatenates these states for the head, ``"sum"`` gives it a learned
             weighted sum of them.
-        head_rate: Learning rate of the head, as a fraction of the encoder's. The head is fitted
+        head_lr_scale: Learning rate of the head, as a fraction of the encoder's. The head is fitted
             beforehand, and large steps would undo that.
 
     Raises:
@@ -51,7 +51,7 @@ class Adaptation:
     lora_rank: int = 4
     states: str = "upper"
     combine: str = "concat"
-    head_rate: float = 0.1
+    head_lr_scale: float = 0.1
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -72,8 +72,8 @@ class Adaptation:
             )
         if self.lora_rank < 1:
             raise ConfigError(f"model.lora_rank must be at least 1; got {self.lora_rank}")
-        if not 0 <= self.head_rate <= 1:
-            raise ConfigError(f"model.head_rate must lie in [0, 1]; got {self.head_rate}")
+        if not 0 <= self.head_lr_scale <= 1:
+            raise ConfigError(f"model.head_lr_scale must lie in [0, 1]; got {self.head_lr_scale}")
 
     def first_state(self, base: PretrainedEncoder) -> int:
         """Index of the first hidden state that the head reads."""

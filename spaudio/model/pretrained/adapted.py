@@ -41,7 +41,7 @@ class AdaptedClassifier(nn.Module):
         self.classes = classes
         self.adaptation = adaptation
         alone = adaptation.way == "probe"
-        self.rate_shares = {} if alone else {"head": adaptation.head_rate}
+        self.lr_scales = {} if alone else {"head": adaptation.head_lr_scale}
         self.cached = adaptation.cached(base)
         self.first_state = adaptation.first_state(base)
         states = base.states - self.first_state
