@@ -116,7 +116,7 @@ class Launcher:
             with starting, (run / OUTPUT).open("ab") as output:
                 if stopped.is_set():
                     return
-                # In its own process group, so that Ctrl-C reaches it once, via the signal below.
+                # In its own process group, so that Ctrl-C reaches it via `_interrupt` only.
                 process = subprocess.Popen(
                     _command(run, runs[run]),
                     env=environment, stdout=output, stderr=output, process_group=0,
