@@ -99,8 +99,7 @@ def _cut(
             split = chosen[name].get(start // length) if start % length == 0 else None
             if split is not None and not is_silent(wave):
                 clip = staging / split / name / f"{start // length:06d}.wav"
-                write_wav(clip, wave, rate)
-                yield clip
+                yield write_wav(clip, wave, rate)
 
     target = work / f"background-{key.hexdigest()[:12]}"
     return target, make_cuts(target, folder, sorted(chosen), cut, f"Cutting {BACKGROUND}")

@@ -96,7 +96,7 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
             parts.append(piece[max(0, first - count) : last - count])
         for _, last, one, parts in current:
             if last <= end:
-                yield _write(target / one.path, parts, rate)
+                yield write_wav(target / one.path, np.concatenate(parts), rate)
         current = [one for one in current if one[1] > end]
         count = end
     for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
@@ -105,9 +105,4 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
                 f"{one.recording}, which has {count / rate:.3f} s"
             )
-        yield _write(target / one.path, parts, rate)
-
-
-def _write(clip: Path, parts: Sequence[Waveform], rate: int) -> Path:
-    write_wav(clip, np.concatenate(parts), rate)
-    return clip
+        yield write_wav(target / one.path, np.concatenate(parts), rate)

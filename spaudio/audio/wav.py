@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 def write_wav(
     path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: str = "FLOAT"
-) -> None:
-    """Writes a WAV file, and the folders that it is in.
+) -> Path:
+    """Writes a WAV file, and the folders that it is in; returns its path.
 
     It is encoded in memory: if a disk is full, libsndfile's error does not say so, but Python's
     does.
@@ -29,3 +29,4 @@ def write_wav(
     soundfile.write(content, waveform, sample_rate, subtype, format="WAV")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.getbuffer())
+    return path

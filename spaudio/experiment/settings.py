@@ -484,6 +484,11 @@ class AudioSettings(Settings):
         self.tokens = TokenConfig(front_end="pretrained", hop=0.02)
 
     @property
+    def fits_head_only(self) -> bool:
+        """Whether a pretrained encoder's head is fitted to pooled statistics, without steps."""
+        return self.adapt == "probe" and self.model.pooling == "mean_std"
+
+    @property
     def adaptation(self) -> Adaptation:
         """How the pretrained encoder is adapted."""
         assert isinstance(self.model, PretrainedConfig)

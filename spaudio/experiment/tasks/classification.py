@@ -84,7 +84,7 @@ class ClassificationTask(Task):
             [] if data.multi_label else data.train.classes(),
             multi_label=data.multi_label,
             long_clips=trainer.is_long(max(data.train.lengths())),
-            fitted=settings.adapt == "probe" and settings.model.pooling != "attention",
+            fitted=settings.fits_head_only,
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None

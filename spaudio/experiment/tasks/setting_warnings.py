@@ -164,7 +164,7 @@ def _is_read(name: str, settings: AudioSettings) -> bool:
     if name in ("model.adapt_layers", "model.head_lr_scale"):
         return adapt != "probe"
     if {group, name} & _OF_STEPS:
-        return adapt != "probe" or settings.model.pooling != "mean_std"
+        return not settings.fits_head_only
     return True
 
 
