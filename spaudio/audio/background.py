@@ -15,7 +15,7 @@ from spaudio.audio.wav import write_wav
 from spaudio.errors import AudioError, DataError, reason, some
 
 BACKGROUND = "_background_"
-_VERSION = 4  # of the cuts; raise it with any change to them
+_VERSION = 5  # of the cuts; raise it with any change to them
 
 
 def cut_background(
@@ -36,8 +36,8 @@ def cut_background(
 
     Returns:
         Folder of the clips; the clips, with paths relative to it; and the recordings that cannot be
-        used, each with the reason. A clip is ``<split>/<recording>/<number>.wav``; its group is its
-        recording within its split.
+        used, each with the reason. A clip is ``<recording>/<split>/<number>.wav``; its group is the
+        part of its recording in its split.
 
     Raises:
         DataError: If there is no recording, or not enough sound for a clip in each split.
@@ -54,7 +54,7 @@ def cut_background(
         lengths = {name: length for name, length in lengths.items() if name not in more}
     clips = []
     for split in counts:
-        found = sorted(path for path in (target / split).rglob("*.wav") if path.is_file())
+        found = sorted(path for path in target.rglob(f"{split}/*.wav") if path.is_file())
         if not found:
             unused = [f"{name} ({why})" for name, why in bad.items()]
             raise DataError(
@@ -98,7 +98,7 @@ def _cut(
         for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
             split = chosen[name].get(start // length) if start % length == 0 else None
             if split is not None and not is_silent(wave):
-                clip = staging / split / name / f"{start // length:06d}.wav"
+                clip = staging / name / split / f"{start // length:06d}.wav"
                 yield write_wav(clip, wave, rate)
 
     target = work / f"background-{key.hexdigest()[:12]}"

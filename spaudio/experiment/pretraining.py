@@ -171,7 +171,8 @@ class Pretraining:
 def _recording(clip: str) -> tuple[str, ...]:
     """Returns the path of the recording that a clip is cut from; else that of its folder."""
     folders = PurePosixPath(clip).parts[:-1]
-    return folders[2:] if folders[:1] == (BACKGROUND,) else folders  # after class and split
+    # Those of the background lie between the class and the split.
+    return folders[1:-1] if folders[:1] == (BACKGROUND,) else folders
 
 
 def _ends(path: tuple[str, ...]) -> list[tuple[str, ...]]:

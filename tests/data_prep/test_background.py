@@ -86,7 +86,7 @@ def test_many_recordings_are_divided_and_silence_is_left_out(tmp_path: Path) -> 
         tmp_path / "in", tmp_path / "w", seconds=0.1, counts=COUNTS, seed=0
     )
     assert Counter(clip.split for clip in clips) == COUNTS
-    assert len({clip.path.split("/")[1] for clip in clips}) == len(clips)  # no recording twice
+    assert len({clip.path.split("/")[0] for clip in clips}) == len(clips)  # no recording twice
     assert {len(soundfile.read(root / clip.path)[0]) for clip in clips} == {400, 800}
 
 
@@ -123,6 +123,20 @@ def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path:
         )
     prepared = run_script(prepare, tmp_path, source=sounds, background=str(tmp_path / "noise"))
     assert prepared.labels == ("_background_", "four", "seven", "zero")
+
+
+def test_a_bad_recording_takes_no_clip_of_another_with_it(sounds: Path, tmp_path: Path) -> None:
+    """``train/a.wav`` is also the name of a part of ``a.wav``, if the split is written first."""
+    ramp(tmp_path / "noise" / "a.wav", 8.0)
+    before = run_script(prepare, tmp_path / "1", source=sounds, background=str(tmp_path / "noise"))
+    (tmp_path / "noise" / "train").mkdir()
+    (tmp_path / "noise" / "train" / "a.wav").write_bytes(b"no audio")
+    after = run_script(
+        prepare, tmp_path / "2", source=sounds, background=str(tmp_path / "noise"), skip_bad=True
+    )
+    assert "1 recordings cannot be used: _background_/train/a.wav" in " ".join(after.warnings)
+    assert not after.skipped
+    assert len(after.clips) == len(before.clips)
 
 
 def test_the_page_does_not_take_the_background_for_groups() -> None:
