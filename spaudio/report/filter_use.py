@@ -1,6 +1,6 @@
 """What filters do on real clips: the most used kernels, and what changes without filters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spaudio.filters import AdaptiveFilterBank, TokenFilter
 from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
-from spaudio.model.pretrained.adapted import AnyClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier, outside_clip
 from spaudio.report.figures.filters_plot import filters_of
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.loader import plain_batches
@@ -28,7 +28,7 @@ class Peak:
 
     Args:
         clip: Index of the clip in its dataset.
-        token: Index of the token in the clip, or in its segment.
+        token: Index of the token in the clip, or in its segment, without silence before it.
     """
 
     clip: int
@@ -64,7 +64,8 @@ class FilterUse:
         clip: Index of the clip whose label loses the most probability when they are off.
         on: Its probabilities (classes,).
         off: The same with all filters off.
-        before: (tokens, dim) of this clip, input of the last filter, with all filters off.
+        before: (tokens, dim) of this clip, input of the last filter, with all filters off; without
+            silence that the encoder adds.
         after: (tokens, dim), output of the last filter.
     """
 
@@ -108,7 +109,7 @@ def measure_filter_use(
     seen_clips: list[int] = []
     seen: dict[str, Any] = {}
     chances: dict[int, list[Tensor]] = {}
-    right: dict[int, Tensor] = {}
+    labels: dict[int, Tensor] = {}
     device = next(model.parameters()).device
     for batch in plain_batches(dataset, clips):
         tokens, mask = batch.tokens.to(device), batch.padding_mask.to(device)
@@ -116,30 +117,35 @@ def measure_filter_use(
         with _recorded(learned, seen):
             on = model(tokens, mask)
         for name, filter in learned.items():
-            strength = kernel_activity(filter, seen[name], seen[f"{name} mask"]).cpu()
-            total[name] = total.get(name, 0) + strength.square().sum(dim=(0, 1))
-            highest[name].append(tuple(strength.max(dim=1)))
+            strength = kernel_activity(filter, seen[name], seen[f"{name} mask"])
+            outside = outside_clip(model, _padding(seen, name))
+            power = strength.square().masked_fill(outside.unsqueeze(-1), 0).sum(dim=(0, 1))
+            total[name] = total.get(name, 0) + power.cpu()
+            # An activity is not negative, so no peak is outside the clip.
+            most, place = strength.masked_fill(outside.unsqueeze(-1), -1).max(dim=1)
+            before = outside.long().cumprod(dim=1).sum(dim=1, keepdim=True)
+            highest[name].append((most.cpu(), (place - before).cpu()))
         with switched_off(list(filters.values())):
             off = model(tokens, mask)
         for row, clip in enumerate(batch.clips.tolist()):
             chances.setdefault(clip, []).append(torch.stack([on[row], off[row]]).float().cpu())
-            right[clip] = batch.labels[row]
+            labels[clip] = batch.labels[row]
     mean = {}
     for clip, found in chances.items():
         segments = [class_probabilities(logits, multi_label, 1.0) for logits in found]
         mean[clip] = tempered(torch.stack(segments).mean(0), temperature, multi_label)
-    lost = {clip: _own(found[0], right[clip]) - _own(found[1], right[clip])
+    lost = {clip: _own(found[0], labels[clip]) - _own(found[1], labels[clip])
             for clip, found in mean.items()}  # fmt: skip
-    clip = max(lost, key=lambda number: lost[number])
-    before, after = _compare(model, list(filters.items())[-1], dataset, clip, filters)
+    shown = max(lost, key=lambda number: lost[number])
+    before, after = _compare(model, list(filters.items())[-1], dataset, shown, filters)
     return FilterUse(
         kernels=_most_used(total, highest, seen_clips),
         clips=len(mean),
-        accuracy_on=sum(_is_right(p[0], right[c]) for c, p in mean.items()) / len(mean),
-        accuracy_off=sum(_is_right(p[1], right[c]) for c, p in mean.items()) / len(mean),
-        clip=clip,
-        on=mean[clip][0],
-        off=mean[clip][1],
+        accuracy_on=sum(_is_right(p[0], labels[c]) for c, p in mean.items()) / len(mean),
+        accuracy_off=sum(_is_right(p[1], labels[c]) for c, p in mean.items()) / len(mean),
+        clip=shown,
+        on=mean[shown][0],
+        off=mean[shown][1],
         before=before,
         after=after,
     )
@@ -218,6 +224,13 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator
         yield
 
 
+def _padding(seen: Mapping[str, Any], name: str) -> Tensor:
+    """Returns the padding mask (batch, tokens) that a recorded filter was given."""
+    mask: Tensor | None = seen[f"{name} mask"]
+    tokens: Tensor = seen[name]
+    return tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
 def _most_used(
     total: dict[str, Tensor], highest: dict[str, list[tuple[Tensor, ...]]], clips: list[int]
 ) -> tuple[UsedKernel, ...]:
@@ -274,4 +287,5 @@ def _compare(
         with switched_off(list(filters.values())):
             model(tokens, mask)
         before = seen[name][0].float().cpu()
-    return before, after
+        own = ~outside_clip(model, _padding(seen, name))[0].cpu()
+    return before[own], after[own]

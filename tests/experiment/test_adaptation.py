@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate import Accelerator
 
@@ -27,6 +28,7 @@ from spaudio.inference.predict import Predictor, predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
+from spaudio.report.filter_use import kernel_activity, measure_filter_use
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import solve_head
@@ -223,6 +225,36 @@ def test_mixed_labels_count_what_is_pooled(tmp_path: Path, sounds: Path) -> None
     task = open_task(settings, RECIPES.parent / "data_prep")
     assert isinstance(task, ClassificationTask)
     assert task.objective.mixing.pooled == task.data.front_end.pooled
+
+
+def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: Path) -> None:
+    """Whisper gets 0.5 s of silence before a clip and 1 s after it."""
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(3):
+            wave = np.zeros(8000)
+            wave[4000:4400] = generator.uniform(-0.5, 0.5, 400)
+            soundfile.write(tmp_path / "clips" / label / f"{number}.wav", wave, 8000)
+    base = save_encoder("whisper", tmp_path / "base")
+    settings = compose(
+        "folder", "model=pretrained", f"model.source={base}", "adapt=filters", "filter=bank",
+        f"source={tmp_path / 'clips'}", f"data={tmp_path / 'data'}",
+    )  # fmt: skip
+    task = open_task(settings, RECIPES.parent / "data_prep")
+    assert isinstance(task, ClassificationTask)
+    model = task.build_model().eval()
+    for filter in model.token_filters():
+        torch.nn.init.ones_(filter.get_parameter("gains"))  # initially zero
+    found = measure_filter_use(model, task.data.train, [0, 1], False)
+    assert found is not None
+    assert len(found.before) == len(found.after) == 50  # tokens of 20 ms
+    shown = found.kernels[0]
+    filter, given = model.token_filters()[int(shown.layer.split()[-1])], []
+    with filter.register_forward_pre_hook(lambda _, x: given.append(x[0])):
+        model(torch.from_numpy(task.data.train.frames(shown.peaks[0].clip))[None])
+    activity = kernel_activity(filter, given[0], None)[0, 25:75, shown.number]
+    assert shown.peaks[0].token == int(activity.argmax())
 
 
 def test_longest_clips_that_are_cut_a_little_still_give_a_window(

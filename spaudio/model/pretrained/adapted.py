@@ -216,3 +216,16 @@ def _expect_left_out(module: nn.Module, keys: Any) -> None:
 
 
 AnyClassifier = Classifier | AdaptedClassifier
+
+
+def outside_clip(model: nn.Module, padding: Tensor) -> Tensor:
+    """Returns which tokens are not of the clip itself: padding, and silence that is added to it.
+
+    Args:
+        model: Any model; only pretrained encoders add silence.
+        padding: Boolean (batch, tokens), True where a token is padding.
+
+    Returns:
+        Boolean (batch, tokens).
+    """
+    return model.base.around(padding) if isinstance(model, AdaptedClassifier) else padding

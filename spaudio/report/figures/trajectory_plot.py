@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spaudio.model.classifier import Classifier
 from spaudio.model.language import LanguageModel
+from spaudio.model.pretrained.adapted import AnyClassifier, outside_clip
 from spaudio.report.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, save_figure
 
@@ -20,7 +20,7 @@ MAX_LABELS = 60  # more do not fit into a panel
 
 @torch.inference_mode()
 def plot_trajectory(
-    model: Classifier | LanguageModel,
+    model: AnyClassifier | LanguageModel,
     tokens: Tensor,
     path: Path,
     *,
@@ -29,9 +29,9 @@ def plot_trajectory(
 ) -> bool:
     """Draws the embeddings of one sequence before and after the model's first filter.
 
-    Both panels have the same principal axes. The color shows the position of a token. The title of
-    each panel gives the mean distance between successive tokens in all dimensions, relative to the
-    spread (:func:`relative_step`).
+    Silence that an encoder adds around a clip is left out. Both panels have the same principal
+    axes. The color shows the position of a token. The title of each panel gives the mean distance
+    between successive tokens in all dimensions, relative to the spread (:func:`relative_step`).
 
     Args:
         model: Trained. It is set to evaluation mode.
@@ -51,11 +51,12 @@ def plot_trajectory(
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[:] = (value[0].double().cpu() for value in (arguments[0], output))
+        added = outside_clip(model, arguments[0].new_zeros(arguments[0].shape[:2]).bool())
+        seen[:] = (value[0, ~added[0]].double().cpu() for value in (arguments[0], output))
 
     with filters[0].register_forward_hook(keep):
         model.eval()(tokens.unsqueeze(0).to(next(model.parameters()).device))
-    if not all(bool(one.isfinite().all()) for one in seen):
+    if len(seen[0]) < 2 or not all(bool(one.isfinite().all()) for one in seen):
         return False
     points, share = principal_axes(seen)
     figure = make_figure(11, 5.2)
