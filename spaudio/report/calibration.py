@@ -3,7 +3,7 @@
 Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,3 +104,8 @@ def count_above(confidence: Numbers, right: Numbers) -> tuple[list[int], list[in
     ranked, hits = confidence[order], np.append(0, np.cumsum(right[order]))
     below = np.searchsorted(ranked, thresholds - 1e-9)
     return (len(ranked) - below).tolist(), (hits[-1] - hits[below]).astype(int).tolist()
+
+
+def source_of(calibration: Mapping[str, Any]) -> str:
+    """Returns where a temperature comes from, as the ``calibration`` of a report has it."""
+    return " ".join(filter(None, (calibration["source"], calibration.get("caveat"))))

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.io.csv_files import for_csv
+from spaudio.report.calibration import source_of
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
-from spaudio.report.floor import TRIVIAL
+from spaudio.report.floor import TRIVIAL, floor_name
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -21,7 +22,7 @@ from spaudio.report.report_files import (
     write_files,
 )
 from spaudio.report.scores import Scores, shown_auc
-from spaudio.report.tables import markdown_table
+from spaudio.report.tables import markdown_table, score_text
 
 _SHOWN = 5  # most probable classes shown for a clip with several labels
 
@@ -96,18 +97,16 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         method = "one-vs-rest kernel ridge regression"
         more = f"macro AUC: {shown_auc(test)}; mAP is the macro mean"
         columns = {"ap": "Average precision", "auc": "AUC"}
-    if "trained_on" in floor:
-        method += f"; trained on {floor['trained_on']:,} clips"
     results = {
         "**transformer**": f"**{test[metric]:.4f}** ({detail})",
         **_aligned(report),
-        f"classical floor (log-mel and MFCC statistics, {method})": f"{floor['svm']:.4f}",
+        floor_name(method, floor): f"{floor['svm']:.4f}",
         TRIVIAL[metric]: f"{floor['majority']:.4f}",
     }
     per_class = [
         {
             "Class": for_markdown(name),
-            **{title: _cell(row[key]) for key, title in columns.items()},
+            **{title: score_text(row[key]) for key, title in columns.items()},
             "Clips": str(int(row["support"])),
         }
         for name, row in test["per_class"].items()
@@ -167,9 +166,5 @@ def _calibration(report: Mapping[str, Any]) -> list[str]:
     found = report["calibration"]
     return [
         f"- expected calibration error: {found['after']['ece']:.4f} with temperature "
-        f"{found['temperature']:.3f}, {found['before']['ece']:.4f} without; {found['source']}"
+        f"{found['temperature']:.3f}, {found['before']['ece']:.4f} without; {source_of(found)}"
     ]
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,12 @@ TRIVIAL = {"accuracy": "majority class", "mAP": "class frequencies"}
 Summaries = npt.NDArray[np.float64]
 Targets = npt.NDArray[Any]
 _Clip = TypeVar("_Clip", Clip, SourceClip)
+
+
+def floor_name(method: str, floor: Mapping[str, Any]) -> str:
+    """Returns the name of the classical floor for a table, and of how many clips if not all."""
+    part = f"; trained on {floor['trained_on']:,} clips" if "trained_on" in floor else ""
+    return f"classical floor (log-mel and MFCC statistics, {method}{part})"
 
 
 class FloorFeatures(FrameCache):

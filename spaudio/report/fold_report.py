@@ -17,7 +17,7 @@ from spaudio.io.csv_files import for_csv
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
-from spaudio.report.floor import TRIVIAL
+from spaudio.report.floor import TRIVIAL, floor_name
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
@@ -84,6 +84,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
         std[key] = None if math.isnan(deviation) else deviation
     steps = [took for one in reports.values() if (took := one["step_seconds"]) is not None]
     commits = [one["git_commit"] for one in reports.values()]
+    parts = [one["floor"]["trained_on"] for one in reports.values() if "trained_on" in one["floor"]]
     report = {
         **{key: first[key] for key in SHARED},
         # Folds may be continued after an update.
@@ -100,6 +101,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
             "svm_std": std["svm"],
             "majority": mean["majority"],
             "majority_std": std["majority"],
+            **({"trained_on": max(parts)} if parts else {}),
         },
         "folds": rows,
         "classes": classes,
@@ -151,7 +153,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
             if "aligned" in report
             else {}
         ),
-        "classical floor (log-mel and MFCC statistics, RBF-SVM)": plus_minus(columns["svm"]),
+        floor_name("RBF-SVM", report["floor"]): plus_minus(columns["svm"]),
         TRIVIAL["accuracy"]: plus_minus(columns["majority"]),
     }
     title = f"Over {len(rows)} test folds"

@@ -7,7 +7,7 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.report.escape import for_markdown
 from spaudio.report.floor import TRIVIAL
-from spaudio.report.tables import markdown_table
+from spaudio.report.tables import markdown_table, score_text
 from spaudio.version import __version__
 
 NOT_GIVEN = "that of your data"  # the default of recipes/folder
@@ -29,7 +29,7 @@ def model_card(
         report: Content of its ``report.json``. Folders are shortened to their last part, so that
             only a Hub id holds a slash.
         classes: Class names.
-        longest_seconds: Length of the longest clip of all splits.
+        longest_seconds: Longest sound that is not cut into windows.
         multi_label: Whether a clip may have several classes.
         command: The command that made the run.
 
@@ -181,8 +181,8 @@ def _figures(report: Mapping[str, Any]) -> str:
     per_class = [
         {
             "Class": for_markdown(name),
-            "Precision": f"{row['precision']:.3f}",
-            "Recall": "-" if row["recall"] is None else f"{row['recall']:.3f}",
+            "Precision": score_text(row["precision"]),
+            "Recall": score_text(row["recall"]),
             "Test clips": str(int(row["support"])),
         }
         for name, row in test["per_class"].items()
@@ -199,8 +199,8 @@ def _limits(
     test, floor, metric = report["test"], report["floor"], report["metric"]
     top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
     lines = [
-        f"the longest clip of the data has {longest_seconds:.4g} s; longer sounds are cut into "
-        "windows of this length, whose probabilities are averaged",
+        f"sounds longer than {longest_seconds:.4g} s are cut into windows of this length, whose "
+        "probabilities are averaged",
         f"frequencies above {top:,.0f} Hz are not used",
         "the scores hold for sounds recorded like those of the test split; others were not "
         "measured",

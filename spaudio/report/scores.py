@@ -44,11 +44,10 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
         ``accuracy``; ``interval``, its 95 % Wilson interval over clips; ``macro_f1``, the mean over
         the classes that have clips or are predicted; ``balanced_accuracy``, the mean recall of the
         classes that have clips; and ``per_class``: precision, recall, f1 and support (number of
-        clips). The interval assumes independent clips. If several are from one speaker
-        or recording, the uncertainty for new speakers is larger.
+        clips), None where a score is undefined. The interval assumes independent clips. If several
+        are from one speaker or recording, the uncertainty for new speakers is larger.
     """
     from torchmetrics.functional.classification import (  # takes seconds to import
-        multiclass_accuracy,
         multiclass_confusion_matrix,
         multiclass_f1_score,
         multiclass_precision,
@@ -57,23 +56,24 @@ def score(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Scor
 
     count = len(classes)
     predicted = probabilities.argmax(dim=1)
+    support, counted = (torch.bincount(one, minlength=count) for one in (labels, predicted))
     each = {
         "precision": multiclass_precision(predicted, labels, count, average="none"),
         "recall": multiclass_recall(predicted, labels, count, average="none"),
         "f1": multiclass_f1_score(predicted, labels, count, average="none"),
-        "support": torch.bincount(labels, minlength=count),
+        "support": support,
     }
     hits = scipy.stats.binomtest(int((predicted == labels).sum()), len(labels))
     low, high = hits.proportion_ci(method="wilson")
     values = {
-        "accuracy": multiclass_accuracy(predicted, labels, count, average="micro").item(),
+        # In double precision, to compare it with that of the floor.
+        "accuracy": (predicted == labels).double().mean().item(),
         "interval": [low, high],
         "macro_f1": multiclass_f1_score(predicted, labels, count, average="macro").item(),
         "balanced_accuracy": each["recall"][each["support"] > 0].mean().item(),
         "per_class": {
             name: {key: value[i].item() for key, value in each.items()}
-            # Without clips, a class has no recall.
-            | ({} if each["support"][i] else {"recall": None})
+            | _undefined(int(support[i]), int(counted[i]))
             for i, name in enumerate(classes)
         },
     }
@@ -115,7 +115,13 @@ def score_multilabel(probabilities: Tensor, labels: Tensor, classes: Sequence[st
             for name, ap, area, count in zip(classes, precisions, areas, support, strict=True)
         },
     }
-    return Scores("mAP", values, f"d' {d_prime:.3f}")
+    return Scores("mAP", values, f"d' {d_prime:.3f}" if known else "d' undefined")
+
+
+def _undefined(actual: int, predicted: int) -> dict[str, None]:
+    """Returns the scores that a class without clips or predictions does not have."""
+    lacking = {"precision": not predicted, "recall": not actual, "f1": not (actual or predicted)}
+    return {name: None for name, lacks in lacking.items() if lacks}
 
 
 def shown_auc(values: Mapping[str, Any]) -> str:

@@ -62,6 +62,11 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
+def score_text(value: float | None) -> str:
+    """Returns a score for a table; an undefined one, None, as a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def plus_minus(values: Sequence[float], *, digits: int = 4, sign: bool = False) -> str:
     """Formats mean ± standard deviation, or the value alone if there is only one."""
     mean, std = mean_std(values)

@@ -72,3 +72,5 @@ def test_calibration_on_groups_that_were_trained_on_is_noticed() -> None:
     assert calibrated(train="ann", valid="ann", test="bob")
     assert not calibrated(train="ann", valid="cas", test="bob")
     assert not calibrated(train="ann", valid="ann", test="ann")
+    noise = [Clip(s, "_background_", s, "r", 1.0, 8000) for s in ("train", "valid")]
+    assert not is_calibrated_on_known_groups(SimpleNamespace(clips=noise))  # type: ignore[arg-type]

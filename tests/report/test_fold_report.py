@@ -26,7 +26,7 @@ def make_fold(folder: Path, pairs: str, number: int, **facts: Any) -> Path:
         "filter": {"name": "none"}, "filters": [], "num_params": 1000, "filter_params": 0,
         "trained_on_valid": False, "best_epoch": number, "step_seconds": 0.1 * number,
         "test": {"accuracy": accuracy, "macro_f1": 0.2 * number, "per_class": {"x": 0, "y": 0}},
-        "floor": {"svm": 0.3 * number, "majority": 0.1 * number},
+        "floor": {"svm": 0.3 * number, "majority": 0.1 * number, "trained_on": 9_998 + number},
         "valid": {"accuracy": 0.15 * number},
         "clips": {"train": 40 * number, "valid": 20 * number, "test": len(clips)},
         "seconds": {"prepare": 1.0 * number, "train": 10.0 * number, "test": 0.5 * number},
@@ -70,6 +70,7 @@ def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path:
     }  # fmt: skip
     assert report["floor"] == pytest.approx(
         {"svm": 0.45, "svm_std": 0.3 * spread, "majority": 0.15, "majority_std": 0.1 * spread}
+        | {"trained_on": 10_000}
     )
     assert report["confusion"] == [[4, 4], [2, 2]]
     assert report["seconds"] == {"prepare": 3, "train": 30, "test": 1.5}
@@ -81,6 +82,7 @@ def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path:
         "valid_accuracy": 0.3, "best_epoch": 2, "clips": {"train": 80, "valid": 40, "test": 2},
     }  # fmt: skip
     text = (tmp_path / "report.md").read_text()
+    assert "RBF-SVM; trained on 10,000 clips)" in text
     assert "The transformer is above the classical floor, in 1 of 2 folds." in text
     row = "| [b](fold-b/report.md) | 0.5000 | 0.6000 | 0.4000 | 0.3000 | 2 | 80, 40, 2 |"
     assert row in text

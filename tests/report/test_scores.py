@@ -19,11 +19,11 @@ def test_scores_of_each_class() -> None:
     assert each == {
         "a": pytest.approx((1, 3 / 4, 6 / 7, 4)),
         "b": pytest.approx((1 / 2, 1 / 2, 1 / 2, 2)),
-        "c": (0, 0, 0, 1),
+        "c": (None, 0, 0, 1),
         "d": (0, None, 0, 0),
     }
     assert list(scores.values["per_class"]["a"]) == ["precision", "recall", "f1", "support"]
-    assert scores.values["accuracy"] == pytest.approx(4 / 7)
+    assert scores.values["accuracy"] == 4 / 7  # the floor with as many right clips is not below it
     assert scores.values["macro_f1"] == pytest.approx((6 / 7 + 1 / 2) / 4)
     assert scores.values["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 3)
     assert scores.confusion is not None
@@ -34,6 +34,7 @@ def test_macro_f1_is_the_mean_over_classes_with_clips_or_predictions() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     values = score(torch.eye(3)[[0, 0, 1, 1]], labels, ("a", "b", "c")).values
     assert values["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert values["per_class"]["c"] == {"precision": None, "recall": None, "f1": None, "support": 0}
     # Wilson's interval of 3 of 4: (p + z²/2n ± z √(pq/n + z²/4n²)) / (1 + z²/n), z = 1.96.
     assert values["interval"] == pytest.approx((0.3006, 0.9544), abs=1e-4)
 
@@ -63,3 +64,5 @@ def test_an_infinite_d_prime_is_null_in_json() -> None:
     found = score_multilabel(labels, labels, ["a", "b"])
     assert found.detail == f"d' {math.inf}"
     assert json.loads(json.dumps(found.values, allow_nan=False))["d_prime"] is None
+    always = score_multilabel(labels, torch.ones(2, 2), ["a", "b"])  # no clip is without a class
+    assert always.detail == "d' undefined"

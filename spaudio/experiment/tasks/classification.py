@@ -220,12 +220,12 @@ class ClassificationTask(Task):
     ) -> str:  # fmt: skip
         """Fits temperature and alignment, draws the figures, and writes report and page."""
         data, test = self.data, measured["test"]
-        temperature, source = self._fit_temperature(measured["valid"])
+        temperature, source, caveat = self._fit_temperature(measured["valid"])
         alignment = None if data.multi_label else self._fit_alignment(after)
         replace(self._inputs(), temperature=temperature, alignment=alignment).save(run)
         probabilities = tempered(test.probabilities, temperature, data.multi_label)
         found = measure_calibration(test.probabilities, probabilities, test.labels, temperature)
-        facts["calibration"] = found | {"source": source}
+        facts["calibration"] = found | {"source": source, "caveat": caveat}
         # Recordings of the background are groups of one class.
         mixed = BACKGROUND not in data.classes and groups_are_mixed(data.train.clips)
         if alignment is not None and mixed:
@@ -275,21 +275,22 @@ class ClassificationTask(Task):
             probabilities=probabilities,
         )
 
-    def _fit_temperature(self, valid: Any) -> tuple[float, str]:
-        """Returns the temperature of the probabilities, and where it comes from.
+    def _fit_temperature(self, valid: Any) -> tuple[float, str, str]:
+        """Returns the temperature of the probabilities, where it comes from, and a caveat or "".
 
         Args:
             valid: Result of the objective on the validation split.
         """
         if self.settings.validation.train:
-            return 1.0, "because the model was trained on the validation split"
+            return 1.0, "because the model was trained on the validation split", ""
         source = f"fitted on {len(valid.labels):,} validation clips"
-        if is_calibrated_on_known_groups(self.data):
-            source += (
-                " of groups (speakers, recordings …) that were trained on, unlike those of the "
-                "test split (validation.by=group avoids this)"
-            )
-        return fit_temperature(valid.probabilities, valid.labels), source
+        known = is_calibrated_on_known_groups(self.data)
+        caveat = (
+            "of groups (speakers, recordings …) that were trained on, unlike those of the test "
+            "split (validation.by=group avoids this)"
+        )
+        temperature = fit_temperature(valid.probabilities, valid.labels)
+        return temperature, source, caveat if known else ""
 
     def _fit_alignment(self, model: Any) -> Alignment:
         """Returns the statistics of the embeddings of training clips."""

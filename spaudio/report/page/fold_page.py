@@ -89,10 +89,12 @@ def _calibration(
     right = np.array([clip.is_right for clip in clips], dtype=np.float64)
     sizes = [sum(b["count"] for b in one["after"]["bins"]) for one in calibrations]
     sources = list({one["source"] for one in calibrations})
+    caveats = [caveat for one in calibrations if (caveat := one.get("caveat"))]
     several = "one per fold, fitted on its validation clips"
     found: dict[str, Any] = {
         "temperature": [one["temperature"] for one in calibrations],
         "source": sources[0] if len(sources) == 1 else several,
+        "caveat": caveats[0] if caveats else "",
     }
     for name, chances in (
         ("before", [clip.confidence for clip in clips]),

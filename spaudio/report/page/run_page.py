@@ -32,6 +32,7 @@ from spaudio.report.page.sections import (
 )
 from spaudio.report.run_command import command
 from spaudio.report.scores import shown_auc
+from spaudio.report.tables import score_text
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FrontEnd
 
@@ -178,6 +179,6 @@ def _rows_of_several(results: RunResults, per_class: Mapping[str, Any]) -> list[
     for number, (name, scores) in enumerate(per_class.items()):
         chances = results.probabilities[:, number].double().numpy()
         above = count_above(chances, results.labels[:, number].double().numpy())
-        texts = ["" if scores[key] is None else f"{scores[key]:.3f}" for key in ("ap", "auc")]
+        texts = [score_text(scores[key]) for key in ("ap", "auc")]
         rows.append(Row(number, name, int(scores["support"]), texts, above))
     return rows

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from spaudio.report.calibration import count_above
+from spaudio.report.calibration import count_above, source_of
 from spaudio.report.floor import TRIVIAL
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.judged import Judged
 from spaudio.report.page.render import Bar, Row
+from spaudio.report.tables import score_text
 
 COLORS = 6  # in the style sheet
 
@@ -36,10 +37,10 @@ def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[R
         confidence = np.array([clip.top[0][1] for clip in taken], dtype=np.float64)
         right = np.array([clip.is_right for clip in taken], dtype=np.float64)
         support = sum(number in clip.labels for clip in clips)
-        precision = right.sum() / max(1, len(taken))
+        precision = right.sum() / len(taken) if taken else None
         recall = right.sum() / support if support else None
-        f1 = 2 * right.sum() / max(1, len(taken) + support)
-        scores = ["-" if v is None else f"{v:.3f}" for v in (precision, recall, f1)]
+        f1 = 2 * right.sum() / (len(taken) + support) if taken or support else None
+        scores = list(map(score_text, (precision, recall, f1)))
         rows.append(Row(number, name, support, scores, count_above(confidence, right)))
     return rows
 
@@ -121,7 +122,7 @@ def calibration_lines(calibration: Mapping[str, Any], several: bool, clips: int)
         f"Expected calibration error on {clips:,} test clips, of {what} in 15 bins: "
         f"{before['ece']:.4f} as trained, {after['ece']:.4f} with temperature scaling.",
         f"Cross-entropy: {before['loss']:.4f} as trained, {after['loss']:.4f} with it (nats).",
-        f"Temperature {named}, {calibration['source']}. All probabilities on this page, in "
+        f"Temperature {named}, {source_of(calibration)}. All probabilities on this page, in "
         "predictions.csv and from spaudio predict are computed from logits divided by it.",
         "On the dashed line, a probability equals the share of predictions that are right; below "
         "it, the model is overconfident. Bins with few clips are noisy.",
