@@ -258,7 +258,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         if "exists" not in word:
             refused(["compare", "no-run", "--csv", str(output), "--force"], "--csv", word)
     assert not (tmp_path / "new").exists()
-    refused(["compare", "no-run", "--output", str(there), "--force"], "not a finished run")
+    refused(["compare", "no-run", "--output", str(there), "--force"], "no such run; check")
     # What a command reads is never replaced, under whatever name.
     (tmp_path / "hard").hardlink_to(clip)
     for output in (clip, tmp_path / "hard"):

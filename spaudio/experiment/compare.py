@@ -68,14 +68,14 @@ def compare_runs(
     groups = group_runs(records, over)
     markdown = []
     is_text = all(record.facts["metric"] == "loss" for record in records)
+    if not (is_text or convergence) and (baseline != "none" or step_costs is not None):
+        raise ConfigError("--baseline and --step-costs need --convergence")
     if not is_text:
         rows = compare(groups)
         for doubt in doubts(groups, over):
             warn(f"warning: {doubt}")
         show_rows(rows, "Test split")
         markdown.append(escaped_table(rows) + "\n")
-    elif not convergence and (baseline != "none" or step_costs is not None):
-        raise ConfigError("--baseline and --step-costs need --convergence")
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
         found = measure_convergence(groups, costs, baseline)

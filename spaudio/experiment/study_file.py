@@ -87,7 +87,8 @@ class Study:
         seeds: Seeds of every configuration.
         settings: Configurations by name.
         overrides: Overrides of every run.
-        baseline: The configuration that the others are compared with; required with datasets.
+        baseline: The configuration that the others are compared with. Required with datasets, and
+            refused without.
         data: Datasets by name; None for the recipe beside the file.
     """
 
@@ -106,8 +107,10 @@ def read_study(file: Path) -> Study:
     """
     try:
         content = read_yaml(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); check the path") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict) or not {"seeds", "settings"} <= set(content):
         raise ConfigError(f"{file} is not a study: it needs seeds and settings")
     settings = content["settings"]
@@ -137,6 +140,11 @@ def read_study(file: Path) -> Study:
         raise ConfigError(
             f"{file} has datasets and nothing to compare with; add baseline: SETTING, one of "
             f"{[*study.settings]}"
+        )
+    if not study.data and compared:
+        raise ConfigError(
+            f"{file} has baseline or control, which need datasets; leave them out, and compare the "
+            "finished runs with spaudio compare RUN... --convergence --baseline FILTER"
         )
     titles = Counter(one.title or name for name, one in (study.data or {}).items())
     if twice := [title for title, count in titles.items() if count > 1]:

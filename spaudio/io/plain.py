@@ -56,6 +56,9 @@ def read_yaml(path: Path) -> Any:
     try:
         loader = _Loader(content.decode("utf-8"))
         return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
+        raise ValueError(f"{error.problem or first_line(error)}{line}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise ValueError(first_line(error)) from error
     finally:

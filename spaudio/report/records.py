@@ -167,6 +167,8 @@ def _read_folder(folder: Path) -> Record:
         record = Record(folder.resolve().name, settings, facts, read_log(folder), folder, overrides)
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such run; check the path") from error
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
             f"with resume={folder}"

@@ -649,6 +649,8 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
             "settings: {x: [b]}\ndata: {a: {recipe: b, fold: 3}}",
             "unknown key 'data.a.fold'; did you mean folds",
         ),
+        ("settings: {x: [b]\nbaseline: x", r"a.yaml cannot be read: expected .* in line 3"),
+        ("settings: {x: [b], y: [c]}\nbaseline: x", "baseline or control, which need datasets"),
         ("settings: {x: {overrides: [b], control: y}}", "unknown setting 'y'; known: x"),
         ("settings: {x: [b]}\nbaseline: y", "unknown setting 'y'; known: x"),
         ("settings: {x: {overrides: [b], baseline: y}}", "unknown setting 'y'; known: x"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compare import compare_runs
 from spaudio.report.comparison import group_runs
 from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
@@ -91,6 +91,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (run / "report.json").unlink()
     with pytest.raises(DataError, match=r"not a finished run.*resume="):
         read_records([run])
+    with pytest.raises(DataError, match=r"nowhere: there is no such run; check the path"):
+        read_records([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no run to compare"):
         read_records([])
     with pytest.raises(DataError, match="no name of a run matches x"):
@@ -121,3 +123,12 @@ def test_the_study_prints_the_tables_of_its_results(
     results = (TEXT8 / "RESULTS.md").read_text().splitlines()
     assert len(groups) == settings
     assert set(table.splitlines()) <= set(results)
+
+
+def test_a_baseline_is_for_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["study-none-0", "study-depthwise-0"]
+    compare_runs([TEXT8 / "study.csv"], only=given, baseline="depthwise")
+    assert "loss" in capsys.readouterr().out
+    make_run(tmp_path / "audio")
+    with pytest.raises(ConfigError, match="--baseline and --step-costs need --convergence"):
+        compare_runs([tmp_path / "audio"], baseline="bank")
