@@ -21,7 +21,7 @@ import torch
 
 from spaudio.bench import filter_cost, generation_cost, growth
 from spaudio.bench.harness import at_least_one, describe
-from spaudio.errors import SpaudioError, how_to_install
+from spaudio.errors import ConfigError, SpaudioError, how_to_install
 from spaudio.io.atomic import write_atomic
 from spaudio.io.output import check_output
 
@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "run", nargs="?", type=Path, metavar="RUN", help="of a text recipe (default: untrained)"
     )
     command.add_argument(
-        "--context", type=int, help=f"of untrained models (default: {generation_cost.CONTEXT})"
+        "--context",
+        type=at_least_one,
+        help=f"of untrained models (default: {generation_cost.CONTEXT})",
     )
     command.add_argument("--length", type=int, help="symbols per round (default: the context)")
     command.add_argument(
@@ -105,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.output is not None:
             for path in _written(chosen, chosen.output):
                 check_output(path, "--output", force=chosen.force)
+        elif (folder := Path("runs")).exists() and not folder.is_dir():
+            raise ConfigError(f"{folder.resolve()} is not a folder; name the report with --output")
         report, columns = _measure(chosen)
     except SpaudioError as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,8 @@
 """Python interface of a trained model: predictions, embeddings, events and streams."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
@@ -107,11 +108,15 @@ class AudioModel(Predictor):
         if not isinstance(audio, list | tuple):
             if align:
                 raise ConfigError("align=True takes a list of sounds; got a single one")
-            return self.classify(_path(audio), self._pieces(audio, sample_rate))
+            with _named(audio):
+                return self.classify(_path(audio), self._pieces(audio, sample_rate))
         if not align:
             return [self.predict(one, sample_rate) for one in audio]
         self.alignment()  # refused before any sound is read
-        sounds = [self.embed_windows(_path(a), self._pieces(a, sample_rate)) for a in audio]
+        sounds = []
+        for one in audio:
+            with _named(one):
+                sounds.append(self.embed_windows(_path(one), self._pieces(one, sample_rate)))
         return self.classify_aligned(sounds) if sounds else []
 
     def embed(self, audio: Audio | Audios, sample_rate: int | None = None) -> NDArray[np.float32]:
@@ -125,7 +130,8 @@ class AudioModel(Predictor):
             if not audio:
                 raise ConfigError("embed() got an empty list; give at least one sound")
             return np.stack([self.embed(one, sample_rate) for one in audio])
-        return self.embedding(self._pieces(audio, sample_rate))
+        with _named(audio):
+            return self.embedding(self._pieces(audio, sample_rate))
 
     def detect(
         self,
@@ -156,7 +162,8 @@ class AudioModel(Predictor):
             ConfigError: If the rate is missing, or hop or threshold is out of range.
         """
         find = event_finder(self, hop, threshold)
-        return find(self._pieces(audio, sample_rate, silent_ok=True))[0]
+        with _named(audio):
+            return find(self._pieces(audio, sample_rate, silent_ok=True))[0]
 
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None
@@ -172,7 +179,8 @@ class AudioModel(Predictor):
             AudioError: If the sound cannot be used.
             ConfigError: If the rate is missing, or the run has no such class.
         """
-        return explain_sound(self, self._pieces(audio, sample_rate), label)
+        with _named(audio):
+            return explain_sound(self, self._pieces(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float | None = None) -> Stream:
         """Returns a function that turns blocks of samples into predictions as they arrive.
@@ -227,6 +235,17 @@ class AudioModel(Predictor):
             raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
         wave = check_array(audio, sample_rate, silent_ok=silent_ok)
         return [resample(wave, sample_rate, self.sample_rate, ARRAY)]
+
+
+@contextmanager
+def _named(audio: Audio) -> Iterator[None]:
+    """Names the file in an error of the front-end, which has only its samples."""
+    try:
+        yield
+    except AudioError as error:
+        if str(_path(audio)) in str(error) or not isinstance(audio, str | os.PathLike):
+            raise
+        raise AudioError(f"{audio}: {error}") from error
 
 
 def _path(audio: Audio) -> Path:

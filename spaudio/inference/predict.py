@@ -119,7 +119,8 @@ class Predictor:
         self.event_seconds = window or min(max(typical, hop), self.most_seconds)
         if not hop <= self.window_seconds < math.inf:
             raise ConfigError(
-                f"window={window} s; expected at least one hop of the front-end, {hop:g} s"
+                f"window={window} s; expected a number of seconds from {hop:g}, one hop of the "
+                "front-end"
             )
         if window is not None:
             self.check_window(window)

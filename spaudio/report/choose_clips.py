@@ -13,7 +13,7 @@ def some_of_each_class(clips: Sequence[Clip], multi_label: bool, most: int) -> d
     Args:
         clips: Clips of a split.
         multi_label: A clip may have several classes; it counts for each.
-        most: Maximum number of clips in total.
+        most: Maximum number of clips in total. If there are more classes, some get none.
     """
     numbers = {clip.path: number for number, clip in enumerate(clips)}
     by_class: defaultdict[str, list[int]] = defaultdict(list)
@@ -21,4 +21,5 @@ def some_of_each_class(clips: Sequence[Clip], multi_label: bool, most: int) -> d
         for name in class_names(clips[numbers[path]].label, multi_label):
             by_class[name].append(numbers[path])
     share = max(1, most // max(1, len(by_class)))
-    return {name: numbers[:share] for name, numbers in by_class.items()}
+    chosen = list(by_class.items())[:most]
+    return {name: found[:share] for name, found in chosen}

@@ -216,6 +216,22 @@ def test_arrays_that_are_no_sound_are_refused(model: AudioModel) -> None:
         model.predict(wave, "8000")  # type: ignore[call-overload]
 
 
+def test_an_error_of_the_front_end_names_the_file(
+    model: AudioModel, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front-end has the samples alone."""
+
+    def refuse(waveform: object) -> None:
+        raise AudioError("it is too loud")
+
+    monkeypatch.setattr(model.front_end, "extract", refuse)
+    for ask in (model.predict, model.embed, model.detect, model.explain):
+        with pytest.raises(AudioError, match=f"^{re.escape(str(clips[0]))}: it is too loud$"):
+            ask(clips[0])
+    with pytest.raises(AudioError, match=r"^it is too loud$"):
+        model.predict(np.sin(np.arange(4000.0)), 8000)
+
+
 def test_device(own_run: Path) -> None:
     assert spaudio.load(own_run, device="cpu").device == torch.device("cpu")
     with pytest.raises(ConfigError, match="device='meta' is not available here; use 'cpu'"):

@@ -48,6 +48,9 @@ def test_kernels_are_compared_with_the_modulations_of_the_sound(
     assert str(layers[0]).startswith("layer 0: correlation with the modulation spectrum -0.")
     plot_responses(layers, spectrum, TOKEN, tmp_path / "modulation.png")
     assert figures[0].get_figwidth() * 100 == 700
+    plot_responses([*layers, *layers, *layers], spectrum, TOKEN, tmp_path / "three.png")
+    shown = [panel.get_xlabel() for panel in figures[1].axes if panel.get_visible()]
+    assert shown == ["", "modulation (Hz)", "modulation (Hz)"]  # the lowest of each column
     flat = {"layer 0": FilterBank(2, 1)}
     (one,) = compare_responses(flat, flat, spectrum, TOKEN)
     assert math.isnan(one.correlation_after)

@@ -143,6 +143,12 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         " $('#threshold').dispatchEvent(new Event('input')); })()"
     )
     assert js("$('.classes .recall').textContent") < before
+    assert js("$('.classes .every output').textContent") == "0.99"
+    js(
+        "(() => { const own = $('tr[data-class] input'); own.value = 0;"
+        " own.dispatchEvent(new Event('input')); })()"
+    )
+    assert js("$('.classes .every output').textContent") == "mixed"
 
     # On a telephone nothing is wider than the screen, with all details open.
     js("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from spaudio.audio.manifest import Clip
+from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.nearest import find_nearest
 from spaudio.report.predictions import Prediction, render
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
@@ -88,6 +89,13 @@ class Summed(torch.nn.Module):
 
     def embed(self, tokens: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         return tokens.masked_fill(padding[..., None], 0).sum(dim=1)
+
+
+def test_clips_of_many_classes_are_not_more_than_asked_for() -> None:
+    clips = [Clip(f"{i}", f"class {i % 50}", "test", "g", 1.0, 8000) for i in range(200)]
+    for most, expected in ((120, 100), (30, 30)):
+        chosen = some_of_each_class(clips, False, most)
+        assert sum(map(len, chosen.values())) == expected
 
 
 def summed(data: TokenDataset, clip: Clip) -> np.ndarray:

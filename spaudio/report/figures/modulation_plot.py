@@ -179,8 +179,9 @@ def plot_responses(
         axes.grid(alpha=0.3)
     for axes in panels.flat[len(layers) :]:
         axes.set_visible(False)
-    for axes in panels[-1]:
+    for axes in panels.flat[max(0, len(layers) - 2) : len(layers)]:  # the lowest of each column
         axes.set_xlabel("modulation (Hz)")
+        axes.tick_params(labelbottom=True)
     lines, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8)
     save_figure(figure, path, dpi=100)

@@ -405,13 +405,15 @@ function showThreshold(row) {
 function showAll() {
   const rows = $$(".classes tr[data-class]");
   const sum = [0, 0, 0];
+  const thresholds = new Set(rows.map((row) => +$("input", row).value));
   for (const row of rows) {
     const [above, hits] = data.above[+row.dataset.class];
     const threshold = +$("input", row).value;
     [above[threshold], hits[threshold], +row.dataset.clips].forEach((n, i) => (sum[i] += n));
   }
   const every = $(".classes .every");
-  $("output", every).textContent = (+$("#threshold").value / 100).toFixed(2);
+  const [first] = thresholds;
+  $("output", every).textContent = thresholds.size > 1 ? "mixed" : (first / 100).toFixed(2);
   $(".precision", every).textContent = quotient(sum[1], sum[0]);
   $(".recall", every).textContent = quotient(sum[1], sum[2]);
 }
