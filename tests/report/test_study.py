@@ -3,14 +3,13 @@
 import math
 import re
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from scipy.stats import ttest_1samp, ttest_ind, wilcoxon
+from scipy.stats import ttest_1samp, ttest_ind
 
 from spaudio.cli import main
 from spaudio.errors import DataError
@@ -55,29 +54,32 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     noise = bank.differences["=music"].mean() - 0.1
     assert bank.mean == pytest.approx((0.1 + noise + 0.02) / 2)
     assert bank.low < bank.mean < bank.high
-    # Half as wide as that of the five folds alone, as the other dataset has one run.
+    # Half as wide as that of the five folds alone, as the other dataset has one run. Folds share
+    # training clips, so their variance counts 1/5 + 1/4 instead of 1/5.
     alone = ttest_1samp(bank.differences["=music"], 0).confidence_interval()
-    assert bank.high - bank.low == pytest.approx((alone.high - alone.low) / 2)
-    # Of two datasets: Welch's interval for the difference of means, if one changes its sign.
-    folds = np.array([0.03, 0.01, 0.02, 0.06]), np.array([0.01, 0.02, -0.03])
+    wider = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
+    assert bank.high - bank.low == pytest.approx(wider * (alone.high - alone.low) / 2)
+    # Of two datasets with seeds: Welch's interval for the difference of means, if one changes its
+    # sign.
+    seeds = np.array([0.03, 0.01, 0.02, 0.06]), np.array([0.01, 0.02, -0.03])
     two = [
         replace(
             RUN,
             data=f"{data}",
             setting=setting,
-            fold=str(fold),
+            seed=seed,
             accuracy=gain * (setting == "bank"),
         )
-        for data, gains in enumerate(folds)
+        for data, gains in enumerate(seeds)
         for setting in ("none", "bank")
-        for fold, gain in enumerate(gains)
+        for seed, gain in enumerate(gains)
     ]
     (both,) = measure_effects(two, {"bank": "none"})
-    welch = ttest_ind(folds[0], -folds[1], equal_var=False).confidence_interval()
-    assert (2 * both.low, 2 * both.high) == pytest.approx((welch.low, welch.high))
+    welch = ttest_ind(seeds[0], -seeds[1], equal_var=False)
+    interval = welch.confidence_interval()
+    assert (2 * both.low, 2 * both.high) == pytest.approx((interval.low, interval.high))
+    assert both.p == pytest.approx(welch.pvalue)
     assert (len(bank.pairs), list(bank.differences)) == (6, ["digits", "=music"])
-    # All six differences are positive, so that of 64 exchanges two are as extreme.
-    assert bank.p == pytest.approx(wilcoxon(np.arange(1, 7.0)).pvalue) == pytest.approx(2 / 64)
     assert bank.corrected == 2 * bank.p
     assert depthwise.other == "none"
     (against,) = measure_effects(results, {"bank": "depthwise"})
@@ -94,18 +96,27 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
         measure_effects([*alone, alone[-1]], {"bank": "none"})
 
 
-def test_every_data_set_has_the_same_weight_in_the_p_value() -> None:
-    one, several = [0.01], [0.05, -0.03, 0.02, -0.04]
+def test_seeds_of_a_fold_count_as_one_and_folds_without_a_pair_as_folds() -> None:
+    gains = {"a": (0.01, 0.05), "b": (0.0, 0.02), "c": (0.06, 0.0)}
     results = []
-    for data, gains in (("one", one), ("several", several)):
-        for fold, gain in enumerate(gains):
-            base = replace(RUN, data=data, fold=str(fold))
+    for fold, seeds in gains.items():
+        for seed, gain in enumerate(seeds):
+            base = replace(RUN, fold=fold, seed=seed)
             results += [base, replace(base, setting="bank", accuracy=base.accuracy + gain)]
+    results.append(replace(RUN, fold="d"))  # the fourth of the dataset
     (found,) = measure_effects(results, {"bank": "none"})
-    exchanged = np.array(list(product((1, -1), repeat=5))) * [*one, *several]
-    means = (exchanged[:, 0] + exchanged[:, 1:].mean(axis=1)) / 2
-    assert found.mean == pytest.approx(means[0])
-    assert found.p == pytest.approx((np.abs(means) >= abs(means[0]) - 1e-9).mean())
+    alone = ttest_1samp([0.03, 0.01, 0.03], 0).confidence_interval()
+    wider = math.sqrt((1 / 3 + 1 / 3) / (1 / 3))
+    assert found.high - found.low == pytest.approx(wider * (alone.high - alone.low))
+    # Of one fold there are seeds alone.
+    (found,) = measure_effects(results[:4] + results[-1:], {"bank": "none"})
+    alone = ttest_1samp([0.01, 0.05], 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    # Equal differences show no variance, rather than none.
+    equal = [replace(one, accuracy=0.5 + 0.02 * (one.setting == "bank")) for one in results]
+    (found,) = measure_effects(equal, {"bank": "none"})
+    assert math.isnan(found.low)
+    assert (found.mean, found.p) == (pytest.approx(0.02), 1)
 
 
 def test_holms_correction() -> None:
@@ -130,7 +141,8 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert capsys.readouterr().out == printed
     text = page.read_text()
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Reliable gains (at least 1 point")
-    assert "of 3 comparisons: `bank` minus `depthwise` (+4.80).**" in text
+    found = "`depthwise` minus `none` (+1.22), `bank` minus `none` (+6.02)"
+    assert f"of 3 comparisons: {found}.**" in text
     assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
     assert "stale" not in text
     assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
