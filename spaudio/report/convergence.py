@@ -174,12 +174,12 @@ def convergence_rows(found: Sequence[Convergence]) -> list[dict[str, str]]:
             "parameters": f"{one.parameters:,}",
         }
         for q in QUANTITIES[1:]:
-            steps = [
+            costs = [
                 (c.spent[q][-1] / c.spent["steps"][-1]) / (b.spent[q][-1] / b.spent["steps"][-1])
                 for c, b in pairs
                 if q in known
             ]
-            row[f"{q}/step"] = f"{fmean(steps):.2f}" if steps else "-"
+            row[f"{q}/step"] = f"{fmean(costs):.2f}" if costs else "-"
         row["best valid loss"] = plus_minus([curve.best for curve in one.curves.values()])
         losses = [curve.best - base.best for curve, base in pairs]
         row["minus baseline's"] = "baseline" if itself else plus_minus(losses, sign=True)

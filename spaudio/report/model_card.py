@@ -72,7 +72,7 @@ def model_card(
         "## Data",
         _lines(_data(settings, report)),
         "## Results",
-        _figures(report),
+        _results(report),
         "## Limits",
         _lines(_limits(settings, report, longest_seconds, multi_label)),
         "## Training",
@@ -159,7 +159,7 @@ def _split(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     return lines or [f"that of the recipe `{settings['recipe']}`"]
 
 
-def _figures(report: Mapping[str, Any]) -> str:
+def _results(report: Mapping[str, Any]) -> str:
     test, floor, metric = report["test"], report["floor"], report["metric"]
     measured = f"**{test[metric]:.4f}**"
     if "interval" in test:

@@ -62,18 +62,18 @@ class Importance:
 
 
 def measure_importance(
-    values: Array, log_odds: Callable[[Sequence[Array]], NDArray[np.float64]]
+    values: Array, answer: Callable[[Sequence[Array]], NDArray[np.float64]]
 ) -> Importance:
     """Hides patches of an input, then whole intervals and bands.
 
     Args:
         values: (steps, bands), in which zero carries no information.
-        log_odds: Takes variants of ``values`` and returns the log-odds of the class, (variants,).
+        answer: Takes variants of ``values`` and returns the log-odds of the class, (variants,).
     """
     steps, bands = _edges(len(values), COLUMNS), _edges(values.shape[1], ROWS)
     columns, rows = len(steps) - 1, len(bands) - 1
     wide, high = min(_WIDE, columns), min(_HIGH, rows)
-    before = log_odds([values])[0]
+    before = answer([values])[0]
 
     def drops(areas: Sequence[tuple[slice, slice]]) -> NDArray[np.float64]:
         found = [np.zeros(0)]
@@ -81,7 +81,7 @@ def measure_importance(
             hidden = [values.copy() for _ in batch]
             for variant, area in zip(hidden, batch, strict=True):
                 variant[area] = 0
-            found.append(before - log_odds(hidden))
+            found.append(before - answer(hidden))
         return np.concatenate(found)
 
     cells = [
