@@ -33,6 +33,8 @@ class Inputs:
         classes: Class names, in the order of the model's outputs.
         normaliser: Fitted on the training split.
         longest_seconds: Length of the longest clip or segment of all splits.
+        typical_seconds: Median length of the training clips or segments, without those of classes
+            that mean the absence of all others (`is_nothing`).
         multi_label: Whether a clip may have several classes.
         manifest_hash: SHA-256 of the manifest (`Prepared.hash`).
         samples_hash: SHA-256 of the clips' samples (`Prepared.samples_hash`).
@@ -40,20 +42,18 @@ class Inputs:
             training, 1 before (`spaudio.training.temperature`).
         alignment: Statistics of the embeddings of training clips, from the end of training; None
             before it and for several labels per clip.
-        typical_seconds: Median length of the training clips or segments, without those of classes
-            that mean the absence of all others (`is_nothing`); None in runs of earlier versions.
         silent_ok: Whether silence may be a clip.
     """
 
     classes: tuple[str, ...]
     normaliser: Normaliser
     longest_seconds: float
+    typical_seconds: float
     multi_label: bool = False
     manifest_hash: str = ""
     samples_hash: str = ""
     temperature: float = 1.0
     alignment: Alignment | None = None
-    typical_seconds: float | None = None
     silent_ok: bool = False
 
     def save(self, run: Path) -> None:
@@ -69,14 +69,13 @@ class Inputs:
             "normalise": normaliser.mode,
             **statistics,
             "longest_seconds": self.longest_seconds,
+            "typical_seconds": self.typical_seconds,
             "multi_label": self.multi_label,
             "manifest_sha256": self.manifest_hash,
             "samples_sha256": self.samples_hash,
             "temperature": self.temperature,
             "silent_ok": self.silent_ok,
         }
-        if self.typical_seconds is not None:
-            content["typical_seconds"] = self.typical_seconds
         if (found := self.alignment) is not None:
             content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
         write_atomic(run / INPUTS, (json.dumps(content, indent=1) + "\n").encode())
@@ -99,20 +98,22 @@ class Inputs:
             raise CheckpointError(f"cannot read {run / INPUTS}: {error}") from error
         try:
             classes = tuple(str(name) for name in content["classes"])
-            _check_positive("longest_seconds", float(content["longest_seconds"]))
-            longest, several = float(content["longest_seconds"]), bool(content["multi_label"])
-            typical = content.get("typical_seconds")
-            if typical is not None:
-                typical = float(typical)
-                _check_positive("typical_seconds", typical)
-            manifest, samples = str(content["manifest_sha256"]), str(content["samples_sha256"])
-            temperature = float(content.get("temperature", 1))
-            _check_positive("temperature", temperature)
-            normaliser = _normaliser(content)
+            names = ("longest_seconds", "typical_seconds", "temperature")
+            longest, typical, temperature = (float(content[name]) for name in names)
+            for name, value in zip(names, (longest, typical, temperature), strict=True):
+                _check_positive(name, value)
             return cls(
-                classes, normaliser, longest, several, manifest, samples, temperature,
-                _alignment(content), typical, bool(content.get("silent_ok", False)),
-            )  # fmt: skip
+                classes,
+                _normaliser(content),
+                longest,
+                typical,
+                bool(content["multi_label"]),
+                str(content["manifest_sha256"]),
+                str(content["samples_sha256"]),
+                temperature,
+                _alignment(content),
+                bool(content["silent_ok"]),
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{run / INPUTS} is damaged ({type(error).__name__}: {error}); run the recipe again"
@@ -173,7 +174,7 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
 
 
 def _alignment(content: dict[str, Any]) -> Alignment | None:
-    """Builds the alignment, which earlier runs do not have.
+    """Builds the alignment, which a run has once it is finished.
 
     Raises:
         ValueError: If its numbers would give embeddings that are not finite.

@@ -191,15 +191,15 @@ def _warn_of_changes(
     run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any]
 ) -> None:
     """Warns if a resumed run continues with another number of threads or another precision."""
-    before, now = kept.get(THREADS), torch.get_num_threads()
-    if accelerator.device.type == "cpu" and before not in (None, now):
+    before, now = kept[THREADS], torch.get_num_threads()
+    if accelerator.device.type == "cpu" and before != now:
         warn(
             f"{run} was trained on {before} threads so far and continues on {now}; its results may "
             "differ in the last digits from those of an uninterrupted run. "
             f"OMP_NUM_THREADS={before} keeps the number"
         )
-    precision = kept.get(PRECISION)
-    if precision not in (None, accelerator.mixed_precision):  # earlier versions did not keep it
+    precision = kept[PRECISION]
+    if precision != accelerator.mixed_precision:
         warn(
             f"{run} was trained with trainer.precision={precision} so far; it continues with "
             f"trainer.precision={accelerator.mixed_precision}, which "

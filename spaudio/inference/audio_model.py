@@ -100,8 +100,7 @@ class AudioModel(Predictor):
 
         Raises:
             AudioError: If a sound cannot be used.
-            CheckpointError: If sounds are to be aligned by a run that is not finished, or is older
-                than this option.
+            CheckpointError: If sounds are to be aligned by a run that is not finished.
             ConfigError: If the rate of a waveform is missing or out of range, or ``align`` is given
                 for a single sound, or for a model with several labels per clip.
         """

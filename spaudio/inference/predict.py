@@ -19,7 +19,7 @@ from spaudio.errors import CheckpointError, ConfigError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
-from spaudio.experiment.run_folder import REPORT, read_run_settings
+from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import Classifier
@@ -111,12 +111,11 @@ class Predictor:
                 f"the model of {run} has {self.model.classes} outputs, but the run names "
                 f"{len(self.inputs.classes)} classes; run the recipe again"
             )
-        typical = self.inputs.typical_seconds or self.inputs.longest_seconds
         hop = self.front_end.config.frame_seconds
         longest = max(self.inputs.longest_seconds, hop)  # a clip may be shorter than a hop
         self.window_seconds = longest if window is None else window
         self.most_seconds = self._most_seconds(tokens, encoder)
-        self.event_seconds = window or min(max(typical, hop), self.most_seconds)
+        self.event_seconds = window or min(max(self.inputs.typical_seconds, hop), self.most_seconds)
         if not hop <= self.window_seconds < math.inf:
             raise ConfigError(
                 f"window={window} s; expected a number of seconds from {hop:g}, one hop of the "
@@ -238,19 +237,16 @@ class Predictor:
         """Returns what aligns embeddings with those of the training clips.
 
         Raises:
-            CheckpointError: If the run is not finished, or of a version that did not save it.
+            CheckpointError: If the run is not finished.
             ConfigError: If a clip of the run may have several classes.
         """
         if self.inputs.multi_label:
             raise ConfigError(f"align: clips of {self.run} have several classes; leave it out")
         if self.inputs.alignment is not None:
             return self.inputs.alignment
-        if not (self.run / REPORT).is_file():
-            remedy = f"the run is not finished; continue it with resume={self.run}"
-        else:
-            remedy = "the run is older than this option; run the recipe again"
         raise CheckpointError(
-            f"align: {self.run / INPUTS} holds no statistics of embeddings, because {remedy}"
+            f"align: {self.run / INPUTS} holds no statistics of embeddings, because the run is not "
+            f"finished; continue it with resume={self.run}"
         )
 
     def _prediction(self, path: Path, mean: Tensor, samples: int, windows: int) -> Prediction:

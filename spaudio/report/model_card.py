@@ -152,11 +152,10 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
 
 
 def _split(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
-    """Describes how the clips were split. Reports of older versions do not say it."""
+    """Describes how the clips were split."""
     fold = settings.get("fold")
     lines = [] if fold is None else [f"official fold {fold} for testing"]
-    lines += map(for_markdown, report.get("split", ()))
-    return lines or [f"that of the recipe `{settings['recipe']}`"]
+    return [*lines, *map(for_markdown, report["split"])]
 
 
 def _results(report: Mapping[str, Any]) -> str:

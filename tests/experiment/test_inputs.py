@@ -15,20 +15,20 @@ from spaudio.training.alignment import Alignment
 def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mean, std = (rng.uniform(0.1, 9, 64).astype(np.float32) for _ in range(2))
-    Inputs(("a", "ü,b"), BandNormaliser("clip", mean, std), 1.25).save(tmp_path)
+    Inputs(("a", "ü,b"), BandNormaliser("clip", mean, std), 1.25, 0.5).save(tmp_path)
     back = Inputs.load(tmp_path)
     assert back.classes == ("a", "ü,b")
-    assert back.longest_seconds == 1.25
+    assert (back.longest_seconds, back.typical_seconds) == (1.25, 0.5)
     assert isinstance(back.normaliser, BandNormaliser)
     assert back.normaliser.mode == "clip"
     assert np.array_equal(back.normaliser.mean, mean)
     assert np.array_equal(back.normaliser.std, std)
     assert back.normaliser.std.dtype == np.float32
     level = LevelNormaliser("global", 0.1 + 0.2)
-    Inputs(("a",), level, 1.0, multi_label=True).save(tmp_path)
-    assert Inputs.load(tmp_path) == Inputs(("a",), level, 1.0, multi_label=True)
+    Inputs(("a",), level, 1.0, 1.0, multi_label=True).save(tmp_path)
+    assert Inputs.load(tmp_path) == Inputs(("a",), level, 1.0, 1.0, multi_label=True)
     alignment = Alignment(*map(torch.from_numpy, (mean, std)))
-    Inputs(("a",), level, 1.0, alignment=alignment).save(tmp_path)
+    Inputs(("a",), level, 1.0, 1.0, alignment=alignment).save(tmp_path)
     found = Inputs.load(tmp_path).alignment
     assert found is not None
     assert torch.equal(found.mean, alignment.mean)
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> None:
     """Not probabilities that are NaN, and no traceback."""
     normaliser = BandNormaliser("global", np.zeros(3, np.float32), np.ones(3, np.float32))
-    Inputs(("a",), normaliser, 1.0).save(tmp_path)
+    Inputs(("a",), normaliser, 1.0, 1.0).save(tmp_path)
     good = json.loads((tmp_path / INPUTS).read_text())
     for damage, word in (
         ({"std": [1, 0, 1]}, "std has values that are not positive"),

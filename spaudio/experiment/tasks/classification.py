@@ -184,10 +184,10 @@ class ClassificationTask(Task):
             data.classes,
             normaliser,
             data.longest_seconds,
+            data.typical_seconds,
             data.multi_label,
             data.prepared.hash,
             data.prepared.samples_hash,
-            typical_seconds=data.typical_seconds,
             silent_ok=data.prepared.silent_ok,
         )
 
