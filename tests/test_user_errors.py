@@ -85,7 +85,7 @@ def refused(arguments: list[str], *words: str) -> None:
         ("seed=[1", ["cannot read 'seed=[1'", "expected key=value"]),
         ("~seed", ["~seed: settings cannot be added or removed"]),
         ("prep=speech", ["prep=speech: there is no such script", "folder", "fsdd", "notes"]),
-        ("resume=runs/none", ["runs/none is not a run's folder", "config.yaml"]),
+        ("resume=runs/none", ["runs/none: there is no such run; check the path"]),
     ],
 )
 def test_what_stands_on_the_command_line(command: Command, override: str, words: list[str]) -> None:
@@ -273,7 +273,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
-    refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m is not a run's folder")
+    refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m: there is no such run")
 
 
 def test_options_of_commands_are_checked_before_anything_is_loaded(
@@ -306,8 +306,11 @@ def test_runs_that_are_none(
         (["compare", str(altered)], [str(altered), "resume="]),
     ):
         refused(arguments, *words)
-    cli.main(["compare", str(finished), str(altered)])
-    assert f"{altered} is not finished and is left out" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    cli.main(["compare", str(finished), str(altered), str(tmp_path / "other")])
+    said = capsys.readouterr().err
+    assert f"{altered} is not finished and is left out" in said
+    assert f"{tmp_path / 'other'} is no run and is left out" in said
 
 
 @pytest.mark.parametrize(

@@ -54,12 +54,11 @@ def compare_runs(
         DataError: If a run is not finished or cannot be compared with the others, or a setting has
             not been timed.
     """
-    unfinished = [
-        run for run in runs if (run / "config.yaml").is_file() and not (run / REPORT).is_file()
-    ]
+    unfinished = [run for run in runs if run.is_dir() and not (run / REPORT).is_file()]
     if len(unfinished) < len(runs):
         for run in unfinished:
-            warn(f"{run} is not finished and is left out")
+            is_run = (run / "config.yaml").is_file()
+            warn(f"{run} is {'not finished' if is_run else 'no run'} and is left out")
         runs = [run for run in runs if run not in unfinished]
     records = read_records(runs, only)
     if table is not None:

@@ -1,5 +1,6 @@
 """Run folders: created once, never shared or overwritten."""
 
+import difflib
 import os
 import secrets
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError, first_line
+from spaudio.errors import CheckpointError, ConfigError, first_line, some
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import Settings
 from spaudio.io.atomic import write_atomic
@@ -138,7 +139,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         content = read_yaml(folder / CONFIG)
     except FileNotFoundError as error:
         refuse_folds(folder)
-        raise CheckpointError(f"{folder} is not a run's folder: it holds no {CONFIG}") from error
+        raise CheckpointError(_no_run(folder)) from error
     except (ValueError, OSError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} cannot be read ({first_line(error)}); it must be as the "
@@ -147,6 +148,18 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
     return content
+
+
+def _no_run(folder: Path) -> str:
+    """Returns the message for a folder that is not a run's, with the nearest runs."""
+    if folder.is_dir():
+        runs = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
+        remedy = f"name one of {some(list(map(str, runs)))}" if runs else "name a run's folder"
+        return f"{folder} is not a run's folder: it holds no {CONFIG}; {remedy}"
+    names = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
+    return f"{folder}: there is no such run; {hint}"
 
 
 def refuse_folds(folder: Path) -> None:

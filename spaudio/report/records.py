@@ -169,6 +169,12 @@ def _read_folder(folder: Path) -> Record:
     except (FileNotFoundError, NotADirectoryError) as error:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such run; check the path") from error
+        if not (folder / "config.yaml").is_file():
+            runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
+            remedy = f"name the runs in it, {folder}/*/" if runs else "name a run's folder"
+            raise DataError(
+                f"{folder} is not a run's folder: it holds no config.yaml; {remedy}"
+            ) from error
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
             f"with resume={folder}"

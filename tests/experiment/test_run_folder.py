@@ -120,5 +120,10 @@ def test_a_folder_that_cannot_be_made_or_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"runs=.*/file/folder cannot be written .*Not a dir"):
         create_run_folder(compose("folder", f"runs={tmp_path / 'file'}", "run_id=a"))
-    with pytest.raises(CheckpointError, match=r"is not a run's folder"):
+    with pytest.raises(CheckpointError, match=r"is not a run's folder: .*; name a run's folder"):
         read_run_settings(tmp_path)
+    first = create_run_folder(compose("folder", f"runs={tmp_path}", "run_id=first"))
+    with pytest.raises(CheckpointError, match=rf"; name one of {first}$"):
+        read_run_settings(first.parent)
+    with pytest.raises(CheckpointError, match=rf"no such run; did you mean {first}\?"):
+        read_run_settings(first.parent / "frist")

@@ -91,6 +91,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (run / "report.json").unlink()
     with pytest.raises(DataError, match=r"not a finished run.*resume="):
         read_records([run])
+    with pytest.raises(DataError, match=r"it holds no config.yaml; name the runs in it, .*/\*/$"):
+        read_records([tmp_path])
     with pytest.raises(DataError, match=r"nowhere: there is no such run; check the path"):
         read_records([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no run to compare"):

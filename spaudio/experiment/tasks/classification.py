@@ -153,7 +153,7 @@ class ClassificationTask(Task):
             *([self.pretraining.text] if self.pretraining else []),
             *ignored_by_front_end(settings, data),
             *(quiet_recordings(settings, data.train) if settings.adapt is None else []),
-            *slow_clips(settings, [clip.sample_rate for clip in data.clips]),
+            *slow_clips(settings, data.clips),
             *long_kernels(model, longest),
             *untrained_positions(settings, data.longest_seconds),
         ]

@@ -4,15 +4,19 @@ import fnmatch
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import fields
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
+from spaudio.audio.manifest import Clip
+from spaudio.errors import ConfigError, some
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AnyClassifier
+from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.front_end import SpectrogramFrontEnd
 from spaudio.training.loop import prolonged
 
 _LOOKED_AT = 200  # clips whose level is looked at, or a few more
@@ -177,27 +181,44 @@ def replaced(settings: AudioSettings) -> Iterator[str]:
         )
 
 
-def slow_clips(settings: AudioSettings, rates: Sequence[int]) -> Iterator[str]:
+def slow_clips(settings: AudioSettings, clips: Sequence[Clip]) -> Iterator[str]:
     """Yields a warning about clips whose sample rate is too low for the upper bands, if any.
 
     Args:
         settings: Settings of the run.
-        rates: Sample rate of each clip, in Hz.
+        clips: All clips.
     """
-    lowest, top = min(rates), settings.tokens.top
-    slow = sum(rate / 2 < top for rate in rates)
+    tokens, lowest = settings.tokens, min(clip.sample_rate for clip in clips)
+    slow = [clip.path for clip in clips if clip.sample_rate / 2 < tokens.top]
     if not slow:
         return
-    trap = ", so a model may tell them apart by this" if slow < len(rates) else ""
-    # The bands of a pretrained encoder are its own.
-    remedy = f". Give tokens.f_max={lowest / 2:g}, or tokens.sample_rate={lowest}"
-    if settings.tokens.learned and settings.tokens.waveform.init == "random":
-        remedy = f". Give tokens.sample_rate={lowest}"
+    trap = ", so a model may tell them apart by this" if len(slow) < len(clips) else ""
+    remedies = [f"leave out {some(slow)}"] if 2 * len(slow) <= len(clips) else []
+    if settings.adapt is None:  # the bands of a pretrained encoder are its own
+        random = tokens.learned and tokens.waveform.init == "random"
+        changes: list[tuple[str, Any]] = [("sample_rate", lowest)]
+        changes[:0] = [] if random else [("f_max", lowest / 2)]
+        remedies += [
+            f"give tokens.{name}={value:g}" for name, value in changes if _fits(tokens, name, value)
+        ]
+    remedy = ", or ".join(remedies)
     yield (
-        f"{slow} of {len(rates)} clips have too low a sample rate for the bands up to {top:g} Hz "
-        f"(lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are empty{trap}"
-        + (remedy if settings.adapt is None else "")
+        f"{len(slow)} of {len(clips)} clips have too low a sample rate for the bands up to "
+        f"{tokens.top:g} Hz (lowest rate {lowest} Hz): above {lowest / 2:g} Hz they are "
+        f"empty{trap}" + (f". {remedy[0].upper()}{remedy[1:]}" if remedy else "")
     )
+
+
+def _fits(tokens: TokenConfig, name: str, value: float) -> bool:
+    """Whether the front-end takes a value, which may leave bands that are too narrow."""
+    try:
+        given: dict[str, Any] = {name: value}
+        changed = replace(tokens, **given)
+        if not tokens.learned:
+            SpectrogramFrontEnd(changed)
+    except ConfigError:
+        return False
+    return True
 
 
 def quiet_recordings(settings: AudioSettings, train: TokenDataset) -> Iterator[str]:
