@@ -34,6 +34,7 @@ from spaudio.experiment.run_folder import (
     new_run_id,
     open_run_folder,
     read_run_settings,
+    refuse_elsewhere,
 )
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.tasks import open_task
@@ -192,6 +193,7 @@ def start_run(settings: Settings, script: Path) -> Path:
     given = settings
     if settings.resume is not None:
         given = read_run_settings(Path(settings.resume))
+        refuse_elsewhere(Path(settings.resume), given)
     if isinstance(given, AudioSettings) and given.folds == "all":
         given.jobs, given.resume = jobs, settings.resume
         return run_folds(given, script)

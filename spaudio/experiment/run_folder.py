@@ -12,7 +12,7 @@ import yaml
 
 from spaudio.errors import CheckpointError, ConfigError, first_line, some
 from spaudio.experiment.schemas import read_settings
-from spaudio.experiment.settings import Settings
+from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
@@ -160,6 +160,29 @@ def _no_run(folder: Path) -> str:
     near = difflib.get_close_matches(folder.name, names, n=1)
     hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
     return f"{folder}: there is no such run; {hint}"
+
+
+def refuse_elsewhere(folder: Path, settings: Settings) -> None:
+    """Refuses to continue a run in a folder where its input, named by a relative path, is not.
+
+    Args:
+        folder: The run's folder.
+        settings: Its settings.
+
+    Raises:
+        CheckpointError: If the input is in the folder where the run was started.
+    """
+    below = Path(settings.runs, settings.recipe, settings.run_id or "")
+    folder = folder.resolve()
+    if below.is_absolute() or folder.parts[-len(below.parts) :] != below.parts:
+        return
+    started = folder.parents[len(below.parts) - 1]
+    for name in sorted(FILE_SETTINGS):
+        value = getattr(settings, name, None)
+        if isinstance(value, str) and not Path(value).exists() and (started / value).exists():
+            raise CheckpointError(
+                f"{folder} was started in {started}, where {name}={value} is; resume it from there"
+            )
 
 
 def refuse_folds(folder: Path) -> None:

@@ -111,12 +111,13 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         }
         for name, row in test["per_class"].items()
     ]
-    clips = report["clips"]
+    clips, tokens = report["clips"], report["tokens"]
     return [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
-        f"Tokens `{report['tokens']['front_end']}`, filter {filter_choice(report)}, seed "
-        f"{report['seed']}. {_selection(report)}; the test split was used once, at the end.",
+        f"Tokens `{tokens['front_end']}`, normalised by `{tokens['normalise']}`, filter "
+        f"{filter_choice(report)}, seed {report['seed']}. {_selection(report)}; the test split "
+        "was used once, at the end.",
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from spaudio.errors import CheckpointError, ConfigError, DataError
+from spaudio.experiment.launch import start_run
 from spaudio.experiment.run_folder import (
     create_run_folder,
     new_run_id,
     open_run_folder,
     read_run_settings,
+    refuse_elsewhere,
 )
 from spaudio.experiment.schemas import read_settings
 from tests.fixtures.tiny_run import compose
@@ -127,3 +129,21 @@ def test_a_folder_that_cannot_be_made_or_read_is_named(tmp_path: Path) -> None:
         read_run_settings(first.parent)
     with pytest.raises(CheckpointError, match=rf"no such run; did you mean {first}\?"):
         read_run_settings(first.parent / "frist")
+
+
+def test_a_run_is_continued_where_its_input_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sounds", "elsewhere", "elsewhere/own"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = compose("folder", "source=sounds", "runs=runs", "run_id=a")
+    run = create_run_folder(settings).resolve()
+    refuse_elsewhere(run, settings)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    expected = rf"was started in {tmp_path}, where source=sounds is; resume it from there"
+    with pytest.raises(CheckpointError, match=expected):
+        refuse_elsewhere(run, settings)
+    with pytest.raises(CheckpointError, match=expected):
+        start_run(compose("folder", f"resume={run}"), Path("run.py"))
+    refuse_elsewhere(run, compose("folder", "source=own", "runs=runs", "run_id=a"))

@@ -87,7 +87,7 @@ def _input(settings: AudioSettings) -> str:
     tokens = settings.tokens
     if tokens.front_end == "spectrogram":
         scaled = "PCEN of a mel" if tokens.spectrogram.scaling == "pcen" else "log-mel"
-        return f"{scaled} spectrogram"
+        return f"{scaled} spectrogram, normalised by {tokens.normalise}"
     named = {
         "waveform": "waveform, through a learned filterbank",
         "pretrained": "that of the pretrained encoder",

@@ -42,6 +42,8 @@ def load_encoder(source: str) -> PretrainedEncoder:
     local = Path(source).is_dir()
     options = {"local_files_only": local, "trust_remote_code": False}
     where = f"model.source={source}"
+    if not local and (source.count("/") > 1 or source.startswith(("/", ".", "~"))):
+        raise ConfigError(f"{where}: there is no such folder; {_HELP} of a public model")
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
         if config.model_type not in SUPPORTED:
