@@ -107,9 +107,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:
-        front_end = make_front_end(
-            settings.tokens, front_end.fit(cache.frames(clip.path) for clip in splits["train"])
+        frame, cut = settings.tokens.frame_seconds, settings.segments
+        pieces = (  # as they will be normalised: the level of a segment is its own
+            cache.frames(clip.path, *span)
+            for clip in splits["train"]
+            for span in cut.spans(cache.length(clip.path), frame)
         )
+        front_end = make_front_end(settings.tokens, front_end.fit(pieces))
     augment = _augment(settings, front_end)
 
     def dataset(split: str) -> TokenDataset:

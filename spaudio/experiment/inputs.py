@@ -17,6 +17,7 @@ from spaudio.audio.prepare import previous_manifest
 from spaudio.errors import CheckpointError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import read_json
+from spaudio.tokens.config import NORMALISATIONS
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.training.alignment import Alignment
 
@@ -164,9 +165,11 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     """Builds the normaliser.
 
     Raises:
-        ValueError: If its numbers would give tokens that are not finite.
+        ValueError: If its numbers would give tokens that are not finite, or the mode is unknown.
     """
-    mode = str(content["normalise"])
+    mode = content["normalise"]
+    if mode not in NORMALISATIONS:
+        raise ValueError(f"normalise is {mode!r}, not one of {NORMALISATIONS}")
     if "rms" in content:
         _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))

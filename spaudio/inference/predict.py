@@ -274,8 +274,10 @@ class Predictor:
         """How :meth:`windows` cuts a sound."""
         hop = self._hop_samples / self.sample_rate
         overlap = "" if self._hop_samples == self.window_samples else f", one every {hop:g} s"
-        silent = "" if self._is_cut else ", leave silent ones out"
-        return f"windows of {self.window_seconds:g} s{overlap}, the last at the end{silent}"
+        rest = ", leave silent ones out"
+        if self._is_cut:
+            rest = ", leave out the last sample of each full one"
+        return f"windows of {self.window_seconds:g} s{overlap}, the last at the end{rest}"
 
     def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
         """Cuts a sound of any length into windows, in batches.

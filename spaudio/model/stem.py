@@ -112,7 +112,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         image = F.batch_norm(
-            image, self.running_mean, self.running_var, self.weight, self.bias, True,
+            image, self.running_mean, self.running_var, self.weight, self.bias,
+            image.shape[2] > 1,  # a single value has no variance
             self.momentum or 0.1, self.eps,
         )  # fmt: skip
         y = F.gelu(image.permute(0, 2, 3, 1).reshape(rows.shape))

@@ -51,10 +51,7 @@ class TextWindows(Dataset[tuple[Symbols, int]]):
     def __init__(
         self, symbols: Symbols, context: int, windows: Sequence[TextWindow] | None = None
     ) -> None:
-        if len(symbols) <= context:
-            raise ConfigError(
-                f"context={context} needs a longer text; a split has {len(symbols)} characters"
-            )
+        _check_length(len(symbols), context)
         self.symbols = symbols
         self.context = context
         self.windows = windows
@@ -124,11 +121,12 @@ def sliding_windows(characters: int, context: int, stride: int) -> list[TextWind
         stride: From 1 to ``context``.
 
     Raises:
-        ConfigError: If ``stride`` is out of range.
+        ConfigError: If ``stride`` is out of range, or the text has no full window.
     """
+    _check_length(characters, context)
     if not 1 <= stride <= context:
         raise ConfigError(f"eval.stride must lie in 1 to context={context}; got {stride}")
-    last = max(0, characters - 1 - context)
+    last = characters - 1 - context
     windows, predicted = [], 0
     for start in [*range(0, last, stride), last]:
         windows.append(TextWindow(start, predicted - start))
@@ -137,6 +135,19 @@ def sliding_windows(characters: int, context: int, stride: int) -> list[TextWind
 
 
 def spread_windows(characters: int, context: int, count: int) -> list[TextWindow]:
-    """Returns at most ``count`` windows, spread evenly over a text; all predictions count."""
+    """Returns at most ``count`` windows, spread evenly over a text; all predictions count.
+
+    Raises:
+        ConfigError: If the text has no full window.
+    """
+    _check_length(characters, context)
     starts = np.linspace(0, characters - 1 - context, num=max(1, count)).astype(int)
     return [TextWindow(int(start), 0) for start in sorted(set(starts.tolist()))]
+
+
+def _check_length(characters: int, context: int) -> None:
+    """Raises ConfigError if a text has no full window, which predicts ``context`` characters."""
+    if characters <= context:
+        raise ConfigError(
+            f"context={context} needs a longer text; a split has {characters} characters"
+        )

@@ -28,9 +28,10 @@ class AugmentConfig:
         tempo: Largest relative change of duration.
         time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap. Excerpts
             are not shifted, because their position is random.
-        roll: Largest circular shift, as a fraction of the clip; with 1, it may start anywhere.
+        roll: Largest circular shift, as a fraction of the clip, or of an excerpt of it; with 1, it
+            may start anywhere.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
-        time_mask: Largest width of a time mask, as a fraction of the clip.
+        time_mask: Largest width of a time mask, as a fraction of the clip. A mask never hides all.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of a band mask, in bands.
         noise: Largest level of added white noise, as a fraction of the clip's root mean square; for
@@ -210,7 +211,10 @@ def tilt_curve(
 
 
 def random_span(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Draws start and stop of a span of at most ``widest`` positions within ``length``."""
-    width = int(rng.uniform(0, widest + 1))
+    """Draws start and stop of a span within ``length``, which it never fills.
+
+    It has at most ``widest`` positions, rounded up.
+    """
+    width = min(int(rng.uniform(0, widest + 1)), max(0, length - 1))
     start = int(rng.integers(0, max(1, length - width + 1)))
     return start, start + width

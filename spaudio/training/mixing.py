@@ -68,7 +68,10 @@ class Mixing:
     pooled: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def restyle(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Applies MixStyle to a padded batch, or returns the batch unchanged."""
+        """Applies MixStyle to a padded batch, or returns the batch unchanged.
+
+        The frames that fill a clip's last token count as its own.
+        """
         if not self.mixstyle or rng.random() >= self.mixstyle:
             return batch
         clips, tokens, width = batch.tokens.shape

@@ -20,6 +20,8 @@ class TrainerConfig:
             the stem normalises over the batch: both happen within a part.
         device: ``"auto"`` (a GPU if there is one) or ``"cpu"``.
         precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 if the hardware supports it.
+            Epochs are validated in float32 if weights are averaged (``ema``), else in this
+            precision; the final scores are in float32.
         clip_norm: Maximum norm of the gradient.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         workers: Processes that load batches; 0 loads in the training process.

@@ -257,6 +257,19 @@ def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: 
     assert shown.peaks[0].token == int(activity.argmax())
 
 
+def test_segments_are_normalised_as_they_are_fitted(tmp_path: Path, sounds: Path) -> None:
+    """The level of a segment is its own, so statistics of whole clips would not fit."""
+    settings = compose(
+        "folder", "tokens=words", "segments.seconds=0.1", f"source={sounds}",
+        f"data={tmp_path / 'data'}", "augment=none",
+    )  # fmt: skip
+    data = open_task(settings, RECIPES.parent / "data_prep").data
+    segments = [data.train.frames(item) for item in range(len(data.train))]
+    frames = np.concatenate(list(map(data.front_end.normalise, segments)))
+    np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-3)
+
+
 def test_longest_clips_that_are_cut_a_little_still_give_a_window(
     tmp_path: Path, sounds: Path, run_recipe: RunRecipe
 ) -> None:

@@ -267,6 +267,8 @@ def test_tempo_interpolates_the_input_of_an_encoder() -> None:
         varied = shorter.vary(ramp, np.random.default_rng(seed))[:, 0]
         assert (len(varied), varied[0]) == (50, 0)
         assert set(varied[int(np.argmax(varied)) + 1 :]) <= {np.float32(-1)}  # 2 below the largest
+        # Shorter input keeps its marked silence: it does not become of full length.
+        assert len(shorter.vary(ramp[:48], np.random.default_rng(seed))) <= 48
 
 
 @pytest.mark.parametrize("layers", [None, [1]])

@@ -55,6 +55,15 @@ def test_running_statistics_are_those_of_torch() -> None:
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+def test_a_single_value_has_no_variance_and_takes_that_of_earlier_batches() -> None:
+    stem = ConvStem(8, 8, (4, 4, 4)).train()
+    stem(torch.randn(4, 3, 64))
+    before = [buffer.clone() for buffer in stem.buffers() if buffer.is_floating_point()]
+    stem(torch.randn(1, 1, 64)).sum().backward()
+    last = [one for one in stem.modules() if isinstance(one, MaskedBatchNorm)][-1]
+    assert torch.equal(last.running_var, before[-1])  # type: ignore[arg-type]
+
+
 def test_gradients_are_right_where_a_single_band_is_left() -> None:
     tokens, stem = torch.randn(6, 9, 16), ConvStem(4, 4, [4, 4, 4])
     found = []

@@ -38,6 +38,10 @@ def test_what_is_out_of_range_is_refused() -> None:
             sliding_windows(100, 11, stride)
     with pytest.raises(ConfigError, match="context=20"):
         TextWindows(np.zeros(20, dtype=np.uint8), 20)
+    with pytest.raises(ConfigError, match="context=20"):
+        sliding_windows(20, 20, 1)
+    with pytest.raises(ConfigError, match="context=20"):
+        spread_windows(20, 20, 3)
 
 
 def test_windows_spread_from_beginning_to_end() -> None:

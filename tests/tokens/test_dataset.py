@@ -37,7 +37,7 @@ class Frames:
 
 def dataset(clips: list[Clip] = CLIPS, seed: int = 7, **settings: Any) -> TokenDataset:
     cache: Any = Frames()
-    front_end = make_front_end(CONFIG, LevelNormaliser("clip", 1.0))
+    front_end = make_front_end(CONFIG, LevelNormaliser("clip_level", 1.0))
     return TokenDataset(clips, "abc", cache, front_end, seed=seed, **settings)
 
 
