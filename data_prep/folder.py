@@ -163,7 +163,7 @@ class _Found:
         clips: The clips; those of intervals are yet to be cut.
         intervals: The intervals of recordings that clips are cut from.
         split_given: Whether the clips have splits.
-        unused: What of the source is not used, in sentences.
+        unused: What of the source is not used, or not as it may have been meant, in sentences.
     """
 
     clips: list[SourceClip]
@@ -210,7 +210,7 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     file = user_path(table)
     if not file.is_file() and (root / table).is_file():
         file = root / table
-    given = read_label_table(file, _audio_files(root))
+    given = read_label_table(file, root, _audio_files(root))
     if group_regex is not None and "group" in given.columns:
         raise ConfigError(
             f"table={file} has a column group; leave group_regex out, or remove the column"
@@ -219,6 +219,7 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     if given.unlisted:  # reports and published models show this: no folders of the machine
         count, named = len(given.unlisted), some(given.unlisted)
         unused = [f"{count} audio files are not in table={file.name}: {named}"]
+    unused += _combined({clip.label for clip in given.clips})
     return _Found(given.clips, given.intervals, "split" in given.columns, unused)
 
 
@@ -495,3 +496,20 @@ def _check(
 
 if __name__ == "__main__":
     main("folder", prepare)
+
+
+def _combined(labels: Iterable[str]) -> list[str]:
+    """Returns a sentence on classes that seem to be several labels, if any: they share parts."""
+    parts = {label: set(re.findall(r"[^;|,\s][^;|,]*(?<!\s)", label)) for label in labels}
+    counts = Counter(part for found in parts.values() for part in found)
+    joined = sorted(
+        label
+        for label, found in parts.items()
+        if len(found) > 1 and any(counts[part] > 1 for part in found)
+    )
+    if not joined:
+        return []
+    return [
+        f"{len(joined)} of {len(parts)} classes seem to be several labels each, but are taken as "
+        f"one class each: {some(joined)}; several labels per clip need a recipe such as fsd50k"
+    ]

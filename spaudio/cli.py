@@ -15,6 +15,8 @@ spaudio generate RUN          generates text with a language model, character by
 """
 
 import argparse
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,15 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train(chosen: argparse.Namespace) -> None:
     """Runs the recipe for folders of sounds."""
+    folder, given = None, [*chosen.settings, *chosen.rest]  # argparse ends the list at an option
+    if given and not given[0].startswith("-") and ("=" not in given[0] or Path(given[0]).exists()):
+        folder, *given = given
+    _check_train(chosen, folder, given)
     from spaudio.experiment.compose import quoted
     from spaudio.experiment.entry import main as run_recipe
 
-    given = [*chosen.settings, *chosen.rest]  # argparse ends the list at an option
-    if given and ("=" not in given[0] or Path(given[0]).exists()):
-        given[0] = f"source={quoted(given[0])}"
+    if folder is not None:
+        given = [f"source={quoted(folder)}", *given]
     script = recipes_folder() / "folder" / "run.py"
     options = ["-m"] * chosen.multirun + ["--cfg"] * chosen.cfg
     run_recipe(str(script), [*options, *given], program="spaudio train")
+
+
+def _check_train(chosen: argparse.Namespace, folder: str | None, given: Sequence[str]) -> None:
+    """Checks the form of the words after ``spaudio train``, which can be told at once."""
+    if folder is None and not given and not chosen.cfg:
+        raise ConfigError("name a folder of sounds: spaudio train DIR")
+    for word in given:
+        if word.startswith("-"):
+            name = word.lstrip("-")
+            setting = name if "=" in name else f"{name or 'KEY'}=VALUE"
+            raise ConfigError(f"{word}: settings have no dashes: {setting}")
+        if "=" not in word:
+            raise ConfigError(
+                f"{word!r}: expected one folder, then settings: spaudio train DIR KEY=VALUE ..."
+            )
+        if folder is not None and word.startswith("source="):
+            raise ConfigError(f"the folder is {folder}, and {word}; leave one of them out")
 
 
 def _new(chosen: argparse.Namespace) -> None:
@@ -208,17 +230,18 @@ def _open(chosen: argparse.Namespace, window: float | None = None) -> "Predictor
 
 def _predict(chosen: argparse.Namespace) -> None:
     """Prints or writes predictions; unusable files are reported last and fail the command."""
+    if chosen.top < 1:
+        raise ConfigError(f"--top {chosen.top}; expected at least 1")
+    _check_unsure(chosen.unsure)
+    _check_seconds(chosen)
+    if chosen.output is not None:
+        inputs = [chosen.run, *chosen.paths]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
     from spaudio.inference.predict import predict_files
     from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import render
 
-    if chosen.top < 1:
-        raise ConfigError(f"--top {chosen.top}; expected at least 1")
-    _check_unsure(chosen.unsure)
-    if chosen.output is not None:
-        inputs = [chosen.run, *chosen.paths]
-        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     predictor = _open(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     files, bad_folders = find_files(chosen.paths)
@@ -265,10 +288,12 @@ def _tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 
 def _detect(chosen: argparse.Namespace) -> None:
     """Prints or writes the events in recordings; unusable files fail the command."""
+    _check_seconds(chosen)
+    if not 0 < chosen.threshold <= 1:
+        raise ConfigError(
+            f"--threshold {chosen.threshold:g}; expected a probability above 0, up to 1"
+        )
     from spaudio.audio.find import find_files
-    from spaudio.inference.detect import detect
-    from spaudio.io.atomic import write_atomic
-    from spaudio.report.events import write_audacity, write_csv, write_raven
 
     files, bad_folders = find_files(chosen.paths)
     output, form = chosen.output, chosen.format
@@ -289,6 +314,10 @@ def _detect(chosen: argparse.Namespace) -> None:
     for target in targets.values() or [output] * (output is not None):
         inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
         check_output(target, "--output", inputs=inputs, force=chosen.force)
+    from spaudio.inference.detect import detect
+    from spaudio.io.atomic import write_atomic
+    from spaudio.report.events import write_audacity, write_csv, write_raven
+
     predictor = _open(chosen, chosen.window)
     _tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
@@ -319,12 +348,17 @@ def _detect(chosen: argparse.Namespace) -> None:
 
 def _explain(chosen: argparse.Namespace) -> None:
     """Prints and draws the seconds and bands that decided the class."""
-    from spaudio.inference.explain import explain
-
-    output = chosen.output or Path(f"{chosen.file.stem}.explained.png")
+    _check_seconds(chosen)
+    option, output = "--output", chosen.output
+    if output is None:
+        # A label is arbitrary text, of which a file's name cannot hold all.
+        label = "" if chosen.label is None else "." + re.sub(r"[^\w-]+", "_", chosen.label)
+        option, output = "the default --output", Path(f"{chosen.file.stem}{label}.explained.png")
     if output.suffix.lower() not in (".png", ".svg"):
         raise ConfigError(f"--output {output}: the name of a figure must end in .png or .svg")
-    check_output(output, "--output", inputs=[chosen.run, chosen.file], force=chosen.force)
+    check_output(output, option, inputs=[chosen.run, chosen.file], force=chosen.force)
+    from spaudio.inference.explain import explain
+
     found = explain(_open(chosen, chosen.window), chosen.file, chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
     lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
@@ -339,24 +373,33 @@ def _explain(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{printable(output)}\n")
 
 
+def _check_seconds(chosen: argparse.Namespace) -> None:
+    """Refuses ``--window`` and ``--hop`` if they are no length of time."""
+    for name in ("window", "hop"):
+        seconds = getattr(chosen, name, None)
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise ConfigError(f"--{name} {seconds:g}; expected a number of seconds above 0")
+
+
 def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
     """Refuses ``--unsure`` if it is no probability, or a class has that name."""
-    from spaudio.report.predictions import UNSURE
-
     if unsure is not None and not 0 <= unsure <= 1:
         raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
+    from spaudio.report.predictions import UNSURE
+
     if unsure is not None and UNSURE in classes:
         raise ConfigError(f"--unsure: the run has a class named {UNSURE!r}; leave the option out")
 
 
 def _listen(chosen: argparse.Namespace) -> None:
     """Prints predictions as they arrive, until Ctrl-C or the end of the file."""
+    _check_unsure(chosen.unsure)
+    _check_seconds(chosen)
+    if None not in (chosen.file, chosen.device):
+        raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
     from spaudio.inference.listen import listen, open_microphone, play_file
     from spaudio.inference.live import Heard, open_stream
 
-    _check_unsure(chosen.unsure)
-    if None not in (chosen.file, chosen.device):
-        raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
     predictor = _open(chosen)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     _tell_no_rest(predictor.inputs, "give a high --unsure")
@@ -381,15 +424,15 @@ def _listen(chosen: argparse.Namespace) -> None:
 
 def _export(chosen: argparse.Namespace) -> None:
     """Writes the exported model and prints its difference from the original."""
-    from spaudio.export.write import export_run
-    from spaudio.inference.saved import fetch
-
     default = chosen.run / f"model.{chosen.format}"
     if chosen.output not in (None, default):
         inputs = [chosen.run, *chosen.clips]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     elif chosen.run.is_dir():
         check_output(default, "--output", force=chosen.force)
+    from spaudio.export.write import export_run
+    from spaudio.inference.saved import fetch
+
     run = fetch(chosen.run)
     if chosen.output is None and run != chosen.run:
         raise ConfigError(f"{chosen.run} is on the Hub; give the file to write with --output")
@@ -506,7 +549,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--window": {"type": float, "metavar": "S", "help": "seconds; for a longer file, explains "
                      "the window with the highest probability"},
         "--output": {"type": Path, "help": "figure, PNG or SVG (default: <name>.explained.png in "
-                     "the current folder)"},
+                     "the current folder, with --label <name>.<label>.explained.png)"},
         "--force": _FORCE,
     }),
     "listen": (_listen, "classify live sound from a microphone", {

@@ -5,6 +5,8 @@ possible and what to do; code 1, no traceback, and no run left behind.
 import contextlib
 import io
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -111,7 +113,7 @@ def test_unknown_classes(command: Command) -> None:
     [
         (["filter=bank", "filter.num_filters=0"], ["num_filters=0", "at least 1"]),
         (["filter=bank", "filter.kernel_size=0"], ["kernel_size=0", "at least 1"]),
-        (["tokens.sample_rate=100"], ["sample_rate=100", "1000 to 768000 Hz"]),
+        (["tokens.sample_rate=100"], ["error: tokens.sample_rate=100", "1000 to 768000 Hz"]),
         (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),
         (["tokens.front_end=pretrained"], ["needs model=pretrained"]),
         (["augment.crop=0.001"], ["augment.crop=0.001 s is shorter than a frame (0.01 s)"]),
@@ -277,7 +279,7 @@ def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
 
 
 def test_options_of_commands_are_checked_before_anything_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there.png"
     there.touch()
@@ -295,6 +297,47 @@ def test_options_of_commands_are_checked_before_anything_is_loaded(
     refused(["predict", run, "a.wav", "--top", "0"], "--top 0; expected at least 1")
     device = ["listen", run, "--file", "a.wav", "--device", "1"]
     refused(device, "--device 1 has no effect with --file")
+    for command in ("predict", "detect", "explain"):
+        refused([command, run, "a.wav", "--window", "0"], "--window 0; expected a number of sec")
+    refused(["listen", run, "--hop", "nan"], "--hop nan; expected")
+    refused(["detect", run, "a.wav", "--threshold", "1.5"], "--threshold 1.5; expected a prob")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.big_dog.explained.png").touch()
+    refused(["explain", run, "x/a.wav", "--label", "big/dog"],
+            "the default --output a.big_dog.explained.png exists; name another")  # fmt: skip
+    with pytest.raises(SystemExit, match="no-run"):  # the name without a label is another
+        cli.main(["explain", run, "x/a.wav"])
+
+
+def test_errors_in_the_form_of_options_need_no_torch(tmp_path: Path) -> None:
+    run = str(tmp_path / "no-run")
+    commands = [
+        ["train"], ["predict", run, "a.wav", "--top", "0"], ["listen", run, "--unsure", "2"],
+        ["predict", run, "a.wav", "--output", str(tmp_path)], ["detect", run, "a", "--hop", "0"],
+        ["explain", run, "a.wav", "--output", str(tmp_path / "no" / "x.png")],
+        ["export", run, "--format", "onnx", "--output", str(tmp_path)],
+    ]  # fmt: skip
+    code = (
+        "import sys\n"
+        "from spaudio import cli\n"
+        f"for command in {commands!r}:\n"
+        "    try:\n"
+        "        cli.main(command)\n"
+        "    except SystemExit as ended:\n"
+        "        assert str(ended).startswith('error: '), command\n"
+        "    assert 'torch' not in sys.modules, command\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_words_after_train_that_are_no_settings(tmp_path: Path) -> None:
+    refused(["train"], "name a folder of sounds: spaudio train DIR")
+    refused(["train", "d1", "d2"], "'d2': expected one folder, then settings")
+    refused(["train", "seed=1", "d1"], "'d1': expected one folder, then settings")
+    refused(["train", "d1", "--modle=tiny"], "--modle=tiny: settings have no dashes: modle=tiny")
+    refused(["train", "d1", "-m", "--seed", "1"], "--seed: settings have no dashes: seed=VALUE")
+    refused(["train", "d1", "source=d2"], "the folder is d1, and source=d2; leave one of them out")
 
 
 def test_runs_that_are_none(

@@ -179,12 +179,12 @@ def check_blocks(blocks: Iterable[object]) -> Iterator[Waveform]:
     return map(_check_samples, blocks)
 
 
-def check_rate(sample_rate: int) -> None:
-    """Raises ConfigError if a rate in Hz is no number, or out of range."""
+def check_rate(sample_rate: int, name: str = "sample_rate") -> None:
+    """Raises ConfigError, with the name given, if a rate in Hz is no number, or out of range."""
     number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
     if not number or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise ConfigError(
-            f"sample_rate={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+            f"{name}={sample_rate!r}; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
         )
 
 
@@ -426,7 +426,7 @@ def _conversion(path: Path) -> str:
         return ""
     # Without its folder, as reports show this message.
     command = shlex.join(["ffmpeg", "-i", path.name, path.with_suffix(".flac").name])
-    return f"; convert it in its folder, and remove the original: {command}"
+    return f"; convert it in its folder (then remove the original from a dataset): {command}"
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Labels of clips from a table: of whole files, or of intervals of recordings."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,16 @@ class LabelTable:
     unlisted: list[str]
 
 
-def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
+def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable:
     """Reads the labels of clips from a CSV file.
 
     Args:
-        file: CSV with the columns ``file_name``, a path relative to the source, and ``label``, as
-            in Hugging Face's AudioFolder. Optional columns: ``start`` and ``end``, in seconds, for
-            labels of intervals of recordings; ``split``, with one of `SPLIT_NAMES` in every line;
-            and ``group``.
-        paths: The audio files below the source.
+        file: CSV with the columns ``file_name``, a path relative to the source or an absolute one
+            below it, and ``label``, as in Hugging Face's AudioFolder. Optional columns: ``start``
+            and ``end``, in seconds, for labels of intervals of recordings; ``split``, with one of
+            `SPLIT_NAMES` in every line; and ``group``.
+        root: Folder of the source, without links in its path.
+        paths: The audio files below it, relative to it.
 
     Raises:
         ConfigError: If the file cannot be read.
@@ -66,7 +68,13 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
         written, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
         )
-        where, path = f"{file}, line {number}", find(written)
+        where, below = f"{file}, line {number}", _below(root, written)
+        path = find(below)
+        if path is None and os.path.isabs(below):
+            raise DataError(
+                f"{where}: {written!r} is outside the source, {root}; name files below it, or "
+                "another source="
+            )
         if path is None:
             raise DataError(
                 f"{where}: there is no audio file {written!r} below the source; give its path "
@@ -96,6 +104,17 @@ def read_label_table(file: Path, paths: Sequence[str]) -> LabelTable:
     return LabelTable(
         list(clips.values()), frozenset(columns), intervals, sorted(set(paths) - used)
     )
+
+
+def _below(root: Path, written: str) -> str:
+    """Returns an absolute path below the root relative to it, and any other path as it is."""
+    if not os.path.isabs(written):
+        return written
+    folder, name = os.path.split(written)
+    for path in (Path(written), Path(os.path.realpath(folder), name)):  # the latter without links
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return written
 
 
 def _interval(recording: str, start: str, end: str, where: str) -> Interval:

@@ -324,15 +324,16 @@ def check_duplicates(
     """
     by_path = {clip.path: clip for clip in clips}
     groups = [[by_path[path] for path in group] for group in duplicates]
-    contrary = [group for group in groups if len({clip.label for clip in group}) > 1]
-    leaking = [group for group in groups if len({(c.split, c.fold) for c in group}) > 1]
+    alike: dict[str, list[list[Clip]]] = {}  # by how the clips of a group differ, each group once
+    for group in groups:
+        labels, places = {c.label for c in group}, {(c.split, c.fold) for c in group}
+        differing = ["under different labels"] * (len(labels) > 1)
+        differing += ["in different splits or folds"] * (len(places) > 1)
+        alike.setdefault(" and ".join(differing), []).append(group)
+    harmless = alike.pop("", [])
     wrong = [
         f"the same audio {where} ({_number(len(found))}): {_some_groups(found)}"
-        for found, where in (
-            (contrary, "under different labels"),
-            (leaking, "in different splits or folds"),
-        )
-        if found
+        for where, found in sorted(alike.items(), reverse=True)  # labels first
     ]
     pairs = [[by_path[path] for path in pair] for pair in overlaps]
     if torn := [pair for pair in pairs if pair[0].split != pair[1].split]:
@@ -344,7 +345,7 @@ def check_duplicates(
     if not wrong:
         file.unlink(missing_ok=True)
     else:
-        same = [group for group in groups if group in contrary or group in leaking]
+        same = sorted((one for found in alike.values() for one in found), key=lambda g: g[0].path)
         listed = [(" = ", group) for group in same] + [(" and ", pair) for pair in torn]
         lines = [
             joint.join(f"{clip.path} ({clip.label}, {clip.split})" for clip in group) + "\n"
@@ -356,7 +357,6 @@ def check_duplicates(
             f"{'; '.join(wrong)} (all are listed in {file}). Remove the clips that are wrong, or "
             "keep all as they are with duplicates=allow"
         )
-    harmless = [group for group in groups if group not in contrary and group not in leaking]
     if harmless:
         wrong.append(
             f"the same audio more than once ({_number(len(harmless))}): {_some_groups(harmless)}"

@@ -40,11 +40,13 @@ def recording_start(path: Path) -> datetime:
     if match is None:
         raise DataError(
             f"{path}: its name holds no start time; expected YYYYMMDD_HHMMSS, an ISO time, or "
-            "AudioMoth's hexadecimal one"
+            "AudioMoth's hexadecimal one. Rename it, or leave out --times"
         )
     date, time = (re.sub(r"\D", "", match[part]) for part in ("date", "time"))
     fraction = (match["fraction"] or "").replace(",", ".")
     try:
         return datetime.fromisoformat(f"{date}T{time}{fraction}{match['zone'] or ''}")
     except ValueError as error:
-        raise DataError(f"{path}: {match[0]} in its name is not a valid time") from error
+        raise DataError(
+            f"{path}: {match[0]} in its name is not a valid time; rename it, or leave out --times"
+        ) from error

@@ -78,7 +78,10 @@ def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
         DataError: If a clip has no fold, or there are fewer than three folds.
     """
     if unfolded := [clip.path for clip in clips if clip.fold is None]:
-        raise DataError(f"clip {unfolded[0]!r} has no official fold; leave fold= out")
+        raise DataError(
+            f"clip {unfolded[0]!r} has no official fold; leave fold= and folds= out (the recipe "
+            "folder makes several random splits with -m split_seed=0,1,2)"
+        )
     folds = sorted({clip.fold for clip in clips if clip.fold is not None})
     if test_fold not in folds:
         raise ConfigError(f"fold={test_fold!r}; expected one of {', '.join(map(str, folds))}")

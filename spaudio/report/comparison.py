@@ -26,9 +26,10 @@ class Group:
         settings: The settings in which the groups of a comparison differ, with the values of this
             group. Filter options at their defaults are left out if the filter's name is included.
         records: The runs of the group.
-        given: The overrides of its first run that are not the same in all groups. They name the
-            group if many settings differ because of a few, as with ``model=pretrained``; None if
-            few settings differ, or if the overrides do not tell the groups apart.
+        given: The settings that its first run was given and that are not the same in all groups.
+            They name the group if many settings differ because of a few, as with
+            ``model=pretrained``; None if few settings differ, or if they do not tell the groups
+            apart.
         over: A setting that is averaged over in addition to the seed.
         full: Whether the name has whole paths, without which it would be that of another group.
     """
@@ -43,8 +44,10 @@ class Group:
     def name(self) -> str:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         settings = self.settings if self.given is None else self.given
-        shown = str if self.full else _shown
-        named = (f"{key.removesuffix('.name')}={shown(value)}" for key, value in settings.items())
+        named = (
+            f"{key.removesuffix('.name')}={_shown(value, self.full)}"
+            for key, value in settings.items()
+        )
         nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"
         return ", ".join(named) or nothing
 
@@ -72,10 +75,16 @@ class Group:
         return [statistics.fmean(values) for values in found.values()]
 
 
-def _shown(value: Any) -> Any:
-    """Shortens an absolute path to its last part, because folders differ between machines."""
-    path = Path(value) if isinstance(value, str) else Path()
-    return path.name if path.is_absolute() else value
+def _shown(value: Any, full: bool) -> str:
+    """Returns a value as it is given on a command line.
+
+    Unless ``full``, an absolute path is shortened to its last part, because folders differ between
+    machines.
+    """
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    path = Path(value)
+    return path.name if path.is_absolute() and not full else value
 
 
 def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group]:
@@ -190,7 +199,12 @@ def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
         given.append({k: v for k, v in pairs if k not in NOT_COMPARED and k != over})
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
-    named = [{k: v for k, v in one.items() if k not in common} for one in given]
+    named = [
+        # The value of a setting has no quotation marks and is written in one way; that of a choice
+        # of several settings, such as ``model=pretrained``, is known only as it was given.
+        {k: group.records[0].settings.get(k, v) for k, v in one.items() if k not in common}
+        for group, one in zip(groups, given, strict=True)
+    ]
     if len({json.dumps(one, sort_keys=True) for one in named}) == len(groups):
         for group, one in zip(groups, named, strict=True):
             group.given = one

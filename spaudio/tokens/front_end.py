@@ -142,7 +142,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
-        check_rate(config.sample_rate)
+        check_rate(config.sample_rate, "tokens.sample_rate")
         self.log_mel = LogMel(config)
         if self.log_mel.empty:  # such bands are constant, and augmentation would fill them
             raise ConfigError(

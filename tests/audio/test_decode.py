@@ -1,4 +1,3 @@
-import re
 import struct
 import subprocess
 import sys
@@ -19,8 +18,9 @@ def test_foreign_formats_say_how_to_convert(tmp_path: Path) -> None:
         file = tmp_path / f"my clip.{suffix}"
         file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
         command = "ffmpeg -i 'my clip." + suffix + "' 'my clip.flac'"
-        with pytest.raises(AudioError, match=re.escape(command)):
+        with pytest.raises(AudioError, match=r"remove the original from a dataset.*") as refused:
             decode(file)
+        assert str(refused.value).endswith(command)
     file = tmp_path / "a.wav"
     file.write_bytes(b"no audio")
     with pytest.raises(AudioError, match=r"not audio that can be decoded \([^;]*\)$"):

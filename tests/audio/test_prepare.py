@@ -297,6 +297,13 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     assert not prepared.manifest.with_name("prepared.json").exists()
     allowed = run(source, duplicates="allow")
     assert len(allowed.warnings) == 2
+    copy("hum/g1_0.flac", "sweep/g0_copy.flac")  # differs in both ways, and is listed once
+    with pytest.raises(DataError) as refused:
+        run(source)
+    both = "different labels and in different splits or folds (1 recording): hiss/g1_copy.flac"
+    assert both in str(refused.value)
+    assert str(refused.value).count("the same audio") == 2
+    (source / "sweep/g0_copy.flac").unlink()
     (source / "hiss/g1_copy.flac").unlink()
     (source / "hiss/g0_copy.flac").unlink()
     assert run(source).hash == prepared.hash

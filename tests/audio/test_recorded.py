@@ -39,11 +39,11 @@ def test_names_of_recorders(name: str, time: datetime) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("dog.wav", "holds no start time"),
+        ("dog.wav", "holds no start time.* leave out --times"),
         ("20240501.WAV", "holds no start time"),  # as hexadecimal a time of 1987
         ("120240501_1230051.wav", "holds no start time"),
         ("20241301_123005.wav", "20241301_123005 in its name is not a valid time"),
-        ("20240501_126005.wav", "not a valid time"),
+        ("20240501_126005.wav", "not a valid time; rename it, or leave out --times"),
     ],
 )
 def test_names_without_a_time_are_refused(name: str, said: str) -> None:

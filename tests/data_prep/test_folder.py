@@ -596,6 +596,36 @@ def test_classes_that_differ_only_in_case_are_named(source: Path, tmp_path: Path
     assert said in listed(source, table=str(file)).warnings
 
 
+def test_classes_that_seem_to_be_several_labels_are_named(source: Path, tmp_path: Path) -> None:
+    clips, file = flat(source), tmp_path / "a.csv"
+    for labels, said in (
+        (["dog", "wind", "dog; wind"], "1 of 3 classes seem to be .*: dog; wind; several labels"),
+        (["a|b", "a|c", "d, e"], r"2 of 3 classes seem to be .*: a\|b, a\|c; several labels"),
+        (["dog, small", "cat, large", "rain;"], None),
+    ):
+        lines = [f'{name},"{labels[n % 3]}"' for n, (name, _) in enumerate(clips)]
+        file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
+        warned = "\n".join(listed(source, table=str(file)).warnings)
+        assert "several labels" not in warned if said is None else re.search(said, warned)
+
+
+def test_paths_of_a_table_may_be_absolute(source: Path, tmp_path: Path) -> None:
+    clips, file = flat(source), tmp_path / "a.csv"
+    (tmp_path / "link").symlink_to(source)
+    for folder in (source, tmp_path / "link"):
+        lines = [f"{folder / name},{label}" for name, label in clips]
+        file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
+        found = listed(tmp_path / "link", table=str(file)).clips
+        assert sorted((clip.path, clip.label) for clip in found) == clips
+    for path, said in (
+        (tmp_path / "x.wav", "is outside the source"),
+        (source / "x.wav", "no audio"),
+    ):
+        file.write_text(f"file_name,label\n{path},hum", encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            listed(source, table=str(file))
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])

@@ -82,6 +82,9 @@ def test_the_command_prints_and_draws(
     assert " s the log-odds fall by " in out
     assert " Hz the log-odds fall by " in out
     assert matplotlib.image.imread("2_lucas_2.explained.png").shape[1] > 500
+    main(["explain", str(own_run), str(CLIP), "--label", "four"])  # does not collide with it
+    assert Path("2_lucas_2.four.explained.png").is_file()
+    capsys.readouterr()
     main(["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"])
     assert capsys.readouterr().out.startswith("four ")
     assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")

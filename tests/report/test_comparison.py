@@ -160,9 +160,31 @@ def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:
     ]
 
 
+def test_settings_are_shown_in_one_notation_however_many_differ() -> None:
+    few = [
+        run(0.5, skip_bad=skip, source="/data/my sounds", scales=[["a", 1]])
+        for skip in (True, False)
+    ]
+    few[1].settings["scales"] = [["b", 1]]
+    assert [group.name for group in group_runs(few)] == [
+        'scales=[["a", 1]], skip_bad=true', 'scales=[["b", 1]], skip_bad=false',
+    ]  # fmt: skip
+    many = [
+        run(0.5, skip_bad=skip, source=f"/data/my {skip}", **dict.fromkeys("abcd", skip))
+        for skip in (True, False)
+    ]
+    for record in many:
+        value = record.settings["skip_bad"]
+        record.overrides = [f"source='/data/my {value}'", f"skip_bad={value}", f"model={value}"]
+    assert [group.name for group in group_runs(many)] == [
+        "source=my True, skip_bad=true, model=True", "source=my False, skip_bad=false, model=False",
+    ]  # fmt: skip
+
+
 def test_groups_that_differ_in_many_settings_are_named_by_what_was_given() -> None:
     derived = {f"model__option{number}": number for number in range(6)}
-    probe, scratch = run(0.9, adapt="probe", **derived), run(0.7, adapt="none")
+    probe = run(0.9, adapt="probe", optim__lr=0.01, **derived)
+    scratch = run(0.7, adapt="none")
     probe.overrides = ["source=/data/sounds", "model=pretrained", "optim.lr=0.01", "seed=0"]
     scratch.overrides = ["source=/data/sounds", "filter=none"]
     named = group_runs([probe, scratch])

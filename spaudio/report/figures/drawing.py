@@ -1,6 +1,7 @@
 """Shared parts of figures: tensors as images, responses in decibels, PNG files."""
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from spaudio.errors import some
 from spaudio.io.atomic import write_atomic
+from spaudio.io.messages import warn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 LOWEST_DB = -40.0  # responses below are drawn in the same color
+_GLYPH = re.compile(r"Glyph (\d+) ")  # of matplotlib's warning, one for each character
+_told: set[str] = set()  # characters that the user knows the font lacks
 
 
 def draw_image(
@@ -65,18 +70,23 @@ def make_figure(width: float, height: float) -> "Figure":
 def save_figure(figure: "Figure", path: Path, dpi: int = 110) -> None:
     """Writes a figure atomically, in the format of the path's suffix.
 
-    Warns once about all characters that the font lacks, not about each.
+    Warns once about the characters that the font lacks, not for each character or figure.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=dpi)
-    others = [one for one in caught if not str(one.message).startswith("Glyph")]
-    for one in others:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    if len(others) < len(caught):
-        warnings.warn(
-            "the font of the figures lacks characters of some names; they are drawn as boxes",
-            stacklevel=2,
+    lacking: dict[str, None] = {}  # in their order
+    for one in caught:
+        if glyph := _GLYPH.match(str(one.message)):
+            lacking[chr(int(glyph[1]))] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if new := [character for character in lacking if character not in _told]:
+        _told.update(new)
+        warn(
+            f"warning: the font of the figures lacks characters of some names ({some(new)}), which "
+            "are drawn as boxes; name a font that has them in a file matplotlibrc in the current "
+            "folder, as in font.family: DejaVu Sans, Noto Sans CJK JP"
         )
     write_atomic(path, buffer.getvalue())
