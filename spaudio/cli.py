@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from spaudio.errors import ConfigError, DataError, SpaudioError, how_to_install
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.output import check_output
+from spaudio.io.plain_warnings import plain_warnings
 from spaudio.report.escape import printable
 from spaudio.version import __version__
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.set_defaults(run_command=function)
         for option, settings in options.items():
             command.add_argument(option, **settings)
+    plain_warnings()
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command == "study" and not any(word.startswith("-") for word in rest):
         chosen.overrides += rest  # argparse ends a list at an option

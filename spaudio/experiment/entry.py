@@ -21,6 +21,7 @@ from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import end_with_parent, is_first_process
 from spaudio.experiment.run_folder import named_reports
 from spaudio.io.messages import say
+from spaudio.io.plain_warnings import plain_warnings
 from spaudio.report.escape import printable
 
 
@@ -35,6 +36,7 @@ def main(
         program: Name of the program in help texts; None uses the script.
     """
     end_with_parent()
+    plain_warnings()
     path = Path(script).resolve()
     parser = argparse.ArgumentParser(
         prog=program or f"recipes/{path.parent.name}/run.py",

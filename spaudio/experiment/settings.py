@@ -409,7 +409,10 @@ class AudioSettings(Settings):
                 f"{self.fold_by.key}=...)"
             )
         if self.folds and not self.fold_by.values:
-            raise ConfigError(f"folds=all: {self.recipe} has no folds (fold_by.values is empty)")
+            raise ConfigError(
+                f"folds=all: {self.recipe} has no folds (fold_by.values is empty); the recipe "
+                "folder makes several random splits with -m split_seed=0,1,2"
+            )
         if self.pretrain.objective != "none" and (
             self.tokens.learned or isinstance(self.model, PretrainedConfig)
         ):
