@@ -85,6 +85,8 @@ def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
     """Attaches a filter to a layer, in place."""
     layer.add_module(CHILD, filter.train(layer.training))
     setattr(layer, PLACE, place)
+    for watch in place.watches:
+        watch.filters += 1
     base: Any = type(layer)
     layer.__class__ = filtered_class(base)
 
@@ -106,6 +108,8 @@ def detach(layer: nn.Module) -> None:
     """
     check_detachable(layer)
     layer.__class__ = vars(type(layer))[UNFILTERED]
+    for watch in getattr(layer, PLACE).watches:
+        watch.release()
     delattr(layer, CHILD)
     delattr(layer, PLACE)
 

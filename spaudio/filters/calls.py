@@ -102,18 +102,22 @@ class Watch:
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
         self.zero_is_padding = where.startswith("transformers.")
-        self.hooks = (0, 0)  # their numbers among those of the process
+        self.handles: list[RemovableHandle] = []  # of the hooks
+        self.filters = 0  # number of those that use this watch
 
     def attach(self, module: nn.Module) -> None:
         """Registers the hooks that record the module's calls."""
-        before = module.register_forward_pre_hook(self.begin, with_kwargs=True)
-        after = module.register_forward_hook(self.end, always_call=True)
-        self.hooks = before.id, after.id
+        self.handles = [
+            module.register_forward_pre_hook(self.begin, with_kwargs=True),
+            module.register_forward_hook(self.end, always_call=True),
+        ]
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restores a copy. torch counts hooks per process, and a number must not be given twice."""
-        vars(self).update(state)
-        RemovableHandle.next_id = max(RemovableHandle.next_id, *(id + 1 for id in self.hooks))
+    def release(self) -> None:
+        """Gives up the use by one filter; after the last, the hooks are removed."""
+        self.filters -= 1
+        if not self.filters:
+            for handle in self.handles:
+                handle.remove()
 
     @property
     def useful(self) -> bool:
@@ -251,16 +255,3 @@ def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
         return None
     watch.attach(module)
     return watch
-
-
-def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
-    """Removes the hooks of all watches of a module except ``kept``."""
-    for hooks, flags in (
-        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
-        (module._forward_hooks, module._forward_hooks_always_called),
-    ):
-        for key, hook in list(hooks.items()):
-            watch = getattr(hook, "__self__", None)
-            if isinstance(watch, Watch) and not any(watch is each for each in kept):
-                del hooks[key]
-                flags.pop(key, None)
