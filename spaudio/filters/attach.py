@@ -66,8 +66,10 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
-            if padding_mask is None and not past_tokens(calls):
-                cu_seqlens = find_packed(calls, x.shape[0], x.shape[1], self.layer)
+            if not past_tokens(calls):
+                cu_seqlens = find_packed(
+                    calls, x.shape[0], x.shape[1], layer=self.layer, padding_mask=padding_mask
+                )
                 if cu_seqlens is not None:
                     y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
                     return y.view(x.shape)

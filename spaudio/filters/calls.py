@@ -95,6 +95,13 @@ class Watch:
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
+        # Only "auto" looks at them. In a decoder's layer, src_mask is that of the memory.
+        memory = "tgt_mask" in self.names and not self.several
+        self.attention_masks = [
+            n
+            for n in ATTENTION_MASKS
+            if padding_mask == "auto" and not (memory and n == "src_mask")
+        ]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
         self.takes_cache = any(n in self.names for n in self.caches)
@@ -122,7 +129,8 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        named = self.takes_padding or self.takes_cache or "position_ids" in self.names
+        others = ("position_ids", "cu_seq_lens_q", *self.attention_masks)
+        named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
         return named or self.open
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
@@ -139,21 +147,23 @@ class Watch:
         if padding and not self.takes_padding:
             self.takes_padding = True
         padding += [(n, None) for n in self.padding if n in self.names]
-        if self.attends:  # in cross-attention, the mask is that of the keys
+        masks = [m for m in given(*self.attention_masks) if is_mask_per_item(m[1])]
+        if self.attends:  # in cross-attention, the masks are those of the keys
             query, key = (dict(given(n)).get(n) for n in ("query", "key"))
-            padding = padding if query is key else []
+            if query is not key:
+                padding, masks = [], []
         caches = given(*self.caches) if self.takes_cache else []
         cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
             self,
             padding[0] if padding else None,
-            next((m for m in given(*ATTENTION_MASKS) if is_mask_per_item(m[1])), None),
+            masks[0] if masks else None,
             self.several or (self.open and has_several_inputs(kwargs)),
             self.takes_cache,
             cache,
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
-            kwargs.get("cu_seq_lens_q"),
+            dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
