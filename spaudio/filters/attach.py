@@ -8,7 +8,6 @@ plain code, and ``nn.TransformerEncoderLayer`` keeps its fast path, which a hook
 """
 
 import functools
-import types
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from spaudio.filters.generation import filter_with_cache
 from spaudio.filters.layout import Layout
 from spaudio.filters.packing import find_packed
 from spaudio.filters.padding import find_padding
+from spaudio.filters.subclass import make_subclass
 from spaudio.filters.tracing import as_leaf, is_symbolic
 
 CHILD = "token_filter"
@@ -66,8 +66,10 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
-            if padding_mask is None and not past_tokens(calls):
-                cu_seqlens = find_packed(calls, x.shape[0], x.shape[1], self.layer)
+            if not past_tokens(calls):
+                cu_seqlens = find_packed(
+                    calls, x.shape[0], x.shape[1], layer=self.layer, padding_mask=padding_mask
+                )
                 if cu_seqlens is not None:
                     y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
                     return y.view(x.shape)
@@ -85,6 +87,8 @@ def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
     """Attaches a filter to a layer, in place."""
     layer.add_module(CHILD, filter.train(layer.training))
     setattr(layer, PLACE, place)
+    for watch in place.watches:
+        watch.filters += 1
     base: Any = type(layer)
     layer.__class__ = filtered_class(base)
 
@@ -106,6 +110,8 @@ def detach(layer: nn.Module) -> None:
     """
     check_detachable(layer)
     layer.__class__ = vars(type(layer))[UNFILTERED]
+    for watch in getattr(layer, PLACE).watches:
+        watch.release()
     delattr(layer, CHILD)
     delattr(layer, PLACE)
 
@@ -128,22 +134,6 @@ def filtered_class(base: Any) -> Any:
         output = base.forward(self, *args, **kwargs)
         return place.apply(getattr(self, CHILD), output, own)
 
-    def reduce_ex(self: Any, protocol: Any) -> Any:
-        # The class cannot be imported by name, so copies and pickles create it from its base and
-        # then set the state of the blank layer.
-        return _blank, (base,), self.__getstate__()
-
-    body = {
-        "forward": forward,
-        "__reduce_ex__": reduce_ex,
-        # Not torch.nn, whose classes torch.fx does not trace into.
-        "__module__": __name__,
-        UNFILTERED: base,
-    }
-    # The name of the base: accelerate and FSDP look up the classes to wrap by name.
-    return types.new_class(base.__name__, (base,), {}, lambda ns: ns.update(body))
-
-
-def _blank(base: Any) -> Any:
-    cls = filtered_class(base)
-    return cls.__new__(cls)
+    # Not the module torch.nn, whose classes torch.fx does not trace into.
+    body = {"forward": forward, "__module__": __name__, UNFILTERED: base}
+    return make_subclass(filtered_class, base, body)

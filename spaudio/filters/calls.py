@@ -95,6 +95,13 @@ class Watch:
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
+        # Only "auto" looks at them. In a decoder's layer, src_mask is that of the memory.
+        memory = "tgt_mask" in self.names and not self.several
+        self.attention_masks = [
+            n
+            for n in ATTENTION_MASKS
+            if padding_mask == "auto" and not (memory and n == "src_mask")
+        ]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
         self.takes_cache = any(n in self.names for n in self.caches)
@@ -102,23 +109,28 @@ class Watch:
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
         self.zero_is_padding = where.startswith("transformers.")
-        self.hooks = (0, 0)  # their numbers among those of the process
+        self.handles: list[RemovableHandle] = []  # of the hooks
+        self.filters = 0  # number of those that use this watch
 
     def attach(self, module: nn.Module) -> None:
         """Registers the hooks that record the module's calls."""
-        before = module.register_forward_pre_hook(self.begin, with_kwargs=True)
-        after = module.register_forward_hook(self.end, always_call=True)
-        self.hooks = before.id, after.id
+        self.handles = [
+            module.register_forward_pre_hook(self.begin, with_kwargs=True),
+            module.register_forward_hook(self.end, always_call=True),
+        ]
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restores a copy. torch counts hooks per process, and a number must not be given twice."""
-        vars(self).update(state)
-        RemovableHandle.next_id = max(RemovableHandle.next_id, *(id + 1 for id in self.hooks))
+    def release(self) -> None:
+        """Gives up the use by one filter; after the last, the hooks are removed."""
+        self.filters -= 1
+        if not self.filters:
+            for handle in self.handles:
+                handle.remove()
 
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        named = self.takes_padding or self.takes_cache or "position_ids" in self.names
+        others = ("position_ids", "cu_seq_lens_q", *self.attention_masks)
+        named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
         return named or self.open
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
@@ -135,21 +147,23 @@ class Watch:
         if padding and not self.takes_padding:
             self.takes_padding = True
         padding += [(n, None) for n in self.padding if n in self.names]
-        if self.attends:  # in cross-attention, the mask is that of the keys
+        masks = [m for m in given(*self.attention_masks) if is_mask_per_item(m[1])]
+        if self.attends:  # in cross-attention, the masks are those of the keys
             query, key = (dict(given(n)).get(n) for n in ("query", "key"))
-            padding = padding if query is key else []
+            if query is not key:
+                padding, masks = [], []
         caches = given(*self.caches) if self.takes_cache else []
         cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
             self,
             padding[0] if padding else None,
-            next((m for m in given(*ATTENTION_MASKS) if is_mask_per_item(m[1])), None),
+            masks[0] if masks else None,
             self.several or (self.open and has_several_inputs(kwargs)),
             self.takes_cache,
             cache,
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
-            kwargs.get("cu_seq_lens_q"),
+            dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -251,16 +265,3 @@ def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
         return None
     watch.attach(module)
     return watch
-
-
-def remove_watches(module: nn.Module, kept: Sequence[Watch] = ()) -> None:
-    """Removes the hooks of all watches of a module except ``kept``."""
-    for hooks, flags in (
-        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
-        (module._forward_hooks, module._forward_hooks_always_called),
-    ):
-        for key, hook in list(hooks.items()):
-            watch = getattr(hook, "__self__", None)
-            if isinstance(watch, Watch) and not any(watch is each for each in kept):
-                del hooks[key]
-                flags.pop(key, None)

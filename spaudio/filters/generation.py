@@ -6,7 +6,6 @@ that they are kept and copied together with the keys and values of the same toke
 
 import functools
 import math
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from spaudio.filters.base import TokenFilter
 from spaudio.filters.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.definition import without_padding
 from spaudio.filters.sequences import filter_after
+from spaudio.filters.subclass import make_subclass
 
 KEPT = "_tokens_before_filters"
 
@@ -123,18 +123,17 @@ def _keeping_class(base: Any) -> Any:
     """Subclass of a cache's class that reorders the kept tokens with the keys and values."""
 
     def also(name: str, change: Callable[[Tensor, Any], Tensor]) -> Callable[..., Any]:
-        def method(self: Any, argument: Any) -> Any:
+        @functools.wraps(getattr(base, name))
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            argument = (*args, *kwargs.values())[0]  # the only one; each method names it otherwise
             for kept in getattr(self, KEPT).values():
                 kept.tokens = change(kept.tokens, argument)
-            return getattr(super(cls, self), name)(argument)
+            return getattr(super(cls, self), name)(*args, **kwargs)
 
         return method
 
     def select(tokens: Tensor, indices: Tensor) -> Tensor:
         return tokens[indices.to(tokens.device)]
-
-    def reduce_ex(self: Any, protocol: Any) -> Any:
-        return _blank, (base,), self.__dict__
 
     changes: dict[str, Callable[[Tensor, Any], Tensor]] = {
         "reorder_cache": select,
@@ -142,11 +141,5 @@ def _keeping_class(base: Any) -> Any:
         "batch_repeat_interleave": lambda tokens, n: tokens.repeat_interleave(n, dim=0),
     }
     body = {name: also(name, change) for name, change in changes.items() if hasattr(base, name)}
-    body |= {"__reduce_ex__": reduce_ex, "__module__": base.__module__}
-    cls = types.new_class(base.__name__, (base,), {}, lambda ns: ns.update(body))
+    cls = make_subclass(_keeping_class, base, {**body, "__module__": base.__module__})
     return cls
-
-
-def _blank(base: Any) -> Any:
-    cls = _keeping_class(base)
-    return cls.__new__(cls)

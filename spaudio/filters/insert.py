@@ -18,7 +18,7 @@ from spaudio.filters.attach import (
     is_filtered,
 )
 from spaudio.filters.base import FILTERS, TokenFilter
-from spaudio.filters.calls import Watch, remove_watches, watch_of
+from spaudio.filters.calls import Watch, watch_of
 from spaudio.filters.layout import Layout
 from spaudio.filters.locate import (
     Layers,
@@ -42,8 +42,7 @@ class FilterHandle:
     its number of filters. Filters that were removed from the model are left out of all results.
     """
 
-    def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
-        self._model = model
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
         self._found = {name: (layer, getattr(layer, CHILD)) for name, layer in layers.items()}
 
     @property
@@ -92,10 +91,6 @@ class FilterHandle:
             check_detachable(layer)  # before any is changed
         for layer in layers:
             detach(layer)
-        modules = list(self._model.modules())
-        kept = [watch for m in modules if is_filtered(m) for watch in getattr(m, PLACE).watches]
-        for module in modules:
-            remove_watches(module, kept)
 
     def save_pretrained(self, directory: Any, **options: Any) -> None:
         """Saves the filters without the model; :func:`load_filters` loads them.
@@ -142,9 +137,10 @@ def insert_filters(
     attention, name the norm that precedes it.
 
     Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so filters do not
-    see the padding mask or the key/value cache passed to it. With a key/value cache of
-    transformers, causal filters continue the tokens of the cache; ``adaptive`` and centred filters
-    raise an error.
+    see the padding mask or the key/value cache passed to it. Insert filters into the module that
+    takes these, not into a part of it: filters only see the calls of ``model`` and of the modules
+    in it. With a key/value cache of transformers, causal filters continue the tokens of the cache;
+    ``adaptive`` and centred filters raise an error.
 
     Args:
         model: Any module.
@@ -251,7 +247,7 @@ def find_filters(model: nn.Module) -> FilterHandle:
         A handle to them; of length 0 if there are none.
     """
     check_model(model)
-    return FilterHandle(model, {n: m for n, m in model.named_modules() if is_filtered(m)})
+    return FilterHandle({n: m for n, m in model.named_modules() if is_filtered(m)})
 
 
 def _attach_all(
@@ -272,7 +268,7 @@ def _attach_all(
             if watch is not None:
                 found.append(watch)
         attach(layer, filter, Place(name, layout, found))
-    return FilterHandle(model, targets)
+    return FilterHandle(targets)
 
 
 def _weights(layer: nn.Module, model: nn.Module) -> list[nn.Parameter]:
@@ -307,6 +303,11 @@ def _build(
         raise ValueError(
             "filter must be a name, such as 'bank', or a filter, such as FilterBank(); got "
             f"{filter!r}"
+        )
+    if "name" in options:
+        raise ValueError(
+            f"name={options['name']!r} is no option; the filter is named by the argument filter: "
+            f"insert_filters(model, layers, {options['name']!r})"
         )
     settings = dict(options)
     known = inspect.signature(FILTERS[filter]).parameters if filter in FILTERS else {}

@@ -34,7 +34,7 @@ class Layout:
 
         Raises:
             TypeError: If the output is of another type.
-            ValueError: If a shape does not fit.
+            ValueError: If a shape does not fit, or the output is nested and its channels are first.
         """
         if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
             first = self.apply(filter, output[0], layer)
@@ -53,6 +53,12 @@ class Layout:
                 "tokens"
             )
         if output.is_nested:
+            if self.channels_first:
+                raise ValueError(
+                    f"layer {layer!r} returned a nested tensor, which channels_first=True does not "
+                    "support; name a layer that returns items (tokens, dim), or pass tensors that "
+                    "are padded instead of nested"
+                )
             return _apply_nested(filter, output)
         if output.dim() != 3:
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from spaudio.filters.attach import CHILD, is_filtered
 from spaudio.filters.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
@@ -115,6 +116,12 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
         raise ValueError(f"{name!r} has a filter already; remove() its handle first")
     if isinstance(layer, nn.ModuleList | nn.ModuleDict | nn.Sequential | torch.jit.ScriptModule):
         raise ValueError(f"{name!r} is a {type(layer).__name__}; name a layer inside it")
+    # Setting the class would drop the filter.
+    if isinstance(layer, LazyModuleMixin) and hasattr(layer, "_initialize_hook"):
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, which becomes another class in its first call; "
+            "call the model once before inserting filters"
+        )
     if "forward" in vars(layer):
         raise ValueError(
             f"the forward of {name!r} was replaced on the instance, as by torch.compile(layer) or "
@@ -165,6 +172,11 @@ def check_padding_argument(
     model: nn.Module, layers: Iterable[str], padding_mask: str | None
 ) -> None:
     """Raises ValueError if neither a layer nor a module around it has the named argument."""
+    if not isinstance(padding_mask, str | None):
+        raise ValueError(
+            "padding_mask must be the name of an argument, 'auto' or None; got a "
+            f"{type(padding_mask).__name__}. Pass masks to the model when it is called"
+        )
     if padding_mask in (None, "auto"):
         return
     for name in layers:

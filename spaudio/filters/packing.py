@@ -10,47 +10,58 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, Watch
-from spaudio.filters.tracing import in_backward, is_eager, is_exported
+from spaudio.filters.padding import require
+from spaudio.filters.tracing import in_backward, is_eager, is_exported, is_transformed
 
-# Keyed by the positions that all layers of a model share: counting sequences waits for the GPU.
-_FOUND = WeakTensorKeyDictionary()
+# Version of position_ids, batch size and boundaries (None if not packed), keyed by the positions,
+# which all layers of a model share: counting sequences waits for the GPU.
+_BOUNDARIES = WeakTensorKeyDictionary()
 # Boundaries (None if not packed) in the passes of a layer that was ever given packed sequences, for
 # when activation checkpointing reruns the layer. Keyed by the layer, then by its tokens.
 _PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
 
 
-def find_packed(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> Tensor | None:
+def find_packed(
+    calls: Sequence[Call], batch: int, tokens: int, *, layer: str, padding_mask: Tensor | None
+) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
     Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart, unless
-    the model generates with a key/value cache. Compiled code cannot count the latter, and raises an
-    error.
+    the model generates with a key/value cache, or there is a padding mask: beside one, eager and
+    SDPA attention of transformers do not read positions either. Compiled code cannot count the
+    latter, and raises an error.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
         batch: Batch size of the layer's output.
         tokens: Tokens per item.
         layer: Name of the layer, for the error.
+        padding_mask: Padding of the tokens; None if there is none.
 
     Returns:
         Integers (sequences + 1,): the start of each sequence and the end of the last; None if each
         item is one sequence.
 
     Raises:
-        ValueError: If the layer is recomputed, and which of its passes is not known.
+        ValueError: If the layer is recomputed, and which of its passes is not known, or if there
+            are both packed sequences and padding. On a GPU the latter check is asynchronous; there
+            and in compiled code it raises RuntimeError.
     """
     own = calls[0]
     if in_backward() and own.watch in _PASSES and not any(map(_given, calls)):
         if own.tokens is not None and own.tokens in _PASSES[own.watch]:
             known: Tensor | None = _PASSES[own.watch][own.tokens]
             return known
+        if padding_mask is not None and padding_mask.any():
+            return None  # so the first pass was not packed
         raise ValueError(
             f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
             "packed sequences. Checkpoint each layer by itself, with use_reentrant=False, or pass "
             "position_ids to the layer"
         )
-    found = _read(calls, batch, tokens)
-    if own.tokens is not None and (found is not None or own.watch in _PASSES) and is_eager():
+    found = _read(calls, batch, tokens, layer, padding_mask)
+    # First whether it is eager: a compiler would guard the entries of other models, which may go.
+    if is_eager() and own.tokens is not None and (found is not None or own.watch in _PASSES):
         _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())[own.tokens] = found
     return found
 
@@ -59,12 +70,23 @@ def _given(call: Call) -> bool:
     return call.positions is not None or call.cu_seqlens is not None
 
 
-def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
+def _read(
+    calls: Sequence[Call], batch: int, tokens: int, layer: str, padding_mask: Tensor | None
+) -> Tensor | None:
     # What a model with several inputs is given may belong to other tokens than the layer's.
     calls = list(takewhile(lambda call: not call.several, calls))
     for call in calls:
         if isinstance(call.cu_seqlens, Tensor):
+            # A mask that shows no padding may be given as well.
+            if padding_mask is not None and not (is_exported() or is_transformed()):
+                require(
+                    ~padding_mask.any(),
+                    f"layer {layer!r} gets packed sequences (cu_seq_lens_q) and a mask that shows "
+                    "padding; pack sequences without padding, or pass only one of the two",
+                )
             return call.cu_seqlens
+    if padding_mask is not None:
+        return None
     # In generation, positions begin anew after padding on the left. In training, models make a
     # cache that they do not use.
     if any(call.cache is not None for call in calls) and not torch.is_grad_enabled():
@@ -87,14 +109,14 @@ def _read(calls: Sequence[Call], batch: int, tokens: int) -> Tensor | None:
     # version; they are read once per pass.
     version: Any = weakref.ref(calls[-1]) if positions.is_inference() else positions._version
     key = version, batch
-    if positions not in _FOUND or _FOUND[positions][0] != key:
+    if positions not in _BOUNDARIES or _BOUNDARIES[positions][0] != key:
         starts = torch.ones_like(positions, dtype=torch.bool)
         starts[:, 1:] = positions.diff(dim=1) != 1  # as transformers separates sequences
         starts = starts.expand(batch, tokens)
         if starts.sum() == batch:
-            _FOUND[positions] = key, None
+            _BOUNDARIES[positions] = key, None
         else:
             begin = starts.flatten().nonzero()[:, 0]
-            _FOUND[positions] = key, torch.cat([begin, begin.new_tensor([starts.numel()])])
-    found: Tensor | None = _FOUND[positions][1]
+            _BOUNDARIES[positions] = key, torch.cat([begin, begin.new_tensor([starts.numel()])])
+    found: Tensor | None = _BOUNDARIES[positions][1]
     return found

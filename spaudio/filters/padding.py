@@ -17,7 +17,7 @@ MASKED_BELOW = -9_900.0
 # Keyed by the mask, then by the tokens of the call, since passes with different padding
 # may share a mask. The padding of the last pass is also under the mask itself: reentrant
 # checkpointing copies the tokens.
-_FOUND = WeakTensorKeyDictionary()
+_PADDING = WeakTensorKeyDictionary()
 
 
 def find_padding(
@@ -27,8 +27,10 @@ def find_padding(
 
     A call that takes a mask but gets none means that there is no padding, whatever the model passes
     to its layers. If it gets a mask of queries and keys for each item instead, that one may include
-    the padding; then a mask around it must show none. A mask that may mix padding with causality or
-    a window determines nothing; then the next call outwards is read.
+    the padding; then a call around it must show that there is none. A mask that may mix padding
+    with causality or a window determines nothing, nor does a mask of queries and keys given to a
+    call that takes no padding mask; then the next call outwards is read. A mask of queries and keys
+    that is the same for all items says nothing about padding.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
@@ -45,13 +47,19 @@ def find_padding(
         ValueError: If masks were given but none of them determines the padding.
     """
     unread: tuple[str, Any] | None = None
-    merged: tuple[str, Any] | None = None  # a mask of queries and keys that may include the padding
+    # Masks of queries and keys that may include the padding: given instead of a padding mask, and
+    # given to a call that takes none.
+    merged: tuple[str, Tensor] | None = None
+    alone: tuple[str, Tensor] | None = None
     for call in calls:
         if call.padding is None:
+            # With several inputs, it may belong to other tokens.
+            if call.attends_by and not call.several and not is_for_all_items(call.attends_by[1]):
+                alone = alone or call.attends_by
             continue
         name, value = call.padding
         if value is None:
-            if call.attends_by and not named:
+            if call.attends_by:
                 merged = merged or call.attends_by
                 continue
             _remember(unread, calls[0], None)
@@ -79,14 +87,19 @@ def find_padding(
                 return mask
         unread = unread or (name, value)
     else:
-        if merged:
+        # A layer is recomputed only if its first pass was accepted, so without padding.
+        if merged and (in_backward() or is_for_all_items(merged[1])):
             _remember(unread, calls[0], None)
             return None
-    again = in_backward() and not lonely and len(calls) == 1
+        unread = unread or merged
+    # Whether the calls that took the padding mask are over.
+    again = in_backward() and not lonely and all(call.padding is None for call in calls[1:])
+    if not again:
+        unread = unread or alone
     if unread is None and not again:
         return None
-    if unread and again and isinstance(unread[1], Tensor) and unread[1] in _FOUND:
-        found = _FOUND[unread[1]]
+    if unread and again and isinstance(unread[1], Tensor) and unread[1] in _PADDING:
+        found = _PADDING[unread[1]]
         if calls[0].tokens in found:
             own: Tensor | None = found[calls[0].tokens]
             return own
@@ -120,11 +133,11 @@ def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None)
     """Keeps the padding of a layer whose own mask does not determine it, for a recomputation."""
     if unread is None or not isinstance(unread[1], Tensor) or torch.compiler.is_compiling():
         return
-    if unread[1] not in _FOUND:
-        _FOUND[unread[1]] = WeakTensorKeyDictionary()
+    if unread[1] not in _PADDING:
+        _PADDING[unread[1]] = WeakTensorKeyDictionary()
     for key in (unread[1], own.tokens):
         if key is not None:
-            _FOUND[unread[1]][key] = padding
+            _PADDING[unread[1]][key] = padding
 
 
 def is_shared(value: Any, batch: int, tokens: int) -> bool:
@@ -135,6 +148,11 @@ def is_shared(value: Any, batch: int, tokens: int) -> bool:
         and value.shape == (tokens, tokens)
         and batch != tokens
     )
+
+
+def is_for_all_items(value: Tensor) -> bool:
+    """Whether a mask with an axis of items is the same for all of them by its shape or strides."""
+    return value.shape[0] == 1 or value.stride(0) == 0
 
 
 def read_padding_mask(
@@ -211,14 +229,21 @@ def check_additive(name: str, value: Tensor) -> None:
 
     On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
     """
-    fits = ((value == 0) | (value < MASKED_BELOW)).all()
-    message = (
+    require(
+        ((value == 0) | (value < MASKED_BELOW)).all(),
         f"{name} is {value.dtype} and holds values other than 0 and those below {MASKED_BELOW:g}, "
-        "so it is not an additive padding mask; pass a boolean one"
+        "so it is not an additive padding mask; pass a boolean one",
     )
-    if value.device.type == "cuda" or torch.compiler.is_compiling():
+
+
+def require(fits: Tensor, message: str) -> None:
+    """Raises ValueError with a message if a boolean tensor of one value is False.
+
+    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
+    """
+    if fits.device.type == "cuda" or torch.compiler.is_compiling():
         torch._assert_async(fits, message)
-    elif value.device.type != "meta" and not fits:
+    elif fits.device.type != "meta" and not fits:
         raise ValueError(message)
 
 

@@ -145,10 +145,10 @@ def test_cropping_and_reordering() -> None:
     assert end(cache) == 6
     rest = model(ids[:, 6:9], past_key_values=cache).logits
     torch.testing.assert_close(rest, whole[:, 6:9], rtol=1e-4, atol=1e-4)
-    cache.reorder_cache(torch.tensor([1, 1]))
+    cache.reorder_cache(beam_idx=torch.tensor([1, 1]))
     after = model(ids[[1, 1], 9:10], past_key_values=cache).logits
     torch.testing.assert_close(after, whole[[1, 1], 9:10], rtol=1e-4, atol=1e-4)
-    cache.batch_select_indices(torch.tensor([0]))
+    cache.batch_select_indices(indices=torch.tensor([0]))
     cache.batch_repeat_interleave(3)
     after = model(ids[[1, 1, 1], 10:11], past_key_values=cache).logits
     torch.testing.assert_close(after, whole[[1, 1, 1], 10:11], rtol=1e-4, atol=1e-4)

@@ -151,6 +151,8 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
         ({"layers": "embed", "padding_mask": "musk"}, "'embed' .*argument 'musk'.*'mask'"),
         ({"layers": "embed", "channels_first": "false"}, "channels_first must be True or False"),
         ({"layers": "embed", "batch_first": 1}, "batch_first must be True or False; got 1"),
+        ({"layers": "embed", "padding_mask": torch.ones(2, 3)}, "name of an argument.*a Tensor"),
+        ({"layers": "embed", "name": "fir"}, r"name='fir'.*insert_filters\(model, layers, 'fir'\)"),
     ],
 )
 def test_bad_arguments_are_named_and_leave_the_model_alone(
@@ -185,6 +187,11 @@ def test_unfit_layers_are_named() -> None:
     own = nn.ModuleDict({"a": Backwards(nn.Linear(8, 8), nn.Linear(8, 8))})
     with pytest.raises(ValueError, match="'a' is a Backwards; name a layer inside"):
         insert_filters(own, "a")
+    lazy = nn.Sequential(nn.LazyLinear(8))
+    with pytest.raises(ValueError, match=r"'0' is a LazyLinear.*call the model once"):
+        insert_filters(lazy, "0")
+    lazy(tokens())
+    assert len(insert_filters(lazy, "0")) == 1
     model.embed.forward = lambda x: x  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="forward of 'embed' was replaced"):
         insert_filters(model, "embed")
@@ -264,6 +271,24 @@ class Outside(nn.Sequential):
     def forward(self, input: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         x: Tensor = super().forward(input)
         return x
+
+
+@pytest.mark.parametrize(
+    "how", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_handle_of_a_part_removes_the_hooks_around_it(how: Callable[[Any], Any]) -> None:
+    made, x = Outside(nn.Sequential(nn.Linear(8, 8)), nn.Linear(8, 8)), tokens()
+    insert_filters(made, ["0.0", "1"], zero_init=False)
+    model, mask = how(made), torch.arange(12) >= torch.tensor([[12], [5]])
+    model.register_forward_hook(lambda *call: None)  # not of a filter
+    find_filters(model[0]).remove()
+    # The other filter still sees the mask.
+    torch.testing.assert_close(model(x, mask)[1:, :5], model(x[1:, :5]))
+    find_filters(model[1]).remove()
+    assert not model._forward_pre_hooks
+    assert not model._forward_pre_hooks_with_kwargs
+    assert not model._forward_hooks_always_called
+    assert len(model._forward_hooks) == 1
 
 
 _ANOTHER_PROCESS = """

@@ -1,5 +1,6 @@
 """``padding_mask="auto"``: an item alone equals the item padded in a batch, in many models."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -268,6 +269,116 @@ def test_the_mask_of_a_decoder_may_include_the_padding() -> None:
         model(torch.randn(2, 9, 8), torch.arange(9) >= torch.tensor([[9], [5]]))
 
 
+class Masked(nn.Module):
+    """A layer that takes no padding mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor, mask: Any = None, position_ids: Any = None) -> Any:
+        return self.norm(x)
+
+
+class Around(nn.Module):
+    """Makes the mask of its layer from a padding mask, as models of transformers do."""
+
+    def __init__(self, checkpointed: bool = False) -> None:
+        super().__init__()
+        self.layer = Masked()
+        self.checkpointed = checkpointed
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Any:
+        mask = causal(9).expand(2, 1, 9, 9).clone()
+        if self.checkpointed:
+            return checkpoint(self.layer, x, mask, use_reentrant=False)
+        return self.layer(x, mask)
+
+
+@pytest.mark.parametrize("layers", ["", "norm"])
+def test_a_mask_per_item_without_a_padding_mask_is_refused(layers: str) -> None:
+    model, x = Masked(), torch.randn(2, 9, 8)
+    handle = insert_filters(model, layers, zero_init=False)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    for mask in (causal(9) & ~pad[:, None, None], pad[:, None], pad[:, :, None]):
+        with pytest.raises(ValueError, match=r"cannot tell.* mask of shape \(2, .*padding_mask="):
+            model(x, mask)
+    # One mask for all items says nothing about padding.
+    for shared in (causal(9), causal(9)[None, None], causal(9).expand(2, 2, 9, 9)):
+        assert torch.equal(model(x, shared), model(x))
+    handle.remove()
+    insert_filters(model, layers, zero_init=False, padding_mask=None)
+    assert torch.equal(model(x, mask), model(x))
+
+
+def test_masks_per_item_of_torch_are_refused() -> None:
+    x, pad = torch.randn(2, 9, 8), torch.arange(9) >= torch.tensor([[9], [5]])
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    encoder = nn.TransformerEncoder(layer, 2).eval()
+    insert_filters(attention, "", zero_init=False)
+    insert_filters(encoder, "layers", zero_init=False)
+    shared = ~causal(9)
+    per_item = (shared | pad.unsqueeze(1)).repeat_interleave(2, 0)
+    calls = (
+        lambda mask, **given: attention(x, x, x, attn_mask=mask, **given)[0],
+        lambda mask, **given: encoder.layers[0](x, src_mask=mask, **given),
+        lambda mask, **given: encoder(x, mask=mask, **given),
+    )
+    for call, name in zip(calls, ("key", "src_key", "src_key"), strict=True):
+        with pytest.raises(ValueError, match=r"cannot tell.*mask of shape \(4, 9, 9\)"):
+            call(per_item)
+        none = {f"{name}_padding_mask": torch.zeros_like(pad)}
+        torch.testing.assert_close(call(shared), call(shared, **none))
+        call(per_item, **none)
+    # In cross-attention, and of the source in a decoder's layer, it is that of the memory.
+    attention(x, x + 1, x, attn_mask=per_item)
+
+    class DecoderLayer(nn.Module):
+        def forward(self, x: Tensor, memory: Tensor, src_mask: Any, tgt_mask: Any) -> Tensor:
+            return x
+
+    decoder = DecoderLayer()
+    (filter,) = insert_filters(decoder, "", zero_init=False).filters.values()
+    assert torch.equal(decoder(x, x, pad.unsqueeze(1), shared), filter(x))
+    with pytest.raises(ValueError, match="tgt_mask of shape"):
+        decoder(x, x, pad.unsqueeze(1), per_item)
+
+
+def test_the_padding_around_a_layer_with_a_mask_per_item_is_read() -> None:
+    model, x = Around(), torch.randn(2, 9, 8)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    handle = insert_filters(model, "layer", zero_init=False)
+    filter = handle.filters["layer"]
+    assert torch.equal(model(x, pad), filter(model.layer.norm(x), pad))
+    assert torch.equal(model(x), filter(model.layer.norm(x)))
+
+
+@pytest.mark.parametrize("layers", ["layer", "layer.norm"])
+def test_recomputation_of_a_layer_with_a_mask_per_item(layers: str) -> None:
+    """Nothing in the layer tells of the padding around it."""
+    model, x = Around(checkpointed=True), torch.randn(2, 9, 8, requires_grad=True)
+    insert_filters(model, layers, zero_init=False)
+    y = model(x, torch.arange(9) >= torch.tensor([[9], [5]]))
+    with pytest.raises(ValueError, match=r"recomputed.*Checkpoint a module that takes the mask"):
+        torch.autograd.backward(y.sum())
+
+
+def test_recomputation_of_a_layer_with_a_mask_per_item_and_no_padding() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+
+        def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Any:
+            mask = ~causal(9).expand(4, 9, 9).clone()
+            return checkpoint(self.layer, x, mask, use_reentrant=False)
+
+    model, x = Outer(), torch.randn(2, 9, 8, requires_grad=True)
+    insert_filters(model, "layer", zero_init=False)
+    torch.autograd.backward(model(x).sum())
+
+
 class _Seeing(nn.Linear):
     def forward(self, x: Tensor, attention_mask: Any = None, pixel_values: Any = None) -> Tensor:
         return super().forward(x)
@@ -488,7 +599,7 @@ def test_checkpointing_reads_the_packing_of_each_pass_or_refuses() -> None:
         reentrant = False
 
         def forward(self, x: Tensor, position_ids: Any = None) -> Tensor:  # type: ignore[override]
-            out: Tensor = checkpoint(self.layer, x, use_reentrant=self.reentrant)
+            out: Tensor = checkpoint(self.layer, x, self.inner, use_reentrant=self.reentrant)
             return out
 
     model = Checkpointed()
@@ -509,6 +620,9 @@ def test_checkpointing_reads_the_packing_of_each_pass_or_refuses() -> None:
     y = model(passes[0], positions[0])
     with pytest.raises(ValueError, match=r"'layer' is recomputed.*packed.*use_reentrant=False"):
         torch.autograd.backward(y.sum())
+    # With padding, the first pass was not packed.
+    model.inner = torch.arange(9).unsqueeze(0) < 5
+    model(passes[0]).sum().backward()
 
 
 def test_padding_that_recomputation_cannot_find_is_refused() -> None:
@@ -618,6 +732,58 @@ def test_packing_of_the_text_is_not_that_of_the_sound() -> None:
     assert torch.equal(model(ids, x, cu_seq_lens_q=torch.tensor([0, 4, 9])), expected)
 
 
+class Packed(nn.Module):
+    """A layer inside of which a norm knows no packing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(
+        self,
+        x: Tensor,
+        cu_seq_lens_q: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Any:
+        return self.norm(x)
+
+
+class OnlyEnds(Packed):
+    def forward(self, x: Tensor, cu_seq_lens_q: Tensor | None = None) -> Any:  # type: ignore[override]
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("kind", [Packed, OnlyEnds])
+@pytest.mark.parametrize("layers", ["", "norm"])
+def test_ends_of_packed_sequences_are_read_by_name_and_position(
+    kind: type[Packed], layers: str
+) -> None:
+    model, x, ends = kind(), torch.randn(1, 9, 4), torch.tensor([0, 4, 9])
+    (filter,) = insert_filters(model, layers, kernel_size=3, zero_init=False).filters.values()
+    expected = filter(nn.functional.layer_norm(x, (4,)), cu_seqlens=ends)
+    assert torch.equal(model(x, ends), expected)
+    assert torch.equal(model(x, cu_seq_lens_q=ends), expected)
+
+
+def test_packed_sequences_beside_a_padding_mask() -> None:
+    model, x, ends = Packed(), torch.randn(1, 9, 4), torch.tensor([0, 4, 9])
+    insert_filters(model, "norm", kernel_size=3, zero_init=False)
+    ones = torch.ones(1, 9, dtype=torch.bool)
+    packed, whole = model(x, ends), model(x)
+    assert torch.equal(model(x, ends, attention_mask=ones), packed)
+    # Beside a mask, transformers does not read positions.
+    places = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    assert torch.equal(model(x, position_ids=places), packed)
+    assert torch.equal(model(x, position_ids=places, attention_mask=ones), whole)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(x, ends, attention_mask=ones), packed)
+    padded = torch.arange(9).unsqueeze(0) < 7
+    for call, error in ((model, ValueError), (compiled, RuntimeError)):
+        with pytest.raises(error, match=r"'norm' gets packed sequences.*shows padding"):
+            call(x, ends, attention_mask=padded)
+
+
 def test_positions_beside_a_cache_pack_in_training_only() -> None:
     class Cached(nn.Module):
         def forward(self, x: Tensor, position_ids: Tensor, past_key_values: Any = None) -> Tensor:
@@ -649,6 +815,21 @@ def test_compiled_models_refuse_positions_that_pack() -> None:
     torch.testing.assert_close(compiled(x, packed, cu_seq_lens_q=ends), model(x, packed))
     with pytest.raises(RuntimeError, match="compiled models with filters need cu_seq_lens_q"):
         compiled(x, packed)
+
+
+def test_compiled_models_do_not_depend_on_packed_passes_of_others() -> None:
+    x, ends = torch.randn(1, 9, 4), torch.tensor([0, 4, 9])
+    others, model = [Packed()], Packed()
+    insert_filters(others[0], "", kernel_size=3, zero_init=False)
+    insert_filters(model, "", kernel_size=3, zero_init=False)
+    others[0](x, cu_seq_lens_q=ends)
+
+    def collecting(graph: Any, inputs: Any) -> Any:
+        others.clear()
+        gc.collect()
+        return graph
+
+    assert torch.equal(torch.compile(model, backend=collecting)(x), model(x))
 
 
 def test_the_mask_of_the_source_is_not_that_of_the_target() -> None:

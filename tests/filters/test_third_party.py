@@ -138,6 +138,15 @@ def test_jagged_tensors_stay_jagged() -> None:
         torch.testing.assert_close(result, model[0](item.unsqueeze(0))[0] + item)
 
 
+def test_nested_tensors_with_channels_first_are_refused() -> None:
+    model = nn.Sequential(nn.Identity())
+    insert_filters(model, "0", channels_first=True)
+    for layout in (torch.jagged, torch.strided):
+        x = torch.nested.nested_tensor([torch.randn(4, n) for n in (5, 5)], layout=layout)
+        with pytest.raises(ValueError, match=r"'0' returned a nested tensor.*channels_first=True"):
+            model(x)
+
+
 def test_padding_of_wav2vec2_stays_out() -> None:
     """Its mask is additive and has four axes."""
     torch.manual_seed(0)
