@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from spaudio.filters.arguments import check_tokens
+from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.bank import MultiScaleFilterBank, filterbank_window
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import without_padding
@@ -120,14 +120,29 @@ class AdaptiveFilterBank(TokenFilter):
         )
 
     @override
+    def convolve(self, window: Tensor) -> Tensor:
+        raise NotImplementedError(
+            f"the gains of filter {self.name!r} depend on all tokens, not on a window of them; "
+            "call filtered() with all tokens, or use FilterStream"
+        )
+
+    @override
     def resume(self, window: Tensor, memory: KeyValueCache) -> Tensor:
         read = self._as_weights(window[:, self.extent[0] :])
         gains = self.bank.gains * self.mask(read, cache=memory)
-        return filterbank_window(window, self.bank.taps(), gains, self.bank.activation)
+        return filterbank_window(
+            window, self.bank.taps(), gains, self.bank.activation, causal=self.causal
+        )
 
     def _as_weights(self, x: Tensor) -> Tensor:
-        """Casts tokens to the dtype of the mask's weights, as linear layers require."""
-        return x.to(self.mask.norm.weight.dtype)
+        """Casts tokens to the dtype of the mask's weights, as linear layers require.
+
+        Raises:
+            ValueError: If the weights are on another device than the tokens.
+        """
+        weight = self.mask.norm.weight
+        check_device(x, weight, "the filter")
+        return x.to(weight.dtype)
 
     @override
     def new_memory(self) -> KeyValueCache:

@@ -25,6 +25,8 @@ def check_size(**sizes: int) -> None:
 
 def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None) -> None:
     """Raises ValueError if ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a tensor (batch, tokens, dim); got {type(x).__name__}")
     if x.dim() != 3 or not x.is_floating_point():
         raise ValueError(
             f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"
@@ -45,6 +47,24 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
         )
     if padding_mask is not None:
         check_device(x, padding_mask, "padding_mask")
+
+
+def check_kernels(kernels: Tensor, dim: int) -> None:
+    """Raises ValueError if kernels of a depthwise filter are not (dim, K)."""
+    if kernels.dim() != 2 or kernels.shape[0] != dim or kernels.shape[1] < 1:
+        raise ValueError(
+            f"kernels must be (dim, K) = ({dim}, K), one for each dimension of the tokens, K at "
+            f"least 1; got {tuple(kernels.shape)}"
+        )
+
+
+def check_gradient(grad: Tensor, x: Tensor) -> None:
+    """Raises ValueError if the gradient of an output is not of the shape and device of ``x``."""
+    if grad.shape != x.shape or grad.device != x.device:
+        raise ValueError(
+            f"the gradient must be {tuple(x.shape)} on {x.device}, like x; got "
+            f"{tuple(grad.shape)} on {grad.device}"
+        )
 
 
 def check_device(x: Tensor, other: Tensor, name: str) -> None:

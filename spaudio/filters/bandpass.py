@@ -29,11 +29,13 @@ def bandpass_centres(num_filters: int, kernel_size: int) -> Tensor:
         kernel_size: K, in tokens.
 
     Returns:
-        (M,): 0 for the low-pass kernel, then from 1/K, one cycle over the kernel, to 1/2, half the
-        token rate, evenly spaced in octaves.
+        (M,), on the CPU: 0 for the low-pass kernel, then from 1/K, one cycle over the kernel, to
+        1/2, half the token rate, evenly spaced in octaves.
     """
     lowest = min(1 / kernel_size, 0.5)
-    bands = torch.logspace(math.log2(lowest), -1, num_filters - 1, base=2, dtype=torch.float64)
+    bands = torch.logspace(
+        math.log2(lowest), -1, num_filters - 1, base=2, dtype=torch.float64, device="cpu"
+    )
     return torch.cat([bands.new_zeros(1), bands])
 
 
@@ -48,9 +50,10 @@ def reset_bandpass(kernels: Tensor) -> None:
         kernels: The kernels; M and K may be 1.
     """
     count, taps = kernels.shape
-    time = torch.arange(taps, dtype=torch.float64) - (taps - 1) // 2
+    # On the CPU whatever torch's default device is: kernels may be on another.
+    time = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) // 2
     window = 0.54 + 0.46 * torch.cos(2 * math.pi * time / taps)
-    phase = 2 * math.pi * torch.rand(count, 1, dtype=torch.float64)
+    phase = 2 * math.pi * torch.rand(count, 1, dtype=torch.float64, device="cpu")
     turns = bandpass_centres(count, taps).unsqueeze(1) * time
     waves = window * torch.cos(2 * math.pi * turns + phase)
     waves = waves / (math.sqrt(3) * waves.norm(dim=1, keepdim=True))

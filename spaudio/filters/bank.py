@@ -1,5 +1,6 @@
 """Filterbanks of arXiv 2406.10254: kernels of one length (Fig. 1C) or of several (Fig. 3)."""
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.filters.arguments import check_flag, check_size
+from spaudio.filters.arguments import check_device, check_flag, check_size
 from spaudio.filters.bandpass import check_init, reset_bandpass
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.definition import ACTIVATIONS, check_activation
+from spaudio.filters.definition import ACTIVATIONS, check_activation, padding
 from spaudio.filters.functional import filterbank
-from spaudio.filters.precision import wider_type
+from spaudio.filters.precision import without_autocast
 
 SCALES = ((36, 4), (36, 8), (36, 16), (36, 32))
 
@@ -73,7 +74,9 @@ class _Bank(TokenFilter):
 
     @override
     def convolve(self, window: Tensor) -> Tensor:
-        return filterbank_window(window, self.scale_kernels(), self.gains, self.activation)
+        return filterbank_window(
+            window, self.scale_kernels(), self.gains, self.activation, causal=self.causal
+        )
 
     @override
     def taps(self) -> Sequence[Tensor]:
@@ -197,9 +200,10 @@ class MultiScaleFilterBank(_Bank):
     ) -> None:
         if not isinstance(scales, Iterable):
             raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {scales!r}")
+        scales = list(scales)  # an iterator could not be shown in the message
         pairs = [tuple(scale) if isinstance(scale, Iterable) else () for scale in scales]
         if not pairs or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {list(scales)}")
+            raise ValueError(f"scales must be pairs (num_filters, kernel_size); got {scales}")
         for filters, size in pairs:
             check_size(num_filters=filters, kernel_size=size)
         super().__init__(
@@ -218,27 +222,35 @@ class MultiScaleFilterBank(_Bank):
 
 
 def filterbank_window(
-    window: Tensor, kernels: Sequence[Tensor], gains: Tensor, activation: str
+    window: Tensor, kernels: Sequence[Tensor], gains: Tensor, activation: str, *, causal: bool
 ) -> Tensor:
-    """Filters the last tokens of a window, for streaming.
+    """Filters the tokens of a window that includes their neighbours, for streaming.
 
     Unlike :func:`spaudio.filters.filterbank`, it does not recompute the outputs of past tokens. It
     maps (batch, K - 1 + tokens, dim), where K is the size of the longest kernel, to (batch, tokens,
-    dim). Kernels must be causal.
+    dim). As there, sums are computed in at least float32, also under autocast: in half precision
+    they could overflow.
     """
+    parameters = (gains, *kernels)
+    for parameter in parameters:
+        check_device(window, parameter, "the filter")
     longest = max(kernel.shape[-1] for kernel in kernels)
     if window.shape[1] < longest:  # no tokens, which unfold rejects
-        return window[:, :0]
-    wider = wider_type(window, gains, *kernels)
-    if wider is not None:
-        kernels = [kernel.to(wider) for kernel in kernels]
-        y = filterbank_window(window.to(wider), kernels, gains.to(wider), activation)
-        return y.to(window.dtype)
-    slices = window.unfold(1, longest, 1)
-    scales = [F.linear(slices[..., -kernel.shape[-1] :], kernel) for kernel in kernels]
-    representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
-    weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
-    return torch.einsum(f"btdm,{weights}->btd", representation, gains)
+        return window[:, :0] * sum(p.sum() for p in parameters)  # keeps them in the graph
+    left, _ = padding(longest, causal)
+    types = (value.dtype for value in (window, *parameters))
+    dtype = functools.reduce(torch.promote_types, types, torch.float32)
+    with without_autocast(window):
+        slices = window.to(dtype).unfold(1, longest, 1)
+        scales = []
+        for kernel in kernels:
+            taps = kernel.shape[-1]
+            first = left - padding(taps, causal)[0]
+            scales.append(F.linear(slices[..., first : first + taps], kernel.to(dtype)))
+        representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
+        weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]
+        y = torch.einsum(f"btdm,{weights}->btd", representation, gains.to(dtype))
+    return y.to(window.dtype)
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:

@@ -106,6 +106,7 @@ class TokenFilter(nn.Module):
         Raises:
             ValueError: As for :meth:`forward`.
         """
+        check_tokens(x, None, self.dim)
         check_state(state, x.new_empty(x.shape[0], self.extent[0], x.shape[-1]))
         y: Tensor
         y, final = self(x, initial_state=state, output_final_state=True)

@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def check_activation(activation: str) -> None:
     """Raises ValueError if the activation is unknown."""
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):  # a list takes values that cannot be hashed
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
 
 
@@ -67,7 +67,7 @@ def filterbank_definition(
     """
     batch, tokens, dim = x.shape
     if not is_exported() and tokens == 0:  # which conv1d rejects
-        return x * 0
+        return x * sum(value.sum() for value in (gains, *kernels))  # keeps them in the graph
     signals = without_padding(x, padding_mask).transpose(1, 2).reshape(batch * dim, 1, tokens)
     scales = [
         F.conv1d(F.pad(signals, padding(kernel.shape[-1], causal)), kernel.unsqueeze(1))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spaudio.filters.arguments import check_flag, check_size, check_tokens
+from spaudio.filters.arguments import check_flag, check_kernels, check_size, check_tokens
 from spaudio.filters.bank import reset_rows
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.fused.depthwise_op import is_native, native_depthwise
@@ -27,8 +27,9 @@ class DepthwiseFilter(TokenFilter):
     With four causal taps it is the Canon layer of "Physics of Language Models: Part 4.1"
     (arXiv 2512.17351). Primer (arXiv 2109.08668) uses three taps.
 
-    Under autocast, whole sequences in float32 on a CPU are filtered in float32; a stream, packed
-    sequences and compiled models are rounded to autocast's dtype, as ``conv1d`` rounds.
+    Under autocast, whole sequences in float32 on a CPU are filtered in float32 if there is no
+    activation; with an activation, and in a stream, packed sequences and compiled models, they are
+    rounded to autocast's dtype, as ``conv1d`` rounds.
 
     Args:
         dim: Embedding dimension.
@@ -62,7 +63,7 @@ class DepthwiseFilter(TokenFilter):
         check_size(dim=dim, kernel_size=kernel_size)
         if activation == "identity":  # as a bank calls it
             activation = None
-        if activation is not None and activation not in ACTIVATIONS:
+        if activation is not None and activation not in list(ACTIVATIONS):
             raise ValueError(
                 f"activation must be None or one of {['identity', *sorted(ACTIVATIONS)]}; got "
                 f"{activation!r}"
@@ -88,14 +89,15 @@ class DepthwiseFilter(TokenFilter):
     def filtered(
         self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
     ) -> Tensor:
+        check_tokens(x, padding_mask, self.dim)
         if not residual or self.activation is not None or not is_native(x, self.kernels):
             return super().filtered(x, padding_mask, residual=residual)
-        check_tokens(x, padding_mask, self.dim)
         y: Tensor = native_depthwise(x, self.kernels, padding_mask, self.causal)
         return y
 
     @override
     def convolve(self, window: Tensor) -> Tensor:
+        check_kernels(self.kernels, window.shape[-1])  # (1, K) would be used for all dimensions
         y = depthwise_window(window, self.kernels)
         return y if self.activation is None else ACTIVATIONS[self.activation](y)
 
@@ -124,9 +126,9 @@ def depthwise_window(window: Tensor, kernels: Tensor) -> Tensor:
     ``kernels`` are (dim, K), or (1, K) for one kernel shared by all dimensions.
     """
     dim = window.shape[-1]
-    if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d rejects
-        return window[:, :0]
     wider = wider_type(window, kernels)
+    if window.shape[1] < kernels.shape[-1]:  # no tokens, which conv2d rejects
+        return window[:, :0] * kernels.sum()  # keeps the kernels in the graph
     if wider is not None:
         return depthwise_window(window.to(wider), kernels.to(wider)).to(window.dtype)
     # An image of one row in channels-last format has the layout of tokens, so torch does not

@@ -2,15 +2,16 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from spaudio.filters.arguments import check_device, check_tokens
+from spaudio.filters.arguments import check_device, check_flag, check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
-from spaudio.filters.precision import autocast_dtype
+from spaudio.filters.precision import autocast_dtype, without_autocast
 from spaudio.filters.tracing import is_exported, is_transformed
 
 
@@ -49,7 +50,10 @@ def filterbank(
             - ``"auto"``: the fastest for the device and type;
             - ``"cpu"``: native kernel for float32 and half precision on a CPU;
             - ``"triton"``: kernel for float32 and half precision on an NVIDIA GPU;
-            - ``"gemm"``: matrix products in torch, for any device and type;
+            - ``"gemm"``: matrix products in torch, for any device and type; ``"auto"`` selects it
+              for float64 on a CPU, for example. It multiplies more tokens than the kernels cover,
+              by zero: a NaN or an infinity in ``x`` also spreads to the outputs of tokens nearby,
+              up to 14 tokens earlier if ``causal``;
             - ``"reference"``: ``conv1d``, which stores batch * tokens * dim * M numbers.
 
     Where the call is traced or exported, ``"auto"`` means ``"reference"``, as other runtimes lack
@@ -57,9 +61,11 @@ def filterbank(
     backend means ``"reference"``, which torch can differentiate and batch in any way.
 
     Under autocast ``x`` is cast as for ``conv1d``. Kernels and gains keep their type, since sums on
-    a CPU are computed in at least float32. If ``x`` is bfloat16 and the processor supports bfloat16
-    products (AVX-512 BF16), their operands are rounded to bfloat16: kernels and, for kernels of
-    more than four taps, the gradients of their responses.
+    a CPU are computed in at least float32; where the call is traced or exported, ``conv1d`` casts
+    them, too. If ``x`` is bfloat16 and the processor supports bfloat16 products (AVX-512 BF16),
+    their operands are rounded to bfloat16: kernels and the gradients of their responses. The latter
+    are not rounded for kernels of up to four taps with ReLU or no activation and gains (M,) or
+    (dim, M).
 
     Returns:
         (batch, tokens, dim), with the dtype of ``x``; under autocast with autocast's dtype or, if
@@ -69,17 +75,21 @@ def filterbank(
         ValueError: If a shape, type, device or option does not fit, or the backend does not support
             the device or type.
     """
-    scales = [kernels] if isinstance(kernels, Tensor) else list(kernels)
+    several = isinstance(kernels, Iterable) and not isinstance(kernels, Tensor)
+    scales: list[Tensor] = list(kernels) if several else [kernels]  # type: ignore[list-item]
     if backend is None:
         backend = os.environ.get("SPAUDIO_FILTER_BACKEND") or "auto"
     check_tokens(x, padding_mask)
-    if not scales or any(k.dim() != 2 or 0 in k.shape for k in scales):
-        given = [tuple(k.shape) for k in scales]
-        raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
+    check_flag(causal=causal, residual=residual)
     for value in (gains, *scales):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"kernels and gains must be tensors; got {type(value).__name__}")
         check_device(x, value, "kernels or gains")
         if value.is_complex():
             raise ValueError(f"kernels and gains must be real; got {value.dtype}")
+    if not scales or any(k.dim() != 2 or 0 in k.shape for k in scales):
+        given = [tuple(k.shape) for k in scales]
+        raise ValueError(f"kernels must be (M, K), M and K at least 1, for each scale; got {given}")
     autocast = None if x.dtype == torch.float64 else autocast_dtype(x)
     batch, tokens, dim = x.shape
     filters = sum(k.shape[0] for k in scales)
@@ -95,20 +105,22 @@ def filterbank(
             f"backend must be auto, reference, {', '.join(BACKENDS)}; got {backend!r} "
             "(argument or environment variable SPAUDIO_FILTER_BACKEND)"
         )
+    signal = x.to(autocast or x.dtype)
     if backend == "reference" or (backend == "auto" and is_exported()) or is_transformed():
-        dtype = functools.reduce(torch.promote_types, (v.dtype for v in (x, gains, *scales)))
-        y = filterbank_definition(
-            x.to(dtype),
-            [kernel.to(dtype) for kernel in scales],
-            gains.to(dtype),
-            causal=causal,
-            padding_mask=padding_mask,
-            activation=activation,
-        ).to(autocast or x.dtype)
+        dtype = functools.reduce(torch.promote_types, (v.dtype for v in (signal, gains, *scales)))
+        # The exporter to ONNX cannot convert a graph that switches autocast off.
+        with nullcontext() if is_exported() else without_autocast(x):
+            y = filterbank_definition(
+                signal.to(dtype),
+                [kernel.to(dtype) for kernel in scales],
+                gains.to(dtype),
+                causal=causal,
+                padding_mask=padding_mask,
+                activation=activation,
+            ).to(signal.dtype)
         return x + y if residual else y
     flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
-    signal = x.to(autocast or x.dtype)
     # Autocast rounds what is filtered, but not the residual.
     within = residual and signal.dtype == x.dtype
     options = (padding_mask, causal, activation, within, backend)

@@ -37,6 +37,7 @@ class Linear(nn.Linear):
             and x.dtype == self.weight.dtype == torch.float32
             and x.dim() > 1
             and x.numel() >= FEWEST * x.shape[-1] > 0
+            and x.shape[-1] == self.weight.shape[1]  # else torch names the two shapes
             and _BOTH
             and not torch.is_autocast_enabled("cpu")
         )

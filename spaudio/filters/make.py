@@ -25,7 +25,7 @@ def make_filter(
         ValueError: If the name or an option is unknown, or the class rejects a value; the message
             lists the valid ones.
     """
-    if name not in FILTERS:
+    if name not in list(FILTERS):  # a list takes names that cannot be hashed
         near = difflib.get_close_matches(str(name), FILTERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown filter {name!r}; one of {list(FILTERS)}{hint}")

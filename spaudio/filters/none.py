@@ -1,12 +1,12 @@
 """The identity: the baseline of every ablation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from spaudio.filters.arguments import check_tokens
 from spaudio.filters.base import TokenFilter
 
 
@@ -20,8 +20,11 @@ class NoFilter(TokenFilter):
     name = "none"
 
     @override
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None, **sequences: Any) -> Any:
-        return super().forward(x, padding_mask, **sequences) if sequences else x
+    def filtered(
+        self, x: Tensor, padding_mask: Tensor | None = None, *, residual: bool = False
+    ) -> Tensor:
+        check_tokens(x, padding_mask)
+        return x if residual else torch.zeros_like(x)
 
     @override
     def convolve(self, window: Tensor) -> Tensor:

@@ -37,12 +37,13 @@ def filter_sequences(
     Raises:
         ValueError: If the arguments do not fit each other or the filter.
     """
-    if math.isinf(filter.receptive_field[0]):
+    before, after = filter.receptive_field
+    if math.isinf(before):
         raise ValueError(
             f"filter {filter.name!r} attends to all tokens, so it takes no cu_seqlens or state; "
             "pad the sequences instead, or use FilterStream"
         )
-    if (initial_state is not None or output_final_state) and not filter.causal:
+    if (initial_state is not None or output_final_state) and after > 0:
         raise ValueError(f"filter {filter.name!r} is not causal, so it has no state to continue")
     if cu_seqlens is not None:
         if padding_mask is not None:
@@ -107,12 +108,18 @@ def filter_after(filter: TokenFilter, window: Tensor) -> Tensor:
 
 
 def check_state(state: Tensor, like: Tensor) -> Tensor:
-    """Returns the state, or raises ValueError if its shape or dtype differs from ``like``."""
+    """Returns the state; raises ValueError if shape, dtype or device differ from ``like``."""
+    if not isinstance(state, Tensor):
+        raise ValueError(
+            f"the state must be a tensor (sequences, K - 1, dim) = {tuple(like.shape)}, zeros for "
+            f"a new sequence; got {type(state).__name__}"
+        )
     if state.shape != like.shape or state.dtype != like.dtype:
         raise ValueError(
             f"the state must be (sequences, K - 1, dim) = {tuple(like.shape)} of {like.dtype}; "
             f"got {tuple(state.shape)} of {state.dtype}"
         )
+    check_device(like, state, "the state")
     return state
 
 

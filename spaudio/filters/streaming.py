@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spaudio.filters.arguments import check_tokens
+from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.base import TokenFilter
 
 
@@ -15,16 +15,16 @@ class FilterStream:
     not supported. Use ``torch.no_grad()``: gradients reach all earlier tokens, so memory grows.
 
     Args:
-        filter: A causal filter.
+        filter: A causal filter, or any other that sees no future tokens.
 
     Raises:
-        ValueError: If it is no filter, or is not causal.
+        ValueError: If it is no filter, or sees future tokens.
     """
 
     def __init__(self, filter: TokenFilter) -> None:
         if not isinstance(filter, TokenFilter):
             raise ValueError(f"a stream needs a filter; got {type(filter).__name__}")
-        if not filter.causal:
+        if filter.receptive_field[1] > 0:
             raise ValueError(
                 f"filter {filter.name!r} is not causal: its output depends on future tokens; "
                 "stream one made with causal=True"
@@ -47,8 +47,8 @@ class FilterStream:
             (batch, tokens, dim), filtered, with the residual.
 
         Raises:
-            ValueError: If a shape does not fit the filter, or batch, dim or dtype differ from those
-                of the earlier tokens.
+            ValueError: If a shape does not fit the filter, or batch, dim, dtype or device differ
+                from those of the earlier tokens.
         """
         check_tokens(x, None, self.filter.dim)
         left, _ = self.filter.extent
@@ -59,6 +59,7 @@ class FilterStream:
                 f"{past.shape[0]}, dim {past.shape[2]} and {past.dtype}; call reset() to start "
                 "another"
             )
+        check_device(x, past, "the earlier tokens of the stream")
         window = torch.cat([past, x], dim=1)
         y = x + self.filter.resume(window, self._memory)
         # A copy: a view would keep the whole window in memory.

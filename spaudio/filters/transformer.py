@@ -165,12 +165,16 @@ def attention(
         v: Values (batch, heads, keys, width).
         attend: See :meth:`SelfAttention.forward`.
         dropout: Dropout of the attention weights.
-        causal: Whether a query attends to past keys only; ``attend`` is then None.
+        causal: Whether a query attends to past keys only; ``attend`` is then None. The last query
+            belongs to the last key, so that there may be keys of earlier tokens.
         scale: Scale of the scores; None is one over the square root of the width.
 
     Returns:
         (batch, heads, tokens, width).
     """
+    earlier = k.shape[2] - q.shape[2]
+    if causal and earlier:  # torch's own causal mask begins at the first key
+        attend, causal = causal_mask(q.shape[2], earlier, q.device), False
     # On CPUs, the fused kernel's backward pass is slow in half precision and has no dropout.
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.device.type != "cpu" or not (half or dropout) or k.shape[2] > SHORT:
@@ -178,7 +182,7 @@ def attention(
             q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal, scale=scale
         )
     if causal:
-        attend = causal_mask(q.shape[2])
+        attend = causal_mask(q.shape[2], device=q.device)
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     if attend is not None:
         # Not -inf: the row of a padded token, which may attend to no key, would be NaN, and so

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
 from spaudio.filters import FilterStream, TokenFilter
-from spaudio.filters.transformer import KeyValueCache, causal_mask
+from spaudio.filters.transformer import KeyValueCache
 from spaudio.model.encoder import Encoder
 
 
@@ -76,13 +76,10 @@ class EncoderStream:
                 f"tokens of shape {tuple(x.shape)} do not continue a stream of batch "
                 f"{self._batch}; call reset() to start another"
             )
-        start, attend = self.tokens, None
-        if start and tokens > 1:
-            attend = causal_mask(tokens, start, x.device)
+        start = self.tokens
         extend = [partial(self._cache.extend, layer) for layer in range(len(self.encoder.layers))]
-        y = self.encoder.run(
-            x, [each.step for each in self._filters], attend=attend, start=start, extend=extend
-        )
+        filters = [each.step for each in self._filters]
+        y = self.encoder.run(x, filters, start=start, extend=extend)
         self._batch, self._cache.tokens = batch, start + tokens
         return y
 

@@ -139,6 +139,12 @@ def test_bandpass_kernels_have_phases_of_their_own() -> None:
     assert FilterBank(64, 1, init="bandpass").kernels.sign().unique().numel() == 2
 
 
+def test_bandpass_kernels_can_be_on_another_than_the_default_device() -> None:
+    with torch.device("meta"):
+        assert FilterBank(5, 4, init="bandpass", device="cpu").kernels.isfinite().all()
+        assert FilterBank(5, 4, init="bandpass").kernels.device.type == "meta"
+
+
 def test_bandpass_kernels_fade_at_their_ends() -> None:
     power = FilterBank(36, 64, init="bandpass").kernels.detach()[1:].square().mean(0)
     assert power[:4].mean() < 0.1 * power[28:36].mean()

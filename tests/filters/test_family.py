@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from spaudio.filters import (
     FILTERS,
+    AdaptiveFilterBank,
     DepthwiseFilter,
     FilterBank,
     FilterStream,
@@ -188,8 +189,6 @@ def test_initial_parameters(case: str) -> None:
 def test_bad_input_is_named() -> None:
     for case in CASES:
         filter = build(case, causal=False)
-        if case == "none":
-            continue
         with pytest.raises(ValueError, match=r"batch, tokens, dim.*\(13, 6\)"):
             filter(tokens()[0])
         with pytest.raises(ValueError, match=r"padding_mask must be boolean.*\(3, 12\)"):
@@ -198,15 +197,63 @@ def test_bad_input_is_named() -> None:
             filter(tokens(), padding_mask(3, 13).long())
         with pytest.raises(ValueError, match="x is on cpu and padding_mask on meta"):
             filter(tokens(), padding_mask(3, 13).to("meta"))
+        with pytest.raises(ValueError, match=r"x must be a tensor.*got ndarray"):
+            filter(tokens().numpy())
     for case in ("adaptive", "depthwise-odd", "haar", "fir-odd-per-dim"):
         with pytest.raises(ValueError, match=f"dim={DIM}.*4"):
             build(case, causal=False)(torch.randn(2, 9, 4))
     with pytest.raises(ValueError, match="zero_init must be True or False; got 'false'"):
         FilterBank(zero_init="false")  # type: ignore[arg-type]
-    for elsewhere in (FilterBank(device="meta"), DepthwiseFilter(DIM, device="meta")):
+    for elsewhere in (
+        FilterBank(device="meta"),
+        DepthwiseFilter(DIM, device="meta"),
+        AdaptiveFilterBank(DIM, device="meta"),
+    ):
         for dtype in (torch.float32, torch.float64):
             with pytest.raises(ValueError, match=r"x is on cpu and .* on meta"):
                 elsewhere(tokens(dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_replaced_kernels_of_depthwise_must_fit(dtype: torch.dtype) -> None:
+    """The native operator (float32) would read beyond them, torch's would repeat a single one."""
+    filter, x = build("depthwise-even", causal=True, dtype=dtype), tokens(dtype=dtype)
+    for kernels in (filter.kernels[:1], filter.kernels[:4], filter.kernels[0]):
+        for options in ({}, {"output_final_state": True}):
+            with pytest.raises(ValueError, match=rf"\({DIM}, K\).*got"):
+                functional_call(filter, {"kernels": kernels}, (x,), options)
+    filter.kernels = torch.nn.Parameter(filter.kernels[:4].detach())
+    with pytest.raises(ValueError, match=rf"\({DIM}, K\).*got \(4, 4\)"):
+        filter(x)
+
+
+@every_filter
+def test_a_window_with_its_neighbours_gives_what_the_whole_gives(case: str) -> None:
+    for causal in (True, False):
+        filter, x = build(case, causal=causal), tokens()
+        window = torch.nn.functional.pad(x, (0, 0, *filter.extent))
+        if case.startswith("adaptive"):
+            with pytest.raises(NotImplementedError, match=r"'adaptive'.*filtered.*FilterStream"):
+                filter.convolve(window)
+        else:
+            torch.testing.assert_close(filter.convolve(window), filter.filtered(x))
+
+
+@every_filter
+def test_no_tokens_have_gradients_of_zero(case: str) -> None:
+    filter, x = build(case, causal=True), torch.randn(2, 0, DIM)
+    calls = [lambda: filter(x), lambda: filter(x, torch.zeros(2, 0, dtype=torch.bool))]
+    if not case.startswith("adaptive"):  # which has no state
+        calls.append(lambda: filter(x, output_final_state=True)[0])
+    if case.startswith("bank"):
+        calls.append(lambda: torch.vmap(lambda item: filter(item[None])[0])(x))
+    for call in calls:
+        y = call()
+        assert y.shape == x.shape
+        if not filter.num_parameters:
+            continue
+        grads = torch.autograd.grad(y.sum(), list(filter.parameters()))  # none may be unused
+        assert not any(grad.any() for grad in grads)
 
 
 def test_averages_do_not_overflow_in_half_precision() -> None:

@@ -30,6 +30,13 @@ def test_taps_by_example() -> None:
         ({"gains": torch.zeros(6)}, r"gains must have one of the shapes.*\(6,\)"),
         ({"gains": torch.zeros(3, 5)}, r"gains must have one of the shapes.*\(3, 5\)"),
         ({"activation": "tanh"}, "activation must be one of.*'tanh'"),
+        ({"activation": ["relu"]}, r"activation must be one of.*\['relu'\]"),
+        ({"x": torch.zeros(2, 7, 4).numpy()}, "x must be a tensor.*got ndarray"),
+        ({"kernels": 1.0}, "kernels and gains must be tensors; got float"),
+        ({"kernels": [[1.0, 2.0]]}, "kernels and gains must be tensors; got list"),
+        ({"gains": 1.0}, "kernels and gains must be tensors; got float"),
+        ({"causal": "false"}, "causal must be True or False; got 'false'"),
+        ({"residual": 1}, "residual must be True or False; got 1"),
         ({"padding_mask": torch.zeros(2, 7)}, "padding_mask must be boolean"),
     ],
 )

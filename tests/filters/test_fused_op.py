@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spaudio.filters import filterbank
 from spaudio.filters.fused import cpu, op
+from spaudio.filters.fused.depthwise_op import native_depthwise
 
 
 def arguments(dtype: torch.dtype = torch.float32, gains: int = 0) -> list[Tensor]:
@@ -66,6 +67,63 @@ def test_operator_contract(backend: str) -> None:
     grad = torch.ones_like(x)
     common = (grad, *common, [True, False, True])
     torch.library.opcheck(op.fused_filterbank_backward, common, test_utils=checks)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gemm"])
+def test_operators_refuse_what_does_not_fit(backend: str) -> None:
+    """The native library does not know the sizes of the memory that it reads."""
+    right = {"x": torch.randn(2, 9, 6), "kernels": torch.randn(12), "gains": torch.randn(4)}
+    rest = {"shapes": [4, 3], "padding_mask": None, "causal": False, "activation": "relu"}
+    rest |= {"residual": True, "backend": backend}
+    backward = torch.ops.spaudio.filterbank_backward
+    for name, wrong, message in (
+        ("x", torch.randn(9, 6), r"batch, tokens, dim.*\(9, 6\)"),
+        ("kernels", torch.randn(11), r"\[\(4, 3\)\].* 12 taps.*got kernels \(11,\)"),
+        ("gains", torch.randn(3), r"\(4,\), \(6, 4\), \(2, 9, 4\).*gains \(3,\)"),
+        ("padding_mask", torch.zeros(2, 8).bool(), r"padding_mask must be .*\(2, 8\)"),
+    ):
+        given = right | rest | {name: wrong}
+        with pytest.raises(ValueError, match=message):
+            op.fused_filterbank(**given)
+        with pytest.raises(ValueError, match=message):
+            backward(grad=right["x"], wanted=[True] * 3, **given)
+    with pytest.raises(ValueError, match=r"gradient must be \(2, 9, 6\).*got \(2, 8, 6\)"):
+        backward(grad=torch.randn(2, 8, 6), wanted=[True] * 3, **right, **rest)
+
+
+def test_depthwise_operators_refuse_what_does_not_fit() -> None:
+    x, kernels, options = torch.randn(2, 9, 6), torch.randn(6, 4), (None, True)
+    backward = torch.ops.spaudio.depthwise_backward
+    for given, message in (
+        ((x, kernels[:1], *options), r"\(dim, K\) = \(6, K\).*got \(1, 4\)"),
+        ((x, kernels[:, :0], *options), r"\(6, K\).*at least 1; got \(6, 0\)"),
+        ((x, kernels[0], *options), r"\(6, K\).*got \(4,\)"),
+        ((x[0], kernels, *options), r"batch, tokens, dim.*\(9, 6\)"),
+        ((x, kernels, torch.zeros(2, 8).bool(), True), r"padding_mask must be .*\(2, 8\)"),
+        ((x.half(), kernels, *options), "float32 or bfloat16.*got torch.float16"),
+        ((x, kernels.double(), *options), "kernels in float32.*float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            native_depthwise(*given)
+        with pytest.raises(ValueError, match=message):
+            backward(x, *given, [True, True])
+    with pytest.raises(ValueError, match=r"gradient must be \(2, 9, 6\).*got \(2, 8, 6\)"):
+        backward(x[:, 1:], x, kernels, *options, [True, True])
+
+
+def test_every_backend_keeps_kernels_and_gains_under_autocast() -> None:
+    x, first, second, gains = (value.detach() for value in arguments())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cpu_, gemm, reference = (
+            filterbank(x, [first, second], gains, backend=each)
+            for each in ("cpu", "gemm", "reference")
+        )
+        batched = torch.vmap(lambda item: filterbank(item[None], [first, second], gains)[0])(x)
+    rounded = filterbank(x.bfloat16().double(), [first, second], gains).bfloat16()
+    for y in (cpu_, gemm, reference, batched):
+        # Sums in float32 may round to the neighbour.
+        torch.testing.assert_close(y, rounded, rtol=2**-7, atol=1e-6)
+        assert (y != rounded).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("autocast", [True, False])

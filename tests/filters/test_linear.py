@@ -1,5 +1,6 @@
 """The linear layer equals torch's in values and derivatives, and to the bit without gradients."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +27,9 @@ def test_values_and_derivatives_are_those_of_torch() -> None:
             assert torch.equal(layer(x), plain)
         with torch.autocast("cpu", torch.bfloat16):
             assert layer(x).dtype == torch.bfloat16
+
+
+def test_a_wrong_width_is_named() -> None:
+    layer = Linear(24, 40)
+    with pytest.raises(RuntimeError, match=f"{FEWEST}x23 and 24x40"):
+        layer(torch.randn(FEWEST, 23))

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_named() -> None:
     for run, message in (
         (lambda: build("adaptive", causal=True)(x, cu_seqlens=ends), "'adaptive' attends to all"),
         (lambda: centred(x, output_final_state=True), "'bank' is not causal.*no state"),
-        (lambda: centred.step(x, x), "state must be|not causal"),
+        (lambda: centred.step(x, x[:, :1]), "'bank' is not causal.*no state"),
         (lambda: filter(x, ends.bool()[:1].expand(1, 9), cu_seqlens=ends), "cu_seqlens or padding"),
         (lambda: filter(x.expand(2, -1, -1), cu_seqlens=ends), r"\(1, tokens, dim\)"),
         (lambda: filter(x, cu_seqlens=ends.float()), "int32 or int64.*float32"),
@@ -150,6 +150,11 @@ def test_what_does_not_fit_is_named() -> None:
         (lambda: filter(x, cu_seqlens=torch.tensor([0, 5, 4])), "must not decrease"),
         (lambda: filter(x, initial_state=x), r"\(1, 3, 6\) of torch.float32.*\(1, 9, 6\)"),
         (lambda: filter.step(x, x[:, :3].double()), "of torch.float64"),
+        (lambda: filter.step(x, x[:, :3].to("meta")), "x is on cpu and the state on meta"),
+        (lambda: filter(x, initial_state=x[:, :3].to("meta")), "x is on cpu and the state on meta"),
+        (lambda: filter.step(x, None), r"the state must be a tensor.*\(1, 3, 6\).*got NoneType"),
+        (lambda: filter.step(x[0], x[:, :3]), r"batch, tokens, dim.*\(9, 6\)"),
+        (lambda: filter.step(x.numpy(), x[:, :3]), "x must be a tensor.*got ndarray"),
     ):
         with pytest.raises(ValueError, match=message):
             run()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spaudio.filters import FilterStream
+from spaudio.filters import FilterBank, FilterStream, NoFilter
 from tests.filters.cases import CASES, DIM, build
 
 
@@ -33,9 +33,52 @@ def test_what_cannot_be_streamed_is_refused() -> None:
         stream.step(torch.randn(2, 1, DIM).bfloat16())
     with pytest.raises(ValueError, match="batch, tokens, dim"):
         stream.step(torch.randn(2, DIM))
+    with pytest.raises(ValueError, match=r"x is on meta and the earlier tokens .* on cpu"):
+        stream.step(torch.randn(2, 1, DIM, device="meta"))
+    for case in ("adaptive", "bank-even"):
+        with pytest.raises(ValueError, match="x is on meta and the filter on cpu"):
+            FilterStream(build(case, causal=True)).step(torch.randn(2, 1, DIM, device="meta"))
     for case in ("adaptive", "bank-per-dim", "depthwise-odd", "haar", "fir-odd-per-dim"):
         with pytest.raises(ValueError, match=rf"dim={DIM}.*\(2, 9, 4\)"):
             FilterStream(build(case, causal=True)).step(torch.randn(2, 9, 4))
+
+
+@torch.no_grad()
+def test_a_filter_that_sees_no_future_token_can_be_streamed() -> None:
+    """Whether or not it was made with ``causal=True``, which does not change it."""
+    x = torch.randn(2, 5, DIM)
+    for filter in (NoFilter(), FilterBank(7, 1)):
+        stream = FilterStream(filter)
+        y = torch.cat([stream.step(piece) for piece in x.split(2, dim=1)], dim=1)
+        torch.testing.assert_close(y, filter(x))
+        y, state = filter(x, output_final_state=True)
+        torch.testing.assert_close(y, filter(x))
+        assert state.shape == (2, 0, DIM)
+        torch.testing.assert_close(filter.step(x, state), filter(x))
+
+
+@torch.no_grad()
+def test_sums_do_not_overflow_in_half_precision() -> None:
+    """The response of a kernel exceeds float16, the result does not."""
+    filter = FilterBank(1, 4, causal=True).half()
+    x = torch.full((1, 6, 1), 1e4, dtype=torch.float16)
+    for gain in (0.01, 0.0):
+        filter.kernels.fill_(2)
+        filter.gains.fill_(gain)
+        whole, stream = filter(x), FilterStream(filter)
+        assert whole.isfinite().all()
+        y = torch.cat([stream.step(token) for token in x.split(1, dim=1)], dim=1)
+        assert torch.equal(y, whole)
+        y, state = filter(x[:, :2], output_final_state=True)
+        assert torch.equal(torch.cat([y, filter.step(x[:, 2:], state)], dim=1), whole)
+
+
+@torch.no_grad()
+def test_autocast_does_not_round_the_sums_of_a_stream() -> None:
+    filter, x = build("bank-even", causal=True), torch.randn(2, 5, DIM)
+    expected = filter(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(FilterStream(filter).step(x), expected)
 
 
 def test_state_does_not_grow() -> None:

@@ -37,10 +37,11 @@ def inputs(tokens: int = 9) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def test_trace_export_and_fx_of_every_filter(case: str, causal: bool) -> None:
     model = Wrapped(case, causal)
-    example, other = inputs(), inputs()
+    example, other = inputs(), inputs(tokens=13)
     # Its own check of the trace would do what is done below.
     traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
-    exported = torch.export.export(model, example)
+    anywhere = {1: torch.export.Dim.AUTO}
+    exported = torch.export.export(model, example, dynamic_shapes=(anywhere, anywhere))
     symbolic = torch.fx.symbolic_trace(model)
     for recorded in (traced, exported.module(), symbolic):
         torch.testing.assert_close(recorded(*other), model(*other))

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
 from spaudio.filters.dropout import Dropout
-from spaudio.filters.transformer import SelfAttention, rotary
+from spaudio.filters.transformer import KeyValueCache, SelfAttention, rotary
 from spaudio.model.encoder import Encoder, EncoderConfig, _skip
 
 
@@ -168,6 +170,22 @@ def test_dropout_reaches_the_input_and_every_layer() -> None:
     one.layers, one.filters, one.norm = nn.ModuleList(), nn.ModuleList(), nn.Identity()
     dropped = one(torch.ones(1, 1000, 16)) == 0
     assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_causal_attention_sees_the_earlier_tokens(dtype: torch.dtype) -> None:
+    layer = SelfAttention(16, 2, causal=True).to(dtype).eval()
+    x, rotation = torch.randn(2, 11, 16).to(dtype), rotary(11, 8)
+    whole, cache, parts, start = layer(x, None, rotation), KeyValueCache(1), [], 0
+    with torch.device("meta"):  # masks are made on the device of the tokens
+        for piece in x.split([4, 3, 1, 3], dim=1):
+            span = slice(start, start + piece.shape[1])
+            turned = (rotation[0][span], rotation[1][span])
+            parts.append(layer(piece, None, turned, partial(cache.extend, 0)))
+            start = span.stop
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=tolerance, atol=tolerance)
 
 
 def test_attention_weights_are_dropped_in_training() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
-from spaudio.filters import NoFilter
+from spaudio.filters import NoFilter, make_filter
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.stream import EncoderStream
 from tests.filters.cases import CASES, spread
@@ -74,8 +74,10 @@ def test_what_cannot_be_streamed_is_named() -> None:
     with pytest.raises(ConfigError, match=r"training mode.*eval\(\)"):
         EncoderStream(encoder(dropout=0.1).train())
     config = EncoderConfig(dim=12, layers=1, heads=2, causal=True)
-    with pytest.raises(ConfigError, match="'none' is not causal"):
-        EncoderStream(Encoder(config, [NoFilter()]).eval())
+    replaced = Encoder(config, [NoFilter()]).eval()
+    replaced.filters[0] = make_filter("bank")
+    with pytest.raises(ConfigError, match="'bank' is not causal"):
+        EncoderStream(replaced)
     with pytest.raises(ConfigError, match="Identity"):
         EncoderStream(Encoder(config, [nn.Identity()]).eval())
     stream = EncoderStream(encoder("none"))

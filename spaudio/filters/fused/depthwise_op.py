@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spaudio.filters.arguments import check_gradient, check_kernels, check_tokens
 from spaudio.filters.definition import padding, without_padding
 from spaudio.filters.fused import cpu
 from spaudio.filters.fused.op import differentiable
@@ -21,17 +22,31 @@ def is_native(x: Tensor, kernels: Tensor) -> bool:
 
     It is not used if the call is compiled, exported or transformed: these need torch's operations.
     """
+    return _is_supported(x, kernels) and is_eager() and cpu.library() is not None
+
+
+def _is_supported(x: Tensor, kernels: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and kernels.device.type == "cpu"
         and kernels.dtype == torch.float32
-        and is_eager()
-        and cpu.library() is not None
     )
 
 
-def _library() -> cpu.Library:
+def _library(x: Tensor, kernels: Tensor, padding_mask: Tensor | None) -> cpu.Library:
+    """The library, for tensors that it reads without checking their sizes.
+
+    Raises:
+        ValueError: If a shape, type or device does not fit.
+    """
+    check_tokens(x, padding_mask)
+    check_kernels(kernels, x.shape[2])
+    if not _is_supported(x, kernels):
+        raise ValueError(
+            "spaudio::depthwise takes x in float32 or bfloat16 and kernels in float32, on a CPU; "
+            f"got {x.dtype} on {x.device} and {kernels.dtype} on {kernels.device}"
+        )
     library = cpu.library()
     assert library is not None, "is_native checks this"
     return library
@@ -42,8 +57,9 @@ def native_depthwise(
     x: Tensor, kernels: Tensor, padding_mask: Tensor | None, causal: bool
 ) -> Tensor:
     """Adds the output of kernels (dim, K) to (batch, tokens, dim); see ``DepthwiseFilter``."""
+    library = _library(x, kernels, padding_mask)
     left, _ = padding(kernels.shape[1], causal)
-    return _library().depthwise(x, kernels, padding_mask, left)
+    return library.depthwise(x, kernels, padding_mask, left)
 
 
 @torch.library.custom_op("spaudio::depthwise_backward", mutates_args=())
@@ -56,8 +72,10 @@ def _depthwise_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``x`` and ``kernels``; empty where not ``wanted``."""
+    library = _library(x, kernels, padding_mask)
+    check_gradient(grad, x)
     left, _ = padding(kernels.shape[1], causal)
-    return _library().depthwise_backward(grad, x, kernels, padding_mask, left, wanted=wanted)
+    return library.depthwise_backward(grad, x, kernels, padding_mask, left, wanted=wanted)
 
 
 @native_depthwise.register_fake

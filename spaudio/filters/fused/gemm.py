@@ -5,8 +5,8 @@ a window of L tokens and all dimensions. This avoids copies of the K-token windo
 windows and fits in the cache; the backward pass recomputes it. Chunks of ``conv1d`` under
 checkpointing need a quarter of the code, but 1.1 to 3.9 times the time on a CPU (median 2.1).
 
-The zeros of the band are multiplied too, so a NaN or an infinity in ``x`` spreads to the P tokens
-that are computed together.
+The zeros of the band are multiplied too, so a NaN or an infinity in ``x`` spreads to all P outputs
+of each window that holds it.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spaudio.filters.arguments import check_gradient
 from spaudio.filters.definition import filterbank_definition
 from spaudio.filters.fused import cpu, gemm, triton_launch
 from spaudio.filters.fused.problem import Problem, only, split
@@ -42,7 +43,11 @@ def _prepare(problem: Problem, backend: str) -> tuple[Any, Problem]:
 
     That type is float64 if any argument is float64, else float32 on a CPU. On other devices half
     precision is kept, since tensor cores sum in float32.
+
+    Raises:
+        ValueError: If a shape or device does not fit, or the backend does not support them.
     """
+    problem.check()
     x = problem.x
     dtype = torch.float32 if x.device.type == "cpu" else x.dtype
     if torch.float64 in (x.dtype, problem.kernels.dtype, problem.gains.dtype):
@@ -95,6 +100,7 @@ def fused_filterbank_backward(
     problem = Problem(x, kernels, shapes, gains, padding_mask, causal, activation, residual)
     with torch.autocast(x.device.type, enabled=False):
         implementation, problem = _prepare(problem, backend)
+        check_gradient(grad, x)
         grad = grad.to(problem.x.dtype)
         dx, dkernels, dgains = implementation.backward(grad, problem, wanted)
         if residual and wanted[0] and not isinstance(implementation, cpu.Library):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.definition import without_padding
 
 
@@ -34,6 +35,22 @@ class Problem:
     causal: bool
     activation: str
     residual: bool = False
+
+    def check(self) -> None:
+        """Raises ValueError if sizes or devices differ: native code would read other memory."""
+        check_tokens(self.x, self.padding_mask)
+        for value in (self.kernels, self.gains):
+            check_device(self.x, value, "kernels or gains")
+        pairs = list(zip(self.shapes[::2], self.shapes[1::2], strict=True))
+        filters, taps = sum(m for m, _ in pairs), sum(m * k for m, k in pairs)
+        batch, tokens, dim = self.x.shape
+        allowed = [(filters,), (dim, filters), (batch, tokens, filters)]
+        if tuple(self.kernels.shape) != (taps,) or tuple(self.gains.shape) not in allowed:
+            raise ValueError(
+                f"for x {tuple(self.x.shape)} and kernels (M, K) = {pairs}, spaudio::filterbank "
+                f"takes {taps} taps and gains of one of the shapes {allowed}; got kernels "
+                f"{tuple(self.kernels.shape)} and gains {tuple(self.gains.shape)}"
+            )
 
     def to(self, dtype: torch.dtype, signal: torch.dtype | None = None) -> Problem:
         """Converts kernels, gains and ``x``, which takes the dtype ``signal`` if given."""
