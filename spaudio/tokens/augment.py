@@ -191,12 +191,9 @@ class Augment:
         if not (config.time_masks or config.mel_masks):
             return frames
         frames = frames.copy()
-        for _ in range(config.time_masks):
-            start, stop = random_span(len(frames), config.time_mask * len(frames), rng)
-            frames[start:stop] = 0
-        for _ in range(config.mel_masks):
-            start, stop = random_span(frames.shape[1], config.mel_mask, rng)
-            frames[:, start:stop] = 0
+        widest = config.time_mask * len(frames)
+        frames[random_spans(config.time_masks, len(frames), widest, rng)] = 0
+        frames[:, random_spans(config.mel_masks, frames.shape[1], config.mel_mask, rng)] = 0
         return frames
 
 
@@ -210,11 +207,20 @@ def tilt_curve(
     return total
 
 
-def random_span(length: int, widest: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Draws start and stop of a span within ``length``, which it never fills.
+def random_spans(
+    number: int, length: int, widest: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Draws spans, each of at most ``widest`` positions, rounded up.
 
-    It has at most ``widest`` positions, rounded up.
+    Returns:
+        (length,), True at the positions that they hide together. A span that would leave none is
+        left out.
     """
-    width = min(int(rng.uniform(0, widest + 1)), max(0, length - 1))
-    start = int(rng.integers(0, max(1, length - width + 1)))
-    return start, start + width
+    hidden = np.zeros(length, dtype=np.bool_)
+    for _ in range(number):
+        width = min(int(rng.uniform(0, widest + 1)), length)
+        start = int(rng.integers(0, length - width + 1))
+        more = hidden.copy()
+        more[start : start + width] = True
+        hidden = hidden if more.all() else more
+    return hidden

@@ -10,7 +10,7 @@ import soxr
 from typing_extensions import override
 
 from spaudio.audio.decode import Waveform
-from spaudio.tokens.augment import Augment, AugmentConfig, random_span, tilt_curve
+from spaudio.tokens.augment import Augment, AugmentConfig, random_spans, tilt_curve
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import cut
 from spaudio.tokens.scales import hz_to_mel
@@ -84,16 +84,12 @@ class WaveformAugment(Augment):
         if not (config.time_masks or config.mel_masks):
             return frames
         wave = frames.reshape(-1).copy()
-        for _ in range(config.time_masks):
-            start, stop = random_span(len(wave), config.time_mask * len(wave), rng)
-            wave[start:stop] = 0
+        wave[random_spans(config.time_masks, len(wave), config.time_mask * len(wave), rng)] = 0
         if config.mel_masks:
             bands = _mel_axis(len(wave), self._rate) * self._bands
-            gains = np.ones_like(bands)
-            for _ in range(config.mel_masks):
-                start, stop = random_span(self._bands, config.mel_mask, rng)
-                gains[(bands >= start) & (bands < stop)] = 0
-            wave = _equalise(wave, gains)
+            hidden = random_spans(config.mel_masks, self._bands, config.mel_mask, rng)
+            # The last bin is above all bands.
+            wave = _equalise(wave, 1.0 - np.append(hidden, False)[bands.astype(int)])
         return wave.reshape(frames.shape)
 
 
