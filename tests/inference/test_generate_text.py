@@ -77,7 +77,7 @@ def test_what_the_user_can_mend_is_named(run: Path) -> None:
         generate_text(run, "", 3)
     with pytest.raises(SystemExit, match=r"^error: temperature .*got -1.0$"):
         main(["generate", str(run), "--temperature", "-1"])
-    with pytest.raises(SystemExit, match=r"^error: .*not a run's folder"):
+    with pytest.raises(SystemExit, match=r"^error: .*: there is no such run"):
         main(["generate", str(run / "none")])
 
 
