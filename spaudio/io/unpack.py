@@ -5,6 +5,7 @@ leave the folder must be refused before anything is written.
 """
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -14,7 +15,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -136,12 +137,14 @@ def _extract(
     progress: bool,
 ) -> None:
     with ExitStack() as stack:
+        found: Iterator[_Member]
         if _is_zip(archive):
             opened = stack.enter_context(open_zip(archive))
             found = (_zip_member(opened, info) for info in opened.infolist())
         else:
-            tar = stack.enter_context(_open_tar(stack.enter_context(_decompressed(archive))))
-            found = (_tar_member(tar, entry) for entry in tar)
+            content = stack.enter_context(_decompressed(archive))
+            tar = stack.enter_context(_open_tar(content))
+            found = _tar_members(tar, content, limit)
         members: list[_Member] = []
         names = set[PurePosixPath]()
         declared = 0
@@ -189,10 +192,30 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
         raise DataError(f"{info.filename!r} is encrypted; unpack it yourself")
     if not info.filename:
         raise DataError("a member has no name; not unpacked")
+    name = info.filename
+    if not info.flag_bits & 0x800:  # macOS writes UTF-8 without saying so
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
     mode = info.external_attr >> 16
     kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
     kind = "folder" if info.is_dir() else kinds.get(stat.S_IFMT(mode), "device")
-    return _Member(info.filename, kind, info.file_size, partial(opened.open, info))
+    return _Member(name, kind, info.file_size, partial(opened.open, info))
+
+
+def _tar_members(tar: tarfile.TarFile, content: IO[bytes], limit: int) -> Iterator[_Member]:
+    """Yields the members of a tar archive, then checks its end, which tarfile does not."""
+    for entry in tar:
+        yield _tar_member(tar, entry)
+    content.seek(tar.offset)
+    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(
+            "the mark of its end is missing, so it is truncated or damaged; fetch it again"
+        )
+    rest = 0
+    while chunk := content.read(_CHUNK):  # a checksum of compressed data comes last
+        rest += len(chunk)
+        if rest > limit:
+            raise DataError(f"more than {limit} bytes follow its end; not unpacked")
 
 
 def _tar_member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> _Member:

@@ -192,6 +192,40 @@ def test_damaged_archives_leave_nothing(tmp_path: Path, kind: str) -> None:
     refused(archive, "cannot be unpacked")
 
 
+def test_a_tar_that_ends_early_is_refused(tmp_path: Path) -> None:
+    """tarfile ends silently at a header that is missing or damaged, and checks no checksum."""
+    archive = make(tmp_path / "a.tar", {f"{i}.wav": os.urandom(5000) for i in range(5)})
+    whole = archive.read_bytes()
+    with tarfile.open(archive) as opened:
+        offset = opened.getmembers()[2].offset
+    packed = gzip.compress(whole)
+    flipped = bytearray(whole)
+    flipped[offset + 5] ^= 1
+    damaged = bytearray(packed)
+    damaged[len(packed) // 2] ^= 1
+    for content, said in (
+        (whole[:offset], "the mark of its end is missing"),
+        (whole[: offset + 100], "the mark of its end is missing"),
+        (flipped, "the mark of its end is missing"),
+        (damaged, "cannot be unpacked|the mark of its end is missing"),
+        (packed[:-4], "cannot be unpacked"),
+    ):
+        archive.write_bytes(content)
+        refused(archive, said)
+
+
+def test_names_of_a_zip_may_be_in_utf_8_without_saying_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("épinette/0.wav", b"x")
+    content = (tmp_path / "a.zip").read_bytes()
+    unsaid = content.replace(b"PK\3\4\x14\0\0\x08", b"PK\3\4\x14\0\0\0")
+    unsaid = unsaid.replace(b"PK\1\2\x14\3\x14\0\0\x08", b"PK\1\2\x14\3\x14\0\0\0")
+    assert unsaid.count(b"\x08") < content.count(b"\x08")
+    (tmp_path / "a.zip").write_bytes(unsaid)
+    folder = unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in folder.iterdir()] == ["épinette"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
