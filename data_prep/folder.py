@@ -113,8 +113,9 @@ def prepare(
             _check_recordings(found.intervals, clips, table, valid_fraction, test_fraction)
         root, bad = cut_intervals(root, found.intervals, work)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
-    lost = [clip for clip in clips if clip.folder in bad]
-    clips = [clip for clip in clips if clip.folder not in bad]
+    lost = {clip.folder for clip in clips} & bad.keys()
+    unlisted = [clip for clip in clips if clip.folder in lost]
+    clips = [clip for clip in clips if clip.folder not in lost]
     notes = _alike({clip.label for clip in clips})
     if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
@@ -138,10 +139,12 @@ def prepare(
             root, clips, user_path(background), work, split_seed
         )
         bad |= unusable
-    clips = [*clips, *lost]
+    clips = [*clips, *unlisted]
     if labels is not None:
         clips, corrected = correct_labels(clips, user_path(labels))
         notes = [*corrected, *notes]
+        left = {clip.folder for clip in clips}  # recordings of which all clips were left out
+        bad = {name: why for name, why in bad.items() if name in left or name not in lost}
     idle = ("test_fraction", "valid_fraction") if found.split_given else ()
     if found.split_given and background is None:  # whose clips are chosen by the seed, too
         idle = (*idle, "split_seed")

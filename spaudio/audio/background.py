@@ -15,7 +15,7 @@ from spaudio.audio.wav import write_wav
 from spaudio.errors import AudioError, DataError, reason, some
 
 BACKGROUND = "_background_"
-_VERSION = 5  # of the cuts; raise it with any change to them
+_VERSION = 6  # of the cuts; raise it with any change to them
 
 
 def cut_background(

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from spaudio.audio.prepare import Prepared, SourceClips, prepare
 from spaudio.errors import ConfigError, SpaudioError
+from spaudio.io.unpack import user_path
 
 _COMMON: dict[str, Any] = {
     "folder": "data",
@@ -88,7 +88,7 @@ def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]
         name,
         lambda work: listing(work, **options),
         options=options,
-        **common | {"folder": Path(common["folder"])},
+        **common | {"folder": user_path(common["folder"])},
     )
 
 

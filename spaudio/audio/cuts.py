@@ -1,9 +1,12 @@
 """Folders of clips cut from recordings, and which of the recordings cannot be used."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from spaudio.audio.decode import is_passing
 from spaudio.audio.source import make_folder
 from spaudio.errors import AudioError, reason
 from spaudio.io.progress import progress_bar
@@ -21,7 +24,8 @@ def make_cuts(
 ) -> dict[str, str]:
     """Cuts clips out of recordings into a folder that appears whole or not at all.
 
-    Nothing is done if the folder exists. Only one process at a time may make it.
+    Nothing is done if the folder exists, unless the system could not read a recording before, which
+    may have been a passing error. Only one process at a time may make it.
 
     Args:
         target: The folder.
@@ -36,7 +40,7 @@ def make_cuts(
     """
 
     def fill(staging: Path) -> None:
-        bad = {}
+        bad, passing = {}, False
         with progress_bar(title, len(recordings)) as advance:
             for name in recordings:
                 clips = []
@@ -45,13 +49,22 @@ def make_cuts(
                         clips.append(clip)
                 except AudioError as error:
                     bad[name] = reason(error, folder / name)
+                    passing |= is_passing(error)
                     for clip in clips:
                         clip.unlink()
                 advance(1)
-        (staging / _BAD).write_text(json.dumps(bad), encoding="ascii")
+        content = json.dumps({"bad": bad, "passing": passing})
+        (staging / _BAD).write_text(content, encoding="ascii")
 
+    if target.is_dir() and _read(target)["passing"]:
+        shutil.rmtree(target)
     make_folder(target, fill)
-    found: dict[str, str] = json.loads((target / _BAD).read_text(encoding="ascii"))
+    found: dict[str, str] = _read(target)["bad"]
+    return found
+
+
+def _read(target: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((target / _BAD).read_text(encoding="ascii"))
     return found
 
 

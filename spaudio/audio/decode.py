@@ -48,8 +48,15 @@ FOREIGN = frozenset(
 )
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
 _MPEG = ("MP3", "MPEG")
+_OF_SYSTEM = 2  # libsndfile's number of an error of the system
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
 _DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
+
+
+def is_passing(error: AudioError) -> bool:
+    """Whether the system could not read a file, which it may be able to later."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) or getattr(cause, "code", None) == _OF_SYSTEM
 
 
 @dataclass(frozen=True)

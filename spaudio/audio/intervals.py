@@ -14,7 +14,7 @@ from spaudio.audio.decode import Waveform, probe, stream_audio
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
-_VERSION = 2  # of the cuts; raise it with any change to them
+_VERSION = 3  # of the cuts; raise it with any change to them
 _ROUNDING = 0.1  # seconds that an interval may end after its recording
 
 

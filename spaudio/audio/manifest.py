@@ -42,7 +42,8 @@ class Clip:
             on where the data are.
         label: Class name; in a multi-label dataset all names, joined by `LABEL_SEPARATOR`.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        group: Speaker, instrument or recording; no group may be in two splits.
+        group: Speaker, instrument or recording. Splits by group keep it in one split; official
+            splits and ``validation.by=clip`` may not.
         seconds: Duration of the decoded audio.
         sample_rate: Rate of the file in Hz.
         fold: Official cross-validation fold, or None.

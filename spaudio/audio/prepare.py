@@ -12,7 +12,8 @@ import json
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -154,59 +155,66 @@ def prepare(
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()
         source = source_clips(work)
-        listed = _listing(name, source)
-        cut = [c for c in listed if c.folder not in source.bad]
-        findings = scan_clips(
-            cut,
-            source.root,
-            target / "journal.jsonl",
-            stores=stores,
-            silent_ok=source.silent_ok,
-            workers=workers,
-            progress=progress,
-            on_new=lambda: (target / MARKER).unlink(missing_ok=True),
-        )
-        clips, bad = _judge(cut, findings, source)
-        kind = "clips or recordings" if source.bad else "clips"
-        total = f"{len(cut) + len(source.bad)} {kind}"
-        _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
-        groups = _find_duplicates(clips, findings)
-        notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
-        if loud := sum(findings[clip.path].loud for clip in clips):
-            trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
-            notes.append(
-                f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
-                f"scale), as of integers that were written as floating-point samples{trap}"
+        with _unmarked_on_error(target / MARKER):
+            listed = _listing(name, source)
+            cut = [c for c in listed if c.folder not in source.bad]
+            findings = scan_clips(
+                cut,
+                source.root,
+                target / "journal.jsonl",
+                stores=stores,
+                silent_ok=source.silent_ok,
+                workers=workers,
+                progress=progress,
+                on_new=lambda: (target / MARKER).unlink(missing_ok=True),
             )
-        skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
-        if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
-            notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
-        paths = {clip.path for clip in clips}
-        overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
-        try:
+            clips, bad = _judge(cut, findings, source)
+            kind = "clips or recordings" if source.bad else "clips"
+            total = f"{len(cut) + len(source.bad)} {kind}"
+            _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
+            groups = _find_duplicates(clips, findings)
+            notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+            if loud := sum(findings[clip.path].loud for clip in clips):
+                trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
+                notes.append(
+                    f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is "
+                    f"full scale), as of integers written as floating-point samples{trap}"
+                )
+            skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
+            if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
+                notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+            paths = {clip.path for clip in clips}
+            overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
             notes += check_duplicates(
                 clips, groups, overlaps, duplicates, target / "duplicates.txt"
             )
-        except DataError:
-            (target / MARKER).unlink(missing_ok=True)
-            raise
-        prepared = Prepared(
-            root=source.root,
-            manifest=target / MANIFEST,
-            clips=tuple(clips),
-            labels=_labels(name, clips, source),
-            hash=manifest_hash(clips),
-            skipped=(*skipped, *bad),
-            multi_label=source.multi_label,
-            silent_ok=source.silent_ok,
-            duplicates=tuple(groups),
-            overlaps=tuple(overlaps),
-            samples_hash=_hash([findings[clip.path].samples for clip in clips]),
-            warnings=tuple(notes),
-            unused=tuple(source.unused),
-        )
+            prepared = Prepared(
+                root=source.root,
+                manifest=target / MANIFEST,
+                clips=tuple(clips),
+                labels=_labels(name, clips, source),
+                hash=manifest_hash(clips),
+                skipped=(*skipped, *bad),
+                multi_label=source.multi_label,
+                silent_ok=source.silent_ok,
+                duplicates=tuple(groups),
+                overlaps=tuple(overlaps),
+                samples_hash=_hash([findings[clip.path].samples for clip in clips]),
+                warnings=tuple(notes),
+                unused=tuple(source.unused),
+            )
         _finish(prepared, name, options)
     return prepared
+
+
+@contextmanager
+def _unmarked_on_error(marker: Path) -> Iterator[None]:
+    """Removes the mark of a finished preparation if its clips can no longer be used."""
+    try:
+        yield
+    except DataError:
+        marker.unlink(missing_ok=True)
+        raise
 
 
 def _key(name: str, options: Mapping[str, Any]) -> str:
@@ -262,7 +270,6 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_ba
     write_atomic(file, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
     if skip_bad:
         return
-    (target / MARKER).unlink(missing_ok=True)
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     raise DataError(

@@ -12,8 +12,8 @@ from spaudio.errors import DataError
 _DATE_TIME = re.compile(
     r"(?<!\d)(?P<date>\d{4}-?\d{2}-?\d{2})(?:(?P<iso>T)|[_ -])"
     r"(?P<time>\d{2}[-:_]?\d{2}[-:_]?\d{2})(?!\d)(?P<fraction>[.,]\d{1,6})?"
-    r"(?P<zone>Z|(?:[+-](?=\d\d:)|\+|(?(iso)-|(?!)))(?:00:?00|(?:0[1-9]|1[0-4]):?(?:00|15|30|45))"
-    r"(?!\d))?"
+    r"(?P<zone>Z|(?:[+-](?=\d\d:)|\+|(?(iso)-|(?!)))(?:00:?00|(?:0[1-9]|1[0-4]):?(?:00|15|30|45)"
+    r"|(?(iso)(?:0\d|1[0-4])|(?!)))(?!\d))?"
 )
 # AudioMoth's first firmware: the whole name is the Unix time in hexadecimal.
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")

@@ -22,6 +22,7 @@ from spaudio.audio.decode import (
     SILENCE_DBFS,
     Waveform,
     decode,
+    is_passing,
     is_silent,
     resample,
 )
@@ -39,7 +40,6 @@ _RULES = {
     "silence_dbfs": SILENCE_DBFS,
     "max_seconds": MAX_SECONDS,
 }
-_OF_SYSTEM = 2  # libsndfile's number of an error of the system
 
 
 class ClipStore(Protocol):
@@ -202,9 +202,8 @@ class _Check:
         try:
             waveform, rate = decode(file, silent_ok=self.silent_ok)
         except AudioError as error:
-            cause = error.__cause__
-            passing = isinstance(cause, OSError) or getattr(cause, "code", None) == _OF_SYSTEM
-            return Finding(path, None if passing else state, reason=reason(error, file)), {}
+            found = Finding(path, None if is_passing(error) else state, reason=reason(error, file))
+            return found, {}
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
             computed = {n: one.compute(waveforms[one.sample_rate]) for n, one in stores.items()}

@@ -254,8 +254,10 @@ def test_what_cannot_be_used_is_named(source: Path, tmp_path: Path) -> None:
     assert run(source, labels=("hum", "hiss"), skip_bad=True).labels == ("hum", "hiss")
     (source / "odd").mkdir()
     soundfile.write(source / "odd" / "g0.wav", tone(0, np.random.default_rng(9)), RATE)
+    assert list((tmp_path / "data").rglob("prepared.json"))
     with pytest.raises(DataError, match="'odd' has no clip in the training split"):
         run(source)
+    assert not list((tmp_path / "data").rglob("prepared.json"))
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match="no clips found"):
         run(tmp_path / "void")

@@ -28,6 +28,8 @@ LOCAL = datetime(2024, 5, 1, 12, 30, 5)
         ("20240501_123005-02:00.wav", LOCAL.replace(tzinfo=timezone(-timedelta(hours=2)))),
         ("r_20240501_123005-0100.wav", LOCAL),  # a counter as well
         ("20240501T123005-0015.wav", LOCAL),
+        ("20240501T123005+02.wav", LOCAL.replace(tzinfo=timezone(timedelta(hours=2)))),
+        ("20240501_123005-02.wav", LOCAL),  # a counter
     ],
 )  # fmt: skip
 def test_names_of_recorders(name: str, time: datetime) -> None:

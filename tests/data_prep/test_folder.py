@@ -11,9 +11,10 @@ import pytest
 import soundfile
 
 from data_prep.folder import prepare
-from spaudio.audio import SourceClips
+from spaudio.audio import SourceClips, intervals
 from spaudio.audio.corrections import correct_labels
-from spaudio.errors import ConfigError, DataError
+from spaudio.audio.intervals import Interval
+from spaudio.errors import AudioError, ConfigError, DataError
 from spaudio.experiment.tasks.describe import earlier_corrections
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
@@ -486,6 +487,28 @@ def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path:
         ("_background_", "_background_"),
     }
     assert all((prepared.root / clip.path).is_file() for clip in prepared.clips)
+    # Corrections can leave out all clips of a recording, which is then not bad.
+    gone = [f"{path},," for path, _ in prepared.skipped if path.startswith("4.flac")]
+    (tmp_path / "labels.csv").write_text("\n".join(["clip,label,was", *gone]), encoding="utf-8")
+    found = listed(source, table="a.csv", labels=str(tmp_path / "labels.csv"))
+    assert list(found.bad) == ["2.flac"]
+
+
+def test_a_recording_that_the_system_could_not_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(size=2 * RATE) / 9, RATE)
+    wanted = [Interval("a.wav", 0.0, 1.0, "line 2")]
+
+    def fail(path: Path) -> None:
+        raise AudioError(f"{path}: cannot be read (stale file handle)") from OSError()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intervals, "probe", fail)
+        folder, bad = intervals.cut_intervals(tmp_path, wanted, tmp_path / "work")
+        assert bad == {"a.wav": "cannot be read (stale file handle)"}
+    assert intervals.cut_intervals(tmp_path, wanted, tmp_path / "work") == (folder, {})
+    assert (folder / wanted[0].path).is_file()
 
 
 @pytest.mark.parametrize("prefix", ["", "audio/", "birds/audio/"])
