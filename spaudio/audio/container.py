@@ -72,23 +72,19 @@ def _ogg_checksum(page: bytes) -> int:
 
 
 def _wav(file: BinaryIO, size: int) -> str | None:
-    """What follows the samples must be a chunk or padding, as libsndfile reads no more samples.
+    """The samples must be there, and what follows them must be a chunk or padding.
 
-    Recorders that crash declare too little, and so do files above 4 GiB, whose size wraps. A length
-    of zero is read to the end of the file.
+    libsndfile reads no more samples than are declared. Recorders that crash declare too little, and
+    so do files above 4 GiB, whose size wraps. A length of zero is read to the end of the file.
     """
-    at, name, length = 12, b"", 0
-    if file.read(4) != b"RIFF":
+    order = {b"RIFF": "<", b"RIFX": ">"}.get(file.read(4))
+    if order is None or (found := _find_chunk(file, b"data", order)) is None:
         return None
-    while name != b"data":
-        at += length + length % 2
-        file.seek(at)
-        if len(header := file.read(8)) < 8:
-            return None
-        name, length = struct.unpack("<4sI", header)
-        at += 8
+    at, length = found
     end = at + length
-    if not length or size <= end + _PADDING:
+    if missing := _missing(at, length, size):
+        return missing
+    if not length or size <= end + _PADDING or order == ">":
         return None
     for start in (end, end + length % 2):  # not every writer pads
         file.seek(start)
@@ -100,6 +96,39 @@ def _wav(file: BinaryIO, size: int) -> str | None:
         "no chunk, as in a file above 4 GiB or of a recorder that crashed; read it to its end: "
         "ffmpeg -ignore_length 1 -i OLD.wav NEW.flac"
     )
+
+
+def _aiff(file: BinaryIO, size: int) -> str | None:
+    found = _find_chunk(file, b"SSND", ">")
+    return found and _missing(*found, size)
+
+
+def _find_chunk(file: BinaryIO, wanted: bytes, order: str) -> tuple[int, int] | None:
+    """Returns position and declared length of a chunk's content in a RIFF or IFF file."""
+    at, name, length = 12, b"", 0
+    while name != wanted:
+        at += length + length % 2
+        file.seek(at)
+        if len(header := file.read(8)) < 8:
+            return None
+        name, length = struct.unpack(f"{order}4sI", header)
+        at += 8
+    return at, length
+
+
+def _missing(at: int, declared: int, size: int) -> str | None:
+    """Returns why samples are missing from a file; libsndfile tells it only of few chunks."""
+    if at + declared <= size or is_unknown(declared):
+        return None
+    return (
+        f"truncated (header declares {declared} bytes of samples, file holds {size - at}); fetch "
+        "it again"
+    )
+
+
+def is_unknown(declared: int) -> bool:
+    """Whether a number of bytes is that of writers to a pipe, which do not know the length."""
+    return 0x7F00_0000 <= declared <= 0x8000_0000 or declared >= 0xFF00_0000
 
 
 def _wave64(file: BinaryIO, size: int) -> str | None:
@@ -161,7 +190,8 @@ def _damaged(what: str) -> str:
 
 
 CONTAINERS |= {
-    **dict.fromkeys(("AIFF", "AU", "FLAC")),
+    **dict.fromkeys(("AU", "FLAC")),
+    "AIFF": _aiff,
     **dict.fromkeys(("WAV", "WAVEX"), _wav),
     **dict.fromkeys(("MP3", "MPEG"), _mpeg),
     "OGG": _ogg,

@@ -17,7 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spaudio.audio.container import CONTAINERS, fault
+from spaudio.audio.container import CONTAINERS, fault, is_unknown
 from spaudio.audio.mpeg import mpeg_sound
 from spaudio.errors import AudioError, ConfigError
 
@@ -404,7 +404,7 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
 def _unread(file: Any, frames: int) -> str | None:
     """Returns why the samples that were read are not all that a file held, or None."""
     for declared, held in _DATA_SIZE.findall(file.extra_info):
-        if int(held) < int(declared) and not _is_unknown(int(declared)):
+        if int(held) < int(declared) and not is_unknown(int(declared)):
             return (
                 f"truncated (header declares {declared} bytes of samples, file holds {held}); "
                 "fetch it again"
@@ -415,11 +415,6 @@ def _unread(file: Any, frames: int) -> str | None:
             f"truncated (header declares {file.frames} frames, file holds {frames}); fetch it again"
         )
     return fault(Path(file.name), file.format)
-
-
-def _is_unknown(declared: int) -> bool:
-    """Whether a number of bytes is that of writers to a pipe, which do not know the length."""
-    return 0x7F00_0000 <= declared <= 0x8000_0000 or declared >= 0xFF00_0000
 
 
 def _mpeg_slack(frames: int) -> int:

@@ -35,7 +35,7 @@ from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
 _RULES = {
-    "version": 5,
+    "version": 6,
     "libsndfile": soundfile.__libsndfile_version__,
     "silence_dbfs": SILENCE_DBFS,
     "max_seconds": MAX_SECONDS,

@@ -39,6 +39,21 @@ def test_whole_files_are_taken_and_cut_ones_are_not(
             decode(whole)
 
 
+@pytest.mark.parametrize(("form", "order"), [("WAV", "<"), ("AIFF", ">")])
+def test_cut_files_with_many_tags_are_not_taken(tmp_path: Path, form: str, order: str) -> None:
+    """libsndfile's list of chunks, which has the missing samples, ends after 2,047 characters."""
+    path = tmp_path / "a"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16_000), 8000, format=form)
+    content = path.read_bytes()
+    tags = 60 * (b"ANNO" + struct.pack(f"{order}I", 10) + b"some words")
+    size = struct.pack(f"{order}I", len(content) + len(tags) - 8)
+    path.write_bytes(content[:4] + size + content[8:12] + tags + content[12:])
+    assert len(decode(path)[0]) == 16_000
+    path.write_bytes(path.read_bytes()[:-12_000])
+    with pytest.raises(AudioError, match=r"truncated \(header declares 32.* fetch it again"):
+        decode(path)
+
+
 def test_every_page_of_ogg_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, tone(1, np.random.default_rng(0), 3), RATE, format="OGG")
