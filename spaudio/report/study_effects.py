@@ -53,7 +53,10 @@ class Effect:
     @property
     def differences(self) -> dict[str, Array]:
         """Accuracy minus that of the other, one value per pair, by dataset."""
-        return _differences(self.pairs)
+        found: dict[str, list[float]] = {}
+        for one, other in self.pairs:
+            found.setdefault(one.data, []).append(one.accuracy - other.accuracy)
+        return {name: np.array(values) for name, values in found.items()}
 
 
 def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> list[Effect]:
@@ -80,23 +83,16 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
                 f"seed {one.seed}; leave one out"
             )
         own[pair] = one
+    counts = {data: len(names) for data, names in folds.items()}
     found = []
     for setting, other in others.items():
         here, there = runs.get(setting, {}), runs.get(other, {})
         pairs = [(one, there[pair]) for pair, one in here.items() if pair in there]
         if pairs:
-            mean, half, p = _measure(pairs, {data: len(names) for data, names in folds.items()})
+            mean, half, p = _measure(pairs, counts)
             found.append(Effect(setting, other, pairs, mean, mean - half, mean + half, p))
     corrected = holm([effect.p for effect in found])
     return [replace(effect, corrected=p) for effect, p in zip(found, corrected, strict=True)]
-
-
-def _differences(pairs: Sequence[tuple[Result, Result]]) -> dict[str, Array]:
-    """Returns the differences of accuracy of pairs of runs, by dataset."""
-    found: dict[str, list[float]] = {}
-    for one, other in pairs:
-        found.setdefault(one.data, []).append(one.accuracy - other.accuracy)
-    return {name: np.array(values) for name, values in found.items()}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -120,12 +116,12 @@ def _measure(
     Returns:
         NaN and 1 for the last two if no dataset has differences that vary.
     """
+    differences: dict[str, dict[str, list[float]]] = {}  # by dataset and fold, one per seed
+    for one, other in pairs:
+        by_fold = differences.setdefault(one.data, {})
+        by_fold.setdefault(one.fold, []).append(one.accuracy - other.accuracy)
     means, squares, freedoms = [], [], []  # squared errors of the means
-    for data in _differences(pairs):
-        by_fold: dict[str, list[float]] = {}
-        for one, other in pairs:
-            if one.data == data:
-                by_fold.setdefault(one.fold, []).append(one.accuracy - other.accuracy)
+    for data, by_fold in differences.items():
         if len(by_fold) > 1:
             sample = np.array([np.mean(seeds) for seeds in by_fold.values()])
             overlap = 1 / (folds[data] - 1)
