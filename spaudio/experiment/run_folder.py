@@ -1,6 +1,5 @@
 """Run folders: created once, never shared or overwritten."""
 
-import difflib
 import os
 import secrets
 import shutil
@@ -10,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from spaudio.errors import CheckpointError, ConfigError, first_line, some
+from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import DESCRIBING, LAUNCHING
+from spaudio.report.records import DESCRIBING, LAUNCHING, no_run
 
 CONFIG = "config.yaml"
 REPORT = "report.json"  # written last; marks a finished run
@@ -139,7 +138,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         content = read_yaml(folder / CONFIG)
     except FileNotFoundError as error:
         refuse_folds(folder)
-        raise CheckpointError(_no_run(folder)) from error
+        raise CheckpointError(no_run(folder)) from error
     except (ValueError, OSError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} cannot be read ({first_line(error)}); it must be as the "
@@ -148,18 +147,6 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
     return content
-
-
-def _no_run(folder: Path) -> str:
-    """Returns the message for a folder that is not a run's, with the nearest runs."""
-    if folder.is_dir():
-        runs = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
-        remedy = f"name one of {some(list(map(str, runs)))}" if runs else "name a run's folder"
-        return f"{folder} is not a run's folder: it holds no {CONFIG}; {remedy}"
-    names = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
-    return f"{folder}: there is no such run; {hint}"
 
 
 def refuse_elsewhere(folder: Path, settings: Settings) -> None:

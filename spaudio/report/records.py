@@ -1,6 +1,7 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
 import csv
+import difflib
 import io
 import json
 from collections import Counter
@@ -10,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from spaudio.errors import DataError
+from spaudio.errors import DataError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.csv_files import FORMULA
 from spaudio.io.plain import flatten, read_json, read_yaml
@@ -156,6 +157,24 @@ def names_of(records: Sequence[Record]) -> list[str]:
     ]
 
 
+def no_run(folder: Path, *, several: bool = False) -> str:
+    """Returns the message for a folder that is not a run's, with the nearest runs.
+
+    Args:
+        folder: The folder, or a path where nothing is.
+        several: Whether all runs in it may be named instead.
+    """
+    if folder.is_dir():
+        runs = [str(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
+        named = f"the runs in it, {folder}/*/" if several else f"one of {some(runs)}"
+        remedy = f"name {named}" if runs else "name a run's folder"
+        return f"{folder} is not a run's folder: it holds no config.yaml; {remedy}"
+    names = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
+    return f"{folder}: there is no such run; {hint}"
+
+
 def _read_folder(folder: Path) -> Record:
     try:
         report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
@@ -167,14 +186,8 @@ def _read_folder(folder: Path) -> Record:
         record = Record(folder.resolve().name, settings, facts, read_log(folder), folder, overrides)
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such run; check the path") from error
         if not (folder / "config.yaml").is_file():
-            runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
-            remedy = f"name the runs in it, {folder}/*/" if runs else "name a run's folder"
-            raise DataError(
-                f"{folder} is not a run's folder: it holds no config.yaml; {remedy}"
-            ) from error
+            raise DataError(no_run(folder, several=True)) from error
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
             f"with resume={folder}"
