@@ -2,20 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from spaudio.audio.chunks import cut_windows
 from spaudio.audio.cuts import make_cuts, state_of
-from spaudio.audio.decode import is_silent, probe, stream_audio
+from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.audio.manifest import SourceClip
 from spaudio.audio.split import seeded_order
 from spaudio.audio.wav import write_wav
-from spaudio.errors import AudioError, DataError, reason, some
+from spaudio.errors import AudioError, DataError, some
+from spaudio.io.progress import progress_bar
 
 BACKGROUND = "_background_"
-_VERSION = 6  # of the cuts; raise it with any change to them
+_VERSION = 7  # of the cuts; raise it with any change to them
 
 
 def cut_background(
@@ -25,7 +27,7 @@ def cut_background(
 
     All recordings are laid end to end in a random order and divided among the splits, so that no
     second is in two of them, for one long recording as for many short ones. Recordings that are
-    shorter than a clip are taken whole. Silence is left out.
+    shorter than a clip are taken whole. Silence is left out before they are divided.
 
     Args:
         folder: Holds the recordings, at any depth.
@@ -45,13 +47,7 @@ def cut_background(
     names = sorted(audio_files(folder))
     if not names:
         raise DataError(f"{folder}: no audio files found to cut {BACKGROUND} from")
-    lengths, bad = _lengths(folder, names)
-    while True:  # as if the recordings that turn out to be bad were not there
-        target, more = _cut(folder, work, lengths, seconds, counts, seed)
-        if not more:
-            break
-        bad |= more
-        lengths = {name: length for name, length in lengths.items() if name not in more}
+    target, bad = _cut(folder, work, names, seconds, counts, seed)
     clips = []
     for split in counts:
         found = sorted(path for path in target.rglob(f"{split}/*.wav") if path.is_file())
@@ -67,53 +63,76 @@ def cut_background(
     return target, clips, bad
 
 
-def _lengths(folder: Path, names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns the seconds of recordings, and those that cannot be read, each with the reason."""
-    lengths, bad = {}, {}
-    for name in names:
-        try:
-            lengths[name] = probe(folder / name).seconds
-        except AudioError as error:
-            bad[name] = reason(error, folder / name)
-    return lengths, bad
-
-
 def _cut(
     folder: Path,
     work: Path,
-    lengths: Mapping[str, float],
+    names: Sequence[str],
     seconds: float,
     counts: Mapping[str, int],
     seed: int,
 ) -> tuple[Path, dict[str, str]]:
-    """Cuts clips out of recordings of the given lengths, as `make_cuts` does."""
+    """Cuts clips out of recordings, as `make_cuts` does."""
     key = hashlib.sha256(f"v{_VERSION} {seconds} {sorted(counts.items())} {seed}".encode())
-    for name in lengths:
+    for name in names:
         key.update(os.fsencode(f"{name} {state_of(folder / name)}"))
-    chosen = _choose(lengths, seconds, counts, seed)
+
+    @cache
+    def choice() -> tuple[dict[str, dict[int, str]], dict[str, AudioError]]:
+        places, bad = _places_with_sound(folder, names, seconds)
+        return _choose(places, counts, seed), bad
 
     def cut(name: str, staging: Path) -> Iterator[Path]:
-        path, rate = folder / name, probe(folder / name).sample_rate
-        length = max(2, round(seconds * rate))
-        for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
-            split = chosen[name].get(start // length) if start % length == 0 else None
-            if split is not None and not is_silent(wave):
-                clip = staging / name / split / f"{start // length:06d}.wav"
-                yield write_wav(clip, wave, rate)
+        chosen, bad = choice()
+        if name in bad:
+            raise bad[name]
+        path, left = folder / name, dict(chosen.get(name, {}))
+        for place, wave, rate in _pieces(path, seconds) if left else ():
+            if (split := left.pop(place, None)) is not None:
+                yield write_wav(staging / name / split / f"{place:06d}.wav", wave, rate)
+            if not left:
+                break
 
     target = work / f"background-{key.hexdigest()[:12]}"
-    return target, make_cuts(target, folder, sorted(chosen), cut, f"Cutting {BACKGROUND}")
+    return target, make_cuts(target, folder, names, cut, f"Cutting {BACKGROUND}")
+
+
+def _places_with_sound(
+    folder: Path, names: Sequence[str], seconds: float
+) -> tuple[dict[str, list[int]], dict[str, AudioError]]:
+    """Returns the numbers of the pieces of each recording that are not silent.
+
+    Returns:
+        The numbers, by recording; and the recordings that cannot be read, each with its error.
+    """
+    places, bad = {}, {}
+    with progress_bar(f"Reading {BACKGROUND}", len(names)) as advance:
+        for name in names:
+            try:
+                found = _pieces(folder / name, seconds)
+                places[name] = [place for place, wave, _ in found if not is_silent(wave)]
+            except AudioError as error:
+                bad[name] = error
+            advance(1)
+    return places, bad
+
+
+def _pieces(path: Path, seconds: float) -> Iterator[tuple[int, Waveform, int]]:
+    """Yields the pieces of a recording: number, waveform and sample rate.
+
+    What is left at the end is no piece, unless the recording is shorter than one.
+    """
+    rate = probe(path).sample_rate
+    length = max(2, round(seconds * rate))
+    for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
+        if start % length == 0:
+            yield start // length, wave, rate
 
 
 def _choose(
-    lengths: Mapping[str, float], seconds: float, counts: Mapping[str, int], seed: int
+    places: Mapping[str, Sequence[int]], counts: Mapping[str, int], seed: int
 ) -> dict[str, dict[int, str]]:
-    """Chooses clips of recordings; returns the split of each, by recording and position in it."""
-    pieces = [
-        (name, place)
-        for name in seeded_order(list(lengths), seed)
-        for place in range(max(1, int(lengths[name] / seconds)))
-    ]
+    """Chooses pieces of recordings; returns the split of each, by recording and number."""
+    pieces = [(name, place) for name in seeded_order(list(places), seed) for place in places[name]]
     total, end = sum(counts.values()), 0
     found: dict[str, dict[int, str]] = {}
     smallest_first = sorted(counts.items(), key=lambda item: item[1])

@@ -90,6 +90,18 @@ def test_many_recordings_are_divided_and_silence_is_left_out(tmp_path: Path) -> 
     assert {len(soundfile.read(root / clip.path)[0]) for clip in clips} == {400, 800}
 
 
+def test_silence_takes_no_place_in_a_split(tmp_path: Path) -> None:
+    """Of 400 pieces, the ten with sound give the ten clips that are wanted."""
+    wave = np.zeros(40 * RATE)
+    wave[20 * RATE : 21 * RATE] = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", wave, RATE)
+    _, clips, _ = cut_background(
+        tmp_path / "in", tmp_path / "w", seconds=0.1, counts=COUNTS, seed=0
+    )
+    assert Counter(clip.split for clip in clips) == COUNTS
+
+
 def test_a_replaced_recording_is_cut_anew(tmp_path: Path) -> None:
     one, folder = Interval("a.wav", 0.1, 0.3, "line 2"), tmp_path / "in"
     folder.mkdir()
