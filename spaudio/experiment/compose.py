@@ -41,6 +41,7 @@ from spaudio.experiment.settings import (
     Settings,
 )
 from spaudio.io.plain import read_yaml
+from spaudio.io.unpack import user_path
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
@@ -121,12 +122,16 @@ def _replaced(
 
 
 def _resolve_folders(settings: Settings) -> None:
-    """Makes folders that a run needs later absolute, as it may be used from another one."""
+    """Expands ``~``, and makes folders that a run needs later absolute.
+
+    The run may be used from another folder, and not every shell expands the ``~`` of ``data=~``.
+    """
+    settings.data, settings.runs = str(user_path(settings.data)), str(user_path(settings.runs))
     parts = (settings.model, getattr(settings, "pretrain", None))
     for part in parts:
         source = getattr(part, "source", None)
-        if source is not None and Path(source).is_dir():
-            part.source = str(Path(source).resolve())  # type: ignore[union-attr]
+        if source is not None and (folder := user_path(source)).is_dir():
+            part.source = str(folder.resolve())  # type: ignore[union-attr]
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -227,9 +227,12 @@ def test_a_folder_that_a_model_needs_later_is_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models" / "tiny").mkdir(parents=True)
-    for given, kept in (("models/tiny", tmp_path / "models" / "tiny"), ("openai/tiny", None)):
-        overrides = ["source=x", "model=pretrained", f"model.source={given}"]
-        model = compose(RECIPES / "folder", overrides).model
-        assert isinstance(model, PretrainedConfig)
-        assert model.source == str(kept or given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny = tmp_path / "models" / "tiny"
+    tiny.mkdir(parents=True)
+    for given, kept in (("models/tiny", tiny), ("~/models/tiny", tiny), ("openai/tiny", None)):
+        overrides = ["source=x", "model=pretrained", f"model.source={given}", "data=~/d"]
+        settings = compose(RECIPES / "folder", overrides)
+        assert isinstance(settings.model, PretrainedConfig)
+        assert settings.model.source == str(kept or given)
+        assert settings.data == str(tmp_path / "d")
