@@ -189,9 +189,9 @@ def _study(chosen: argparse.Namespace) -> None:
     try:
         compare_runs([run.folder for run in runs], output=chosen.output, table=chosen.csv)
     except DataError as error:
-        if chosen.output is not None:
+        if chosen.output is not None or chosen.csv is not None:
             raise
-        sys.stderr.write(f"all runs are finished, but cannot be compared: {printable(error)}\n")
+        sys.stderr.write(f"the finished runs cannot be compared: {printable(error)}\n")
 
 
 def _check_study_output(chosen: argparse.Namespace) -> None:
@@ -205,11 +205,10 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     _check_csv(chosen, [chosen.file])
     if chosen.output is None:
         return
-    if has_place(chosen.output):
-        for chart in (*charts_beside(chosen.output), *figures_beside(chosen.output)):
-            check_output(chart, "--output", inputs=[chosen.file], force=True)
-    else:
-        _check_table(chosen, [chosen.file])
+    placed = has_place(chosen.output)
+    paths = [*charts_beside(chosen.output), *figures_beside(chosen.output)]
+    for path in paths if placed else [chosen.output, *paths]:
+        check_output(path, "--output", inputs=[chosen.file], force=placed or chosen.force)
 
 
 def _filters(chosen: argparse.Namespace) -> None:

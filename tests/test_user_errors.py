@@ -115,7 +115,7 @@ def test_unknown_classes(command: Command) -> None:
         (["filter=bank", "filter.kernel_size=0"], ["kernel_size=0", "at least 1"]),
         (["tokens.sample_rate=100"], ["error: tokens.sample_rate=100", "1000 to 768000 Hz"]),
         (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),
-        (["tokens.front_end=pretrained"], ["needs model=pretrained"]),
+        (["tokens.front_end=pretrained"], ["set by the choice of tokens; give tokens=NAME"]),
         (["augment.crop=0.001"], ["augment.crop=0.001 s is shorter than a frame (0.01 s)"]),
         (["tokens.spectrogram.n_mels=8"], ["augment.mel_mask=10 would hide whole clips", "=2"]),
         (["model.dim=2000000000", "model.heads=1"], ["the model cannot be built", "smaller sizes"]),

@@ -57,8 +57,9 @@ def prepare(
     Args:
         work: Folder to render into.
         source: Must be None; nothing is read.
-        task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (note
-            name; same split) or ``"program"`` (validation and test are pitches never trained on).
+        task: ``"family"`` (validation and test are programs never trained on), ``"pitch"`` (a
+            class per pitch; same split) or ``"program"`` (validation and test are pitches never
+            trained on).
         families: Names of the families (see `FAMILIES`).
         programs_per_family: 3 to 8. Of 8, 2 or 3 are used for the test and 1 or 2 for validation.
         num_pitches: Pitches of each program.

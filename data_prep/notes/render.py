@@ -21,10 +21,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
 from numpy.typing import NDArray
 
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
+from spaudio.io.parent import end_with_parent, with_parent
 from spaudio.io.progress import progress_bar
 
 from .soundfont import load_soundfont, without_effects
@@ -94,7 +96,7 @@ def render_programs(
     """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
 
     A program's folder appears whole or not at all; existing ones are kept. ``workers`` is the
-    number of processes: 1 renders in the current one, None uses one per core.
+    number of processes: 1 renders in the current one, None uses one per thread of torch.
 
     Raises:
         DataError: If pretty_midi or midirenderer is missing, or a process fails.
@@ -105,8 +107,8 @@ def render_programs(
     load_soundfont()
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.tmp"):
-        shutil.rmtree(stale)
-    workers = workers or os.cpu_count() or 1
+        shutil.rmtree(stale, ignore_errors=True)
+    workers = workers or torch.get_num_threads()
     render = _render_here if workers == 1 else _render_apart
     batches = [rest[i : i + _BATCH] for i in range(0, len(rest), _BATCH)]
     done = len(programs) - len(rest)
@@ -160,7 +162,7 @@ def _render_apart(programs: Sequence[Program], folder: Path, sample_rate: int) -
         input=json.dumps([[astuple(p) for p in programs], str(folder), sample_rate]),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=with_parent({**os.environ, "PYTHONPATH": path}),
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
@@ -169,7 +171,8 @@ def _render_apart(programs: Sequence[Program], folder: Path, sample_rate: int) -
 
 
 def serve() -> None:
-    """Renders a job read from standard input."""
+    """Renders a job read from standard input; ends with the process that has started it."""
+    end_with_parent()
     items, folder, sample_rate = json.load(sys.stdin)
     programs = [Program(n, tuple(Note(*note) for note in notes)) for n, notes in items]
     _render_here(programs, Path(folder), sample_rate)

@@ -53,6 +53,8 @@ _EXPECTED = {
 }
 #: Settings of which a choice by name gives many, such as ``model=pretrained``.
 GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
+#: Settings that a choice of a group sets, together with the defaults of that choice.
+_KINDS = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}
 MOST_RUNS = 10_000  # of a sweep
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
@@ -85,6 +87,9 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         raise ConfigError(
             f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
         )
+    for key, group in _KINDS.items():
+        if key in keys:
+            raise ConfigError(f"{key} is set by the choice of {group}; give {group}=NAME")
     file = _read_file(recipe)
     schemas = _register(recipe, file, parsed)
     config = _compose(recipe, file, [_as_text(override, schemas) for override in parsed])

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import yaml
 
-from spaudio.errors import SpaudioError
+from spaudio.errors import DataError, SpaudioError
 from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose
 from spaudio.experiment.launch import run_sweep, start_run
-from spaudio.experiment.processes import end_with_parent, is_first_process
+from spaudio.experiment.processes import is_first_process
 from spaudio.experiment.run_folder import named_reports
 from spaudio.io.messages import say
+from spaudio.io.parent import end_with_parent
 from spaudio.io.plain_warnings import plain_warnings
 from spaudio.report.escape import printable
 
@@ -82,6 +83,9 @@ def _compare(runs: Sequence[Path]) -> None:
     if len(runs) < 2:
         return
     table = runs[-1].parent / f"compare-{runs[-1].name}.md"
-    compare_runs(runs, output=table)
+    try:
+        compare_runs(runs, output=table)
+    except DataError as error:  # such as texts without a baseline
+        say(f"the finished runs cannot be compared: {error}")
     for run in runs:
         sys.stdout.write(f"report: {printable(named_reports(run))}\n")

@@ -21,14 +21,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError, first_line, how_to_install
-from spaudio.experiment.compose import compose, expand, quoted
+from spaudio.experiment.compose import compose, expand, parse, quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
-from spaudio.experiment.processes import REPEAT, processes, with_parent
+from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
+    OUTPUT,
     REPORT,
     named_reports,
     new_run_id,
@@ -40,14 +43,15 @@ from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
-from spaudio.io.messages import say
+from spaudio.io.messages import say, warn
+from spaudio.io.parent import REPEAT, with_parent
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.render import PAGE
+from spaudio.report.records import LAUNCHING
 from spaudio.report.tables import plus_minus
 
-OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 _TAIL = 2**16  # bytes of a job's output that are copied to it
 
 
@@ -59,7 +63,7 @@ class Launcher:
         jobs: Number of parallel runs. One job runs in this process; several jobs have their own
             processes and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
-        cluster_options: Parameters of submitit's ``AutoExecutor``.
+        cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required.
     """
 
     jobs: int = 1
@@ -108,7 +112,7 @@ class Launcher:
             say(f"FAILED: {run / OUTPUT}")
 
     def _beside(self, runs: Mapping[Path, Path]) -> None:
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        threads = str(max(1, torch.get_num_threads() // self.jobs))
         environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
         running: list[subprocess.Popen[bytes]] = []
         stopped, starting = threading.Event(), threading.Lock()
@@ -151,14 +155,44 @@ class Launcher:
                 f"cluster={self.cluster} cluster_options={dict(self.cluster_options or {})}: "
                 f"{first_line(error)}"
             ) from error
-        functions = [submitit.helpers.CommandFunction(_command(*run)) for run in runs.items()]
-        jobs = [executor.submit(function) for function in functions]
-        for run, job in zip(runs, jobs, strict=True):
-            job.wait()
-            errors = job.paths.stderr
-            said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
-            # A job that was cancelled in the queue has written nothing.
-            (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
+        jobs: dict[Path, Any] = {}
+        try:
+            for run, script in runs.items():
+                if not _is_trained(run):
+                    function = submitit.helpers.CommandFunction(_command(run, script))
+                    jobs[run] = executor.submit(function)
+            for run, job in jobs.items():
+                job.wait()
+                errors = job.paths.stderr
+                said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
+                # A job that was cancelled in the queue has written nothing.
+                (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
+            while left := [run for run in runs if _is_trained(run)]:
+                say(f"waiting for the job that trains {left[0]}")
+                with locked(left[0] / "lock"):
+                    pass
+        except (RuntimeError, OSError) as error:  # as submitit raises them if a job is refused
+            raise SpaudioError(
+                f"cluster={self.cluster}: {first_line(error)}{_going_on(jobs)}"
+            ) from error
+        except KeyboardInterrupt:
+            say(f"no longer waiting{_going_on(jobs)}")
+            raise
+
+
+def _is_trained(run: Path) -> bool:
+    """Whether another process trains a run."""
+    try:
+        with claimed(run):
+            return False
+    except SpaudioError:
+        return True
+
+
+def _going_on(jobs: Mapping[Path, Any]) -> str:
+    """Names the submitted jobs, which go on."""
+    names = ", ".join(str(job.job_id) for job in jobs.values())
+    return f"; these jobs go on: {names}" if names else ""
 
 
 def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -202,6 +236,8 @@ def start_run(settings: Settings, script: Path) -> Path:
             f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
             "run here"
         )
+    if jobs > 1:
+        warn(f"jobs={jobs} has no effect on one run; it is for several: -m or folds=all")
     return train_and_report(settings, data_prep_folder(script.parent))
 
 
@@ -236,21 +272,38 @@ def run_sweep(
             "cannot do as well; leave -m out, and start one command per combination"
         )
     name = composed[0].run_id or new_run_id()
+    for override in map(parse, overrides):
+        if override.is_sweep_override() and override.key_or_group in LAUNCHING:
+            raise ConfigError(
+                f"{override.input_line}: all runs of a sweep have the same {override.key_or_group};"
+                " give one value"
+            )
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
     first = composed[0]
-    _check_some_data(composed, data_prep_folder(recipe))
+    check_some_data(composed, data_prep_folder(recipe))
     launcher = Launcher(first.jobs, first.cluster, first.cluster_options)
     folders = [open_run_folder(settings) for settings in composed]
-    failed = launcher(dict.fromkeys(folders, script))
-    error = None
-    if failed:
-        error = failed_runs(failed, len(folders), f"run_id={name} and the same settings")
+    remedy = f"run_id={name} and the same settings"
+    try:
+        failed = launcher(dict.fromkeys(folders, script))
+    except KeyboardInterrupt:
+        say(f"stopped; finished runs are kept. Continue with {remedy}")
+        raise
+    error = failed_runs(failed, len(folders), remedy) if failed else None
     return [folder for folder in folders if folder not in failed], error
 
 
-def _check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
-    """Refuses a sweep of which no run has data that can be used, before it has run folders."""
+def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
+    """Refuses runs of which none has data that can be used, before they have folders.
+
+    Args:
+        composed: Their settings.
+        scripts: Folder of the preparation scripts.
+
+    Raises:
+        SpaudioError: If no run has; the error is that of the first.
+    """
     refused: SpaudioError | None = None
     for settings in {_data_settings(one): one for one in composed}.values():
         if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
@@ -308,6 +361,8 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             f"each fold with {key}="
         )
     folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
+    if folder.name in ("", ".."):  # such as resume=.
+        folder = folder.resolve()
     say(f"folds: {folder}")
     with locked(folder / "lock"):
         runs = {}

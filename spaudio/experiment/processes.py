@@ -1,10 +1,6 @@
 """Runs in several processes, started by ``torchrun`` or by a launcher."""
 
 import os
-import signal
-import threading
-import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,10 +18,6 @@ from spaudio.training.trainer_config import TrainerConfig
 # Other processes wait while the first prepares a dataset; the default timeout is minutes.
 PATIENCE = timedelta(hours=24)
 _TORCHRUN = "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
-PARENT = "SPAUDIO_PARENT"  # environment variable of a run that a launcher has started
-# Seconds until SIGINT is sent again to a run that goes on. Python raises KeyboardInterrupt wherever
-# it is then, and that may be code that discards exceptions, such as a finalizer.
-REPEAT = 10.0
 
 
 def processes() -> int:
@@ -36,33 +28,6 @@ def processes() -> int:
 def is_first_process() -> bool:
     """Returns whether this is the process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def with_parent(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns an environment for a run that must end with this process."""
-    return {**environment, PARENT: str(os.getpid())}
-
-
-def end_with_parent() -> None:
-    """Stops this process, like Ctrl-C, once the process that started it has ended.
-
-    Acts only in the environment of :func:`with_parent`.
-    """
-    parent = os.environ.pop(PARENT, None)
-    if parent is None:
-        return
-    # Processes that a shell starts in the background, and their children, ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def watch() -> None:
-        time.sleep(1)
-        while os.getppid() == int(parent):
-            time.sleep(1)
-        while True:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(REPEAT)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def choose_precision(trainer: TrainerConfig) -> str:

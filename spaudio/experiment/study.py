@@ -15,7 +15,8 @@ from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError, some
 from spaudio.experiment.compose import GROUPS, compose, unknown
-from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.launch import Launcher, check_some_data, failed_runs
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import (
     REPORT,
     differences,
@@ -28,7 +29,7 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
-from spaudio.experiment.study_file import DataSet, check_names, read_study
+from spaudio.experiment.study_file import DataSet, all_seeds, check_names, read_study
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
@@ -78,10 +79,17 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
 
     Raises:
         ConfigError: If a run of the same name exists with other settings.
-        SpaudioError: If a run has failed.
+        SpaudioError: If the data of a dataset cannot be used, or a run has failed.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1; got {jobs}")
+    left = [run for run in runs if not (run.folder / REPORT).is_file()]
+    for name in dict.fromkeys(run.data for run in left):
+        of = [run for run in left if run.data == name]
+        try:
+            check_some_data([run.settings for run in of], data_prep_folder(of[0].script.parent))
+        except SpaudioError as error:
+            raise SpaudioError(f"dataset {name}: {error}" if name else str(error)) from error
     folders = {open_run_folder(run.settings): run.script for run in runs}
     if failed := Launcher(jobs)(folders):
         raise SpaudioError(failed_runs(failed, len(folders), "the same command"))
@@ -251,20 +259,23 @@ def plan_study(
     sets = study.data or {"": DataSet(".")}
     check_names(file, "setting", only, study.settings)
     check_names(file, "dataset", data, sets)
-    own_seeds = [one.seeds for one in study.settings.values()]
-    own_seeds += [one.seeds for one in sets.values()]
-    known = {seed for own in (study.seeds, *own_seeds) for seed in own or ()}
+    known = {seed for own in all_seeds(study) for seed in own or ()}
     if missing := sorted(set(seeds or ()) - known):
         raise ConfigError(f"{file}: the study has no seed {missing[0]}, but {sorted(known)}")
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
+    unheard: dict[str, list[str]] = {}  # configurations that set what is given here themselves
     for name in dict.fromkeys(data or sets):
         for setting in dict.fromkeys(only or study.settings):
             own, of = study.settings[setting], sets[name]
             if own.data is not None and name not in own.data:
                 continue
-            every = [*study.overrides, *of.overrides, *general, *special.get(name, ()),
-                     *own.overrides, *(own.data or {}).get(name, ())]  # fmt: skip
+            given = [*general, *special.get(name, ())]
+            last = [*own.overrides, *(own.data or {}).get(name, ())]
+            for override in given:
+                if override.partition("=")[0] in {one.partition("=")[0] for one in last}:
+                    unheard.setdefault(override, []).append(setting)
+            every = [*study.overrides, *of.overrides, *given, *last]
             recipe, baseline = file.parent / of.recipe, own.baseline or study.baseline
             try:
                 _check_given(every)
@@ -295,6 +306,9 @@ def plan_study(
                     settings=_of_fold(settings, f"{prefix}{seed}", seed, fold),
                 )
                 planned.append((rank, run))
+    for override, names in unheard.items():
+        own_values = some([*dict.fromkeys(names)])
+        warn(f"{override} has no effect on configurations that set it themselves: {own_values}")
     if not planned:
         raise ConfigError(f"{file}: no run has these settings, datasets and seeds")
     folders = Counter(run.folder for _, run in planned)

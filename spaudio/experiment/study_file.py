@@ -128,6 +128,8 @@ def read_study(file: Path) -> Study:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}, {error.full_key or 'study'}: {first_line(error)}") from error
     assert isinstance(study, Study)
+    if not all(one is None or one for one in all_seeds(study)):
+        raise ConfigError(f"{file}: seeds: [] names no seed; list one, or leave it out")
     lists = [study.overrides, *(one.overrides for one in study.settings.values())]
     lists += [one.overrides for one in (study.data or {}).values()]
     lists += [own for one in study.settings.values() for own in (one.data or {}).values()]
@@ -152,6 +154,12 @@ def read_study(file: Path) -> Study:
     for name, own in study.settings.items():
         check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
     return study
+
+
+def all_seeds(study: Study) -> list[list[int] | None]:
+    """Returns the lists of seeds of a study, its configurations and its datasets."""
+    own = [one.seeds for one in study.settings.values()]
+    return [study.seeds, *own, *(one.seeds for one in (study.data or {}).values())]
 
 
 def check_names(

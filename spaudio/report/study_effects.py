@@ -111,7 +111,8 @@ def _measure(
 
     Args:
         pairs: Runs of the two settings.
-        folds: The number of folds of each dataset, also of those without a pair; 1 for none.
+        folds: The number of folds of each dataset, also of those without a pair; 1 for none. If
+            fewer were run than the dataset has, the interval is wider than it needs to be.
 
     Returns:
         NaN and 1 for the last two if no dataset has differences that vary.

@@ -26,6 +26,10 @@ SPLITS = ("train", "valid", "test")
 
 Symbols = npt.NDArray[np.uint8]
 
+_REMEDY = (
+    "text8's format has only lower-case letters and single spaces, so clean it first: python "
+    "data_prep/text8.py clean=FILE > CLEANED"
+)
 _UNKNOWN = 255
 _CODES = np.full(256, _UNKNOWN, dtype=np.uint8)
 _CODES[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(len(ALPHABET))
@@ -83,10 +87,7 @@ def encode(text: bytes) -> Symbols:
     symbols = _CODES[np.frombuffer(text, dtype=np.uint8)]
     if (symbols == _UNKNOWN).any():
         wrong = text[int((symbols == _UNKNOWN).argmax())]
-        raise DataError(
-            f"the text holds {bytes([wrong])!r}; text8's format has only lower-case letters and "
-            "spaces, so clean it first: python data_prep/text8.py clean=FILE > CLEANED"
-        )
+        raise DataError(f"the text holds {bytes([wrong])!r}; {_REMEDY}")
     return symbols
 
 
@@ -143,6 +144,7 @@ def _write(source: SourceText, file: Path) -> tuple[int, str, int]:
     """
     part = file.with_suffix(".part")
     digest, count, checksum, ended = hashlib.sha256(), 0, 0, False
+    last = np.empty(0, np.uint8)  # symbol of the piece before
     try:
         with part.open("wb") as opened:
             for piece in source.read():
@@ -151,9 +153,13 @@ def _write(source: SourceText, file: Path) -> tuple[int, str, int]:
                 # A newline at the end is not part of the text: editors add it.
                 ended = piece.endswith(b"\n")
                 text = piece.removesuffix(b"\n")
-                symbols = encode(text).tobytes()
-                count += opened.write(symbols)
-                checksum = zlib.crc32(symbols, checksum)
+                symbols = encode(text)
+                spaces = np.concatenate([last, symbols]) == ALPHABET.index(" ")
+                if (spaces[1:] & spaces[:-1]).any():  # they would be easy to predict
+                    raise DataError(f"the text has several spaces in a row; {_REMEDY}")
+                last = symbols[-1:] if len(symbols) else last
+                count += opened.write(symbols.tobytes())
+                checksum = zlib.crc32(symbols.tobytes(), checksum)
                 digest.update(text)
             opened.flush()
             os.fsync(opened.fileno())

@@ -5,6 +5,7 @@ import json
 import shutil
 import statistics
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 import spaudio.experiment.data
 import spaudio.experiment.launch
 import spaudio.experiment.run
+import spaudio.experiment.study
 import spaudio.experiment.tasks.task
 from spaudio.audio.manifest import Clip
 from spaudio.audio.split import split_by_fold
@@ -23,12 +25,19 @@ from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
-from spaudio.experiment.launch import Launcher, _check_some_data, failed_runs, run_folds
+from spaudio.experiment.launch import (
+    Launcher,
+    check_some_data,
+    failed_runs,
+    run_folds,
+    start_run,
+)
 from spaudio.experiment.load import load_best
 from spaudio.experiment.run_folder import create_run_folder, read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
 from spaudio.experiment.tasks import open_task
+from spaudio.io.lock import claimed
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.records import read_records
 from spaudio.training.log import read_log
@@ -92,6 +101,37 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(
     assert refused.code == 1
     assert refused.err.count("nowhere") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_stopped_sweep_says_how_it_is_continued(
+    tmp_path: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Launcher, "__call__", stop)
+    sweep = ["folder", "-m", *tiny_folder(tmp_path), "preset=debug", "seed=0,1"]
+    done = run_recipe(*sweep, "run_id=s")
+    assert done.code == 130
+    assert "Continue with run_id=s and the same settings" in done.err
+    refused = run_recipe(*sweep, "run_id=a,b")
+    assert "run_id=a,b: all runs of a sweep have the same run_id; give one value" in refused.err
+
+
+def test_texts_without_a_baseline_are_not_compared(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    tiny = [*TINY["text8"](tmp_path), "preset=debug", "trainer.epochs=1"]
+    done = run_recipe("text8", "-m", *tiny, "filter=haar", "seed=0,1", "run_id=s")
+    assert done.code == 0, done.err
+    assert "the finished runs cannot be compared: text8 has no baseline" in done.err
+    assert done.out.count("report: runs/text8/s-") == 2
+
+
+def test_jobs_of_one_run_are_said_to_have_no_effect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spaudio.experiment.launch, "train_and_report", lambda *given: Path())
+    start_run(settings("jobs=2"), SCRIPT)
+    assert "jobs=2 has no effect on one run" in capsys.readouterr().err
 
 
 # In place of a run: waits until the other one has started, and the first until the other has ended.
@@ -224,24 +264,55 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
     assert "error: no such luck; see" in failed_runs(runs[1:], 2, "the same command")
     assert "earlier" not in (runs[1] / "output.txt").read_text()
+    with ThreadPoolExecutor() as pool, claimed(runs[1]):  # as a job that is running does
+        again = pool.submit(launcher, dict.fromkeys(runs, script))
+        with pytest.raises(TimeoutError):
+            again.result(timeout=1)
+        (runs[1] / "report.json").touch()
+    assert again.result() == []
+    (runs[1] / "report.json").unlink()
     wrong = Launcher(cluster="local", cluster_options={"timeout": 1})
     with pytest.raises(ConfigError, match=r"cluster_options=.'timeout': 1.: .*timeout"):
         wrong(dict.fromkeys(runs, script))
 
 
+def test_jobs_that_a_cluster_refuses_are_named(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    submit, given = submitit.AutoExecutor.submit, []
+
+    def refuses_the_second(self: Any, *function: Any) -> Any:
+        given.append(function)
+        if len(given) == 2:
+            raise submitit.core.utils.FailedJobError("sbatch: error: too many jobs")
+        return submit(self, *function)
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit", refuses_the_second)
+    launcher = Launcher(cluster="local", cluster_options={"timeout_min": 1})
+    runs = [script.with_name(name) for name in ("good", "bad")]
+    with pytest.raises(SpaudioError, match=r"too many jobs; these jobs go on: \d+$"):
+        launcher(dict.fromkeys(runs, script))
+
+
 def test_one_run_is_not_submitted_and_folds_are(
     fsdd: list[str], run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run_recipe("fsdd", *fsdd, "folds=null", "cluster=local")
+    cluster = ["cluster=local", "cluster_options.timeout_min=9"]
+    done = run_recipe("fsdd", *fsdd, "folds=null", *cluster)
     assert done.code == 1
     assert "cluster=local submits the runs of a sweep; add -m" in done.err
     submitted: list[Path] = []
     monkeypatch.setattr(Launcher, "_submit", lambda self, runs: submitted.extend(runs))
-    assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, "cluster=local").err
+    assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, *cluster).err
     assert len(submitted) == 3
-    both = run_recipe("fsdd", *fsdd, "-m", "seed=0,1", "cluster=local")
+    both = run_recipe("fsdd", *fsdd, "-m", "seed=0,1", *cluster)
     assert "leave -m out, and start one command per combination" in both.err
     assert len(submitted) == 3
+    with pytest.raises(ConfigError, match=r"give cluster_options\.timeout_min=MINUTES"):
+        settings("cluster=slurm")  # submitit would stop its runs after five minutes
+    with pytest.raises(ConfigError, match="jobs=2 has no effect with cluster=local"):
+        settings("jobs=2", *cluster)
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +415,10 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     assert run_recipe("fsdd", f"resume={folder}").code == 0
     assert len(calls) == 4
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["y"]
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        start_run(settings("resume=."), SCRIPT)
+    assert len(calls) == 4
     file = folder / "fold-theo" / "inputs.json"
     file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
     assert "the data have changed since" in run_recipe("fsdd", f"resume={folder}").err
@@ -425,7 +500,9 @@ def test_the_plan_of_a_study_runs_the_first_seed_of_all_settings_first(tmp_path:
         plan_study(STUDY, ["modle.dim=3"], only=["none"])
 
 
-def test_what_a_configuration_says_comes_before_data_set_and_study(tmp_path: Path) -> None:
+def test_what_a_configuration_says_comes_before_data_set_and_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(
         "seeds: [0]\nbaseline: none\noverrides: [preset=debug, source=x, optim.lr=0.1]\n"
@@ -444,6 +521,8 @@ def test_what_a_configuration_says_comes_before_data_set_and_study(tmp_path: Pat
         ("none", 1, 0.2, 7, None), ("none", 2, 0.2, 7, None), ("own", 3, 0.3, 5, None),
         ("last", 1, 0.5, 7, "own"), ("last", 2, 0.5, 7, "own"),
     }  # fmt: skip
+    said = "trainer.epochs=6 has no effect on configurations that set it themselves: own\n"
+    assert said in capsys.readouterr().err
 
 
 def test_every_run_of_a_sweep_stores_the_text_that_auto_stands_for(tmp_path: Path) -> None:
@@ -456,7 +535,7 @@ def test_every_run_of_a_sweep_stores_the_text_that_auto_stands_for(tmp_path: Pat
     )
     given = ["preset=debug", f"data={tmp_path}", f"runs={tmp_path / 'runs'}"]
     settings = [compose(RECIPES / "text8", [*given, f"seed={seed}"]) for seed in (0, 1)]
-    _check_some_data(settings, scripts)
+    check_some_data(settings, scripts)
     assert [one.prep_options["corpus"] for one in settings] == ["auto", "auto"]
     run = create_run_folder(settings[0])
     open_task(read_run_settings(run), scripts).begin(run)
@@ -493,6 +572,8 @@ def test_a_second_call_resumes_the_broken_and_skips_the_finished(
     capsys.readouterr()
     main(["study", str(study), *tiny, "--only", "haar"])
     assert "cannot be compared: text8 has no baseline" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="text8 has no baseline"):
+        main(["study", str(study), *tiny, "--only", "haar", "--csv", "none.csv"])
     main(["study", str(study), *tiny])
     assert "2 runs, of which 2 are finished" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="eval"):
@@ -540,6 +621,10 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
         (run / "report.json").write_text(json.dumps(report))
 
+    with pytest.raises(SystemExit, match=r"dataset fsdd: source='a\.zip'.* no such file"):
+        main(command)
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(spaudio.experiment.study, "check_some_data", lambda *given: None)
     settings_of: Any = spaudio.experiment.launch.read_run_settings
     monkeypatch.setattr(spaudio.experiment.launch, "start_run", stand_in)
     with pytest.raises(SystemExit, match=r"1 of 10 runs failed: .*words-haar-s1"):
@@ -596,6 +681,9 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     config.write_text(kept_config)
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
+    (tmp_path / "new-effects.png").write_text("precious")
+    with pytest.raises(SystemExit, match=r"new-effects\.png exists"):
+        main(["study", str(table), "--output", "new.md"])
     for wrong, error in (
         (["--data", "word"], "unknown dataset 'word'"),
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
@@ -638,6 +726,7 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
         ("settings: [a]", "must map names"),
         ("settings: {x: 1}", "must map names"),
         ("settings: {x: {overrides: [], seeds: [a]}}", r"settings.x.seeds\[0\]: Value 'a'"),
+        ("settings: {x: {overrides: [], seeds: []}}", "names no seed; list one, or leave it out"),
         ("settings: {x: {seeds: [0]}}", "missing mandatory value: overrides"),
         ("settings: {x: &a [b], y: *a}", "an alias"),
         ("settings: {x: [b], x: [c]}", "it has x twice; leave one out"),

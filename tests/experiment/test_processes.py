@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -92,24 +91,3 @@ def test_processes_that_cannot_find_each_other_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=f"WORLD_SIZE=2 is set without {missing}.* by torchrun"):
         make_accelerator(TrainerConfig())
-
-
-def test_a_run_ends_with_what_started_it(tmp_path: Path) -> None:
-    """A parent in the background starts a run and is gone at once; the run is interrupted."""
-    run = (
-        "import time; from pathlib import Path; from spaudio.experiment.processes import *\n"
-        "end_with_parent()\n"
-        "try: time.sleep(60)\n"
-        "except KeyboardInterrupt: Path('interrupted').touch()"
-    )
-    parent = (
-        "import os, signal, subprocess, sys; from spaudio.experiment.processes import *\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        f"subprocess.Popen([sys.executable, '-c', {run!r}], env=with_parent(os.environ))\n"
-        "os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=True, timeout=60)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "interrupted").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -54,7 +54,12 @@ def test_a_damaged_text_is_made_anew(tmp_path: Path, name: str, damage: bytes) -
 
 @pytest.mark.parametrize(
     ("pieces", "match"),
-    [((b"ab", b"Cd"), "b'C'"), ((b"a\n", b"b"), "more than one line"), ((b"\n",), "empty")],
+    [
+        ((b"ab", b"Cd"), "b'C'"),
+        ((b"a\n", b"b"), "more than one line"),
+        ((b"\n",), "empty"),
+        ((b"ab ", b"", b" cd"), "several spaces in a row; .*clean=FILE"),
+    ],
 )
 def test_a_wrong_text_leaves_nothing(tmp_path: Path, pieces: tuple[bytes, ...], match: str) -> None:
     with pytest.raises(DataError, match=match):
