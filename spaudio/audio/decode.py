@@ -72,6 +72,12 @@ class AudioInfo:
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
     """Reads only the header; unlike `decode`, does not check it against the content.
 
+    Args:
+        path: Audio file.
+
+    Returns:
+        Duration, rate, channels and container, as the header declares them.
+
     Raises:
         AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
             is out of range.

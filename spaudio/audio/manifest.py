@@ -110,6 +110,12 @@ def manifest_hash(clips: Iterable[Clip]) -> str:
 def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
     """Reads a manifest.
 
+    Args:
+        path: JSON-lines file, as `write_manifest` writes it.
+
+    Returns:
+        The clips, in the order of the lines.
+
     Raises:
         DataError: If the file is missing or a line is not a valid clip; the message names file,
             line, field and remedy.

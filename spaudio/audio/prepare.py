@@ -138,6 +138,9 @@ def prepare(
             decoded again.
         progress: Whether to show a progress bar.
 
+    Returns:
+        The checked clips, their labels, the hash of the manifest, and what was left out.
+
     Raises:
         ConfigError: If ``duplicates`` is unknown, or an option ``source`` is empty.
         DataError: If clips are bad (``bad_clips.txt`` lists all with their reasons), none are left,

@@ -22,7 +22,7 @@ from spaudio.bench.shapes import Shape
 BASE = Shape("base", 4, 256, 128, ((144, 16),))
 VALUES: dict[str, Sequence[int]] = {
     "tokens": (64, 128, 256, 512, 1024, 2048, 4096, 8192),
-    "filters": (8, 16, 32, 64, 128, 256, 512, 1024),
+    "kernels": (8, 16, 32, 64, 128, 256, 512, 1024),
     "taps": (4, 8, 16, 32, 64, 128, 256, 512),
     "batch": (1, 2, 4, 8, 16, 32, 64, 128, 256),
     "threads": (1, 2),
@@ -35,7 +35,7 @@ COLUMNS = {
     "extra MiB": "{peak_extra_mib:.1f}",
     "FFT: times as slow": "{fft_times:.1f}",
 }
-_TOGETHER = 8  # filters whose outputs the FFT holds at a time
+_TOGETHER = 8  # kernels whose outputs the FFT holds at a time
 
 
 def measure(axes: Sequence[str], rounds: int, limit: float) -> dict[str, Any]:
@@ -66,11 +66,11 @@ def filterbank_by_fft(x: Tensor, kernels: Tensor, gains: Tensor) -> Tensor:
 
     Args:
         x: (batch, tokens, dim).
-        kernels: (filters, taps).
-        gains: (filters,).
+        kernels: (M, K).
+        gains: (M,).
 
     Returns:
-        (batch, tokens, dim). Outputs of eight filters at a time are held in memory, and recomputed
+        (batch, tokens, dim). Outputs of eight kernels at a time are held in memory, and recomputed
         in the backward pass.
     """
     tokens, taps = x.shape[1], kernels.shape[1]
@@ -94,14 +94,14 @@ def filterbank_by_fft(x: Tensor, kernels: Tensor, gains: Tensor) -> Tensor:
 
 def shape_of(axis: str, value: int) -> Shape:
     """Returns the base shape with one dimension changed."""
-    ((filters, taps),) = BASE.bank
+    ((kernels, taps),) = BASE.bank
     if axis == "tokens":
         return replace(BASE, tokens=value)
     if axis == "batch":
         return replace(BASE, batch=value)
-    if axis == "filters":
+    if axis == "kernels":
         return replace(BASE, bank=((value, taps),))
-    return replace(BASE, bank=((filters, value),)) if axis == "taps" else BASE
+    return replace(BASE, bank=((kernels, value),)) if axis == "taps" else BASE
 
 
 def _measure(axis: str, value: int, rounds: int, limit: float) -> dict[str, Any]:

@@ -72,7 +72,9 @@ class TokenFilter(nn.Module):
             (batch, tokens, dim), or this and the final state if ``output_final_state``.
 
         Raises:
-            ValueError: If a shape or type does not fit, or the filter has no state.
+            ValueError: If a shape or type does not fit, both ``padding_mask`` and ``cu_seqlens``
+                are given, or a filter that is not causal gets ``initial_state`` or
+                ``output_final_state``. ``adaptive`` takes neither ``cu_seqlens`` nor a state.
         """
         if is_symbolic((x,), {}):
             return as_leaf(

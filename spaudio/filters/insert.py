@@ -95,12 +95,17 @@ class FilterHandle:
     def save_pretrained(self, directory: Any, **options: Any) -> None:
         """Saves the filters without the model; :func:`load_filters` loads them.
 
-        Arguments and errors are those of :meth:`TokenFilter.save_pretrained`. Parameters that
-        ``fully_shard`` has divided among processes are gathered: call it on all of them, with a
-        folder for each.
+        Parameters that ``fully_shard`` has divided among processes are gathered: call it on all of
+        them, with a folder for each.
+
+        Args:
+            directory: The folder.
+            options: Options of ``PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub``.
 
         Raises:
-            ValueError: If filters were removed.
+            ImportError: If huggingface_hub is missing.
+            ValueError: If filters were removed, the class of one has no ``name`` of its own, or
+                the parameters of one are of several types.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 

@@ -46,6 +46,9 @@ def load(
         device: A torch device such as ``"cpu"`` or ``"cuda:1"``; None is a CUDA GPU if there is
             one, else the CPU.
 
+    Returns:
+        The model, in evaluation mode and float32, on the device.
+
     Raises:
         CheckpointError: If there is no such folder or id, or the run cannot be used.
         ConfigError: If the window is out of range, the pretrained encoder cannot be loaded, or
@@ -60,7 +63,7 @@ class AudioModel(Predictor):
     A sound is a file of any format, rate and number of channels, or a mono waveform (samples,),
     floating-point with full scale at 1.0, with its ``sample_rate`` in Hz. A waveform may have a
     second axis of length 1. `predict` and `embed` also take lists of sounds. Sounds are checked,
-    resampled and classified as in training. See :func:`load`.
+    resampled and classified as in the evaluation after training. See :func:`load`.
     """
 
     def __repr__(self) -> str:
@@ -174,6 +177,11 @@ class AudioModel(Predictor):
             sample_rate: Rate of a waveform, in Hz.
             label: Class to explain; None takes the most probable one.
 
+        Returns:
+            An explanation with ``label``, ``confidence``, ``intervals`` (start and end in seconds,
+            and the drop in the log-odds of the class without that interval) and ``bands`` (the same
+            in Hz), the most important first. ``draw(path, title)`` draws it.
+
         Raises:
             AudioError: If the sound cannot be used.
             ConfigError: If the rate is missing, or the run has no such class.
@@ -182,7 +190,7 @@ class AudioModel(Predictor):
             return explain_sound(self, self._pieces(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float | None = None) -> Stream:
-        """Returns a function that turns blocks of samples into predictions as they arrive.
+        """Makes a stream, which turns blocks of samples into predictions as they arrive.
 
         ``stream.how`` says whether predictions are computed incrementally, by a causal model, or
         over overlapping windows, ``stream.first`` after how many seconds the first one comes, and
@@ -200,6 +208,9 @@ class AudioModel(Predictor):
                 median length of the training clips.
             hop: Seconds from one prediction to the next; None is 0.25, or the window if that is
                 less.
+
+        Returns:
+            The stream. Called with blocks of samples, it yields predictions.
 
         Raises:
             ConfigError: If window or hop is out of range.

@@ -62,7 +62,8 @@ def train(
         recipe: Name or folder of a recipe, such as a folder that ``spaudio new`` made.
         settings: As on the command line. Give settings of a group as a dictionary, or dotted names
             with ``**``: ``train("sounds", seed=1, trainer={"min_steps": 1000},
-            **{"tokens.f_max": 4000})``.
+            **{"tokens.f_max": 4000})``. A pretrained encoder: ``train("sounds",
+            model="pretrained", **{"model.source": "openai/whisper-tiny.en"})``.
 
     Returns:
         The run, with its figures and model.

@@ -134,7 +134,9 @@ class TokenConfig:
         stem_channels: Output channels of each convolution of the stem.
         normalise: ``"global"`` subtracts the training split's mean of each band and divides by its
             standard deviation. ``"clip_level"`` first subtracts each clip's level
-            (:func:`spaudio.tokens.normalise.centred`). Not for PCEN.
+            (:func:`spaudio.tokens.normalise.centred`). For the learned front-end, samples are
+            divided by the root mean square of the training split or, with ``"clip_level"``, of the
+            clip. PCEN takes ``"global"`` only.
         spectrogram: Settings of the mel front-end only.
         waveform: Settings of the learned front-end only.
 

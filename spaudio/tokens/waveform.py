@@ -31,7 +31,8 @@ class WaveformFrontEnd(nn.Module):
     for the gradient: 0.06 G each at 16 kHz by default (0.26 G at stride 1), 16 M at 8 kHz.
 
     Args:
-        config: The settings; those of the spectrogram and ``normalise`` are not read.
+        config: The settings; those of the spectrogram are not read. ``normalise`` is applied to the
+            samples before (:class:`spaudio.tokens.normalise.LevelNormaliser`).
     """
 
     def __init__(self, config: TokenConfig) -> None:

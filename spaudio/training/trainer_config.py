@@ -28,8 +28,8 @@ class TrainerConfig:
         ema: Decay per step of the averaged weights, which are then measured and kept; 0 keeps the
             weights themselves.
         min_steps: Minimum optimizer steps; a small dataset gets more epochs than ``epochs``.
-        max_epochs: Maximum epochs when ``min_steps`` extends a run; the first 1,500 steps are
-            always kept.
+        max_epochs: Maximum epochs to which ``min_steps`` extends a run. It never ends a run before
+            the smaller of ``min_steps`` and 1,500 steps.
         balance: How to compensate for class imbalance; see :mod:`spaudio.training.balance`.
             ``"sampler"`` draws each class equally often, ``"loss"`` weighs the loss of each class
             equally, ``"none"`` does nothing. ``"auto"`` balances if the largest class has more than
@@ -93,7 +93,7 @@ class TrainerConfig:
 
 @dataclass
 class OptimConfig:
-    """Optimizer and schedule.
+    """AdamW, with a linear warm-up and a cosine decay of the learning rate.
 
     Args:
         lr: Peak learning rate.
