@@ -223,21 +223,19 @@ def _facts(
     token_seconds: float | None,
 ) -> dict[str, Any]:
     """Returns what ``report.json`` says about every run."""
-    filters = model.encoder.token_filters()
+    filters = model.token_filters()
     return {
         "recipe": settings.recipe,
         "filter": settings.filter_options,
         "filters": [
-            f"filter in layer {i}: {describe(f, token_seconds)}"
-            for i, f in enumerate(model.encoder.filters)
-            if f in filters
+            f"filter in layer {layer}: {describe(f, token_seconds)}" for layer, f in filters.items()
         ],
         "seed": settings.seed,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "processes": processes(),
         "num_params": count_parameters(model),
-        "filter_params": sum(f.num_parameters for f in filters),
+        "filter_params": sum(f.num_parameters for f in filters.values()),
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.step_seconds,
         "data_wait": result.data_wait,

@@ -100,7 +100,7 @@ def measure_filter_use(
     Returns:
         None if the model has no filter with kernels.
     """
-    filters = filters_of(model.encoder)
+    filters = filters_of(model)
     if not filters:
         return None
     learned = {name: filter for name, filter in filters.items() if filter.num_parameters}
