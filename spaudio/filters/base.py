@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.arguments import check_flag, check_tokens
-from spaudio.filters.definition import padding, without_padding
+from spaudio.filters.definition import kernel_extent, without_padding
 from spaudio.filters.make import register
 from spaudio.filters.sequences import check_state, filter_sequences
 from spaudio.filters.tracing import as_leaf, is_symbolic
@@ -199,7 +199,7 @@ class TokenFilter(nn.Module):
     @property
     def extent(self) -> tuple[int, int]:
         """Number of tokens that the kernels cover to the left and to the right of a token."""
-        extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
+        extents = [kernel_extent(kernel.shape[-1], self.causal) for kernel in self.taps()]
         return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
 
     @property
@@ -238,7 +238,7 @@ class TokenFilter(nn.Module):
         responses = [torch.zeros(0, len(bins), dtype=torch.complex64, **cpu)]
         for kernel in self.taps():
             taps = kernel.detach().cpu().to(torch.promote_types(kernel.dtype, torch.float32))
-            left, _ = padding(taps.shape[-1], self.causal)
+            left, _ = kernel_extent(taps.shape[-1], self.causal)
             # Modulo n_fft in integers, to keep the phase of long kernels exact.
             turns = torch.outer(torch.arange(taps.shape[-1], **cpu) - left, bins) % n_fft
             angle = 2 * torch.pi * turns.to(taps.dtype) / n_fft

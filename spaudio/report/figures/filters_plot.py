@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency
-from spaudio.filters.definition import padding
+from spaudio.filters.definition import kernel_extent
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.figures.drawing import (
@@ -98,7 +98,7 @@ def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
     left, right = filter.extent
     rows = []
     for kernel in filter.taps():
-        before, after = padding(kernel.shape[-1], filter.causal)
+        before, after = kernel_extent(kernel.shape[-1], filter.causal)
         taps, ends = kernel.detach().float().cpu(), (left - before, right - after)
         rows.append(torch.nn.functional.pad(taps, ends, value=torch.nan))
     return torch.cat(rows), -left
