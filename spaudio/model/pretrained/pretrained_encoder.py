@@ -9,7 +9,6 @@ import copy
 import hashlib
 import json
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +97,9 @@ class PretrainedEncoder(nn.Module):
         return len(self.layers) + 1
 
     @property
-    @abstractmethod
     def token_seconds(self) -> float:
         """Step from one token to the next, in seconds."""
+        raise NotImplementedError
 
     @property
     def max_seconds(self) -> float:
@@ -178,10 +177,9 @@ class PretrainedEncoder(nn.Module):
         with torch.inference_mode():
             return self._inputs(waveform)
 
-    @abstractmethod
-    def _inputs(self, waveform: Waveform) -> Frames: ...
+    def _inputs(self, waveform: Waveform) -> Frames:
+        raise NotImplementedError
 
-    @abstractmethod
     def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Turns padded inputs into the tokens that the first layer reads.
 
@@ -192,6 +190,7 @@ class PretrainedEncoder(nn.Module):
         Returns:
             Tokens (batch, tokens, dim), and their padding mask (batch, tokens).
         """
+        raise NotImplementedError
 
     def run(
         self, tokens: Tensor, padding: Tensor, first: int = 0, stop: int | None = None
@@ -222,9 +221,9 @@ class PretrainedEncoder(nn.Module):
         """What each layer reads besides tokens."""
         return (~padding[:, None, None],)
 
-    @abstractmethod
     def _normalised(self, tokens: Tensor) -> Tensor:
         """Normalises the output of the last layer."""
+        raise NotImplementedError
 
     @torch.inference_mode()
     def hidden_states(
