@@ -133,7 +133,7 @@ class AdaptedClassifier(nn.Module):
             reader.register_forward_pre_hook(lambda _, given: (as_cached(given[0]), *given[1:]))
 
     def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
-        states, token_padding = self.base.run(*self.base.embed(inputs, padding))
+        states, token_padding = self.base.run(*self.base.first_tokens(inputs, padding))
         unpooled = self.base.unpooled(token_padding, self.base.quiet(inputs, padding))
         return states[self.first_state :], unpooled
 

@@ -1,8 +1,9 @@
 """The base of pretrained encoders: inputs of a clip, tokens of a batch, layers run one by one.
 
 An encoder is run in three steps, so that the result of each can be cached: the input of one clip
-(:meth:`PretrainedEncoder.inputs`), the embedding of a padded batch
-(:meth:`PretrainedEncoder.embed`), and the layers from any one on (:meth:`PretrainedEncoder.run`).
+(:meth:`PretrainedEncoder.inputs`), the first tokens of a padded batch
+(:meth:`PretrainedEncoder.first_tokens`), and the layers from any one on
+(:meth:`PretrainedEncoder.run`).
 """
 
 import copy
@@ -131,7 +132,7 @@ class PretrainedEncoder(nn.Module):
         """Returns which tokens are far below the loudest of their clip.
 
         Args:
-            inputs: (batch, frames, width), as :meth:`embed` takes them.
+            inputs: (batch, frames, width), as :meth:`first_tokens` takes them.
             padding: Boolean (batch, frames), True at padding.
 
         Returns:
@@ -180,7 +181,7 @@ class PretrainedEncoder(nn.Module):
     def _inputs(self, waveform: Waveform) -> Frames:
         raise NotImplementedError
 
-    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Turns padded inputs into the tokens that the first layer reads.
 
         Args:
@@ -241,7 +242,7 @@ class PretrainedEncoder(nn.Module):
         """
         batch = torch.from_numpy(inputs).unsqueeze(0)
         whole = torch.zeros(batch.shape[:2], dtype=torch.bool)
-        states, _ = self.run(*self.embed(batch, whole), stop=first + count - 1)
+        states, _ = self.run(*self.first_tokens(batch, whole), stop=first + count - 1)
         return torch.cat(states[first:]), self.quiet(batch, whole)
 
 
