@@ -358,9 +358,10 @@ def _explain(chosen: argparse.Namespace) -> None:
     if output.suffix.lower() not in (".png", ".svg"):
         raise ConfigError(f"--output {output}: the name of a figure must end in .png or .svg")
     check_output(output, option, inputs=[chosen.run, chosen.file], force=chosen.force)
-    from spaudio.inference.explain import explain
+    from spaudio.inference.explain import explain_sound
 
-    found = explain(_open(chosen, chosen.window), chosen.file, chosen.label)
+    predictor = _open(chosen, chosen.window)
+    found = explain_sound(predictor, predictor.read(chosen.file), chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
     lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
     for unit, digits, parts in (("s", 2, found.intervals), ("Hz", 0, found.bands)):

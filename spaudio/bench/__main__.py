@@ -13,7 +13,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from spaudio.errors import ConfigError, SpaudioError, how_to_install
 from spaudio.io.atomic import write_atomic
 from spaudio.io.output import check_output
 
+_Measured = tuple[dict[str, Any], Mapping[str, str]]  # a report, and the columns of its table
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a benchmark. A user error prints one line and exits with code 1.
@@ -34,60 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("filters", help="backends of the filterbank")
-    _add_common(command, "filters", each="per shape", threads=2, rounds=9)
-    shapes = [shape.name for shape in filter_cost.SHAPES]
-    command.add_argument("--only", choices=shapes, action="append", help="a shape")
-    command.add_argument("--device", choices=filter_cost.BACKENDS, default="cpu")
-
-    command = commands.add_parser("growth", help="cost of a bank over its shape, with a chart")
-    _add_common(command, "growth", each="per shape", threads=2, rounds=5)
-    command.add_argument(
-        "--only", choices=growth.VALUES, action="append", help="what is varied (default: all)"
-    )
-
-    command = commands.add_parser("generate", help="symbols per second, with and without cache")
-    # One symbol at a time gives a second thread nothing to do.
-    _add_common(command, "generate", each="per model", threads=1, rounds=5)
-    command.add_argument(
-        "run", nargs="?", type=Path, metavar="RUN", help="of a text recipe (default: untrained)"
-    )
-    command.add_argument(
-        "--context",
-        type=at_least_one,
-        help=f"of untrained models (default: {generation_cost.CONTEXT})",
-    )
-    command.add_argument("--length", type=int, help="symbols per round (default: the context)")
-    command.add_argument(
-        "--filter", choices=generation_cost.FILTERS, action="append", help="of an untrained model"
-    )
-
-    command = commands.add_parser("data", help="from a folder of files to features")
-    _add_common(command, "data", each="in total", threads=2, rounds=3)
-    command.add_argument("recipe", type=Path, metavar="RECIPE", help="the folder recipes/folder")
-    command.add_argument("source", type=Path, metavar="DIR", help="one sub-folder per class")
-
-    command = commands.add_parser("export", help="the exported model of a run")
-    _add_common(command, "export", each="per batch size", threads=2, rounds=9)
-    command.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-
-    command = commands.add_parser("step", help="training steps of a recipe with each filter")
-    _add_common(command, "step", each="in total", threads=2, rounds=9)
-    command.add_argument("recipe", type=Path, metavar="RECIPE", help="its folder")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="as for its run.py")
-    command.add_argument(
-        "--filter",
-        action="append",
-        help="a filter, with settings filter.*, model.* and optim.* of its own after commas "
-        "(bank,filter.num_filters=8); the others are compared with the first one "
-        "(default: none, depthwise, bank)",
-    )
-
-    command = commands.add_parser("profile", help="a training step by kind of operation")
-    _add_common(command, "profile", each="in total", threads=2, rounds=9)
-    command.add_argument("recipe", type=Path, metavar="RECIPE", help="its folder")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="as for its run.py")
-
+    for name, (function, text, options) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(measure=function)
+        for option, settings in options.items():
+            command.add_argument(option, **settings)
     chosen, rest = parser.parse_known_args(arguments)
     # argparse takes no settings after an option.
     unknown = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -109,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 check_output(path, "--output", force=chosen.force)
         elif (folder := Path("runs")).exists() and not folder.is_dir():
             raise ConfigError(f"{folder.resolve()} is not a folder; name the report with --output")
-        report, columns = _measure(chosen)
+        report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
     except SpaudioError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
@@ -128,61 +81,122 @@ def _written(chosen: argparse.Namespace, output: Path) -> list[Path]:
     return [output, *([output.with_suffix(".png")] if chosen.command == "growth" else [])]
 
 
-def _add_common(
-    command: argparse.ArgumentParser, name: str, *, each: str, threads: int, rounds: int
-) -> None:
-    """Adds the arguments of every benchmark."""
-    add = command.add_argument
-    default = "(default: %(default)s)"
-    add("--threads", type=at_least_one, default=threads, help=f"of torch {default}")
-    add("--rounds", type=at_least_one, default=rounds, help=f"measurements of each {default}")
-    limit = f"seconds {each} after which no round starts, but at least three rounds are run"
-    add("--limit", type=float, default=30, help=f"{limit} {default}")
-    add("--output", type=Path, help=f"JSON file (default: runs/bench_{name}.json, replaced)")
-    add("--force", action="store_true", help="replace the file of --output if it exists")
+def _filters(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    shapes = [s for s in filter_cost.SHAPES if not chosen.only or s.name in chosen.only]
+    return filter_cost.measure(shapes, rounds, limit, chosen.device), filter_cost.COLUMNS
 
 
-def _measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], Mapping[str, str]]:
-    """Runs the chosen benchmark; returns its report and the columns of its table.
+def _growth(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    importlib.import_module("matplotlib")  # else the chart fails after all has been measured
+    return growth.measure(chosen.only or list(growth.VALUES), rounds, limit), growth.COLUMNS
 
-    The others are imported where they run, because the filter benchmark needs only torch.
-    """
-    limits = chosen.rounds, chosen.limit
-    if chosen.command == "filters":
-        shapes = [s for s in filter_cost.SHAPES if not chosen.only or s.name in chosen.only]
-        return filter_cost.measure(shapes, *limits, chosen.device), filter_cost.COLUMNS
-    if chosen.command == "growth":
-        importlib.import_module("matplotlib")  # else the chart fails after all has been measured
-        return growth.measure(chosen.only or list(growth.VALUES), *limits), growth.COLUMNS
-    if chosen.command == "generate":
-        if chosen.run is None:
-            filters = chosen.filter or generation_cost.FILTERS
-            context = chosen.context or generation_cost.CONTEXT
-            models = generation_cost.untrained(context, filters)
-        else:
-            from spaudio.experiment.load import load_language_model
 
-            models = {chosen.run.name: load_language_model(chosen.run)}
-        report = generation_cost.measure(models, chosen.length, *limits)
-        return report, generation_cost.COLUMNS
-    if chosen.command == "data":
-        from spaudio.bench import data_cost
+def _generate(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    if chosen.run is None:
+        filters = chosen.filter or generation_cost.FILTERS
+        models = generation_cost.untrained(chosen.context or generation_cost.CONTEXT, filters)
+    else:
+        from spaudio.experiment.load import load_language_model
 
-        return data_cost.measure(chosen.recipe, chosen.source, *limits), data_cost.COLUMNS
-    if chosen.command == "export":
-        from spaudio.bench import export_cost
+        models = {chosen.run.name: load_language_model(chosen.run)}
+    return generation_cost.measure(models, chosen.length, rounds, limit), generation_cost.COLUMNS
 
-        return export_cost.measure(chosen.run, *limits), export_cost.COLUMNS
-    if chosen.command == "profile":
-        from spaudio.bench import step_profile
 
-        report = step_profile.measure(chosen.recipe, chosen.overrides, *limits)
-        return report, step_profile.COLUMNS
+# What needs more than torch is imported where it runs, because the filter benchmark does not.
+
+
+def _data(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    from spaudio.bench import data_cost
+
+    return data_cost.measure(chosen.recipe, chosen.source, rounds, limit), data_cost.COLUMNS
+
+
+def _export(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    from spaudio.bench import export_cost
+
+    return export_cost.measure(chosen.run, rounds, limit), export_cost.COLUMNS
+
+
+def _step(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
     from spaudio.bench import step_cost
 
     names = chosen.filter or ["none", "depthwise", "bank"]
-    report = step_cost.measure(chosen.recipe, chosen.overrides, names, *limits)
+    report = step_cost.measure(chosen.recipe, chosen.overrides, names, rounds, limit)
     return report, step_cost.COLUMNS
+
+
+def _profile(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
+    from spaudio.bench import step_profile
+
+    report = step_profile.measure(chosen.recipe, chosen.overrides, rounds, limit)
+    return report, step_profile.COLUMNS
+
+
+def _common(name: str, *, each: str, threads: int = 2, rounds: int = 9) -> dict[str, Any]:
+    """Returns the options of every benchmark."""
+    return {
+        "--threads": {"type": at_least_one, "default": threads, "help": "of torch (default: "
+                      "%(default)s)"},
+        "--rounds": {"type": at_least_one, "default": rounds, "help": "measurements of each "
+                     "(default: %(default)s)"},
+        "--limit": {"type": float, "default": 30, "help": f"seconds {each} after which no round "
+                    "starts, but at least three rounds are run (default: %(default)s)"},
+        "--output": {"type": Path, "help": f"JSON file (default: runs/bench_{name}.json, "
+                     "replaced)"},
+        "--force": {"action": "store_true", "help": "replace the file of --output if it exists"},
+    }  # fmt: skip
+
+
+_RECIPE: dict[str, Any] = {
+    "recipe": {"type": Path, "metavar": "RECIPE", "help": "its folder"},
+    "overrides": {"nargs": "*", "metavar": "key=value", "help": "as for its run.py"},
+}
+
+# For each command: its function, help text and argparse options.
+_COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
+    "filters": (_filters, "backends of the filterbank", {
+        **_common("filters", each="per shape"),
+        "--only": {"choices": [shape.name for shape in filter_cost.SHAPES], "action": "append",
+                   "help": "a shape"},
+        "--device": {"choices": filter_cost.BACKENDS, "default": "cpu"},
+    }),
+    "growth": (_growth, "cost of a bank over its shape, with a chart", {
+        **_common("growth", each="per shape", rounds=5),
+        "--only": {"choices": growth.VALUES, "action": "append",
+                   "help": "what is varied (default: all)"},
+    }),
+    "generate": (_generate, "symbols per second, with and without cache", {
+        # One symbol at a time gives a second thread nothing to do.
+        **_common("generate", each="per model", threads=1, rounds=5),
+        "run": {"nargs": "?", "type": Path, "metavar": "RUN",
+                "help": "of a text recipe (default: untrained)"},
+        "--context": {"type": at_least_one,
+                      "help": f"of untrained models (default: {generation_cost.CONTEXT})"},
+        "--length": {"type": int, "help": "symbols per round (default: the context)"},
+        "--filter": {"choices": generation_cost.FILTERS, "action": "append",
+                     "help": "of an untrained model"},
+    }),
+    "data": (_data, "from a folder of files to features", {
+        **_common("data", each="in total", rounds=3),
+        "recipe": {"type": Path, "metavar": "RECIPE", "help": "the folder recipes/folder"},
+        "source": {"type": Path, "metavar": "DIR", "help": "one sub-folder per class"},
+    }),
+    "export": (_export, "the exported model of a run", {
+        **_common("export", each="per batch size"),
+        "run": {"type": Path, "metavar": "RUN", "help": "folder of a run"},
+    }),
+    "step": (_step, "training steps of a recipe with each filter", {
+        **_common("step", each="in total"),
+        **_RECIPE,
+        "--filter": {"action": "append", "help": "a filter, with settings filter.*, model.* and "
+                     "optim.* of its own after commas (bank,filter.num_filters=8); the others are "
+                     "compared with the first one (default: none, depthwise, bank)"},
+    }),
+    "profile": (_profile, "a training step by kind of operation", {
+        **_common("profile", each="in total"),
+        **_RECIPE,
+    }),
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -111,9 +111,7 @@ def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
         kept = [folder for folder in folders if (folder / "checkpoints").is_dir()]
         if not kept:
             continue
-        untrained, trained = (
-            filters_of(load(kept[0]).encoder) for load in (load_untrained, load_best)
-        )
+        untrained, trained = (filters_of(load(kept[0])) for load in (load_untrained, load_best))
         for name, token_filter in list(trained.items())[:1]:
             title = f"{for_figure(group.name, 120)}\n{name}"
             before[title], after[title] = untrained[name], token_filter

@@ -39,7 +39,7 @@ def draw_run(run: Path) -> tuple[list[Path], list[str]]:
         seconds = after.base.token_seconds
     drawn: list[Path] = []
     said: list[str] = []
-    filters = filters_of(before.encoder), filters_of(after.encoder)
+    filters = filters_of(before), filters_of(after)
     if plot_filters(*filters, run / "filters.png", token_seconds=seconds):
         drawn.append(run / "filters.png")
         if isinstance(settings, AudioSettings) and settings.tokens.front_end == "spectrogram":

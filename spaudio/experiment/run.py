@@ -29,6 +29,7 @@ from spaudio.experiment.run_folder import (
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
+from spaudio.experiment.tasks.task import Task
 from spaudio.filters import describe
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.messages import say, warn
@@ -87,11 +88,7 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)
     if begun and run is not None:
-        task.check_resumed(run)
-        kept = read_yaml(find_checkpoint(run / "checkpoints", begun[-1].last) / "config.yaml")
-        _check_unchanged(run, settings, task.data_hash, kept)
-        if first:
-            _warn_of_changes(run, settings, accelerator, kept)
+        _check_resumed(run, begun[-1], settings, task, accelerator)
     run = run or share_run_folder(settings, accelerator)
     if first:
         say(f"run: {run}")
@@ -145,6 +142,28 @@ def _begun(run: Path) -> list[Stage]:
     """Returns the stages of a run that have a checkpoint, in their order."""
     stages = (PRETRAINING, TRAINING)
     return [s for s in stages if any((run / "checkpoints").glob(f"{s.last}-*"))]
+
+
+def _check_resumed(
+    run: Path, stage: Stage, settings: Settings, task: Task, accelerator: Accelerator
+) -> None:
+    """Checks that a run can go on from its last checkpoint, and warns of what differs.
+
+    Args:
+        run: The run's folder.
+        stage: The last stage that has a checkpoint.
+        settings: The run's settings.
+        task: Its task.
+        accelerator: Of this process.
+
+    Raises:
+        CheckpointError: If the data, or a setting that changes results, were changed.
+    """
+    task.check_resumed(run)
+    kept = read_yaml(find_checkpoint(run / "checkpoints", stage.last) / "config.yaml")
+    _check_unchanged(run, settings, task.data_hash, kept)
+    if is_first_process():
+        _warn_of_changes(run, settings, accelerator, kept)
 
 
 def _kept_settings(settings: Settings, data_hash: str | None, accelerator: Accelerator) -> str:
@@ -223,21 +242,19 @@ def _facts(
     token_seconds: float | None,
 ) -> dict[str, Any]:
     """Returns what ``report.json`` says about every run."""
-    filters = model.encoder.token_filters()
+    filters = model.token_filters()
     return {
         "recipe": settings.recipe,
         "filter": settings.filter_options,
         "filters": [
-            f"filter in layer {i}: {describe(f, token_seconds)}"
-            for i, f in enumerate(model.encoder.filters)
-            if f in filters
+            f"filter in layer {layer}: {describe(f, token_seconds)}" for layer, f in filters.items()
         ],
         "seed": settings.seed,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "processes": processes(),
         "num_params": count_parameters(model),
-        "filter_params": sum(f.num_parameters for f in filters),
+        "filter_params": sum(f.num_parameters for f in filters.values()),
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.step_seconds,
         "data_wait": result.data_wait,

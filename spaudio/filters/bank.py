@@ -13,7 +13,7 @@ from typing_extensions import override
 from spaudio.filters.arguments import check_device, check_flag, check_size
 from spaudio.filters.bandpass import check_init, reset_bandpass
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.definition import ACTIVATIONS, check_activation, padding
+from spaudio.filters.definition import ACTIVATIONS, check_activation, kernel_extent
 from spaudio.filters.functional import filterbank
 from spaudio.filters.precision import without_autocast
 
@@ -237,7 +237,7 @@ def filterbank_window(
     longest = max(kernel.shape[-1] for kernel in kernels)
     if window.shape[1] < longest:  # no tokens, which unfold rejects
         return window[:, :0] * sum(p.sum() for p in parameters)  # keeps them in the graph
-    left, _ = padding(longest, causal)
+    left, _ = kernel_extent(longest, causal)
     types = (value.dtype for value in (window, *parameters))
     dtype = functools.reduce(torch.promote_types, types, torch.float32)
     with without_autocast(window):
@@ -245,7 +245,7 @@ def filterbank_window(
         scales = []
         for kernel in kernels:
             taps = kernel.shape[-1]
-            first = left - padding(taps, causal)[0]
+            first = left - kernel_extent(taps, causal)[0]
             scales.append(F.linear(slices[..., first : first + taps], kernel.to(dtype)))
         representation = ACTIVATIONS[activation](torch.cat(scales, dim=-1))
         weights = {1: "m", 2: "dm", 3: "btm"}[gains.dim()]

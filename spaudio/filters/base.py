@@ -1,4 +1,4 @@
-"""The base class of all filters over tokens, and the filters by name."""
+"""The base class of all filters over tokens."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters.arguments import check_flag, check_tokens
-from spaudio.filters.definition import padding, without_padding
+from spaudio.filters.definition import kernel_extent, without_padding
+from spaudio.filters.make import register
 from spaudio.filters.sequences import check_state, filter_sequences
 from spaudio.filters.tracing import as_leaf, is_symbolic
-
-#: Filter class by name. A subclass of ``TokenFilter`` that has a ``name`` adds itself.
-FILTERS: dict[str, type["TokenFilter"]] = {}
 
 
 class TokenFilter(nn.Module):
@@ -34,7 +32,7 @@ class TokenFilter(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls):
-            _register(cls)
+            register(cls)
         elif not hasattr(cls, "name"):
             cls.name = cls.__name__  # for messages only
 
@@ -203,7 +201,7 @@ class TokenFilter(nn.Module):
     @property
     def extent(self) -> tuple[int, int]:
         """Number of tokens that the kernels cover to the left and to the right of a token."""
-        extents = [padding(kernel.shape[-1], self.causal) for kernel in self.taps()]
+        extents = [kernel_extent(kernel.shape[-1], self.causal) for kernel in self.taps()]
         return max((e[0] for e in extents), default=0), max((e[1] for e in extents), default=0)
 
     @property
@@ -242,7 +240,7 @@ class TokenFilter(nn.Module):
         responses = [torch.zeros(0, len(bins), dtype=torch.complex64, **cpu)]
         for kernel in self.taps():
             taps = kernel.detach().cpu().to(torch.promote_types(kernel.dtype, torch.float32))
-            left, _ = padding(taps.shape[-1], self.causal)
+            left, _ = kernel_extent(taps.shape[-1], self.causal)
             # Modulo n_fft in integers, to keep the phase of long kernels exact.
             turns = torch.outer(torch.arange(taps.shape[-1], **cpu) - left, bins) % n_fft
             angle = 2 * torch.pi * turns.to(taps.dtype) / n_fft
@@ -301,17 +299,3 @@ class TokenFilter(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
-
-
-def _register(cls: type[TokenFilter]) -> None:
-    """Adds a filter class to :data:`FILTERS`.
-
-    A class that is defined again, as in a notebook, replaces the earlier one.
-
-    Raises:
-        ValueError: If another class has the same name.
-    """
-    other = FILTERS.get(cls.name, cls)
-    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}")
-    FILTERS[cls.name] = cls

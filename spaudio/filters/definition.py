@@ -26,10 +26,10 @@ def check_activation(activation: str) -> None:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
 
 
-def padding(kernel_size: int, causal: bool) -> tuple[int, int]:
-    """Number of zeros before and after the tokens that preserve the sequence length.
+def kernel_extent(kernel_size: int, causal: bool) -> tuple[int, int]:
+    """Number of tokens that a kernel covers to the left and to the right of a token.
 
-    It is also the receptive field to the left and to the right of a token. Causal taps cover
+    As many zeros before and after the tokens preserve the sequence length. Causal taps cover
     ``t-K+1 ... t``, centred ones ``t-(K-1)//2 ... t+K//2``: an even kernel reaches one token
     further into the future than into the past, as with ``padding="same"`` in ``Conv1d``.
 
@@ -70,7 +70,7 @@ def filterbank_definition(
         return x * sum(value.sum() for value in (gains, *kernels))  # keeps them in the graph
     signals = without_padding(x, padding_mask).transpose(1, 2).reshape(batch * dim, 1, tokens)
     scales = [
-        F.conv1d(F.pad(signals, padding(kernel.shape[-1], causal)), kernel.unsqueeze(1))
+        F.conv1d(F.pad(signals, kernel_extent(kernel.shape[-1], causal)), kernel.unsqueeze(1))
         for kernel in kernels
     ]
     representation = ACTIVATIONS[activation](torch.cat(scales, dim=1))

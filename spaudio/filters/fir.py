@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from spaudio.filters.bank import FilterBank
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.definition import padding
+from spaudio.filters.definition import kernel_extent
 from spaudio.filters.depthwise import depthwise_window
 from spaudio.filters.functional import filterbank
 from spaudio.filters.precision import without_autocast
@@ -100,7 +100,7 @@ class FIRFilter(FilterBank):
     @property
     @override
     def extent(self) -> tuple[int, int]:
-        return padding(self.kernel_size, self.causal)
+        return kernel_extent(self.kernel_size, self.causal)
 
     @override
     def taps(self) -> Sequence[Tensor]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from spaudio.filters.arguments import check_size, check_tokens
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.definition import padding, without_padding
+from spaudio.filters.definition import kernel_extent, without_padding
 
 
 class HaarFilter(TokenFilter):
@@ -69,7 +69,7 @@ class HaarFilter(TokenFilter):
         averages = [window[:, left : left + tokens, : self.untouched]]
         first = self.untouched
         for kernel_size, width in self.groups:
-            before, after = padding(kernel_size, self.causal)
+            before, after = kernel_extent(kernel_size, self.causal)
             covered = window[:, left - before : left + tokens + after, first : first + width]
             # Repeated averages of pairs; sums could overflow in half precision.
             shift = 1
@@ -83,7 +83,7 @@ class HaarFilter(TokenFilter):
     @property
     @override
     def extent(self) -> tuple[int, int]:
-        return padding(self.groups[-1][0], self.causal)
+        return kernel_extent(self.groups[-1][0], self.causal)
 
     @override
     def taps(self) -> Sequence[Tensor]:

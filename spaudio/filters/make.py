@@ -1,10 +1,30 @@
-"""Builds a filter from its name and options."""
+"""The filters by name, and how one is built from its name and options."""
+
+from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spaudio.filters.base import FILTERS, TokenFilter
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
+
+#: Filter class by name. A subclass of ``TokenFilter`` that has a ``name`` adds itself.
+FILTERS: dict[str, type[TokenFilter]] = {}
+
+
+def register(cls: type[TokenFilter]) -> None:
+    """Adds a filter class to :data:`FILTERS`.
+
+    A class that is defined again, as in a notebook, replaces the earlier one.
+
+    Raises:
+        ValueError: If another class has the same name.
+    """
+    other = FILTERS.get(cls.name, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}")
+    FILTERS[cls.name] = cls
 
 
 def make_filter(

@@ -18,6 +18,11 @@ MASKED_BELOW = -9_900.0
 # may share a mask. The padding of the last pass is also under the mask itself: reentrant
 # checkpointing copies the tokens.
 _PADDING = WeakTensorKeyDictionary()
+_REMEDY = (
+    "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
+    "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or pass "
+    "padding_mask=None to ignore padding"
+)
 
 
 def find_padding(
@@ -93,33 +98,33 @@ def find_padding(
             return None
         unread = unread or merged
     # Whether the calls that took the padding mask are over.
-    again = in_backward() and not lonely and all(call.padding is None for call in calls[1:])
-    if not again:
-        unread = unread or alone
-    if unread is None and not again:
-        return None
-    if unread and again and isinstance(unread[1], Tensor) and unread[1] in _PADDING:
-        found = _PADDING[unread[1]]
-        if calls[0].tokens in found:
-            own: Tensor | None = found[calls[0].tokens]
-            return own
-        last: Tensor | None = found[unread[1]]
-        if all(_same(last, other) for other in found.values()):
-            return last
-    remedy = (
-        "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
-        "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or pass "
-        "padding_mask=None to ignore padding"
-    )
+    if in_backward() and not lonely and all(call.padding is None for call in calls[1:]):
+        if unread is None:
+            raise ValueError(
+                f"layer {layer!r} is recomputed in the backward pass, outside the call that knows "
+                f"the padding. Checkpoint a module that takes the mask. {_REMEDY}"
+            )
+        remembered, padding = _recall(unread[1], calls[0])
+        if remembered:
+            return padding
+    unread = unread or alone
     if unread is None:
-        raise ValueError(
-            f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
-            f"padding. Checkpoint a module that takes the mask. {remedy}"
-        )
+        return None
     raise ValueError(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
-        f"{_describe(*unread)}. {remedy}"
+        f"{_describe(*unread)}. {_REMEDY}"
     )
+
+
+def _recall(mask: Any, own: Call) -> tuple[bool, Tensor | None]:
+    """Returns whether the padding of a layer's first pass is known, and that padding."""
+    if not isinstance(mask, Tensor) or mask not in _PADDING:
+        return False, None
+    found = _PADDING[mask]
+    if own.tokens in found:
+        return True, found[own.tokens]
+    last = found[mask]
+    return all(_same(last, other) for other in found.values()), last
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

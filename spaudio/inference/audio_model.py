@@ -1,29 +1,23 @@
 """Python interface of a trained model: predictions, embeddings, events and streams."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from spaudio.audio.decode import Waveform, check_array, resample, stream_audio
-from spaudio.errors import AudioError, ConfigError
+from spaudio.errors import ConfigError
 from spaudio.inference.detect import event_finder
 from spaudio.inference.explain import Explanation, explain_sound
 from spaudio.inference.live import Stream, open_stream
-from spaudio.inference.predict import Predictor
+from spaudio.inference.predict import Audio, Predictor, finite, named_sound
 from spaudio.inference.saved import fetch, save_pretrained
 from spaudio.model.classifier import count_parameters
 from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction
 
-Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
 Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
-ARRAY = Path("<array>")  # the file name in predictions of arrays
 
 
 def load(
@@ -110,15 +104,11 @@ class AudioModel(Predictor):
         if not isinstance(audio, list | tuple):
             if align:
                 raise ConfigError("align=True takes a list of sounds; got a single one")
-            with _named(audio):
-                return self.classify(_path(audio), self._pieces(audio, sample_rate))
+            return self(audio, sample_rate)
         if not align:
             return [self.predict(one, sample_rate) for one in audio]
         self.alignment()  # refused before any sound is read
-        sounds = []
-        for one in audio:
-            with _named(one):
-                sounds.append(self.embed_windows(_path(one), self._pieces(one, sample_rate)))
+        sounds = [self.embed_windows(one, sample_rate) for one in audio]
         return self.classify_aligned(sounds) if sounds else []
 
     def embed(self, audio: Audio | Audios, sample_rate: int | None = None) -> NDArray[np.float32]:
@@ -132,8 +122,9 @@ class AudioModel(Predictor):
             if not audio:
                 raise ConfigError("embed() got an empty list; give at least one sound")
             return np.stack([self.embed(one, sample_rate) for one in audio])
-        with _named(audio):
-            return self.embedding(self._pieces(audio, sample_rate))
+        with named_sound(audio):
+            mean = self._mean_over_windows(self.read(audio, sample_rate), self.embeddings)[0]
+        return finite(mean.numpy())
 
     def detect(
         self,
@@ -164,8 +155,8 @@ class AudioModel(Predictor):
             ConfigError: If the rate is missing, or hop or threshold is out of range.
         """
         find = event_finder(self, hop, threshold)
-        with _named(audio):
-            return find(self._pieces(audio, sample_rate, silent_ok=True))[0]
+        with named_sound(audio):
+            return find(self.read(audio, sample_rate, silent_ok=True))[0]
 
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None
@@ -186,8 +177,8 @@ class AudioModel(Predictor):
             AudioError: If the sound cannot be used.
             ConfigError: If the rate is missing, or the run has no such class.
         """
-        with _named(audio):
-            return explain_sound(self, self._pieces(audio, sample_rate), label)
+        with named_sound(audio):
+            return explain_sound(self, self.read(audio, sample_rate), label)
 
     def stream(self, window: float | None = None, hop: float | None = None) -> Stream:
         """Makes a stream, which turns blocks of samples into predictions as they arrive.
@@ -228,36 +219,3 @@ class AudioModel(Predictor):
             ConfigError: If the folder exists, or huggingface_hub is missing.
         """
         save_pretrained(self.run, Path(folder))
-
-    def _pieces(
-        self, audio: Audio, sample_rate: int | None, *, silent_ok: bool = False
-    ) -> Iterable[Waveform]:
-        """Returns a sound in pieces, at the model's rate."""
-        silent_ok = silent_ok or self.inputs.silent_ok
-        if isinstance(audio, str | os.PathLike):
-            return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
-        if not hasattr(audio, "__array__"):
-            raise AudioError(
-                f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
-                "or tensor of samples"
-            )
-        if sample_rate is None:
-            raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
-        wave = check_array(audio, sample_rate, silent_ok=silent_ok)
-        return [resample(wave, sample_rate, self.sample_rate, ARRAY)]
-
-
-@contextmanager
-def _named(audio: Audio) -> Iterator[None]:
-    """Names the file in an error of the front-end, which has only its samples."""
-    try:
-        yield
-    except AudioError as error:
-        if str(_path(audio)) in str(error) or not isinstance(audio, str | os.PathLike):
-            raise
-        raise AudioError(f"{audio}: {error}") from error
-
-
-def _path(audio: Audio) -> Path:
-    """Returns the file name of a sound in predictions."""
-    return Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY

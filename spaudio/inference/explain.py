@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spaudio.audio.chunks import Window
 from spaudio.audio.decode import Waveform
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
 from spaudio.report.figures.occlusion_plot import plot_importance
-from spaudio.report.occlusion import band_edges, log_odds, measure_importance
+from spaudio.report.occlusion import log_odds, measure_importance, occlude_frames
 from spaudio.tokens.config import Frames
-from spaudio.tokens.front_end import stack_frames
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,6 @@ class Explanation:
         )  # fmt: skip
 
 
-def explain(predictor: Predictor, path: Path, label: str | None = None) -> Explanation:
-    """Explains the prediction for a file; see :func:`explain_sound`.
-
-    Raises:
-        AudioError: If the file cannot be used.
-        ConfigError: If the run has no such class.
-    """
-    return explain_sound(predictor, predictor.read(path), label)
-
-
 def explain_sound(
     predictor: Predictor, pieces: Iterable[Waveform], label: str | None = None
 ) -> Explanation:
@@ -101,40 +91,33 @@ def explain_sound(
             ]
     number = int(total.argmax()) if label is None else classes.index(label)
     confidence, window = best[number]
-    config, rate = predictor.front_end.config, predictor.sample_rate
-    start = window.start / rate
+    samples, rate = window.samples, predictor.sample_rate
+    start, length = window.start / rate, len(samples) / rate
+    front_end, multi_label = predictor.front_end, predictor.inputs.multi_label
 
-    def answer(tokens: Iterable[Frames]) -> NDArray[np.float64]:
-        logits = predictor.logits(tokens) / predictor.inputs.temperature
-        return log_odds(logits, number, predictor.inputs.multi_label)
+    def logits(tokens: Iterable[Frames]) -> Tensor:
+        return predictor.logits(tokens) / predictor.inputs.temperature
 
-    if config.front_end == "spectrogram":
-        front_end = predictor.front_end
-        frames = front_end.normalise(front_end.restore(front_end.extract(window.samples)))
-        found = measure_importance(
-            frames,
-            lambda variants: answer(stack_frames(one, config.stack) for one in variants),
-        )
-        step, hertz = config.frame_seconds, band_edges(config)
+    if front_end.config.front_end == "spectrogram":
+        frames = front_end.normalise(front_end.restore(front_end.extract(samples)))
+        found = occlude_frames(frames, front_end.config, logits, number, multi_label, length)
     else:
-        found = measure_importance(
-            window.samples[:, None],
-            lambda variants: answer(predictor.tokens(one[:, 0].copy()) for one in variants),
-        )
-        step, hertz = 1 / rate, np.array([0.0, rate / 2])
 
-    def seconds(place: int) -> float:
-        return start + min(place * step, len(window.samples) / rate)
+        def answer(variants: Iterable[Frames]) -> NDArray[np.float64]:
+            tokens = (predictor.tokens(one[:, 0].copy()) for one in variants)
+            return log_odds(logits(tokens), number, multi_label)
 
+        seconds = np.minimum(np.arange(len(samples) + 1) * (1 / rate), length)
+        found = measure_importance(samples[:, None], answer, seconds, np.array([0.0, rate / 2]))
     return Explanation(
         label=classes[number],
         confidence=confidence,
         start=start,
-        waveform=window.samples,
+        waveform=samples,
         sample_rate=rate,
         drop=found.drop,
-        seconds=np.array([seconds(place) for place in found.steps]),
-        hertz=hertz[found.bands],
-        intervals=[(seconds(p.first), seconds(p.last), p.drop) for p in found.intervals],
-        bands=[(float(hertz[p.first]), float(hertz[p.last]), p.drop) for p in found.ranges],
+        seconds=start + found.seconds,
+        hertz=found.hertz,
+        intervals=[(start + low, start + high, drop) for low, high, drop in found.intervals],
+        bands=found.bands,
     )

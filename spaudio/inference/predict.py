@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import Waveform, is_silent, stream_audio
-from spaudio.errors import CheckpointError, ConfigError, SpaudioError, reason
+from spaudio.audio.decode import Waveform, check_array, is_silent, resample, stream_audio
+from spaudio.errors import AudioError, CheckpointError, ConfigError, SpaudioError, reason
 from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
@@ -33,6 +33,8 @@ from spaudio.training.checkpoint import load_weights
 from spaudio.training.failures import lacks_memory
 from spaudio.training.temperature import class_probabilities, tempered
 
+Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
+ARRAY = Path("<array>")  # the file name in predictions of arrays
 _BATCH = 16  # windows
 
 
@@ -156,53 +158,57 @@ class Predictor:
                 f"window={seconds:g} s; this model takes at most {self.most_seconds:g} s"
             )
 
-    def __call__(self, path: Path) -> Prediction:
-        """Predicts one file.
+    def __call__(self, audio: Audio, sample_rate: int | None = None) -> Prediction:
+        """Predicts a sound of any length.
+
+        Args:
+            audio: A file, or a mono waveform (samples,).
+            sample_rate: Rate of a waveform, in Hz.
 
         Raises:
             AudioError: If it cannot be used.
             CheckpointError: If the model gives no finite probabilities.
+            ConfigError: If the rate of a waveform is missing or out of range.
         """
-        return self.classify(path, self.read(path))
+        with named_sound(audio):
+            mean, samples, windows = self._mean_over_windows(
+                self.read(audio, sample_rate), self.raw_probabilities
+            )
+        return self._prediction(_path(audio), mean, samples, windows)
 
-    def read(self, path: str | os.PathLike[str]) -> Iterator[Waveform]:
-        """Yields a file in pieces, as :meth:`classify` takes them.
-
-        Raises:
-            AudioError: If it cannot be used. Silence can if it was a clip of the run's data.
-        """
-        return stream_audio(path, self.sample_rate, silent_ok=self.inputs.silent_ok)
-
-    def classify(self, path: Path, pieces: Iterable[Waveform]) -> Prediction:
-        """Predicts a sound of any length.
+    def read(
+        self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
+    ) -> Iterable[Waveform]:
+        """Returns a sound in consecutive pieces, mono waveforms (samples,) at the model's rate.
 
         Args:
-            path: File name in the prediction.
-            pieces: Consecutive mono waveforms (samples,), at ``sample_rate``.
+            audio: A file, or a mono waveform (samples,).
+            sample_rate: Rate of a waveform, in Hz.
+            silent_ok: Silence can be used. It always can if it was a clip of the run's data.
 
         Raises:
-            CheckpointError: If the model gives no finite probabilities.
+            AudioError: If it cannot be used.
+            ConfigError: If the rate of a waveform is missing or out of range.
         """
-        mean, samples, windows = self._mean_over_windows(pieces, self.raw_probabilities)
-        return self._prediction(path, mean, samples, windows)
+        silent_ok = silent_ok or self.inputs.silent_ok
+        if isinstance(audio, str | os.PathLike):
+            return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
+        if not hasattr(audio, "__array__"):
+            raise AudioError(
+                f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
+                "or tensor of samples"
+            )
+        if sample_rate is None:
+            raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
+        wave = check_array(audio, sample_rate, silent_ok=silent_ok)
+        return [resample(wave, sample_rate, self.sample_rate, ARRAY)]
 
-    def embedding(self, pieces: Iterable[Waveform]) -> NDArray[np.float32]:
-        """Returns the embedding that the head classifies, (width,), averaged over windows.
-
-        Args:
-            pieces: As for :meth:`classify`.
-
-        Raises:
-            CheckpointError: If it is not finite.
-        """
-        mean: NDArray[np.float32] = self._mean_over_windows(pieces, self.embeddings)[0].numpy()
-        return finite(mean)
-
-    def embed_windows(self, path: Path, pieces: Iterable[Waveform]) -> EmbeddedSound:
-        """Computes the embedding of each window of a sound; arguments as for :meth:`classify`."""
-        counted = _Counted(pieces)
-        found = [self.embeddings(batch) for batch in self._batches(counted)]
-        return EmbeddedSound(path, counted.samples, torch.cat(found))
+    def embed_windows(self, audio: Audio, sample_rate: int | None = None) -> EmbeddedSound:
+        """Computes the embedding of each window; arguments and errors of :meth:`read`."""
+        with named_sound(audio):
+            counted = _Counted(self.read(audio, sample_rate))
+            found = [self.embeddings(batch) for batch in self._batches(counted)]
+        return EmbeddedSound(_path(audio), counted.samples, torch.cat(found))
 
     @torch.inference_mode()
     def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:
@@ -225,7 +231,7 @@ class Predictor:
         counts = torch.tensor([len(sound.windows) for sound in sounds])
         owners = torch.arange(len(sounds)).repeat_interleave(counts)
         aligned = alignment(torch.cat([sound.windows for sound in sounds]), owners)
-        # Double precision as in :meth:`_classify`.
+        # Double precision as in :meth:`raw_probabilities`.
         logits = self.model.classify(aligned.to(self.device)).cpu().double()
         parts = torch.split(logits.softmax(dim=1), counts.tolist())
         return [
@@ -286,7 +292,7 @@ class Predictor:
         have been silent, or the whole sound is silent.
 
         Args:
-            pieces: As for :meth:`classify`.
+            pieces: As from :meth:`read`.
         """
         found = cut_windows(pieces, self.window_samples, self._hop_samples)
         kept = map(self._as_segment, found) if self._is_cut else _audible(found)
@@ -310,11 +316,13 @@ class Predictor:
         Returns:
             (waveforms, classes), on the CPU.
         """
-        return self._classify(waveforms, self.inputs.temperature).float()
+        return self.raw_probabilities(waveforms, self.inputs.temperature).float()
 
-    def raw_probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
-        """Returns :meth:`probabilities` before temperature scaling, in float64."""
-        return self._classify(waveforms, temperature=1.0)
+    def raw_probabilities(self, waveforms: Sequence[Waveform], temperature: float = 1.0) -> Tensor:
+        """Returns :meth:`probabilities` in float64, and before temperature scaling by default."""
+        # Single precision near 1 would lose the logits, which temperature scaling needs.
+        logits = self.logits(map(self.tokens, waveforms)).double()
+        return class_probabilities(logits, self.inputs.multi_label, temperature)
 
     def tempered(self, probabilities: Tensor) -> Tensor:
         """Applies the run's temperature to raw probabilities (sounds, classes)."""
@@ -330,11 +338,6 @@ class Predictor:
         """Returns the logits (clips, classes) of clips given as tokens, each (tokens, features)."""
         found: Tensor = self.model(*self._batch(tokens)).float().cpu()
         return found
-
-    def _classify(self, waveforms: Sequence[Waveform], temperature: float) -> Tensor:
-        # Single precision near 1 would lose the logits, which temperature scaling needs.
-        logits = self.logits(map(self.tokens, waveforms)).double()
-        return class_probabilities(logits, self.inputs.multi_label, temperature)
 
     def _batch(self, tokens: Iterable[Frames]) -> tuple[Tensor, Tensor]:
         """Pads tokens; returns them and their mask on the model's device."""
@@ -385,6 +388,22 @@ def _audible(windows: Iterable[Window]) -> Iterator[Window]:
         yield first
 
 
+@contextmanager
+def named_sound(audio: Audio) -> Iterator[None]:
+    """Names the file in an error of the front-end, which has only its samples."""
+    try:
+        yield
+    except AudioError as error:
+        if str(_path(audio)) in str(error) or not isinstance(audio, str | os.PathLike):
+            raise
+        raise AudioError(f"{audio}: {error}") from error
+
+
+def _path(audio: Audio) -> Path:
+    """Returns the file name of a sound in predictions."""
+    return Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY
+
+
 def finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns outputs of a model as they are.
 
@@ -425,7 +444,7 @@ def predict_files(
                 if align is None:
                     predictions[path] = predictor(path)
                 else:
-                    sound = predictor.embed_windows(path, predictor.read(path))
+                    sound = predictor.embed_windows(path)
                     groups[path.parent if align == "folder" else Path()].append(sound)
             advance(1)
     for sounds in groups.values():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters import TokenFilter
 from spaudio.filters.dropout import Dropout
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
@@ -86,6 +87,10 @@ class Classifier(nn.Module):
         """Returns the logits (batch, classes) of what :meth:`embed` returns."""
         logits: Tensor = self.head(embeddings)
         return logits
+
+    def token_filters(self) -> dict[int, TokenFilter]:
+        """Returns the filters by layer, from 0."""
+        return self.encoder.token_filters()
 
 
 def count_parameters(model: nn.Module) -> int:

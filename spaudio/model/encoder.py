@@ -212,10 +212,13 @@ class Encoder(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-    def token_filters(self) -> list[TokenFilter]:
-        """Returns all filters except :class:`spaudio.filters.NoFilter`, in order of the layers."""
-        found = (m for m in self.filters if isinstance(m, TokenFilter))
-        return [m for m in found if not isinstance(m, NoFilter)]
+    def token_filters(self) -> dict[int, TokenFilter]:
+        """Returns all filters except :class:`spaudio.filters.NoFilter`, by layer, from 0."""
+        return {
+            layer: found
+            for layer, found in enumerate(self.filters)
+            if isinstance(found, TokenFilter) and not isinstance(found, NoFilter)
+        }
 
     def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor | None:
         """Returns where a query may attend to a key; None without padding."""

@@ -21,7 +21,7 @@ def encoder_flops(encoder: Encoder, tokens: int) -> int:
     pairs = tokens * (tokens + 1) // 2 if shape.causal else tokens * tokens
     products = 2 * tokens * (4 + 2 * shape.ff_mult) * shape.dim**2  # q, k, v, out, feed-forward
     attention = 2 * 2 * pairs * shape.dim  # scores, and weighted sum of values
-    filters = sum(f.flops(tokens, shape.dim) for f in encoder.token_filters())
+    filters = sum(f.flops(tokens, shape.dim) for f in encoder.token_filters().values())
     return shape.layers * (products + attention) + filters
 
 

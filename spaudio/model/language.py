@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
+from spaudio.filters import TokenFilter
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 
 
@@ -53,3 +54,7 @@ class LanguageModel(nn.Module):
         """
         logits: Tensor = self.head(self.encoder(self.embed(symbols)))
         return logits
+
+    def token_filters(self) -> dict[int, TokenFilter]:
+        """Returns the filters by layer, from 0."""
+        return self.encoder.token_filters()

@@ -116,8 +116,8 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
         f"Tokens `{tokens['front_end']}`, normalised by `{tokens['normalise']}`, filter "
-        f"{filter_choice(report)}, seed {report['seed']}. {_selection(report)}; the test split "
-        "was used once, at the end.",
+        f"{filter_choice(report)}, seed {report['seed']}. {_selection_sentence(report)}; the test "
+        "split was used once, at the end.",
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",
@@ -143,7 +143,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
     ]
 
 
-def _selection(report: Mapping[str, Any]) -> str:
+def _selection_sentence(report: Mapping[str, Any]) -> str:
     chosen = selection(report)
     if report["trained_on_valid"]:
         return (

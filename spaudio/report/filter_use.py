@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.filters import AdaptiveFilterBank, TokenFilter
-from spaudio.filters.definition import ACTIVATIONS, padding, without_padding
+from spaudio.filters.definition import ACTIVATIONS, kernel_extent, without_padding
 from spaudio.model.pretrained.adapted import AnyClassifier, outside_clip
 from spaudio.report.figures.filters_plot import filters_of
 from spaudio.tokens.dataset import TokenDataset
@@ -100,7 +100,7 @@ def measure_filter_use(
     Returns:
         None if the model has no filter with kernels.
     """
-    filters = filters_of(model.encoder)
+    filters = filters_of(model)
     if not filters:
         return None
     learned = {name: filter for name, filter in filters.items() if filter.num_parameters}
@@ -172,7 +172,7 @@ def kernel_activity(filter: TokenFilter, x: Tensor, padding_mask: Tensor | None)
         kernels = [part for kernel in kernels for part in torch.split(kernel, _TOGETHER)]
     parts = []
     for kernel in kernels:
-        sides = padding(kernel.shape[-1], filter.causal)
+        sides = kernel_extent(kernel.shape[-1], filter.causal)
         wide = F.pad(window, sides)
         if own:
             found = activate(F.conv1d(wide, kernel.unsqueeze(1), groups=len(kernel)))

@@ -180,7 +180,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
         f"# {for_markdown(report['recipe'])}: {for_markdown(folder.name)}, all folds",
         "",
         f"Filter {filter_choice(report)}, seed {report['seed']}. Each fold was the test split of "
-        f"its own run; {_selection(folds.reports[0])}.",
+        f"its own run; {_selection_of_folds(folds.reports[0])}.",
         "",
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",
@@ -205,7 +205,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
     ]
 
 
-def _selection(first: Mapping[str, Any]) -> str:
+def _selection_of_folds(first: Mapping[str, Any]) -> str:
     """Says how the model of each fold was selected, from the report of one."""
     if "penalty" in first:  # of a probe, which has no epochs
         again = ", and the head was then fitted to all other folds"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaudio.audio.chunks import in_batches
-from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.config import Frames, TokenConfig
+from spaudio.tokens.front_end import stack_frames
 from spaudio.tokens.scales import mel_edges
 
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
@@ -23,52 +24,69 @@ _WIDE, _HIGH = 3, 2  # size of a patch in cells
 _BATCH = 32
 _SHOWN = 3  # most intervals and bands
 
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Region:
-    """An interval of time over all bands, or some bands over all time.
-
-    Args:
-        first: First step or band.
-        last: One past the last.
-        drop: Drop in the log-odds when it is hidden.
-    """
-
-    first: int
-    last: int
-    drop: float
-
 
 @dataclass(frozen=True)
 class Importance:
-    """What hiding a region does to the prediction.
+    """What hiding a part of a sound does to the prediction.
 
     Args:
         drop: (rows, columns), drop in the log-odds of the class, mean over all patches that cover
             the cell; row 0 is the lowest band.
-        steps: (columns + 1,), edges of the cells in steps of the input.
-        bands: (rows + 1,), edges of the cells in bands.
-        intervals: The intervals of time that matter most, each hidden alone, sorted by drop.
-        ranges: The same for bands.
+        seconds: (columns + 1,), edges of the cells.
+        hertz: (rows + 1,), edges of the cells.
+        intervals: The intervals that matter most, each hidden alone over all bands: start and end
+            in seconds, and the drop; the most important first.
+        bands: The same for bands over all time, in Hz.
     """
 
     drop: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    bands: NDArray[np.int64]
-    intervals: list[Region]
-    ranges: list[Region]
+    seconds: NDArray[np.float64]
+    hertz: NDArray[np.float64]
+    intervals: list[tuple[float, float, float]]
+    bands: list[tuple[float, float, float]]
+
+
+def occlude_frames(
+    frames: Frames,
+    config: TokenConfig,
+    logits: Callable[[Sequence[Frames]], Tensor],
+    number: int,
+    multi_label: bool,
+    length: float,
+) -> Importance:
+    """Hides parts of log-mel frames.
+
+    Args:
+        frames: (frames, bands), normalised.
+        config: Settings of the tokens.
+        logits: Takes clips as tokens, each (tokens, features), and returns their logits (clips,
+            classes).
+        number: Index of the class.
+        multi_label: As for :func:`log_odds`.
+        length: Of the clip, in seconds; the last frame may begin where it ends.
+    """
+
+    def answer(variants: Sequence[Frames]) -> NDArray[np.float64]:
+        tokens = [stack_frames(one, config.stack) for one in variants]
+        return log_odds(logits(tokens), number, multi_label)
+
+    seconds = np.minimum(np.arange(len(frames) + 1) * config.frame_seconds, length)
+    return measure_importance(frames, answer, seconds, _band_edges(config))
 
 
 def measure_importance(
-    values: Array, answer: Callable[[Sequence[Array]], NDArray[np.float64]]
+    values: Frames,
+    answer: Callable[[Sequence[Frames]], NDArray[np.float64]],
+    seconds: NDArray[np.float64],
+    hertz: NDArray[np.float64],
 ) -> Importance:
     """Hides patches of an input, then whole intervals and bands.
 
     Args:
         values: (steps, bands), in which zero carries no information.
         answer: Takes variants of ``values`` and returns the log-odds of the class, (variants,).
+        seconds: (steps + 1,), edges of the steps.
+        hertz: (bands + 1,), edges of the bands.
     """
     steps, bands = _edges(len(values), COLUMNS), _edges(values.shape[1], ROWS)
     columns, rows = len(steps) - 1, len(bands) - 1
@@ -104,10 +122,10 @@ def measure_importance(
     heights = [slice(*bands[[a, b]]) for a, b in _peaks(drop.mean(axis=1))] if rows > 1 else []
     return Importance(
         drop,
-        steps,
-        bands,
-        _regions(times, drops([(one, everything) for one in times])),
-        _regions(heights, drops([(everything, one) for one in heights])),
+        seconds[steps],
+        hertz[bands],
+        _most_important(times, drops([(one, everything) for one in times]), seconds),
+        _most_important(heights, drops([(everything, one) for one in heights]), hertz),
     )
 
 
@@ -130,7 +148,7 @@ def log_odds(logits: Tensor, number: int, multi_label: bool) -> NDArray[np.float
     return np.asarray(chosen)
 
 
-def band_edges(config: TokenConfig) -> NDArray[np.float64]:
+def _band_edges(config: TokenConfig) -> NDArray[np.float64]:
     """Returns the edges of log-mel bands in Hz, (bands + 1,): a band begins below its centre."""
     edges = mel_edges(config.bands, config.f_min, config.top)
     return np.concatenate([edges[:-2], [config.top]])
@@ -145,11 +163,13 @@ def _peaks(profile: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
 
-def _regions(spans: Sequence[slice], drops: NDArray[np.float64]) -> list[Region]:
-    """Returns the regions whose absence counts against the class, the most important first."""
+def _most_important(
+    spans: Sequence[slice], drops: NDArray[np.float64], edges: NDArray[np.float64]
+) -> list[tuple[float, float, float]]:
+    """Returns ends and drop of the spans whose absence counts against the class, by their drop."""
     pairs = zip(spans, drops, strict=True)
-    found = [Region(int(s.start), int(s.stop), float(d)) for s, d in pairs if d > 0]
-    return sorted(found, key=lambda region: -region.drop)[:_SHOWN]
+    found = [(float(edges[s.start]), float(edges[s.stop]), float(d)) for s, d in pairs if d > 0]
+    return sorted(found, key=lambda part: -part[2])[:_SHOWN]
 
 
 def _edges(size: int, cells: int) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ which does all of this on a padded batch.
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,9 +71,9 @@ class FrontEnd(nn.Module):
         """
         return ~padding
 
-    @abstractmethod
     def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
+        raise NotImplementedError
 
     @staticmethod
     def restore(stored: npt.NDArray[Any]) -> Frames:
@@ -83,9 +82,9 @@ class FrontEnd(nn.Module):
         frames: Frames = torch.from_numpy(np.array(stored)).float().numpy()
         return frames
 
-    @abstractmethod
     def fit(self, training_clips: Iterable[Frames]) -> Normaliser:
         """Returns a normaliser fitted on restored frames of the training split."""
+        raise NotImplementedError
 
     def normalise(self, frames: Frames) -> Frames:
         """Normalises the restored frames (frames, width) of one clip."""
@@ -122,13 +121,13 @@ class FrontEnd(nn.Module):
         frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
         return stack_batch(frames, stack), _beyond(tokens, lengths // token + 1)
 
-    @abstractmethod
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
         """Returns (batch, frames, width), rounded as the cache rounds them."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
         """Normalises (batch, frames, width), of which ``count`` (batch, 1, 1) are not padding."""
+        raise NotImplementedError
 
 
 class SpectrogramFrontEnd(FrontEnd):

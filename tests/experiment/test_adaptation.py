@@ -244,7 +244,7 @@ def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: 
     task = open_task(settings, RECIPES.parent / "data_prep")
     assert isinstance(task, ClassificationTask)
     model = task.build_model().eval()
-    for filter in model.token_filters():
+    for filter in model.token_filters().values():
         torch.nn.init.ones_(filter.get_parameter("gains"))  # initially zero
     found = measure_filter_use(model, task.data.train, [0, 1], False)
     assert found is not None

@@ -10,7 +10,7 @@ import torch
 import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
-from spaudio.inference.explain import explain
+from spaudio.inference.explain import explain_sound
 from spaudio.inference.predict import Predictor
 from spaudio.tokens.front_end import stack_frames
 from tests.fixtures.own_sounds import RECORDINGS
@@ -22,7 +22,7 @@ CLIP = RECORDINGS / "2_lucas_2.flac"
 def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     predictor = Predictor(own_run)
     prediction = predictor(CLIP)
-    found = explain(predictor, CLIP)
+    found = explain_sound(predictor, predictor.read(CLIP))
     assert found.label == prediction.label
     assert found.confidence == pytest.approx(prediction.confidence, abs=1e-6)
     assert (found.start, found.seconds[0]) == (0, 0)

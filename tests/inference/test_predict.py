@@ -14,7 +14,6 @@ import soundfile
 import soxr
 import torch
 
-from spaudio.audio.decode import stream_audio
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
@@ -174,7 +173,7 @@ def test_files_of_a_group_are_aligned(
 
 
 def embedded(predictor: Predictor, paths: list[Path]) -> list[EmbeddedSound]:
-    return [predictor.embed_windows(path, stream_audio(path, RATE)) for path in paths]
+    return [predictor.embed_windows(path) for path in paths]
 
 
 def test_clips_shorter_than_a_hop_of_the_front_end(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_pooling_ignores_padding(kind: str) -> None:
 def test_counts_filter_parameters() -> None:
     plain = Classifier(10, 3, SHAPE, {"name": "none"})
     bank = Classifier(10, 3, SHAPE, {"name": "bank", "num_filters": 4, "kernel_size": 3})
-    own = sum(filter.num_parameters for filter in bank.encoder.token_filters())
+    own = sum(filter.num_parameters for filter in bank.token_filters().values())
     assert own == 2 * 4 * (3 + 1)  # two layers of M * (K + 1)
     assert count_parameters(bank) == count_parameters(plain) + own
 

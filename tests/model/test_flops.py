@@ -32,6 +32,6 @@ def test_counts_what_torch_counts_but_half_of_attention() -> None:
 @pytest.mark.parametrize("name", ["bank", "depthwise", "adaptive"])
 def test_filters_add_what_they_say(name: str) -> None:
     model, bare = make(name=name), make()
-    added = sum(f.flops(12, 16) for f in model.encoder.token_filters())
+    added = sum(f.flops(12, 16) for f in model.token_filters().values())
     assert added > 0
     assert encoder_flops(model.encoder, 12) == encoder_flops(bare.encoder, 12) + added

@@ -116,7 +116,7 @@ def test_an_encoder_knows_the_length_of_its_tokens(
     counts = []
     for clip in (CLIPS[0], np.tile(CLIPS[0], 3)):  # 0.75 s, 2.25 s
         inputs = torch.from_numpy(base.inputs(clip))[None]
-        tokens, _ = base.embed(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
+        tokens, _ = base.first_tokens(inputs, torch.zeros(inputs.shape[:2], dtype=torch.bool))
         counts.append(tokens.shape[1])
     assert counts[1] - counts[0] == pytest.approx(1.5 / seconds, abs=1)
 
@@ -126,7 +126,7 @@ def test_the_tokens_of_ast_run_band_after_band(tmp_path: Path) -> None:
     assert base.token_seconds == 0.08
     frames, none = torch.randn(1, 128, 16), torch.zeros(1, 128, dtype=torch.bool)
     later = frames.roll(8, dims=1)  # frames of 10 ms
-    zero, one, two = (base.embed(x, none)[0][0, 2:] for x in (0 * frames, frames, later))
+    zero, one, two = (base.first_tokens(x, none)[0][0, 2:] for x in (0 * frames, frames, later))
     for band in (slice(0, 16), slice(16, 32)):
         torch.testing.assert_close((two - zero)[band], (one - zero)[band].roll(1, dims=0))
 

@@ -86,7 +86,7 @@ def test_scales_share_the_axis_of_tokens() -> None:
 
 def test_without_a_filter_nothing_is_drawn(tmp_path: Path) -> None:
     model, path = Classifier(5, 3, SMALL, {"name": "none"}), tmp_path / "figure.png"
-    assert not plot_filters(filters_of(model.encoder), filters_of(model.encoder), path)
+    assert not plot_filters(filters_of(model), filters_of(model), path)
     assert not plot_mask(model, torch.randn(9, 5), None, path, title="", **SECONDS)
     assert not plot_trajectory(model, torch.randn(9, 5), path, title="")
     model = Classifier(5, 3, SMALL, {"name": "haar"})
@@ -117,7 +117,7 @@ def test_the_front_end_stands_against_the_mel_scale(tmp_path: Path, figures: lis
 def test_the_mask_lies_under_the_spectrogram(tmp_path: Path, figures: list[Figure]) -> None:
     options = {"name": "adaptive", "mask_width": 8, "mask_heads": 2, "num_filters": 6}
     model = Classifier(5, 3, SMALL, options)
-    assert list(filters_of(model.encoder)) == ["layer 0", "layer 1"]
+    assert list(filters_of(model)) == ["layer 0", "layer 1"]
     spectrogram, path = torch.randn(4, 18, requires_grad=True), tmp_path / "mask.png"
     assert plot_mask(model, torch.randn(10, 5), spectrogram, path, title="clip.wav", **SECONDS)
     upper, lower = figures[0].axes[:2]

@@ -23,23 +23,24 @@ def answer(variants: Sequence[np.ndarray]) -> np.ndarray:
 
 def test_the_part_that_decides_is_found() -> None:
     values = np.ones((120, 64), np.float32)
-    found = measure_importance(values, answer)
+    found = measure_importance(values, answer, np.arange(121.0), np.arange(65.0))
     assert found.drop.shape == (ROWS, COLUMNS)
     row, column = np.unravel_index(found.drop.argmax(), found.drop.shape)
-    assert found.steps[column] <= 45 < found.steps[column + 1] + 5
-    assert found.bands[row] == 16
+    assert found.seconds[column] <= 45 < found.seconds[column + 1] + 5
+    assert found.hertz[row] == 16
     assert found.drop[-1, -1] < -0.1
     [interval] = found.intervals
-    assert (interval.first, interval.last) == (35, 55)  # cells of 5 steps, patches of 3 cells
-    assert interval.drop == pytest.approx(1)
-    assert any(region.first <= 16 and region.last >= 24 for region in found.ranges)
+    # Cells of 5 steps, patches of 3 cells.
+    assert interval == (35, 55, pytest.approx(1))
+    assert any(low <= 16 and high >= 24 for low, high, _ in found.bands)
     assert (values == 1).all()
 
 
 def test_what_does_not_matter_has_no_importance() -> None:
-    found = measure_importance(np.ones((3, 1), np.float32), lambda v: np.zeros(len(v)))
+    values, edges = np.ones((3, 1), np.float32), np.arange(4.0)
+    found = measure_importance(values, lambda v: np.zeros(len(v)), edges, edges[:2])
     assert found.drop.tolist() == [[0, 0, 0]]
-    assert (found.intervals, found.ranges) == ([], [])
+    assert (found.intervals, found.bands) == ([], [])
 
 
 def test_log_odds_of_one_of_several_classes_and_of_independent_classes() -> None:

@@ -304,7 +304,7 @@ class ClassificationTask(Task):
         clip = data.test.clips[0]
         title = f"{clip.path} ({clip.label})"
         features = torch.from_numpy(data.test[0, 0].tokens)
-        filters = filters_of(before.encoder), filters_of(after.encoder)
+        filters = filters_of(before), filters_of(after)
         seconds = self.token_seconds
         figures.draw("filters", lambda path: plot_filters(*filters, path, token_seconds=seconds))
         first, last = before.front_end, after.front_end
@@ -325,7 +325,7 @@ class ClassificationTask(Task):
     def _modulations(self, figures: Figures, before: Any, after: Any) -> dict[str, Any]:
         """Compares the kernels, if there are any, with the modulations of the training clips."""
         tokens, train = self.settings.tokens, self.data.train
-        filters = filters_of(before.encoder), filters_of(after.encoder)
+        filters = filters_of(before), filters_of(after)
         if tokens.front_end != "spectrogram" or not filters[1]:
             return {}
         layers: list[LayerResponse] = []

@@ -251,7 +251,7 @@ def long_kernels(model: AnyClassifier, longest: int) -> Iterator[str]:
         model: The model of the run.
         longest: Length of the longest clip or segment, in tokens.
     """
-    filters = model.encoder.token_filters()
+    filters = model.token_filters().values()
     reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
     if reach >= longest:
         yield (

@@ -109,7 +109,7 @@ class TextTask(Task):
         """Draws filters and trajectory, and writes the report."""
         facts["steps"] = facts["epochs"] * self.settings.steps_per_epoch
         symbols = self.corpus.split("valid")[: self.settings.context]
-        figures, filters = Figures(run), (filters_of(before.encoder), filters_of(after.encoder))
+        figures, filters = Figures(run), (filters_of(before), filters_of(after))
         figures.draw("filters", lambda path: plot_filters(*filters, path))
         figures.draw(
             "trajectory",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaudio.filters.arguments import check_gradient, check_kernels, check_tokens
-from spaudio.filters.definition import padding, without_padding
+from spaudio.filters.definition import kernel_extent, without_padding
 from spaudio.filters.fused import cpu
 from spaudio.filters.fused.op import differentiable
 from spaudio.filters.tracing import is_eager
@@ -58,7 +58,7 @@ def native_depthwise(
 ) -> Tensor:
     """Adds the output of kernels (dim, K) to (batch, tokens, dim); see ``DepthwiseFilter``."""
     library = _library(x, kernels, padding_mask)
-    left, _ = padding(kernels.shape[1], causal)
+    left, _ = kernel_extent(kernels.shape[1], causal)
     return library.depthwise(x, kernels, padding_mask, left)
 
 
@@ -74,7 +74,7 @@ def _depthwise_backward(
     """Gradients of ``x`` and ``kernels``; empty where not ``wanted``."""
     library = _library(x, kernels, padding_mask)
     check_gradient(grad, x)
-    left, _ = padding(kernels.shape[1], causal)
+    left, _ = kernel_extent(kernels.shape[1], causal)
     return library.depthwise_backward(grad, x, kernels, padding_mask, left, wanted=wanted)
 
 
@@ -117,7 +117,7 @@ def _differentiate_depthwise_twice(ctx: Any, *grads: Tensor) -> tuple[Tensor | N
     with torch.enable_grad():
         grad, x, kernels = (differentiable(value) for value in saved)
         window = without_padding(x, padding_mask).float().transpose(1, 2)
-        window = F.pad(window, padding(kernels.shape[1], ctx.causal))
+        window = F.pad(window, kernel_extent(kernels.shape[1], ctx.causal))
         y = F.conv1d(window, kernels.unsqueeze(1), groups=len(kernels)).transpose(1, 2)
         y = x + without_padding(y, padding_mask).to(x.dtype)
         asked = [leaf for leaf, want in zip((x, kernels), ctx.wanted, strict=True) if want]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spaudio.filters.definition import ACTIVATIONS, padding
+from spaudio.filters.definition import ACTIVATIONS, kernel_extent
 from spaudio.filters.fused.problem import Problem, only
 
 # Bytes of a tile's time-frequency representation. A CPU core has 0.5-2 MiB of second-level cache,
@@ -40,7 +40,7 @@ class _Scale:
         self.windows = -(-tokens // self.hop)  # per signal
         self.overlap = -(-(self.hop + self.taps - 1) // self.hop)  # hops per window
         self.length = self.overlap * self.hop  # L, tokens per window
-        self.left = padding(self.taps, causal)[0]
+        self.left = kernel_extent(self.taps, causal)[0]
         total = (self.windows + self.overlap - 1) * self.hop
         # Contiguous, as `respond` assumes: nothing to pad would leave the strides of x.
         self.padded = F.pad(x, (0, 0, self.left, total - self.left - tokens)).contiguous()

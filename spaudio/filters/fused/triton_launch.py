@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spaudio.filters.definition import padding
+from spaudio.filters.definition import kernel_extent
 from spaudio.filters.fused.problem import Problem
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -165,7 +165,7 @@ def _prepare(problem: Problem) -> tuple[Problem, Tensor]:
 def _sizes(problem: Problem, taps: Tensor) -> tuple[int, ...]:
     """The size arguments of all kernels, in order."""
     _, tokens, dim = problem.x.shape
-    left = padding(taps.shape[1], problem.causal)[0]
+    left = kernel_extent(taps.shape[1], problem.causal)[0]
     return tokens, dim, taps.shape[0], left, problem.gains.shape[-1]
 
 

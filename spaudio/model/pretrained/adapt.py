@@ -1,7 +1,7 @@
 """How a pretrained encoder is adapted: what is trained besides the head."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,32 +119,42 @@ def adapt(base: PretrainedEncoder, adaptation: Adaptation) -> None:
     base.requires_grad_(False)
     if adaptation.way == "probe":
         return
-    layers = [base.layers[i] for i in adaptation.adapted_layers(base)]
+    layers = nn.ModuleList(base.layers[i] for i in adaptation.adapted_layers(base))
     if adaptation.way == "filters":
-        options = dict(adaptation.filter_options)
-        name = options.pop("name")
-        known = inspect.signature(FILTERS[name]).parameters if name in FILTERS else ()
-        if "dim" in known:
-            options["dim"] = base.dim
-        try:
-            insert_filters(base, layers, name, zero_init="zero_init" in known, **options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"filter: {error}") from error
+        _insert_filters(base, layers, adaptation.filter_options)
     elif adaptation.way == "lora":
         _insert_lora(base, adaptation.adapted_layers(base), adaptation.lora_rank)
     elif adaptation.way == "bitfit":
-        for name, parameter in nn.ModuleList(layers).named_parameters():
+        for name, parameter in layers.named_parameters():
             parameter.requires_grad_(name.endswith("bias"))
     elif adaptation.layers is not None:
-        nn.ModuleList(layers).requires_grad_(True)
+        layers.requires_grad_(True)
     else:
-        base.net.requires_grad_(True)
-        for part in ("embed_positions", "feature_extractor"):
-            if hasattr(base.net, part):
-                getattr(base.net, part).requires_grad_(False)
-        for name, parameter in base.net.named_parameters():
-            if name == "masked_spec_embed" or ".upsample." in name:  # which are not used
-                parameter.requires_grad_(False)
+        _train_all(base)
+
+
+def _train_all(base: PretrainedEncoder) -> None:
+    base.net.requires_grad_(True)
+    for part in ("embed_positions", "feature_extractor"):
+        if hasattr(base.net, part):
+            getattr(base.net, part).requires_grad_(False)
+    for name, parameter in base.net.named_parameters():
+        if name == "masked_spec_embed" or ".upsample." in name:  # which are not used
+            parameter.requires_grad_(False)
+
+
+def _insert_filters(
+    base: PretrainedEncoder, layers: Iterable[nn.Module], filter_options: Mapping[str, Any]
+) -> None:
+    options = dict(filter_options)
+    name = options.pop("name")
+    known = inspect.signature(FILTERS[name]).parameters if name in FILTERS else ()
+    if "dim" in known:
+        options["dim"] = base.dim
+    try:
+        insert_filters(base, list(layers), name, zero_init="zero_init" in known, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"filter: {error}") from error
 
 
 def _insert_lora(base: PretrainedEncoder, layers: Sequence[int], rank: int) -> None:

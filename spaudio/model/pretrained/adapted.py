@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spaudio.errors import CheckpointError
-from spaudio.filters import NoFilter, TokenFilter
+from spaudio.filters import TokenFilter
 from spaudio.filters.attach import CHILD
 from spaudio.model.classifier import Classifier
 from spaudio.model.pooling import statistics
@@ -60,19 +60,10 @@ class AdaptedClassifier(nn.Module):
         hooks.register_load_state_dict_pre_hook(_check_base)
         hooks.register_load_state_dict_post_hook(_expect_left_out)
 
-    @property
-    def encoder(self) -> "AdaptedClassifier":
-        """The part that has filters."""
-        return self
-
-    @property
-    def filters(self) -> list[nn.Module]:
-        """The filter after each layer, or a :class:`NoFilter`."""
-        return [getattr(layer, CHILD, NoFilter()) for layer in self.base.layers]
-
-    def token_filters(self) -> list[TokenFilter]:
-        """The filters that were inserted."""
-        return [f for f in self.filters if isinstance(f, TokenFilter) and f.name != "none"]
+    def token_filters(self) -> dict[int, TokenFilter]:
+        """Returns the filters by layer, from 0."""
+        found = ((layer, getattr(part, CHILD, None)) for layer, part in enumerate(self.base.layers))
+        return {layer: filter for layer, filter in found if filter is not None}
 
     def trained_parameters(self) -> int:
         """Number of parameters that are trained, with the head."""
@@ -81,7 +72,7 @@ class AdaptedClassifier(nn.Module):
     @override
     def train(self, mode: bool = True) -> "AdaptedClassifier":
         super().train(mode)
-        for filter in self.token_filters():
+        for filter in self.token_filters().values():
             filter.train(mode)
         return self
 
@@ -125,24 +116,24 @@ class AdaptedClassifier(nn.Module):
         states = [as_cached(s) if i < rounded else s for i, s in enumerate(states)]
         return self.classify(self.head.pool(states, unpooled))
 
-    def _first_filter(self) -> nn.Module | None:
+    def _first_filter(self) -> TokenFilter | None:
         """Returns the filter that reads the last cached state, if one does."""
-        last = self.cached.last
-        return getattr(self.base.layers[last - 1], CHILD, None) if last else None
+        return self.token_filters().get(self.cached.last - 1)
 
     def round_as_cached(self) -> None:
         """Rounds the last cached hidden state where it is read, from now on."""
         cached = self.cached
         if cached.kind != "states":
             return
-        layers, reader = self.base.layers, self._first_filter()
+        layers = self.base.layers
+        reader: nn.Module | None = self._first_filter()
         if reader is None and cached.last < len(layers):
             reader = layers[cached.last]
         if reader is not None:
             reader.register_forward_pre_hook(lambda _, given: (as_cached(given[0]), *given[1:]))
 
     def _run_whole(self, inputs: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
-        states, token_padding = self.base.run(*self.base.embed(inputs, padding))
+        states, token_padding = self.base.run(*self.base.first_tokens(inputs, padding))
         unpooled = self.base.unpooled(token_padding, self.base.quiet(inputs, padding))
         return states[self.first_state :], unpooled
 
@@ -163,10 +154,10 @@ class AdaptedClassifier(nn.Module):
         known = list(tokens[..., :-1].chunk(cached.count, dim=2))
         if self.adaptation.way == "probe":
             return known, self.base.unpooled(padding_mask, quiet)
-        last, layer = known.pop(), cached.last
-        if layer:  # it has not been filtered yet
-            last = self.filters[layer - 1](last, padding_mask)
-        states, padding_mask = self.base.run(last, padding_mask, layer)
+        last, filter = known.pop(), self._first_filter()
+        if filter is not None:
+            last = filter(last, padding_mask)
+        states, padding_mask = self.base.run(last, padding_mask, cached.last)
         unpooled = self.base.unpooled(padding_mask, quiet)
         return (known + states)[self.first_state - cached.first :], unpooled
 

@@ -64,7 +64,7 @@ class ConvolutionalEncoder(PretrainedEncoder):
         return np.ascontiguousarray(frames[:whole].numpy())
 
     @override
-    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         net, encoder = self.net, self.net.encoder
         if hasattr(net, "project_features"):  # SEW
             x = net.layer_norm(inputs)

@@ -61,6 +61,8 @@ def is_quiet(states: Tensor) -> Tensor:
 class EncodedFrontEnd(FrontEnd):
     """Computes features once per clip, with a frozen encoder or the part of it that stays frozen.
 
+    It has no :meth:`forward`: an encoder reads clip by clip.
+
     Args:
         config: The settings.
         base: The encoder, not adapted. Copies in other processes, which only read cached frames,
@@ -117,14 +119,6 @@ class EncodedFrontEnd(FrontEnd):
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
         assert isinstance(self.normaliser, BandNormaliser)
         return self.normaliser  # the head standardises what it reads
-
-    @override
-    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
-        raise NotImplementedError("a pretrained encoder reads clip by clip")
-
-    @override
-    def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
-        raise NotImplementedError("a pretrained encoder reads clip by clip")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the encoder, which processes that read cached frames do not need."""

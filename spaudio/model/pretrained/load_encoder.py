@@ -1,6 +1,8 @@
 """Loads pretrained encoders from a folder or the Hugging Face Hub."""
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +87,35 @@ def load_encoder(source: str) -> PretrainedEncoder:
             f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
             "needs a network the first time"
         ) from error
+    _check_fits(where, config, extractor, loading)
+    if "masked_spec_embed" in loading["missing_keys"]:  # it is not read here, but drawn at random
+        net.masked_spec_embed.data.zero_()  # so that the hash is the same each time
+    if config.model_type == "wavlm":  # torch warns of its masks
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+    if whisper:
+        return WhisperAudioEncoder(net if alone else net.encoder, extractor, source)
+    convolutional = config.model_type in MODEL_TYPES
+    return (ConvolutionalEncoder if convolutional else SpectrogramEncoder)(net, extractor, source)
+
+
+def _check_fits(where: str, config: Any, extractor: Any, loading: Mapping[str, Any]) -> None:
+    """Checks that weights, feature extractor and config are of one model, at the supported rate.
+
+    Args:
+        where: The setting and its value, for messages.
+        config: Content of config.json.
+        extractor: The feature extractor.
+        loading: What transformers says about the loaded weights.
+
+    Raises:
+        ConfigError: If they do not fit.
+    """
     missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
     if missing:
         raise ConfigError(
             f"{where}: its weights lack {len(missing)} parameters of the encoder, such as "
             f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
         )
-    if "masked_spec_embed" in loading["missing_keys"]:  # it is not read here, but drawn at random
-        net.masked_spec_embed.data.zero_()  # so that the hash is the same each time
-    if config.model_type == "wavlm":  # torch warns of its masks
-        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
     for name, wanted in _INPUTS.get(config.model_type, {}).items():
         found, reads = getattr(extractor, name, None), getattr(config, wanted)
         if found != reads:
@@ -106,10 +127,6 @@ def load_encoder(source: str) -> PretrainedEncoder:
         raise ConfigError(
             f"{where} takes {extractor.sampling_rate} Hz; only {RATE} Hz is supported"
         )
-    if whisper:
-        return WhisperAudioEncoder(net if alone else net.encoder, extractor, source)
-    convolutional = config.model_type in MODEL_TYPES
-    return (ConvolutionalEncoder if convolutional else SpectrogramEncoder)(net, extractor, source)
 
 
 def _attention() -> str:
@@ -136,19 +153,16 @@ def _attend(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-class _quiet:  # noqa: N801
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
     """Hides the report and progress bar of loading."""
-
-    def __init__(self, transformers: Any) -> None:
-        self.logging = transformers.utils.logging
-
-    def __enter__(self) -> None:
-        self.level = self.logging.get_verbosity()
-        self.bar = self.logging.is_progress_bar_enabled()
-        self.logging.set_verbosity_error()
-        self.logging.disable_progress_bar()
-
-    def __exit__(self, *error: object) -> None:
-        self.logging.set_verbosity(self.level)
-        if self.bar:
-            self.logging.enable_progress_bar()
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,15 +1,15 @@
 """The base of pretrained encoders: inputs of a clip, tokens of a batch, layers run one by one.
 
 An encoder is run in three steps, so that the result of each can be cached: the input of one clip
-(:meth:`PretrainedEncoder.inputs`), the embedding of a padded batch
-(:meth:`PretrainedEncoder.embed`), and the layers from any one on (:meth:`PretrainedEncoder.run`).
+(:meth:`PretrainedEncoder.inputs`), the first tokens of a padded batch
+(:meth:`PretrainedEncoder.first_tokens`), and the layers from any one on
+(:meth:`PretrainedEncoder.run`).
 """
 
 import copy
 import hashlib
 import json
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,9 @@ class PretrainedEncoder(nn.Module):
         return len(self.layers) + 1
 
     @property
-    @abstractmethod
     def token_seconds(self) -> float:
         """Step from one token to the next, in seconds."""
+        raise NotImplementedError
 
     @property
     def max_seconds(self) -> float:
@@ -132,7 +132,7 @@ class PretrainedEncoder(nn.Module):
         """Returns which tokens are far below the loudest of their clip.
 
         Args:
-            inputs: (batch, frames, width), as :meth:`embed` takes them.
+            inputs: (batch, frames, width), as :meth:`first_tokens` takes them.
             padding: Boolean (batch, frames), True at padding.
 
         Returns:
@@ -178,11 +178,10 @@ class PretrainedEncoder(nn.Module):
         with torch.inference_mode():
             return self._inputs(waveform)
 
-    @abstractmethod
-    def _inputs(self, waveform: Waveform) -> Frames: ...
+    def _inputs(self, waveform: Waveform) -> Frames:
+        raise NotImplementedError
 
-    @abstractmethod
-    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Turns padded inputs into the tokens that the first layer reads.
 
         Args:
@@ -192,6 +191,7 @@ class PretrainedEncoder(nn.Module):
         Returns:
             Tokens (batch, tokens, dim), and their padding mask (batch, tokens).
         """
+        raise NotImplementedError
 
     def run(
         self, tokens: Tensor, padding: Tensor, first: int = 0, stop: int | None = None
@@ -222,9 +222,9 @@ class PretrainedEncoder(nn.Module):
         """What each layer reads besides tokens."""
         return (~padding[:, None, None],)
 
-    @abstractmethod
     def _normalised(self, tokens: Tensor) -> Tensor:
         """Normalises the output of the last layer."""
+        raise NotImplementedError
 
     @torch.inference_mode()
     def hidden_states(
@@ -242,7 +242,7 @@ class PretrainedEncoder(nn.Module):
         """
         batch = torch.from_numpy(inputs).unsqueeze(0)
         whole = torch.zeros(batch.shape[:2], dtype=torch.bool)
-        states, _ = self.run(*self.embed(batch, whole), stop=first + count - 1)
+        states, _ = self.run(*self.first_tokens(batch, whole), stop=first + count - 1)
         return torch.cat(states[first:]), self.quiet(batch, whole)
 
 

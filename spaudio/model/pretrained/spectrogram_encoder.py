@@ -38,7 +38,7 @@ class SpectrogramEncoder(PretrainedEncoder):
         return np.ascontiguousarray(found, dtype=np.float32)
 
     @override
-    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         x: Tensor = self.net.embeddings(inputs)
         return x, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
 

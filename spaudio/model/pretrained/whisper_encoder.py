@@ -84,7 +84,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
         return np.ascontiguousarray(found[:, :frames].T, dtype=np.float32)
 
     @override
-    def embed(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         outside = padding.unsqueeze(1)
         x = inputs.transpose(1, 2).masked_fill(outside, 0)
         x = F.gelu(self.net.conv1(x)).masked_fill(outside, 0)  # as conv2 sees a clip alone

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency
-from spaudio.filters.definition import padding
-from spaudio.model.encoder import Encoder
-from spaudio.model.pretrained.adapted import AdaptedClassifier
+from spaudio.filters.definition import kernel_extent
+from spaudio.model.language import LanguageModel
+from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.figures.drawing import (
     as_lists,
     draw_image,
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 N_FFT = 256
 
 
-def filters_of(encoder: Encoder | AdaptedClassifier) -> dict[str, TokenFilter]:
+def filters_of(model: AnyClassifier | LanguageModel) -> dict[str, TokenFilter]:
     """Returns the filters that have kernels, by the name of their layer, such as ``layer 0``."""
     return {
-        f"layer {i}": module
-        for i, module in enumerate(encoder.filters)
-        if isinstance(module, TokenFilter) and len(module.taps()) > 0
+        f"layer {layer}": filter
+        for layer, filter in model.token_filters().items()
+        if len(filter.taps()) > 0
     }
 
 
@@ -98,7 +98,7 @@ def aligned_taps(filter: TokenFilter) -> tuple[Tensor, int]:
     left, right = filter.extent
     rows = []
     for kernel in filter.taps():
-        before, after = padding(kernel.shape[-1], filter.causal)
+        before, after = kernel_extent(kernel.shape[-1], filter.causal)
         taps, ends = kernel.detach().float().cpu(), (left - before, right - after)
         rows.append(torch.nn.functional.pad(taps, ends, value=torch.nan))
     return torch.cat(rows), -left

@@ -44,17 +44,17 @@ def plot_trajectory(
         Whether the model has a filter, the sequence at least two tokens, and all embeddings are
         finite. If not, nothing is written.
     """
-    filters = model.encoder.token_filters()
+    filters = model.token_filters()
     if not filters or len(tokens) < 2:
         return False
-    layer = list(model.encoder.filters).index(filters[0])
+    layer, first = next(iter(filters.items()))
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         added = outside_clip(model, arguments[0].new_zeros(arguments[0].shape[:2]).bool())
         seen[:] = (value[0, ~added[0]].double().cpu() for value in (arguments[0], output))
 
-    with filters[0].register_forward_hook(keep):
+    with first.register_forward_hook(keep):
         model.eval()(tokens.unsqueeze(0).to(next(model.parameters()).device))
     if len(seen[0]) < 2 or not all(bool(one.isfinite().all()) for one in seen):
         return False
@@ -74,7 +74,7 @@ def plot_trajectory(
         axes.set_xlabel(f"first principal axis ({share[0]:.0%} of the variance)")
     panels[0].set_ylabel(f"second principal axis ({share[1]:.0%})")
     figure.colorbar(panels[1].collections[0], ax=panels, label="token")
-    figure.suptitle(f"{for_figure(title, 80)}; {filters[0].name} of layer {layer}", fontsize=10)
+    figure.suptitle(f"{for_figure(title, 80)}; {first.name} of layer {layer}", fontsize=10)
     save_figure(figure, path)
     return True
 

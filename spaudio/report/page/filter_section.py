@@ -89,7 +89,7 @@ def make_filter_section(
     Returns:
         None if the model has no filter with kernels.
     """
-    before, after = filters_of(untrained.encoder), filters_of(trained.encoder)
+    before, after = filters_of(untrained), filters_of(trained)
     if not after:
         return None
     chosen = some_of_each_class(test.clips, multi_label, MOST)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from spaudio.io.atomic import write_atomic
 from spaudio.io.plain import flatten
 from spaudio.report.escape import printable
-from spaudio.report.page.decided import Decided
+from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
 from spaudio.report.page.media import Media, shown_frequencies
@@ -111,7 +111,7 @@ class Page:
     command: str
     filters: FilterSection | None = None
     corrected: Sequence[tuple[str, str, str]] = ()
-    decided: Mapping[str, Decided] = field(default_factory=dict)
+    decided: Mapping[str, Importance] = field(default_factory=dict)
     folds: Sequence[tuple[str, str, str]] = ()
 
 
@@ -230,7 +230,7 @@ def _as_json(clip: Judged) -> dict[str, Any]:
     return found
 
 
-def _cells(decided: Decided, top: float) -> list[list[float]]:
+def _cells(decided: Importance, top: float) -> list[list[float]]:
     """Left, right, lower and upper edge and weight of cells, all in [0, 1] of the spectrogram."""
     across = decided.seconds / decided.seconds[-1]
     up = np.minimum(hz_to_mel(decided.hertz) / hz_to_mel(top), 1)
