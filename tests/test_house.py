@@ -76,6 +76,13 @@ def test_recipes_hold_no_logic() -> None:
         assert kinds == ["Expr", "ImportFrom", "If"], script
 
 
+def test_a_script_defines_everything_before_it_runs() -> None:
+    for script in (ROOT / "data_prep").rglob("*.py"):
+        body = ast.parse(script.read_text(encoding="utf-8")).body
+        ran = [i for i, node in enumerate(body, 1) if ast.unparse(node).startswith("if __name__")]
+        assert ran in ([], [len(body)]), script
+
+
 def test_imports_with_torch_alone() -> None:
     blocked = ["torchaudio", "numpy", "soundfile", "hydra", "accelerate", "safetensors", "sklearn",
                "matplotlib", "librosa", "huggingface_hub", "rich", "torchmetrics"]  # fmt: skip
