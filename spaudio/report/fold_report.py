@@ -13,6 +13,7 @@ from urllib.parse import quote
 import torch
 from sklearn.metrics import confusion_matrix
 
+from spaudio.audio.manifest import SPLITS
 from spaudio.io.csv_files import for_csv
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
@@ -171,7 +172,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
                 else {"Epoch": str(row["best_epoch"])}
             ),
             "Training, validation and test clips": ", ".join(
-                str(row["clips"][split]) for split in ("train", "valid", "test")
+                str(row["clips"][split]) for split in SPLITS
             ),
         }
         for row in rows

@@ -22,7 +22,6 @@ from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import locked
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
-SPLITS = ("train", "valid", "test")
 
 Symbols = npt.NDArray[np.uint8]
 
