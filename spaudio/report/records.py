@@ -23,8 +23,10 @@ LAUNCHING = frozenset(
 )
 #: Settings that describe a run, or choose what is written about it.
 DESCRIBING = frozenset({"about", "page", "replaced"})
+#: Settings of the machine that a run is on, which change no result.
+MACHINE = frozenset({"data", "trainer.workers", "trainer.device"})
 #: Settings in which runs of one group may differ.
-NOT_COMPARED = LAUNCHING | DESCRIBING | {"seed", "data", "trainer.workers", "trainer.device"}
+NOT_COMPARED = LAUNCHING | DESCRIBING | MACHINE | {"seed"}
 # Facts of `report.json` that a comparison uses.
 FACTS = (
     "recipe",
