@@ -27,6 +27,12 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
+def folder_of(settings: Settings) -> Path:
+    """Returns the folder of a run that has a name: ``<runs>/<recipe>/<run_id>``."""
+    # No property of the settings: an argument of a `prepare` function may be called `folder`.
+    return Path(settings.runs, settings.recipe, settings.run_id or "")
+
+
 def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     """Creates the folder of a run with the settings in it, atomically.
 
@@ -39,7 +45,7 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         DataError: If the disk is full, or the folder cannot be written.
     """
     settings.run_id = settings.run_id or new_run_id()
-    folder = folder or Path(settings.runs, settings.recipe, settings.run_id)
+    folder = folder or folder_of(settings)
     staging = folder.with_name(f".{secrets.token_hex(8)}")
     try:
         with named_full_disk(folder.parent, "runs"):
@@ -73,7 +79,7 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         ConfigError: If a run of that name has other settings, or as in :func:`create_run_folder`.
     """
     if folder is None and settings.run_id is not None:
-        folder = Path(settings.runs, settings.recipe, settings.run_id)
+        folder = folder_of(settings)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
     for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
@@ -159,7 +165,7 @@ def refuse_elsewhere(folder: Path, settings: Settings) -> None:
     Raises:
         CheckpointError: If the input is in the folder where the run was started.
     """
-    below = Path(settings.runs, settings.recipe, settings.run_id or "")
+    below = folder_of(settings)
     folder = folder.resolve()
     if below.is_absolute() or folder.parts[-len(below.parts) :] != below.parts:
         return

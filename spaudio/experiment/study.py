@@ -19,6 +19,7 @@ from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import (
     REPORT,
     differences,
+    folder_of,
     open_run_folder,
     read_run_settings,
 )
@@ -66,7 +67,7 @@ class StudyRun:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.settings.runs, self.settings.recipe, str(self.settings.run_id))
+        return folder_of(self.settings)
 
 
 def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
