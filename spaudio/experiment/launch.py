@@ -29,7 +29,6 @@ from spaudio.experiment.processes import REPEAT, processes, with_parent
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
-    REPORT,
     named_reports,
     new_run_id,
     open_run_folder,
@@ -44,7 +43,7 @@ from spaudio.io.messages import say
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.page.render import PAGE
+from spaudio.report.records import PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure

@@ -15,10 +15,7 @@ from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import DESCRIBING, LAUNCHING, no_run
-
-CONFIG = "config.yaml"
-REPORT = "report.json"  # written last; marks a finished run
+from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
 
 
 def new_run_id() -> str:
@@ -114,7 +111,7 @@ def save_run_settings(folder: Path, settings: Settings) -> None:
 
 def named_reports(folder: Path) -> str:
     """Returns the path of the report of a run or of folds, and of its page if there is one."""
-    text, page = folder / "report.md", folder / "report.html"
+    text, page = folder / MARKDOWN, folder / PAGE
     return f"{text} and {page}" if page.is_file() else str(text)
 
 

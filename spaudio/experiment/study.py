@@ -17,7 +17,6 @@ from spaudio.errors import ConfigError, DataError, SpaudioError, some
 from spaudio.experiment.compose import GROUPS, compose, unknown
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.run_folder import (
-    REPORT,
     differences,
     folder_of,
     open_run_folder,
@@ -33,7 +32,7 @@ from spaudio.experiment.study_file import DataSet, check_names, read_study
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import DESCRIBING, LAUNCHING, Record, read_records
+from spaudio.report.records import DESCRIBING, LAUNCHING, REPORT, Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.

@@ -14,6 +14,7 @@ from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name
+from spaudio.report.records import PAGE, PREDICTIONS
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -75,7 +76,7 @@ def _write_predictions(
     run: Path, clips: Sequence[Clip], classes: Sequence[str], probabilities: Tensor, shown: int
 ) -> None:
     """Writes ``predictions.csv`` with the ``shown`` most probable classes of each clip."""
-    with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    with (run / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "true", "predicted", "probability"])
         for clip, row in zip(clips, probabilities, strict=True):
@@ -121,11 +122,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",
-        *(
-            ["[report.html](report.html) lets you hear the errors.", ""]
-            if (run / "report.html").is_file()
-            else []
-        ),
+        *([f"[{PAGE}]({PAGE}) lets you hear the errors.", ""] if (run / PAGE).is_file() else []),
         "The transformer is above the classical floor."
         if test[metric] > floor["svm"]
         else "**The transformer does not beat the classical floor.**",

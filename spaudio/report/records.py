@@ -17,6 +17,12 @@ from spaudio.io.csv_files import FORMULA
 from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.training.log import read_log
 
+# Files of a run's folder.
+CONFIG = "config.yaml"
+REPORT = "report.json"  # written last; marks a finished run
+MARKDOWN = "report.md"
+PAGE = "report.html"
+PREDICTIONS = "predictions.csv"
 #: Settings of how and where a run is launched.
 LAUNCHING = frozenset(
     {"run_id", "resume", "runs", "jobs", "cluster", "cluster_options", "overrides"}
@@ -167,11 +173,11 @@ def no_run(folder: Path, *, several: bool = False) -> str:
         several: Whether all runs in it may be named instead.
     """
     if folder.is_dir():
-        runs = [str(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
+        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))]
         named = f"the runs in it, {folder}/*/" if several else f"one of {some(runs)}"
         remedy = f"name {named}" if runs else "name a run's folder"
-        return f"{folder} is not a run's folder: it holds no config.yaml; {remedy}"
-    names = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+        return f"{folder} is not a run's folder: it holds no {CONFIG}; {remedy}"
+    names = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
     near = difflib.get_close_matches(folder.name, names, n=1)
     hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
     return f"{folder}: there is no such run; {hint}"
@@ -179,7 +185,7 @@ def no_run(folder: Path, *, several: bool = False) -> str:
 
 def _read_folder(folder: Path) -> Record:
     try:
-        report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
+        report, config = read_json(folder / REPORT), read_yaml(folder / CONFIG)
         settings = {key: value for key, value in config.items() if key not in NOT_COMPARED}
         settings = {name: value for name, value in flatten(settings) if value is not None}
         found = {name: value for name, value in flatten(report) if value is not None}
@@ -188,7 +194,7 @@ def _read_folder(folder: Path) -> Record:
         record = Record(folder.resolve().name, settings, facts, read_log(folder), folder, overrides)
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not (folder / "config.yaml").is_file():
+        if not (folder / CONFIG).is_file():
             raise DataError(no_run(folder, several=True)) from error
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
@@ -198,7 +204,7 @@ def _read_folder(folder: Path) -> Record:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{folder}: report.json, config.yaml or log.jsonl is damaged ({error}); run it again"
+            f"{folder}: {REPORT}, {CONFIG} or log.jsonl is damaged ({error}); run it again"
         ) from error
     return record
 

@@ -45,8 +45,8 @@ from spaudio.report.figures.modulation_plot import LayerResponse, plot_modulatio
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
-from spaudio.report.page.render import PAGE
 from spaudio.report.page.run_page import RunResults, write_run_page
+from spaudio.report.records import PAGE
 from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
