@@ -1,6 +1,5 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
-from spaudio.io.csv_files import for_csv
+from spaudio.io.csv_files import for_csv, write_rows
 from spaudio.report.calibration import source_of
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
@@ -76,14 +75,15 @@ def _write_predictions(
     run: Path, clips: Sequence[Clip], classes: Sequence[str], probabilities: Tensor, shown: int
 ) -> None:
     """Writes ``predictions.csv`` with the ``shown`` most probable classes of each clip."""
-    with (run / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "true", "predicted", "probability"])
-        for clip, row in zip(clips, probabilities, strict=True):
-            chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
-            names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
-            numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
-            writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
+    rows = []
+    for clip, row in zip(clips, probabilities, strict=True):
+        chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
+        names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
+        numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
+        given = {"clip": clip.path, "true": clip.label, "predicted": names}
+        safe = {column: for_csv(text) for column, text in given.items()}
+        rows.append({**safe, "probability": numbers})
+    write_rows(run / PREDICTIONS, rows[0], rows, end="\r\n")
 
 
 def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:

@@ -1,7 +1,5 @@
 """Report over all folds: mean ± standard deviation, pooled confusion matrix, one row per fold."""
 
-import csv
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,8 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from spaudio.audio.manifest import SPLITS
-from spaudio.io.csv_files import for_csv
+from spaudio.io.csv_files import for_csv, read_rows, write_rows
+from spaudio.io.plain import read_json
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
@@ -53,9 +52,8 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     """
     reports, lines = {}, []
     for name, run in folds.items():
-        reports[name] = json.loads((run / REPORT).read_text(encoding="utf-8"))
-        with (run / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-            lines += [{"fold": for_csv(name), **row} for row in csv.DictReader(file)]
+        reports[name] = read_json(run / REPORT)
+        lines += [{"fold": for_csv(name), **row} for row in read_rows(run / PREDICTIONS)]
     rows = [
         {
             "fold": name,
@@ -136,10 +134,7 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
     confusion = torch.tensor(report["confusion"])
     figures.draw("confusion", lambda path: plot_confusion(confusion, report["classes"], path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
-    with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_rows(folder / PREDICTIONS, lines[0], lines, end="\r\n")
     write_files(folder, report, _markdown(folder, folds), figures, "confusion", "folds")
 
 

@@ -1,8 +1,6 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
-import csv
 import difflib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.errors import DataError, some
-from spaudio.io.atomic import write_atomic
-from spaudio.io.csv_files import FORMULA
+from spaudio.io.csv_files import FORMULA, read_rows, write_rows
 from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.training.log import read_log
 
@@ -147,11 +144,8 @@ def write_records(records: Sequence[Record], path: Path) -> None:
             given = {"overrides": record.overrides} if record.overrides else {}
             rows.append({"run": name, **logged, **facts, **settings, **given})
     columns = dict.fromkeys(key for row in rows for key in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _to_cell(value) for key, value in row.items()} for row in rows)
-    write_atomic(path, text.getvalue().encode())
+    cells = [{key: _to_cell(value) for key, value in row.items()} for row in rows]
+    write_rows(path, columns, cells)
 
 
 def names_of(records: Sequence[Record]) -> list[str]:
@@ -242,26 +236,21 @@ def _check(record: Record) -> None:
 def _read_csv(path: Path) -> list[Record]:
     records: dict[str, Record] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
-            for row in csv.DictReader(file):
-                values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
-                settings, facts = (
-                    {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
-                    for p in ("settings.", "report.")
-                )
-                name = str(values["run"])
-                given = values.get("overrides", [])
-                record = records.setdefault(
-                    name, Record(name, settings, facts, [], overrides=given)
-                )
-                if (record.settings, record.facts) != (settings, facts):
-                    raise ValueError(f"rows of the run {name} differ in settings or results")
-                record.log.append({key: values[key] for key in LOG if key in values})
+        for row in read_rows(path):
+            values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
+            settings, facts = (
+                {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
+                for p in ("settings.", "report.")
+            )
+            name = str(values["run"])
+            given = values.get("overrides", [])
+            record = records.setdefault(name, Record(name, settings, facts, [], overrides=given))
+            if (record.settings, record.facts) != (settings, facts):
+                raise ValueError(f"rows of the run {name} differ in settings or results")
+            record.log.append({key: values[key] for key in LOG if key in values})
         for record in records.values():
             _check(record)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
         ) from error
