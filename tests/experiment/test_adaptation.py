@@ -247,7 +247,6 @@ def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: 
     for filter in model.token_filters():
         torch.nn.init.ones_(filter.get_parameter("gains"))  # initially zero
     found = measure_filter_use(model, task.data.train, [0, 1], False)
-    assert found is not None
     assert len(found.before) == len(found.after) == 50  # tokens of 20 ms
     shown = found.kernels[0]
     filter, given = model.token_filters()[int(shown.layer.split()[-1])], []
