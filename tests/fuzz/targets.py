@@ -11,9 +11,9 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -73,8 +73,8 @@ def archive(content: bytes, scratch: Path) -> None:
     home.mkdir()
     path = home / "archive"
     path.write_bytes(content)
-    limited = partial(unpack, max_bytes=1 << 20, max_files=50, progress=False)
-    refusal, out = _try(lambda: limited(path, home / "out"), DataError)
+    with patch.multiple("spaudio.io.unpack", MAX_BYTES=1 << 20, MAX_FILES=50):
+        refusal, out = _try(lambda: unpack(path, home / "out", progress=False), DataError)
     if out is None:
         assert str(path) in refusal
         assert list(home.iterdir()) == [path]
