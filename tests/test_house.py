@@ -4,13 +4,12 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from spaudio import __version__
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 # Each room may import what stands before it; `errors` and `version` are the ground they stand on.
 ORDER = ["errors", "version", "io", "audio", "text", "tokens", "filters", "model", "training",
          "report", "experiment", "inference", "export"]  # fmt: skip

@@ -23,12 +23,13 @@ from spaudio.audio.decode import MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
 from spaudio.errors import AudioError, ConfigError, DataError, SpaudioError
 from spaudio.io.unpack import unpack
+from tests import RECIPES
 from tests.fixtures.tiny_audio import RATE, tone
 
 T = TypeVar("T")
 
 RUN_FILES = ("config.yaml", "inputs.json", "report.json", "log.jsonl")
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "folder"
+FOLDER = RECIPES / "folder"
 
 
 def audio(content: bytes, scratch: Path) -> None:
