@@ -56,7 +56,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
             "Face Hub, OWNER/NAME"
         )
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # noqa: TID251
     except ImportError as error:
         raise ConfigError(
             f"{name}: there is no such folder, and an id on the Hugging Face Hub needs "

@@ -5,11 +5,11 @@ to do without the network.
 """
 
 import hashlib
-import http.client
 import os
 import urllib.error
-import urllib.request
+from http.client import HTTPException  # noqa: TID251
 from pathlib import Path
+from urllib.request import Request, urlopen  # noqa: TID251
 
 from spaudio.errors import DataError
 from spaudio.io.full_disk import is_full
@@ -86,11 +86,11 @@ def _download(url: str, target: Path, checksum: str | None, timeout: float) -> N
 def _fetch(url: str, part: Path, timeout: float) -> None:
     """Appends to ``part`` until it is complete."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "spaudio"})
+    request = Request(url, headers={"User-Agent": "spaudio"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with urlopen(request, timeout=timeout) as response:
             span = response.headers.get("Content-Range", "")
             if have and not (response.status == 206 and span.startswith(f"bytes {have}-")):
                 have = 0  # the answer is the file from its start
@@ -112,7 +112,7 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
             f"{url}: the server answers {error.code} {error.reason}; fetch the file another way "
             f"and {_REMEDY}"
         ) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         if is_full(error):
             raise
         reason = getattr(error, "reason", None) or error
