@@ -497,10 +497,6 @@ def _check(
         )
 
 
-if __name__ == "__main__":
-    main("folder", prepare)
-
-
 def _combined(labels: Iterable[str]) -> list[str]:
     """Returns a sentence on classes that seem to be several labels, if any: they share parts."""
     parts = {label: set(re.findall(r"[^;|,\s][^;|,]*(?<!\s)", label)) for label in labels}
@@ -516,3 +512,7 @@ def _combined(labels: Iterable[str]) -> list[str]:
         f"{len(joined)} of {len(parts)} classes seem to be several labels each, but are taken as "
         f"one class each: {some(joined)}; several labels per clip need a recipe such as fsd50k"
     ]
+
+
+if __name__ == "__main__":
+    main("folder", prepare)

@@ -11,6 +11,7 @@ from pathlib import Path
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import probe
+from spaudio.audio.manifest import SPLITS
 from spaudio.audio.source import find_root
 from spaudio.errors import AudioError
 
@@ -38,7 +39,7 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
     root = find_root(source, work, "blues", WHERE)
     suffix = "wav" if any(root.glob("*/*.wav")) else "au"
     clips = []
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         for track in getattr(lists, f"filtered_{split}"):
             label = track.partition(".")[0]
             path = f"{label}/{track}.{suffix}"

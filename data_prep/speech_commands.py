@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
+from spaudio.audio.manifest import SPLITS
 from spaudio.audio.source import Archive, link_parts, make_folder, open_parts
 from spaudio.audio.split import seeded_order
 from spaudio.audio.wav import write_wav
@@ -111,7 +112,7 @@ def _twelve(clips: list[SourceClip], seed: int) -> tuple[list[SourceClip], dict[
     """Keeps the commands and a share of the other words; counts the silences of each split."""
     kept = [clip for clip in clips if clip.label in COMMANDS]
     silences: dict[str, int] = {}
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         silences[split] = math.ceil(SHARE * sum(clip.split == split for clip in kept))
         others = {c.path: c for c in clips if c.split == split and c.label not in COMMANDS}
         for path in seeded_order(others, seed)[: silences[split]]:

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.audio.command import errors_in_one_line
+from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError, how_to_install
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import DAMAGE, user_path
-from spaudio.text.corpus import SPLITS, SourceText, prepare_corpus
+from spaudio.text.corpus import SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"
 ZIP_SHA256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"

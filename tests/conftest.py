@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+from tests import RECIPES
 
 
 @dataclass(frozen=True)

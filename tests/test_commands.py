@@ -15,11 +15,11 @@ import soundfile
 from spaudio import cli
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compose import compose, expand
-from tests.conftest import RECIPES, RunRecipe
+from tests import RECIPES, ROOT
+from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 from tests.fixtures.tiny_recipes import TINY
 
-ROOT = RECIPES.parent
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),

@@ -4,13 +4,12 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from spaudio import __version__
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 # Each room may import what stands before it; `errors` and `version` are the ground they stand on.
 ORDER = ["errors", "version", "io", "audio", "text", "tokens", "filters", "model", "training",
          "report", "experiment", "inference", "export"]  # fmt: skip
@@ -74,6 +73,13 @@ def test_recipes_hold_no_logic() -> None:
         body = ast.parse(script.read_text(encoding="utf-8")).body
         kinds = [type(node).__name__ for node in body]
         assert kinds == ["Expr", "ImportFrom", "If"], script
+
+
+def test_a_script_defines_everything_before_it_runs() -> None:
+    for script in (ROOT / "data_prep").rglob("*.py"):
+        body = ast.parse(script.read_text(encoding="utf-8")).body
+        ran = [i for i, node in enumerate(body, 1) if ast.unparse(node).startswith("if __name__")]
+        assert ran in ([], [len(body)]), script
 
 
 def test_imports_with_torch_alone() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RECIPES
+from tests import RECIPES, ROOT
 
-NOTEBOOKS = sorted((RECIPES.parent / "docs" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 # Replaces what the cell with the tag "settings" defines, so that a notebook takes seconds.
 SMALL: dict[str, dict[str, Any]] = {
     "own_sounds": {

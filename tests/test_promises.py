@@ -4,7 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
 NAMED = re.findall(r"`(tests/\S+?\.py)::(\w+)`", PAGE)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from spaudio import filters
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
 
 
 def test_the_site_builds_and_loads_nothing_from_other_hosts(

@@ -19,7 +19,8 @@ import yaml
 from spaudio import cli
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
-from tests.conftest import RECIPES, RunRecipe, draw_nothing
+from tests import RECIPES
+from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.broken import break_torchaudio
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 

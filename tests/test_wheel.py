@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.fixtures.own_sounds import make_own_sounds
 
 pytest.importorskip("setuptools")
-ROOT = Path(__file__).resolve().parents[1]
 # What is built does not matter here, only whether it is; without optimization it takes 2 s, not 10.
 COMPILER = """#!/bin/sh
 exec c++ "$@" -O0

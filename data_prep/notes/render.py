@@ -91,7 +91,6 @@ def render_programs(
     *,
     sample_rate: int,
     workers: int | None = None,
-    progress: bool = True,
 ) -> None:
     """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
 
@@ -114,7 +113,7 @@ def render_programs(
     done = len(programs) - len(rest)
     pool = ThreadPoolExecutor(workers)
     try:
-        with progress_bar("Rendering programs", len(programs), done=done, show=progress) as advance:
+        with progress_bar("Rendering programs", len(programs), done=done) as advance:
             for number in pool.map(lambda batch: render(batch, folder, sample_rate), batches):
                 advance(number)
     finally:

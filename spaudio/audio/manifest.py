@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
@@ -81,6 +82,9 @@ class Clip:
             )
         if self.fold is not None and not (_is_number(self.fold, int) and abs(self.fold) < _MOST):
             raise DataError(f"field 'fold' is {self.fold!r}; expected an integer or null")
+
+
+AnyClip = TypeVar("AnyClip", Clip, SourceClip)
 
 
 def class_names(label: str, multi_label: bool) -> list[str]:

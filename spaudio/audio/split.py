@@ -11,12 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TypeVar
 
-from spaudio.audio.manifest import Clip, SourceClip
+from spaudio.audio.manifest import AnyClip, Clip
 from spaudio.errors import ConfigError, DataError, some
-
-_Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
@@ -92,8 +89,8 @@ def split_by_fold(clips: Sequence[Clip], test_fold: int) -> list[Clip]:
 
 
 def split_by_clip(
-    clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
-) -> list[_Clip]:
+    clips: Sequence[AnyClip], *, valid_fraction: float, test_fraction: float, seed: int
+) -> list[AnyClip]:
     """Splits each label's clips by the same fractions, spread over the label's groups.
 
     A fraction above zero takes at least one clip.
@@ -122,8 +119,8 @@ def split_by_clip(
 
 
 def split_by_group(
-    clips: Sequence[_Clip], *, valid_fraction: float, test_fraction: float, seed: int
-) -> list[_Clip]:
+    clips: Sequence[AnyClip], *, valid_fraction: float, test_fraction: float, seed: int
+) -> list[AnyClip]:
     """Splits by whole groups, as close to the fractions for each label as the groups allow.
 
     Every label is trained on. Validation and test cover every label with enough groups.
@@ -214,14 +211,14 @@ class _Division:
         )
 
 
-def _gather(clips: Sequence[_Clip], key: Callable[[_Clip], str]) -> dict[str, list[_Clip]]:
-    gathered: dict[str, list[_Clip]] = {}
+def _gather(clips: Sequence[AnyClip], key: Callable[[AnyClip], str]) -> dict[str, list[AnyClip]]:
+    gathered: dict[str, list[AnyClip]] = {}
     for clip in clips:
         gathered.setdefault(key(clip), []).append(clip)
     return gathered
 
 
-def _spread(clips: Sequence[_Clip], seed: int) -> list[str]:
+def _spread(clips: Sequence[AnyClip], seed: int) -> list[str]:
     """Returns paths in seeded order, alternating between groups."""
     gathered = _gather(clips, lambda clip: clip.group)
     queues = [

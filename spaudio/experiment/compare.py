@@ -5,7 +5,6 @@ from pathlib import Path
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
-from spaudio.experiment.run_folder import REPORT
 from spaudio.io.messages import say, warn
 from spaudio.report.comparison import Group, compare, doubts, group_runs
 from spaudio.report.convergence import (
@@ -18,7 +17,7 @@ from spaudio.report.escape import for_figure
 from spaudio.report.figures.filters_plot import filters_of, plot_filters
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.marked_page import fill_place
-from spaudio.report.records import read_records, write_records
+from spaudio.report.records import CONFIG, REPORT, read_records, write_records
 from spaudio.report.tables import escaped_table, show_rows
 
 
@@ -57,7 +56,7 @@ def compare_runs(
     unfinished = [run for run in runs if run.is_dir() and not (run / REPORT).is_file()]
     if len(unfinished) < len(runs):
         for run in unfinished:
-            is_run = (run / "config.yaml").is_file()
+            is_run = (run / CONFIG).is_file()
             warn(f"{run} is {'not finished' if is_run else 'no run'} and is left out")
         runs = [run for run in runs if run not in unfinished]
     records = read_records(runs, only)

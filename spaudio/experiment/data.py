@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spaudio.audio.manifest import Clip, class_names, is_nothing
+from spaudio.audio.manifest import SPLITS, Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import hold_out_validation, joined, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
@@ -166,7 +166,7 @@ def _by_split(
         ConfigError: If a split is empty.
         DataError: If a class has no training clip, or there is only one class.
     """
-    splits = {s: [c for c in clips if c.split == s] for s in ("train", "valid", "test")}
+    splits = {s: [c for c in clips if c.split == s] for s in SPLITS}
     for split, members in splits.items():
         if not members:
             remedy = f"see {settings.fold_by.key}= and the dataset's own settings"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ import torch
 from spaudio.audio.manifest import read_manifest
 from spaudio.audio.prepare import previous_manifest
 from spaudio.errors import CheckpointError, some
-from spaudio.io.atomic import write_atomic
-from spaudio.io.plain import read_json
+from spaudio.io.plain import read_json, write_json
 from spaudio.tokens.config import NORMALISATIONS
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.training.alignment import Alignment
@@ -79,7 +77,7 @@ class Inputs:
         }
         if (found := self.alignment) is not None:
             content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
-        write_atomic(run / INPUTS, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(run / INPUTS, content)
 
     @classmethod
     def load(cls, run: Path) -> Inputs:

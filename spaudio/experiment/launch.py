@@ -32,7 +32,6 @@ from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
     OUTPUT,
-    REPORT,
     named_reports,
     new_run_id,
     open_run_folder,
@@ -48,8 +47,7 @@ from spaudio.io.parent import REPEAT, with_parent
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.page.render import PAGE
-from spaudio.report.records import LAUNCHING
+from spaudio.report.records import LAUNCHING, PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
 _TAIL = 2**16  # bytes of a job's output that are copied to it

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
-from spaudio.experiment.run_folder import REPORT, read_run_settings, refuse_folds
+from spaudio.experiment.run_folder import read_run_settings, refuse_folds
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.io.messages import warn
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
+from spaudio.report.records import REPORT
 from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
 
 

@@ -5,6 +5,7 @@ It is a stage of a run, with its own checkpoints and log in the run's folder.
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,22 +61,7 @@ class Pretraining:
         clips, cache, segments = data.train.clips, data.cache, settings.segments
         if settings.pretrain.source is not None:
             prepared, cache = _open_folder(settings, data)
-            used = {clip.path for clip in data.train.clips}
-            held = [clip.path for clip in data.clips if clip.path not in used]
-            samples = {data.cache.entry(path).samples for path in held}
-            recordings = {_recording(path) for path in held}
-            ends = {end for recording in recordings for end in _ends(recording)}
-
-            def is_recording(path: str) -> bool:
-                """Whether it may be a held-out recording, relative to another folder."""
-                parts = PurePosixPath(path).parts
-                return parts in ends or not recordings.isdisjoint(_ends(parts))
-
-            clips = [
-                clip
-                for clip in prepared.clips
-                if cache.entry(clip.path).samples not in samples and not is_recording(clip.path)
-            ]
+            clips = _without_held_out(prepared.clips, cache, data)
             self.left_out = len(prepared.clips) - len(clips)
             both = prepared.hash + prepared.samples_hash
             self.data_hash = hashlib.sha256(both.encode()).hexdigest()
@@ -166,6 +152,32 @@ class Pretraining:
             "loss": min(record["valid_loss"] for record in records),
             "held_out": len(self._valid.dataset.clips),  # type: ignore[attr-defined]
         }
+
+
+def _without_held_out(clips: Sequence[Clip], cache: FrameCache, data: AudioData) -> list[Clip]:
+    """Leaves out clips of a folder that equal a held-out one, or may be a held-out recording.
+
+    Args:
+        clips: Clips of the folder.
+        cache: Their frames.
+        data: The run's data, of which the clips that are not trained on are held out.
+    """
+    used = {clip.path for clip in data.train.clips}
+    held = [clip.path for clip in data.clips if clip.path not in used]
+    samples = {data.cache.entry(path).samples for path in held}
+    recordings = {_recording(path) for path in held}
+    ends = {end for recording in recordings for end in _ends(recording)}
+
+    def is_recording(path: str) -> bool:
+        """Whether it may be a held-out recording, relative to another folder."""
+        parts = PurePosixPath(path).parts
+        return parts in ends or not recordings.isdisjoint(_ends(parts))
+
+    return [
+        clip
+        for clip in clips
+        if cache.entry(clip.path).samples not in samples and not is_recording(clip.path)
+    ]
 
 
 def _recording(clip: str) -> tuple[str, ...]:

@@ -19,13 +19,7 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.run_folder import (
-    CONFIG,
-    REPORT,
-    differences,
-    named_reports,
-    read_run_settings,
-)
+from spaudio.experiment.run_folder import differences, named_reports, read_run_settings
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
@@ -39,6 +33,7 @@ from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
+from spaudio.report.records import CONFIG, REPORT
 from spaudio.training.checkpoint import (
     PRETRAINING,
     TRAINING,

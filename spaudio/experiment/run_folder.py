@@ -15,10 +15,8 @@ from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import DESCRIBING, LAUNCHING, no_run
+from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
 
-CONFIG = "config.yaml"
-REPORT = "report.json"  # written last; marks a finished run
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 
 
@@ -26,6 +24,12 @@ def new_run_id() -> str:
     """Returns a name for a run: the local time and eight random characters."""
     # With four characters, two of 8 runs begun in one second share a name in 1 of 2,300 cases.
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+
+
+def folder_of(settings: Settings) -> Path:
+    """Returns the folder of a run that has a name: ``<runs>/<recipe>/<run_id>``."""
+    # No property of the settings: an argument of a `prepare` function may be called `folder`.
+    return Path(settings.runs, settings.recipe, settings.run_id or "")
 
 
 def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
@@ -40,7 +44,7 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         DataError: If the disk is full, or the folder cannot be written.
     """
     settings.run_id = settings.run_id or new_run_id()
-    folder = folder or Path(settings.runs, settings.recipe, settings.run_id)
+    folder = folder or folder_of(settings)
     staging = folder.with_name(f".{secrets.token_hex(8)}")
     try:
         with named_full_disk(folder.parent, "runs"):
@@ -76,7 +80,7 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         ConfigError: If a run of that name has other settings, or as in :func:`create_run_folder`.
     """
     if folder is None and settings.run_id is not None:
-        folder = Path(settings.runs, settings.recipe, settings.run_id)
+        folder = folder_of(settings)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
     for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
@@ -114,7 +118,7 @@ def save_run_settings(folder: Path, settings: Settings) -> None:
 
 def named_reports(folder: Path) -> str:
     """Returns the path of the report of a run or of folds, and of its page if there is one."""
-    text, page = folder / "report.md", folder / "report.html"
+    text, page = folder / MARKDOWN, folder / PAGE
     return f"{text} and {page}" if page.is_file() else str(text)
 
 
@@ -165,7 +169,7 @@ def refuse_elsewhere(folder: Path, settings: Settings) -> None:
     Raises:
         CheckpointError: If the input is in the folder where the run was started.
     """
-    below = Path(settings.runs, settings.recipe, settings.run_id or "")
+    below = folder_of(settings)
     folder = folder.resolve()
     if below.is_absolute() or folder.parts[-len(below.parts) :] != below.parts:
         return

@@ -18,6 +18,7 @@ from spaudio.io.plain import flatten
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import POOLINGS
 from spaudio.model.pretrained.adapt import Adaptation
+from spaudio.report.records import MACHINE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
@@ -28,7 +29,7 @@ FILE_SETTINGS = frozenset({"source", "corpus", "background", "labels", "table"})
 #: All settings that name files or folders of input, whose contents are compared where it matters.
 INPUT_SETTINGS = FILE_SETTINGS | {"model.source", "pretrain.source"}
 #: Settings that change no result.
-NEUTRAL_SETTINGS = INPUT_SETTINGS | {"data", "trainer.workers", "trainer.device"}
+NEUTRAL_SETTINGS = INPUT_SETTINGS | MACHINE
 
 _MOST = 2**31  # of a whole number
 _LARGEST = 3.4e38  # float32's limit

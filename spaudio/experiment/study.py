@@ -18,8 +18,8 @@ from spaudio.experiment.compose import GROUPS, compose, unknown
 from spaudio.experiment.launch import Launcher, check_some_data, failed_runs
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import (
-    REPORT,
     differences,
+    folder_of,
     open_run_folder,
     read_run_settings,
 )
@@ -33,7 +33,7 @@ from spaudio.experiment.study_file import DataSet, all_seeds, check_names, read_
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import DESCRIBING, LAUNCHING, Record, read_records
+from spaudio.report.records import DESCRIBING, LAUNCHING, REPORT, Record, read_records
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
@@ -67,7 +67,7 @@ class StudyRun:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.settings.runs, self.settings.recipe, str(self.settings.run_id))
+        return folder_of(self.settings)
 
 
 def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:

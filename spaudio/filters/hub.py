@@ -19,7 +19,7 @@ from spaudio.filters.layout import Layout
 from spaudio.filters.make import FILTERS, make_filter
 
 try:
-    from huggingface_hub import PyTorchModelHubMixin
+    from huggingface_hub import PyTorchModelHubMixin  # noqa: TID251
     from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
 except ImportError as error:

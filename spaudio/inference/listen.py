@@ -35,20 +35,16 @@ class Source:
     name: str
 
 
-def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
+def play_file(path: Path, sample_rate: int) -> Source:
     """Yields a file's samples at the time when they would be heard if it were played.
 
     Args:
         path: Audio file of any format.
         sample_rate: Desired rate, in Hz.
-        speed: 1 is real time; infinity does not wait.
 
     Raises:
         AudioError: If the file cannot be opened; later, if it is damaged.
-        ConfigError: If the speed is not positive.
     """
-    if not speed > 0:
-        raise ConfigError(f"speed={speed:g}; expected a positive number")
     probe(path)
 
     def blocks() -> Generator[Waveform, None, None]:
@@ -56,7 +52,7 @@ def play_file(path: Path, sample_rate: int, speed: float = 1.0) -> Source:
         for piece in stream_audio(path, sample_rate, silent_ok=True):
             for block in np.split(piece, range(size, len(piece), size)):
                 played += len(block)
-                wait = played / sample_rate / speed - (time.perf_counter() - start)
+                wait = played / sample_rate - (time.perf_counter() - start)
                 if wait > 0:
                     time.sleep(wait)
                 yield block

@@ -21,12 +21,12 @@ from spaudio.errors import CheckpointError, ConfigError, first_line, how_to_inst
 from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
-from spaudio.experiment.run_folder import CONFIG, REPORT, read_run_settings
+from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
-from spaudio.report.records import LAUNCHING
+from spaudio.report.records import CONFIG, LAUNCHING, REPORT
 from spaudio.report.run_command import command
 from spaudio.training.checkpoint import WEIGHTS
 
@@ -56,7 +56,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
             "Face Hub, OWNER/NAME"
         )
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # noqa: TID251
     except ImportError as error:
         raise ConfigError(
             f"{name}: there is no such folder, and an id on the Hugging Face Hub needs "

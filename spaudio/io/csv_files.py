@@ -1,10 +1,14 @@
-"""CSV files that users write, as spreadsheets save them, and text that a spreadsheet may read."""
+"""CSV files: those of this package, those that users write, and text for a spreadsheet."""
 
 import csv
+import io
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from spaudio.errors import ConfigError, DataError, some
+from spaudio.io.atomic import write_atomic
 
 #: First characters that make a spreadsheet read a cell as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -47,6 +51,41 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
                 "between quotation marks"
             )
     return rows
+
+
+def write_rows(
+    path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, end: str = "\n"
+) -> None:
+    """Writes a CSV file with a header, whole or not at all.
+
+    Args:
+        path: File to write.
+        columns: Names of the columns.
+        rows: Cells by column; those that a row lacks stay empty.
+        end: End of a line. Cells that may hold a carriage return, such as names of files, need
+            CR and LF: with LF alone, Python 3.11 does not quote them, and they cannot be read.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Reads what :func:`write_rows` wrote, also if a spreadsheet has saved it since.
+
+    Raises:
+        DataError: If the file cannot be read.
+        ValueError: If it is not CSV in UTF-8.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
 
 
 def for_csv(text: str) -> str:

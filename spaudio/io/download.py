@@ -5,11 +5,11 @@ to do without the network.
 """
 
 import hashlib
-import http.client
 import os
 import urllib.error
-import urllib.request
+from http.client import HTTPException  # noqa: TID251
 from pathlib import Path
+from urllib.request import Request, urlopen  # noqa: TID251
 
 from spaudio.errors import DataError
 from spaudio.io.full_disk import is_full
@@ -27,7 +27,6 @@ def download(
     checksum: str | None,
     *,
     timeout: float = 30.0,
-    progress: bool = True,
 ) -> Path:
     """Downloads ``url`` to ``target``, unless that exists already.
 
@@ -43,7 +42,6 @@ def download(
         checksum: SHA-256 in hex, or MD5 (32 digits) if the host publishes no other. None checks
             only the length, if the server declares it.
         timeout: Seconds to wait for an answer.
-        progress: Whether to show a progress bar.
 
     Returns:
         ``target``.
@@ -57,24 +55,24 @@ def download(
         return target
     with locked(target.with_name(target.name + ".lock")):
         if not target.is_file():  # another process may have downloaded it in the meantime
-            _download(url, target, checksum, timeout, progress)
+            _download(url, target, checksum, timeout)
     return target
 
 
-def _download(url: str, target: Path, checksum: str | None, timeout: float, progress: bool) -> None:
+def _download(url: str, target: Path, checksum: str | None, timeout: float) -> None:
     """Downloads ``target``; arguments and errors are those of :func:`download`."""
     part = target.with_name(target.name + ".part")
     if checksum is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
-    _fetch(url, part, timeout, progress)
+    _fetch(url, part, timeout)
     if checksum is not None:
         kind = "md5" if len(checksum) == 32 else "sha256"
         found = _digest(part, kind)
         if found != checksum.lower() and resumed:
             # The part may be from another version of the file: start again, once.
             part.unlink()
-            _fetch(url, part, timeout, progress)
+            _fetch(url, part, timeout)
             found = _digest(part, kind)
         if found != checksum.lower():
             part.unlink()
@@ -85,21 +83,21 @@ def _download(url: str, target: Path, checksum: str | None, timeout: float, prog
     os.replace(part, target)
 
 
-def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
+def _fetch(url: str, part: Path, timeout: float) -> None:
     """Appends to ``part`` until it is complete."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "spaudio"})
+    request = Request(url, headers={"User-Agent": "spaudio"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with urlopen(request, timeout=timeout) as response:
             span = response.headers.get("Content-Range", "")
             if have and not (response.status == 206 and span.startswith(f"bytes {have}-")):
                 have = 0  # the answer is the file from its start
             length = response.headers.get("Content-Length")
             total = have + int(length) if length is not None else None
             title = f"Downloading {part.stem}"
-            bar = progress_bar(title, total, done=have, in_bytes=True, show=progress)
+            bar = progress_bar(title, total, done=have, in_bytes=True)
             with part.open("ab" if have else "wb") as file, bar as advance:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
@@ -114,7 +112,7 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> None:
             f"{url}: the server answers {error.code} {error.reason}; fetch the file another way "
             f"and {_REMEDY}"
         ) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         if is_full(error):
             raise
         reason = getattr(error, "reason", None) or error

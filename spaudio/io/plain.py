@@ -1,4 +1,4 @@
-"""Reads YAML and JSON as plain data of bounded size and depth; flattens nested data."""
+"""Reads YAML and JSON as plain data of bounded size and depth; writes JSON; flattens data."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ import yaml
 from typing_extensions import override
 
 from spaudio.errors import first_line
+from spaudio.io.atomic import write_atomic
 
 MAX_YAML = 1 << 20  # bytes; a run's settings take a few thousand
 MAX_DEPTH = 50
@@ -77,6 +78,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def write_json(path: Path, content: Any, indent: int = 1) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_atomic(path, (json.dumps(content, indent=indent) + "\n").encode())
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -27,7 +27,7 @@ from spaudio.io.full_disk import is_full
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
-MAX_BYTES = 50 << 30
+MAX_BYTES = 50 << 30  # that the members of an archive declare; no more is read
 MAX_FILES = 1_000_000
 #: Uncompressed over compressed size; audio reaches 2 to 10, a bomb 1,000. Archives that unpack to
 #: less than `MIN_BOMB` bytes are not checked: a small archive of silence is harmless.
@@ -49,7 +49,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(given))
 
 
-def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = True) -> Path:
+def open_source(source: str | os.PathLike[str], work: Path) -> Path:
     """Returns the folder that ``source=`` names; an archive is unpacked into ``work``.
 
     Raises:
@@ -65,29 +65,24 @@ def open_source(source: str | os.PathLike[str], work: Path, *, progress: bool = 
         raise DataError(f"source={os.fspath(source)!r}: no such file or folder; check the path")
     identity = f"{path}\n{FileState.of(path.stat())}"
     key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
-    return unpack(path, work / f"unpacked-{key}", progress=progress)
+    return unpack(path, work / f"unpacked-{key}")
 
 
 def unpack(
     archive: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    max_bytes: int = MAX_BYTES,
-    max_files: int = MAX_FILES,
-    max_ratio: float = MAX_RATIO,
     open_zip: Callable[[Path], zipfile.ZipFile] = zipfile.ZipFile,
     progress: bool = True,
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
 
     A ``folder`` that exists is returned as it is. Only one process at a time may unpack into it.
+    `MAX_BYTES`, `MAX_FILES` and `MAX_RATIO` limit what an archive may hold.
 
     Args:
         archive: Zip, or tar, plain or compressed with gzip, bzip2 or xz.
         folder: Where its contents go.
-        max_bytes: Limit on the bytes that the members declare; no more is read.
-        max_files: Limit on the number of members.
-        max_ratio: Limit on declared bytes over archive size (see `MAX_RATIO`).
         open_zip: Opens a zip archive, if it is not a plain file.
         progress: Whether to show a progress bar.
 
@@ -106,8 +101,8 @@ def unpack(
         staging = stack.enter_context(new_folder(folder, locked=True))
         try:
             size = archive.stat().st_size
-            limit = min(max_bytes, max(MIN_BOMB, int(max_ratio * size)))
-            _extract(archive, staging, limit, max_files, open_zip, progress)
+            limit = min(MAX_BYTES, max(MIN_BOMB, int(MAX_RATIO * size)))
+            _extract(archive, staging, limit, open_zip, progress)
             stack.close()  # renames the folder; an error in this is named, too
         except DataError as error:
             raise DataError(f"{archive}: {error}") from error
@@ -132,7 +127,6 @@ def _extract(
     archive: Path,
     staging: Path,
     limit: int,
-    max_files: int,
     open_zip: Callable[[Path], zipfile.ZipFile],
     progress: bool,
 ) -> None:
@@ -160,8 +154,8 @@ def _extract(
                     "and give the folder as source="
                 )
             names.add(path)
-            if len(members) > max_files:
-                raise DataError(f"more than {max_files} members; not unpacked")
+            if len(members) > MAX_FILES:
+                raise DataError(f"more than {MAX_FILES} members; not unpacked")
             if declared > limit:
                 raise DataError(
                     f"unpacks to {declared} bytes or more, above the limit of {limit}; if you "

@@ -1,6 +1,5 @@
 """Report of a classification run: JSON, Markdown, figures and predictions."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
-from spaudio.io.csv_files import for_csv
+from spaudio.io.csv_files import for_csv, write_rows
 from spaudio.report.calibration import source_of
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name
+from spaudio.report.records import PAGE, PREDICTIONS
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -75,14 +75,15 @@ def _write_predictions(
     run: Path, clips: Sequence[Clip], classes: Sequence[str], probabilities: Tensor, shown: int
 ) -> None:
     """Writes ``predictions.csv`` with the ``shown`` most probable classes of each clip."""
-    with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "true", "predicted", "probability"])
-        for clip, row in zip(clips, probabilities, strict=True):
-            chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
-            names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
-            numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
-            writer.writerow([*map(for_csv, (clip.path, clip.label, names)), numbers])
+    rows = []
+    for clip, row in zip(clips, probabilities, strict=True):
+        chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
+        names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
+        numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
+        given = {"clip": clip.path, "true": clip.label, "predicted": names}
+        safe = {column: for_csv(text) for column, text in given.items()}
+        rows.append({**safe, "probability": numbers})
+    write_rows(run / PREDICTIONS, rows[0], rows, end="\r\n")
 
 
 def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
@@ -121,11 +122,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",
-        *(
-            ["[report.html](report.html) lets you hear the errors.", ""]
-            if (run / "report.html").is_file()
-            else []
-        ),
+        *([f"[{PAGE}]({PAGE}) lets you hear the errors.", ""] if (run / PAGE).is_file() else []),
         "The transformer is above the classical floor."
         if test[metric] > floor["svm"]
         else "**The transformer does not beat the classical floor.**",

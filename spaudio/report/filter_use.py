@@ -1,9 +1,9 @@
 """What filters do on real clips: the most used kernels, and what changes without filters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,27 +87,22 @@ def measure_filter_use(
     clips: Sequence[int],
     multi_label: bool,
     temperature: float = 1.0,
-) -> FilterUse | None:
+) -> FilterUse:
     """Runs a model over clips with its filters on and off.
 
     Args:
-        model: Trained, in evaluation mode.
+        model: Trained, in evaluation mode; with at least one filter with kernels.
         dataset: The test split.
         clips: Indices of the clips; memory does not depend on their number.
         multi_label: A clip may have several classes.
         temperature: Of the model's probabilities.
-
-    Returns:
-        None if the model has no filter with kernels.
     """
     filters = filters_of(model)
-    if not filters:
-        return None
     learned = {name: filter for name, filter in filters.items() if filter.num_parameters}
     total: dict[str, Tensor] = {}
     highest: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in learned}
     seen_clips: list[int] = []
-    seen: dict[str, Any] = {}
+    seen: dict[str, _Pass] = {}
     chances: dict[int, list[Tensor]] = {}
     labels: dict[int, Tensor] = {}
     device = next(model.parameters()).device
@@ -117,8 +112,8 @@ def measure_filter_use(
         with _recorded(learned, seen):
             on = model(tokens, mask)
         for name, filter in learned.items():
-            strength = kernel_activity(filter, seen[name], seen[f"{name} mask"])
-            outside = outside_clip(model, _padding(seen, name))
+            strength = kernel_activity(filter, seen[name].input, seen[name].mask)
+            outside = outside_clip(model, seen[name].padding)
             power = strength.square().masked_fill(outside.unsqueeze(-1), 0).sum(dim=(0, 1))
             total[name] = total.get(name, 0) + power.cpu()
             # An activity is not negative, so no peak is outside the clip.
@@ -207,14 +202,28 @@ def switched_off(filters: Sequence[TokenFilter]) -> Iterator[None]:
         yield
 
 
+class _Pass(NamedTuple):
+    """What a filter was given, and returned, in one pass."""
+
+    input: Tensor
+    output: Tensor
+    mask: Tensor | None
+
+    @property
+    def padding(self) -> Tensor:
+        """The padding mask (batch, tokens), also if the filter was given none."""
+        tokens, mask = self.input, self.mask
+        return tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
 @contextmanager
-def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator[None]:
-    """Keeps the inputs and outputs of filters."""
+def _recorded(filters: dict[str, TokenFilter], seen: dict[str, _Pass]) -> Iterator[None]:
+    """Keeps the last pass of each filter."""
 
     def keeper(name: str) -> Any:
         def keep(module: Any, args: tuple[Any, ...], options: dict[str, Any], out: Any) -> None:
-            seen[name], seen[f"{name} out"] = args[0], out
-            seen[f"{name} mask"] = options.get("padding_mask", args[1] if len(args) > 1 else None)
+            mask = options.get("padding_mask", args[1] if len(args) > 1 else None)
+            seen[name] = _Pass(args[0], out, mask)
 
         return keep
 
@@ -222,13 +231,6 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, Any]) -> Iterator
         for name, filter in filters.items():
             hooks.enter_context(filter.register_forward_hook(keeper(name), with_kwargs=True))
         yield
-
-
-def _padding(seen: Mapping[str, Any], name: str) -> Tensor:
-    """Returns the padding mask (batch, tokens) that a recorded filter was given."""
-    mask: Tensor | None = seen[f"{name} mask"]
-    tokens: Tensor = seen[name]
-    return tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 def _most_used(
@@ -280,12 +282,12 @@ def _compare(
     device = next(model.parameters()).device
     batch = next(plain_batches(dataset, [clip]))
     tokens, mask = batch.tokens[:1].to(device), batch.padding_mask[:1].to(device)
-    seen: dict[str, Any] = {}
+    seen: dict[str, _Pass] = {}
     with _recorded({name: filter}, seen):
         model(tokens, mask)
-        after = seen[f"{name} out"][0].float().cpu()
+        after = seen[name].output[0].float().cpu()
         with switched_off(list(filters.values())):
             model(tokens, mask)
-        before = seen[name][0].float().cpu()
-        own = ~outside_clip(model, _padding(seen, name))[0].cpu()
+        before = seen[name].input[0].float().cpu()
+        own = ~outside_clip(model, seen[name].padding)[0].cpu()
     return before[own], after[own]

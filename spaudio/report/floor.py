@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from spaudio.audio.decode import Waveform
-from spaudio.audio.manifest import Clip, SourceClip
+from spaudio.audio.manifest import AnyClip, Clip, SourceClip
 from spaudio.audio.split import seeded_order
 from spaudio.io.journal import JsonLines
 from spaudio.tokens.cache import FrameCache
@@ -39,7 +39,6 @@ COMPONENTS = 2_000  # clips that approximate the kernel for several labels
 TRIVIAL = {"accuracy": "majority class", "mAP": "class frequencies"}
 Summaries = npt.NDArray[np.float64]
 Targets = npt.NDArray[Any]
-_Clip = TypeVar("_Clip", Clip, SourceClip)
 
 
 def floor_name(method: str, floor: Mapping[str, Any]) -> str:
@@ -185,7 +184,7 @@ def _read(kept: Path, key: str) -> dict[str, Any] | None:
     return next((record for record, _ in JsonLines(kept, {"floor": key}).read()), None)
 
 
-def _choose(clips: Sequence[_Clip]) -> list[_Clip]:
+def _choose(clips: Sequence[AnyClip]) -> list[AnyClip]:
     """Returns the test clips and at most `LARGEST` of the others, the same ones each time."""
     train = [clip.path for clip in clips if clip.split != "test"]
     kept = set(seeded_order(train, 0)[:LARGEST] if len(train) > LARGEST else train)

@@ -1,7 +1,5 @@
 """Report over all folds: mean ± standard deviation, pooled confusion matrix, one row per fold."""
 
-import csv
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,11 +11,14 @@ from urllib.parse import quote
 import torch
 from sklearn.metrics import confusion_matrix
 
-from spaudio.io.csv_files import for_csv
+from spaudio.audio.manifest import SPLITS
+from spaudio.io.csv_files import for_csv, read_rows, write_rows
+from spaudio.io.plain import read_json
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name
+from spaudio.report.records import MARKDOWN, PAGE, PREDICTIONS, REPORT
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
@@ -51,9 +52,8 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     """
     reports, lines = {}, []
     for name, run in folds.items():
-        reports[name] = json.loads((run / "report.json").read_text(encoding="utf-8"))
-        with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
-            lines += [{"fold": for_csv(name), **row} for row in csv.DictReader(file)]
+        reports[name] = read_json(run / REPORT)
+        lines += [{"fold": for_csv(name), **row} for row in read_rows(run / PREDICTIONS)]
     rows = [
         {
             "fold": name,
@@ -134,10 +134,7 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
     confusion = torch.tensor(report["confusion"])
     figures.draw("confusion", lambda path: plot_confusion(confusion, report["classes"], path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_rows(folder / PREDICTIONS, lines[0], lines, end="\r\n")
     write_files(folder, report, _markdown(folder, folds), figures, "confusion", "folds")
 
 
@@ -160,7 +157,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
     above = sum(row["accuracy"] > row["svm"] for row in rows)
     per_fold = [
         {
-            "Fold": f"[{for_markdown(row['fold'])}](fold-{quote(row['fold'])}/report.md)",
+            "Fold": f"[{for_markdown(row['fold'])}](fold-{quote(row['fold'])}/{MARKDOWN})",
             "Accuracy": f"{row['accuracy']:.4f}",
             "Floor": f"{row['svm']:.4f}",
             "Macro F1": f"{row['macro_f1']:.4f}",
@@ -171,7 +168,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
                 else {"Epoch": str(row["best_epoch"])}
             ),
             "Training, validation and test clips": ", ".join(
-                str(row["clips"][split]) for split in ("train", "valid", "test")
+                str(row["clips"][split]) for split in SPLITS
             ),
         }
         for row in rows
@@ -185,8 +182,8 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
         markdown_table([{title: k, "Accuracy, mean ± std": v} for k, v in results.items()]),
         "",
         *(
-            ["[report.html](report.html) lets you hear the errors of all folds.", ""]
-            if (folder / "report.html").is_file()
+            [f"[{PAGE}]({PAGE}) lets you hear the errors of all folds.", ""]
+            if (folder / PAGE).is_file()
             else []
         ),
         f"The transformer is above the classical floor, in {above} of {len(rows)} folds."

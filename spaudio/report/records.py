@@ -1,8 +1,6 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
-import csv
 import difflib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,19 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.errors import DataError, some
-from spaudio.io.atomic import write_atomic
-from spaudio.io.csv_files import FORMULA
+from spaudio.io.csv_files import FORMULA, read_rows, write_rows
 from spaudio.io.plain import flatten, read_json, read_yaml
 from spaudio.training.log import read_log
 
+# Files of a run's folder.
+CONFIG = "config.yaml"
+REPORT = "report.json"  # written last; marks a finished run
+MARKDOWN = "report.md"
+PAGE = "report.html"
+PREDICTIONS = "predictions.csv"
 #: Settings of how and where a run is launched.
 LAUNCHING = frozenset(
     {"run_id", "resume", "runs", "jobs", "cluster", "cluster_options", "overrides"}
 )
 #: Settings that describe a run, or choose what is written about it.
 DESCRIBING = frozenset({"about", "page", "replaced"})
+#: Settings of the machine that a run is on, which change no result.
+MACHINE = frozenset({"data", "trainer.workers", "trainer.device"})
 #: Settings in which runs of one group may differ.
-NOT_COMPARED = LAUNCHING | DESCRIBING | {"seed", "data", "trainer.workers", "trainer.device"}
+NOT_COMPARED = LAUNCHING | DESCRIBING | MACHINE | {"seed"}
 # Facts of `report.json` that a comparison uses.
 FACTS = (
     "recipe",
@@ -139,11 +144,8 @@ def write_records(records: Sequence[Record], path: Path) -> None:
             given = {"overrides": record.overrides} if record.overrides else {}
             rows.append({"run": name, **logged, **facts, **settings, **given})
     columns = dict.fromkeys(key for row in rows for key in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _to_cell(value) for key, value in row.items()} for row in rows)
-    write_atomic(path, text.getvalue().encode())
+    cells = [{key: _to_cell(value) for key, value in row.items()} for row in rows]
+    write_rows(path, columns, cells)
 
 
 def names_of(records: Sequence[Record]) -> list[str]:
@@ -165,11 +167,11 @@ def no_run(folder: Path, *, several: bool = False) -> str:
         several: Whether all runs in it may be named instead.
     """
     if folder.is_dir():
-        runs = [str(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
+        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))]
         named = f"the runs in it, {folder}/*/" if several else f"one of {some(runs)}"
         remedy = f"name {named}" if runs else "name a run's folder"
-        return f"{folder} is not a run's folder: it holds no config.yaml; {remedy}"
-    names = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+        return f"{folder} is not a run's folder: it holds no {CONFIG}; {remedy}"
+    names = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
     near = difflib.get_close_matches(folder.name, names, n=1)
     hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
     return f"{folder}: there is no such run; {hint}"
@@ -177,7 +179,7 @@ def no_run(folder: Path, *, several: bool = False) -> str:
 
 def _read_folder(folder: Path) -> Record:
     try:
-        report, config = read_json(folder / "report.json"), read_yaml(folder / "config.yaml")
+        report, config = read_json(folder / REPORT), read_yaml(folder / CONFIG)
         settings = {key: value for key, value in config.items() if key not in NOT_COMPARED}
         settings = {name: value for name, value in flatten(settings) if value is not None}
         found = {name: value for name, value in flatten(report) if value is not None}
@@ -186,7 +188,7 @@ def _read_folder(folder: Path) -> Record:
         record = Record(folder.resolve().name, settings, facts, read_log(folder), folder, overrides)
         _check(record)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not (folder / "config.yaml").is_file():
+        if not (folder / CONFIG).is_file():
             raise DataError(no_run(folder, several=True)) from error
         raise DataError(
             f"{folder} is not a finished run ({Path(error.filename).name} is missing); finish it "
@@ -196,7 +198,7 @@ def _read_folder(folder: Path) -> Record:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{folder}: report.json, config.yaml or log.jsonl is damaged ({error}); run it again"
+            f"{folder}: {REPORT}, {CONFIG} or log.jsonl is damaged ({error}); run it again"
         ) from error
     return record
 
@@ -234,26 +236,21 @@ def _check(record: Record) -> None:
 def _read_csv(path: Path) -> list[Record]:
     records: dict[str, Record] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
-            for row in csv.DictReader(file):
-                values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
-                settings, facts = (
-                    {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
-                    for p in ("settings.", "report.")
-                )
-                name = str(values["run"])
-                given = values.get("overrides", [])
-                record = records.setdefault(
-                    name, Record(name, settings, facts, [], overrides=given)
-                )
-                if (record.settings, record.facts) != (settings, facts):
-                    raise ValueError(f"rows of the run {name} differ in settings or results")
-                record.log.append({key: values[key] for key in LOG if key in values})
+        for row in read_rows(path):
+            values = {key: _from_cell(cell) for key, cell in row.items() if cell != ""}
+            settings, facts = (
+                {k.removeprefix(p): value for k, value in values.items() if k.startswith(p)}
+                for p in ("settings.", "report.")
+            )
+            name = str(values["run"])
+            given = values.get("overrides", [])
+            record = records.setdefault(name, Record(name, settings, facts, [], overrides=given))
+            if (record.settings, record.facts) != (settings, facts):
+                raise ValueError(f"rows of the run {name} differ in settings or results")
+            record.log.append({key: values[key] for key in LOG if key in values})
         for record in records.values():
             _check(record)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a file that `spaudio compare RUN... --csv FILE` writes ({error})"
         ) from error

@@ -1,13 +1,14 @@
 """Shared parts of the reports of all kinds of runs: files, and lines of Markdown."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spaudio.io.atomic import write_atomic
+from spaudio.io.plain import write_json
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
+from spaudio.report.records import MARKDOWN, REPORT
 
 #: What an accuracy with aligned groups is.
 ALIGNED = (
@@ -30,8 +31,8 @@ def write_files(
         names: Names of figures. Existing ones are linked at the end.
     """
     text = "\n".join([*markdown, "", *figures.links(*names), ""])
-    write_atomic(run / "report.md", text.encode())
-    write_atomic(run / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomic(run / MARKDOWN, text.encode())
+    write_json(run / REPORT, report, indent=2)
 
 
 def filter_choice(report: Mapping[str, Any]) -> str:

@@ -1,15 +1,12 @@
 """Results of a study over datasets, one per run, and the CSV file that holds them."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_type_hints
 
 from spaudio.errors import DataError
-from spaudio.io.atomic import write_atomic
-from spaudio.io.csv_files import for_csv, from_csv
+from spaudio.io.csv_files import for_csv, from_csv, read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,11 @@ def write_results(results: Sequence[Result], path: Path) -> None:
         results: Results of the runs.
         path: File to write.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        row = asdict(result)
-        writer.writerow({k: for_csv(v) if isinstance(v, str) else v for k, v in row.items()})
-    write_atomic(path, text.getvalue().encode())
+    rows = [
+        {key: for_csv(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in map(asdict, results)
+    ]
+    write_rows(path, [field.name for field in fields(Result)], rows)
 
 
 def read_results(path: Path) -> list[Result]:
@@ -92,15 +87,12 @@ def read_results(path: Path) -> list[Result]:
     kinds = get_type_hints(Result)
     rows: list[dict[str, str]] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(path)
         found = [
             Result(**{name: kind(from_csv(row[name])) for name, kind in kinds.items()})
             for row in rows
         ]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         if rows and "report.metric" in rows[0]:
             raise DataError(
                 f"{path} holds the runs of one recipe; compare them with `spaudio compare {path}`"

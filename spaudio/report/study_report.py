@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spaudio.io.messages import say
@@ -125,43 +125,41 @@ def accuracy_rows(results: Sequence[Result], field: str = "accuracy") -> Rows:
         results: Results of all runs.
         field: ``"accuracy"``, of the test split, or ``"valid"``, of the validation split.
     """
-    data = _names(results, "data")
-    found: dict[tuple[str, str], list[float]] = {}
     runs: dict[str, set[tuple[str, int]]] = {}
     for one in results:
-        found.setdefault((one.setting, one.data), []).append(getattr(one, field))
         runs.setdefault(one.data, set()).add((one.fold, one.seed))
 
-    def cell(setting: str, name: str) -> str:
-        values = found.get((setting, name))
-        if values is None:
-            return "-"
-        most = len(runs[name])
-        few = f" ({len(values)} of {most})" if len(values) < most else ""
-        return plus_minus(values, digits=3) + few
+    def cell(own: Sequence[Result]) -> str:
+        most = len(runs[own[0].data])
+        few = f" ({len(own)} of {most})" if len(own) < most else ""
+        return plus_minus([getattr(one, field) for one in own], digits=3) + few
 
-    return [
-        {"setting": setting, **{name: cell(setting, name) for name in data}}
-        for setting in _names(results, "setting")
-    ]
+    return _grid(results, cell)
 
 
 def modulation_rows(results: Sequence[Result]) -> Rows:
     """Returns the rows of the table of correlations with the modulation spectrum."""
-    measured = [one for one in results if not math.isnan(one.modulation_after)]
-    data = _names(measured, "data")
 
-    def cell(setting: str, name: str) -> str:
-        own = [one for one in measured if (one.setting, one.data) == (setting, name)]
+    def cell(own: Sequence[Result]) -> str:
         before = [one.modulation_before for one in own]
         after = [one.modulation_after for one in own]
-        if not own:
-            return "-"
         return " → ".join(plus_minus(part, digits=2) for part in (before, after))
 
+    return _grid([one for one in results if not math.isnan(one.modulation_after)], cell)
+
+
+def _grid(results: Sequence[Result], cell: Callable[[Sequence[Result]], str]) -> Rows:
+    """Returns a row per setting, with a cell per dataset; a dash where there are no results."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for one in results:
+        found.setdefault((one.setting, one.data), []).append(one)
+    data = _names(results, "data")
     return [
-        {"setting": setting, **{name: cell(setting, name) for name in data}}
-        for setting in _names(measured, "setting")
+        {
+            "setting": setting,
+            **{name: cell(own) if (own := found.get((setting, name))) else "-" for name in data},
+        }
+        for setting in _names(results, "setting")
     ]
 
 

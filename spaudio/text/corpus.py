@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spaudio.errors import DataError
-from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import locked
+from spaudio.io.plain import write_json
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
-SPLITS = ("train", "valid", "test")
 
 Symbols = npt.NDArray[np.uint8]
 
@@ -117,7 +116,7 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
             target.mkdir(parents=True, exist_ok=True)
             count, digest, checksum = _write(source, file)
             facts = {"name": source.name, "characters": count, "sha256": digest, "crc32": checksum}
-            write_atomic(marker, (json.dumps(facts, indent=1) + "\n").encode())
+            write_json(marker, facts)
             corpus = _open(source, file, marker)
     if corpus is None:
         raise DataError(f"{file} cannot be read back; check the disk")

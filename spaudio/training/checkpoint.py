@@ -175,7 +175,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing or damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(
+        state: dict[str, Any] = torch.load(  # noqa: TID251
             checkpoint / STATE, map_location="cpu", weights_only=True
         )
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here

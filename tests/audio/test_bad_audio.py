@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.fixtures.bad_audio import says
 from tests.fixtures.tiny_audio import make_class_folders
 
@@ -60,9 +61,8 @@ def test_an_unreadable_file_is_named_whoever_runs_it(tmp_path: Path) -> None:
         "except Exception as error: sys.exit(f'{type(error).__name__}: {error}')"
     )
     clip.parent.chmod(0o755)
-    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=clip.parent, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stderr.startswith("AudioError: g0_0.wav: cannot be read (permission denied)")

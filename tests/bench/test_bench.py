@@ -19,7 +19,7 @@ from spaudio.bench.peers import ours
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.shapes import Shape
 from spaudio.filters import filterbank
-from tests.conftest import RECIPES
+from tests import RECIPES, ROOT
 from tests.fixtures.tiny_audio import make_fsdd
 
 FSDD = str(RECIPES / "fsdd")
@@ -204,7 +204,7 @@ def test_wrong_arguments_are_refused(
 
 def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = tmp_path / "a, b (c)"
-    checkout.symlink_to(RECIPES.parent)
+    checkout.symlink_to(ROOT)
     found = []
 
     def stop(settings: Any, _: Path) -> None:

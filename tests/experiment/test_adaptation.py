@@ -32,7 +32,8 @@ from spaudio.report.filter_use import kernel_activity, measure_filter_use
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import solve_head
-from tests.conftest import RECIPES, RunRecipe
+from tests import ROOT
+from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import compose
@@ -197,7 +198,7 @@ def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
         "folder", *DEBUG, f"model.source={base}", "augment=none", "validation.train=true",
         f"source={sounds}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, RECIPES.parent / "data_prep")
+    task = open_task(settings, ROOT / "data_prep")
     assert isinstance(task, ClassificationTask)
     fits: list[tuple[Any, ...]] = []
 
@@ -222,7 +223,7 @@ def test_mixed_labels_count_what_is_pooled(tmp_path: Path, sounds: Path) -> None
         "folder", "model=pretrained", f"model.source={base}", "adapt=lora", "augment=none",
         f"source={sounds}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, RECIPES.parent / "data_prep")
+    task = open_task(settings, ROOT / "data_prep")
     assert isinstance(task, ClassificationTask)
     assert task.objective.mixing.pooled == task.data.front_end.pooled
 
@@ -241,13 +242,12 @@ def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: 
         "folder", "model=pretrained", f"model.source={base}", "adapt=filters", "filter=bank",
         f"source={tmp_path / 'clips'}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, RECIPES.parent / "data_prep")
+    task = open_task(settings, ROOT / "data_prep")
     assert isinstance(task, ClassificationTask)
     model = task.build_model().eval()
     for filter in model.token_filters().values():
         torch.nn.init.ones_(filter.get_parameter("gains"))  # initially zero
     found = measure_filter_use(model, task.data.train, [0, 1], False)
-    assert found is not None
     assert len(found.before) == len(found.after) == 50  # tokens of 20 ms
     shown = found.kernels[0]
     filter, given = model.token_filters()[int(shown.layer.split()[-1])], []
@@ -263,7 +263,7 @@ def test_segments_are_normalised_as_they_are_fitted(tmp_path: Path, sounds: Path
         "folder", "tokens=words", "segments.seconds=0.1", f"source={sounds}",
         f"data={tmp_path / 'data'}", "augment=none",
     )  # fmt: skip
-    data = open_task(settings, RECIPES.parent / "data_prep").data
+    data = open_task(settings, ROOT / "data_prep").data
     segments = [data.train.frames(item) for item in range(len(data.train))]
     frames = np.concatenate(list(map(data.front_end.normalise, segments)))
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)

@@ -14,7 +14,7 @@ from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.schemas import prep_schema, read_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.filters import FILTERS
-from tests.conftest import RECIPES
+from tests import RECIPES
 from tests.fixtures.tiny_recipes import TINY
 
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.py"))

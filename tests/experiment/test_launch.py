@@ -41,7 +41,8 @@ from spaudio.io.lock import claimed
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.records import read_records
 from spaudio.training.log import read_log
-from tests.conftest import RECIPES, RunRecipe
+from tests import RECIPES, ROOT
+from tests.conftest import RunRecipe
 from tests.fixtures.ctrl_c import ctrl_c
 from tests.fixtures.run_files import AUDIO_FILES, FOLD_FILES
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
@@ -167,7 +168,7 @@ def test_a_sweep_runs_jobs_beside_each_other(
     recipe = tmp_path / "recipes" / "folder"
     shutil.copytree(RECIPES / "folder", recipe)
     (recipe / "run.py").write_text(STAND_IN)
-    (tmp_path / "data_prep").symlink_to(RECIPES.parent / "data_prep")
+    (tmp_path / "data_prep").symlink_to(ROOT / "data_prep")
     run_script(str(recipe / "run.py"), ["filter=haar,none", "-m", "jobs=2", *tiny, "run_id=s"])
     assert "s-0/report.md" in capsys.readouterr().out
     home = tmp_path / "runs" / "folder"
@@ -430,7 +431,7 @@ def test_the_fold_before_validates_and_the_test_fold_selects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [*tiny_esc50(tmp_path), f"data={tmp_path / 'data'}"]
-    scripts = RECIPES.parent / "data_prep"
+    scripts = ROOT / "data_prep"
     for fold, before in zip((1, 2, 3, 4, 5), (5, 1, 2, 3, 4), strict=True):
         data = load_data(settings(*options, f"fold={fold}", recipe="esc50"), scripts)
         assert {clip.fold for clip in data.test.clips} == {fold}
@@ -469,7 +470,7 @@ def test_what_has_no_folds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def _copied_recipe(root: Path) -> Path:
     folder = root / "recipes" / "text8"
     shutil.copytree(RECIPES / "text8", folder)
-    (root / "data_prep").symlink_to(RECIPES.parent / "data_prep")
+    (root / "data_prep").symlink_to(ROOT / "data_prep")
     return folder
 
 

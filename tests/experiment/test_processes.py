@@ -14,7 +14,8 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.processes import make_accelerator
 from spaudio.training.log import read_log
 from spaudio.training.trainer_config import TrainerConfig
-from tests.conftest import RECIPES, RunRecipe
+from tests import RECIPES
+from tests.conftest import RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
 
 SAME = ["preset=debug", "trainer.epochs=2", "augment.mixup=0", "augment.cutmix=0",

@@ -25,7 +25,8 @@ from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
 from spaudio.training.alignment import Alignment, embed_clips
 from spaudio.training.temperature import fit_temperature
-from tests.conftest import RECIPES, RunRecipe, draw_nothing
+from tests import ROOT
+from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.run_files import AUDIO_FILES, TEXT_FILES
 from tests.fixtures.tiny_audio import make_class_folders, spoil
 from tests.fixtures.tiny_recipes import TINY, tiny_folder
@@ -86,7 +87,7 @@ def test_one_label(
     assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
     # The temperature is that of validation clips, the alignment that of training clips.
-    task, model = open_task(read_run_settings(run), RECIPES.parent / "data_prep"), load_best(run)
+    task, model = open_task(read_run_settings(run), ROOT / "data_prep"), load_best(run)
     valid = task.objective.measure(model, task.valid, Accelerator(cpu=True))
     assert report["valid"] == pytest.approx(valid.metrics)
     inputs, train = Inputs.load(run), task.data.train
@@ -162,7 +163,7 @@ def test_the_style_of_samples_is_not_mixed(tmp_path: Path) -> None:
     given = (f"source={make_class_folders(tmp_path / 'sounds')}", f"data={tmp_path}")
     for tokens, share in (("waveform", 0), ("spectrogram", 0.8)):
         settings = compose("folder", "preset=debug", f"tokens={tokens}", *given)
-        task = open_task(settings, RECIPES.parent / "data_prep")
+        task = open_task(settings, ROOT / "data_prep")
         assert task.objective.mixing.mixstyle == share
 
 

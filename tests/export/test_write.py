@@ -24,7 +24,7 @@ from spaudio.inference.predict import Predictor
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
-from tests.conftest import RECIPES
+from tests import ROOT
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
@@ -107,7 +107,7 @@ def test_the_command_writes_what_it_has_checked(
     soundfile.write(tmp_path / "a.wav", synthetic_clips(8000, 0.4, seed=3)[0], 8000)
     (tmp_path / "runs" / "folder" / "ID").mkdir(parents=True)
     target.rename(tmp_path / "runs" / "folder" / "ID" / "model.onnx")
-    page = (RECIPES.parent / "docs" / "own_sounds.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "own_sounds.md").read_text(encoding="utf-8")
     [example] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
                  if "onnxruntime" in code]  # fmt: skip
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spaudio.filters import DepthwiseFilter, FilterBank, find_filters, insert_filters
 from spaudio.filters.padding import read_padding_mask
+from tests import ROOT
 from tests.filters.cases import open_gains, spread
 
 Pair = namedtuple("Pair", ["hidden", "extra"])
@@ -308,7 +309,7 @@ def test_hooks_of_a_loaded_model_are_not_replaced_by_later_ones(tmp_path: Path) 
     open_gains(model)
     torch.save((model, x, mask, model(x, mask)), tmp_path / "model.pt")
     run = [sys.executable, "-c", _ANOTHER_PROCESS, str(tmp_path / "model.pt")]
-    subprocess.run(run, check=True, cwd=Path(__file__).parents[2])
+    subprocess.run(run, check=True, cwd=ROOT)
 
 
 def test_a_filter_of_a_compiled_layer_is_found_once() -> None:

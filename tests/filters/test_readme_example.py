@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 README = ROOT / "README.md"
 MARKED = re.compile(
     r"<!-- filters-example -->\s*```python\n(.*?)```\s*<!-- filters-example -->", re.DOTALL

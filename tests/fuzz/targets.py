@@ -11,9 +11,9 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -23,12 +23,13 @@ from spaudio.audio.decode import MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from spaudio.audio.manifest import Clip, manifest_hash, read_manifest, write_manifest
 from spaudio.errors import AudioError, ConfigError, DataError, SpaudioError
 from spaudio.io.unpack import unpack
+from tests import RECIPES
 from tests.fixtures.tiny_audio import RATE, tone
 
 T = TypeVar("T")
 
 RUN_FILES = ("config.yaml", "inputs.json", "report.json", "log.jsonl")
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "folder"
+FOLDER = RECIPES / "folder"
 
 
 def audio(content: bytes, scratch: Path) -> None:
@@ -73,8 +74,8 @@ def archive(content: bytes, scratch: Path) -> None:
     home.mkdir()
     path = home / "archive"
     path.write_bytes(content)
-    limited = partial(unpack, max_bytes=1 << 20, max_files=50, progress=False)
-    refusal, out = _try(lambda: limited(path, home / "out"), DataError)
+    with patch.multiple("spaudio.io.unpack", MAX_BYTES=1 << 20, MAX_FILES=50):
+        refusal, out = _try(lambda: unpack(path, home / "out", progress=False), DataError)
     if out is None:
         assert str(path) in refusal
         assert list(home.iterdir()) == [path]

@@ -22,7 +22,7 @@ from spaudio.inference.audio_model import AudioModel
 from spaudio.inference.call import Trained
 from spaudio.tokens.dataset import collate
 from spaudio.training.temperature import fit_temperature
-from tests.conftest import RECIPES
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_train_returns_the_run(own_run: Path) -> None:
 def data(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> AudioData:
     """The data of the run."""
     monkeypatch.chdir(own_run.parents[2])
-    return load_data(read_run_settings(own_run), RECIPES.parent / "data_prep")
+    return load_data(read_run_settings(own_run), ROOT / "data_prep")
 
 
 def test_the_temperature_is_fitted_to_the_validation_split(
@@ -106,7 +106,7 @@ def test_prediction_is_what_the_evaluation_after_training_was(
     monkeypatch.chdir(own_run.parents[2])
     settings = read_run_settings(own_run)
     assert isinstance(settings, AudioSettings)
-    data = load_data(settings, RECIPES.parent / "data_prep")
+    data = load_data(settings, ROOT / "data_prep")
     batch = collate([data.test[0, i] for i in range(len(data.test))])  # padded to the longest
     with torch.inference_mode():
         embedded = model.model.embed(batch.tokens, batch.padding_mask).numpy()
@@ -139,7 +139,7 @@ def test_the_example_runs(
 ) -> None:
     """Its settings are checked, and a finished run stands in for that which it trains."""
     monkeypatch.setattr(call, "start_run", lambda settings, script: own_run)
-    text = (RECIPES.parent / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     [example] = [block for block in blocks if block.startswith("import spaudio\n")]
     (tmp_path / "runs" / "folder").mkdir(parents=True)

@@ -17,7 +17,7 @@ from spaudio.inference.generate_text import generate_text
 from spaudio.model.generate import generate
 from spaudio.text.corpus import ALPHABET, decode, encode
 from spaudio.training.checkpoint import save_checkpoint
-from tests.conftest import RECIPES
+from tests import RECIPES
 from tests.fixtures.tiny_run import make_untrained_run
 
 

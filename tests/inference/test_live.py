@@ -13,7 +13,7 @@ from spaudio.errors import AudioError, ConfigError
 from spaudio.inference.live import StateStream, WindowStream, open_stream
 from spaudio.inference.predict import Predictor
 from spaudio.model.classifier import Classifier
-from tests.conftest import RECIPES
+from tests import RECIPES
 from tests.fixtures.tiny_run import make_untrained_run
 
 RATE = 8000

@@ -75,9 +75,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_downloads_once(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.zip"
-    assert download(server.url, target, SHA256, progress=False) == target
+    assert download(server.url, target, SHA256) == target
     assert target.read_bytes() == CONTENT
-    download(server.url, target, SHA256, progress=False)
+    download(server.url, target, SHA256)
     assert server.asked == [""]
     lock = target.with_name("file.zip.lock")
     assert sorted(target.parent.iterdir()) == [target, lock]
@@ -97,10 +97,10 @@ def test_what_broke_off_is_resumed(server: Server, tmp_path: Path, ranges: bool)
     target = tmp_path / "file.zip"
     server.break_after = 300_000
     with pytest.raises(DataError, match="broke off after 300000 of 1000000 bytes"):
-        download(server.url, target, SHA256, progress=False)
+        download(server.url, target, SHA256)
     assert not target.exists()
     server.break_after, server.ranges = None, ranges
-    download(server.url, target, SHA256, progress=False)
+    download(server.url, target, SHA256)
     assert target.read_bytes() == CONTENT
     assert server.asked == ["", "bytes=300000-"]
 
@@ -118,7 +118,7 @@ def test_remains_are_used_only_as_far_as_the_checksum_agrees(
     server: Server, tmp_path: Path, checksum: str | None, part: bytes, asked: list[str]
 ) -> None:
     (tmp_path / "file.zip.part").write_bytes(part)
-    download(server.url, tmp_path / "file.zip", checksum, progress=False)
+    download(server.url, tmp_path / "file.zip", checksum)
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
     assert server.asked == asked
 
@@ -129,21 +129,21 @@ def test_a_wrong_checksum_leaves_nothing(
 ) -> None:
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(DataError, match=rf"{kind} is \w+, expected {checksum}.*source="):
-        download(server.url, tmp_path / "file.zip", checksum, progress=False)
+        download(server.url, tmp_path / "file.zip", checksum)
     assert [path.name for path in tmp_path.iterdir()] == ["file.zip.lock"]
 
 
 def test_without_checksum_the_length_still_counts(server: Server, tmp_path: Path) -> None:
     server.break_after = 10
     with pytest.raises(DataError, match="broke off after 10 of"):
-        download(server.url, tmp_path / "file.zip", None, progress=False)
+        download(server.url, tmp_path / "file.zip", None)
     assert not (tmp_path / "file.zip").exists()
 
 
 def test_errors_tell_how_to_go_on_without_the_network(server: Server, tmp_path: Path) -> None:
     server.status = 404
     with pytest.raises(DataError, match=r"answers 404 .*source="):
-        download(server.url, tmp_path / "file.zip", SHA256, progress=False)
+        download(server.url, tmp_path / "file.zip", SHA256)
     with pytest.raises(DataError, match=r"cannot be downloaded .*network.*source="):
-        download("http://127.0.0.1:1/file.zip", tmp_path / "file.zip", SHA256, progress=False)
+        download("http://127.0.0.1:1/file.zip", tmp_path / "file.zip", SHA256)
     assert not (tmp_path / "file.zip").exists()

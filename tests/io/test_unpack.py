@@ -8,7 +8,6 @@ import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,11 +40,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def refused(archive: Path, reason: str, **limits: Any) -> None:
+def refused(archive: Path, reason: str) -> None:
     """Unpacking fails for ``reason`` and leaves nothing, inside the folder or outside."""
     before = set(archive.parent.rglob("*"))
     with pytest.raises(DataError, match=reason):
-        unpack(archive, archive.parent / "out", progress=False, **limits)
+        unpack(archive, archive.parent / "out", progress=False)
     assert set(archive.parent.rglob("*")) == before
 
 
@@ -124,12 +123,14 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a.zip", "is a link")
 
 
-def test_bombs_are_refused(tmp_path: Path) -> None:
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "a.zip", {"zeros": bytes(70 << 20)})
     refused(tmp_path / "a.zip", "above the limit")
     make(tmp_path / "b.zip")
-    refused(tmp_path / "b.zip", "above the limit of 1499", max_bytes=1499)
-    assert unpack(tmp_path / "b.zip", tmp_path / "out", max_bytes=1500, progress=False).is_dir()
+    monkeypatch.setattr("spaudio.io.unpack.MAX_BYTES", 1499)
+    refused(tmp_path / "b.zip", "above the limit of 1499")
+    monkeypatch.setattr("spaudio.io.unpack.MAX_BYTES", 1500)
+    assert unpack(tmp_path / "b.zip", tmp_path / "out", progress=False).is_dir()
 
 
 class Zeros(io.RawIOBase):
@@ -172,14 +173,19 @@ def test_a_tar_is_not_read_beyond_the_limit(
         return seek(file, offset, whence)
 
     monkeypatch.setattr(gzip.GzipFile, "seek", watched)
-    refused(tmp_path / "a.tar.gz", "above the limit of 1048576", max_bytes=1 << 20)
+    monkeypatch.setattr("spaudio.io.unpack.MAX_BYTES", 1 << 20)
+    refused(tmp_path / "a.tar.gz", "above the limit of 1048576")
     assert max(places, default=0) < 1 << 20
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_damaged_archives_leave_nothing(tmp_path: Path, kind: str) -> None:
+def test_damaged_archives_leave_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = make(tmp_path / f"a.{kind}")
-    refused(archive, "more than 2 members", max_files=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("spaudio.io.unpack.MAX_FILES", 2)
+        refused(archive, "more than 2 members")
     make(archive, {"top": b"file", "top/a.wav": b"a"})
     refused(archive, "cannot be unpacked")
     make(archive, {f"{i}.wav": os.urandom(5000) for i in range(5)})
@@ -256,13 +262,13 @@ def test_a_path_that_comes_twice_and_other_files_are_refused(tmp_path: Path) -> 
 
 
 def test_source_is_a_folder_or_an_archive(tmp_path: Path) -> None:
-    assert open_source(tmp_path, tmp_path / "work", progress=False) == tmp_path
+    assert open_source(tmp_path, tmp_path / "work") == tmp_path
     archive = make(tmp_path / "a.zip")
-    folder = open_source(archive, tmp_path / "work", progress=False)
+    folder = open_source(archive, tmp_path / "work")
     assert contents(folder) == FILES
-    assert open_source(archive, tmp_path / "work", progress=False) == folder
+    assert open_source(archive, tmp_path / "work") == folder
     make(archive, {"other.wav": b"x"})
-    changed = open_source(archive, tmp_path / "work", progress=False)
+    changed = open_source(archive, tmp_path / "work")
     assert contents(changed) == {"other.wav": b"x"}
     with pytest.raises(DataError, match=r"source='nowhere\.zip': no such file or folder"):
         open_source("nowhere.zip", tmp_path / "work")

@@ -2,28 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from spaudio.report.aligned import measure_aligned
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from spaudio.training.alignment import Alignment
 from tests.fixtures import toy
-
-
-class Linear(nn.Module):
-    """Embeds a clip as the sum of its tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(6, 2)
-        nn.init.normal_(self.head.weight, generator=torch.Generator().manual_seed(0))
-
-    def embed(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        return tokens.masked_fill(padding[..., None], 0).sum(dim=1)
-
-    def classify(self, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.head(embeddings)
-        return logits
 
 
 @torch.no_grad()
@@ -34,7 +17,7 @@ def test_each_group_is_aligned_by_itself_and_its_segments_vote() -> None:
     clips = [replace(c, group=g) for c, g in zip(plain.clips, groups, strict=True)]
     cut = SegmentConfig(0.03)
     data = TokenDataset(clips, "ab", toy.ToyCache(), toy.FRONT_END, segments=cut)  # type: ignore[arg-type]
-    model, alignment = Linear(), Alignment(torch.linspace(-2, 2, 6), torch.linspace(0.5, 3, 6))
+    model, alignment = toy.Summed(), Alignment(torch.linspace(-2, 2, 6), torch.linspace(0.5, 3, 6))
     right = []
     for group in ("low", "high"):
         own = [number for number, clip in enumerate(clips) if clip.group == group]

@@ -23,7 +23,8 @@ from spaudio.report.figures.results_plot import BARS, plot_confusion, plot_per_c
 from spaudio.report.scores import score
 from spaudio.report.tables import show_rows
 
-ODD = ("$a$", "a|b\n<img src=x>", "=1+1", "\x1b[31m", "語", "[/red]", "\\$", "_x_", "x" * 200)
+ODD = ("$a$", "a|b\n<img src=x>", "=1+1", "\x1b[31m", "語", "[/red]", "\\$", "_x_", "x" * 200,
+       "a\rb")  # fmt: skip
 
 
 def test_text_is_escaped_for_where_it_goes() -> None:

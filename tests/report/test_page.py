@@ -23,8 +23,9 @@ from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, loudest
-from spaudio.report.page.render import PAGE, Page, write_page
+from spaudio.report.page.render import Page, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
+from spaudio.report.records import PAGE
 from spaudio.report.run_command import command, shortened
 from tests.fixtures.tiny_audio import RATE
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from data_prep.folder import prepare
-from spaudio.report.page.render import PAGE
+from spaudio.report.records import PAGE
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

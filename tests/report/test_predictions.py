@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from spaudio.audio.manifest import Clip
 from spaudio.report.choose_clips import some_of_each_class
@@ -80,17 +79,6 @@ def test_below_the_limit_the_decision_is_unsure() -> None:
         assert said in render("table", [ONE], **given)  # type: ignore[arg-type]
 
 
-class Summed(torch.nn.Module):
-    """Embeds a clip as the sum of its tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def embed(self, tokens: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        return tokens.masked_fill(padding[..., None], 0).sum(dim=1)
-
-
 def test_clips_of_many_classes_are_not_more_than_asked_for() -> None:
     clips = [Clip(f"{i}", f"class {i % 50}", "test", "g", 1.0, 8000) for i in range(200)]
     for most, expected in ((120, 100), (30, 30)):
@@ -113,7 +101,7 @@ def test_the_nearest_training_clip_of_a_class_is_found(seconds: float | None) ->
         for numbers in (range(20), range(30, 34))
     )
     wanted = {index: ["a", "b"] for index in range(4)}
-    near = find_nearest(Summed(), train, test, wanted, False)  # type: ignore[arg-type]
+    near = find_nearest(toy.Summed(), train, test, wanted, False)  # type: ignore[arg-type]
     known, asked = (np.stack([summed(data, clip) for clip in data.clips]) for data in (train, test))
     similarity = asked @ (known / np.linalg.norm(known, axis=1, keepdims=True)).T
     for kind, name in enumerate("ab"):

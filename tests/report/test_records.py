@@ -13,7 +13,7 @@ from spaudio.report.comparison import group_runs
 from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
 from spaudio.report.records import read_records, write_records
 from spaudio.report.tables import markdown_table
-from tests.conftest import RECIPES
+from tests import RECIPES
 
 TEXT8 = RECIPES / "text8"
 

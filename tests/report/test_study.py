@@ -21,7 +21,7 @@ from spaudio.report.study_report import (
     modulation_rows,
     show_results,
 )
-from tests.conftest import RECIPES
+from tests import RECIPES
 
 STUDY = RECIPES / "study"
 RUN = Result(

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spaudio.audio.manifest import SPLITS
 from spaudio.errors import DataError
-from spaudio.text.corpus import ALPHABET, SPLITS, Corpus, SourceText, decode, prepare_corpus
+from spaudio.text.corpus import ALPHABET, Corpus, SourceText, decode, prepare_corpus
 from tests.fixtures.tiny_text import make_text
 
 

@@ -11,6 +11,7 @@ import torch
 from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
+from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError
 from spaudio.experiment.build import build_classifier, named_sizes
 from spaudio.experiment.data import AudioData
@@ -44,8 +45,8 @@ from spaudio.report.figures.modulation_plot import LayerResponse, plot_modulatio
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
-from spaudio.report.page.render import PAGE
 from spaudio.report.page.run_page import RunResults, write_run_page
+from spaudio.report.records import PAGE
 from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
@@ -204,8 +205,7 @@ class ClassificationTask(Task):
             "stem_params": 0 if stem is None else count_parameters(stem),
             "stem_frames": 0 if stem is None else stem.receptive_field,
             "clips": {
-                split: sum(clip.split == split for clip in self.data.clips)
-                for split in ("train", "valid", "test")
+                split: sum(clip.split == split for clip in self.data.clips) for split in SPLITS
             },
             "skipped": len(self.data.prepared.skipped),
             "notes": list(self.data.warnings),

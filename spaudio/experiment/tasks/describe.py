@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from spaudio.audio.background import BACKGROUND
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import SPLITS, Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.csv_files import from_csv, read_csv
@@ -170,7 +170,7 @@ def is_calibrated_on_known_groups(data: AudioData) -> bool:
 
 def _groups(clips: Iterable[Clip]) -> dict[str, set[str]]:
     """Returns the groups of the clips of each split."""
-    found: dict[str, set[str]] = {"train": set(), "valid": set(), "test": set()}
+    found: dict[str, set[str]] = {split: set() for split in SPLITS}
     for clip in clips:
         found[clip.split].add(clip.group)
     return found

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from spaudio.audio.manifest import SPLITS
 from spaudio.experiment.build import build_language_model
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.run_folder import save_run_settings
@@ -20,7 +21,7 @@ from spaudio.report.figures.filters_plot import filters_of, plot_filters
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.text_report import write_text_report
-from spaudio.text.corpus import SPLITS, SourceText, Symbols, decode, prepare_corpus
+from spaudio.text.corpus import SourceText, Symbols, decode, prepare_corpus
 from spaudio.text.windows import (
     TextWindows,
     WindowBatches,

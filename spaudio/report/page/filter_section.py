@@ -95,7 +95,6 @@ def make_filter_section(
     chosen = some_of_each_class(test.clips, multi_label, MOST)
     numbers = sorted({number for found in chosen.values() for number in found})
     use = measure_filter_use(trained, test, numbers, multi_label, temperature)
-    assert use is not None  # there are filters
     shown = [_kernel(kernel, after[kernel.layer], test, token_seconds) for kernel in use.kernels]
     clip = test.clips[use.clip]
     order = use.on.argsort(descending=True)[:TOP].tolist()

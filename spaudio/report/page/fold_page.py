@@ -11,7 +11,7 @@ from spaudio.report.calibration import calibration_error, reliability
 from spaudio.report.fold_report import Folds
 from spaudio.report.page.judged import CLIPS, Judged, read_judged
 from spaudio.report.page.media import Media
-from spaudio.report.page.render import PAGE, Page, write_page
+from spaudio.report.page.render import Page, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
     learning_curves,
@@ -20,6 +20,7 @@ from spaudio.report.page.sections import (
     score_bars,
     warnings_of,
 )
+from spaudio.report.records import PAGE
 from spaudio.report.run_command import command
 from spaudio.training.log import read_log
 

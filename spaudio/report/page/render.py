@@ -20,10 +20,10 @@ from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
 from spaudio.report.page.media import Media, shown_frequencies
+from spaudio.report.records import PAGE
 from spaudio.report.run_command import shortened
 from spaudio.tokens.scales import hz_to_mel
 
-PAGE = "report.html"
 SUSPECTS = 100  # clips in the list of labels to check
 CELLS = 40  # most classes of a confusion matrix; with more, the most confused pairs are shown
 PAIRS = 60  # instead of a matrix
