@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spaudio.errors import ConfigError, DataError, SpaudioError, how_to_install
+from spaudio.errors import ConfigError, SpaudioError, how_to_install
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.output import check_output
 from spaudio.io.plain_warnings import plain_warnings
@@ -153,6 +153,7 @@ def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs, or prints the results in a CSV file."""
     from spaudio.experiment.compare import compare_runs
     from spaudio.experiment.study import finished_runs, plan_study, read_runs, run_study
+    from spaudio.report.convergence import NoBaselineError
     from spaudio.report.study_records import read_results
     from spaudio.report.study_report import show_results
 
@@ -180,7 +181,6 @@ def _study(chosen: argparse.Namespace) -> None:
         if not chosen.results:
             run_study(runs, chosen.jobs)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; repeat the command to continue\n")
         sys.exit(130)
     runs = finished_runs(runs)
     if runs[0].data:
@@ -188,7 +188,7 @@ def _study(chosen: argparse.Namespace) -> None:
         return
     try:
         compare_runs([run.folder for run in runs], output=chosen.output, table=chosen.csv)
-    except DataError as error:
+    except NoBaselineError as error:
         if chosen.output is not None or chosen.csv is not None:
             raise
         sys.stderr.write(f"the finished runs cannot be compared: {printable(error)}\n")

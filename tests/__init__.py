@@ -1,4 +1,4 @@
-"""Tests of the package, in its rooms."""
+"""Tests of the package, in a folder per sub-package."""
 
 from pathlib import Path
 

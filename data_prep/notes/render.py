@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-import torch
 from numpy.typing import NDArray
 
 from spaudio.audio.wav import write_wav
@@ -104,6 +103,8 @@ def render_programs(
     if not rest:
         return
     load_soundfont()
+    import torch  # here, because the processes do not need it
+
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)

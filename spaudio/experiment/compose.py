@@ -108,7 +108,33 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         settings.replaced = _replaced(file, parsed, settings)
     settings.overrides = list(overrides)
     _resolve_folders(settings)
+    _check_cluster(settings)
     return settings
+
+
+def _check_cluster(settings: Settings) -> None:
+    """Refuses settings of a cluster that would stop every run early, or have no effect."""
+    cluster, options = settings.cluster, settings.cluster_options
+    if cluster is None:
+        return
+    limits = ["timeout_min", f"{cluster}_timeout_min"]
+    given = [options[name] for name in limits if options.get(name) is not None]
+    if cluster == "slurm" and options.get("slurm_time") is not None:
+        return
+    if not given:  # submitit's defaults, 2 and 5 minutes, would stop nearly every run
+        raise ConfigError(
+            f"cluster={cluster} needs the minutes after which a job is stopped; give "
+            "cluster_options.timeout_min=MINUTES"
+        )
+    if not all(isinstance(one, int) and one > 0 for one in given):
+        raise ConfigError(
+            f"cluster_options.timeout_min={given[0]}; expected a whole number of minutes"
+        )
+    if settings.jobs > 1:
+        raise ConfigError(
+            f"jobs={settings.jobs} has no effect with cluster={cluster}, which submits every run "
+            "as a job; leave it out"
+        )
 
 
 def _replaced(

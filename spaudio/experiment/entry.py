@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from spaudio.errors import DataError, SpaudioError
+from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose
 from spaudio.experiment.launch import run_sweep, start_run
@@ -23,6 +23,7 @@ from spaudio.experiment.run_folder import named_reports
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
 from spaudio.io.plain_warnings import plain_warnings
+from spaudio.report.convergence import NoBaselineError
 from spaudio.report.escape import printable
 
 
@@ -85,7 +86,7 @@ def _compare(runs: Sequence[Path]) -> None:
     table = runs[-1].parent / f"compare-{runs[-1].name}.md"
     try:
         compare_runs(runs, output=table)
-    except DataError as error:  # such as texts without a baseline
+    except NoBaselineError as error:  # of text; the runs themselves are finished
         say(f"the finished runs cannot be compared: {error}")
     for run in runs:
         sys.stdout.write(f"report: {printable(named_reports(run))}\n")

@@ -68,17 +68,20 @@ class Launcher:
     cluster: str | None = None
     cluster_options: Mapping[str, Any] | None = None
 
-    def __call__(self, runs: Mapping[Path, Path]) -> list[Path]:
+    def __call__(self, runs: Mapping[Path, Path], remedy: str = "the same command") -> list[Path]:
         """Executes the unfinished runs; a failed run does not stop the others.
 
         Args:
             runs: Folders of runs, which contain their settings, each with the ``run.py`` of its
                 recipe.
+            remedy: What continues them, for messages, such as ``resume=RUN``.
 
         Returns:
             The runs that failed.
 
         Raises:
+            ConfigError: If the options of the cluster are wrong.
+            SpaudioError: If a job cannot be submitted; those submitted before continue.
             KeyboardInterrupt: After every run has stopped and kept its last checkpoint; submitted
                 jobs continue.
         """
@@ -89,13 +92,21 @@ class Launcher:
             with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
                 (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
         if self.cluster is not None and left:
-            self._submit(left)
-        elif self.jobs == 1:
-            for run, script in left.items():
-                self._here(run, script)
+            self._submit(left, remedy)
         else:
-            self._beside(left)
+            try:
+                self._execute(left)
+            except KeyboardInterrupt:
+                say(f"stopped; finished runs are kept. Continue with {remedy}")
+                raise
         return [run for run in runs if not (run / REPORT).is_file()]
+
+    def _execute(self, runs: Mapping[Path, Path]) -> None:
+        if self.jobs > 1:
+            self._beside(runs)
+        else:
+            for run, script in runs.items():
+                self._here(run, script)
 
     def _here(self, run: Path, script: Path) -> None:
         try:
@@ -139,7 +150,7 @@ class Launcher:
                     stopped.set()
                 _interrupt(running)
 
-    def _submit(self, runs: Mapping[Path, Path]) -> None:
+    def _submit(self, runs: Mapping[Path, Path], remedy: str) -> None:
         try:
             import submitit
         except ImportError as error:
@@ -148,7 +159,7 @@ class Launcher:
         try:
             executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
             executor.update_parameters(**(self.cluster_options or {}))
-        except (NameError, TypeError, ValueError, RuntimeError) as error:  # as submitit raises them
+        except (NameError, TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise ConfigError(
                 f"cluster={self.cluster} cluster_options={dict(self.cluster_options or {})}: "
                 f"{first_line(error)}"
@@ -171,11 +182,16 @@ class Launcher:
                     pass
         except (RuntimeError, OSError) as error:  # as submitit raises them if a job is refused
             raise SpaudioError(
-                f"cluster={self.cluster}: {first_line(error)}{_going_on(jobs)}"
+                f"cluster={self.cluster}: {first_line(error)}. {_going_on(jobs)}continue with "
+                f"{remedy}"
             ) from error
         except KeyboardInterrupt:
-            say(f"no longer waiting{_going_on(jobs)}")
+            say(f"no longer waiting. {_going_on(jobs)}continue with {remedy}")
             raise
+
+
+def _launcher(settings: Settings) -> Launcher:
+    return Launcher(settings.jobs, settings.cluster, settings.cluster_options)
 
 
 def _is_trained(run: Path) -> bool:
@@ -188,9 +204,9 @@ def _is_trained(run: Path) -> bool:
 
 
 def _going_on(jobs: Mapping[Path, Any]) -> str:
-    """Names the submitted jobs, which go on."""
+    """Names the submitted jobs, which go on, at the start of a remedy."""
     names = ", ".join(str(job.job_id) for job in jobs.values())
-    return f"; these jobs go on: {names}" if names else ""
+    return f"These jobs go on: {names}. When they have ended, " if names else "To continue, "
 
 
 def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -260,6 +276,12 @@ def run_sweep(
     """
     if processes() > 1:
         raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
+    for override in map(parse, overrides):
+        name = override.key_or_group.partition(".")[0]
+        if override.is_sweep_override() and name in LAUNCHING:
+            raise ConfigError(
+                f"{override.input_line}: all runs of a sweep have the same {name}; give one value"
+            )
     composed = [compose(recipe, run) for run in expand(overrides)]
     if any(settings.resume is not None for settings in composed):
         raise ConfigError("resume continues one run; leave -m out")
@@ -270,24 +292,14 @@ def run_sweep(
             "cannot do as well; leave -m out, and start one command per combination"
         )
     name = composed[0].run_id or new_run_id()
-    for override in map(parse, overrides):
-        if override.is_sweep_override() and override.key_or_group in LAUNCHING:
-            raise ConfigError(
-                f"{override.input_line}: all runs of a sweep have the same {override.key_or_group};"
-                " give one value"
-            )
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
     first = composed[0]
     check_some_data(composed, data_prep_folder(recipe))
-    launcher = Launcher(first.jobs, first.cluster, first.cluster_options)
+    launcher = _launcher(first)
     folders = [open_run_folder(settings) for settings in composed]
     remedy = f"run_id={name} and the same settings"
-    try:
-        failed = launcher(dict.fromkeys(folders, script))
-    except KeyboardInterrupt:
-        say(f"stopped; finished runs are kept. Continue with {remedy}")
-        raise
+    failed = launcher(dict.fromkeys(folders, script), remedy)
     error = failed_runs(failed, len(folders), remedy) if failed else None
     return [folder for folder in folders if folder not in failed], error
 
@@ -376,14 +388,9 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data)
             runs[str(value)] = open_run_folder(one, path)
-        try:
-            launcher = Launcher(settings.jobs, settings.cluster, settings.cluster_options)
-            failed = launcher(dict.fromkeys(runs.values(), script))
-        except KeyboardInterrupt:
-            say(f"stopped; finished folds are kept. Continue with resume={folder}")
-            raise
-        if failed:
-            raise SpaudioError(failed_runs(failed, len(runs), f"resume={folder}"))
+        launcher, remedy = _launcher(settings), f"resume={folder}"
+        if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
+            raise SpaudioError(failed_runs(failed, len(runs), remedy))
 
         folds, figures = join_folds(runs), Figures(folder)
 

@@ -70,8 +70,6 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
 def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     """Opens the folder of a run with the same name and settings, or creates it.
 
-    A run that never began, because its data could not be used, takes the new settings.
-
     Args:
         settings: Settings of the run.
         folder: The folder; None for ``<runs>/<recipe>/<run_id>``.
@@ -84,9 +82,6 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
     for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
-        if {path.name for path in folder.iterdir()} <= {CONFIG, OUTPUT, "lock"}:
-            save_run_settings(folder, settings)
-            break
         raise ConfigError(
             f"{folder} was run with {key}={there}, not {wanted}; take another run_id, keep these "
             f"runs elsewhere with runs=FOLDER, or continue with resume={folder}"

@@ -288,7 +288,8 @@ class Settings:
         jobs: Number of parallel runs, in a sweep or with ``folds=all``.
         cluster: Submit the runs of a sweep with submitit: ``"slurm"``, or ``"local"`` to test this
             without a cluster. None runs them on this machine.
-        cluster_options: Parameters of submitit's ``AutoExecutor``, such as ``timeout_min``.
+        cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required
+            with ``cluster``.
         overrides: The overrides as given, which the report shows; set by ``compose``.
 
     Raises:
@@ -334,17 +335,6 @@ class Settings:
             raise ConfigError(f"jobs must be at least 1; got {self.jobs}")
         if self.cluster not in (None, "slurm", "local"):
             raise ConfigError(f"cluster must be slurm, local or null; got {self.cluster!r}")
-        if self.cluster is not None and not {"timeout_min", "slurm_time"} & {*self.cluster_options}:
-            # Submitit's defaults, 2 and 5 minutes, would stop nearly every run.
-            raise ConfigError(
-                f"cluster={self.cluster} needs the minutes after which a job is stopped; give "
-                "cluster_options.timeout_min=MINUTES"
-            )
-        if self.cluster is not None and self.jobs > 1:
-            raise ConfigError(
-                f"jobs={self.jobs} has no effect with cluster={self.cluster}, which submits every "
-                "run as a job; leave it out"
-            )
 
     @property
     def given(self) -> Set[str]:

@@ -273,8 +273,10 @@ def plan_study(
             given = [*general, *special.get(name, ())]
             last = [*own.overrides, *(own.data or {}).get(name, ())]
             for override in given:
-                if override.partition("=")[0] in {one.partition("=")[0] for one in last}:
-                    unheard.setdefault(override, []).append(setting)
+                key = override.partition("=")[0]
+                if override not in last and any(one.startswith(f"{key}=") for one in last):
+                    where = f"{setting} on {name}" if name else setting
+                    unheard.setdefault(override, []).append(where)
             every = [*study.overrides, *of.overrides, *given, *last]
             recipe, baseline = file.parent / of.recipe, own.baseline or study.baseline
             try:
@@ -307,8 +309,7 @@ def plan_study(
                 )
                 planned.append((rank, run))
     for override, names in unheard.items():
-        own_values = some([*dict.fromkeys(names)])
-        warn(f"{override} has no effect on configurations that set it themselves: {own_values}")
+        warn(f"{override} has no effect on configurations that set it themselves: {some(names)}")
     if not planned:
         raise ConfigError(f"{file}: no run has these settings, datasets and seeds")
     folders = Counter(run.folder for _, run in planned)

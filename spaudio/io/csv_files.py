@@ -63,7 +63,8 @@ def write_rows(
         columns: Names of the columns.
         rows: Cells by column; those that a row lacks stay empty.
         end: End of a line. Cells that may hold a carriage return, such as names of files, need
-            CR and LF: with LF alone, Python 3.11 does not quote them, and they cannot be read.
+            CR and LF: with LF alone, Python 3.11 does not quote them, and they are read back as two
+            rows.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator=end)

@@ -25,6 +25,11 @@ from spaudio.report.tables import plus_minus
 # A setting and its baseline differ only in settings with these prefixes.
 _OF_FILTER = ("filter.", "model.filter_")
 
+
+class NoBaselineError(DataError):
+    """Runs have nothing to be compared with."""
+
+
 QUANTITIES = ("steps", "seconds", "CPU seconds", "FLOPs")
 
 
@@ -113,16 +118,17 @@ def measure_convergence(
         One entry per group, in order. A baseline is compared with itself.
 
     Raises:
-        DataError: If a group has no baseline (a group with that filter, otherwise equal settings
-            and a common seed) or two, other data than its baseline, repeats a seed, or has a run
-            without a log; or if ``step_costs`` lacks a setting.
+        NoBaselineError: If a group has no baseline: no group with that filter and otherwise equal
+            settings.
+        DataError: If a group has no seed in common with its baseline, has two baselines or other
+            data, repeats a seed, or has a run without a log; or if ``step_costs`` lacks a setting.
     """
     baselines = _baselines(groups, baseline)
     found = []
     for group in groups:
         base = baselines.get(_shared(group))
         if base is None:
-            raise DataError(
+            raise NoBaselineError(
                 f"{group.name} has no baseline: add runs that differ only in filter={baseline}"
             )
         check_same_data(group.records[0], base.records[0])

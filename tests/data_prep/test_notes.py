@@ -24,7 +24,7 @@ EVERY = {"train", "valid", "test"}
 
 def tiny(folder: Path, **changes: Any) -> Prepared:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.cpu_count", lambda: 1)
+        patch.setattr("torch.get_num_threads", lambda: 1)
         return run_script(prepare, folder, **(TINY | {"num_velocities": 1} | changes))
 
 

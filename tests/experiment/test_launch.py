@@ -34,6 +34,7 @@ from spaudio.experiment.launch import (
 )
 from spaudio.experiment.load import load_best
 from spaudio.experiment.run_folder import create_run_folder, read_run_settings
+from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
 from spaudio.experiment.tasks import open_task
@@ -110,13 +111,15 @@ def test_a_stopped_sweep_says_how_it_is_continued(
     def stop(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Launcher, "__call__", stop)
+    monkeypatch.setattr(Launcher, "_here", stop)
     sweep = ["folder", "-m", *tiny_folder(tmp_path), "preset=debug", "seed=0,1"]
     done = run_recipe(*sweep, "run_id=s")
     assert done.code == 130
     assert "Continue with run_id=s and the same settings" in done.err
     refused = run_recipe(*sweep, "run_id=a,b")
     assert "run_id=a,b: all runs of a sweep have the same run_id; give one value" in refused.err
+    refused = run_recipe(*sweep, "cluster=local", "cluster_options.timeout_min=1,2")
+    assert "all runs of a sweep have the same cluster_options" in refused.err
 
 
 def test_texts_without_a_baseline_are_not_compared(tmp_path: Path, run_recipe: RunRecipe) -> None:
@@ -292,7 +295,7 @@ def test_jobs_that_a_cluster_refuses_are_named(
     monkeypatch.setattr(submitit.AutoExecutor, "submit", refuses_the_second)
     launcher = Launcher(cluster="local", cluster_options={"timeout_min": 1})
     runs = [script.with_name(name) for name in ("good", "bad")]
-    with pytest.raises(SpaudioError, match=r"too many jobs; these jobs go on: \d+$"):
+    with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. When .*"):
         launcher(dict.fromkeys(runs, script))
 
 
@@ -304,7 +307,7 @@ def test_one_run_is_not_submitted_and_folds_are(
     assert done.code == 1
     assert "cluster=local submits the runs of a sweep; add -m" in done.err
     submitted: list[Path] = []
-    monkeypatch.setattr(Launcher, "_submit", lambda self, runs: submitted.extend(runs))
+    monkeypatch.setattr(Launcher, "_submit", lambda self, runs, _: submitted.extend(runs))
     assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, *cluster).err
     assert len(submitted) == 3
     both = run_recipe("fsdd", *fsdd, "-m", "seed=0,1", *cluster)
@@ -312,8 +315,13 @@ def test_one_run_is_not_submitted_and_folds_are(
     assert len(submitted) == 3
     with pytest.raises(ConfigError, match=r"give cluster_options\.timeout_min=MINUTES"):
         settings("cluster=slurm")  # submitit would stop its runs after five minutes
+    with pytest.raises(ConfigError, match=r"timeout_min=1\.5; expected a whole number of minutes"):
+        settings("cluster=slurm", "cluster_options.timeout_min=1.5")
     with pytest.raises(ConfigError, match="jobs=2 has no effect with cluster=local"):
         settings("jobs=2", *cluster)
+    # Runs of earlier versions can still be read.
+    earlier = settings(*cluster).as_dict() | {"cluster_options": {}}
+    assert read_settings(earlier).cluster == "local"
 
 
 @pytest.fixture(scope="module")
@@ -522,7 +530,7 @@ def test_what_a_configuration_says_comes_before_data_set_and_study(
         ("none", 1, 0.2, 7, None), ("none", 2, 0.2, 7, None), ("own", 3, 0.3, 5, None),
         ("last", 1, 0.5, 7, "own"), ("last", 2, 0.5, 7, "own"),
     }  # fmt: skip
-    said = "trainer.epochs=6 has no effect on configurations that set it themselves: own\n"
+    said = "trainer.epochs=6 has no effect on configurations that set it themselves: own on words\n"
     assert said in capsys.readouterr().err
 
 
