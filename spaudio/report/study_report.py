@@ -175,9 +175,8 @@ def effect_rows(effects: Sequence[Effect]) -> Rows:
                 "datasets": str(len(effect.differences)),
                 "pairs": str(len(pairs)),
                 "points": f"{100 * effect.mean:+.2f}",
-                "95 % interval": "-"
-                if math.isnan(effect.low)
-                else f"{100 * effect.low:+.2f} to {100 * effect.high:+.2f}",
+                "95 % interval": _interval(effect.low, effect.high),
+                "bootstrap 95 %": _interval(*effect.bootstrap),
                 "p": _p_value(effect.p),
                 "p (Holm)": _p_value(effect.corrected),
                 "filter parameters": _range([one.filter_parameters for one, _ in pairs]),
@@ -326,6 +325,10 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
 
 def _names(results: Sequence[Result], field: str) -> list[str]:
     return list(dict.fromkeys(getattr(one, field) for one in results))
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}"
 
 
 def _p_value(p: float) -> str:

@@ -119,6 +119,26 @@ def test_seeds_of_a_fold_count_as_one_and_folds_without_a_pair_as_folds() -> Non
     assert (found.mean, found.p) == (pytest.approx(0.02), 1)
 
 
+def test_the_bootstrap_covers_datasets_and_their_folds() -> None:
+    """With many folds it is the normal interval, from the variances of datasets and of folds."""
+    noise = np.random.default_rng(0).normal(0, 0.02, (4, 30))
+    gains = (noise.T + [0.05, 0.02, -0.03, 0.0]).T
+    results = [
+        replace(RUN, data=f"{data}", setting=setting, fold=f"{fold}", accuracy=gain * own)
+        for data, folds in enumerate(gains)
+        for fold, gain in enumerate(folds)
+        for own, setting in enumerate(("none", "bank"))
+    ]
+    (found,) = measure_effects(results, {"bank": "none"})
+    variance = (gains.mean(1).var() + (gains.var(1) / 30).mean()) / 4
+    low, high = found.bootstrap
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.05)
+    assert (low + high) / 2 == pytest.approx(found.mean, abs=0.002)
+    assert measure_effects(results, {"bank": "none"})[0].bootstrap == found.bootstrap
+    (alone,) = measure_effects(results[:60], {"bank": "none"})  # of one dataset
+    assert not np.isfinite(alone.bootstrap).any()
+
+
 def test_holms_correction() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1]
