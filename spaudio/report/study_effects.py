@@ -175,7 +175,9 @@ def _bootstrap(samples: Sequence[Array]) -> tuple[float, float]:
     generator = np.random.default_rng(0)  # so that the same results print the same interval
     places = (DRAWS, len(samples))
     # A dataset that is drawn twice has its folds drawn twice.
-    means = np.stack([generator.choice(sample, (*places, len(sample))).mean(2) for sample in samples])
+    means = np.stack(
+        [generator.choice(sample, (*places, len(sample))).mean(2) for sample in samples]
+    )
     drawn = generator.integers(len(samples), size=places)
     mean = np.take_along_axis(means, drawn[None], axis=0)[0].mean(1)
     low, high = np.quantile(mean, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

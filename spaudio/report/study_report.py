@@ -47,6 +47,7 @@ def show_results(
     controls = measure_effects(
         results, {one.setting: one.control for one in results if one.control}
     )
+    adapted = any(one.trained_parameters < one.parameters for one in results)
     tables = {
         "Datasets": data_rows(results),
         "Validation accuracy, where it was not trained on": accuracy_rows(
@@ -58,6 +59,9 @@ def show_results(
             for name, found in effects.items()
         },
         "Points of accuracy, minus the control": effect_rows(controls),
+        "Costs, medians over runs (* not on the processor of most runs of the dataset)": (
+            cost_rows(results) if adapted else []
+        ),
         "Correlation of the kernels' mean response with the modulation spectrum of the audio, "
         "before and after training": modulation_rows(results),
     }
@@ -73,7 +77,7 @@ def show_results(
     if compared:
         figures.draw(charts[0], lambda path: plot_effects(minus_baseline, controls, path))
         drawn.append(charts[0])
-    if any(one.trained_parameters < one.parameters for one in results):
+    if adapted:
         figures.draw(charts[1], lambda path: plot_costs(results, path))
         drawn.append(charts[1])
     blocks = [
@@ -148,6 +152,38 @@ def modulation_rows(results: Sequence[Result]) -> Rows:
     return _grid([one for one in results if not math.isnan(one.modulation_after)], cell)
 
 
+def cost_rows(results: Sequence[Result]) -> Rows:
+    """Returns the rows of a table of what settings train and take, by dataset."""
+    rows = []
+    for data in _names(results, "data"):
+        mine = [one for one in results if one.data == data]
+        timed = set(_on_one_processor(mine))
+        for setting in _names(mine, "setting"):
+            own = [one for one in mine if one.setting == setting]
+            mark = "" if timed.issuperset(own) else " *"
+            step = statistics.median(one.step_seconds for one in own)
+            train = statistics.median(one.train_seconds for one in own)
+            rows.append(
+                {
+                    "setting": setting,
+                    "dataset": data,
+                    "runs": str(len(own)),
+                    "trained parameters": _range([one.trained_parameters for one in own]),
+                    "test accuracy": f"{statistics.fmean(one.accuracy for one in own):.3f}",
+                    "ms per step": f"{1000 * step:,.0f}{mark}" if own[0].steps else "-",
+                    "seconds of training": f"{train:,.1f}{mark}",
+                }
+            )
+    return rows
+
+
+def _on_one_processor(results: Sequence[Result]) -> list[Result]:
+    """Returns the results whose times can be compared: those on the most common processor."""
+    counts = Counter(one.instruction_set for one in results)
+    most = max(counts, key=counts.__getitem__)
+    return [one for one in results if one.instruction_set == most]
+
+
 def _grid(results: Sequence[Result], cell: Callable[[Sequence[Result]], str]) -> Rows:
     """Returns a row per setting, with a cell per dataset; a dash where there are no results."""
     found: dict[tuple[str, str], list[Result]] = {}
@@ -168,6 +204,7 @@ def effect_rows(effects: Sequence[Effect]) -> Rows:
     rows = []
     for effect in effects:
         pairs = effect.pairs
+        timed = [(a, b) for a, b in pairs if a.instruction_set == b.instruction_set]
         rows.append(
             {
                 "setting": effect.setting,
@@ -180,7 +217,7 @@ def effect_rows(effects: Sequence[Effect]) -> Rows:
                 "p": _p_value(effect.p),
                 "p (Holm)": _p_value(effect.corrected),
                 "filter parameters": _range([one.filter_parameters for one, _ in pairs]),
-                "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in pairs]),
+                "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in timed]),
                 "steps": _ratio([(a.steps, b.steps) for a, b in pairs]),
             }
         )
@@ -268,8 +305,8 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     Args:
         results: Results of all runs. A point is the mean over folds and seeds, its bar their
             standard deviation. Settings without the folds and seeds of the one with the most
-            runs are left out, as are datasets with one setting. Points of equal cost are drawn side
-            by side.
+            runs are left out, as are datasets with one setting, and times on another processor than
+            that of most runs. Points of equal cost are drawn side by side.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
@@ -284,12 +321,17 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     figure = make_figure(7, 0.8 + 2.2 * len(compared))
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for row, (name, own) in zip(panels, compared.items(), strict=True):
+        timed = set(_on_one_processor([one for group in own.values() for one in group]))
         for axes, (field, label) in zip(row, _COSTS.items(), strict=True):
-            x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
+            x = {
+                s: statistics.fmean(getattr(r, field) for r in group)
+                for s, group in own.items()
+                if field == "trained_parameters" or timed.issuperset(group)
+            }
             low, high = min(x.values()), max(x.values())
             logarithmic = high > 10 * low
-            for setting, group in own.items():
-                at = x[setting]
+            for setting, at in x.items():
+                group = own[setting]
                 if not logarithmic:
                     equal = [other for other in x if x[other] == x[setting]]
                     aside = equal.index(setting) - (len(equal) - 1) / 2
@@ -301,8 +343,9 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
                 if not math.isnan(std):
                     axes.errorbar(at, y, std, color=color, lw=0.8, capsize=2, fmt="none")
             if logarithmic:
-                axes.set_xscale("log")  # whole decades, so that each has a label
-                axes.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+                # Whole decades, so that each has a label, and no point on the frame.
+                left, right = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+                axes.set(xscale="log", xlim=(min(left, low / 1.2), max(right, 1.2 * high)))
             else:
                 axes.locator_params(axis="x", nbins=4)
             bottom, top = axes.get_ylim()
@@ -336,8 +379,8 @@ def _p_value(p: float) -> str:
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
-    """Returns the mean ratio; a dash if one of the two is fitted without steps."""
-    if not all(one > 0 and other > 0 for one, other in pairs):
+    """Returns the mean ratio; a dash without pairs, or if one of two is fitted without steps."""
+    if not pairs or not all(one > 0 and other > 0 for one, other in pairs):
         return "-"
     return f"{statistics.fmean(one / other for one, other in pairs):.2f}"
 

@@ -122,7 +122,7 @@ def test_seeds_of_a_fold_count_as_one_and_folds_without_a_pair_as_folds() -> Non
 def test_the_bootstrap_covers_datasets_and_their_folds() -> None:
     """With many folds it is the normal interval, from the variances of datasets and of folds."""
     noise = np.random.default_rng(0).normal(0, 0.02, (4, 30))
-    gains = (noise.T + [0.05, 0.02, -0.03, 0.0]).T
+    gains = noise + np.array([[0.05], [0.02], [-0.03], [0.0]])
     results = [
         replace(RUN, data=f"{data}", setting=setting, fold=f"{fold}", accuracy=gain * own)
         for data, folds in enumerate(gains)
@@ -179,14 +179,29 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
-    adapted = [replace(one, trained_parameters=10) for one in study()]
+    # Times on another processor are marked, and neither drawn nor compared.
+    moved = {"bank": "AVX2"}
+    adapted = [
+        replace(one, trained_parameters=10, instruction_set=moved.get(one.setting, ""))
+        for one in study()
+    ]
     show_results(adapted, output=again)
-    assert again.read_text().splitlines()[-1] == "![again-costs](again-costs.png)"
+    text = again.read_text()
+    assert "| none | digits | 1 | 10 | 0.800 | 100 | 1.0 |" in text
+    assert r"| bank | digits | 1 | 10 | 0.820 | 200 \* | 1.0 \* |" in text
+    assert re.findall(r"^\| (\w+) \| \w+ \| 2 .* (\S+) \| 1.00 \|$", text, re.MULTILINE) == [
+        ("depthwise", "1.00"), ("bank", "-"), ("bank", "-")
+    ]  # fmt: skip
+    assert text.splitlines()[-1] == "![again-costs](again-costs.png)"
     left, right = figures[-1].axes[:2]
-    points = np.concatenate(
-        [each.get_offsets() for each in left.collections if isinstance(each, PathCollection)]
-    )
-    np.testing.assert_allclose(points, [[9.5, 0.8], [10, 0.804], [10.5, 0.82]])
+    drawn = [
+        np.concatenate(
+            [each.get_offsets() for each in axes.collections if isinstance(each, PathCollection)]
+        )
+        for axes in (left, right)
+    ]
+    np.testing.assert_allclose(drawn[0], [[9.5, 0.8], [10, 0.804], [10.5, 0.82]])
+    np.testing.assert_allclose(drawn[1], [[0.975, 0.8], [1.025, 0.804]])
     assert right.get_xlabel() == "seconds of training"
     show_results([one for one in study() if one.setting == "none"], output=again)
     assert "effects" not in again.read_text()  # no older chart
