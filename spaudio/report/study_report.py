@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaudio.io.messages import say
 from spaudio.report.escape import for_figure, for_markdown
@@ -14,6 +15,9 @@ from spaudio.report.marked_page import fill_place
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEAST_RANGE = 0.04  # of the accuracy axis
 _COSTS = {
@@ -80,6 +84,9 @@ def show_results(
     if adapted:
         figures.draw(charts[1], lambda path: plot_costs(results, path))
         drawn.append(charts[1])
+    if any(not math.isnan(one.modulation_after) for one in results):
+        figures.draw(charts[2], lambda path: plot_modulation(results, path))
+        drawn.append(charts[2])
     blocks = [
         f"**{for_markdown(title)}**\n\n{escaped_table(rows)}" for title, rows in tables.items()
     ]
@@ -88,10 +95,11 @@ def show_results(
     say(f"page: {output}")
 
 
-def charts_beside(output: Path) -> tuple[Path, Path]:
-    """Returns the paths of the charts beside a Markdown file: effects, and accuracy over costs."""
-    stem = output.stem
-    return output.with_name(f"{stem}-effects.png"), output.with_name(f"{stem}-costs.png")
+def charts_beside(output: Path) -> list[Path]:
+    """Returns the paths of the charts beside a page: effects, accuracy over costs, modulation."""
+    return [
+        output.with_name(f"{output.stem}-{kind}.png") for kind in ("effects", "costs", "modulation")
+    ]
 
 
 def data_rows(results: Sequence[Result]) -> Rows:
@@ -357,13 +365,53 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
             axes.grid(alpha=0.3)
         row[0].set_ylabel("test accuracy", fontsize=9)
         row[0].set_title(for_figure(name), fontsize=10, loc="left")
+    _legend(figure, ncols=4)
+    save_figure(figure, path, dpi=100)
+
+
+def plot_modulation(results: Sequence[Result], path: Path) -> None:
+    """Draws how training changes the correlation of kernels with the sounds' modulation spectrum.
+
+    Args:
+        results: Results of all runs; those without such kernels are left out. An arrow is the mean
+            over folds and seeds of a setting on a dataset.
+        path: PNG to write, 700 pixels wide.
+    """
+    runs: dict[str, dict[str, list[Result]]] = {}
+    for one in results:
+        if not math.isnan(one.modulation_after):
+            runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one)
+    heights = [len(own) + 1.5 for own in runs.values()]
+    figure = make_figure(7, 1 + 0.22 * sum(heights))
+    panels = figure.subplots(len(runs), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (name, own) in zip(panels, runs.items(), strict=True):
+        for y, group in enumerate(own.values()):
+            before = statistics.fmean(one.modulation_before for one in group)
+            after = statistics.fmean(one.modulation_after for one in group)
+            color, head, end = ("C0", ">", "higher") if after > before else ("C3", "<", "lower")
+            axes.plot([before, after], [y, y], color=color, linewidth=1.3)
+            axes.scatter(before, y, s=24, color="white", edgecolors="0.3", zorder=3,
+                         label="before training")  # fmt: skip
+            axes.scatter(after, y, s=24, color=color, marker=head, zorder=4, label=f"after: {end}")
+        axes.axvline(0, color="0.5", linewidth=1)
+        axes.set_yticks(range(len(own)), [for_figure(setting, 50) for setting in own], fontsize=8)
+        axes.set_ylim(len(own) - 0.4, -0.6)
+        axes.set_title(for_figure(name), fontsize=10, loc="left")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_xlim(-1.02, 1.02)
+    panels[-1].set_xlabel("correlation with the modulation spectrum of the audio", fontsize=10)
+    _legend(figure, ncols=3)
+    save_figure(figure, path, dpi=100)
+
+
+def _legend(figure: "Figure", ncols: int) -> None:
+    """Draws one legend below the panels, in which each label is named once."""
     found = {
         label: point
         for axes in figure.axes
         for point, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, fontsize=9)
-    save_figure(figure, path, dpi=100)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=ncols, fontsize=9)
 
 
 def _names(results: Sequence[Result], field: str) -> list[str]:
