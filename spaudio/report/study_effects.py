@@ -174,7 +174,7 @@ def _bootstrap(samples: Sequence[Array]) -> tuple[float, float]:
         return float("nan"), float("nan")
     generator = np.random.default_rng(0)  # so that the same results print the same interval
     places = (DRAWS, len(samples))
-    # A dataset that is drawn twice has its folds drawn twice.
+    # One set of draws for each place, as a dataset that is drawn twice has its folds drawn anew.
     means = np.stack(
         [generator.choice(sample, (*places, len(sample))).mean(2) for sample in samples]
     )

@@ -331,11 +331,11 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     for row, (name, own) in zip(panels, compared.items(), strict=True):
         timed = set(_on_one_processor([one for group in own.values() for one in group]))
         for axes, (field, label) in zip(row, _COSTS.items(), strict=True):
-            x = {
-                s: statistics.fmean(getattr(r, field) for r in group)
+            of = {  # times of the runs on one processor, but parameters of all
+                s: [getattr(r, field) for r in group if field != "train_seconds" or r in timed]
                 for s, group in own.items()
-                if field == "trained_parameters" or timed.issuperset(group)
             }
+            x = {setting: statistics.fmean(values) for setting, values in of.items() if values}
             low, high = min(x.values()), max(x.values())
             logarithmic = high > 10 * low
             for setting, at in x.items():
