@@ -72,6 +72,16 @@ def test_the_page_of_results_lists_all_recipes() -> None:
     assert sorted(listed) == sorted(path.parent.name for path in ROOT.glob("recipes/*/config.yaml"))
 
 
+def test_make_results_reads_all_recorded_runs() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    rule = re.search(r"^results:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert rule
+    recorded = [file.relative_to(ROOT).as_posix() for file in ROOT.glob("recipes/*/*.csv")]
+    assert recorded
+    for file in (*recorded, "docs/results.py", "docs/gains.py"):
+        assert file in rule[1]
+
+
 def test_the_page_of_adapters_states_what_was_reached() -> None:
     """From scratch, the probe, the best adapter and the verdict on the target are the CSVs'."""
     results = runpy.run_path(str(ROOT / "docs" / "results.py"))
