@@ -12,7 +12,7 @@ COMPILED := import torch._dynamo, torchaudio, accelerate, sklearn.svm, librosa, 
   matplotlib.figure, torchmetrics, transformers, hydra
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit docs fuzz audit lock clean
+.PHONY: help demo test lint types unit docs results fuzz audit lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -50,6 +50,14 @@ unit: $(READY)  ## pytest
 
 docs: $(READY)  ## Build the site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/mkdocs.yml
+
+results: $(READY)  ## Print all tables of results and charts again, from the recorded runs
+	$(BIN)/spaudio study recipes/study/study.csv --output recipes/study/RESULTS.md
+	$(BIN)/spaudio study recipes/study/adapters.csv --output recipes/study/ADAPTERS.md
+	$(BIN)/spaudio compare recipes/text8/study.csv --step-costs recipes/text8/step_costs.json \
+	  --only 'study-*'
+	$(BIN)/python docs/results.py
+	$(BIN)/python docs/gains.py
 
 fuzz: $(READY)  ## Fuzz the readers of audio, manifests, archives and settings (Linux)
 	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz

@@ -5,10 +5,12 @@ import re
 import runpy
 import socket
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from spaudio import filters
+from spaudio.report.study_records import read_results
 from tests import ROOT
 
 
@@ -68,6 +70,42 @@ def test_the_page_of_results_lists_all_recipes() -> None:
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     listed = re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)
     assert sorted(listed) == sorted(path.parent.name for path in ROOT.glob("recipes/*/config.yaml"))
+
+
+def test_make_results_reads_all_recorded_runs() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    rule = re.search(r"^results:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert rule
+    recorded = [file.relative_to(ROOT).as_posix() for file in ROOT.glob("recipes/*/*.csv")]
+    assert recorded
+    for file in (*recorded, "docs/results.py", "docs/gains.py"):
+        assert file in rule[1]
+
+
+def test_the_page_of_adapters_states_what_was_reached() -> None:
+    """From scratch, the probe, the best adapter and the verdict on the target are the CSVs'."""
+    results = runpy.run_path(str(ROOT / "docs" / "results.py"))
+    scratch = {row["data"]: row for row in results["read"]() if row["kind"] == "scratch"}
+    scratch["Spoken digits"] = scratch["Free Spoken Digits"]
+    runs: dict[str, dict[str, list[float]]] = {}
+    for one in read_results(ROOT / "recipes/study/adapters.csv"):
+        if not one.setting.startswith("earlier-"):
+            runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one.accuracy)
+    page = (ROOT / "recipes/study/ADAPTERS.md").read_text("utf-8")
+    for data, settings in runs.items():
+        most = max(len(own) for own in settings.values())
+        means = {name: fmean(own) for name, own in settings.items() if len(own) == most}
+        probe = means.pop("probe")
+        best = max(means, key=means.__getitem__)
+        row = f"{results['_value'](scratch[data])} | {probe:.3f} | `{best}` {means[best]:.3f}"
+        found = re.search(rf"^\| {data} \| {re.escape(row)} \| (.*) \| (\w+) \|$", page, re.M)
+        assert found, f"{data} | {row}"
+        target, reached = found.groups()
+        (wanted,) = map(float, re.findall(r"0\.\d+", target))
+        if "from scratch" in target:
+            assert wanted == float(scratch[data]["accuracy"])
+        own = means[best] if "adapter" in target else max(probe, means[best])
+        assert reached == ("yes" if own >= wanted else "no"), data
 
 
 def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:

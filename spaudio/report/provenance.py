@@ -25,6 +25,7 @@ def provenance() -> dict[str, object]:
         "versions": versions,
         "machine": {
             "processor": processor_name(),
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },

@@ -8,6 +8,10 @@ left out. Folds share training clips, so their differences are not independent: 
 mean over folds is that of independent ones, s² / n, plus s² / (K - 1) for K folds (Nadeau and
 Bengio, Machine Learning 52, 2003). Seeds of one split show the spread of training alone, not of
 test clips. P-values are corrected with Holm's method for the number of settings compared.
+
+Of several datasets there is a second interval, of a bootstrap at two levels: datasets are drawn
+with replacement, then folds or seeds within each. It covers new datasets like these, but ignores
+the overlap of folds, and a bootstrap of few datasets or folds is too narrow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +25,7 @@ from spaudio.errors import DataError
 from spaudio.report.study_records import Result
 
 CONFIDENCE = 0.95
+DRAWS = 10_000
 _EQUAL = 1e-6  # accuracies are kept in single precision
 
 Array = npt.NDArray[np.float64]
@@ -38,6 +43,7 @@ class Effect:
         low: Lower end of the 95 % interval; NaN if no dataset has two runs that differ.
         high: Upper end.
         p: Two-sided p-value.
+        bootstrap: Ends of the 95 % interval of the bootstrap; NaN for a single dataset.
         corrected: The p-value, corrected with Holm's method for the settings that are compared.
     """
 
@@ -48,6 +54,7 @@ class Effect:
     low: float
     high: float
     p: float
+    bootstrap: tuple[float, float]
     corrected: float = 1.0
 
     @property
@@ -89,8 +96,10 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
         here, there = runs.get(setting, {}), runs.get(other, {})
         pairs = [(one, there[pair]) for pair, one in here.items() if pair in there]
         if pairs:
-            mean, half, p = _measure(pairs, counts)
-            found.append(Effect(setting, other, pairs, mean, mean - half, mean + half, p))
+            samples, overlaps = _samples(pairs, counts)
+            mean, half, p = _measure(samples, overlaps)
+            interval = _bootstrap(samples)
+            found.append(Effect(setting, other, pairs, mean, mean - half, mean + half, p, interval))
     corrected = holm([effect.p for effect in found])
     return [replace(effect, corrected=p) for effect, p in zip(found, corrected, strict=True)]
 
@@ -104,10 +113,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def _measure(
+def _samples(
     pairs: Sequence[tuple[Result, Result]], folds: Mapping[str, int]
-) -> tuple[float, float, float]:
-    """Returns the mean over datasets, half the width of its interval, and the p-value.
+) -> tuple[list[Array], list[float]]:
+    """Returns the differences within each dataset, and what their overlap adds to 1/n.
 
     Args:
         pairs: Runs of the two settings.
@@ -115,28 +124,61 @@ def _measure(
             fewer were run than the dataset has, the interval is wider than it needs to be.
 
     Returns:
-        NaN and 1 for the last two if no dataset has differences that vary.
+        For each dataset one difference per fold, the mean over its seeds; of a single fold, one per
+        seed. The second is 0 for seeds.
     """
     differences: dict[str, dict[str, list[float]]] = {}  # by dataset and fold, one per seed
     for one, other in pairs:
         by_fold = differences.setdefault(one.data, {})
         by_fold.setdefault(one.fold, []).append(one.accuracy - other.accuracy)
-    means, squares, freedoms = [], [], []  # squared errors of the means
+    samples, overlaps = [], []
     for data, by_fold in differences.items():
-        if len(by_fold) > 1:
-            sample = np.array([np.mean(seeds) for seeds in by_fold.values()])
-            overlap = 1 / (folds[data] - 1)
-        else:
-            sample, overlap = np.array(*by_fold.values()), 0.0
-        means.append(sample.mean())
+        several = len(by_fold) > 1
+        samples.append(
+            np.array([np.mean(seeds) for seeds in by_fold.values()])
+            if several
+            else np.array(*by_fold.values())
+        )
+        overlaps.append(1 / (folds[data] - 1) if several else 0.0)
+    return samples, overlaps
+
+
+def _measure(samples: Sequence[Array], overlaps: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the mean over datasets, half the width of its interval, and the p-value.
+
+    Args:
+        samples: From :func:`_samples`.
+        overlaps: Likewise.
+
+    Returns:
+        NaN and 1 for the last two if no dataset has differences that vary.
+    """
+    squares, freedoms = [], []  # squared errors of the means
+    for sample, overlap in zip(samples, overlaps, strict=True):
         if np.ptp(sample) > _EQUAL:
             squares.append(sample.var(ddof=1) * (1 / len(sample) + overlap))
             freedoms.append(len(sample) - 1)
-    mean = float(np.mean(means))
+    mean = float(np.mean([sample.mean() for sample in samples]))
     if not squares:
         return mean, float("nan"), 1.0
     total = sum(squares)
     freedom = total**2 / sum(square**2 / own for square, own in zip(squares, freedoms, strict=True))
-    error = float(np.sqrt(total)) / len(means)
+    error = float(np.sqrt(total)) / len(samples)
     half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     return mean, half, 2 * float(t.sf(abs(mean) / error, freedom))
+
+
+def _bootstrap(samples: Sequence[Array]) -> tuple[float, float]:
+    """Returns the interval of the mean over datasets, which are drawn too; NaN for one dataset."""
+    if len(samples) < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(0)  # so that the same results print the same interval
+    places = (DRAWS, len(samples))
+    # One set of draws for each place, as a dataset that is drawn twice has its folds drawn anew.
+    means = np.stack(
+        [generator.choice(sample, (*places, len(sample))).mean(2) for sample in samples]
+    )
+    drawn = generator.integers(len(samples), size=places)
+    mean = np.take_along_axis(means, drawn[None], axis=0)[0].mean(1)
+    low, high = np.quantile(mean, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

@@ -38,6 +38,8 @@ class Result:
         control: A setting of similar cost that it is also compared with; empty if there is none.
         overrides: The given overrides, without paths.
         git_commit: Commit of the code that trained it.
+        instruction_set: That of the processor, such as ``"AVX2"``; empty if it was not recorded.
+            Times are compared between equal ones only.
     """
 
     data: str
@@ -62,6 +64,7 @@ class Result:
     control: str
     overrides: str
     git_commit: str
+    instruction_set: str = ""
 
 
 def write_results(results: Sequence[Result], path: Path) -> None:
@@ -89,7 +92,10 @@ def read_results(path: Path) -> list[Result]:
     try:
         rows = read_rows(path)
         found = [
-            Result(**{name: kind(from_csv(row[name])) for name, kind in kinds.items()})
+            # Files from before the last column lack it.
+            Result(
+                **{name: kind(from_csv(row[name])) for name, kind in kinds.items() if name in row}
+            )
             for row in rows
         ]
     except (KeyError, ValueError, TypeError, AttributeError) as error:

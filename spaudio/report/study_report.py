@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaudio.io.messages import say
 from spaudio.report.escape import for_figure, for_markdown
@@ -14,6 +15,9 @@ from spaudio.report.marked_page import fill_place
 from spaudio.report.study_effects import Effect, measure_effects
 from spaudio.report.study_records import Result, write_results
 from spaudio.report.tables import escaped_table, mean_std, plus_minus, show_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEAST_RANGE = 0.04  # of the accuracy axis
 _COSTS = {
@@ -47,6 +51,7 @@ def show_results(
     controls = measure_effects(
         results, {one.setting: one.control for one in results if one.control}
     )
+    adapted = any(one.trained_parameters < one.parameters for one in results)
     tables = {
         "Datasets": data_rows(results),
         "Validation accuracy, where it was not trained on": accuracy_rows(
@@ -58,6 +63,9 @@ def show_results(
             for name, found in effects.items()
         },
         "Points of accuracy, minus the control": effect_rows(controls),
+        "Costs, medians over runs (* not on the processor of most runs of the dataset)": (
+            cost_rows(results) if adapted else []
+        ),
         "Correlation of the kernels' mean response with the modulation spectrum of the audio, "
         "before and after training": modulation_rows(results),
     }
@@ -73,9 +81,12 @@ def show_results(
     if compared:
         figures.draw(charts[0], lambda path: plot_effects(minus_baseline, controls, path))
         drawn.append(charts[0])
-    if any(one.trained_parameters < one.parameters for one in results):
+    if adapted:
         figures.draw(charts[1], lambda path: plot_costs(results, path))
         drawn.append(charts[1])
+    if any(not math.isnan(one.modulation_after) for one in results):
+        figures.draw(charts[2], lambda path: plot_modulation(results, path))
+        drawn.append(charts[2])
     blocks = [
         f"**{for_markdown(title)}**\n\n{escaped_table(rows)}" for title, rows in tables.items()
     ]
@@ -84,10 +95,11 @@ def show_results(
     say(f"page: {output}")
 
 
-def charts_beside(output: Path) -> tuple[Path, Path]:
-    """Returns the paths of the charts beside a Markdown file: effects, and accuracy over costs."""
-    stem = output.stem
-    return output.with_name(f"{stem}-effects.png"), output.with_name(f"{stem}-costs.png")
+def charts_beside(output: Path) -> list[Path]:
+    """Returns the paths of the charts beside a page: effects, accuracy over costs, modulation."""
+    return [
+        output.with_name(f"{output.stem}-{kind}.png") for kind in ("effects", "costs", "modulation")
+    ]
 
 
 def data_rows(results: Sequence[Result]) -> Rows:
@@ -148,6 +160,38 @@ def modulation_rows(results: Sequence[Result]) -> Rows:
     return _grid([one for one in results if not math.isnan(one.modulation_after)], cell)
 
 
+def cost_rows(results: Sequence[Result]) -> Rows:
+    """Returns the rows of a table of what settings train and take, by dataset."""
+    rows = []
+    for data in _names(results, "data"):
+        mine = [one for one in results if one.data == data]
+        timed = set(_on_one_processor(mine))
+        for setting in _names(mine, "setting"):
+            own = [one for one in mine if one.setting == setting]
+            mark = "" if timed.issuperset(own) else " *"
+            step = statistics.median(one.step_seconds for one in own)
+            train = statistics.median(one.train_seconds for one in own)
+            rows.append(
+                {
+                    "setting": setting,
+                    "dataset": data,
+                    "runs": str(len(own)),
+                    "trained parameters": _range([one.trained_parameters for one in own]),
+                    "test accuracy": f"{statistics.fmean(one.accuracy for one in own):.3f}",
+                    "ms per step": f"{1000 * step:,.0f}{mark}" if own[0].steps else "-",
+                    "seconds of training": f"{train:,.1f}{mark}",
+                }
+            )
+    return rows
+
+
+def _on_one_processor(results: Sequence[Result]) -> list[Result]:
+    """Returns the results whose times can be compared: those on the most common processor."""
+    counts = Counter(one.instruction_set for one in results)
+    most = max(counts, key=counts.__getitem__)
+    return [one for one in results if one.instruction_set == most]
+
+
 def _grid(results: Sequence[Result], cell: Callable[[Sequence[Result]], str]) -> Rows:
     """Returns a row per setting, with a cell per dataset; a dash where there are no results."""
     found: dict[tuple[str, str], list[Result]] = {}
@@ -168,6 +212,7 @@ def effect_rows(effects: Sequence[Effect]) -> Rows:
     rows = []
     for effect in effects:
         pairs = effect.pairs
+        timed = [(a, b) for a, b in pairs if a.instruction_set == b.instruction_set]
         rows.append(
             {
                 "setting": effect.setting,
@@ -175,13 +220,12 @@ def effect_rows(effects: Sequence[Effect]) -> Rows:
                 "datasets": str(len(effect.differences)),
                 "pairs": str(len(pairs)),
                 "points": f"{100 * effect.mean:+.2f}",
-                "95 % interval": "-"
-                if math.isnan(effect.low)
-                else f"{100 * effect.low:+.2f} to {100 * effect.high:+.2f}",
+                "95 % interval": _interval(effect.low, effect.high),
+                "bootstrap 95 %": _interval(*effect.bootstrap),
                 "p": _p_value(effect.p),
                 "p (Holm)": _p_value(effect.corrected),
                 "filter parameters": _range([one.filter_parameters for one, _ in pairs]),
-                "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in pairs]),
+                "time per step": _ratio([(a.step_seconds, b.step_seconds) for a, b in timed]),
                 "steps": _ratio([(a.steps, b.steps) for a, b in pairs]),
             }
         )
@@ -269,8 +313,8 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     Args:
         results: Results of all runs. A point is the mean over folds and seeds, its bar their
             standard deviation. Settings without the folds and seeds of the one with the most
-            runs are left out, as are datasets with one setting. Points of equal cost are drawn side
-            by side.
+            runs are left out, as are datasets with one setting, and times on another processor than
+            that of most runs. Points of equal cost are drawn side by side.
         path: PNG to write, 700 pixels wide.
     """
     runs: dict[str, dict[str, list[Result]]] = {}
@@ -285,12 +329,17 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
     figure = make_figure(7, 0.8 + 2.2 * len(compared))
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for row, (name, own) in zip(panels, compared.items(), strict=True):
+        timed = set(_on_one_processor([one for group in own.values() for one in group]))
         for axes, (field, label) in zip(row, _COSTS.items(), strict=True):
-            x = {s: statistics.fmean(getattr(r, field) for r in group) for s, group in own.items()}
+            of = {  # times of the runs on one processor, but parameters of all
+                s: [getattr(r, field) for r in group if field != "train_seconds" or r in timed]
+                for s, group in own.items()
+            }
+            x = {setting: statistics.fmean(values) for setting, values in of.items() if values}
             low, high = min(x.values()), max(x.values())
             logarithmic = high > 10 * low
-            for setting, group in own.items():
-                at = x[setting]
+            for setting, at in x.items():
+                group = own[setting]
                 if not logarithmic:
                     equal = [other for other in x if x[other] == x[setting]]
                     aside = equal.index(setting) - (len(equal) - 1) / 2
@@ -302,8 +351,9 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
                 if not math.isnan(std):
                     axes.errorbar(at, y, std, color=color, lw=0.8, capsize=2, fmt="none")
             if logarithmic:
-                axes.set_xscale("log")  # whole decades, so that each has a label
-                axes.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+                # Whole decades, so that each has a label, and no point on the frame.
+                left, right = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+                axes.set(xscale="log", xlim=(min(left, low / 1.2), max(right, 1.2 * high)))
             else:
                 axes.locator_params(axis="x", nbins=4)
             bottom, top = axes.get_ylim()
@@ -315,17 +365,61 @@ def plot_costs(results: Sequence[Result], path: Path) -> None:
             axes.grid(alpha=0.3)
         row[0].set_ylabel("test accuracy", fontsize=9)
         row[0].set_title(for_figure(name), fontsize=10, loc="left")
+    _legend(figure, ncols=4)
+    save_figure(figure, path, dpi=100)
+
+
+def plot_modulation(results: Sequence[Result], path: Path) -> None:
+    """Draws how training changes the correlation of kernels with the sounds' modulation spectrum.
+
+    Args:
+        results: Results of all runs; those without such kernels are left out. An arrow is the mean
+            over folds and seeds of a setting on a dataset.
+        path: PNG to write, 700 pixels wide.
+    """
+    runs: dict[str, dict[str, list[Result]]] = {}
+    for one in results:
+        if not math.isnan(one.modulation_after):
+            runs.setdefault(one.data, {}).setdefault(one.setting, []).append(one)
+    heights = [len(own) + 1.5 for own in runs.values()]
+    figure = make_figure(7, 1 + 0.22 * sum(heights))
+    panels = figure.subplots(len(runs), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (name, own) in zip(panels, runs.items(), strict=True):
+        for y, group in enumerate(own.values()):
+            before = statistics.fmean(one.modulation_before for one in group)
+            after = statistics.fmean(one.modulation_after for one in group)
+            color, head, end = ("C0", ">", "higher") if after > before else ("C3", "<", "lower")
+            axes.plot([before, after], [y, y], color=color, linewidth=1.3)
+            axes.scatter(before, y, s=24, color="white", edgecolors="0.3", zorder=3,
+                         label="before training")  # fmt: skip
+            axes.scatter(after, y, s=24, color=color, marker=head, zorder=4, label=f"after: {end}")
+        axes.axvline(0, color="0.5", linewidth=1)
+        axes.set_yticks(range(len(own)), [for_figure(setting, 50) for setting in own], fontsize=8)
+        axes.set_ylim(len(own) - 0.4, -0.6)
+        axes.set_title(for_figure(name), fontsize=10, loc="left")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_xlim(-1.02, 1.02)
+    panels[-1].set_xlabel("correlation with the modulation spectrum of the audio", fontsize=10)
+    _legend(figure, ncols=3)
+    save_figure(figure, path, dpi=100)
+
+
+def _legend(figure: "Figure", ncols: int) -> None:
+    """Draws one legend below the panels, in which each label is named once."""
     found = {
         label: point
         for axes in figure.axes
         for point, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, fontsize=9)
-    save_figure(figure, path, dpi=100)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=ncols, fontsize=9)
 
 
 def _names(results: Sequence[Result], field: str) -> list[str]:
     return list(dict.fromkeys(getattr(one, field) for one in results))
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}"
 
 
 def _p_value(p: float) -> str:
@@ -333,8 +427,8 @@ def _p_value(p: float) -> str:
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
-    """Returns the mean ratio; a dash if one of the two is fitted without steps."""
-    if not all(one > 0 and other > 0 for one, other in pairs):
+    """Returns the mean ratio; a dash without pairs, or if one of two is fitted without steps."""
+    if not pairs or not all(one > 0 and other > 0 for one, other in pairs):
         return "-"
     return f"{statistics.fmean(one / other for one, other in pairs):.2f}"
 

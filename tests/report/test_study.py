@@ -119,6 +119,26 @@ def test_seeds_of_a_fold_count_as_one_and_folds_without_a_pair_as_folds() -> Non
     assert (found.mean, found.p) == (pytest.approx(0.02), 1)
 
 
+def test_the_bootstrap_covers_datasets_and_their_folds() -> None:
+    """With many folds it is the normal interval, from the variances of datasets and of folds."""
+    noise = np.random.default_rng(0).normal(0, 0.02, (4, 30))
+    gains = noise + np.array([[0.05], [0.02], [-0.03], [0.0]])
+    results = [
+        replace(RUN, data=f"{data}", setting=setting, fold=f"{fold}", accuracy=gain * own)
+        for data, folds in enumerate(gains)
+        for fold, gain in enumerate(folds)
+        for own, setting in enumerate(("none", "bank"))
+    ]
+    (found,) = measure_effects(results, {"bank": "none"})
+    variance = (gains.mean(1).var() + (gains.var(1) / 30).mean()) / 4
+    low, high = found.bootstrap
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.05)
+    assert (low + high) / 2 == pytest.approx(found.mean, abs=0.002)
+    assert measure_effects(results, {"bank": "none"})[0].bootstrap == found.bootstrap
+    (alone,) = measure_effects(results[:60], {"bank": "none"})  # of one dataset
+    assert not np.isfinite(alone.bootstrap).any()
+
+
 def test_holms_correction() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1]
@@ -143,9 +163,10 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     assert text.startswith(f"# Study\n\n{PLACE}\n\n**Reliable gains (at least 1 point")
     found = "`depthwise` minus `none` (+1.22), `bank` minus `none` (+6.02)"
     assert f"of 3 comparisons: {found}.**" in text
-    assert text.endswith(f"![page-effects](page-effects.png)\n\n{PLACE}\n\nThe end.\n")
+    shown = [f"![page-{kind}](page-{kind}.png)\n\n" for kind in ("effects", "modulation")]
+    assert text.endswith(f"{''.join(shown)}{PLACE}\n\nThe end.\n")
     assert "stale" not in text
-    assert again.read_text().splitlines()[-1] == "![again-effects](again-effects.png)"
+    assert again.read_text().splitlines()[-1] == "![again-modulation](again-modulation.png)"
     assert charts_beside(page)[0].read_bytes() == b"a figure"
     first = figures[0]
     assert first.get_figwidth() * 100 == 700
@@ -159,14 +180,32 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
-    adapted = [replace(one, trained_parameters=10) for one in study()]
+    for panel in figures[1].axes:  # from -0.25 to 0.5
+        arrow = [each.get_offsets() for each in panel.collections]
+        np.testing.assert_allclose(arrow, [[[x, y]] for y in range(3) for x in (-0.25, 0.5)])
+    # Times on another processor are marked, and neither drawn nor compared.
+    moved = {"bank": "AVX2"}
+    adapted = [
+        replace(one, trained_parameters=10, instruction_set=moved.get(one.setting, ""))
+        for one in study()
+    ]
     show_results(adapted, output=again)
-    assert again.read_text().splitlines()[-1] == "![again-costs](again-costs.png)"
-    left, right = figures[-1].axes[:2]
-    points = np.concatenate(
-        [each.get_offsets() for each in left.collections if isinstance(each, PathCollection)]
-    )
-    np.testing.assert_allclose(points, [[9.5, 0.8], [10, 0.804], [10.5, 0.82]])
+    text = again.read_text()
+    assert "| none | digits | 1 | 10 | 0.800 | 100 | 1.0 |" in text
+    assert r"| bank | digits | 1 | 10 | 0.820 | 200 \* | 1.0 \* |" in text
+    assert re.findall(r"^\| (\w+) \| \w+ \| 2 .* (\S+) \| 1.00 \|$", text, re.MULTILINE) == [
+        ("depthwise", "1.00"), ("bank", "-"), ("bank", "-")
+    ]  # fmt: skip
+    assert "![again-costs](again-costs.png)" in text
+    left, right = figures[-2].axes[:2]
+    drawn = [
+        np.concatenate(
+            [each.get_offsets() for each in axes.collections if isinstance(each, PathCollection)]
+        )
+        for axes in (left, right)
+    ]
+    np.testing.assert_allclose(drawn[0], [[9.5, 0.8], [10, 0.804], [10.5, 0.82]])
+    np.testing.assert_allclose(drawn[1], [[0.975, 0.8], [1.025, 0.804]])
     assert right.get_xlabel() == "seconds of training"
     show_results([one for one in study() if one.setting == "none"], output=again)
     assert "effects" not in again.read_text()  # no older chart
