@@ -1,4 +1,7 @@
-"""Every command printed in README.md, docs/*.md and recipes/*/README.md runs, on tiny data."""
+"""Every command printed in README.md, docs/*.md and recipes/*/README.md runs, on tiny data.
+
+Those of results are parsed only. Blocks of other languages are read by other tests.
+"""
 
 import re
 import shlex
@@ -6,6 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import dedent
 from typing import NoReturn
 
 import numpy as np
@@ -15,6 +19,7 @@ import soundfile
 from spaudio import cli
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compose import compose, expand
+from spaudio.experiment.study import plan_study
 from tests import RECIPES, ROOT
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
@@ -25,8 +30,20 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(RECIPES.glob("*/README.md")),
 ]
-RESULTS = [ROOT / "spaudio/bench/RESULTS.md", RECIPES / "study/ADAPTERS.md",
-           *sorted(RECIPES.glob("*/RESULTS.md"))]  # fmt: skip
+RESULTS = [ROOT / "spaudio/bench/RESULTS.md", ROOT / "spaudio/bench/peers/README.md",
+           RECIPES / "study/ADAPTERS.md", *sorted(RECIPES.glob("*/RESULTS.md"))]  # fmt: skip
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+# The other blocks of each page, and the tests that read them.
+OTHERS = {
+    "CONTRIBUTING.md": ["python", "yaml"],  # below
+    "README.md": ["python", "python"],  # filters/test_readme_example.py, inference/test_audio_model
+    "docs/api/filters.md": ["python"],  # filters/test_readme_example.py
+    "docs/api/settings.md": ["yaml", "yaml"],  # test_site.py: files that are included
+    "docs/filters.md": ["python"],  # filters/test_readme_example.py
+    "docs/own_sounds.md": ["python", "python"],  # export/test_write.py, inference/test_audio_model
+    "docs/runs.md": ["yaml"],  # below
+    "docs/your_model.md": ["python"],  # filters/test_readme_example.py
+}
 
 # What cannot run here, by a part of the command, and why. Settings of a run.py are composed.
 NOT_RUN = {
@@ -50,10 +67,8 @@ SMALL = ["model.dim=16", "model.layers=1", "model.heads=2", "trainer.epochs=1",
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of each command in the ``sh`` blocks of a page; a backslash joins lines."""
-    for block in re.findall(
-        r"^ *```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    ):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+    for language, block in FENCE.findall(page.read_text("utf-8")):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines() if language == "sh" else ():
             if words := shlex.split(line, comments=True):
                 yield words
 
@@ -96,6 +111,37 @@ def tiny(words: list[str], data: list[str], values: int = 2) -> list[str]:
         given = [word.replace("source=UNLABELLED", data[0]) for word in given]
         given.append("pretrain.steps=1")
     return [*given, *data, *SMALL]
+
+
+def test_every_block_is_read_by_a_test() -> None:
+    pages = [page for folder in ("*", "docs/**/*", "recipes/**/*", "spaudio/**/*")
+             for page in ROOT.glob(f"{folder}.md")]  # fmt: skip
+    assert set(pages) >= {*PAGES, *RESULTS}
+    others: dict[str, list[str]] = {}
+    for page in pages:
+        for language, _ in FENCE.findall(page.read_text("utf-8")):
+            if language == "sh":
+                assert page in PAGES + RESULTS, page
+            elif language:  # without one, it lists files
+                others.setdefault(page.relative_to(ROOT).as_posix(), []).append(language)
+    assert others == OTHERS
+
+
+def test_the_recipe_and_the_study_in_the_guides_are_planned(tmp_path: Path) -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    block = {language: dedent(text) for language, text in FENCE.findall(contributing)}
+    recipe, script = tmp_path / "recipes" / "birds", tmp_path / "data_prep" / "birds.py"
+    recipe.mkdir(parents=True)
+    script.parent.mkdir()
+    (recipe / "config.yaml").write_text(block["yaml"].replace("<name>", "birds"))
+    imports = "from pathlib import Path\nfrom spaudio.audio import SourceClips\n"
+    script.write_text(imports + block["python"])
+    [study] = [text for language, text in FENCE.findall((ROOT / "docs/runs.md").read_text("utf-8"))
+               if language == "yaml"]  # fmt: skip
+    (recipe / "study.yaml").write_text(study)
+    runs = plan_study(recipe / "study.yaml")
+    assert len(runs) == 6
+    assert runs[0].settings.prep_options == {"source": None}
 
 
 def test_every_command_is_known() -> None:
@@ -205,7 +251,7 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
     accepted: list[str] = []
 
-    def stop(chosen: Namespace) -> NoReturn:
+    def stop(chosen: Namespace, *_: object) -> NoReturn:
         accepted.append(chosen.command)
         raise SpaudioError("parsed")
 
@@ -213,12 +259,12 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
         accepted.append(sides[1][2])
         sys.exit("parsed")
 
-    monkeypatch.setattr(bench, "_measure", stop)
     monkeypatch.setattr(peers, "run_sides", take_no_turn)
     modules = {"spaudio.bench": bench.main, "spaudio.bench.peers": peers.main}
-    for name, (_, *others) in cli._COMMANDS.items():
-        monkeypatch.setitem(cli._COMMANDS, name, (stop, *others))
-    printed = [words for page in RESULTS for words in commands(page)]
+    for module in (cli, bench):
+        for name, (_, *others) in module._COMMANDS.items():
+            monkeypatch.setitem(module._COMMANDS, name, (stop, *others))
+    printed = [words for page in RESULTS for words in commands(page) if words[0] != ".venv/bin/uv"]
     for words in printed:
         words = [word for word in words if not word.startswith("OMP_NUM_THREADS=")]
         with pytest.raises(SystemExit, match="parsed"):

@@ -101,6 +101,7 @@ def test_imports_with_torch_alone() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_citation_is_of_this_version() -> None:
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [__version__]
+def test_the_citation_and_the_newest_changes_are_of_this_version() -> None:
+    for file, line in (("CITATION.cff", r"^version: (\S+)$"), ("CHANGELOG.md", r"^## (\S+)")):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.findall(line, text, re.MULTILINE)[:1] == [__version__], file

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from accelerate.utils import set_seed
 
@@ -77,8 +78,11 @@ def build_adapted(
     """
     base = open_encoder(settings) if base is None else copy.deepcopy(base)
     assert base is not None
+    # Only now is the length of a token known.
+    filters = settings.filter.with_kernel_size(base.token_seconds)
+    adaptation = replace(settings, filter=filters).adaptation
     set_seed(settings.seed)
-    return AdaptedClassifier(base, settings.adaptation, classes)
+    return AdaptedClassifier(base, adaptation, classes)
 
 
 @named_sizes()

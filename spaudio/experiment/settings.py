@@ -74,21 +74,24 @@ class FilterConfig:
     Args:
         name: A key of :data:`spaudio.filters.FILTERS`.
         milliseconds: Length of the kernels instead of ``kernel_size``, which is set to the nearest
-            number of tokens, at least two. For filters with one ``kernel_size``, in models that
-            are trained from scratch on audio.
+            number of tokens, at least two. For filters with one ``kernel_size``, on audio. With a
+            pretrained encoder, ``kernel_size`` is set once the encoder is loaded.
     """
 
     name: str = MISSING
     milliseconds: float | None = None
 
-    def set_kernel_size(self, token_seconds: float) -> None:
-        """Replaces ``milliseconds`` with a kernel size, for tokens of the given duration.
+    def with_kernel_size(self, token_seconds: float) -> Self:
+        """Returns the filters with a kernel size instead of ``milliseconds``.
+
+        Args:
+            token_seconds: Seconds per token.
 
         Raises:
             ConfigError: If the filter has no ``kernel_size``, or the length is not positive.
         """
         if self.milliseconds is None:
-            return
+            return self
         if not hasattr(self, "kernel_size"):
             raise ConfigError(
                 f"filter.milliseconds={self.milliseconds:g}: filter={self.name} has no kernel_size;"
@@ -97,7 +100,8 @@ class FilterConfig:
         if self.milliseconds <= 0:
             raise ConfigError(f"filter.milliseconds must be positive; got {self.milliseconds:g}")
         taps = max(2, round(self.milliseconds / (1000 * token_seconds)))
-        vars(self).update(kernel_size=taps, milliseconds=None)
+        changed: Any = {"kernel_size": taps, "milliseconds": None}
+        return replace(self, **changed)
 
 
 @dataclass
@@ -430,7 +434,9 @@ class AudioSettings(Settings):
             raise ConfigError("tokens.front_end=pretrained needs model=pretrained model.source=...")
         else:
             self._check_augmentation()
-        self.filter.set_kernel_size(self.tokens.token_seconds)
+        sized = self.filter.with_kernel_size(self.tokens.token_seconds)
+        if self.adapt is None:  # otherwise the encoder decides the length of a token
+            self.filter = sized
 
     def with_fold(self, fold: Any) -> Self:
         """Returns the settings of the run that tests on one fold.
@@ -479,11 +485,6 @@ class AudioSettings(Settings):
             raise ConfigError(
                 "model=pretrained reads clips whole; give segments.seconds=null, and cut longer "
                 "clips than the encoder takes"
-            )
-        if self.filter.milliseconds is not None:
-            raise ConfigError(
-                f"filter.milliseconds={self.filter.milliseconds:g}: the length of a token depends "
-                "on the pretrained encoder; give filter.kernel_size, in tokens"
             )
         # The encoder decides its hop; see `open_front_end`.
         self.tokens = TokenConfig(front_end="pretrained", hop=0.02)

@@ -105,6 +105,7 @@ class AdaptationTask(ClassificationTask):
         assert isinstance(self.settings.model, PretrainedConfig)
         general: Any = model  # it has the attributes of a Classifier that are read
         return super().facts(general, measured) | {
+            "filter": model.adaptation.filter_options,  # milliseconds have become a kernel_size
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,
             "trained_params": model.trained_parameters(),
