@@ -96,10 +96,21 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert none["times_the_first"] == 1
     assert other["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4  # taps and gains
     assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])
-    assert f"| {filter} |" in capsys.readouterr().out
+    report = json.loads(Path("runs/bench_step.json").read_text())
+    shape = report["shape"]
+    # Kernels and gains, in one layer; the peak is in multiplications and additions per second.
+    work = 4 * 2 * shape["batch"] * round(shape["tokens"]) * shape["dim"] * (3 * 3 + 1 * 6)
+    added = other["seconds"] - none["seconds"]
+    ideal = work / (1e9 * report["peak_gflops"])
+    assert none["times_its_multiply_adds"] is None
+    assert other["times_its_multiply_adds"] == pytest.approx(added / ideal)
+    assert 0 <= shape["padding"] < 1
+    printed = capsys.readouterr().out
+    assert f"| {filter} |" in printed
+    assert f"{shape['padding']:.1%} of them padding" in printed
 
 
-def test_data(tmp_path: Path) -> None:
+def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds, random = tmp_path / "sounds, all (1 s)", np.random.default_rng(0)
     for kind in range(2):
         (sounds / str(kind)).mkdir(parents=True)
