@@ -1,6 +1,6 @@
 """Runs a benchmark on this machine, prints its table and writes it as JSON.
 
-python -m spaudio.bench filters         each backend of the filterbank against the reference
+python -m spaudio.bench filters         each backend of the filters against the reference
 python -m spaudio.bench growth          how the cost of a bank grows with its shape, with a chart
 python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without a cache
 python -m spaudio.bench data RECIPE DIR from a folder of files to features, beside other libraries
@@ -154,7 +154,7 @@ _RECIPE: dict[str, Any] = {
 
 # For each command: its function, help text and argparse options.
 _COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
-    "filters": (_filters, "backends of the filterbank", {
+    "filters": (_filters, "backends of filterbank and depthwise filter", {
         **_common("filters", each="per shape"),
         "--only": {"choices": [shape.name for shape in filter_cost.SHAPES], "action": "append",
                    "help": "a shape"},

@@ -39,13 +39,28 @@ def bench(name: str, *arguments: str) -> list[dict[str, Any]]:
 
 def test_filters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = Shape("tiny", 1, 32, 8, ((4, 4), (2, 3)))
-    monkeypatch.setattr(filter_cost, "SHAPES", (tiny,))
+    depthwise = Shape("depthwise", 2, 16, 8, ((8, 3),), depthwise=True)
+    monkeypatch.setattr(filter_cost, "SHAPES", (tiny, depthwise))
     monkeypatch.setattr(filter_cost, "peak_extra_bytes", lambda *_: 2**20)  # starts processes
     rows = bench("filters")
     assert [row["pass"] for row in rows[:2]] == ["forward", "forward+backward"]
     assert rows[0]["times_faster_than_reference"] == 1
     assert rows[1]["peak_extra_mib"] == 1
-    assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in capsys.readouterr().out
+    assert rows[1]["gbytes"] is None
+    assert [row["backend"] for row in rows[-4:]] == ["reference", "reference", "cpu", "cpu"]
+    for row, signals in zip(rows[-4:], (2, 5, 2, 5), strict=True):
+        assert row["gbytes"] * row["seconds"] == pytest.approx(1e-9 * signals * 2 * 16 * 8 * 4)
+        assert row["share_of_copy"] > 0
+    printed = capsys.readouterr().out
+    assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in printed
+    assert "| 2, 16, 8 | depthwise, 3 taps | forward | cpu |" in printed
+
+
+def test_backends_of_a_depthwise_filter_compute_the_same() -> None:
+    shape = Shape("depthwise", 2, 16, 8, ((8, 3),), depthwise=True)
+    for native, by_torch in zip(shape.step("cpu")(), shape.step("reference")(), strict=True):
+        torch.testing.assert_close(native, by_torch)
+    torch.testing.assert_close(shape.forward("cpu")(), shape.forward("reference")())
 
 
 def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
