@@ -18,6 +18,7 @@ from spaudio.bench.peers import __main__ as peers
 from spaudio.bench.peers import ours
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.shapes import Shape
+from spaudio.errors import ConfigError
 from spaudio.filters import filterbank
 from tests import RECIPES, ROOT
 from tests.fixtures.tiny_audio import make_fsdd
@@ -242,6 +243,19 @@ def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InterruptedError):
         ours.train_recipe(Turns(1), [])
     assert found == [str(checkout / "recipes" / "fsdd" / "recordings")]
+
+
+def test_export(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object) -> None:
+        raise ConfigError("not installed")
+
+    monkeypatch.setattr(export_cost, "export_run", unavailable)  # exporting takes long
+    monkeypatch.setattr(export_cost, "_COLD_STARTS", 1)
+    monkeypatch.setattr("subprocess.run", lambda *_, **options: None)
+    rows = bench("export", str(own_run))
+    forms = [(row["batch"], row["form"]) for row in rows]
+    alone = ["eager", "predict", "librosa"]
+    assert forms == [*((1, form) for form in alone), (8, "eager"), (8, "librosa"), (1, "cold")]
 
 
 def test_a_cold_start_has_the_threads_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
