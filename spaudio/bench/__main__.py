@@ -108,7 +108,8 @@ def _generate(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measure
 def _data(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
     from spaudio.bench import data_cost
 
-    return data_cost.measure(chosen.recipe, chosen.source, rounds, limit), data_cost.COLUMNS
+    report = data_cost.measure(chosen.recipe, chosen.source, rounds, limit, cold=chosen.cold)
+    return report, data_cost.COLUMNS
 
 
 def _export(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
@@ -180,6 +181,7 @@ _COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
         **_common("data", each="in total", rounds=3),
         "recipe": {"type": Path, "metavar": "RECIPE", "help": "the folder recipes/folder"},
         "source": {"type": Path, "metavar": "DIR", "help": "one sub-folder per class"},
+        "--cold": {"action": "store_true", "help": "read the files from the disk each time"},
     }),
     "export": (_export, "the exported model of a run", {
         **_common("export", each="per batch size"),

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from spaudio.bench import export_cost, filter_cost, growth
+from spaudio.bench import data_cost, export_cost, filter_cost, growth
 from spaudio.bench.__main__ import main
 from spaudio.bench.harness import describe
 from spaudio.bench.peers import __main__ as peers
@@ -134,9 +134,21 @@ def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             noise = random.standard_normal(8000) / 4
             ending = "wav" if clip else "WAV"
             soundfile.write(sounds / str(kind) / f"{clip}.{ending}", noise, 16_000)
-    rows = bench("data", str(RECIPES / "folder"), str(sounds))
+    forgotten: list[Path] = []
+    forget = data_cost._forget
+
+    def forget_and_note(files: list[Path]) -> None:
+        forget(files)
+        forgotten.extend(files)
+
+    monkeypatch.setattr(data_cost, "_forget", forget_and_note)
+    for option in ([], ["--cold"]):
+        rows = bench("data", str(RECIPES / "folder"), str(sounds), *option)
+        # Before each of two rounds, of which one is a warm-up.
+        assert len(forgotten) == bool(option) * 2 * len(rows) * 20
     assert [row["what"] for row in rows][:2] == ["ours", "librosa"]
     assert rows[0]["times_ours"] == 1
+    assert all(row["peak_mib"] > 10 for row in rows)
     assert {row["files"] for row in rows} == {20}
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match=r"error: .*resample nothing"):
