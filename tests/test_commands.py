@@ -205,7 +205,7 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
     accepted: list[str] = []
 
-    def stop(chosen: Namespace) -> NoReturn:
+    def stop(chosen: Namespace, *_: float) -> NoReturn:
         accepted.append(chosen.command)
         raise SpaudioError("parsed")
 
@@ -213,11 +213,11 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
         accepted.append(sides[1][2])
         sys.exit("parsed")
 
-    monkeypatch.setattr(bench, "_measure", stop)
     monkeypatch.setattr(peers, "run_sides", take_no_turn)
     modules = {"spaudio.bench": bench.main, "spaudio.bench.peers": peers.main}
-    for name, (_, *others) in cli._COMMANDS.items():
-        monkeypatch.setitem(cli._COMMANDS, name, (stop, *others))
+    for table in (cli._COMMANDS, bench._COMMANDS):
+        for name, (_, *others) in table.items():
+            monkeypatch.setitem(table, name, (stop, *others))
     printed = [words for page in RESULTS for words in commands(page)]
     for words in printed:
         words = [word for word in words if not word.startswith("OMP_NUM_THREADS=")]
