@@ -1,6 +1,6 @@
 """Runs a benchmark on this machine, prints its table and writes it as JSON.
 
-python -m spaudio.bench filters         each backend of the filterbank against the reference
+python -m spaudio.bench filters         each backend of the filters against the reference
 python -m spaudio.bench growth          how the cost of a bank grows with its shape, with a chart
 python -m spaudio.bench generate [RUN]  symbols per second of a model, with and without a cache
 python -m spaudio.bench data RECIPE DIR from a folder of files to features, beside other libraries
@@ -108,7 +108,8 @@ def _generate(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measure
 def _data(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
     from spaudio.bench import data_cost
 
-    return data_cost.measure(chosen.recipe, chosen.source, rounds, limit), data_cost.COLUMNS
+    report = data_cost.measure(chosen.recipe, chosen.source, rounds, limit, cold=chosen.cold)
+    return report, data_cost.COLUMNS
 
 
 def _export(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:
@@ -154,7 +155,7 @@ _RECIPE: dict[str, Any] = {
 
 # For each command: its function, help text and argparse options.
 _COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
-    "filters": (_filters, "backends of the filterbank", {
+    "filters": (_filters, "backends of filterbank and depthwise filter", {
         **_common("filters", each="per shape"),
         "--only": {"choices": [shape.name for shape in filter_cost.SHAPES], "action": "append",
                    "help": "a shape"},
@@ -180,6 +181,7 @@ _COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
         **_common("data", each="in total", rounds=3),
         "recipe": {"type": Path, "metavar": "RECIPE", "help": "the folder recipes/folder"},
         "source": {"type": Path, "metavar": "DIR", "help": "one sub-folder per class"},
+        "--cold": {"action": "store_true", "help": "read the files from the disk each time"},
     }),
     "export": (_export, "the exported model of a run", {
         **_common("export", each="per batch size"),

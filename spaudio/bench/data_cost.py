@@ -1,8 +1,10 @@
 """From a folder of audio files to features, beside loops over librosa and torchaudio."""
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -20,6 +22,7 @@ from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.data import load_data
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings
+from spaudio.io.resident import reset_peak, resident_bytes
 
 COLUMNS = {
     "what": "{what}",
@@ -27,31 +30,38 @@ COLUMNS = {
     "s": "{seconds:.2f}",
     "files/s": "{per_second:,.0f}",
     "relative to ours": "{times_ours:.2f}",
+    "peak MiB": "{peak_mib:.0f}",
 }
 
 
-def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, Any]:
+def measure(
+    recipe: Path, source: Path, rounds: int, limit: float, *, cold: bool = False
+) -> dict[str, Any]:
     """Times `recipes/folder`, from files to cached features, and plain loops.
 
     Ours lists and checks every clip, looks for duplicates, and writes a manifest, log-mel frames
     and the features of the classical floor, with one process and a worker per thread. The loops
     read one file after another and compute its log-mel frames with the same window, hop and bands.
-    Files are in the system's cache after the first round, which is not counted.
+    Files are in the system's cache after the first round, which is not counted. Peak memory is what
+    this process holds, with its libraries; with one thread it has no workers beside it.
 
     Args:
         recipe: The folder `recipes/folder`.
         source: Folder with one sub-folder per class.
         rounds: Measurements of each. Medians are reported.
         limit: Seconds after which no further round starts.
+        cold: Remove the files from the system's cache before each measurement.
 
     Returns:
         ``title``, ``machine`` and ``rows``, one per method.
 
     Raises:
         ConfigError: If the recipe has no audio, there are no audio files, or not all have the run's
-            sample rate.
+            sample rate, or the system cannot remove files from its cache.
         DataError: If a clip cannot be used.
     """
+    if cold and not hasattr(os, "posix_fadvise"):
+        raise ConfigError("--cold needs posix_fadvise, as on Linux; leave it out")
     settings = compose(recipe, [f"source={quoted(source)}"])
     if not isinstance(settings, AudioSettings):
         raise ConfigError(f"{recipe} has no audio files; give recipes/folder")
@@ -72,8 +82,22 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
             data = Path(folder) / str(next(rounds_so_far))
             return load_data(replace(settings, data=str(data)), data_prep_folder(recipe))
 
+        peaks: dict[str, list[int]] = {}
+
+        def watched(name: str, function: Callable[[], object]) -> None:
+            function()
+            if (peak := resident_bytes("VmHWM")) is not None:
+                peaks.setdefault(name, []).append(peak)
+
+        def before() -> None:
+            if cold:
+                _forget(files)
+            if resident_bytes("VmHWM") is not None:
+                reset_peak()
+
         functions = {"ours": ours, **_loops(files, settings)}
-        seconds = take_turns(functions, rounds, limit)
+        timed = {name: partial(watched, name, function) for name, function in functions.items()}
+        seconds = take_turns(timed, rounds, limit, before=before)
     rows = [
         {
             "what": name,
@@ -82,10 +106,20 @@ def measure(recipe: Path, source: Path, rounds: int, limit: float) -> dict[str, 
             "seconds": median(took),
             "per_second": len(files) / median(took),
             "times_ours": ratio(took, seconds["ours"]),
+            "peak_mib": median(peaks[name]) / 2**20 if peaks else None,
         }
         for name, took in seconds.items()
     ]
-    return {"title": f"{source.name}, {rate} Hz; ", "machine": machine(), "rows": rows}
+    title = f"{source.name}, {rate} Hz, {'not ' if cold else ''}in the file cache; "
+    return {"title": title, "machine": machine(), "rows": rows}
+
+
+def _forget(files: Sequence[Path]) -> None:
+    """Removes files from the system's cache, so that they are read from the disk again."""
+    for file in files:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # what is not yet on the disk stays in the cache
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _loops(files: list[Path], settings: AudioSettings) -> dict[str, Callable[[], object]]:

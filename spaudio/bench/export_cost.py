@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,8 +45,9 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
     Returns:
         ``title``, ``machine``, ``missing`` (formats whose packages are not installed), and
         ``rows``, one per batch size and form of the model. Clips are as long as the longest one in
-        the run. ``librosa`` is 13 MFCC with two orders of deltas, without a model. ``cold`` is
-        `spaudio predict` on one file in a new process.
+        the run. ``predict`` is a predictor that is loaded already, on one file. ``librosa`` is 13
+        MFCC with two orders of deltas, without a model. ``cold`` is `spaudio predict` on one file
+        in a new process.
     """
     predictor = Predictor(run)
     runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
@@ -60,6 +62,8 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                 continue
             runners[form] = load_exported(target)
         clip = synthetic_clips(predictor.sample_rate, predictor.window_seconds)[0]
+        file = Path(folder) / "clip.wav"
+        soundfile.write(file, clip, predictor.sample_rate)
         for batch in BATCHES:
             waveform, lengths = pad([clip] * batch)
 
@@ -69,11 +73,13 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                     for order in (1, 2):
                         librosa.feature.delta(mfcc, order=order)
 
+            calls: dict[str, Callable[[], object]] = {
+                name: lambda run=run: run(waveform, lengths)  # type: ignore[misc]  # noqa: B023
+                for name, run in runners.items()  # called before the loop goes on
+            }
+            if batch == 1:
+                calls["predict"] = lambda: predictor(file)
             with torch.inference_mode():
-                calls = {
-                    name: lambda run=run: run(waveform, lengths)  # noqa: B023  (called at once)
-                    for name, run in runners.items()
-                }
                 seconds = take_turns({**calls, "librosa": features}, rounds, limit)
             rows += [
                 {
@@ -87,8 +93,7 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
                 }
                 for name, took in seconds.items()
             ]
-        soundfile.write(Path(folder) / "clip.wav", clip, predictor.sample_rate)
-        rows.append(_cold(run, Path(folder) / "clip.wav", predictor.window_seconds))
+        rows.append(_cold(run, file, predictor.window_seconds))
     title = f"not installed: {', '.join(missing) or 'none'}; "
     return {"title": title, "machine": machine(), "missing": missing, "rows": rows}
 

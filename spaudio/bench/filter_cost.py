@@ -1,4 +1,4 @@
-"""Backends of the filterbank against the reference and a transformer layer, timed in turn."""
+"""Backends of the filters against the reference and a transformer layer, timed in turn."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,6 +20,12 @@ SHAPES = (
     Shape("K16-bfloat16", 8, 256, 128, ((144, 16),), "bfloat16"),
     Shape("scales", 8, 256, 128, ((36, 8), (36, 16), (36, 32), (36, 64))),
     Shape("small", 16, 100, 64, ((24, 16),)),
+    # Tokens that fit no cache, as a depthwise filter is limited by memory.
+    *(
+        Shape(f"depthwise{taps}{end}", 64, 512, 128, ((128, taps),), dtype, depthwise=True)
+        for taps in (4, 16)
+        for end, dtype in (("", "float32"), ("-bfloat16", "bfloat16"))
+    ),
 )
 BACKENDS = {"cpu": ("reference", "gemm", "cpu"), "cuda": ("reference", "gemm", "triton")}
 MATRIX = 4096  # rows and columns; 0.14 TFLOP per product
@@ -33,6 +39,8 @@ COLUMNS = {
     "speedup": "{times_faster_than_reference:.1f}",
     "GFLOP/s": "{gflops:.0f}",
     "of peak": "{share_of_peak:.0%}",
+    "GB/s": "{gbytes:.1f}",
+    "of a copy": "{share_of_copy:.0%}",
     "extra MiB": "{peak_extra_mib:.1f}",
     "relative to a layer": "{times_a_layer:.2f}",
 }
@@ -41,7 +49,7 @@ COLUMNS = {
 def measure(
     shapes: Sequence[Shape], rounds: int, limit: float, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Times all backends, a transformer layer and the multiply-add peak, in turn.
+    """Times all backends, a transformer layer, the multiply-add peak and a copy, in turn.
 
     On a CPU, the peak is the rate of the native library on registers; on a GPU, that of torch's
     product of two large float32 matrices.
@@ -55,7 +63,10 @@ def measure(
     Returns:
         ``machine``, and ``rows``, one per shape, pass and backend. The forward pass counts as one
         product of all kernels with all windows. The backward pass counts as two more for the
-        reference, and as three for backends that recompute the responses.
+        reference, and as three for backends that recompute the responses. A depthwise filter is
+        limited by memory instead: ``gbytes`` is the least that it must move, two signals forward
+        and three backward, per second, and ``share_of_copy`` the same relative to what
+        ``Tensor.copy_`` of the tokens reads and writes per second.
     """
     where = torch.device(device)
     backends = ["reference"]
@@ -72,6 +83,8 @@ def _measure(
     shape: Shape, backends: Sequence[str], rounds: int, limit: float, device: str
 ) -> list[dict[str, Any]]:
     library = cpu.library()
+    if shape.depthwise:
+        backends = [backend for backend in backends if backend in ("reference", "cpu")]
     functions: dict[str, Callable[[], object]] = {"layer": _layer_step(shape, device)}
     for backend in backends:
         functions[f"{backend} forward"] = shape.forward(backend, device)
@@ -82,20 +95,26 @@ def _measure(
         functions["peak"] = lambda: matrix @ matrix
     elif library is not None:
         functions["peak"] = lambda: peaks.append(library.peak(0.05))
+    x = shape.inputs(device)[0].detach()
+    copy = torch.empty_like(x)
+    functions["copy"] = lambda: copy.copy_(x)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds = take_turns(functions, rounds, limit, wait)
     if device == "cuda":
         peaks = [2 * MATRIX**3 / took for took in seconds["peak"]]
     peak = statistics.median(peaks) if peaks else None
     bank = " + ".join(f"{filters}·{taps}" for filters, taps in shape.bank)
+    if shape.depthwise:
+        bank = f"depthwise, {shape.bank[0][1]} taps"
     rows = []
     for backend in backends:
         memory = peak_extra_bytes(backend, shape, device)
         for kind in PASSES:
             took = seconds[f"{backend} {kind}"]
-            products = 1 if kind == "forward" else 3 if backend == "reference" else 4
-            speed = shape.operations * products / statistics.median(took)
             both = kind == "forward+backward"
+            products = 1 if not both else 3 if backend == "reference" else 4
+            speed = shape.operations * products / statistics.median(took)
+            signals = 5 if both else 2
             rows.append(
                 {
                     "shape": asdict(shape),
@@ -108,10 +127,20 @@ def _measure(
                     "gflops": speed / 1e9,
                     "peak_gflops": peak and peak / 1e9,
                     "share_of_peak": peak and speed / peak,
+                    "gbytes": None,
+                    "share_of_copy": None,
                     "peak_extra_mib": memory / 2**20 if both and memory is not None else None,
                     "times_a_layer": ratio(took, seconds["layer"]) if both else None,
                 }
             )
+            if shape.depthwise:
+                copied = ratio(seconds["copy"], took)  # which reads one signal and writes one
+                rows[-1] |= {
+                    "gflops": None,
+                    "share_of_peak": None,
+                    "gbytes": signals * x.nbytes / statistics.median(took) / 1e9,
+                    "share_of_copy": signals / 2 * copied,
+                }
     return rows
 
 

@@ -31,6 +31,7 @@ def take_turns(
     rounds: int,
     limit: float,
     wait: Callable[[], object] = lambda: None,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Runs each function once per round, after one warm-up round.
 
@@ -41,6 +42,7 @@ def take_turns(
         rounds: Number of measurements of each.
         limit: Seconds after which no further round starts; at least three are run.
         wait: Blocks until all work is done. Needed on a GPU, where calls are asynchronous.
+        before: Called before each function; its time does not count.
 
     Returns:
         Seconds of each function, one value per round.
@@ -54,6 +56,7 @@ def take_turns(
             if turn > 3 and time.perf_counter() - begun > limit:
                 break
             for name, function in functions.items():
+                before()
                 wait()
                 start = time.perf_counter()
                 function()

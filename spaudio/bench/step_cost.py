@@ -17,6 +17,8 @@ from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import PretrainedConfig, Settings, TextSettings
 from spaudio.experiment.tasks import open_task
+from spaudio.filters import TokenFilter
+from spaudio.filters.fused import cpu
 from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.report.convergence import split_options
@@ -26,11 +28,16 @@ from spaudio.training.optim import make_optimizer
 
 UPDATE = "optimizer, clipping, averaging"  # profiler range around what follows backward
 BATCHES = 8  # per round; clips of a batch have similar lengths, so several are needed
+# Products of a filter's kernels with all windows: the response, the response again in the backward
+# pass, and the gradients of tokens and kernels.
+_PRODUCTS = 4
+_PEAK = "peak"  # stands for no filter
 COLUMNS = {
     "filter": "{filter}",
     "parameters": "{parameters:,}",
     "ms per step": "{ms:.1f}",
     "relative": "{times_the_first:.2f}",
+    "added, relative to multiply-adds at peak": "{times_its_multiply_adds:.2f}",
 }
 
 
@@ -50,6 +57,10 @@ def measure(
 
     Returns:
         ``title``, ``machine``, ``recipe``, ``shape``, and ``rows``, one per filter.
+        ``times_its_multiply_adds`` is the time that a filter adds to a step of the first one,
+        divided by what its multiply-adds (four times those of :meth:`TokenFilter.flops`) take at
+        the float32 peak, which is measured in turn with the steps. It is None if the filter has no
+        more of them than the first one, or the native library is missing.
 
     Raises:
         ConfigError: If the folder is not a recipe, a setting is wrong, or a filter has a setting
@@ -75,28 +86,45 @@ def measure(
     batches = list(islice(task.train, BATCHES))
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}
+    token_filters: dict[str, list[TokenFilter]] = {}
     for name, settings in composed.items():
         task.settings = settings
         model = task.build_model()
         parameters[name] = count_parameters(model)
+        token_filters[name] = list(model.token_filters().values())
         functions[name] = make_steps(settings, model, task.objective, batches)
-    seconds = take_turns(functions, rounds, limit)
-    rows = [
-        {
-            "filter": name,
-            "parameters": parameters[name],
-            "rounds": len(took),
-            "seconds": median(took) / len(batches),
-            "times_the_first": ratio(took, seconds[filters[0]]),
-        }
-        for name, took in seconds.items()
-    ]
     title, shape = describe_shape(first, model, batches)
+    peaks: list[float] = []
+    if (library := cpu.library()) is not None:
+        functions[_PEAK] = lambda: peaks.append(library.peak(0.05))
+    seconds = take_turns(functions, rounds, limit)
+    seconds.pop(_PEAK, None)
+    base, rows = seconds[filters[0]], []
+    flops = {
+        name: shape["batch"] * sum(f.flops(round(shape["tokens"]), shape["dim"]) for f in found)
+        for name, found in token_filters.items()
+    }
+    for name, took in seconds.items():
+        added = median(a - b for a, b in zip(took, base, strict=True)) / len(batches)
+        work = _PRODUCTS * (flops[name] - flops[filters[0]])
+        rows.append(
+            {
+                "filter": name,
+                "parameters": parameters[name],
+                "rounds": len(took),
+                "seconds": median(took) / len(batches),
+                "times_the_first": ratio(took, base),
+                "times_its_multiply_adds": (
+                    added * median(peaks) / work if peaks and work > 0 else None
+                ),
+            }
+        )
     return {
         "title": title,
         "machine": machine(),
         "recipe": first.recipe,
         "shape": shape,
+        "peak_gflops": median(peaks) / 1e9 if peaks else None,
         "rows": rows,
     }
 
@@ -130,18 +158,24 @@ def make_steps(
 
 def describe_shape(
     settings: Settings, model: nn.Module, batches: Sequence[Any]
-) -> tuple[str, dict[str, float]]:
-    """Returns the shapes of model and batches, as the beginning of a title and as numbers."""
+) -> tuple[str, dict[str, Any]]:
+    """Returns the shapes of model and batches, as the beginning of a title and as numbers.
+
+    The title also says how many of the tokens are padding, which the model computes in vain.
+    """
     batch = settings.trainer.batch_size
     layers, dim = settings.model.layers, settings.model.dim
     if isinstance(model, AdaptedClassifier):  # its encoder has its own shape
         layers, dim = len(model.base.layers), model.base.dim
     if isinstance(settings, TextSettings):
-        tokens: float = settings.context
+        tokens, padding = float(settings.context), 0.0  # windows of one length
     else:
         tokens = fmean(batch.tokens.shape[1] for batch in batches)
+        computed = sum(batch.padding_mask.numel() for batch in batches)
+        padding = 1 - sum(int(batch.num_tokens) for batch in batches) / computed
     title = (
         f"{settings.recipe}: {layers} layers of width {dim}, batches of {batch} "
-        f"sequences of {tokens:.0f} tokens; "
+        f"sequences of {tokens:.0f} tokens, {padding:.1%} of them padding; "
     )
-    return title, {"batch": batch, "tokens": tokens, "dim": dim, "layers": layers}
+    sizes = {"batch": batch, "tokens": tokens, "dim": dim, "layers": layers}
+    return title, {**sizes, "padding": padding}

@@ -227,7 +227,7 @@ def _result(run: StudyRun, record: Record) -> Result:
         control=run.control or "",
         overrides=shlex.join(shown),
         git_commit=str(facts.get("git_commit", "")),
-        instruction_set=report["machine"].get("instruction_set", ""),  # not in older runs
+        instruction_set=report.get("machine", {}).get("instruction_set", ""),  # not in older runs
     )
 
 

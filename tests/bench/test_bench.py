@@ -11,13 +11,14 @@ import pytest
 import soundfile
 import torch
 
-from spaudio.bench import export_cost, filter_cost, growth
+from spaudio.bench import data_cost, export_cost, filter_cost, growth
 from spaudio.bench.__main__ import main
 from spaudio.bench.harness import describe
 from spaudio.bench.peers import __main__ as peers
 from spaudio.bench.peers import ours
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.shapes import Shape
+from spaudio.errors import ConfigError
 from spaudio.filters import filterbank
 from tests import RECIPES, ROOT
 from tests.fixtures.tiny_audio import make_fsdd
@@ -39,13 +40,28 @@ def bench(name: str, *arguments: str) -> list[dict[str, Any]]:
 
 def test_filters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = Shape("tiny", 1, 32, 8, ((4, 4), (2, 3)))
-    monkeypatch.setattr(filter_cost, "SHAPES", (tiny,))
+    depthwise = Shape("depthwise", 2, 16, 8, ((8, 3),), depthwise=True)
+    monkeypatch.setattr(filter_cost, "SHAPES", (tiny, depthwise))
     monkeypatch.setattr(filter_cost, "peak_extra_bytes", lambda *_: 2**20)  # starts processes
     rows = bench("filters")
     assert [row["pass"] for row in rows[:2]] == ["forward", "forward+backward"]
     assert rows[0]["times_faster_than_reference"] == 1
     assert rows[1]["peak_extra_mib"] == 1
-    assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in capsys.readouterr().out
+    assert rows[1]["gbytes"] is None
+    assert [row["backend"] for row in rows[-4:]] == ["reference", "reference", "cpu", "cpu"]
+    for row, signals in zip(rows[-4:], (2, 5, 2, 5), strict=True):
+        assert row["gbytes"] * row["seconds"] == pytest.approx(1e-9 * signals * 2 * 16 * 8 * 4)
+        assert row["share_of_copy"] > 0
+    printed = capsys.readouterr().out
+    assert "| 1, 32, 8 | 4·4 + 2·3 | forward | reference |" in printed
+    assert "| 2, 16, 8 | depthwise, 3 taps | forward | cpu |" in printed
+
+
+def test_backends_of_a_depthwise_filter_compute_the_same() -> None:
+    shape = Shape("depthwise", 2, 16, 8, ((8, 3),), depthwise=True)
+    for native, by_torch in zip(shape.step("cpu")(), shape.step("reference")(), strict=True):
+        torch.testing.assert_close(native, by_torch)
+    torch.testing.assert_close(shape.forward("cpu")(), shape.forward("reference")())
 
 
 def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +112,21 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert none["times_the_first"] == 1
     assert other["parameters"] - none["parameters"] == 3 * 2 + 1 * 5 + 4  # taps and gains
     assert other["seconds"] / none["seconds"] == pytest.approx(other["times_the_first"])
-    assert f"| {filter} |" in capsys.readouterr().out
+    report = json.loads(Path("runs/bench_step.json").read_text())
+    shape = report["shape"]
+    # Kernels and gains, in one layer; the peak is in multiplications and additions per second.
+    work = 4 * 2 * shape["batch"] * round(shape["tokens"]) * shape["dim"] * (3 * 3 + 1 * 6)
+    added = other["seconds"] - none["seconds"]
+    ideal = work / (1e9 * report["peak_gflops"])
+    assert none["times_its_multiply_adds"] is None
+    assert other["times_its_multiply_adds"] == pytest.approx(added / ideal)
+    assert 0 <= shape["padding"] < 1
+    printed = capsys.readouterr().out
+    assert f"| {filter} |" in printed
+    assert f"{shape['padding']:.1%} of them padding" in printed
 
 
-def test_data(tmp_path: Path) -> None:
+def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds, random = tmp_path / "sounds, all (1 s)", np.random.default_rng(0)
     for kind in range(2):
         (sounds / str(kind)).mkdir(parents=True)
@@ -107,9 +134,21 @@ def test_data(tmp_path: Path) -> None:
             noise = random.standard_normal(8000) / 4
             ending = "wav" if clip else "WAV"
             soundfile.write(sounds / str(kind) / f"{clip}.{ending}", noise, 16_000)
-    rows = bench("data", str(RECIPES / "folder"), str(sounds))
+    forgotten: list[Path] = []
+    forget = data_cost._forget
+
+    def forget_and_note(files: list[Path]) -> None:
+        forget(files)
+        forgotten.extend(files)
+
+    monkeypatch.setattr(data_cost, "_forget", forget_and_note)
+    for option in ([], ["--cold"]):
+        rows = bench("data", str(RECIPES / "folder"), str(sounds), *option)
+        # Before each of two rounds, of which one is a warm-up.
+        assert len(forgotten) == bool(option) * 2 * len(rows) * 20
     assert [row["what"] for row in rows][:2] == ["ours", "librosa"]
     assert rows[0]["times_ours"] == 1
+    assert all(row["peak_mib"] > 10 for row in rows)
     assert {row["files"] for row in rows} == {20}
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match=r"error: .*resample nothing"):
@@ -216,6 +255,19 @@ def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InterruptedError):
         ours.train_recipe(Turns(1), [])
     assert found == [str(checkout / "recipes" / "fsdd" / "recordings")]
+
+
+def test_export(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object) -> None:
+        raise ConfigError("not installed")
+
+    monkeypatch.setattr(export_cost, "export_run", unavailable)  # exporting takes long
+    monkeypatch.setattr(export_cost, "_COLD_STARTS", 1)
+    monkeypatch.setattr("subprocess.run", lambda *_, **options: None)
+    rows = bench("export", str(own_run))
+    forms = [(row["batch"], row["form"]) for row in rows]
+    alone = ["eager", "predict", "librosa"]
+    assert forms == [*((1, form) for form in alone), (8, "eager"), (8, "librosa"), (1, "cold")]
 
 
 def test_a_cold_start_has_the_threads_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
