@@ -18,8 +18,12 @@ STUDIES = HERE.parent / "recipes" / "study"
 Rows = tuple[tuple[str, str, str], ...]
 STUDY: dict[str, Rows] = {
     "Without the stem (4,000 steps)": (
-        ("depthwise filter", "stemless-default-depthwise", "stemless-default"),
-        ("no filter, 10 % more steps", "stemless-default-longer-10", "stemless-default"),
+        ("depthwise filter", "earlier-stemless-default-depthwise", "earlier-stemless-default"),
+        (
+            "no filter, 10 % more steps",
+            "earlier-stemless-default-longer-10",
+            "earlier-stemless-default",
+        ),
     ),
     "Without the stem (1,500 steps)": (
         ("depthwise filter", "stemless-depthwise", "stemless"),
