@@ -278,7 +278,7 @@ def run_sweep(
         raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
     for override in map(parse, overrides):
         name = override.key_or_group.partition(".")[0]
-        if override.is_sweep_override() and name in LAUNCHING:
+        if override.is_sweep_override() and name in LAUNCHING - {"resume"}:  # refused below
             raise ConfigError(
                 f"{override.input_line}: all runs of a sweep have the same {name}; give one value"
             )
