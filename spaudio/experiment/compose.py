@@ -42,6 +42,7 @@ from spaudio.experiment.settings import (
 )
 from spaudio.io.plain import read_yaml
 from spaudio.io.unpack import user_path
+from spaudio.report.records import LAUNCHING
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
@@ -54,7 +55,7 @@ _EXPECTED = {
 #: Settings of which a choice by name gives many, such as ``model=pretrained``.
 GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 #: Settings that a choice of a group sets, together with the defaults of that choice.
-_KINDS = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}
+_CHOSEN = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}
 MOST_RUNS = 10_000  # of a sweep
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
@@ -87,7 +88,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         raise ConfigError(
             f"resume takes every setting from the run: leave {others[0]} out, or start a new run"
         )
-    for key, group in _KINDS.items():
+    for key, group in _CHOSEN.items():
         if key in keys:
             raise ConfigError(f"{key} is set by the choice of {group}; give {group}=NAME")
     file = _read_file(recipe)
@@ -117,6 +118,11 @@ def _check_cluster(settings: Settings) -> None:
     cluster, options = settings.cluster, settings.cluster_options
     if cluster is None:
         return
+    if settings.jobs > 1:
+        raise ConfigError(
+            f"jobs={settings.jobs} has no effect with cluster={cluster}, which submits every run "
+            "as a job; leave it out"
+        )
     limits = ["timeout_min", f"{cluster}_timeout_min"]
     given = [options[name] for name in limits if options.get(name) is not None]
     if cluster == "slurm" and options.get("slurm_time") is not None:
@@ -129,11 +135,6 @@ def _check_cluster(settings: Settings) -> None:
     if not all(isinstance(one, int) and one > 0 for one in given):
         raise ConfigError(
             f"cluster_options.timeout_min={given[0]}; expected a whole number of minutes"
-        )
-    if settings.jobs > 1:
-        raise ConfigError(
-            f"jobs={settings.jobs} has no effect with cluster={cluster}, which submits every run "
-            "as a job; leave it out"
         )
 
 
@@ -169,13 +170,19 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Expands the overrides of a sweep into those of each run, in Hydra's order.
 
     Raises:
-        ConfigError: If an override cannot be read, or gives a range without an end.
+        ConfigError: If an override cannot be read, gives a range without an end, or lists values
+            of a setting that all runs share.
     """
     choices = []
     for override in map(parse, overrides):
         if not override.is_sweep_override():
             choices.append([override.input_line or ""])
             continue
+        name = override.key_or_group.partition(".")[0]
+        if name in LAUNCHING - {"resume"}:  # which no sweep takes at all
+            raise ConfigError(
+                f"{override.input_line}: all runs of a sweep have the same {name}; give one value"
+            )
         try:
             values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS))
         except HydraException as error:

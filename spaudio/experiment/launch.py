@@ -24,14 +24,13 @@ from typing import Any
 import torch
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError, first_line, how_to_install
-from spaudio.experiment.compose import compose, expand, parse, quoted
+from spaudio.experiment.compose import compose, expand, quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
-    OUTPUT,
     named_reports,
     new_run_id,
     open_run_folder,
@@ -47,9 +46,10 @@ from spaudio.io.parent import REPEAT, with_parent
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.records import LAUNCHING, PAGE, REPORT
+from spaudio.report.records import PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
+OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 _TAIL = 2**16  # bytes of a job's output that are copied to it
 
 
@@ -276,12 +276,6 @@ def run_sweep(
     """
     if processes() > 1:
         raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
-    for override in map(parse, overrides):
-        name = override.key_or_group.partition(".")[0]
-        if override.is_sweep_override() and name in LAUNCHING - {"resume"}:  # refused below
-            raise ConfigError(
-                f"{override.input_line}: all runs of a sweep have the same {name}; give one value"
-            )
     composed = [compose(recipe, run) for run in expand(overrides)]
     if any(settings.resume is not None for settings in composed):
         raise ConfigError("resume continues one run; leave -m out")

@@ -17,8 +17,6 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
 from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
 
-OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
-
 
 def new_run_id() -> str:
     """Returns a name for a run: the local time and eight random characters."""

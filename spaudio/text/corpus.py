@@ -157,8 +157,8 @@ def _write(source: SourceText, file: Path) -> tuple[int, str, int]:
                 if (spaces[1:] & spaces[:-1]).any():  # they would be easy to predict
                     raise DataError(f"the text has several spaces in a row; {_REMEDY}")
                 last = symbols[-1:] if len(symbols) else last
-                count += opened.write(symbols.tobytes())
-                checksum = zlib.crc32(symbols.tobytes(), checksum)
+                count += opened.write(symbols.data)
+                checksum = zlib.crc32(symbols.data, checksum)
                 digest.update(text)
             opened.flush()
             os.fsync(opened.fileno())
