@@ -348,8 +348,10 @@ def _checked_blocks(
     frames, bad, lowest, highest = 0, 0, math.inf, -math.inf
     for block in _read_blocks(file, any_length):
         frames += len(block)
-        bad += int(np.count_nonzero(~np.isfinite(block)))
-        lowest, highest = min(lowest, float(block.min())), max(highest, float(block.max()))
+        low, high = float(block.min()), float(block.max())
+        if not (math.isfinite(low) and math.isfinite(high)):  # NaN, if a sample is
+            bad += int(np.count_nonzero(~np.isfinite(block)))
+        lowest, highest = min(lowest, low), max(highest, high)
         if not bad:  # otherwise NaN or infinity would reach the model before the error
             yield block
     if frames == 0:
@@ -402,6 +404,9 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
                 f"{file.name}: longer than {MAX_SECONDS:g} s or {MAX_SAMPLES} samples; cut it into "
                 "clips"
             )
+        if file.channels == 1:  # the mean would be the same, but take as long as decoding
+            yield block[:, 0]
+            continue
         # The sum of two finite channels can overflow; such samples are refused later.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
