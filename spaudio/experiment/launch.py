@@ -1,13 +1,11 @@
-"""Launches several runs: a sweep, all folds of a dataset, or a study.
+"""Launches the runs of a sweep, of all folds of a dataset, or of a study.
 
-Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
+They are given as folders with settings, of which ``jobs`` run at a time. A second call skips
 finished runs and resumes interrupted ones. If the launching process ends, so do its runs, but not
 jobs that it has submitted to a cluster.
 """
 
 import contextlib
-import copy
-import json
 import os
 import signal
 import subprocess
@@ -24,7 +22,7 @@ from typing import Any
 import torch
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError, first_line, how_to_install
-from spaudio.experiment.compose import compose, expand, quoted
+from spaudio.experiment.compose import quoted
 from spaudio.experiment.data import AudioData, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.processes import processes
@@ -32,13 +30,11 @@ from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
     named_reports,
-    new_run_id,
     open_run_folder,
     read_run_settings,
     refuse_elsewhere,
 )
 from spaudio.experiment.settings import AudioSettings, Settings
-from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import claimed, locked
 from spaudio.io.messages import say, warn
@@ -190,10 +186,6 @@ class Launcher:
             raise
 
 
-def _launcher(settings: Settings) -> Launcher:
-    return Launcher(settings.jobs, settings.cluster, settings.cluster_options)
-
-
 def _is_trained(run: Path) -> bool:
     """Whether another process trains a run."""
     try:
@@ -255,81 +247,6 @@ def start_run(settings: Settings, script: Path) -> Path:
     return train_and_report(settings, data_prep_folder(script.parent))
 
 
-def run_sweep(
-    recipe: Path, overrides: Sequence[str], script: Path
-) -> tuple[list[Path], str | None]:
-    """Runs every combination of the values that the overrides list.
-
-    Args:
-        recipe: The recipe's folder.
-        overrides: ``key=value`` or ``key=value,value,...``. With ``run_id=NAME`` the runs are
-            called ``NAME-0``, ``NAME-1``, ..., and repeating the command resumes them.
-        script: The recipe's ``run.py``.
-
-    Returns:
-        The runs that are finished, in order, and an error message that names those that are not;
-        None if all are.
-
-    Raises:
-        ConfigError: If an override is wrong.
-        DataError: If the data cannot be used.
-    """
-    if processes() > 1:
-        raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
-    composed = [compose(recipe, run) for run in expand(overrides)]
-    if any(settings.resume is not None for settings in composed):
-        raise ConfigError("resume continues one run; leave -m out")
-    folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
-    if folds and composed[0].cluster is not None:
-        raise ConfigError(
-            f"cluster={composed[0].cluster} folds=all submits each fold as a job, which a sweep "
-            "cannot do as well; leave -m out, and start one command per combination"
-        )
-    name = composed[0].run_id or new_run_id()
-    for number, settings in enumerate(composed):
-        settings.run_id = f"{name}-{number}"
-    first = composed[0]
-    check_some_data(composed, data_prep_folder(recipe))
-    launcher = _launcher(first)
-    folders = [open_run_folder(settings) for settings in composed]
-    remedy = f"run_id={name} and the same settings"
-    failed = launcher(dict.fromkeys(folders, script), remedy)
-    error = failed_runs(failed, len(folders), remedy) if failed else None
-    return [folder for folder in folders if folder not in failed], error
-
-
-def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
-    """Refuses runs of which none has data that can be used, before they have folders.
-
-    Args:
-        composed: Their settings.
-        scripts: Folder of the preparation scripts.
-
-    Raises:
-        SpaudioError: If no run has; the error is that of the first.
-    """
-    refused: SpaudioError | None = None
-    for settings in {_data_settings(one): one for one in composed}.values():
-        if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
-            return
-        try:
-            # A copy: a text's ``corpus`` is replaced, and all runs should say the same.
-            open_task(copy.deepcopy(settings), scripts)
-        except SpaudioError as error:
-            refused = refused or error
-        else:
-            return
-    if refused is not None:
-        raise refused
-
-
-def _data_settings(settings: Settings) -> str:
-    """Returns a key of the settings on which it depends whether data can be used."""
-    own = ("fold", "skip_bad", "duplicates", "validation")
-    given = {name: value for name, value in settings.as_dict().items() if name in own}
-    return json.dumps({**settings.prep_options, **given})
-
-
 def run_folds(settings: AudioSettings, script: Path) -> Path:
     """Trains and tests every fold of a recipe and writes a report over all folds.
 
@@ -382,7 +299,8 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data)
             runs[str(value)] = open_run_folder(one, path)
-        launcher, remedy = _launcher(settings), f"resume={folder}"
+        launcher = Launcher(settings.jobs, settings.cluster, settings.cluster_options)
+        remedy = f"resume={folder}"
         if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
             raise SpaudioError(failed_runs(failed, len(runs), remedy))
 

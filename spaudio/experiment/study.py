@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError, some
+from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import GROUPS, compose, unknown
-from spaudio.experiment.launch import Launcher, check_some_data, failed_runs
+from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import (
     differences,

@@ -22,12 +22,12 @@ from spaudio.audio.manifest import Clip
 from spaudio.audio.split import split_by_fold
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError, DataError, SpaudioError
+from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.entry import main as run_script
 from spaudio.experiment.launch import (
     Launcher,
-    check_some_data,
     failed_runs,
     run_folds,
     start_run,
