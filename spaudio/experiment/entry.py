@@ -17,9 +17,9 @@ import yaml
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose
-from spaudio.experiment.launch import start_run
 from spaudio.experiment.processes import is_first_process
 from spaudio.experiment.run_folder import named_reports
+from spaudio.experiment.start import start_run
 from spaudio.experiment.sweep import run_sweep
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
