@@ -12,11 +12,8 @@ are not in such folders. Hidden files and files that are not audio are skipped. 
 which nothing is taken is reported.
 """
 
-import contextlib
-import math
 import os
 import re
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +21,9 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
-from spaudio.audio.background import BACKGROUND, cut_background
+from spaudio.audio.background import add_background
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
-from spaudio.audio.decode import probe
 from spaudio.audio.find import (
     EXTENSIONS,
     NOT_A_SOURCE,
@@ -39,13 +35,11 @@ from spaudio.audio.find import (
 )
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
 from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
-from spaudio.audio.source import link_parts
-from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
-from spaudio.errors import AudioError, ConfigError, DataError, some
+from spaudio.audio.split import split_by_clip, split_by_group
+from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
 from spaudio.io.unpack import open_source, user_path
 
-_MEASURED = 200  # clips whose length is read for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
 
@@ -134,9 +128,8 @@ def prepare(
         )
     overlaps = [(one.path, two.path) for one, two in overlapping(found.intervals)]
     if clips and background is not None:
-        _check_background(whole, user_path(background))
-        root, clips, unusable = _with_background(
-            root, clips, user_path(background), work, split_seed
+        root, clips, unusable = add_background(
+            root, clips, user_path(background), work, source=whole, seed=split_seed
         )
         bad |= unusable
     clips = [*clips, *unlisted]
@@ -247,65 +240,6 @@ def _check_recordings(
             f"{needed} recordings, or add a column group that divides them, such as with one "
             "value per line"
         )
-
-
-def _check_background(source: Path, folder: Path) -> None:
-    """Checks that the recordings of other sounds are not those of the source.
-
-    Raises:
-        ConfigError: If ``folder`` is not a folder, or is or holds part of the source.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
-    if folder.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"background={folder} is part of the source; move it out of {source}")
-    if source.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(
-            f"background={folder} holds the source, whose clips would become background too; name "
-            "a folder of other recordings"
-        )
-
-
-def _with_background(
-    root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, seed: int
-) -> tuple[Path, list[SourceClip], dict[str, str]]:
-    """Adds the class of all other sounds.
-
-    Returns:
-        The root of all clips; the clips; and the recordings of other sounds that cannot be used,
-        each with the reason.
-
-    Raises:
-        ConfigError: If the class, or a folder of its name, exists already.
-    """
-    labels = {clip.label for clip in clips}
-    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
-    for what, names in (("class", labels), ("folder", tops)):
-        if BACKGROUND in names:
-            raise ConfigError(
-                f"background={folder}: the source has a {what} {BACKGROUND} already; rename it, or "
-                "leave background out"
-            )
-    splits = Counter(clip.split for clip in clips)
-    counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
-    measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
-    seconds = _median_seconds([root / path for path in measured])
-    cuts, more, bad = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
-    parts = {top: root / top for top in tops}
-    named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
-    unusable = {f"{BACKGROUND}/{name}": why for name, why in bad.items()}
-    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named], unusable
-
-
-def _median_seconds(paths: Sequence[Path]) -> float:
-    """Returns the median length of the clips that can be read; the others are reported later."""
-    found = []
-    for path in paths:
-        with contextlib.suppress(AudioError):
-            found.append(probe(path).seconds)
-    if not found:
-        raise DataError(f"none of {len(paths)} clips can be read, such as {paths[0]}")
-    return statistics.median(found)
 
 
 def _top(folder: Path, table: str | None) -> Path:
