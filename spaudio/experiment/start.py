@@ -23,19 +23,18 @@ def start_run(settings: Settings, script: Path) -> Path:
     Raises:
         SpaudioError: If the data, the settings or the machine prevent the run.
     """
-    jobs = settings.jobs
     given = settings
     if settings.resume is not None:
         given = read_run_settings(Path(settings.resume))
         refuse_elsewhere(Path(settings.resume), given)
     if isinstance(given, AudioSettings) and given.folds == "all":
-        given.jobs, given.resume = jobs, settings.resume
+        given.jobs, given.resume = settings.jobs, settings.resume
         return run_folds(given, script)
     if settings.cluster is not None and settings.resume is None:
         raise ConfigError(
             f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
             "run here"
         )
-    if jobs > 1:
-        warn(f"jobs={jobs} has no effect on one run; it is for several: -m or folds=all")
+    if settings.jobs > 1:
+        warn(f"jobs={settings.jobs} has no effect on one run; it is for several: -m or folds=all")
     return train_and_report(settings, script)
