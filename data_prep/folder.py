@@ -12,40 +12,26 @@ are not in such folders. Hidden files and files that are not audio are skipped. 
 which nothing is taken is reported.
 """
 
-import contextlib
-import math
 import os
 import re
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips
-from spaudio.audio.background import BACKGROUND, cut_background
+from spaudio.audio.background import add_background
+from spaudio.audio.class_folders import read_class_folders
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
-from spaudio.audio.decode import probe
-from spaudio.audio.find import (
-    EXTENSIONS,
-    NOT_A_SOURCE,
-    audio_files,
-    composed,
-    is_audio,
-    is_hidden,
-    may_be_audio,
-)
+from spaudio.audio.find import audio_files, composed, is_audio, is_hidden, no_audio
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
-from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
-from spaudio.audio.source import link_parts
-from spaudio.audio.split import seeded_order, split_by_clip, split_by_group
-from spaudio.errors import AudioError, ConfigError, DataError, some
+from spaudio.audio.label_table import read_label_table
+from spaudio.audio.split import split_by_clip, split_by_group
+from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
 from spaudio.io.unpack import open_source, user_path
 
-_MEASURED = 200  # clips whose length is read for `background`
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
 
@@ -102,7 +88,10 @@ def prepare(
             f"source={source} is where the preparation keeps its own files; move the class folders "
             "to a folder of their own"
         )
-    found = _from_folders(root) if table is None else _from_table(root, table, group_regex)
+    if table is None:
+        found = _Found(*read_class_folders(root))
+    else:
+        found = _from_table(root, table, group_regex)
     clips = found.clips
     if group_regex is not None:
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
@@ -134,9 +123,8 @@ def prepare(
         )
     overlaps = [(one.path, two.path) for one, two in overlapping(found.intervals)]
     if clips and background is not None:
-        _check_background(whole, user_path(background))
-        root, clips, unusable = _with_background(
-            root, clips, user_path(background), work, split_seed
+        root, clips, unusable = add_background(
+            root, clips, user_path(background), work, source=whole, seed=split_seed
         )
         bad |= unusable
     clips = [*clips, *unlisted]
@@ -164,48 +152,15 @@ class _Found:
 
     Attributes:
         clips: The clips; those of intervals are yet to be cut.
-        intervals: The intervals of recordings that clips are cut from.
         split_given: Whether the clips have splits.
         unused: What of the source is not used, or not as it may have been meant, in sentences.
+        intervals: The intervals of recordings that clips are cut from.
     """
 
     clips: list[SourceClip]
-    intervals: list[Interval]
     split_given: bool
     unused: list[str]
-
-
-def _audio_files(
-    root: Path,
-    on_twice: Callable[[str, str], object] = lambda *_: None,
-    on_other: Callable[[str], object] = lambda _: None,
-) -> list[str]:
-    """Lists the audio files of the source.
-
-    Raises:
-        DataError: If there are none.
-    """
-    paths = sorted(audio_files(root, on_twice=on_twice, on_other=on_other))
-    if not paths:
-        raise DataError(
-            f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
-            f"{', '.join(sorted(EXTENSIONS))}"
-        )
-    return paths
-
-
-def _from_folders(root: Path) -> _Found:
-    """Takes labels, and splits if there are any, from the names of folders."""
-    linked: list[tuple[str, str]] = []
-    others: list[str] = []
-    paths = _audio_files(root, lambda *two: linked.append(two), others.append)
-    split_given = _split_folders(root, paths)
-    _check_links(root, linked, split_given)
-    clips = [_clip(root, path, split_given) for path in paths]
-    unused = _unused_classes(root, paths, split_given)
-    if left := [name for name in others if may_be_audio(name)]:
-        unused.append(f"files that were not taken, by their extension: {_extensions(left)}")
-    return _Found(clips, [], split_given, unused)
+    intervals: Sequence[Interval] = ()
 
 
 def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
@@ -213,7 +168,10 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     file = user_path(table)
     if not file.is_file() and (root / table).is_file():
         file = root / table
-    given = read_label_table(file, root, _audio_files(root))
+    paths = sorted(audio_files(root))
+    if not paths:
+        raise no_audio(root)
+    given = read_label_table(file, root, paths)
     if group_regex is not None and "group" in given.columns:
         raise ConfigError(
             f"table={file} has a column group; leave group_regex out, or remove the column"
@@ -223,7 +181,7 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
         count, named = len(given.unlisted), some(given.unlisted)
         unused = [f"{count} audio files are not in table={file.name}: {named}"]
     unused += _combined({clip.label for clip in given.clips})
-    return _Found(given.clips, given.intervals, "split" in given.columns, unused)
+    return _Found(given.clips, "split" in given.columns, unused, given.intervals)
 
 
 def _check_recordings(
@@ -247,65 +205,6 @@ def _check_recordings(
             f"{needed} recordings, or add a column group that divides them, such as with one "
             "value per line"
         )
-
-
-def _check_background(source: Path, folder: Path) -> None:
-    """Checks that the recordings of other sounds are not those of the source.
-
-    Raises:
-        ConfigError: If ``folder`` is not a folder, or is or holds part of the source.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
-    if folder.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"background={folder} is part of the source; move it out of {source}")
-    if source.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(
-            f"background={folder} holds the source, whose clips would become background too; name "
-            "a folder of other recordings"
-        )
-
-
-def _with_background(
-    root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, seed: int
-) -> tuple[Path, list[SourceClip], dict[str, str]]:
-    """Adds the class of all other sounds.
-
-    Returns:
-        The root of all clips; the clips; and the recordings of other sounds that cannot be used,
-        each with the reason.
-
-    Raises:
-        ConfigError: If the class, or a folder of its name, exists already.
-    """
-    labels = {clip.label for clip in clips}
-    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
-    for what, names in (("class", labels), ("folder", tops)):
-        if BACKGROUND in names:
-            raise ConfigError(
-                f"background={folder}: the source has a {what} {BACKGROUND} already; rename it, or "
-                "leave background out"
-            )
-    splits = Counter(clip.split for clip in clips)
-    counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
-    measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
-    seconds = _median_seconds([root / path for path in measured])
-    cuts, more, bad = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
-    parts = {top: root / top for top in tops}
-    named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
-    unusable = {f"{BACKGROUND}/{name}": why for name, why in bad.items()}
-    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named], unusable
-
-
-def _median_seconds(paths: Sequence[Path]) -> float:
-    """Returns the median length of the clips that can be read; the others are reported later."""
-    found = []
-    for path in paths:
-        with contextlib.suppress(AudioError):
-            found.append(probe(path).seconds)
-    if not found:
-        raise DataError(f"none of {len(paths)} clips can be read, such as {paths[0]}")
-    return statistics.median(found)
 
 
 def _top(folder: Path, table: str | None) -> Path:
@@ -332,116 +231,6 @@ def _top(folder: Path, table: str | None) -> Path:
             break
         folder = place
     return folder
-
-
-def _split_folders(root: Path, paths: Sequence[str]) -> bool:
-    """Returns whether the first level of folders gives the split: it has both train and test.
-
-    Raises:
-        DataError: If folders seem to be splits, but are not at that level or have other names.
-    """
-    inner: dict[str, set[str]] = {}  # by the folders of the first level, those of the second
-    for path in paths:
-        top, *rest = PurePosixPath(path).parts
-        inner.setdefault(top, set()).update(rest[:-1][:1])
-    tops = set(inner)
-    splits = {SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
-    if not {"train", "test"} <= splits:
-        if len(tops) > 1 and all(top.lower() in SPLIT_NAMES for top in tops):
-            raise DataError(
-                f"{root}: holds the folders {some(sorted(tops))}, which are splits, but not both "
-                "train and test; add the other one, or rename them if they are classes"
-            )
-        named = [top for top in sorted(tops) if top.lower() in SPLIT_NAMES]
-        for top, other in product(named, sorted(tops)):
-            shared = sorted(inner[top] & inner[other])
-            if top != other and len(shared) > 1:
-                raise DataError(
-                    f"{root}: the folders {top} and {other} both hold {some(shared)}, so they seem "
-                    "to be splits; rename them to train, valid and test (train and test are "
-                    f"needed), or rename {top} if it is a class"
-                )
-        both = [
-            top
-            for top, names in sorted(inner.items())
-            if {"train", "test"} <= {SPLIT_NAMES.get(name.lower()) for name in names}
-        ]
-        if len(both) > 1:
-            raise DataError(
-                f"{root}: the class folders {some(both)} hold the folders train and test; put the "
-                "classes into the splits, as in train/<class> and test/<class>, or rename those "
-                "folders if they are no splits"
-            )
-        return False
-    if others := sorted(top for top in tops if top.lower() not in SPLIT_NAMES):
-        raise DataError(
-            f"{root}: holds train and test, and beside them {some(others)}; the top folders must "
-            "be either classes or splits"
-        )
-    return True
-
-
-def _check_links(root: Path, linked: Sequence[tuple[str, str]], by_folder: bool) -> None:
-    """Checks that no folder is in two class or split folders, by a link.
-
-    Args:
-        root: The source.
-        linked: The two paths of each folder that has several; its files are listed at the first.
-        by_folder: Whether the first level of folders gives the split.
-
-    Raises:
-        DataError: If the label or split of its files would depend on the path.
-    """
-    depth = 2 if by_folder else 1
-    for two in linked:
-        first, again = (PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in two)
-        # A link to a folder above it adds nothing.
-        if not (first.is_relative_to(again) or again.is_relative_to(first)):
-            raise DataError(
-                f"{root}: the class folders {first} and {again} hold the same files, by a link; "
-                "remove the link"
-            )
-
-
-def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[str]:
-    """Names the class folders that no clip was taken from, except those of a preparation."""
-    pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
-    used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
-    there = {
-        PurePosixPath(folder.relative_to(root).as_posix()): folder
-        for folder in sorted(root.glob(pattern))
-        if folder.is_dir() and not is_hidden(folder.name)
-    }
-    return [
-        f"no clip was taken from the folder {name}: it holds no audio ({_contents(folder)})"
-        for name, folder in there.items()
-        if name not in used and not any(folder.rglob(NOT_A_SOURCE))
-    ]
-
-
-def _contents(folder: Path) -> str:
-    """Returns the extensions of the files in a folder, with their counts."""
-    files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
-    return _extensions(file.name for file in files) or "it is empty"
-
-
-def _extensions(names: Iterable[str]) -> str:
-    """Returns the extensions of files, with their counts."""
-    found = Counter(Path(name).suffix.lower() or "without extension" for name in names)
-    sizes = sorted((-number, suffix) for suffix, number in found.items())
-    return some([f"{-number} {suffix}" for number, suffix in sizes])
-
-
-def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
-    split, *parts = (
-        PurePosixPath(path).parts if by_folder else ("train", *PurePosixPath(path).parts)
-    )
-    if len(parts) < 2:
-        raise DataError(
-            f"{root / path}: is outside the class folders; move it into that of its class, or "
-            "remove it. If the labels are in a CSV file: table=FILE"
-        )
-    return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 
 
 def _group(path: str, group_regex: str) -> str:

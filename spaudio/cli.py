@@ -170,18 +170,17 @@ def _study(chosen: argparse.Namespace) -> None:
     only, data = (names.split(",") if names else None for names in (chosen.only, chosen.data))
     try:
         seeds = [int(seed) for seed in chosen.seeds.split(",")] if chosen.seeds else None
-    except ValueError:
-        sys.exit(f"error: --seeds={chosen.seeds}; expected whole numbers, such as 0,1,2")
+    except ValueError as error:
+        raise ConfigError(
+            f"--seeds={chosen.seeds}; expected whole numbers, such as 0,1,2"
+        ) from error
     if wrong := [one for one in chosen.overrides if "=" not in one]:
         raise ConfigError(
             f"{wrong[0]!r}: expected [DATA:]KEY=VALUE; names are joined by commas, as in --only a,b"
         )
     runs = plan_study(chosen.file, chosen.overrides, only=only, data=data, seeds=seeds)
-    try:
-        if not chosen.results:
-            run_study(runs, chosen.jobs)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if not chosen.results:
+        run_study(runs, chosen.jobs)
     runs = finished_runs(runs)
     if runs[0].data:
         show_results(read_runs(runs), output=chosen.output, table=chosen.csv)
@@ -240,7 +239,6 @@ def _predict(chosen: argparse.Namespace) -> None:
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
     from spaudio.inference.predict import predict_files
-    from spaudio.io.atomic import write_atomic
     from spaudio.report.predictions import render
 
     predictor = _open(chosen, chosen.window)
@@ -259,12 +257,19 @@ def _predict(chosen: argparse.Namespace) -> None:
         unsure=chosen.unsure,
         bad=bad,
     )
-    if chosen.output is None:
+    _write(chosen.output, text)
+    _tell_bad(bad, skip=chosen.skip_bad, some=bool(predictions))
+
+
+def _write(output: Path | None, text: str) -> None:
+    """Writes to a file, or to the terminal if there is none."""
+    from spaudio.io.atomic import write_atomic
+
+    if output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        write_atomic(chosen.output, text.encode())
-    _tell_bad(bad, skip=chosen.skip_bad, some=bool(predictions))
+        write_atomic(output, text.encode())
 
 
 def _tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
@@ -298,25 +303,11 @@ def _detect(chosen: argparse.Namespace) -> None:
 
     files, bad_folders = find_files(chosen.paths)
     output, form = chosen.output, chosen.format
-    targets: dict[Path, Path] = {}
-    if form != "csv" and output is not None and output.is_dir():
-        targets = {file: output / f"{file.name}.{form}.txt" for file in files}
-        first: dict[Path, Path] = {}
-        for file, target in targets.items():
-            if (other := first.setdefault(target, file)) != file:
-                raise ConfigError(
-                    f"{other} and {file} have the same name, and both would be written to "
-                    f"{target}; detect the events of each folder with its own --output"
-                )
-    elif form != "csv" and len(files) > 1:
-        raise ConfigError(
-            f"--format {form} writes one file per recording; give an existing folder with --output"
-        )
+    targets = _event_files(output, form, files)
+    inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
     for target in targets.values() or [output] * (output is not None):
-        inputs = [chosen.run, *chosen.paths] if not targets else [chosen.run]
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.detect import detect
-    from spaudio.io.atomic import write_atomic
     from spaudio.report.events import write_audacity, write_csv, write_raven
 
     predictor = _open(chosen, chosen.window)
@@ -327,24 +318,46 @@ def _detect(chosen: argparse.Namespace) -> None:
     if not recordings:
         _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=False)
         return
-    top = predictor.front_end.config.top
-    texts = {
-        targets.get(one.path, output): write_audacity(one) if form == "audacity" else
-        write_raven(one, top)
-        for one in recordings
-    } if form != "csv" else {output: write_csv(recordings)}  # fmt: skip
-    for target, text in texts.items():
-        if target is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            write_atomic(target, text.encode())
+    if form == "csv":
+        _write(output, write_csv(recordings))
+    for one in recordings:
+        target = targets.get(one.path, output)
+        if form == "audacity":
+            _write(target, write_audacity(one))
+        elif form == "raven":
+            _write(target, write_raven(one, predictor.front_end.config.top))
     for one in recordings:
         sys.stderr.write(
             f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
             f"(window {predictor.event_seconds:.3g} s){', all silent' if one.silent else ''}\n"
         )
     _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=bool(recordings))
+
+
+def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[Path, Path]:
+    """Chooses where the events of each recording are written, if ``--output`` is a folder.
+
+    Raises:
+        ConfigError: If it must be a folder, or two files in it would have the same name.
+    """
+    if form == "csv":
+        return {}
+    if output is None or not output.is_dir():
+        if len(files) > 1:
+            raise ConfigError(
+                f"--format {form} writes one file per recording; give an existing folder with "
+                "--output"
+            )
+        return {}
+    targets = {file: output / f"{file.name}.{form}.txt" for file in files}
+    first: dict[Path, Path] = {}
+    for file, target in targets.items():
+        if (other := first.setdefault(target, file)) != file:
+            raise ConfigError(
+                f"{other} and {file} have the same name, and both would be written to {target}; "
+                "detect the events of each folder with its own --output"
+            )
+    return targets
 
 
 def _explain(chosen: argparse.Namespace) -> None:
@@ -464,6 +477,16 @@ _MODEL: dict[str, Any] = {
     "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it has moved "
                "since training"},
 }  # fmt: skip
+_PATHS: dict[str, Any] = {
+    "nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio files, or folders of them",
+}  # fmt: skip
+_UNSURE: dict[str, Any] = {
+    "type": float, "metavar": "P", "help": "report unsure if the most probable class has a "
+    "probability below P",
+}  # fmt: skip
+_SKIP_BAD: dict[str, Any] = {
+    "action": "store_true", "help": "skip unusable files instead of failing",
+}  # fmt: skip
 _FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing files"}
 
 # For each command: its function, help text and argparse options.
@@ -507,8 +530,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
     }),
     "predict": (_predict, "classify audio files with a run's best model", {
         **_MODEL,
-        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
-                  "help": "audio files, or folders of them"},
+        "paths": _PATHS,
         "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
                   "(default: 3)"},
         "--format": {"choices": ("table", "csv", "json"), "default": "table",
@@ -517,18 +539,16 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
                      "windows of this length and probabilities are averaged (default: the longest "
                      "clip in the run's data)"},
-        "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
-                     "class has a probability below P"},
+        "--unsure": _UNSURE,
         "--align": {"choices": ("all", "folder"), "help": "align the embeddings of all files, or "
                     "of those in each folder, with those of the training clips; only for files of "
                     "one speaker, place or device that cover most classes"},
-        "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
+        "--skip-bad": _SKIP_BAD,
         "--force": _FORCE,
     }),
     "detect": (_detect, "find events in long recordings", {
         **_MODEL,
-        "paths": {"nargs": "+", "type": Path, "metavar": "FILE|DIR",
-                  "help": "audio files, or folders of them"},
+        "paths": _PATHS,
         "--window": {"type": float, "metavar": "S", "help": "seconds to classify at a time "
                      "(default: the median length of the training clips)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "
@@ -541,7 +561,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                     "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal names"},
         "--output": {"type": Path, "help": "file; with --format audacity or raven also a folder, "
                      "for one file per recording"},
-        "--skip-bad": {"action": "store_true", "help": "skip unusable files instead of failing"},
+        "--skip-bad": _SKIP_BAD,
         "--force": _FORCE,
     }),
     "explain": (_explain, "show which seconds and bands decided the class", {
@@ -562,8 +582,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "(default: the median length of the training clips)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one prediction to the next "
                   "(default: 0.25, or the window if that is less)"},
-        "--unsure": {"type": float, "metavar": "P", "help": "report unsure if the most probable "
-                     "class has a probability below P"},
+        "--unsure": _UNSURE,
     }),
     "export": (_export, "export a run's model with its front-end (ONNX or pt2)", {
         **_MODEL,

@@ -74,7 +74,7 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Leaves figures and pages of reports blank, which take most of the time of a tiny run."""
     patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
     patch.setattr("spaudio.experiment.tasks.classification.write_run_page", _write_blank_page)
-    patch.setattr("spaudio.experiment.launch.write_fold_page", _write_blank_page)
+    patch.setattr("spaudio.experiment.folds.write_fold_page", _write_blank_page)
 
 
 @pytest.fixture

@@ -1,23 +1,103 @@
 """The class of all other sounds: clips cut from arbitrary recordings."""
 
+import contextlib
 import hashlib
+import math
 import os
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from spaudio.audio.chunks import cut_windows
 from spaudio.audio.cuts import make_cuts, state_of
 from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
 from spaudio.audio.find import audio_files
 from spaudio.audio.manifest import SourceClip
+from spaudio.audio.source import link_parts
 from spaudio.audio.split import seeded_order
 from spaudio.audio.wav import write_wav
-from spaudio.errors import AudioError, DataError, some
+from spaudio.errors import AudioError, ConfigError, DataError, some
 from spaudio.io.progress import progress_bar
 
 BACKGROUND = "_background_"
+_MEASURED = 200  # clips whose length is read
 _VERSION = 7  # of the cuts; raise it with any change to them
+
+
+def add_background(
+    root: Path, clips: Sequence[SourceClip], folder: Path, work: Path, *, source: Path, seed: int
+) -> tuple[Path, list[SourceClip], dict[str, str]]:
+    """Adds the class of all other sounds to the clips of a source.
+
+    Its clips are as long as the median of the others, and as many as the other classes have on
+    average.
+
+    Args:
+        root: Folder of the clips, below the source or cut from it.
+        clips: The clips, with their splits.
+        folder: Holds the recordings of other sounds, at any depth.
+        work: The clips are written to a folder in it.
+        source: Folder of the source, which must not hold the other sounds, nor be among them.
+        seed: Determines which clips are cut.
+
+    Returns:
+        The root of all clips; the clips; and the recordings of other sounds that cannot be used,
+        each with the reason.
+
+    Raises:
+        ConfigError: If the class, or a folder of its name, exists already, or ``folder`` cannot be
+            the background.
+        DataError: For the reasons of `cut_background`, or if none of the clips can be read.
+    """
+    _check_folder(source, folder)
+    labels = {clip.label for clip in clips}
+    tops = sorted({PurePosixPath(clip.path).parts[0] for clip in clips})
+    for what, names in (("class", labels), ("folder", tops)):
+        if BACKGROUND in names:
+            raise ConfigError(
+                f"background={folder}: the source has a {what} {BACKGROUND} already; rename it, or "
+                "leave background out"
+            )
+    splits = Counter(clip.split for clip in clips)
+    counts = {s: math.ceil(n / len(labels)) for s, n in sorted(splits.items())}
+    measured = seeded_order([clip.path for clip in clips], seed)[:_MEASURED]
+    seconds = _median_seconds([root / path for path in measured])
+    cuts, more, bad = cut_background(folder, work, seconds=seconds, counts=counts, seed=seed)
+    parts = {top: root / top for top in tops}
+    named = [replace(clip, path=f"{BACKGROUND}/{clip.path}") for clip in more]
+    unusable = {f"{BACKGROUND}/{name}": why for name, why in bad.items()}
+    return link_parts({**parts, BACKGROUND: cuts}, work), [*clips, *named], unusable
+
+
+def _check_folder(source: Path, folder: Path) -> None:
+    """Checks that the recordings of other sounds are not those of the source.
+
+    Raises:
+        ConfigError: If ``folder`` is not a folder, or is or holds part of the source.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"background={folder} is part of the source; move it out of {source}")
+    if source.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"background={folder} holds the source, whose clips would become background too; name "
+            "a folder of other recordings"
+        )
+
+
+def _median_seconds(paths: Sequence[Path]) -> float:
+    """Returns the median length of the clips that can be read; the others are reported later."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(AudioError):
+            found.append(probe(path).seconds)
+    if not found:
+        raise DataError(f"none of {len(paths)} clips can be read, such as {paths[0]}")
+    return statistics.median(found)
 
 
 def cut_background(

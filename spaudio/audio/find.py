@@ -98,6 +98,14 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
     return list(files), bad
 
 
+def no_audio(root: Path) -> DataError:
+    """Returns the error for a source without audio files."""
+    return DataError(
+        f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
+        f"{', '.join(sorted(EXTENSIONS))}"
+    )
+
+
 def path_finder(paths: Sequence[str]) -> Callable[[str], str | None]:
     """Returns a function that finds a path as a user has written it, or returns None.
 

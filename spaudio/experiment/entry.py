@@ -17,9 +17,10 @@ import yaml
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose
-from spaudio.experiment.launch import run_sweep, start_run
 from spaudio.experiment.processes import is_first_process
 from spaudio.experiment.run_folder import named_reports
+from spaudio.experiment.start import start_run
+from spaudio.experiment.sweep import run_sweep
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
 from spaudio.io.plain_warnings import plain_warnings
@@ -56,7 +57,7 @@ def main(
             settings = compose(path.parent, chosen.overrides)
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
         elif chosen.multirun:
-            finished, error = run_sweep(path.parent, chosen.overrides, path)
+            finished, error = run_sweep(path, chosen.overrides)
             if error is not None:  # said even if the comparison fails
                 _say(error)
             _compare(finished)

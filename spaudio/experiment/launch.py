@@ -1,13 +1,11 @@
-"""Launches several runs: a sweep, all folds of a dataset, or a study.
+"""Launches the runs of a sweep, of all folds of a dataset, or of a study.
 
-Each is a list of run folders with settings, of which ``jobs`` run at a time. A second call skips
+They are given as folders with settings, of which ``jobs`` run at a time. A second call skips
 finished runs and resumes interrupted ones. If the launching process ends, so do its runs, but not
 jobs that it has submitted to a cluster.
 """
 
 import contextlib
-import copy
-import json
 import os
 import signal
 import subprocess
@@ -15,39 +13,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spaudio.errors import CheckpointError, ConfigError, SpaudioError, first_line, how_to_install
-from spaudio.experiment.compose import compose, expand, quoted
-from spaudio.experiment.data import AudioData, load_data
-from spaudio.experiment.inputs import INPUTS, Inputs
-from spaudio.experiment.processes import processes
-from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.run import train_and_report
-from spaudio.experiment.run_folder import (
-    named_reports,
-    new_run_id,
-    open_run_folder,
-    read_run_settings,
-    refuse_elsewhere,
-)
-from spaudio.experiment.settings import AudioSettings, Settings
-from spaudio.experiment.tasks import open_task
-from spaudio.experiment.tasks.describe import describe_folds
+from spaudio.errors import ConfigError, SpaudioError, first_line, how_to_install
+from spaudio.experiment.compose import quoted
+from spaudio.experiment.run_folder import named_reports, read_run_settings
+from spaudio.experiment.settings import Settings
 from spaudio.io.lock import claimed, locked
-from spaudio.io.messages import say, warn
+from spaudio.io.messages import say
 from spaudio.io.parent import REPEAT, with_parent
-from spaudio.report.figures.report_figures import Figures
-from spaudio.report.fold_report import join_folds, write_fold_report
-from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.records import PAGE, REPORT
-from spaudio.report.tables import plus_minus
+from spaudio.report.records import REPORT
 
 OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
 _TAIL = 2**16  # bytes of a job's output that are copied to it
@@ -58,12 +39,16 @@ class Launcher:
     """Executes the runs in given folders.
 
     Args:
+        start: Executes a run in this process: ``start_run``, or ``train_and_report`` for runs that
+            are not over folds. It is called with the settings, of which ``resume`` names the run,
+            and the ``run.py`` of the recipe.
         jobs: Number of parallel runs. One job runs in this process; several jobs have their own
             processes and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required.
     """
 
+    start: Callable[[Settings, Path], object]
     jobs: int = 1
     cluster: str | None = None
     cluster_options: Mapping[str, Any] | None = None
@@ -112,7 +97,7 @@ class Launcher:
         try:
             settings = read_run_settings(run)
             settings.resume, settings.jobs = str(run), 1
-            start_run(settings, script)
+            self.start(settings, script)
         except (SpaudioError, OSError) as error:
             say(f"error: {error}", "red")
         except Exception:  # whatever it is, the other runs may work
@@ -190,10 +175,6 @@ class Launcher:
             raise
 
 
-def _launcher(settings: Settings) -> Launcher:
-    return Launcher(settings.jobs, settings.cluster, settings.cluster_options)
-
-
 def _is_trained(run: Path) -> bool:
     """Whether another process trains a run."""
     try:
@@ -222,208 +203,6 @@ def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _command(run: Path, script: Path) -> list[str]:
     return [sys.executable, str(script), f"resume={quoted(run)}"]
-
-
-def start_run(settings: Settings, script: Path) -> Path:
-    """Executes one run, or one run per fold.
-
-    Args:
-        settings: Settings of the run. If ``resume`` is given, all but ``jobs`` come from that run.
-        script: The recipe's ``run.py``.
-
-    Returns:
-        The run's folder.
-
-    Raises:
-        SpaudioError: If the data, the settings or the machine prevent the run.
-    """
-    jobs = settings.jobs
-    given = settings
-    if settings.resume is not None:
-        given = read_run_settings(Path(settings.resume))
-        refuse_elsewhere(Path(settings.resume), given)
-    if isinstance(given, AudioSettings) and given.folds == "all":
-        given.jobs, given.resume = jobs, settings.resume
-        return run_folds(given, script)
-    if settings.cluster is not None and settings.resume is None:
-        raise ConfigError(
-            f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
-            "run here"
-        )
-    if jobs > 1:
-        warn(f"jobs={jobs} has no effect on one run; it is for several: -m or folds=all")
-    return train_and_report(settings, data_prep_folder(script.parent))
-
-
-def run_sweep(
-    recipe: Path, overrides: Sequence[str], script: Path
-) -> tuple[list[Path], str | None]:
-    """Runs every combination of the values that the overrides list.
-
-    Args:
-        recipe: The recipe's folder.
-        overrides: ``key=value`` or ``key=value,value,...``. With ``run_id=NAME`` the runs are
-            called ``NAME-0``, ``NAME-1``, ..., and repeating the command resumes them.
-        script: The recipe's ``run.py``.
-
-    Returns:
-        The runs that are finished, in order, and an error message that names those that are not;
-        None if all are.
-
-    Raises:
-        ConfigError: If an override is wrong.
-        DataError: If the data cannot be used.
-    """
-    if processes() > 1:
-        raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
-    composed = [compose(recipe, run) for run in expand(overrides)]
-    if any(settings.resume is not None for settings in composed):
-        raise ConfigError("resume continues one run; leave -m out")
-    folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
-    if folds and composed[0].cluster is not None:
-        raise ConfigError(
-            f"cluster={composed[0].cluster} folds=all submits each fold as a job, which a sweep "
-            "cannot do as well; leave -m out, and start one command per combination"
-        )
-    name = composed[0].run_id or new_run_id()
-    for number, settings in enumerate(composed):
-        settings.run_id = f"{name}-{number}"
-    first = composed[0]
-    check_some_data(composed, data_prep_folder(recipe))
-    launcher = _launcher(first)
-    folders = [open_run_folder(settings) for settings in composed]
-    remedy = f"run_id={name} and the same settings"
-    failed = launcher(dict.fromkeys(folders, script), remedy)
-    error = failed_runs(failed, len(folders), remedy) if failed else None
-    return [folder for folder in folders if folder not in failed], error
-
-
-def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
-    """Refuses runs of which none has data that can be used, before they have folders.
-
-    Args:
-        composed: Their settings.
-        scripts: Folder of the preparation scripts.
-
-    Raises:
-        SpaudioError: If no run has; the error is that of the first.
-    """
-    refused: SpaudioError | None = None
-    for settings in {_data_settings(one): one for one in composed}.values():
-        if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
-            return
-        try:
-            # A copy: a text's ``corpus`` is replaced, and all runs should say the same.
-            open_task(copy.deepcopy(settings), scripts)
-        except SpaudioError as error:
-            refused = refused or error
-        else:
-            return
-    if refused is not None:
-        raise refused
-
-
-def _data_settings(settings: Settings) -> str:
-    """Returns a key of the settings on which it depends whether data can be used."""
-    own = ("fold", "skip_bad", "duplicates", "validation")
-    given = {name: value for name, value in settings.as_dict().items() if name in own}
-    return json.dumps({**settings.prep_options, **given})
-
-
-def run_folds(settings: AudioSettings, script: Path) -> Path:
-    """Trains and tests every fold of a recipe and writes a report over all folds.
-
-    ``<runs>/<recipe>/<id>/`` holds an ordinary run ``fold-<name>/`` per fold, and the report over
-    all (see :mod:`spaudio.report.fold_report`), which is written last. A second call with the same
-    ``run_id`` and settings, or with ``resume``, continues with the unfinished folds.
-
-    Args:
-        settings: Settings of the run; ``fold_by`` says how the recipe chooses a fold.
-        script: The recipe's ``run.py``.
-
-    Returns:
-        The folder of the run over all folds.
-
-    Raises:
-        ConfigError: Under torchrun, if a fold is given, or if clips may have several classes.
-        SpaudioError: If a fold fails, or the data cannot be used.
-    """
-    if processes() > 1:
-        raise ConfigError(
-            "folds=all cannot run under torchrun, because it starts its own runs; choose one fold "
-            f"with {settings.fold_by.key}=, or use jobs=N without torchrun"
-        )
-    values, key = settings.fold_by.values, settings.fold_by.key
-    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
-        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
-
-    # Before any folder is made, so that an error leaves none. All folds use the prepared data.
-    data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
-    if data.multi_label:
-        raise ConfigError(
-            f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
-            f"each fold with {key}="
-        )
-    folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
-    if folder.name in ("", ".."):  # such as resume=.
-        folder = folder.resolve()
-    say(f"folds: {folder}")
-    with locked(folder / "lock"):
-        runs = {}
-        for value in values:
-            path = folder / f"fold-{value}"
-            one = replace(
-                settings.with_fold(value),
-                runs=str(folder.parent.parent),
-                run_id=f"{folder.name}/{path.name}",
-                jobs=1,
-                resume=None,
-            )
-            if (path / INPUTS).is_file():
-                _refuse_other_samples(path, data)
-            runs[str(value)] = open_run_folder(one, path)
-        launcher, remedy = _launcher(settings), f"resume={folder}"
-        if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
-            raise SpaudioError(failed_runs(failed, len(runs), remedy))
-
-        folds, figures = join_folds(runs), Figures(folder)
-
-        def write_page(_: Path) -> None:
-            write_fold_page(
-                folder,
-                runs,
-                folds,
-                root=data.root,
-                highest=max(clip.sample_rate for clip in data.clips) / 2,
-                settings=settings.as_dict(),
-                description=describe_folds(settings, data, folds.report),
-            )
-
-        if settings.page:
-            figures.attempt(PAGE, write_page)
-        write_fold_report(folder, folds, figures)
-    accuracy, floor = (
-        plus_minus([row[key] for row in folds.report["folds"]]) for key in ("accuracy", "svm")
-    )
-    say(
-        f"test accuracy over {len(runs)} folds {accuracy}; classical floor {floor}; majority class "
-        f"{folds.report['floor']['majority']:.4f}\nreport: {named_reports(folder)}"
-    )
-    return folder
-
-
-def _refuse_other_samples(run: Path, data: AudioData) -> None:
-    """Checks that a fold was begun on the data as they are now; folds differ in their splits.
-
-    Raises:
-        CheckpointError: If classes or samples have changed.
-    """
-    before = Inputs.load(run)
-    if (before.classes, before.samples_hash) != (data.classes, data.prepared.samples_hash):
-        raise CheckpointError(
-            f"the data have changed since {run} began, so its results cannot be joined with those "
-            "of other folds. Restore the data, or start a new run"
-        )
 
 
 def failed_runs(failed: Sequence[Path], total: int, remedy: str) -> str:

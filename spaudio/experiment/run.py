@@ -19,6 +19,7 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
+from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import differences, named_reports, read_run_settings
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
@@ -51,12 +52,12 @@ PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
 
 
-def train_and_report(settings: Settings, scripts: Path) -> Path:
+def train_and_report(settings: Settings, script: Path) -> Path:
     """Trains a model, measures it and writes its report.
 
     Args:
         settings: Settings of the run. If ``resume`` names a run, its own settings are used.
-        scripts: The folder ``data_prep``.
+        script: The recipe's ``run.py``.
 
     Returns:
         The run's folder.
@@ -78,7 +79,7 @@ def train_and_report(settings: Settings, scripts: Path) -> Path:
         named_full_disk(Path(settings.data), "data"),
         accelerator.main_process_first(),  # the others reuse what the first prepares
     ):
-        task = open_task(settings, scripts)
+        task = open_task(settings, data_prep_folder(script.parent))
     model = task.build_model()
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)

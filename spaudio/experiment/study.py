@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from spaudio.errors import ConfigError, DataError, SpaudioError, some
+from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import GROUPS, compose, unknown
-from spaudio.experiment.launch import Launcher, check_some_data, failed_runs
+from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import (
     differences,
@@ -29,6 +30,7 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
+from spaudio.experiment.start import start_run
 from spaudio.experiment.study_file import DataSet, all_seeds, check_names, read_study
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
@@ -91,7 +93,7 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
         except SpaudioError as error:
             raise SpaudioError(f"dataset {name}: {error}" if name else str(error)) from error
     folders = {open_run_folder(run.settings): run.script for run in runs}
-    if failed := Launcher(jobs)(folders):
+    if failed := Launcher(start_run, jobs)(folders):
         raise SpaudioError(failed_runs(failed, len(folders), "the same command"))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose, quoted
-from spaudio.experiment.launch import start_run
 from spaudio.experiment.recipes import recipes_folder
+from spaudio.experiment.start import start_run
 from spaudio.inference.audio_model import AudioModel, load
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.records import REPORT

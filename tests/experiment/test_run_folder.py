@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from spaudio.errors import CheckpointError, ConfigError, DataError
-from spaudio.experiment.launch import start_run
 from spaudio.experiment.run_folder import (
     create_run_folder,
     new_run_id,
@@ -18,6 +17,7 @@ from spaudio.experiment.run_folder import (
     refuse_elsewhere,
 )
 from spaudio.experiment.schemas import read_settings
+from spaudio.experiment.start import start_run
 from tests.fixtures.tiny_run import compose
 
 

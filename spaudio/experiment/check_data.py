@@ -1,0 +1,42 @@
+"""Checks the data of several runs before any of them starts."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from spaudio.errors import SpaudioError
+from spaudio.experiment.settings import AudioSettings, Settings
+from spaudio.experiment.tasks import open_task
+
+
+def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
+    """Refuses runs of which none has data that can be used, before they have folders.
+
+    Args:
+        composed: Their settings.
+        scripts: Folder of the preparation scripts.
+
+    Raises:
+        SpaudioError: If no run has; the error is that of the first.
+    """
+    refused: SpaudioError | None = None
+    for settings in {_data_settings(one): one for one in composed}.values():
+        if isinstance(settings, AudioSettings) and settings.folds:  # no fold is chosen yet
+            return
+        try:
+            # A copy: a text's ``corpus`` is replaced, and all runs should say the same.
+            open_task(copy.deepcopy(settings), scripts)
+        except SpaudioError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _data_settings(settings: Settings) -> str:
+    """Returns a key of the settings on which it depends whether data can be used."""
+    own = ("fold", "skip_bad", "duplicates", "validation")
+    given = {name: value for name, value in settings.as_dict().items() if name in own}
+    return json.dumps({**settings.prep_options, **given})

@@ -1,0 +1,121 @@
+"""Trains and tests every fold of a dataset, with one report over all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from spaudio.errors import CheckpointError, ConfigError, SpaudioError
+from spaudio.experiment.data import AudioData, load_data
+from spaudio.experiment.inputs import INPUTS, Inputs
+from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.processes import processes
+from spaudio.experiment.recipes import data_prep_folder
+from spaudio.experiment.run import train_and_report
+from spaudio.experiment.run_folder import named_reports, open_run_folder
+from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.tasks.describe import describe_folds
+from spaudio.io.lock import locked
+from spaudio.io.messages import say
+from spaudio.report.figures.report_figures import Figures
+from spaudio.report.fold_report import join_folds, write_fold_report
+from spaudio.report.page.fold_page import write_fold_page
+from spaudio.report.records import PAGE
+from spaudio.report.tables import plus_minus
+
+
+def run_folds(settings: AudioSettings, script: Path) -> Path:
+    """Trains and tests every fold of a recipe and writes a report over all folds.
+
+    ``<runs>/<recipe>/<id>/`` holds an ordinary run ``fold-<name>/`` per fold, and the report over
+    all (see :mod:`spaudio.report.fold_report`), which is written last. A second call with the same
+    ``run_id`` and settings, or with ``resume``, continues with the unfinished folds.
+
+    Args:
+        settings: Settings of the run; ``fold_by`` says how the recipe chooses a fold.
+        script: The recipe's ``run.py``.
+
+    Returns:
+        The folder of the run over all folds.
+
+    Raises:
+        ConfigError: Under torchrun, if a fold is given, or if clips may have several classes.
+        SpaudioError: If a fold fails, or the data cannot be used.
+    """
+    if processes() > 1:
+        raise ConfigError(
+            "folds=all cannot run under torchrun, because it starts its own runs; choose one fold "
+            f"with {settings.fold_by.key}=, or use jobs=N without torchrun"
+        )
+    values, key = settings.fold_by.values, settings.fold_by.key
+    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
+        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
+
+    # Before any folder is made, so that an error leaves none. All folds use the prepared data.
+    data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
+    if data.multi_label:
+        raise ConfigError(
+            f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
+            f"each fold with {key}="
+        )
+    folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
+    if folder.name in ("", ".."):  # such as resume=.
+        folder = folder.resolve()
+    say(f"folds: {folder}")
+    with locked(folder / "lock"):
+        runs = {}
+        for value in values:
+            path = folder / f"fold-{value}"
+            one = replace(
+                settings.with_fold(value),
+                runs=str(folder.parent.parent),
+                run_id=f"{folder.name}/{path.name}",
+                jobs=1,
+                resume=None,
+            )
+            if (path / INPUTS).is_file():
+                _refuse_other_samples(path, data)
+            runs[str(value)] = open_run_folder(one, path)
+        launcher = Launcher(
+            train_and_report, settings.jobs, settings.cluster, settings.cluster_options
+        )
+        remedy = f"resume={folder}"
+        if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
+            raise SpaudioError(failed_runs(failed, len(runs), remedy))
+
+        folds, figures = join_folds(runs), Figures(folder)
+
+        def write_page(_: Path) -> None:
+            write_fold_page(
+                folder,
+                runs,
+                folds,
+                root=data.root,
+                highest=max(clip.sample_rate for clip in data.clips) / 2,
+                settings=settings.as_dict(),
+                description=describe_folds(settings, data, folds.report),
+            )
+
+        if settings.page:
+            figures.attempt(PAGE, write_page)
+        write_fold_report(folder, folds, figures)
+    accuracy, floor = (
+        plus_minus([row[key] for row in folds.report["folds"]]) for key in ("accuracy", "svm")
+    )
+    say(
+        f"test accuracy over {len(runs)} folds {accuracy}; classical floor {floor}; majority class "
+        f"{folds.report['floor']['majority']:.4f}\nreport: {named_reports(folder)}"
+    )
+    return folder
+
+
+def _refuse_other_samples(run: Path, data: AudioData) -> None:
+    """Checks that a fold was begun on the data as they are now; folds differ in their splits.
+
+    Raises:
+        CheckpointError: If classes or samples have changed.
+    """
+    before = Inputs.load(run)
+    if (before.classes, before.samples_hash) != (data.classes, data.prepared.samples_hash):
+        raise CheckpointError(
+            f"the data have changed since {run} began, so its results cannot be joined with those "
+            "of other folds. Restore the data, or start a new run"
+        )

@@ -1,0 +1,54 @@
+"""Runs a sweep: every combination of the values that its overrides list."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spaudio.errors import ConfigError
+from spaudio.experiment.check_data import check_some_data
+from spaudio.experiment.compose import compose, expand
+from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.processes import processes
+from spaudio.experiment.recipes import data_prep_folder
+from spaudio.experiment.run_folder import new_run_id, open_run_folder
+from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.start import start_run
+
+
+def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str | None]:
+    """Runs every combination of the values that the overrides list.
+
+    Args:
+        script: The recipe's ``run.py``.
+        overrides: ``key=value`` or ``key=value,value,...``. With ``run_id=NAME`` the runs are
+            called ``NAME-0``, ``NAME-1``, ..., and repeating the command resumes them.
+
+    Returns:
+        The runs that are finished, in order, and an error message that names those that are not;
+        None if all are.
+
+    Raises:
+        ConfigError: If an override is wrong.
+        DataError: If the data cannot be used.
+    """
+    if processes() > 1:
+        raise ConfigError("a sweep (-m) cannot run under torchrun; start each run by itself")
+    composed = [compose(script.parent, run) for run in expand(overrides)]
+    if any(settings.resume is not None for settings in composed):
+        raise ConfigError("resume continues one run; leave -m out")
+    first = composed[0]  # its name, jobs and cluster are those of all; see `expand`
+    folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
+    if folds and first.cluster is not None:
+        raise ConfigError(
+            f"cluster={first.cluster} folds=all submits each fold as a job, which a sweep "
+            "cannot do as well; leave -m out, and start one command per combination"
+        )
+    name = first.run_id or new_run_id()
+    for number, settings in enumerate(composed):
+        settings.run_id = f"{name}-{number}"
+    check_some_data(composed, data_prep_folder(script.parent))
+    folders = [open_run_folder(settings) for settings in composed]
+    remedy = f"run_id={name} and the same settings"
+    launcher = Launcher(start_run, first.jobs, first.cluster, first.cluster_options)
+    failed = launcher(dict.fromkeys(folders, script), remedy)
+    error = failed_runs(failed, len(folders), remedy) if failed else None
+    return [folder for folder in folders if folder not in failed], error
