@@ -89,7 +89,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     front_end = open_front_end(settings)
     features = Path(settings.data) / settings.recipe / "features"
     cache = open_cache(features, front_end)
-    floor = FloorFeatures(features, settings.tokens.sample_rate)
+    floor = FloorFeatures(features, settings.tokens.sample_rate, cache)
     prepared = prepare(
         settings.recipe,
         lambda work: find(work, **options),

@@ -54,14 +54,21 @@ class FloorFeatures(FrameCache):
         folder: Where features are kept.
         sample_rate: In Hz. The front-end has 40 mel bands for rates up to 8 kHz and 64 above, in
             windows of 25 ms every 10 ms.
+        frames: The store that is filled before this one. If its frames are the same, they are
+            computed once for both.
     """
 
-    def __init__(self, folder: Path, sample_rate: int) -> None:
+    def __init__(self, folder: Path, sample_rate: int, frames: FrameCache | None = None) -> None:
         bands = SpectrogramConfig(n_mels=40 if sample_rate <= 8000 else 64)
         front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=sample_rate, spectrogram=bands))
+        if frames is not None and frames.settings != front_end.cache_key:
+            frames = None
 
         def extract(waveform: Waveform) -> Summaries:
-            return summarise(front_end.restore(front_end.extract(waveform)))[None]
+            log_mel = frames.latest(waveform) if frames is not None else None
+            if log_mel is None:
+                log_mel = front_end.extract(waveform)
+            return summarise(front_end.restore(log_mel))[None]
 
         settings = {"summary": "v1", **front_end.cache_key}
         super().__init__(folder, settings, sample_rate, extract, np.asarray)

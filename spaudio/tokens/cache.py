@@ -1,4 +1,4 @@
-"""Features on disk: computed once per clip, when it is first decoded, and memory-mapped."""
+"""Features on disk: computed once per clip, when it is first decoded."""
 
 import hashlib
 import json
@@ -56,13 +56,15 @@ class _Computed(NamedTuple):
 
 
 class FrameCache:
-    """Frames of clips, computed from their waveforms and appended to one memory-mapped file.
+    """Frames of clips, computed from their waveforms and appended to one file.
+
+    Frames are read when they are asked for, so memory holds those of one clip.
 
     It is a `spaudio.audio.scan.ClipStore`: a preparation decodes each clip once and passes it to
     all of its stores::
 
         cache = open_cache(folder, front_end)  # of spaudio.tokens.front_end
-        floor = FloorFeatures(folder, rate)
+        floor = FloorFeatures(folder, rate, cache)
         prepared = prepare(name, find, ..., stores=[cache, floor])
         cache.root = prepared.root
         cache.frames(clip.path), cache.length(clip.path)
@@ -91,6 +93,7 @@ class FrameCache:
             cache.
 
     Attributes:
+        settings: As given.
         root: Base folder of relative paths passed to `frames`, `length` and `entry`.
     """
 
@@ -102,7 +105,8 @@ class FrameCache:
         extract: Callable[[Waveform], npt.NDArray[Any]],
         restore: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     ) -> None:
-        header = {"version": 2, "settings": dict(settings), "sample_rate": sample_rate}
+        self.settings = dict(settings)
+        header = {"version": 2, "settings": self.settings, "sample_rate": sample_rate}
         text = json.dumps(header, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = Path(folder).absolute() / self.key
@@ -112,9 +116,9 @@ class FrameCache:
         self._restore = restore
         self._index = JsonLines(self.folder / "index.jsonl", header)
         self._data: IO[bytes] | None = None
-        self._map: npt.NDArray[Any] | None = None
         self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
         self._synced = time.monotonic()
+        self._latest: tuple[Waveform, npt.NDArray[Any]] | None = None
         self._entries: dict[str, _Entry] = {}
         self._places: dict[str, _Entry] = {}  # the latest entry of each hash of samples
         self._kind: tuple[str, int] | None = None  # type and width of all frames
@@ -141,7 +145,17 @@ class FrameCache:
         samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
         if self._place(samples) is not None:
             return _Computed(samples, None)
-        return _Computed(samples, np.ascontiguousarray(self._extract(waveform)))
+        frames = np.ascontiguousarray(self._extract(waveform))
+        self._latest = waveform, frames
+        return _Computed(samples, frames)
+
+    def latest(self, waveform: Waveform) -> npt.NDArray[Any] | None:
+        """Returns the frames that `compute` has just computed of this very array, if it has.
+
+        So that another store, which computes something from the same frames, need not repeat it.
+        """
+        given, frames = self._latest or (None, None)
+        return frames if given is waveform else None
 
     def add(self, file: Path, status: os.stat_result, computed: _Computed) -> None:
         """Appends what `compute` has returned for a clip."""
@@ -194,7 +208,7 @@ class FrameCache:
                     finally:
                         self._sync()
             finally:
-                self._data = self._map = None
+                self._data = self._latest = None
                 self._index.close()
 
     def fill(self, files: Iterable[Path]) -> None:
@@ -235,16 +249,19 @@ class FrameCache:
 
     def _read_frames(self, entry: _Entry) -> npt.NDArray[Any] | None:
         """Returns the stored frames of an entry, or None if they do not match its checksum."""
-        stop = entry.start + entry.frames
-        if self._map is None or len(self._map) < stop:
-            assert self._kind is not None  # there is an entry
-            path, (dtype, width) = self.folder / "frames.bin", self._kind
-            try:
-                self._map = np.memmap(path, np.dtype(dtype), "r", shape=(self._count, width))
-            except (OSError, ValueError):  # it was removed or cut after the index was read
-                return None
-        frames = self._map[entry.start : stop]
-        return frames if zlib.crc32(frames.data) == entry.crc32 else None
+        assert self._kind is not None  # there is an entry
+        path, (kind, width) = self.folder / "frames.bin", self._kind
+        dtype = np.dtype(kind)
+        # Not mapped into memory: the pages of a map stay in it until others need them.
+        try:
+            found = np.fromfile(
+                path, dtype, entry.frames * width, offset=entry.start * width * dtype.itemsize
+            )
+        except OSError:  # it was removed after the index was read
+            return None
+        if found.size < entry.frames * width or zlib.crc32(found.data) != entry.crc32:
+            return None
+        return found.reshape(entry.frames, width)
 
     def length(self, file: str | Path) -> int:
         """Returns the number of frames of a clip; raises as `frames` does."""
@@ -260,8 +277,8 @@ class FrameCache:
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what only writing needs; the memory map is reopened where it is read."""
-        return vars(self) | {"_extract": None, "_map": None, "_places": {}}
+        """Leaves out what only writing needs."""
+        return vars(self) | {"_extract": None, "_latest": None, "_places": {}}
 
     def _sync(self) -> None:
         """Syncs the data before writing its index, which then holds even after a power failure."""
@@ -273,7 +290,7 @@ class FrameCache:
 
     def _read(self) -> None:
         """Reads the index, up to the first entry whose line or frames are incomplete."""
-        self._entries, self._places, self._kind, self._map = {}, {}, None, None
+        self._entries, self._places, self._kind = {}, {}, None
         self._count = self._whole = 0
         data = self.folder / "frames.bin"
         size = data.stat().st_size if data.is_file() else 0

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 
+from spaudio.audio.decode import Waveform
 from spaudio.audio.manifest import Clip
 from spaudio.report import floor
 from spaudio.report.floor import (
@@ -15,6 +17,8 @@ from spaudio.report.floor import (
     measure_floor,
     summarise,
 )
+from spaudio.tokens.config import SpectrogramConfig, TokenConfig
+from spaudio.tokens.front_end import SpectrogramFrontEnd, open_cache
 
 
 @pytest.mark.parametrize("length", [9, 43])
@@ -42,6 +46,35 @@ def test_bands_follow_the_sample_rate(tmp_path: Path, rate: int, bands: int) -> 
     features = FloorFeatures(tmp_path / "features", rate)
     features.fill([tmp_path / "a.wav"])
     assert features.frames(tmp_path / "a.wav").shape == (1, 2 * bands + 20 + 160)
+
+
+def test_the_frames_of_a_store_of_the_same_settings_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    extract = SpectrogramFrontEnd.extract
+
+    def count(front_end: SpectrogramFrontEnd, waveform: Waveform) -> npt.NDArray[np.float16]:
+        calls.append(len(waveform))
+        return extract(front_end, waveform)
+
+    monkeypatch.setattr(SpectrogramFrontEnd, "extract", count)
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(n).astype(np.float32) for n in (900, 700)]
+    alone = FloorFeatures(tmp_path, 8000)
+    summaries = [alone.compute(waveform).frames for waveform in waveforms]
+    for bands, expected in ((40, 2), (41, 4)):
+        spectrogram = SpectrogramConfig(n_mels=bands)
+        front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=8000, spectrogram=spectrogram))
+        cache = open_cache(tmp_path, front_end)
+        after = FloorFeatures(tmp_path, 8000, cache)
+        calls.clear()
+        for waveform, summary in zip(waveforms, summaries, strict=True):
+            cache.compute(waveform)
+            np.testing.assert_array_equal(after.compute(waveform).frames, summary)
+        assert len(calls) == expected
+        cache.compute(waveforms[0])  # the frames of another clip than the next one
+        np.testing.assert_array_equal(after.compute(waveforms[1]).frames, summaries[1])
 
 
 def make_clips(folder: Path, number: int, tested: int) -> list[Clip]:

@@ -246,9 +246,12 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
     for turn, number in enumerate((20, 20, 200)):  # the first turn imports
         root = tmp_path / str(turn)
         root.mkdir()
-        write_clips(root, number, seconds=4.0)
+        files = write_clips(root, number, seconds=4.0)
+        cache = open_cache(root / "cache")
         reset_peak()
-        prepared(root, open_cache(root / "cache"), workers=1)
+        prepared(root, cache, workers=1)
+        for file in files:  # as the normalisation is fitted
+            cache.frames(file)
         peak = resident_bytes("VmHWM")
         assert peak is not None
         peaks.append(peak)
