@@ -150,7 +150,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
 
 
 def _encode(clips: Iterable[Clip]) -> bytes:
-    lines = (json.dumps(dataclasses.asdict(clip), sort_keys=True) + "\n" for clip in clips)
+    # `dataclasses.asdict` would copy every value, which takes longer than the rest.
+    lines = (json.dumps(vars(clip), sort_keys=True) + "\n" for clip in clips)
     return "".join(lines).encode("ascii")
 
 

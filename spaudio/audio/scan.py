@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,8 +136,9 @@ def scan_clips(
             stack.enter_context(store.writing())
         selected = [(store, {clip.path for clip in store.select(clips)}) for store in stores]
         for path in (clip.path for clip in clips):
+            file = root / path
             try:
-                status = (root / path).stat()
+                status = file.stat()
             except (OSError, ValueError):
                 # `decode` reports what is wrong: missing, a loop of links, a bad name.
                 findings[path], _ = check(_Job(path, None, ()))
@@ -149,7 +150,7 @@ def scan_clips(
             wanting = [
                 number
                 for number, (store, paths) in enumerate(selected)
-                if path in paths and store.lacks(root / path, status)
+                if path in paths and store.lacks(file, status)
             ]
             if found and (found.reason or not wanting):
                 findings[path] = found
@@ -166,11 +167,12 @@ def scan_clips(
         advance = stack.enter_context(bar)
         results = stack.enter_context(closing(spread(check, rest, workers)))
         for job, (finding, computed) in zip(rest, results, strict=True):
+            file = root / job.path
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store
-                stores[number].add(root / job.path, job.status, value)
+                stores[number].add(file, job.status, value)
             if finding.state is not None and known.get(finding.path) != finding:
-                lines.append(asdict(finding))
+                lines.append(vars(finding))
             findings[finding.path] = finding
             advance(1)
     return findings
