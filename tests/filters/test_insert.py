@@ -532,6 +532,9 @@ def test_dim_is_taken_from_the_layer() -> None:
             self.weight = nn.Parameter(torch.ones(7))
 
     assert dims(nn.ModuleList([OwnRMSNorm()]), "0") == [7]
+    norm = nn.LayerNorm(7)
+    norm.normalized_shape = 7  # type: ignore[assignment]  # as of the norms of I-BERT
+    assert dims(nn.ModuleList([norm]), "0") == [7]
     convolution = nn.Sequential(nn.Conv1d(3, 5, 1))
     assert dims(convolution, "0", channels_first=True) == [5]
     assert convolution(torch.randn(2, 3, 9)).shape == (2, 5, 9)
