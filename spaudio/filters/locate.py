@@ -233,4 +233,6 @@ def _norm_width(module: nn.Module) -> int | None:
     shape = getattr(module, "normalized_shape", None)
     if shape is None and "Norm" in type(module).__name__ and isinstance(weight, torch.Tensor):
         shape = weight.shape
+    if isinstance(shape, int):  # as of the norms of I-BERT
+        return shape
     return int(shape[0]) if shape is not None and len(shape) == 1 else None

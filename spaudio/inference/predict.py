@@ -125,7 +125,9 @@ class Predictor:
             )
         if window is not None:
             self.check_window(window)
-        self._is_cut = settings.segments.seconds is not None
+        segment = settings.segments.seconds
+        # Segments longer than all clips have cut none: these are whole, as without segments.
+        self._is_cut = segment is not None and self.inputs.longest_seconds >= segment
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
         self.window_samples = self._hop_samples = math.ceil(self.window_seconds * self.sample_rate)

@@ -45,11 +45,15 @@ def prompt(batch: int = 2, tokens: int = 5) -> Tensor:
         ("Llama", "multiscale", "model.layers.*.input_layernorm"),
         ("Mistral", "fir", LAYERS),
         ("Llama", "depthwise", ["model.embed_tokens", "model.layers.1"]),
+        ("Mpt", "depthwise", "transformer.blocks"),  # in a layer, its mask is True at padding
     ],
 )
 def test_generate_equals_the_pass_without_cache(name: str, filter: str, layers: Any) -> None:
-    changes = {"sliding_window": 4} if name == "Mistral" else {}
-    model = filtered(name, filter, layers, **changes)
+    changes = {
+        "Mistral": {"sliding_window": 4},
+        "Mpt": {"d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64},
+    }
+    model = filtered(name, filter, layers, **changes.get(name, {}))
     ids = prompt()
     one = torch.ones_like(ids)
     left = one.clone()

@@ -489,6 +489,9 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
     read = read_padding_mask("attention_mask", torch.tensor([[[[-2.0, -1, 0]]]]), 1, 1, past=2)
     assert read is not None
     assert not read.any()
+    # A row of a mask of queries and keys, which may be True where nothing is attended to.
+    row = torch.zeros(1, 1, 1, 3, dtype=torch.bool)
+    assert read_padding_mask("attention_mask", row, 1, 1, past=2) is None
 
 
 def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:
@@ -529,6 +532,9 @@ def test_dim_is_taken_from_the_layer() -> None:
             self.weight = nn.Parameter(torch.ones(7))
 
     assert dims(nn.ModuleList([OwnRMSNorm()]), "0") == [7]
+    norm = nn.LayerNorm(7)
+    norm.normalized_shape = 7  # type: ignore[assignment]  # as of the norms of I-BERT
+    assert dims(nn.ModuleList([norm]), "0") == [7]
     convolution = nn.Sequential(nn.Conv1d(3, 5, 1))
     assert dims(convolution, "0", channels_first=True) == [5]
     assert convolution(torch.randn(2, 3, 9)).shape == (2, 5, 9)

@@ -119,6 +119,14 @@ def test_windows_hold_the_tokens_of_segments(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[1:-1], expected[1:-1], rtol=1e-4, atol=1e-3)
 
 
+def test_segments_that_are_longer_than_all_clips_cut_none(tmp_path: Path) -> None:
+    predictor = Predictor(make_untrained_run(tmp_path, "segments.seconds=2", longest_seconds=0.503))
+    wave = noise(0.503)
+    found = predictor(wave, RATE)
+    assert found.windows == 1
+    np.testing.assert_allclose(found.probabilities, predictor.probabilities([wave])[0], atol=1e-6)
+
+
 def test_the_temperature_divides_the_logits(run: Path, tmp_path: Path) -> None:
     """Of a window its own, of a long file those of the mean over windows."""
     soundfile.write(tmp_path / "long.wav", noise(0.9), RATE, subtype="FLOAT")

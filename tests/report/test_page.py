@@ -185,6 +185,7 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     assert [tag for tag, _ in found.tags].count("script") == 2
     assert not [1 for tag, attributes in found.tags if tag == "img" or "onerror" in attributes]
     assert found.data["classes"] == [*ODD[:2], r'"x" & \u2028']
+    assert found.data["raw"] == list(ODD)
     assert {clip["r"] for clip in found.data["clips"]} == {clip.path for clip in page.clips}
 
 

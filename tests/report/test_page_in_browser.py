@@ -1,6 +1,7 @@
 """The page of a run in Chromium, as a user meets it: by keys and clicks, from the disk."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 
 from data_prep.folder import prepare
+from spaudio.io.csv_files import from_csv
+from spaudio.report.page.render import write_page
 from spaudio.report.records import PAGE
+from tests.report.test_page import ODD, odd_page
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -165,6 +169,20 @@ def test_errors_are_heard_and_labels_put_right(driver: Any, page_run: Path) -> N
         (page_run / PAGE).as_uri(),
         other.as_uri(),
     }
+
+
+def test_corrections_name_classes_as_they_are(driver: Any, tmp_path: Path) -> None:
+    """The page shows characters that cannot be printed, such as U+200C, as their codes."""
+    page, media = odd_page(tmp_path)
+    write_page(tmp_path / "run", page, media)
+    driver.get((tmp_path / "run" / PAGE).as_uri())
+    given = driver.execute_script(
+        "for (const clip of data.clips) give(clip, (clip.l[0] + 1) % 3); return corrections()"
+    )
+    rows = {row["clip"]: row for row in csv.DictReader(io.StringIO(given, newline=""))}
+    for clip in page.clips:
+        row, (label,) = rows[clip.path], clip.labels
+        assert [from_csv(row[name]) for name in ("was", "label")] == [ODD[label], ODD[label - 2]]
 
 
 def test_links_of_the_navigation_lead_to_their_sections(driver: Any, page_run: Path) -> None:

@@ -178,11 +178,12 @@ function corrections() {
   };
   // Those that the run was made with are kept, unless they are corrected again.
   const rows = new Map(data.earlier.map((row) => [row[0], row]));
+  const classes = data.raw || data.classes;
   for (const clip of data.clips.filter((one) => labels.has(one.p))) {
     const path = clip.r || clip.p;
     const label = labels.get(clip.p);
-    const was = rows.has(path) ? rows.get(path)[2] : data.classes[clip.l[0]];
-    rows.set(path, [path, label === LEFT_OUT ? "" : data.classes[label], was]);
+    const was = rows.has(path) ? rows.get(path)[2] : classes[clip.l[0]];
+    rows.set(path, [path, label === LEFT_OUT ? "" : classes[label], was]);
   }
   return [["clip", "label", "was"], ...rows.values()].map((row) => row.map(cell).join(",") + "\n").join("");
 }

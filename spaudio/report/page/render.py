@@ -150,6 +150,8 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         "decided": {printable(p): _cells(one, media.top) for p, one in page.decided.items()},
         "above": [row.above for row in page.rows],
     }
+    if classes != list(page.classes):
+        kept["raw"] = list(page.classes)  # for the file of corrections
     # Without `<`, the text cannot end the script element. JSON escapes the two line separators,
     # which are invalid in the JavaScript of old browsers.
     text = json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c")
