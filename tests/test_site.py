@@ -113,7 +113,11 @@ def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     groups = gains["measure"]()
     effects = {one.setting: one for rows in groups.values() for _, one in rows}
-    for setting in ("earlier-stemless-default-depthwise", "earlier-default-depthwise"):
+    for setting in (
+        "earlier-stemless-default-depthwise",
+        "stemless-default-depthwise",
+        "earlier-default-depthwise",
+    ):
         one = effects[setting]
         mean, low, high = (f"{100 * value:.1f}" for value in (one.mean, one.low, one.high))
         assert re.search(rf"\+{mean} [^()]+\((95 % interval )?{low} to {high}\)", readme), one
