@@ -18,7 +18,11 @@ STUDIES = HERE.parent / "recipes" / "study"
 Rows = tuple[tuple[str, str, str], ...]
 STUDY: dict[str, Rows] = {
     "Without the stem (4,000 steps)": (
-        ("depthwise filter, today's augmentation", "stemless-default-depthwise", "stemless-default"),
+        (
+            "depthwise filter, today's augmentation",
+            "stemless-default-depthwise",
+            "stemless-default",
+        ),
         ("depthwise filter", "earlier-stemless-default-depthwise", "earlier-stemless-default"),
         (
             "no filter, 10 % more steps",
