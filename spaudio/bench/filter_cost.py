@@ -13,6 +13,7 @@ from spaudio.bench.memory import peak_extra_bytes
 from spaudio.bench.shapes import Shape
 from spaudio.filters.fused import cpu
 from spaudio.filters.fused.op import select
+from spaudio.training.allocator import keep_freed_memory
 
 SHAPES = (
     Shape("K32", 8, 256, 128, ((144, 32),)),
@@ -68,6 +69,7 @@ def measure(
         and three backward, per second, and ``share_of_copy`` the same relative to what
         ``Tensor.copy_`` of the tokens reads and writes per second.
     """
+    keep_freed_memory()  # as in training; otherwise new pages would take most of the time
     where = torch.device(device)
     backends = ["reference"]
     for name in BACKENDS[device][1:]:
