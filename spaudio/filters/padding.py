@@ -172,8 +172,9 @@ def read_padding_mask(
     - other names (batch, tokens): True, or very negative, at padding;
     - (batch, heads, queries, keys), the same for all queries by its shape or strides: as if it were
       (batch, keys), except that a floating-point one is very negative at padding, whatever its
-      name, and that another one of a single token determines nothing: it is also a row of a mask of
-      queries and keys, in which some models, such as MPT, set True where nothing is attended to.
+      name, and that another one of a single token may only show that it is none: it is also a row
+      of a mask of queries and keys, in which some models, such as MPT, set True where nothing is
+      attended to.
 
     With a key/value cache the mask may include the ``past`` tokens.
 
@@ -196,8 +197,6 @@ def read_padding_mask(
     additive = value.is_floating_point()
     real = name.endswith("attention_mask")
     by_keys = value.dim() == 4 and (value.shape[2] == 1 or value.stride(2) == 0)
-    if by_keys and tokens == 1 and not additive:
-        return None
     if by_keys:
         value = value[:, 0, 0]
     if value.dim() != 2 or value.shape[0] not in (1, batch):
@@ -217,7 +216,9 @@ def read_padding_mask(
         return None
     else:
         padding = ~value.bool() if real else value.bool()
-    return padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+    padding = padding[:, padding.shape[1] - tokens :].expand(batch, -1)
+    row = by_keys and tokens == 1 and not additive
+    return None if row and (padding.is_meta or not is_eager() or padding.any()) else padding
 
 
 def holds_ones(value: Tensor) -> bool:

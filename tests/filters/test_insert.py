@@ -492,6 +492,9 @@ def test_padding_masks_of_all_conventions_are_read() -> None:
     # A row of a mask of queries and keys, which may be True where nothing is attended to.
     row = torch.zeros(1, 1, 1, 3, dtype=torch.bool)
     assert read_padding_mask("attention_mask", row, 1, 1, past=2) is None
+    read = read_padding_mask("attention_mask", ~row, 1, 1, past=2)
+    assert read is not None
+    assert not read.any()
 
 
 def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> None:
