@@ -13,15 +13,15 @@ struct Gradients {
   float *kernels, *gains;
 };
 
-/* The depthwise filter, see depthwise.h: one batch item, dimensions [first, first + lanes), all
-   tokens. Kernels are (taps, row). */
+/* The depthwise filter, see depthwise.h: dimensions [first, last) of one batch item, all tokens.
+   Kernels are (taps, row). */
 struct DepthwiseTarget {
   int64_t (*scratch_bytes)(const Depthwise &d);
   void (*forward)(const Depthwise &d, const float *kernels, int64_t row, const void *x, void *y,
-                  int64_t item, int64_t first, void *scratch);
+                  int64_t item, int64_t first, int64_t last, void *scratch);
   void (*backward)(const Depthwise &d, const float *kernels, int64_t row, const void *x,
                    const void *grad_y, void *grad_x, float *grad_kernels, int64_t item,
-                   int64_t first, void *scratch);
+                   int64_t first, int64_t last, void *scratch);
 };
 
 struct Target {
