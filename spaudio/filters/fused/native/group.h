@@ -31,7 +31,7 @@ struct Group {
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       const int64_t start = buffers.left - left_padding(bank, taps);
-      if (is_brief<ACC>(bank, taps)) {
+      if (is_brief(bank, taps)) {
         const BriefSignals<LANES> signals{buffers.y, buffers.lost, buffers.gains + m,
                                           nullptr,   nullptr,      nullptr, 0};
         const auto own = taps_of(buffers, h, paired, taps, start);
@@ -70,7 +70,7 @@ struct Group {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
       const int64_t left = left_padding(bank, taps);
       const Float *window = buffers.x + buffers.left - left;
-      if (is_brief<ACC>(bank, taps)) {
+      if (is_brief(bank, taps)) {
         backward_brief<ACTIVATION>(bank, buffers, h, paired, count, taps, m, grad_x != nullptr,
                                    to.kernels || to.gains);
         if (bank.gain_shape == GAIN_DIM) settle(bank, buffers, h, count, taps, first, m, to);
@@ -138,7 +138,7 @@ struct Group {
     int64_t m = 0;
     for (int64_t s = 0; s < bank.scales; ++s) {
       const int64_t count = bank.shapes[2 * s], taps = bank.shapes[2 * s + 1];
-      if (is_brief<ACC>(bank, taps)) {
+      if (is_brief(bank, taps)) {
         if (bank.gain_shape == GAIN_FILTER) settle(bank, buffers, h, count, taps, 0, m, to);
       } else if (to.kernels) {
         float *const grads = to.kernels + (h - bank.kernels);

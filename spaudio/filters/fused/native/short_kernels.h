@@ -3,12 +3,9 @@
    for its own gradients. Included by each target's translation unit, inside its namespace, after
    scratch.h. */
 
-/* Whether a scale is computed this way. With half as many registers half_length.h is faster; with
-   gains by token or GELU the time is spent elsewhere. */
-template <int ACC>
+/* Whether a scale is computed this way. With gains by token or GELU the time is spent elsewhere. */
 inline bool is_brief(const Bank &bank, int64_t taps) {
-  return ACC >= 24 && taps <= 4 && bank.gain_shape != GAIN_TOKEN &&
-         bank.activation != ACT_GELU;
+  return taps <= 4 && bank.gain_shape != GAIN_TOKEN && bank.activation != ACT_GELU;
 }
 
 template <int LANES>
@@ -38,9 +35,10 @@ struct Brief {
   static constexpr int STEPS = PAIRS ? (TAPS + 1) / 2 : TAPS; /* of a response */
   static constexpr int STRIDE = PAIRS ? 2 : 1;                /* tokens from one to the next */
   static constexpr int MORE = STRIDE * (STEPS - 1);           /* tokens seen past the last */
-  /* Tokens per block: with their inputs they fill 32 registers. */
-  static constexpr int TOKENS = 10; /* or half of them, at the end */
-  static constexpr int TOKENS_BACK = 6;
+  /* Tokens per block: with their inputs they fill 32 registers. Half as many registers do not hold
+     all sums, but then the multipliers, not the loads, are the bottleneck. */
+  static constexpr int TOKENS = ACC >= 24 ? 10 : 8; /* or half of them, at the end */
+  static constexpr int TOKENS_BACK = ACC >= 24 ? 6 : 4;
   /* Filters per pass: longer sums would round more; shares stay in first-level cache. */
   static constexpr int64_t FILTERS = 12;
   static constexpr int64_t FILTERS_BACK = 24;
