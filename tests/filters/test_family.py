@@ -54,6 +54,17 @@ def test_equals_definition(case: str, causal: bool, padded: bool) -> None:
         assert (y.double() - reference).abs().max() <= tolerance * reference.abs().max()
 
 
+@every_filter
+def test_no_tokens(case: str) -> None:
+    for size in ((0, 5), (2, 0)):
+        filter = build(case, causal=False)
+        x = tokens(*size).requires_grad_()
+        y = filter(x, torch.zeros(size, dtype=torch.bool))
+        y.sum().backward()
+        assert y.shape == x.shape
+        assert not any(p.grad is not None and p.grad.any() for p in filter.parameters())
+
+
 @pytest.mark.parametrize(("case", "causal", "padded"), VARIANTS)
 def test_receptive_field_is_exact(case: str, causal: bool, padded: bool) -> None:
     """The gradient is exactly zero outside the field and not zero inside."""

@@ -187,10 +187,12 @@ def test_a_later_token_changes_no_bit_in_any_vector_width(library: cpu.Library, 
 
 def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> None:
     torch.manual_seed(0)
-    x, grad = torch.randn(2, 35, 21, 37)
-    mask = torch.rand(35, 21) < 0.2  # more items than parts
-    for taps, causal in ((1, True), (4, True), (4, False), (7, False)):
-        layer = DepthwiseFilter(37, taps, causal=causal)
+    # 61 dimensions are two vectors, one, and a rest in every width. 35 items are more than parts;
+    # one item is shared by several threads.
+    for items, taps, causal in ((35, 1, True), (1, 4, True), (35, 4, False), (35, 7, False)):
+        x, grad = torch.randn(2, items, 21, 61)
+        mask = torch.rand(items, 21) < 0.2
+        layer = DepthwiseFilter(61, taps, causal=causal)
         for padding in (None, mask):
             for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8)):
                 given = x.to(dtype), layer.kernels.detach(), padding, layer.extent[0], lanes
@@ -208,6 +210,19 @@ def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> No
                 y = torch.func.functional_call(layer, {"kernels": kernels}, (exact, padding))
                 grads = torch.autograd.grad(y, [exact, kernels], grad.to(dtype).double())
                 assert max(relative_errors(found, [y.detach(), *grads])) < tolerance
+
+
+def test_depthwise_is_the_same_to_the_bit_for_a_padded_clip(
+    library: cpu.Library, lanes: int
+) -> None:
+    torch.manual_seed(0)
+    x, kernels = torch.randn(1, 11, 61), torch.randn(61, 4)
+    for count in range(1, 11):
+        padding = (torch.arange(11) >= count).unsqueeze(0)
+        padded = library.depthwise(x, kernels, padding, 1, lanes)
+        alone = library.depthwise(x[:, :count].contiguous(), kernels, None, 1, lanes)
+        assert torch.equal(padded[:, :count], alone)
+        assert torch.equal(padded[:, count:], x[:, count:])
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -11,7 +11,7 @@ constexpr int64_t CACHED = 1 << 17; /* bytes of a task's tokens that stay in a c
 /* Dimensions per task: all, unless there are too few batch items for the threads, or kernels are so
    long that the cache does not hold the tokens below them. Sums do not depend on it. */
 int64_t block(const Depthwise &d, int64_t items) {
-  const int64_t tasks = (4 * d.threads + items - 1) / items;
+  const int64_t tasks = items > 0 ? (4 * d.threads + items - 1) / items : 1;
   const int64_t shared = (d.dim + tasks - 1) / tasks;
   const int64_t cached = CACHED / (d.taps * static_cast<int64_t>(sizeof(float)));
   const int64_t most = shared < cached ? shared : cached;
