@@ -60,8 +60,13 @@ class ClipStore(Protocol):
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether the store has no entry for the file in its current state."""
 
-    def compute(self, waveform: Waveform) -> Any:
-        """Computes what `add` keeps of a clip, in the process that decodes it."""
+    def compute(self, waveform: Waveform, samples: str) -> Any:
+        """Computes what `add` keeps of a clip, in the process that decodes it.
+
+        Args:
+            waveform: (samples,), at the store's rate.
+            samples: What `hash_samples` returns of the clip before it was resampled.
+        """
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:
         """Adds a clip, in the process that has called `writing`."""
@@ -78,8 +83,8 @@ class Finding:
         seconds: Duration.
         sample_rate: In Hz.
         reason: Why it cannot be used.
-        samples: Hash of the decoded samples and their rate, whatever the container. None for a
-            silent clip, as all silence is alike.
+        samples: What `hash_samples` returns of the clip. None for a silent one, as all silence is
+            alike.
         loud: Whether the peak is above `MAX_ARRAY_AMPLITUDE`, as of integers that were cast.
     """
 
@@ -90,6 +95,11 @@ class Finding:
     reason: str | None = None
     samples: str | None = None
     loud: bool = False
+
+
+def hash_samples(waveform: Waveform, rate: int) -> str:
+    """Returns a hash of decoded samples (samples,) and their rate in Hz, whatever the container."""
+    return hashlib.blake2b(waveform.data, key=b"%d" % rate, digest_size=16).hexdigest()
 
 
 def scan_clips(
@@ -208,13 +218,14 @@ class _Check:
             return found, {}
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
-            computed = {n: one.compute(waveforms[one.sample_rate]) for n, one in stores.items()}
+            samples = hash_samples(waveform, rate)
+            computed = {
+                number: store.compute(waveforms[store.sample_rate], samples)
+                for number, store in stores.items()
+            }
         except AudioError as error:  # too short for this rate, or too loud for this front-end
             return Finding(path, None, reason=reason(error, file)), {}
-        samples = None
-        if not is_silent(waveform):
-            key = b"%d" % rate
-            samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
         seconds = round(len(waveform) / rate, 6)
+        sounding = None if is_silent(waveform) else samples
         loud = bool(np.abs(waveform).max() > MAX_ARRAY_AMPLITUDE)
-        return Finding(path, state, seconds, rate, samples=samples, loud=loud), computed
+        return Finding(path, state, seconds, rate, samples=sounding, loud=loud), computed

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import Waveform, load_audio
+from spaudio.audio.decode import Waveform, decode, resample
 from spaudio.audio.manifest import SourceClip
+from spaudio.audio.scan import hash_samples
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
@@ -32,7 +33,7 @@ class _Entry(NamedTuple):
         start: First frame.
         frames: Number of frames.
         state: State of the audio file.
-        samples: Hash of the waveform.
+        samples: Hash of the decoded file (`spaudio.audio.scan.hash_samples`).
         crc32: Checksum of the frames.
     """
 
@@ -47,7 +48,7 @@ class _Computed(NamedTuple):
     """What is added for a clip.
 
     Args:
-        samples: Hash of the waveform.
+        samples: Hash of the decoded file.
         frames: (frames, width); None if the cache already has frames of the same samples.
     """
 
@@ -140,9 +141,13 @@ class FrameCache:
         warnings.warn(f"features in {self.folder} are damaged; they are recomputed", stacklevel=2)
         return True
 
-    def compute(self, waveform: Waveform) -> _Computed:
-        """Computes the frames of a clip, unless the cache has frames of the same samples."""
-        samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
+    def compute(self, waveform: Waveform, samples: str) -> _Computed:
+        """Computes the frames of a clip, unless the cache has frames of the same samples.
+
+        Args:
+            waveform: (samples,), at the rate of the cache.
+            samples: Hash of the decoded file.
+        """
         if self._place(samples) is not None:
             return _Computed(samples, None)
         frames = np.ascontiguousarray(self._extract(waveform))
@@ -230,8 +235,10 @@ class FrameCache:
         with self.writing():
             for file, status in states:
                 if self.lacks(file, status):  # another process may have added it in the meantime
-                    waveform = load_audio(file, self.sample_rate, silent_ok=True)
-                    self.add(file, status, self.compute(waveform))
+                    waveform, rate = decode(file, silent_ok=True)
+                    samples = hash_samples(waveform, rate)
+                    waveform = resample(waveform, rate, self.sample_rate, file)
+                    self.add(file, status, self.compute(waveform, samples))
 
     def frames(self, file: str | Path, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), or those of a part, as ``restore`` returns them.

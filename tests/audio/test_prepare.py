@@ -481,7 +481,7 @@ class Rate:
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         return True
 
-    def compute(self, waveform: Any) -> Any:
+    def compute(self, waveform: Any, samples: str) -> Any:
         return None
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:

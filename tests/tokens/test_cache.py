@@ -1,9 +1,11 @@
+import hashlib
 import json
 import os
 import pickle
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,20 +79,28 @@ def test_a_clip_that_the_front_end_refuses_is_named_as_a_bad_one(tmp_path: Path)
     assert "loud.wav: its samples reach 3 times full scale" in listed.read_text()
 
 
-def test_a_preparation_decodes_each_clip_once_for_all_stores(
+def test_a_preparation_decodes_and_hashes_each_clip_once_for_all_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
+    hashed: list[bytes] = []
+    blake2b = hashlib.blake2b
+
+    def counting_hash(content: memoryview, **options: Any) -> Any:
+        hashed.append(bytes(content))
+        return blake2b(content, **options)
 
     def counting(path: Path, **options: bool) -> object:
         decoded.append(path.name)
         return decode(path, **options)
 
     monkeypatch.setattr("spaudio.audio.scan.decode", counting)
+    monkeypatch.setattr(hashlib, "blake2b", counting_hash)
     files = write_clips(tmp_path)
     stores = [open_cache(tmp_path / "f", 8), open_cache(tmp_path / "f", 9)]
     prepared(tmp_path, *stores)
     assert sorted(decoded) == [file.name for file in files]
+    assert sorted(hashed) == sorted(bytes(decode(file)[0].data) for file in files)
     for store in stores:
         store.root = tmp_path
         for file in files:
