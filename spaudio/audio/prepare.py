@@ -25,9 +25,9 @@ from spaudio.audio.manifest import (
     Clip,
     SourceClip,
     class_names,
+    encode_manifest,
     manifest_hash,
     read_manifest,
-    write_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
 from spaudio.errors import ConfigError, DataError, some
@@ -191,12 +191,13 @@ def prepare(
             notes += check_duplicates(
                 clips, groups, overlaps, duplicates, target / "duplicates.txt"
             )
+            content = encode_manifest(clips)
             prepared = Prepared(
                 root=source.root,
                 manifest=target / MANIFEST,
                 clips=tuple(clips),
                 labels=_labels(name, clips, source),
-                hash=manifest_hash(clips),
+                hash=hashlib.sha256(content).hexdigest(),
                 skipped=(*skipped, *bad),
                 multi_label=source.multi_label,
                 silent_ok=source.silent_ok,
@@ -206,7 +207,7 @@ def prepare(
                 warnings=tuple(notes),
                 unused=tuple(source.unused),
             )
-        _finish(prepared, name, options)
+        _finish(prepared, content, name, options)
     return prepared
 
 
@@ -407,8 +408,18 @@ def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool
     ]
 
 
-def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
-    """Writes the manifest and then the marker, unless both are there already."""
+def _finish(prepared: Prepared, content: bytes, name: str, options: Mapping[str, Any]) -> None:
+    """Writes the manifest and then the marker, unless both are there already.
+
+    Args:
+        prepared: The preparation.
+        content: Of its manifest.
+        name: Name of the dataset.
+        options: Options of the preparation.
+
+    Raises:
+        DataError: If the manifest is not as the earlier preparation wrote it.
+    """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for clip in prepared.clips:
         counts[clip.split].update(class_names(clip.label, prepared.multi_label))
@@ -429,7 +440,8 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
     manifest = prepared.manifest
     marker = manifest.with_name(MARKER)
     standing = _standing(marker)
-    if standing is not None and manifest.is_file():
+    held = hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+    if standing is not None and held not in (None, standing["manifest_sha256"]):
         try:
             found = manifest_hash(read_manifest(manifest))
         except DataError:
@@ -441,13 +453,11 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
                     f"{manifest} does not match {marker.name}: it was changed after the "
                     f"preparation; delete {manifest.parent} to prepare again"
                 )
-    if standing != json.loads(text) or not manifest.is_file():
+    if standing != json.loads(text) or held is None:
         marker.unlink(missing_ok=True)
-        if manifest.is_file():
-            previous = hashlib.sha256(manifest.read_bytes()).hexdigest()
-            if previous != prepared.hash:
-                os.replace(manifest, previous_manifest(manifest, previous))
-        write_manifest(manifest, prepared.clips)
+        if held is not None and held != prepared.hash:
+            os.replace(manifest, previous_manifest(manifest, held))
+        write_atomic(manifest, content)
         write_atomic(marker, text.encode())
 
 

@@ -20,7 +20,7 @@ import soundfile
 
 import spaudio.io.journal
 from spaudio.audio import Prepared, SourceClip, SourceClips, decode, prepare, read_manifest
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, encode_manifest
 from spaudio.audio.prepare import check_duplicates
 from spaudio.audio.scan import scan_clips
 from spaudio.errors import ConfigError, DataError
@@ -103,6 +103,27 @@ def test_a_finished_preparation_is_not_decoded_again(
     shutil.copytree(source, moved)
     assert run(moved, workers=4, progress=True).hash == prepared.hash
     assert "Checking clips" in capfd.readouterr().err
+
+
+def test_a_manifest_is_encoded_once_and_read_only_if_it_has_changed(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda given: calls.append(function.__name__) or function(given)
+
+    for function in (encode_manifest, read_manifest):
+        for module in (prepare.__module__, Clip.__module__):
+            monkeypatch.setattr(sys.modules[module], function.__name__, counted(function))
+    run(source)
+    assert calls == ["encode_manifest"]
+    prepared = run(source)
+    assert calls == ["encode_manifest"] * 2
+    text = prepared.manifest.read_text()
+    prepared.manifest.write_text(text + "\n")  # the same clips
+    assert run(source) == prepared
+    assert "read_manifest" in calls
 
 
 def test_other_options_are_another_preparation(source: Path) -> None:
