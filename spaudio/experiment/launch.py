@@ -39,16 +39,16 @@ class Launcher:
     """Executes the runs in given folders.
 
     Args:
-        start: Executes a run in this process: ``start_run``, or ``train_and_report`` for runs that
-            are not over folds. It is called with the settings, of which ``resume`` names the run,
-            and the ``run.py`` of the recipe.
+        start: Executes a run in this process: ``execute_run``, or ``train_and_report`` for runs
+            that are not over folds. It is called with the run's settings, the ``run.py`` of its
+            recipe, and its folder.
         jobs: Number of parallel runs. One job runs in this process; several jobs have their own
             processes and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required.
     """
 
-    start: Callable[[Settings, Path], object]
+    start: Callable[[Settings, Path, Path], object]
     jobs: int = 1
     cluster: str | None = None
     cluster_options: Mapping[str, Any] | None = None
@@ -95,9 +95,7 @@ class Launcher:
 
     def _here(self, run: Path, script: Path) -> None:
         try:
-            settings = read_run_settings(run)
-            settings.resume, settings.jobs = str(run), 1
-            self.start(settings, script)
+            self.start(read_run_settings(run), script, run)
         except (SpaudioError, OSError) as error:
             say(f"error: {error}", "red")
         except Exception:  # whatever it is, the other runs may work

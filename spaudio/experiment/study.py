@@ -30,7 +30,7 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
-from spaudio.experiment.start import start_run
+from spaudio.experiment.start import execute_run
 from spaudio.experiment.study_file import DataSet, all_seeds, check_names, read_study
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
@@ -93,7 +93,7 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
         except SpaudioError as error:
             raise SpaudioError(f"dataset {name}: {error}" if name else str(error)) from error
     folders = {open_run_folder(run.settings): run.script for run in runs}
-    if failed := Launcher(start_run, jobs)(folders):
+    if failed := Launcher(execute_run, jobs)(folders):
         raise SpaudioError(failed_runs(failed, len(folders), "the same command"))
 
 
