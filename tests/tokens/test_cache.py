@@ -162,6 +162,39 @@ def test_another_process_adds_to_the_same_cache(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.frames(files[5]), expected(files[5]))
 
 
+def test_segments_are_read_alone_once_their_recording_has_been_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_clips(tmp_path, 2, seconds=1.0)
+    open_cache(tmp_path / "f").fill(files)
+    cache = open_cache(tmp_path / "f")
+    read: list[int] = []
+
+    def counting(file: Path, dtype: np.dtype[Any], count: int, **options: int) -> Any:
+        read.append(count // 8)
+        return fromfile(file, dtype, count, **options)
+
+    fromfile = np.fromfile
+    monkeypatch.setattr(np, "fromfile", counting)
+    spans = [(0, 20), (480, 500), (20, 25), (490, None), (7, 7)]
+    for file in files:
+        read.clear()
+        for start, stop in spans:
+            part = cache.frames(file, start, stop)
+            np.testing.assert_array_equal(part, expected(file)[start:stop])
+        whole = cache.length(file)
+        assert read == [whole, 20, 5, whole - 490, 0]
+    # A change of the file is found.
+    data = cache.folder / "frames.bin"
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    os.utime(data, ns=(0, 0))  # the clock of the file system may not have moved on
+    with pytest.raises(DataError, match=r"features of .*0\.wav in .* are damaged"):
+        cache.frames(files[0], 20, 25)
+    np.testing.assert_array_equal(cache.frames(files[1], 0, 20), expected(files[1])[:20])
+
+
 def swap(first: Path, second: Path) -> None:
     """Exchanges two files; each name keeps its size and time."""
     time = first.stat().st_mtime_ns
