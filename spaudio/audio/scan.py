@@ -7,11 +7,12 @@ which changes with any change of the content.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -26,8 +27,9 @@ from spaudio.audio.decode import (
     is_silent,
     resample,
 )
+from spaudio.audio.decoder_remarks import decoder_remarks
 from spaudio.audio.manifest import SourceClip
-from spaudio.errors import AudioError, reason
+from spaudio.errors import AudioError, reason, some
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
 from spaudio.io.spread import spread
@@ -151,7 +153,7 @@ def scan_clips(
                 status = file.stat()
             except (OSError, ValueError):
                 # `decode` reports what is wrong: missing, a loop of links, a bad name.
-                findings[path], _ = check(_Job(path, None, ()))
+                findings[path] = check(_Job(path, None, ())).finding
                 continue
             found = known.get(path)
             if found and found.state != FileState.of(status):
@@ -176,8 +178,11 @@ def scan_clips(
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
         results = stack.enter_context(closing(spread(check, rest, workers)))
-        for job, (finding, computed) in zip(rest, results, strict=True):
+        remarks: dict[str, str] = {}
+        for job, (finding, computed, remark) in zip(rest, results, strict=True):
             file = root / job.path
+            if remark:
+                remarks[job.path] = remark
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store
                 stores[number].add(file, job.status, value)
@@ -185,6 +190,12 @@ def scan_clips(
                 lines.append(vars(finding))
             findings[finding.path] = finding
             advance(1)
+    if remarks:
+        named = some([f"{path} ({line})" for path, line in remarks.items()])
+        warnings.warn(
+            f"the MP3 decoder found damage in {named}; listen to these clips, or fetch them again",
+            stacklevel=2,
+        )
     return findings
 
 
@@ -197,6 +208,14 @@ class _Job:
     wanting: Sequence[int]
 
 
+class _Checked(NamedTuple):
+    """A finding, what stores keep of the file by their number, and the decoder's first remark."""
+
+    finding: Finding
+    computed: dict[int, Any]
+    remark: str = ""
+
+
 @dataclass(frozen=True)
 class _Check:
     """Decodes and checks files, and computes what stores keep of them."""
@@ -205,17 +224,18 @@ class _Check:
     silent_ok: bool
     stores: Sequence[ClipStore]
 
-    def __call__(self, job: _Job) -> tuple[Finding, dict[int, Any]]:
-        """Returns the finding, and what each store that lacks the file computes of it."""
+    def __call__(self, job: _Job) -> _Checked:
+        """Decodes a file, and computes what each store that lacks it keeps."""
         path, file = job.path, self.root / job.path
         state = FileState.of(job.status) if job.status else None
         stores = {number: self.stores[number] for number in job.wanting}
         rates = {store.sample_rate for store in stores.values()}
         try:
-            waveform, rate = decode(file, silent_ok=self.silent_ok)
+            with decoder_remarks() as remarks:
+                waveform, rate = decode(file, silent_ok=self.silent_ok)
         except AudioError as error:
             found = Finding(path, None if is_passing(error) else state, reason=reason(error, file))
-            return found, {}
+            return _Checked(found, {})
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
             samples = hash_samples(waveform, rate)
@@ -224,8 +244,9 @@ class _Check:
                 for number, store in stores.items()
             }
         except AudioError as error:  # too short for this rate, or too loud for this front-end
-            return Finding(path, None, reason=reason(error, file)), {}
+            return _Checked(Finding(path, None, reason=reason(error, file)), {})
         seconds = round(len(waveform) / rate, 6)
         sounding = None if is_silent(waveform) else samples
         loud = bool(np.abs(waveform).max() > MAX_ARRAY_AMPLITUDE)
-        return Finding(path, state, seconds, rate, samples=sounding, loud=loud), computed
+        finding = Finding(path, state, seconds, rate, samples=sounding, loud=loud)
+        return _Checked(finding, computed, remarks[0] if remarks else "")
