@@ -61,7 +61,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
     if folder.name in ("", ".."):  # such as resume=.
         folder = folder.resolve()
     say(f"folds: {folder}")
-    with locked(folder / "lock"):
+    with locked(folder / "lock", f"waiting for another process that runs the folds of {folder}"):
         runs = {}
         for value in values:
             path = folder / f"fold-{value}"

@@ -1,5 +1,8 @@
 """Launching: runs here, side by side, and as jobs of a cluster."""
 
+import os
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,6 +141,66 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
         wrong(dict.fromkeys(runs, script))
 
 
+# In place of SLURM: jobs wait in the queue until a test says otherwise.
+SBATCH = """#!/bin/sh
+cd {folder} && echo >> submitted && echo "Submitted batch job $(wc -l < submitted)"
+"""
+SACCT = """#!/bin/sh
+echo "JobID|State|NodeList"
+cd {folder}
+for job in $(seq $(wc -l < submitted)); do echo "$job|$(cat state-$job || echo PENDING)|"; done
+"""
+
+
+def test_jobs_in_the_queue_are_not_submitted_again(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    folder = script.parent
+    for name, text in (("sbatch", SBATCH), ("sacct", SACCT), ("srun", "")):
+        (folder / name).write_text(text.format(folder=folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    while_waiting: list[Callable[[], object]] = []
+
+    def wait(seconds: float) -> None:
+        if seconds < 1:  # between two jobs that it submits
+            time.sleep(seconds)
+            return
+        submitit.SlurmJob.watcher.clear()  # it asks seldom
+        if not while_waiting:
+            raise KeyboardInterrupt
+        while_waiting.pop()()
+
+    clock = SimpleNamespace(time=time.time, sleep=wait)
+    monkeypatch.setattr(submitit.core.core, "_time", clock)
+    good, bad = runs = [folder / name for name in ("good", "bad")]
+    launcher = Launcher(execute_run, cluster="slurm", cluster_options={"timeout_min": 1})
+
+    def launch() -> str:
+        with pytest.raises(KeyboardInterrupt):
+            launcher(dict.fromkeys(runs, script))
+        return capsys.readouterr().err
+
+    assert "These jobs go on: 1, 2." in launch()
+    (folder / "state-2").write_text("RUNNING")
+    said = launch()
+    assert "go on, and are not submitted again: 1 (PENDING), 2 (RUNNING)" in said
+    assert "These jobs go on: 1, 2." in said
+    # One that has ended, here without a report, is submitted again.
+    (folder / "state-1").write_text("CANCELLED by 7")
+    said = launch()
+    assert "go on, and are not submitted again: 2 (RUNNING)" in said
+    assert "These jobs go on: 2, 3." in said
+    (folder / "state-2").write_text("COMPLETED")
+    (bad / "report.json").touch()
+    while_waiting.append(lambda: (folder / "state-3").write_text("TIMEOUT"))
+    assert launcher(dict.fromkeys(runs, script)) == [good]
+    assert len((folder / "submitted").read_text()) == 3
+    assert (good / "output.txt").read_text() == "job 3: TIMEOUT\n"
+    assert not (good / "job.txt").exists()
+
+
 def test_jobs_that_a_cluster_refuses_are_named(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,5 +216,5 @@ def test_jobs_that_a_cluster_refuses_are_named(
     monkeypatch.setattr(submitit.AutoExecutor, "submit", refuses_the_second)
     launcher = Launcher(execute_run, cluster="local", cluster_options={"timeout_min": 1})
     runs = [script.with_name(name) for name in ("good", "bad")]
-    with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. When .*"):
+    with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. To wait .*"):
         launcher(dict.fromkeys(runs, script))
