@@ -172,22 +172,12 @@ def prepare(
                 on_new=lambda: (target / MARKER).unlink(missing_ok=True),
             )
             clips, bad = _judge(cut, findings, source)
-            kind = "clips or recordings" if source.bad else "clips"
-            total = f"{len(cut) + len(source.bad)} {kind}"
-            _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
-            groups = _find_duplicates(clips, findings)
-            notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
-            if loud := sum(findings[clip.path].loud for clip in clips):
-                trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
-                notes.append(
-                    f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is "
-                    f"full scale), as of integers written as floating-point samples{trap}"
-                )
+            _report_bad(target, bad, source.bad, len(cut), skip_bad)
             skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
-            if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
-                notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+            groups = _find_duplicates(clips, findings)
             paths = {clip.path for clip in clips}
             overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
+            notes = _notes(source, listed, clips, findings)
             notes += check_duplicates(
                 clips, groups, overlaps, duplicates, target / "duplicates.txt"
             )
@@ -265,8 +255,27 @@ def _judge(
     return clips, bad
 
 
-def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_bad: bool) -> None:
+def _report_bad(
+    target: Path,
+    clips: Sequence[tuple[str, str]],
+    recordings: Mapping[str, str],
+    checked: int,
+    skip_bad: bool,
+) -> None:
+    """Lists what cannot be used.
+
+    Args:
+        target: Folder of the preparation.
+        clips: Paths of bad clips, each with the reason.
+        recordings: The same of recordings that clips are cut from.
+        checked: Number of clips that were checked.
+        skip_bad: Whether they are left out.
+
+    Raises:
+        DataError: If there are any, unless they are left out.
+    """
     file = target / "bad_clips.txt"
+    bad = [*sorted(recordings.items()), *clips]
     if not bad:
         file.unlink(missing_ok=True)
         return
@@ -276,9 +285,10 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_ba
         return
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    kind = "clips or recordings" if recordings else "clips"
     raise DataError(
-        f"{len(bad)} of {all_} cannot be used (all are listed in {file}); repair or "
-        f"remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
+        f"{len(bad)} of {checked + len(recordings)} {kind} cannot be used (all are listed in "
+        f"{file}); repair or remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
     )
 
 
@@ -388,6 +398,25 @@ def _some_groups(groups: Sequence[Sequence[Clip]], joint: str = " = ") -> str:
 
 def _number(groups: int) -> str:
     return "1 recording" if groups == 1 else f"{groups} recordings"
+
+
+def _notes(
+    source: SourceClips,
+    listed: Sequence[SourceClip],
+    clips: Sequence[Clip],
+    findings: Mapping[str, Finding],
+) -> list[str]:
+    """Returns what the user should know about the clips, one sentence each; not of duplicates."""
+    notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+    if loud := sum(findings[clip.path].loud for clip in clips):
+        trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
+        notes.append(
+            f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
+            f"scale), as of integers written as floating-point samples{trap}"
+        )
+    if unused := sorted(source.bad.keys() - {clip.folder for clip in listed}):
+        notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+    return notes
 
 
 def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool) -> list[str]:

@@ -134,40 +134,17 @@ def scan_clips(
         DataError: If a process dies.
     """
     check = _Check(root, silent_ok, stores)
-    rules = {**_RULES, "root": os.fspath(root), "silent_ok": silent_ok}
-    lines = JsonLines(journal, rules)
+    lines = JsonLines(journal, {**_RULES, "root": os.fspath(root), "silent_ok": silent_ok})
     known: dict[str, Finding] = {}
     end = 0
     for record, after in lines.read():
         state = FileState(*record.pop("state"))
         known[record["path"]], end = Finding(state=state, **record), after
-    findings: dict[str, Finding] = {}
-    rest: list[_Job] = []
+    remarks: dict[str, str] = {}
     with ExitStack() as stack:
         for store in stores:
             stack.enter_context(store.writing())
-        selected = [(store, {clip.path for clip in store.select(clips)}) for store in stores]
-        for path in (clip.path for clip in clips):
-            file = root / path
-            try:
-                status = file.stat()
-            except (OSError, ValueError):
-                # `decode` reports what is wrong: missing, a loop of links, a bad name.
-                findings[path] = check(_Job(path, None, ())).finding
-                continue
-            found = known.get(path)
-            if found and found.state != FileState.of(status):
-                del known[path]
-                found = None
-            wanting = [
-                number
-                for number, (store, paths) in enumerate(selected)
-                if path in paths and store.lacks(file, status)
-            ]
-            if found and (found.reason or not wanting):
-                findings[path] = found
-            else:
-                rest.append(_Job(path, status, wanting))
+        findings, rest = _divide(clips, known, check)
         if any(job.path not in known for job in rest):
             on_new()
         lines.open(end)
@@ -178,25 +155,63 @@ def scan_clips(
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
         results = stack.enter_context(closing(spread(check, rest, workers)))
-        remarks: dict[str, str] = {}
         for job, (finding, computed, remark) in zip(rest, results, strict=True):
-            file = root / job.path
-            if remark:
-                remarks[job.path] = remark
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store
-                stores[number].add(file, job.status, value)
-            if finding.state is not None and known.get(finding.path) != finding:
+                stores[number].add(root / job.path, job.status, value)
+            if finding.state is not None and known.get(job.path) != finding:
                 lines.append(vars(finding))
-            findings[finding.path] = finding
+            findings[job.path] = finding
+            if remark:
+                remarks[job.path] = remark
             advance(1)
     if remarks:
-        named = some([f"{path} ({line})" for path, line in remarks.items()])
+        named = some([f"{path} ({remark})" for path, remark in remarks.items()])
         warnings.warn(
             f"the MP3 decoder found damage in {named}; listen to these clips, or fetch them again",
             stacklevel=2,
         )
     return findings
+
+
+def _divide(
+    clips: Sequence[SourceClip], known: dict[str, Finding], check: "_Check"
+) -> tuple[dict[str, Finding], list["_Job"]]:
+    """Divides clips into those of which all is known and those to decode.
+
+    Args:
+        clips: The clips.
+        known: Findings of the journal by path; those of files that have changed are removed.
+        check: What decodes them.
+
+    Returns:
+        The findings that hold, by path, and what is to be done.
+    """
+    selected = [(store, {clip.path for clip in store.select(clips)}) for store in check.stores]
+    findings: dict[str, Finding] = {}
+    rest: list[_Job] = []
+    for path in (clip.path for clip in clips):
+        file = check.root / path
+        try:
+            status = file.stat()
+        except (OSError, ValueError):
+            # `decode` reports what is wrong: missing, a loop of links, a bad name.
+            findings[path] = check(_Job(path, None, ())).finding
+            continue
+        found = known.get(path)
+        if found and found.state != FileState.of(status):
+            del known[path]
+            found = None
+        wanting = [
+            number
+            for number, (store, paths) in enumerate(selected)
+            if path in paths and store.lacks(file, status)
+        ]
+        if found and (found.reason or not wanting):
+            findings[path] = found
+        else:
+            rest.append(_Job(path, status, wanting))
+    return findings, rest
 
 
 @dataclass(frozen=True)
