@@ -68,6 +68,9 @@ class ClipStore(Protocol):
         Args:
             waveform: (samples,), at the store's rate.
             samples: What `hash_samples` returns of the clip before it was resampled.
+
+        Raises:
+            AudioError: If the clip is of no use to the store.
         """
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:

@@ -167,7 +167,11 @@ class FrameCache:
         return frames if given is waveform else None
 
     def add(self, file: Path, status: os.stat_result, computed: _Computed) -> None:
-        """Appends what `compute` has returned for a clip."""
+        """Appends what `compute` has returned for a clip.
+
+        Raises:
+            ValueError: If the cache is not open for `writing`.
+        """
         if self._data is None:
             raise ValueError("the cache is not open; add within `with cache.writing():`")
         path, state = os.path.abspath(file), FileState.of(status)
