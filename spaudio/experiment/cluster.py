@@ -89,7 +89,9 @@ def _earlier_jobs(runs: Iterable[Path], folder: Path) -> dict[Path, Any]:
     """Returns the SLURM jobs of earlier commands that have not ended, and names them."""
     from submitit import SlurmJob
 
-    known = {run: SlurmJob(folder, number) for run in runs if (number := _number(run))}
+    known: dict[Path, Any] = {
+        run: SlurmJob(folder, number) for run in runs if (number := _number(run))
+    }
     going = {run: job for run, job in known.items() if not job.done()}
     if going:
         states = {job.job_id: job.state for job in going.values()}
