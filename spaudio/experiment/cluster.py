@@ -51,7 +51,7 @@ def run_on_cluster(
             said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
             # A job that was cancelled in the queue has written nothing.
             (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
-            if _number(run) == job.job_id:
+            if _job_number(run) == job.job_id:
                 (run / JOB).unlink(missing_ok=True)
         while left := [run for run in commands if _is_trained(run)]:
             with locked(left[0] / "lock", f"waiting for the job that trains {left[0]}"):
@@ -90,7 +90,7 @@ def _earlier_jobs(runs: Iterable[Path], folder: Path) -> dict[Path, Any]:
     from submitit import SlurmJob
 
     known: dict[Path, Any] = {
-        run: SlurmJob(folder, number) for run in runs if (number := _number(run))
+        run: SlurmJob(folder, number) for run in runs if (number := _job_number(run))
     }
     going = {run: job for run, job in known.items() if not job.done()}
     if going:
@@ -103,7 +103,7 @@ def _earlier_jobs(runs: Iterable[Path], folder: Path) -> dict[Path, Any]:
     return going
 
 
-def _number(run: Path) -> str | None:
+def _job_number(run: Path) -> str | None:
     """Returns the number of a run's job, if it has one."""
     try:
         text = (run / JOB).read_text("ascii", "replace")
