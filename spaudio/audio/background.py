@@ -138,8 +138,8 @@ def cut_background(
                 "split, or only silence; add recordings"
                 + (f", or repair those that cannot be used: {some(unused)}" if unused else "")
             )
-        names = [path.relative_to(target).as_posix() for path in found]
-        clips += [SourceClip(name, BACKGROUND, split, name.rpartition("/")[0]) for name in names]
+        paths = [path.relative_to(target).as_posix() for path in found]
+        clips += [SourceClip(path, BACKGROUND, split, path.rpartition("/")[0]) for path in paths]
     return target, clips, bad
 
 

@@ -103,12 +103,19 @@ def is_nothing(label: str) -> bool:
 
 def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
     """Writes ``clips`` as JSON lines with sorted keys; the file appears whole or not at all."""
-    write_atomic(Path(path), _encode(clips))
+    write_atomic(Path(path), encode_manifest(clips))
 
 
 def manifest_hash(clips: Iterable[Clip]) -> str:
     """Returns the SHA-256 (hex) of the manifest file that `write_manifest` writes."""
-    return hashlib.sha256(_encode(clips)).hexdigest()
+    return hashlib.sha256(encode_manifest(clips)).hexdigest()
+
+
+def encode_manifest(clips: Iterable[Clip]) -> bytes:
+    """Returns the content of the manifest file that `write_manifest` writes."""
+    # `dataclasses.asdict` would copy every value, which takes longer than the rest.
+    lines = (json.dumps(vars(clip), sort_keys=True) + "\n" for clip in clips)
+    return "".join(lines).encode("ascii")
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
@@ -147,12 +154,6 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
         first_line[clip.path] = number
         clips.append(clip)
     return clips
-
-
-def _encode(clips: Iterable[Clip]) -> bytes:
-    # `dataclasses.asdict` would copy every value, which takes longer than the rest.
-    lines = (json.dumps(vars(clip), sort_keys=True) + "\n" for clip in clips)
-    return "".join(lines).encode("ascii")
 
 
 def _decode(line: str) -> Clip:

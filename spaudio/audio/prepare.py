@@ -25,9 +25,9 @@ from spaudio.audio.manifest import (
     Clip,
     SourceClip,
     class_names,
+    encode_manifest,
     manifest_hash,
     read_manifest,
-    write_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
 from spaudio.errors import ConfigError, DataError, some
@@ -172,31 +172,22 @@ def prepare(
                 on_new=lambda: (target / MARKER).unlink(missing_ok=True),
             )
             clips, bad = _judge(cut, findings, source)
-            kind = "clips or recordings" if source.bad else "clips"
-            total = f"{len(cut) + len(source.bad)} {kind}"
-            _report_bad(target, [*sorted(source.bad.items()), *bad], total, skip_bad)
-            groups = _find_duplicates(clips, findings)
-            notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
-            if loud := sum(findings[clip.path].loud for clip in clips):
-                trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
-                notes.append(
-                    f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is "
-                    f"full scale), as of integers written as floating-point samples{trap}"
-                )
+            _report_bad(target, bad, source.bad, len(cut), skip_bad)
             skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
-            if unused := sorted(source.bad.keys() - {c.folder for c in listed}):
-                notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+            groups = _find_duplicates(clips, findings)
             paths = {clip.path for clip in clips}
             overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
+            notes = _notes(source, listed, clips, findings)
             notes += check_duplicates(
                 clips, groups, overlaps, duplicates, target / "duplicates.txt"
             )
+            content = encode_manifest(clips)
             prepared = Prepared(
                 root=source.root,
                 manifest=target / MANIFEST,
                 clips=tuple(clips),
                 labels=_labels(name, clips, source),
-                hash=manifest_hash(clips),
+                hash=hashlib.sha256(content).hexdigest(),
                 skipped=(*skipped, *bad),
                 multi_label=source.multi_label,
                 silent_ok=source.silent_ok,
@@ -206,7 +197,7 @@ def prepare(
                 warnings=tuple(notes),
                 unused=tuple(source.unused),
             )
-        _finish(prepared, name, options)
+        _finish(prepared, content, name, options)
     return prepared
 
 
@@ -264,8 +255,27 @@ def _judge(
     return clips, bad
 
 
-def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_bad: bool) -> None:
+def _report_bad(
+    target: Path,
+    clips: Sequence[tuple[str, str]],
+    recordings: Mapping[str, str],
+    checked: int,
+    skip_bad: bool,
+) -> None:
+    """Lists what cannot be used.
+
+    Args:
+        target: Folder of the preparation.
+        clips: Paths of bad clips, each with the reason.
+        recordings: The same of recordings that clips are cut from.
+        checked: Number of clips that were checked.
+        skip_bad: Whether they are left out.
+
+    Raises:
+        DataError: If there are any, unless they are left out.
+    """
     file = target / "bad_clips.txt"
+    bad = [*sorted(recordings.items()), *clips]
     if not bad:
         file.unlink(missing_ok=True)
         return
@@ -275,9 +285,10 @@ def _report_bad(target: Path, bad: Sequence[tuple[str, str]], all_: str, skip_ba
         return
     shown = "\n  ".join(lines[:_LISTED])
     more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    kind = "clips or recordings" if recordings else "clips"
     raise DataError(
-        f"{len(bad)} of {all_} cannot be used (all are listed in {file}); repair or "
-        f"remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
+        f"{len(bad)} of {checked + len(recordings)} {kind} cannot be used (all are listed in "
+        f"{file}); repair or remove them, or leave them out with skip_bad=true:\n  {shown}{more}"
     )
 
 
@@ -389,6 +400,25 @@ def _number(groups: int) -> str:
     return "1 recording" if groups == 1 else f"{groups} recordings"
 
 
+def _notes(
+    source: SourceClips,
+    listed: Sequence[SourceClip],
+    clips: Sequence[Clip],
+    findings: Mapping[str, Finding],
+) -> list[str]:
+    """Returns what the user should know about the clips, one sentence each; not of duplicates."""
+    notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
+    if loud := sum(findings[clip.path].loud for clip in clips):
+        trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
+        notes.append(
+            f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
+            f"scale), as of integers written as floating-point samples{trap}"
+        )
+    if unused := sorted(source.bad.keys() - {clip.folder for clip in listed}):
+        notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+    return notes
+
+
 def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool) -> list[str]:
     """Names the classes that have lost all clips of a split or fold because they were bad."""
 
@@ -407,8 +437,18 @@ def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool
     ]
 
 
-def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
-    """Writes the manifest and then the marker, unless both are there already."""
+def _finish(prepared: Prepared, content: bytes, name: str, options: Mapping[str, Any]) -> None:
+    """Writes the manifest and then the marker, unless both are there already.
+
+    Args:
+        prepared: The preparation.
+        content: Of its manifest.
+        name: Name of the dataset.
+        options: Options of the preparation.
+
+    Raises:
+        DataError: If the manifest is not as the earlier preparation wrote it.
+    """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for clip in prepared.clips:
         counts[clip.split].update(class_names(clip.label, prepared.multi_label))
@@ -429,7 +469,8 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
     manifest = prepared.manifest
     marker = manifest.with_name(MARKER)
     standing = _standing(marker)
-    if standing is not None and manifest.is_file():
+    held = hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+    if standing is not None and held not in (None, standing["manifest_sha256"]):
         try:
             found = manifest_hash(read_manifest(manifest))
         except DataError:
@@ -441,13 +482,11 @@ def _finish(prepared: Prepared, name: str, options: Mapping[str, Any]) -> None:
                     f"{manifest} does not match {marker.name}: it was changed after the "
                     f"preparation; delete {manifest.parent} to prepare again"
                 )
-    if standing != json.loads(text) or not manifest.is_file():
+    if standing != json.loads(text) or held is None:
         marker.unlink(missing_ok=True)
-        if manifest.is_file():
-            previous = hashlib.sha256(manifest.read_bytes()).hexdigest()
-            if previous != prepared.hash:
-                os.replace(manifest, previous_manifest(manifest, previous))
-        write_manifest(manifest, prepared.clips)
+        if held is not None and held != prepared.hash:
+            os.replace(manifest, previous_manifest(manifest, held))
+        write_atomic(manifest, content)
         write_atomic(marker, text.encode())
 
 

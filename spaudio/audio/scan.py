@@ -7,11 +7,12 @@ which changes with any change of the content.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -26,8 +27,9 @@ from spaudio.audio.decode import (
     is_silent,
     resample,
 )
+from spaudio.audio.decoder_remarks import decoder_remarks
 from spaudio.audio.manifest import SourceClip
-from spaudio.errors import AudioError, reason
+from spaudio.errors import AudioError, reason, some
 from spaudio.io.journal import JsonLines
 from spaudio.io.progress import progress_bar
 from spaudio.io.spread import spread
@@ -60,8 +62,16 @@ class ClipStore(Protocol):
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         """Whether the store has no entry for the file in its current state."""
 
-    def compute(self, waveform: Waveform) -> Any:
-        """Computes what `add` keeps of a clip, in the process that decodes it."""
+    def compute(self, waveform: Waveform, samples: str) -> Any:
+        """Computes what `add` keeps of a clip, in the process that decodes it.
+
+        Args:
+            waveform: (samples,), at the store's rate.
+            samples: What `hash_samples` returns of the clip before it was resampled.
+
+        Raises:
+            AudioError: If the clip is of no use to the store.
+        """
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:
         """Adds a clip, in the process that has called `writing`."""
@@ -78,8 +88,8 @@ class Finding:
         seconds: Duration.
         sample_rate: In Hz.
         reason: Why it cannot be used.
-        samples: Hash of the decoded samples and their rate, whatever the container. None for a
-            silent clip, as all silence is alike.
+        samples: What `hash_samples` returns of the clip. None for a silent one, as all silence is
+            alike.
         loud: Whether the peak is above `MAX_ARRAY_AMPLITUDE`, as of integers that were cast.
     """
 
@@ -90,6 +100,11 @@ class Finding:
     reason: str | None = None
     samples: str | None = None
     loud: bool = False
+
+
+def hash_samples(waveform: Waveform, rate: int) -> str:
+    """Returns a hash of decoded samples (samples,) and their rate in Hz, whatever the container."""
+    return hashlib.blake2b(waveform.data, key=b"%d" % rate, digest_size=16).hexdigest()
 
 
 def scan_clips(
@@ -122,40 +137,17 @@ def scan_clips(
         DataError: If a process dies.
     """
     check = _Check(root, silent_ok, stores)
-    rules = {**_RULES, "root": os.fspath(root), "silent_ok": silent_ok}
-    lines = JsonLines(journal, rules)
+    lines = JsonLines(journal, {**_RULES, "root": os.fspath(root), "silent_ok": silent_ok})
     known: dict[str, Finding] = {}
     end = 0
     for record, after in lines.read():
         state = FileState(*record.pop("state"))
         known[record["path"]], end = Finding(state=state, **record), after
-    findings: dict[str, Finding] = {}
-    rest: list[_Job] = []
+    remarks: dict[str, str] = {}
     with ExitStack() as stack:
         for store in stores:
             stack.enter_context(store.writing())
-        selected = [(store, {clip.path for clip in store.select(clips)}) for store in stores]
-        for path in (clip.path for clip in clips):
-            file = root / path
-            try:
-                status = file.stat()
-            except (OSError, ValueError):
-                # `decode` reports what is wrong: missing, a loop of links, a bad name.
-                findings[path], _ = check(_Job(path, None, ()))
-                continue
-            found = known.get(path)
-            if found and found.state != FileState.of(status):
-                del known[path]
-                found = None
-            wanting = [
-                number
-                for number, (store, paths) in enumerate(selected)
-                if path in paths and store.lacks(file, status)
-            ]
-            if found and (found.reason or not wanting):
-                findings[path] = found
-            else:
-                rest.append(_Job(path, status, wanting))
+        findings, rest = _divide(clips, known, check)
         if any(job.path not in known for job in rest):
             on_new()
         lines.open(end)
@@ -166,16 +158,63 @@ def scan_clips(
         bar = progress_bar("Checking clips", len(clips), done=done, show=progress)
         advance = stack.enter_context(bar)
         results = stack.enter_context(closing(spread(check, rest, workers)))
-        for job, (finding, computed) in zip(rest, results, strict=True):
-            file = root / job.path
+        for job, (finding, computed, remark) in zip(rest, results, strict=True):
             for number, value in computed.items():
                 assert job.status is not None  # a file that cannot be found goes to no store
-                stores[number].add(file, job.status, value)
-            if finding.state is not None and known.get(finding.path) != finding:
+                stores[number].add(root / job.path, job.status, value)
+            if finding.state is not None and known.get(job.path) != finding:
                 lines.append(vars(finding))
-            findings[finding.path] = finding
+            findings[job.path] = finding
+            if remark:
+                remarks[job.path] = remark
             advance(1)
+    if remarks:
+        named = some([f"{path} ({remark})" for path, remark in remarks.items()])
+        warnings.warn(
+            f"the MP3 decoder found damage in {named}; listen to these clips, or fetch them again",
+            stacklevel=2,
+        )
     return findings
+
+
+def _divide(
+    clips: Sequence[SourceClip], known: dict[str, Finding], check: "_Check"
+) -> tuple[dict[str, Finding], list["_Job"]]:
+    """Divides clips into those of which all is known and those to decode.
+
+    Args:
+        clips: The clips.
+        known: Findings of the journal by path; those of files that have changed are removed.
+        check: What decodes them.
+
+    Returns:
+        The findings that hold, by path, and what is to be done.
+    """
+    selected = [(store, {clip.path for clip in store.select(clips)}) for store in check.stores]
+    findings: dict[str, Finding] = {}
+    rest: list[_Job] = []
+    for path in (clip.path for clip in clips):
+        file = check.root / path
+        try:
+            status = file.stat()
+        except (OSError, ValueError):
+            # `decode` reports what is wrong: missing, a loop of links, a bad name.
+            findings[path] = check(_Job(path, None, ())).finding
+            continue
+        found = known.get(path)
+        if found and found.state != FileState.of(status):
+            del known[path]
+            found = None
+        wanting = [
+            number
+            for number, (store, paths) in enumerate(selected)
+            if path in paths and store.lacks(file, status)
+        ]
+        if found and (found.reason or not wanting):
+            findings[path] = found
+        else:
+            rest.append(_Job(path, status, wanting))
+    return findings, rest
 
 
 @dataclass(frozen=True)
@@ -187,6 +226,14 @@ class _Job:
     wanting: Sequence[int]
 
 
+class _Checked(NamedTuple):
+    """A finding, what stores keep of the file by their number, and the decoder's first remark."""
+
+    finding: Finding
+    computed: dict[int, Any]
+    remark: str = ""
+
+
 @dataclass(frozen=True)
 class _Check:
     """Decodes and checks files, and computes what stores keep of them."""
@@ -195,26 +242,29 @@ class _Check:
     silent_ok: bool
     stores: Sequence[ClipStore]
 
-    def __call__(self, job: _Job) -> tuple[Finding, dict[int, Any]]:
-        """Returns the finding, and what each store that lacks the file computes of it."""
+    def __call__(self, job: _Job) -> _Checked:
+        """Decodes a file, and computes what each store that lacks it keeps."""
         path, file = job.path, self.root / job.path
         state = FileState.of(job.status) if job.status else None
         stores = {number: self.stores[number] for number in job.wanting}
         rates = {store.sample_rate for store in stores.values()}
         try:
-            waveform, rate = decode(file, silent_ok=self.silent_ok)
+            with decoder_remarks() as remarks:
+                waveform, rate = decode(file, silent_ok=self.silent_ok)
         except AudioError as error:
             found = Finding(path, None if is_passing(error) else state, reason=reason(error, file))
-            return found, {}
+            return _Checked(found, {})
         try:
             waveforms = {wanted: resample(waveform, rate, wanted, file) for wanted in rates}
-            computed = {n: one.compute(waveforms[one.sample_rate]) for n, one in stores.items()}
+            samples = hash_samples(waveform, rate)
+            computed = {
+                number: store.compute(waveforms[store.sample_rate], samples)
+                for number, store in stores.items()
+            }
         except AudioError as error:  # too short for this rate, or too loud for this front-end
-            return Finding(path, None, reason=reason(error, file)), {}
-        samples = None
-        if not is_silent(waveform):
-            key = b"%d" % rate
-            samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
+            return _Checked(Finding(path, None, reason=reason(error, file)), {})
         seconds = round(len(waveform) / rate, 6)
+        sounding = None if is_silent(waveform) else samples
         loud = bool(np.abs(waveform).max() > MAX_ARRAY_AMPLITUDE)
-        return Finding(path, state, seconds, rate, samples=samples, loud=loud), computed
+        finding = Finding(path, state, seconds, rate, samples=sounding, loud=loud)
+        return _Checked(finding, computed, remarks[0] if remarks else "")

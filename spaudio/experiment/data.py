@@ -107,13 +107,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:
-        frame, cut = settings.tokens.frame_seconds, settings.segments
-        pieces = (  # as they will be normalised: the level of a segment is its own
-            cache.frames(clip.path, *span)
-            for clip in splits["train"]
-            for span in cut.spans(cache.length(clip.path), frame)
-        )
-        front_end = make_front_end(settings.tokens, front_end.fit(pieces))
+        front_end = _fit(front_end, settings, cache, splits["train"])
     augment = _augment(settings, front_end)
 
     def dataset(split: str) -> TokenDataset:
@@ -146,6 +140,18 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         typical_seconds=min(typical, most),
         warnings=warnings,
     )
+
+
+def _fit(
+    front_end: FrontEnd, settings: AudioSettings, cache: FrameCache, clips: Sequence[Clip]
+) -> FrontEnd:
+    """Returns the front-end with a normaliser that is fitted on the training clips."""
+    pieces = (  # as they will be normalised: the level of a segment is its own
+        cache.frames(clip.path, *span)
+        for clip in clips
+        for span in settings.segments.spans(cache.length(clip.path), settings.tokens.frame_seconds)
+    )
+    return make_front_end(settings.tokens, front_end.fit(pieces))
 
 
 def _augment(settings: AudioSettings, front_end: FrontEnd) -> Augment | None:

@@ -22,16 +22,17 @@ from spaudio.report.records import PAGE
 from spaudio.report.tables import plus_minus
 
 
-def run_folds(settings: AudioSettings, script: Path) -> Path:
+def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None) -> Path:
     """Trains and tests every fold of a recipe and writes a report over all folds.
 
     ``<runs>/<recipe>/<id>/`` holds an ordinary run ``fold-<name>/`` per fold, and the report over
     all (see :mod:`spaudio.report.fold_report`), which is written last. A second call with the same
-    ``run_id`` and settings, or with ``resume``, continues with the unfinished folds.
+    ``run_id`` and settings, or with the folder, continues with the unfinished folds.
 
     Args:
         settings: Settings of the run; ``fold_by`` says how the recipe chooses a fold.
         script: The recipe's ``run.py``.
+        folder: The folder of an earlier call.
 
     Returns:
         The folder of the run over all folds.
@@ -56,11 +57,11 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
             f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
             f"each fold with {key}="
         )
-    folder = Path(settings.resume) if settings.resume else open_run_folder(settings)
+    folder = folder or open_run_folder(settings)
     if folder.name in ("", ".."):  # such as resume=.
         folder = folder.resolve()
     say(f"folds: {folder}")
-    with locked(folder / "lock"):
+    with locked(folder / "lock", f"waiting for another process that runs the folds of {folder}"):
         runs = {}
         for value in values:
             path = folder / f"fold-{value}"
@@ -69,7 +70,6 @@ def run_folds(settings: AudioSettings, script: Path) -> Path:
                 runs=str(folder.parent.parent),
                 run_id=f"{folder.name}/{path.name}",
                 jobs=1,
-                resume=None,
             )
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data)

@@ -21,17 +21,15 @@ from typing import Any
 
 import torch
 
-from spaudio.errors import ConfigError, SpaudioError, first_line, how_to_install
+from spaudio.errors import SpaudioError
+from spaudio.experiment.cluster import run_on_cluster
 from spaudio.experiment.compose import quoted
-from spaudio.experiment.run_folder import named_reports, read_run_settings
+from spaudio.experiment.run_folder import OUTPUT, named_reports, read_run_settings
 from spaudio.experiment.settings import Settings
-from spaudio.io.lock import claimed, locked
+from spaudio.io.lock import claimed
 from spaudio.io.messages import say
 from spaudio.io.parent import REPEAT, with_parent
 from spaudio.report.records import REPORT
-
-OUTPUT = "output.txt"  # output of a run in its own process; otherwise the traceback of a failure
-_TAIL = 2**16  # bytes of a job's output that are copied to it
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,16 @@ class Launcher:
     """Executes the runs in given folders.
 
     Args:
-        start: Executes a run in this process: ``start_run``, or ``train_and_report`` for runs that
-            are not over folds. It is called with the settings, of which ``resume`` names the run,
-            and the ``run.py`` of the recipe.
+        start: Executes a run in this process: ``execute_run``, or ``train_and_report`` for runs
+            that are not over folds. It is called with the run's settings, the ``run.py`` of its
+            recipe, and its folder.
         jobs: Number of parallel runs. One job runs in this process; several jobs have their own
             processes and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required.
     """
 
-    start: Callable[[Settings, Path], object]
+    start: Callable[[Settings, Path, Path], object]
     jobs: int = 1
     cluster: str | None = None
     cluster_options: Mapping[str, Any] | None = None
@@ -77,7 +75,8 @@ class Launcher:
             with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
                 (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
         if self.cluster is not None and left:
-            self._submit(left, remedy)
+            commands = {run: _command(run, script) for run, script in left.items()}
+            run_on_cluster(commands, self.cluster, self.cluster_options or {}, remedy)
         else:
             try:
                 self._execute(left)
@@ -95,9 +94,7 @@ class Launcher:
 
     def _here(self, run: Path, script: Path) -> None:
         try:
-            settings = read_run_settings(run)
-            settings.resume, settings.jobs = str(run), 1
-            self.start(settings, script)
+            self.start(read_run_settings(run), script, run)
         except (SpaudioError, OSError) as error:
             say(f"error: {error}", "red")
         except Exception:  # whatever it is, the other runs may work
@@ -134,60 +131,6 @@ class Launcher:
                 with starting:
                     stopped.set()
                 _interrupt(running)
-
-    def _submit(self, runs: Mapping[Path, Path], remedy: str) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise ConfigError(f"cluster= needs submitit: {how_to_install('submitit')}") from error
-        folder = next(iter(runs)).parent / ".submitit"  # hidden: it is no run
-        try:
-            executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
-            executor.update_parameters(**(self.cluster_options or {}))
-        except (NameError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise ConfigError(
-                f"cluster={self.cluster} cluster_options={dict(self.cluster_options or {})}: "
-                f"{first_line(error)}"
-            ) from error
-        jobs: dict[Path, Any] = {}
-        try:
-            for run, script in runs.items():
-                if not _is_trained(run):
-                    function = submitit.helpers.CommandFunction(_command(run, script))
-                    jobs[run] = executor.submit(function)
-            for run, job in jobs.items():
-                job.wait()
-                errors = job.paths.stderr
-                said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
-                # A job that was cancelled in the queue has written nothing.
-                (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
-            while left := [run for run in runs if _is_trained(run)]:
-                say(f"waiting for the job that trains {left[0]}")
-                with locked(left[0] / "lock"):
-                    pass
-        except (RuntimeError, OSError) as error:  # as submitit raises them if a job is refused
-            raise SpaudioError(
-                f"cluster={self.cluster}: {first_line(error)}. {_going_on(jobs)}continue with "
-                f"{remedy}"
-            ) from error
-        except KeyboardInterrupt:
-            say(f"no longer waiting. {_going_on(jobs)}continue with {remedy}")
-            raise
-
-
-def _is_trained(run: Path) -> bool:
-    """Whether another process trains a run."""
-    try:
-        with claimed(run):
-            return False
-    except SpaudioError:
-        return True
-
-
-def _going_on(jobs: Mapping[Path, Any]) -> str:
-    """Names the submitted jobs, which go on, at the start of a remedy."""
-    names = ", ".join(str(job.job_id) for job in jobs.values())
-    return f"These jobs go on: {names}. When they have ended, " if names else "To continue, "
 
 
 def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:

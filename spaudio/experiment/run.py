@@ -20,7 +20,7 @@ from spaudio.experiment.processes import (
     share_run_folder,
 )
 from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.run_folder import differences, named_reports, read_run_settings
+from spaudio.experiment.run_folder import differences, named_reports
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
@@ -52,12 +52,13 @@ PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
 
 
-def train_and_report(settings: Settings, script: Path) -> Path:
+def train_and_report(settings: Settings, script: Path, run: Path | None = None) -> Path:
     """Trains a model, measures it and writes its report.
 
     Args:
-        settings: Settings of the run. If ``resume`` names a run, its own settings are used.
+        settings: Settings of the run.
         script: The recipe's ``run.py``.
+        run: Its folder, if it exists: the run is continued.
 
     Returns:
         The run's folder.
@@ -66,13 +67,10 @@ def train_and_report(settings: Settings, script: Path) -> Path:
         SpaudioError: If the data, the settings or the machine prevent the run.
     """
     first = is_first_process()
-    run = None if settings.resume is None else Path(settings.resume)
-    if run is not None:
-        settings = read_run_settings(run)
-        if (run / REPORT).is_file():
-            if first:
-                say(f"{run} is finished; its report is {named_reports(run)}")
-            return run
+    if run is not None and (run / REPORT).is_file():
+        if first:
+            say(f"{run} is finished; its report is {named_reports(run)}")
+        return run
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
     with (

@@ -17,6 +17,9 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
 from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
 
+#: What a run in its own process has printed; of one in the launching process, why it failed.
+OUTPUT = "output.txt"
+
 
 def new_run_id() -> str:
     """Returns a name for a run: the local time and eight random characters."""

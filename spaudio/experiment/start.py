@@ -11,10 +11,11 @@ from spaudio.io.messages import warn
 
 
 def start_run(settings: Settings, script: Path) -> Path:
-    """Executes one run, or one run per fold.
+    """Executes one run, or one run per fold, as a command gives it.
 
     Args:
-        settings: Settings of the run. If ``resume`` is given, all but ``jobs`` come from that run.
+        settings: Settings of the command. If ``resume`` is given, all but ``jobs`` come from that
+            run.
         script: The recipe's ``run.py``.
 
     Returns:
@@ -23,18 +24,37 @@ def start_run(settings: Settings, script: Path) -> Path:
     Raises:
         SpaudioError: If the data, the settings or the machine prevent the run.
     """
-    given = settings
-    if settings.resume is not None:
-        given = read_run_settings(Path(settings.resume))
-        refuse_elsewhere(Path(settings.resume), given)
-    if isinstance(given, AudioSettings) and given.folds == "all":
-        given.jobs, given.resume = settings.jobs, settings.resume
-        return run_folds(given, script)
-    if settings.cluster is not None and settings.resume is None:
+    if settings.resume is None:
+        return execute_run(settings, script, jobs=settings.jobs)
+    run = Path(settings.resume)
+    own = read_run_settings(run)
+    refuse_elsewhere(run, own)
+    return execute_run(own, script, run, jobs=settings.jobs)
+
+
+def execute_run(settings: Settings, script: Path, run: Path | None = None, jobs: int = 1) -> Path:
+    """Executes one run, or one run per fold.
+
+    Args:
+        settings: Settings of the run.
+        script: The recipe's ``run.py``.
+        run: Its folder, if it exists: the run is continued.
+        jobs: Number of folds at a time.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        SpaudioError: If the data, the settings or the machine prevent the run.
+    """
+    if isinstance(settings, AudioSettings) and settings.folds == "all":
+        settings.jobs = jobs
+        return run_folds(settings, script, run)
+    if settings.cluster is not None and run is None:
         raise ConfigError(
             f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
             "run here"
         )
-    if settings.jobs > 1:
-        warn(f"jobs={settings.jobs} has no effect on one run; it is for several: -m or folds=all")
-    return train_and_report(settings, script)
+    if jobs > 1:
+        warn(f"jobs={jobs} has no effect on one run; it is for several: -m or folds=all")
+    return train_and_report(settings, script, run)

@@ -30,7 +30,7 @@ from spaudio.experiment.settings import (
     AudioSettings,
     Settings,
 )
-from spaudio.experiment.start import start_run
+from spaudio.experiment.start import execute_run
 from spaudio.experiment.study_file import DataSet, all_seeds, check_names, read_study
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
@@ -93,7 +93,7 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
         except SpaudioError as error:
             raise SpaudioError(f"dataset {name}: {error}" if name else str(error)) from error
     folders = {open_run_folder(run.settings): run.script for run in runs}
-    if failed := Launcher(start_run, jobs)(folders):
+    if failed := Launcher(execute_run, jobs)(folders):
         raise SpaudioError(failed_runs(failed, len(folders), "the same command"))
 
 
@@ -282,17 +282,7 @@ def plan_study(
                     unheard.setdefault(override, []).append(where)
             every = [*study.overrides, *of.overrides, *given, *last]
             recipe, baseline = file.parent / of.recipe, own.baseline or study.baseline
-            try:
-                _check_given(every)
-                settings = compose(recipe, every)
-            except ConfigError as error:
-                where = f"{file}, setting {setting}" + (f", dataset {name}" if name else "")
-                raise ConfigError(f"{where}: {error}") from error
-            if name and isinstance(settings, AudioSettings) and settings.folds:
-                raise ConfigError(
-                    f"{file}: folds={settings.folds} is for single recipes; list the folds of "
-                    f"dataset {name} as folds: [...]"
-                )
+            settings = _compose(file, recipe, every, setting, name)
             prefix = f"{file.stem}-{setting}-" + ("s" if name else "")
             if name and name != recipe.resolve().name:
                 prefix = f"{file.stem}-{name}-{setting}-s"
@@ -321,6 +311,35 @@ def plan_study(
             f"{file}: two runs would be named {twice[0]}; rename a setting or dataset"
         )
     return [run for _, run in sorted(planned, key=lambda pair: pair[0])]
+
+
+def _compose(
+    file: Path, recipe: Path, overrides: Sequence[str], setting: str, data: str
+) -> Settings:
+    """Composes the settings of a configuration.
+
+    Args:
+        file: The study.
+        recipe: Folder of the recipe.
+        overrides: All overrides.
+        setting: Name of the configuration, for messages.
+        data: Name of the dataset; empty in a study of one recipe.
+
+    Raises:
+        ConfigError: If an override is wrong, or one that a study replaces.
+    """
+    try:
+        _check_given(overrides)
+        settings = compose(recipe, overrides)
+    except ConfigError as error:
+        where = f"{file}, setting {setting}" + (f", dataset {data}" if data else "")
+        raise ConfigError(f"{where}: {error}") from error
+    if data and isinstance(settings, AudioSettings) and settings.folds:
+        raise ConfigError(
+            f"{file}: folds={settings.folds} is for single recipes; list the folds of dataset "
+            f"{data} as folds: [...]"
+        )
+    return settings
 
 
 def _of_fold(settings: Settings, run_id: str, seed: int, fold: Any) -> Settings:

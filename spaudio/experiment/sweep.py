@@ -11,7 +11,7 @@ from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import new_run_id, open_run_folder
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.start import start_run
+from spaudio.experiment.start import execute_run
 
 
 def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str | None]:
@@ -48,7 +48,7 @@ def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str |
     check_some_data(composed, data_prep_folder(script.parent))
     folders = [open_run_folder(settings) for settings in composed]
     remedy = f"run_id={name} and the same settings"
-    launcher = Launcher(start_run, first.jobs, first.cluster, first.cluster_options)
+    launcher = Launcher(execute_run, first.jobs, first.cluster, first.cluster_options)
     failed = launcher(dict.fromkeys(folders, script), remedy)
     error = failed_runs(failed, len(folders), remedy) if failed else None
     return [folder for folder in folders if folder not in failed], error

@@ -12,13 +12,13 @@ from spaudio.filters.analysis import (
     record_masks,
 )
 from spaudio.filters.bank import FilterBank, MultiScaleFilterBank
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import FILTERS, TokenFilter
 from spaudio.filters.depthwise import DepthwiseFilter
 from spaudio.filters.fir import FIRFilter
 from spaudio.filters.functional import filterbank
 from spaudio.filters.haar import HaarFilter
 from spaudio.filters.insert import FilterHandle, find_filters, insert_filters, load_filters
-from spaudio.filters.make import FILTERS, make_filter
+from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 from spaudio.filters.streaming import FilterStream
 

@@ -254,7 +254,11 @@ def filterbank_window(
 
 
 def gains_shape(gains: str, num_filters: int, dim: int | None) -> tuple[int, ...]:
-    """Shape of the gains: (M,) for ``"shared"``, (dim, M) for ``"per_dim"``."""
+    """Returns the shape of the gains: (M,) for ``"shared"``, (dim, M) for ``"per_dim"``.
+
+    Raises:
+        ValueError: If ``gains`` is neither, or there is no ``dim`` for ``"per_dim"``.
+    """
     if gains == "shared":
         return (num_filters,)
     if gains != "per_dim":

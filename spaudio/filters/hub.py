@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 from typing_extensions import override
 
+from spaudio.filters.base import FILTERS, TokenFilter
 from spaudio.filters.layout import Layout
-from spaudio.filters.make import FILTERS, make_filter
+from spaudio.filters.make import make_filter
 
 try:
     from huggingface_hub import PyTorchModelHubMixin  # noqa: TID251
@@ -27,9 +28,6 @@ except ImportError as error:
         "saving and loading filters needs huggingface_hub and safetensors: "
         "pip install '.[hub]' in a clone of spaudio"
     ) from error
-
-if TYPE_CHECKING:
-    from spaudio.filters.base import TokenFilter
 
 DTYPES = {str(d): d for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 

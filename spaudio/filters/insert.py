@@ -17,7 +17,7 @@ from spaudio.filters.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.base import TokenFilter
+from spaudio.filters.base import FILTERS, TokenFilter
 from spaudio.filters.calls import Watch, watch_of
 from spaudio.filters.layout import Layout
 from spaudio.filters.locate import (
@@ -31,7 +31,7 @@ from spaudio.filters.locate import (
     layer_dim,
     no_match,
 )
-from spaudio.filters.make import FILTERS, make_filter
+from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 
 

@@ -20,7 +20,7 @@ from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -82,37 +82,14 @@ class Predictor:
         self.run = run
         self.device = _find_device(device)
         settings = read_run_settings(run)
-        model = settings.model
-        if isinstance(model, PretrainedConfig):
-            given = str(model.source)
-            if base is None and is_folder(given) and not Path(given).is_dir():
-                saved = load_weights(weights_folder(run))["base_hash"]
-                raise ConfigError(
-                    f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
-                    f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it "
-                    "with --base FOLDER, or spaudio.load(..., base=FOLDER)"
-                )
-            if base is not None and is_folder(base) and not Path(base).is_dir():
-                raise ConfigError(f"base={base}: there is no such folder")
-        elif base is not None:
-            raise ConfigError(f"base={base}: {run} has no pretrained encoder; leave base out")
+        _check_base(run, settings, base)
         encoder = open_encoder(settings, base)
         self.model = load_classifier(run, encoder)
         assert isinstance(settings, AudioSettings)
         self.inputs = Inputs.load(run)
         tokens = settings.tokens
-        normaliser = self.inputs.normaliser
-        if isinstance(normaliser, BandNormaliser) and len(normaliser.mean) != tokens.bands:
-            raise CheckpointError(
-                f"{run / INPUTS} normalises {len(normaliser.mean)} bands, but the run has "
-                f"{tokens.bands}; run the recipe again"
-            )
-        self.front_end = open_front_end(settings, normaliser, encoder)
-        if self.model.classes != len(self.inputs.classes):
-            raise CheckpointError(
-                f"the model of {run} has {self.model.classes} outputs, but the run names "
-                f"{len(self.inputs.classes)} classes; run the recipe again"
-            )
+        _check_inputs(run, self.inputs, tokens.bands, self.model.classes)
+        self.front_end = open_front_end(settings, self.inputs.normaliser, encoder)
         hop = self.front_end.config.frame_seconds
         longest = max(self.inputs.longest_seconds, hop)  # a clip may be shorter than a hop
         self.window_seconds = longest if window is None else window
@@ -350,6 +327,53 @@ class Predictor:
         """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
         front_end = self.front_end
         return front_end.tokens(front_end.restore(front_end.extract(waveform)))
+
+
+def _check_base(run: Path, settings: Settings, base: str | None) -> None:
+    """Checks that the pretrained encoder of a run, if it has one, can be found.
+
+    Args:
+        run: The run's folder.
+        settings: Its settings.
+        base: Folder or Hub id of the encoder, if it has moved.
+
+    Raises:
+        ConfigError: If it cannot, or ``base`` is given to a run without one.
+    """
+    model = settings.model
+    if not isinstance(model, PretrainedConfig):
+        if base is not None:
+            raise ConfigError(f"base={base}: {run} has no pretrained encoder; leave base out")
+        return
+    given = str(model.source)
+    if base is None and is_folder(given) and not Path(given).is_dir():
+        saved = load_weights(weights_folder(run))["base_hash"]
+        raise ConfigError(
+            f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
+            f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it with "
+            "--base FOLDER, or spaudio.load(..., base=FOLDER)"
+        )
+    if base is not None and is_folder(base) and not Path(base).is_dir():
+        raise ConfigError(f"base={base}: there is no such folder")
+
+
+def _check_inputs(run: Path, inputs: Inputs, bands: int, outputs: int) -> None:
+    """Checks that what a run has saved fits its settings and its model.
+
+    Raises:
+        CheckpointError: If numbers of bands or classes differ.
+    """
+    normaliser, classes = inputs.normaliser, len(inputs.classes)
+    if isinstance(normaliser, BandNormaliser) and len(normaliser.mean) != bands:
+        raise CheckpointError(
+            f"{run / INPUTS} normalises {len(normaliser.mean)} bands, but the run has {bands}; run "
+            "the recipe again"
+        )
+    if outputs != classes:
+        raise CheckpointError(
+            f"the model of {run} has {outputs} outputs, but the run names {classes} classes; run "
+            "the recipe again"
+        )
 
 
 def _find_device(name: str | None) -> torch.device:

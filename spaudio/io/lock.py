@@ -7,13 +7,25 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from spaudio.errors import SpaudioError
+from spaudio.io.messages import say
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Waits for the lock on ``file`` and holds it, at most until this process ends."""
+def locked(file: Path, waiting: str | None = None) -> Iterator[None]:
+    """Waits for the lock on ``file`` and holds it, at most until this process ends.
+
+    Args:
+        file: The file.
+        waiting: Message that is printed if another process holds it.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file):
+    lock = FileLock(file)
+    try:
+        held = lock.acquire(timeout=-1 if waiting is None else 0)
+    except Timeout:
+        say(waiting)
+        held = lock.acquire()
+    with held:
         yield
 
 

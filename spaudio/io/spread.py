@@ -63,6 +63,11 @@ def spread(
         pool.shutdown(cancel_futures=True)
 
 
+def is_worker() -> bool:
+    """Whether this process was forked by :func:`spread`; it computes one value at a time."""
+    return getattr(_own, "forked", False)
+
+
 def _make_pool(workers: int, function: Callable[[Any], Any]) -> Executor:
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
@@ -78,6 +83,7 @@ def _begin_process(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the calling process ends this one
     # If that process were killed, this one would wait for values forever.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _own.forked = True
     _begin(function)
 
 

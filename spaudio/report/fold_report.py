@@ -54,20 +54,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     for name, run in folds.items():
         reports[name] = read_json(run / REPORT)
         lines += [{"fold": for_csv(name), **row} for row in read_rows(run / PREDICTIONS)]
-    rows = [
-        {
-            "fold": name,
-            "accuracy": one["test"]["accuracy"],
-            "macro_f1": one["test"]["macro_f1"],
-            "svm": one["floor"]["svm"],
-            "majority": one["floor"]["majority"],
-            "valid_accuracy": one["valid"]["accuracy"],
-            "best_epoch": one["best_epoch"],
-            "clips": one["clips"],
-            **({"penalty": one["penalty"]} if "penalty" in one else {}),
-        }
-        for name, one in reports.items()
-    ]
+    rows = [_row(name, report) for name, report in reports.items()]
     first = next(iter(reports.values()))
     classes = list(first["test"]["per_class"])
     confusion = confusion_matrix(
@@ -122,6 +109,21 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     return Folds(report, list(reports.values()), lines)
 
 
+def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the report over all folds says about one, from the report of that fold."""
+    row = {
+        "fold": name,
+        "accuracy": report["test"]["accuracy"],
+        "macro_f1": report["test"]["macro_f1"],
+        "svm": report["floor"]["svm"],
+        "majority": report["floor"]["majority"],
+        "valid_accuracy": report["valid"]["accuracy"],
+        "best_epoch": report["best_epoch"],
+        "clips": report["clips"],
+    }
+    return row | ({"penalty": report["penalty"]} if "penalty" in report else {})
+
+
 def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
     """Writes the files of a report over all folds; ``report.json`` last.
 
@@ -143,16 +145,11 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
     report, rows = folds.report, folds.report["folds"]
     columns = {key: [row[key] for row in rows] for key in ("accuracy", "svm", "majority")}
     aligned = [one["aligned"]["accuracy"] for one in folds.reports if "aligned" in one]
-    results = {
-        "**transformer**": f"**{plus_minus(columns['accuracy'])}**",
-        **(
-            {"the same, with test groups aligned": plus_minus(aligned)}
-            if "aligned" in report
-            else {}
-        ),
-        floor_name("RBF-SVM", report["floor"]): plus_minus(columns["svm"]),
-        TRIVIAL["accuracy"]: plus_minus(columns["majority"]),
-    }
+    results = {"**transformer**": f"**{plus_minus(columns['accuracy'])}**"}
+    if "aligned" in report:
+        results["the same, with test groups aligned"] = plus_minus(aligned)
+    results[floor_name("RBF-SVM", report["floor"])] = plus_minus(columns["svm"])
+    results[TRIVIAL["accuracy"]] = plus_minus(columns["majority"])
     title = f"Over {len(rows)} test folds"
     above = sum(row["accuracy"] > row["svm"] for row in rows)
     per_fold = [

@@ -74,7 +74,7 @@ def model_card(
         "## Results",
         _results(report),
         "## Limits",
-        _lines(_limits(settings, report, longest_seconds, multi_label)),
+        _lines(_limits(report, longest_seconds, multi_label)),
         "## Training",
         f"```sh\n{command}\n```",
         f"spaudio {report['versions']['spaudio']}, seed {report['seed']}, "
@@ -189,12 +189,7 @@ def _results(report: Mapping[str, Any]) -> str:
     return f"{markdown_table(table)}\n\n{markdown_table(per_class)}"
 
 
-def _limits(
-    settings: Mapping[str, Any],
-    report: Mapping[str, Any],
-    longest_seconds: float,
-    multi_label: bool,
-) -> list[str]:
+def _limits(report: Mapping[str, Any], longest_seconds: float, multi_label: bool) -> list[str]:
     test, floor, metric = report["test"], report["floor"], report["metric"]
     top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
     lines = [

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import Waveform, load_audio
+from spaudio.audio.decode import Waveform, decode, resample
 from spaudio.audio.manifest import SourceClip
+from spaudio.audio.scan import hash_samples
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
@@ -32,7 +33,7 @@ class _Entry(NamedTuple):
         start: First frame.
         frames: Number of frames.
         state: State of the audio file.
-        samples: Hash of the waveform.
+        samples: Hash of the decoded file (`spaudio.audio.scan.hash_samples`).
         crc32: Checksum of the frames.
     """
 
@@ -47,7 +48,7 @@ class _Computed(NamedTuple):
     """What is added for a clip.
 
     Args:
-        samples: Hash of the waveform.
+        samples: Hash of the decoded file.
         frames: (frames, width); None if the cache already has frames of the same samples.
     """
 
@@ -78,7 +79,8 @@ class FrameCache:
     The index is written after the data, so that a crash never leaves an entry without its frames;
     the next `writing` overwrites data that a crash left behind. Each entry and each line of the
     index holds a checksum. `lacks` checks the frames, so that a preparation recomputes damaged
-    ones, with a warning; `frames` checks them on each use.
+    ones, with a warning. `frames` checks them on each use, except that parts of a clip are read by
+    themselves once it has been checked, until the file is written to.
     A cache can be pickled for processes that read it.
 
     Args:
@@ -115,6 +117,7 @@ class FrameCache:
         self._extract = extract
         self._restore = restore
         self._index = JsonLines(self.folder / "index.jsonl", header)
+        self._frames_file = self.folder / "frames.bin"
         self._data: IO[bytes] | None = None
         self._pending: list[dict[str, Any]] = []  # index lines to be written after the data
         self._synced = time.monotonic()
@@ -122,6 +125,8 @@ class FrameCache:
         self._entries: dict[str, _Entry] = {}
         self._places: dict[str, _Entry] = {}  # the latest entry of each hash of samples
         self._kind: tuple[str, int] | None = None  # type and width of all frames
+        self._checked: set[int] = set()  # first frames of entries, whole in this state of the file
+        self._checked_state: FileState | None = None
         self._count = self._whole = 0  # frames, and bytes of the index, that are whole
         self._read()
 
@@ -140,9 +145,13 @@ class FrameCache:
         warnings.warn(f"features in {self.folder} are damaged; they are recomputed", stacklevel=2)
         return True
 
-    def compute(self, waveform: Waveform) -> _Computed:
-        """Computes the frames of a clip, unless the cache has frames of the same samples."""
-        samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
+    def compute(self, waveform: Waveform, samples: str) -> _Computed:
+        """Computes the frames of a clip, unless the cache has frames of the same samples.
+
+        Args:
+            waveform: (samples,), at the rate of the cache.
+            samples: Hash of the decoded file.
+        """
         if self._place(samples) is not None:
             return _Computed(samples, None)
         frames = np.ascontiguousarray(self._extract(waveform))
@@ -158,7 +167,11 @@ class FrameCache:
         return frames if given is waveform else None
 
     def add(self, file: Path, status: os.stat_result, computed: _Computed) -> None:
-        """Appends what `compute` has returned for a clip."""
+        """Appends what `compute` has returned for a clip.
+
+        Raises:
+            ValueError: If the cache is not open for `writing`.
+        """
         if self._data is None:
             raise ValueError("the cache is not open; add within `with cache.writing():`")
         path, state = os.path.abspath(file), FileState.of(status)
@@ -199,10 +212,9 @@ class FrameCache:
         with locked(self.folder.with_suffix(".lock")), one_thread():
             self._read()
             self._index.open(self._whole)
-            data = self.folder / "frames.bin"
-            data.touch()
+            self._frames_file.touch()
             try:
-                with data.open("r+b", buffering=0) as self._data:
+                with self._frames_file.open("r+b", buffering=0) as self._data:
                     try:
                         yield
                     finally:
@@ -230,8 +242,10 @@ class FrameCache:
         with self.writing():
             for file, status in states:
                 if self.lacks(file, status):  # another process may have added it in the meantime
-                    waveform = load_audio(file, self.sample_rate, silent_ok=True)
-                    self.add(file, status, self.compute(waveform))
+                    waveform, rate = decode(file, silent_ok=True)
+                    samples = hash_samples(waveform, rate)
+                    waveform = resample(waveform, rate, self.sample_rate, file)
+                    self.add(file, status, self.compute(waveform, samples))
 
     def frames(self, file: str | Path, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Returns a clip's frames (frames, width), or those of a part, as ``restore`` returns them.
@@ -239,29 +253,54 @@ class FrameCache:
         Raises:
             DataError: If the clip is not in the cache, or its frames are damaged.
         """
-        frames = self._read_frames(self.entry(file))
+        entry = self.entry(file)
+        frames = self._read_part(entry, range(entry.frames)[start:stop])
         if frames is None:
             raise DataError(
                 f"the features of {file} in {self.folder} are damaged; run the same command again, "
                 "which recomputes them"
             )
-        return self._restore(frames[start:stop])
+        return self._restore(frames)
+
+    def _read_part(self, entry: _Entry, part: range) -> npt.NDArray[Any] | None:
+        """Returns a part of the stored frames of an entry, or None if the entry is damaged.
+
+        The checksum is that of all its frames. To read them for each segment of a long recording
+        would take longer than all else that is done with the segment.
+        """
+        if len(part) < entry.frames:
+            try:
+                state = FileState.of(self._frames_file.stat())
+            except OSError:
+                return None
+            if state != self._checked_state:
+                self._checked, self._checked_state = set(), state
+            if entry.start in self._checked:
+                return self._read_stored(entry.start + part.start, len(part))
+        frames = self._read_frames(entry)
+        if frames is None:
+            return None
+        self._checked.add(entry.start)
+        return frames[part.start : part.stop]
 
     def _read_frames(self, entry: _Entry) -> npt.NDArray[Any] | None:
         """Returns the stored frames of an entry, or None if they do not match its checksum."""
+        frames = self._read_stored(entry.start, entry.frames)
+        return None if frames is None or zlib.crc32(frames.data) != entry.crc32 else frames
+
+    def _read_stored(self, start: int, count: int) -> npt.NDArray[Any] | None:
+        """Returns ``count`` stored frames, of any entries, or None if the file holds fewer."""
         assert self._kind is not None  # there is an entry
-        path, (kind, width) = self.folder / "frames.bin", self._kind
+        kind, width = self._kind
         dtype = np.dtype(kind)
         # Not mapped into memory: the pages of a map stay in it until others need them.
         try:
             found = np.fromfile(
-                path, dtype, entry.frames * width, offset=entry.start * width * dtype.itemsize
+                self._frames_file, dtype, count * width, offset=start * width * dtype.itemsize
             )
         except OSError:  # it was removed after the index was read
             return None
-        if found.size < entry.frames * width or zlib.crc32(found.data) != entry.crc32:
-            return None
-        return found.reshape(entry.frames, width)
+        return found.reshape(count, width) if found.size == count * width else None
 
     def length(self, file: str | Path) -> int:
         """Returns the number of frames of a clip; raises as `frames` does."""
@@ -292,7 +331,7 @@ class FrameCache:
         """Reads the index, up to the first entry whose line or frames are incomplete."""
         self._entries, self._places, self._kind = {}, {}, None
         self._count = self._whole = 0
-        data = self.folder / "frames.bin"
+        data = self._frames_file
         size = data.stat().st_size if data.is_file() else 0
         for record, end in self._index.read():
             path, (dtype, width) = record.pop("path"), record.pop("kind")

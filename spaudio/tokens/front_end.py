@@ -72,7 +72,11 @@ class FrontEnd(nn.Module):
         return ~padding
 
     def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
-        """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached."""
+        """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached.
+
+        Raises:
+            AudioError: If they could not be kept in this type.
+        """
         raise NotImplementedError
 
     @staticmethod

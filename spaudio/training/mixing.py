@@ -45,9 +45,11 @@ class Mixing:
     distribution for each pair. Where one clip has ended, it counts as zeros: the mean of normalised
     frames, or silence in waveforms. With ``nats``, log-mel frames are added like sounds: by their
     power, after both clips are brought to the same loudness, as in between-class learning (arXiv
-    1711.10282); a clip that has ended counts as silence. Cutmix (arXiv 1905.04899) replaces a span
-    of tokens with the same span of the other clip; the shares of the labels count only tokens that
-    are pooled over. Pairs are drawn within the part of a batch that a process computes at a time.
+    1711.10282); a clip that has ended counts as silence. Frames that a time mask hides, and those
+    that fill a clip's last token, are zeros, so they have the mean power of each band. Cutmix
+    (arXiv 1905.04899) replaces a span of tokens with the same span of the other clip; the shares of
+    the labels count only tokens that are pooled over. Pairs are drawn within the part of a batch
+    that a process computes at a time.
 
     Args:
         mixup: Share of the batches that mixup is applied to.

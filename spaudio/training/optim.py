@@ -43,7 +43,8 @@ def schedule(step: int, total: int, config: OptimConfig) -> float:
         config: Peak, warm-up and final share.
 
     Returns:
-        A linear rise over the first ``warmup * total`` steps, then a cosine to ``final * lr``.
+        A linear rise over the first ``warmup * total`` steps, then a cosine that reaches
+        ``final * lr`` at step ``total``, one after the last.
     """
     warmup = max(1, round(config.warmup * total))
     if step < warmup:

@@ -103,7 +103,9 @@ class OptimConfig:
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of their squares.
         warmup: Share of all steps, in [0, 1), over which the rate rises linearly from zero.
-        final: Rate at the end of the cosine, as a share of the peak.
+        final: Rate that the cosine ends with, as a share of the peak. As in PyTorch's
+            ``CosineAnnealingLR``, it belongs to the step after the last one, whose rate is above it
+            by about ``2.5 / n**2`` of the peak, where n is the number of steps after the warm-up.
 
     Raises:
         ConfigError: If a value is out of range.

@@ -19,8 +19,9 @@ import pytest
 import soundfile
 
 import spaudio.io.journal
+import spaudio.io.spread
 from spaudio.audio import Prepared, SourceClip, SourceClips, decode, prepare, read_manifest
-from spaudio.audio.manifest import Clip
+from spaudio.audio.manifest import Clip, encode_manifest
 from spaudio.audio.prepare import check_duplicates
 from spaudio.audio.scan import scan_clips
 from spaudio.errors import ConfigError, DataError
@@ -103,6 +104,49 @@ def test_a_finished_preparation_is_not_decoded_again(
     shutil.copytree(source, moved)
     assert run(moved, workers=4, progress=True).hash == prepared.hash
     assert "Checking clips" in capfd.readouterr().err
+
+
+def test_a_manifest_is_encoded_once_and_read_only_if_it_has_changed(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda given: calls.append(function.__name__) or function(given)
+
+    for function in (encode_manifest, read_manifest):
+        for module in (prepare.__module__, Clip.__module__):
+            monkeypatch.setattr(sys.modules[module], function.__name__, counted(function))
+    run(source)
+    assert calls == ["encode_manifest"]
+    prepared = run(source)
+    assert calls == ["encode_manifest"] * 2
+    text = prepared.manifest.read_text()
+    prepared.manifest.write_text(text + "\n")  # the same clips
+    assert run(source) == prepared
+    assert "read_manifest" in calls
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, threads decode")
+def test_remarks_of_the_mp3_decoder_are_one_warning_with_the_files(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wave = tone(0, np.random.default_rng(0), 2.0)
+    soundfile.write(source / "hum" / "g9_whole.mp3", wave, RATE)
+    mp3 = (source / "hum" / "g9_whole.mp3").read_bytes()
+    half = len(mp3) // 2
+    damaged = mp3[:half] + bytes(300) + mp3[half + 300 :]
+    (source / "hum" / "g9_damaged.mp3").write_bytes(damaged)
+    comment = b"ID3\x03\0\0\0\0\0\x0fCOMM\0\0\0\x05\0\0\0engX"  # without its end
+    (source / "hum" / "g9_tag.mp3").write_bytes(comment + damaged[:half] + mp3[half:])
+    monkeypatch.setattr(spaudio.io.spread, "_LEAST", 2)
+    with pytest.warns(UserWarning, match="the MP3 decoder found damage") as said:
+        prepared = run(source, workers=2, duplicates="allow")
+    assert len(prepared.clips) == 63
+    (message,) = {str(one.message) for one in said}
+    assert "hum/g9_damaged.mp3 (Note: Illegal Audio-MPEG-Header 0x00000000 at offset" in message
+    assert "g9_tag" not in message
+    assert capfd.readouterr().err == ""
 
 
 def test_other_options_are_another_preparation(source: Path) -> None:
@@ -481,7 +525,7 @@ class Rate:
     def lacks(self, file: Path, status: os.stat_result) -> bool:
         return True
 
-    def compute(self, waveform: Any) -> Any:
+    def compute(self, waveform: Any, samples: str) -> Any:
         return None
 
     def add(self, file: Path, status: os.stat_result, computed: Any) -> None:

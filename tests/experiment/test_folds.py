@@ -13,6 +13,7 @@ import pytest
 
 import spaudio.experiment.data
 import spaudio.experiment.folds
+import spaudio.experiment.launch
 import spaudio.experiment.start
 import spaudio.experiment.tasks.task
 from spaudio.audio.manifest import Clip
@@ -21,7 +22,6 @@ from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.folds import run_folds
-from spaudio.experiment.launch import Launcher
 from spaudio.experiment.load import load_best
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings
@@ -206,7 +206,9 @@ def test_one_run_is_not_submitted_and_folds_are(
     assert done.code == 1
     assert "cluster=local submits the runs of a sweep; add -m" in done.err
     submitted: list[Path] = []
-    monkeypatch.setattr(Launcher, "_submit", lambda self, runs, _: submitted.extend(runs))
+    monkeypatch.setattr(
+        spaudio.experiment.launch, "run_on_cluster", lambda runs, *_: submitted.extend(runs)
+    )
     assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, *cluster).err
     assert len(submitted) == 3
     both = run_recipe("fsdd", *fsdd, "-m", "seed=0,1", *cluster)

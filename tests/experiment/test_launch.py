@@ -1,5 +1,8 @@
 """Launching: runs here, side by side, and as jobs of a cluster."""
 
+import os
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +11,18 @@ from typing import Any
 import pytest
 
 import spaudio.experiment.launch
+import spaudio.experiment.run_folder
 from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.compose import compose
 from spaudio.experiment.launch import Launcher, failed_runs
-from spaudio.experiment.run_folder import read_run_settings
-from spaudio.experiment.start import start_run
+from spaudio.experiment.run_folder import (
+    create_run_folder,
+    read_run_config,
+    read_run_settings,
+)
+from spaudio.experiment.start import execute_run
 from spaudio.io.lock import claimed
+from tests import RECIPES
 from tests.fixtures.ctrl_c import ctrl_c
 
 
@@ -35,7 +45,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     script: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [script.with_name(name) for name in ("bad", "good")]
-    assert Launcher(start_run, jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
+    assert Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
     assert "FAILED" in capsys.readouterr().err
     assert "no such luck" in (runs[0] / "output.txt").read_text()
 
@@ -60,7 +70,7 @@ def test_ctrl_c_is_passed_on_until_the_runs_have_ended(
     monkeypatch.setattr(spaudio.experiment.launch, "REPEAT", 0.2)
     started = [run / "started" for run in runs]
     with ctrl_c(lambda: all(map(Path.exists, started))), pytest.raises(KeyboardInterrupt):
-        Launcher(start_run, jobs=2)(dict.fromkeys(runs, script))
+        Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script))
     for run in runs:
         assert (run / "output.txt").read_text() == "stopped\n"
         assert not (run / "report.json").exists()
@@ -76,10 +86,10 @@ def test_a_fault_in_a_run_of_this_process_stops_no_other(
     def read_settings(run: Path) -> Any:
         return read_run_settings(run) if run == unread else SimpleNamespace()
 
-    def start(settings: Any, script: Path) -> None:
-        if settings.resume == str(bad):
+    def start(settings: Any, script: Path, run: Path) -> None:
+        if run == bad:
             raise RuntimeError("no such luck")
-        Path(settings.resume, "report.json").touch()
+        (run / "report.json").touch()
 
     monkeypatch.setattr(spaudio.experiment.launch, "read_run_settings", read_settings)
     assert Launcher(start)(dict.fromkeys(runs, script)) == [unread, bad]
@@ -93,11 +103,28 @@ def test_a_fault_in_a_run_of_this_process_stops_no_other(
     assert "earlier" not in failed_runs([unread], 3, "the same command")
 
 
+def test_the_settings_of_a_run_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = compose(RECIPES / "folder", [f"source={tmp_path}/gone", f"runs={tmp_path}"])
+    run = create_run_folder(settings)
+    found: list[Path] = []
+
+    def counted(folder: Path) -> Any:
+        found.append(folder)
+        return read_run_config(folder)
+
+    monkeypatch.setattr(spaudio.experiment.run_folder, "read_run_config", counted)
+    assert Launcher(execute_run)({run: RECIPES / "folder" / "run.py"}) == [run]
+    assert f"{tmp_path}/gone" in capsys.readouterr().err  # as far as its data
+    assert found == [run]
+
+
 def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     pytest.importorskip("submitit")
     runs = [script.with_name(name) for name in ("good", "bad")]
     options = {"timeout_min": 1}
-    launcher = Launcher(start_run, cluster="local", cluster_options=options)
+    launcher = Launcher(execute_run, cluster="local", cluster_options=options)
     (runs[1] / "output.txt").write_text("of an earlier attempt")
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
     assert "error: no such luck; see" in failed_runs(runs[1:], 2, "the same command")
@@ -109,9 +136,69 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
         (runs[1] / "report.json").touch()
     assert again.result() == []
     (runs[1] / "report.json").unlink()
-    wrong = Launcher(start_run, cluster="local", cluster_options={"timeout": 1})
+    wrong = Launcher(execute_run, cluster="local", cluster_options={"timeout": 1})
     with pytest.raises(ConfigError, match=r"cluster_options=.'timeout': 1.: .*timeout"):
         wrong(dict.fromkeys(runs, script))
+
+
+# In place of SLURM: jobs wait in the queue until a test says otherwise.
+SBATCH = """#!/bin/sh
+cd {folder} && echo >> submitted && echo "Submitted batch job $(wc -l < submitted)"
+"""
+SACCT = """#!/bin/sh
+echo "JobID|State|NodeList"
+cd {folder}
+for job in $(seq $(wc -l < submitted)); do echo "$job|$(cat state-$job || echo PENDING)|"; done
+"""
+
+
+def test_jobs_in_the_queue_are_not_submitted_again(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    folder = script.parent
+    for name, text in (("sbatch", SBATCH), ("sacct", SACCT), ("srun", "")):
+        (folder / name).write_text(text.format(folder=folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    while_waiting: list[Callable[[], object]] = []
+
+    def wait(seconds: float) -> None:
+        if seconds < 1:  # between two jobs that it submits
+            time.sleep(seconds)
+            return
+        submitit.SlurmJob.watcher.clear()  # it asks seldom
+        if not while_waiting:
+            raise KeyboardInterrupt
+        while_waiting.pop()()
+
+    clock = SimpleNamespace(time=time.time, sleep=wait)
+    monkeypatch.setattr(submitit.core.core, "_time", clock)
+    good, bad = runs = [folder / name for name in ("good", "bad")]
+    launcher = Launcher(execute_run, cluster="slurm", cluster_options={"timeout_min": 1})
+
+    def launch() -> str:
+        with pytest.raises(KeyboardInterrupt):
+            launcher(dict.fromkeys(runs, script))
+        return capsys.readouterr().err
+
+    assert "These jobs go on: 1, 2." in launch()
+    (folder / "state-2").write_text("RUNNING")
+    said = launch()
+    assert "go on, and are not submitted again: 1 (PENDING), 2 (RUNNING)" in said
+    assert "These jobs go on: 1, 2." in said
+    # One that has ended, here without a report, is submitted again.
+    (folder / "state-1").write_text("CANCELLED by 7")
+    said = launch()
+    assert "go on, and are not submitted again: 2 (RUNNING)" in said
+    assert "These jobs go on: 2, 3." in said
+    (folder / "state-2").write_text("COMPLETED")
+    (bad / "report.json").touch()
+    while_waiting.append(lambda: (folder / "state-3").write_text("TIMEOUT"))
+    assert launcher(dict.fromkeys(runs, script)) == [good]
+    assert len((folder / "submitted").read_text()) == 3
+    assert (good / "output.txt").read_text() == "job 3: TIMEOUT\n"
+    assert not (good / "job.txt").exists()
 
 
 def test_jobs_that_a_cluster_refuses_are_named(
@@ -127,7 +214,7 @@ def test_jobs_that_a_cluster_refuses_are_named(
         return submit(self, *function)
 
     monkeypatch.setattr(submitit.AutoExecutor, "submit", refuses_the_second)
-    launcher = Launcher(start_run, cluster="local", cluster_options={"timeout_min": 1})
+    launcher = Launcher(execute_run, cluster="local", cluster_options={"timeout_min": 1})
     runs = [script.with_name(name) for name in ("good", "bad")]
-    with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. When .*"):
+    with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. To wait .*"):
         launcher(dict.fromkeys(runs, script))

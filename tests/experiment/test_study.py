@@ -10,7 +10,6 @@ import pytest
 import spaudio.experiment.study
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
-from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study import plan_study
 from spaudio.training.log import read_log
@@ -141,8 +140,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     command = ["study", str(file), "fsdd:source=a.zip", "words:source=b", "trainer.batch_size=4"]
     started: list[AudioSettings] = []
 
-    def stand_in(settings: AudioSettings, script: Path) -> None:
-        settings = read_run_settings(Path(str(settings.resume)))
+    def stand_in(settings: AudioSettings, script: Path, run: Path) -> None:
         if "words-haar-s1" in str(settings.run_id) and len(started) == 8:
             raise ConfigError("no such luck")
         assert script.parent.name == settings.recipe
@@ -155,7 +153,6 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
             "floor": {"svm": 0.45}, "clips": {"test": 7}, "valid": {"accuracy": 0.25},
             "trained_on_valid": settings.recipe == "fsdd",
         }  # fmt: skip
-        run = Path(settings.runs, settings.recipe, str(settings.run_id))
         entry = {"epoch": 1, "step": 3, "seconds": 1.0, "valid_loss": 1.0}
         (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
         (run / "report.json").write_text(json.dumps(report))
@@ -164,7 +161,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
         main(command)
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(spaudio.experiment.study, "check_some_data", lambda *given: None)
-    monkeypatch.setattr(spaudio.experiment.study, "start_run", stand_in)
+    monkeypatch.setattr(spaudio.experiment.study, "execute_run", stand_in)
     with pytest.raises(SystemExit, match=r"1 of 10 runs failed: .*words-haar-s1"):
         main(command)
     # The first fold and seed of all datasets and settings comes first.

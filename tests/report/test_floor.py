@@ -60,21 +60,22 @@ def test_the_frames_of_a_store_of_the_same_settings_are_used(
 
     monkeypatch.setattr(SpectrogramFrontEnd, "extract", count)
     rng = np.random.default_rng(0)
-    waveforms = [rng.standard_normal(n).astype(np.float32) for n in (900, 700)]
+    waveforms = {str(n): rng.standard_normal(n).astype(np.float32) for n in (900, 700)}
     alone = FloorFeatures(tmp_path, 8000)
-    summaries = [alone.compute(waveform).frames for waveform in waveforms]
+    summaries = [alone.compute(wave, name).frames for name, wave in waveforms.items()]
     for bands, expected in ((40, 2), (41, 4)):
         spectrogram = SpectrogramConfig(n_mels=bands)
         front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=8000, spectrogram=spectrogram))
         cache = open_cache(tmp_path, front_end)
         after = FloorFeatures(tmp_path, 8000, cache)
         calls.clear()
-        for waveform, summary in zip(waveforms, summaries, strict=True):
-            cache.compute(waveform)
-            np.testing.assert_array_equal(after.compute(waveform).frames, summary)
+        for (name, wave), summary in zip(waveforms.items(), summaries, strict=True):
+            cache.compute(wave, name)
+            np.testing.assert_array_equal(after.compute(wave, name).frames, summary)
         assert len(calls) == expected
-        cache.compute(waveforms[0])  # the frames of another clip than the next one
-        np.testing.assert_array_equal(after.compute(waveforms[1]).frames, summaries[1])
+        cache.compute(waveforms["900"], "900")  # the frames of another clip than the next one
+        found = after.compute(waveforms["700"], "700").frames
+        np.testing.assert_array_equal(found, summaries[1])
 
 
 def make_clips(folder: Path, number: int, tested: int) -> list[Clip]:

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import os
 import pickle
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,20 +79,28 @@ def test_a_clip_that_the_front_end_refuses_is_named_as_a_bad_one(tmp_path: Path)
     assert "loud.wav: its samples reach 3 times full scale" in listed.read_text()
 
 
-def test_a_preparation_decodes_each_clip_once_for_all_stores(
+def test_a_preparation_decodes_and_hashes_each_clip_once_for_all_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
+    hashed: list[bytes] = []
+    blake2b = hashlib.blake2b
+
+    def counting_hash(content: memoryview, **options: Any) -> Any:
+        hashed.append(bytes(content))
+        return blake2b(content, **options)
 
     def counting(path: Path, **options: bool) -> object:
         decoded.append(path.name)
         return decode(path, **options)
 
     monkeypatch.setattr("spaudio.audio.scan.decode", counting)
+    monkeypatch.setattr(hashlib, "blake2b", counting_hash)
     files = write_clips(tmp_path)
     stores = [open_cache(tmp_path / "f", 8), open_cache(tmp_path / "f", 9)]
     prepared(tmp_path, *stores)
     assert sorted(decoded) == [file.name for file in files]
+    assert sorted(hashed) == sorted(bytes(decode(file)[0].data) for file in files)
     for store in stores:
         store.root = tmp_path
         for file in files:
@@ -150,6 +160,39 @@ def test_another_process_adds_to_the_same_cache(tmp_path: Path) -> None:
     first.fill(files)
     assert len((first.folder / "index.jsonl").read_text().splitlines()) == 1 + len(files)
     np.testing.assert_array_equal(first.frames(files[5]), expected(files[5]))
+
+
+def test_segments_are_read_alone_once_their_recording_has_been_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_clips(tmp_path, 2, seconds=1.0)
+    open_cache(tmp_path / "f").fill(files)
+    cache = open_cache(tmp_path / "f")
+    read: list[int] = []
+
+    def counting(file: Path, dtype: np.dtype[Any], count: int, **options: int) -> Any:
+        read.append(count // 8)
+        return fromfile(file, dtype, count, **options)
+
+    fromfile = np.fromfile
+    monkeypatch.setattr(np, "fromfile", counting)
+    spans = [(0, 20), (480, 500), (20, 25), (490, None), (7, 7)]
+    for file in files:
+        read.clear()
+        for start, stop in spans:
+            part = cache.frames(file, start, stop)
+            np.testing.assert_array_equal(part, expected(file)[start:stop])
+        whole = cache.length(file)
+        assert read == [whole, 20, 5, whole - 490, 0]
+    # A change of the file is found.
+    data = cache.folder / "frames.bin"
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    os.utime(data, ns=(0, 0))  # the clock of the file system may not have moved on
+    with pytest.raises(DataError, match=r"features of .*0\.wav in .* are damaged"):
+        cache.frames(files[0], 20, 25)
+    np.testing.assert_array_equal(cache.frames(files[1], 0, 20), expected(files[1])[:20])
 
 
 def swap(first: Path, second: Path) -> None:

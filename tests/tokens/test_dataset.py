@@ -52,6 +52,14 @@ def test_batches_mark_exactly_their_padding() -> None:
     assert batch.clips.tolist() == [0, 1, 2, 3]
 
 
+def test_a_roll_moves_no_frame_that_fills_a_token() -> None:
+    data = dataset(augment=WaveformAugment(AugmentConfig(roll=1.0), CONFIG))
+    for epoch in range(5):
+        frames = data[epoch, 0].tokens.reshape(-1, 80)
+        silent = np.flatnonzero((frames == 0).all(axis=1))
+        assert silent.tolist() == [31]  # after the frames of the clip
+
+
 def test_a_variation_depends_on_seed_epoch_and_clip_alone() -> None:
     every = AugmentConfig(
         gain=0.5, tilt=0.5, tempo=0.1, time_shift=0.1, roll=0.5, noise=0.1, time_masks=1,

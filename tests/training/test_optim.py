@@ -47,7 +47,9 @@ def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
     assert rates[99] == pytest.approx(2.0)
     assert rates[49] == pytest.approx(1.0)
     assert rates[550] == pytest.approx(2.0 * (0.05 + 0.95 * 0.5), rel=1e-3)
-    assert rates[-1] == pytest.approx(0.1, rel=1e-2)
+    # The documented end is one step after the last.
+    assert schedule(1000, 1000, config) == pytest.approx(0.1, rel=1e-12)
+    assert rates[-1] - 0.1 == pytest.approx(2.0 * 2.5 / 900**2, rel=0.1)
     assert max(rates) == pytest.approx(2.0)
     assert schedule(0, 1, config) == pytest.approx(2.0)  # one step in all
 

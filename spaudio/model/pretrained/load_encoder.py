@@ -46,7 +46,7 @@ def load_encoder(source: str) -> PretrainedEncoder:
     where = f"model.source={source}"
     if not local and (source.count("/") > 1 or source.startswith(("/", ".", "~"))):
         raise ConfigError(f"{where}: there is no such folder; {_HELP} of a public model")
-    try:
+    with _named_errors(where):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         if config.model_type not in SUPPORTED:
             raise ConfigError(
@@ -72,6 +72,22 @@ def load_encoder(source: str) -> PretrainedEncoder:
                 output_loading_info=True,
                 **options,
             )
+    _check_fits(where, config, extractor, loading)
+    if "masked_spec_embed" in loading["missing_keys"]:  # it is not read here, but drawn at random
+        net.masked_spec_embed.data.zero_()  # so that the hash is the same each time
+    if config.model_type == "wavlm":  # torch warns of its masks
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+    if whisper:
+        return WhisperAudioEncoder(net if alone else net.encoder, extractor, source)
+    convolutional = config.model_type in MODEL_TYPES
+    return (ConvolutionalEncoder if convolutional else SpectrogramEncoder)(net, extractor, source)
+
+
+@contextmanager
+def _named_errors(where: str) -> Iterator[None]:
+    """Raises errors of transformers as ConfigError that names the setting and a remedy."""
+    try:
+        yield
     except SafetensorError as error:
         raise ConfigError(
             f"{where}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch it "
@@ -87,15 +103,6 @@ def load_encoder(source: str) -> PretrainedEncoder:
             f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
             "needs a network the first time"
         ) from error
-    _check_fits(where, config, extractor, loading)
-    if "masked_spec_embed" in loading["missing_keys"]:  # it is not read here, but drawn at random
-        net.masked_spec_embed.data.zero_()  # so that the hash is the same each time
-    if config.model_type == "wavlm":  # torch warns of its masks
-        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-    if whisper:
-        return WhisperAudioEncoder(net if alone else net.encoder, extractor, source)
-    convolutional = config.model_type in MODEL_TYPES
-    return (ConvolutionalEncoder if convolutional else SpectrogramEncoder)(net, extractor, source)
 
 
 def _check_fits(where: str, config: Any, extractor: Any, loading: Mapping[str, Any]) -> None:
