@@ -5,7 +5,6 @@ rest. A finding is valid as long as its file keeps its state (see `spaudio.io.st
 which changes with any change of the content.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -22,6 +21,7 @@ from spaudio.audio.decode import (
     SILENCE_DBFS,
     Waveform,
     decode,
+    hash_samples,
     is_passing,
     is_silent,
     resample,
@@ -213,8 +213,7 @@ class _Check:
             return Finding(path, None, reason=reason(error, file)), {}
         samples = None
         if not is_silent(waveform):
-            key = b"%d" % rate
-            samples = hashlib.blake2b(waveform.data, key=key, digest_size=16).hexdigest()
+            samples = hash_samples(waveform, b"%d" % rate)
         seconds = round(len(waveform) / rate, 6)
         loud = bool(np.abs(waveform).max() > MAX_ARRAY_AMPLITUDE)
         return Finding(path, state, seconds, rate, samples=samples, loud=loud), computed

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import Waveform, load_audio
+from spaudio.audio.decode import Waveform, hash_samples, load_audio
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
@@ -142,7 +142,7 @@ class FrameCache:
 
     def compute(self, waveform: Waveform) -> _Computed:
         """Computes the frames of a clip, unless the cache has frames of the same samples."""
-        samples = hashlib.blake2b(waveform.data, digest_size=16).hexdigest()
+        samples = hash_samples(waveform)
         if self._place(samples) is not None:
             return _Computed(samples, None)
         frames = np.ascontiguousarray(self._extract(waveform))

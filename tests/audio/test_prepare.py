@@ -314,6 +314,15 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
         run(source, duplicates="perhaps")
 
 
+def test_the_same_audio_may_have_negative_zeros(source: Path) -> None:
+    wave = soundfile.read(source / "hum/g1_0.flac", dtype="float32")[0]
+    wave[::5] = 0
+    soundfile.write(source / "hum/g1_x.wav", wave, RATE, "PCM_16")
+    wave[::5] = -0.0
+    soundfile.write(source / "hum/g1_y.wav", wave, RATE, "FLOAT")
+    assert run(source).duplicates == (("hum/g1_x.wav", "hum/g1_y.wav"),)
+
+
 def test_clips_on_the_scale_of_integers_are_warned_of(source: Path) -> None:
     for path in (source / "hum").glob("*.wav"):
         soundfile.write(path, 32768 * soundfile.read(path)[0], RATE, "FLOAT")
