@@ -25,19 +25,25 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
         file: The file, in UTF-8.
 
     Raises:
-        ConfigError: If it cannot be read.
+        ConfigError: If it cannot be read, or is not CSV.
         DataError: If two columns have the same name, or a line has more cells than there are
             columns.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
+            # Otherwise a single quotation mark would silently swallow the lines after it.
+            reader = csv.DictReader(text, strict=True)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise ConfigError(f"{setting}={file} is not in UTF-8; save it as CSV in UTF-8") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
+    except csv.Error as error:
+        raise ConfigError(
+            f"{setting}={file} is not CSV ({error}, in or before line {reader.line_num}); check "
+            "its quotation marks"
+        ) from error
     names = Counter(name for name in reader.fieldnames if name)
     if repeated := [name for name, number in names.items() if number > 1]:
         raise DataError(

@@ -678,6 +678,10 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ("file_name,label,start\n{0},hum,1", "only one of the columns start and end; give both"),
         ("file_name,label,start,end\n{0},hum,1,", "line 2: start is '1' and end is ''; expected"),
         ("file_name,label,start,end\n{0},hum,2,1", "line 2: start is '2' and end is '1'; expected"),
+        (
+            'file_name,label,group\n{0},hum,"a\n{1},hum,a',
+            r"is not CSV .*; check its quotation marks",
+        ),
         (None, "table=.*cannot be read .*; check the path"),
     ],
 )
