@@ -87,6 +87,8 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     parts = [one["floor"]["trained_on"] for one in reports.values() if "trained_on" in one["floor"]]
     report = {
         **{key: first[key] for key in SHARED},
+        # Not in the reports of older runs.
+        **({"labels_sha256": first["labels_sha256"]} if "labels_sha256" in first else {}),
         # Folds may be continued after an update.
         "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {

@@ -155,6 +155,15 @@ def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
     assert (second.hash, second.samples_hash != first.samples_hash) == (first.hash, True)
 
 
+def test_the_hash_of_labels_changes_with_them_alone(source: Path) -> None:
+    prepared = run(source)
+    first, *others = prepared.clips
+    moved = [replace(clip, split="test") for clip in prepared.clips]
+    corrected = [replace(first, label="sweep"), *others]
+    assert replace(prepared, clips=tuple(moved)).labels_hash == prepared.labels_hash
+    assert replace(prepared, clips=tuple(corrected)).labels_hash != prepared.labels_hash
+
+
 @pytest.mark.parametrize(
     ("error", "where", "name"),
     [
