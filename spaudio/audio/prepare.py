@@ -109,6 +109,11 @@ class Prepared:
         """SHA-256 of the clips' labels, in the order of `samples_hash`, whatever their splits."""
         return _hash([clip.label for clip in self.clips])
 
+    @property
+    def splits_hash(self) -> str:
+        """SHA-256 of the clips' splits, in the same order."""
+        return _hash([clip.split for clip in self.clips])
+
 
 def prepare(
     name: str,

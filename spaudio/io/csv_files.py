@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,17 @@ def write_rows(
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue().encode())
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Returns lines of CSV that end with LF; cells may hold any character."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # With LF alone, Python 3.11 does not quote a cell with a carriage return.
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

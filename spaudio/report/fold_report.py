@@ -88,7 +88,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     report = {
         **{key: first[key] for key in SHARED},
         # Not in the reports of older runs.
-        **({"labels_sha256": first["labels_sha256"]} if "labels_sha256" in first else {}),
+        **{key: first[key] for key in ("labels_sha256", "splits_sha256") if key in first},
         # Folds may be continued after an update.
         "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {

@@ -37,6 +37,7 @@ FACTS = (
     "metric",
     "samples_sha256",
     "labels_sha256",
+    "splits_sha256",
     "num_params",
     "filter_params",
     "step_flops",
@@ -57,7 +58,9 @@ FACTS = (
 )
 #: Those that tell runs on different clips or labels apart.
 OF_DATA = ("samples_sha256", "labels_sha256")
-_TEXTS = ("recipe", "metric", *OF_DATA, "git_commit")  # the other facts are numbers
+#: Those that are equal in all runs of one setting.
+OF_SETTING = (*OF_DATA, "splits_sha256")
+_TEXTS = ("recipe", "metric", *OF_SETTING, "git_commit")  # the other facts are numbers
 _NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {

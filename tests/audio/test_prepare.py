@@ -155,13 +155,13 @@ def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
     assert (second.hash, second.samples_hash != first.samples_hash) == (first.hash, True)
 
 
-def test_the_hash_of_labels_changes_with_them_alone(source: Path) -> None:
+def test_labels_and_splits_have_hashes_of_their_own(source: Path) -> None:
     prepared = run(source)
     first, *others = prepared.clips
-    moved = [replace(clip, split="test") for clip in prepared.clips]
-    corrected = [replace(first, label="sweep"), *others]
-    assert replace(prepared, clips=tuple(moved)).labels_hash == prepared.labels_hash
-    assert replace(prepared, clips=tuple(corrected)).labels_hash != prepared.labels_hash
+    moved = replace(prepared, clips=(replace(first, split="valid"), *others))
+    corrected = replace(prepared, clips=(replace(first, label="sweep"), *others))
+    assert moved.labels_hash == prepared.labels_hash != corrected.labels_hash
+    assert moved.splits_hash != prepared.splits_hash == corrected.splits_hash
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import compare, doubts, group_runs
-from spaudio.report.records import OF_DATA, Record
+from spaudio.report.records import OF_DATA, OF_SETTING, Record
 from spaudio.report.tables import show_rows
 
 FACTS = {
@@ -111,7 +111,7 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
         group_runs(rates, over="lr")
 
 
-@pytest.mark.parametrize("fact", OF_DATA)
+@pytest.mark.parametrize("fact", OF_SETTING)
 def test_seeds_on_changed_data_are_refused(fact: str) -> None:
     runs = [run(0.7), run(0.8, seed=1), run(0.8, seed=2)]
     for record, samples in zip(runs, ("a", "a", "b"), strict=True):
