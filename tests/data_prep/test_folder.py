@@ -615,11 +615,15 @@ def test_classes_that_differ_only_in_case_are_named(source: Path, tmp_path: Path
     lines = [f"{name},{label.title() if n % 2 else label}" for n, (name, label) in enumerate(clips)]
     file = tmp_path / "a.csv"
     file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
-    said = "classes whose names differ only in case or spaces: "
-    named = f"{said}Hiss and hiss, Hum and hum, Sweep and sweep"
-    assert named in listed(source, table=str(file)).warnings
+    named = "Hiss and hiss, Hum and hum, Sweep and sweep"
+    said = f"classes whose names differ only in case or spaces: {named}"
+    assert said in listed(source, table=str(file)).warnings
+
+
+def test_classes_that_differ_only_in_spaces_are_named(source: Path) -> None:
     shutil.copytree(source / "hum", source / "hum ")
-    assert f"{said}'hum' and 'hum '" in listed(source).warnings
+    said = "classes whose names differ only in case or spaces: 'hum' and 'hum '"
+    assert said in listed(source).warnings
 
 
 def test_classes_that_seem_to_be_several_labels_are_named(source: Path, tmp_path: Path) -> None:
