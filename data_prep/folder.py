@@ -245,12 +245,16 @@ def _group(path: str, group_regex: str) -> str:
 
 
 def _alike(labels: Iterable[str]) -> list[str]:
-    """Returns a sentence with the classes whose names differ in case alone, if any."""
+    """Returns a sentence with the classes whose names differ in case or spaces alone, if any."""
     by_name: dict[str, list[str]] = {}
     for label in sorted(labels):
-        by_name.setdefault(label.casefold(), []).append(label)
-    alike = [" and ".join(names) for names in by_name.values() if len(names) > 1]
-    return [f"classes whose names differ only in case: {some(alike)}"] if alike else []
+        by_name.setdefault("".join(label.casefold().split()), []).append(label)
+    alike = []
+    for names in by_name.values():
+        differ_in_case = len({name.casefold() for name in names}) == 1
+        if len(names) > 1:  # quoted, as a space at an end could not be seen
+            alike.append(" and ".join(names if differ_in_case else map(repr, names)))
+    return [f"classes whose names differ only in case or spaces: {some(alike)}"] if alike else []
 
 
 def _check(

@@ -1,5 +1,6 @@
 """Decodes audio files to mono float32 waveforms; errors name the file and the reason."""
 
+import hashlib
 import math
 import os
 import re
@@ -235,6 +236,12 @@ def _check_samples(values: object) -> Waveform:
 def is_silent(waveform: Waveform) -> bool:
     """Whether samples (samples,) vary by less than `SILENCE_DBFS`."""
     return bool(np.ptp(waveform) < _SILENCE)
+
+
+def hash_samples(waveform: Waveform, rate: int) -> str:
+    """Returns a hash of decoded samples (samples,) and their rate in Hz, whatever the container."""
+    # Floating-point files may hold negative zeros, which are equal to zeros but have other bytes.
+    return hashlib.blake2b((waveform + 0.0).data, key=b"%d" % rate, digest_size=16).hexdigest()
 
 
 def stream_audio(

@@ -104,6 +104,16 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
+    @property
+    def labels_hash(self) -> str:
+        """SHA-256 of the clips' labels, in the order of `samples_hash`, whatever their splits."""
+        return _hash([clip.label for clip in self.clips])
+
+    @property
+    def splits_hash(self) -> str:
+        """SHA-256 of the clips' splits, in the same order."""
+        return _hash([clip.split for clip in self.clips])
+
 
 def prepare(
     name: str,
@@ -219,8 +229,8 @@ def _key(name: str, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _hash(samples: Sequence[str | None]) -> str:
-    return hashlib.sha256(json.dumps(samples).encode()).hexdigest()
+def _hash(values: Sequence[str | None]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _listing(name: str, source: SourceClips) -> list[SourceClip]:

@@ -5,7 +5,6 @@ rest. A finding is valid as long as its file keeps its state (see `spaudio.io.st
 which changes with any change of the content.
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from spaudio.audio.decode import (
     SILENCE_DBFS,
     Waveform,
     decode,
+    hash_samples,
     is_passing,
     is_silent,
     resample,
@@ -100,11 +100,6 @@ class Finding:
     reason: str | None = None
     samples: str | None = None
     loud: bool = False
-
-
-def hash_samples(waveform: Waveform, rate: int) -> str:
-    """Returns a hash of decoded samples (samples,) and their rate in Hz, whatever the container."""
-    return hashlib.blake2b(waveform.data, key=b"%d" % rate, digest_size=16).hexdigest()
 
 
 def scan_clips(

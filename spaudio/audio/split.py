@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
+from spaudio.audio.find import composed
 from spaudio.audio.manifest import AnyClip, Clip
 from spaudio.errors import ConfigError, DataError, some
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
-    """Sorts names by a hash of the seed and each name."""
-    return sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
+    """Sorts names by a hash of the seed and each name, however its accents are composed."""
+
+    def key(name: str) -> bytes:
+        return hashlib.sha256(os.fsencode(f"{seed}:{composed(name)}")).digest()
+
+    return sorted(names, key=key)
 
 
 def hold_out_validation(

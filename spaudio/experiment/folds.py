@@ -15,10 +15,11 @@ from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import locked
 from spaudio.io.messages import say
+from spaudio.io.plain import read_json
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.records import PAGE
+from spaudio.report.records import PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
 
@@ -111,10 +112,13 @@ def _refuse_other_samples(run: Path, data: AudioData) -> None:
     """Checks that a fold was begun on the data as they are now; folds differ in their splits.
 
     Raises:
-        CheckpointError: If classes or samples have changed.
+        CheckpointError: If classes or samples have changed, or the labels of a finished fold.
     """
-    before = Inputs.load(run)
-    if (before.classes, before.samples_hash) != (data.classes, data.prepared.samples_hash):
+    before, labels, now = Inputs.load(run), None, data.prepared
+    if (run / REPORT).is_file():  # a fold that is not finished checks its manifest
+        labels = read_json(run / REPORT).get("labels_sha256")  # not in older reports
+    changed = (before.classes, before.samples_hash) != (data.classes, now.samples_hash)
+    if changed or labels not in (None, now.labels_hash):
         raise CheckpointError(
             f"the data have changed since {run} began, so its results cannot be joined with those "
             "of other folds. Restore the data, or start a new run"

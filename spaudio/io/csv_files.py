@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,25 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
         file: The file, in UTF-8.
 
     Raises:
-        ConfigError: If it cannot be read.
+        ConfigError: If it cannot be read, or is not CSV.
         DataError: If two columns have the same name, or a line has more cells than there are
             columns.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
+            # Otherwise a single quotation mark would silently swallow the lines after it.
+            reader = csv.DictReader(text, strict=True)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise ConfigError(f"{setting}={file} is not in UTF-8; save it as CSV in UTF-8") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
+    except csv.Error as error:
+        raise ConfigError(
+            f"{setting}={file} is not CSV ({error}, in or before line {reader.line_num}); check "
+            "its quotation marks"
+        ) from error
     names = Counter(name for name in reader.fieldnames if name)
     if repeated := [name for name, number in names.items() if number > 1]:
         raise DataError(
@@ -71,6 +77,17 @@ def write_rows(
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue().encode())
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Returns lines of CSV that end with LF; cells may hold any character."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # With LF alone, Python 3.11 does not quote a cell with a carriage return.
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -6,12 +6,13 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
-from spaudio.report.records import NOT_COMPARED, Record, names_of
+from spaudio.report.records import NOT_COMPARED, OF_DATA, OF_SETTING, Record, names_of
 from spaudio.report.tables import plus_minus
 
 # With more differing settings, the name of a row would be unreadable.
@@ -139,7 +140,8 @@ def _check_same_samples(group: Group, over: str | None) -> None:
     """Refuses seeds of a setting between which the data have changed."""
     seen: dict[str, Record] = {}
     for record in group.records:
-        check_same_data(seen.setdefault(str(record.settings.get(over or "")), record), record)
+        first = seen.setdefault(str(record.settings.get(over or "")), record)
+        check_same_data(first, record, OF_SETTING)
 
 
 def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
@@ -152,8 +154,10 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
     found = []
     records = [record for group in groups for record in group.records]
     first: dict[Any, Record] = {}  # run of each recipe
-    for record in (record for record in records if record.facts.get("samples_sha256")):
-        other = first.setdefault(record.facts["recipe"], record)
+    for record, fact in product(records, OF_DATA):
+        if not record.facts.get(fact):
+            continue
+        other = first.setdefault((record.facts["recipe"], fact), record)
         if _has_other_data(other, record):
             found.append(
                 f"{other.name} and {record.name} were made on different data; differences between "
@@ -172,23 +176,27 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
     return found
 
 
-def check_same_data(one: Record, other: Record) -> None:
+def check_same_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) -> None:
     """Checks that two runs that are compared were made on the same data, if both say so.
+
+    Args:
+        one: A run.
+        other: The other run.
+        facts: What must be the same.
 
     Raises:
         DataError: If they were not.
     """
-    if _has_other_data(one, other):
+    if _has_other_data(one, other, facts):
         raise DataError(
             f"{one.name} and {other.name} were made on different data: these were changed between "
             "them. Leave one out, or run it again"
         )
 
 
-def _has_other_data(one: Record, other: Record) -> bool:
-    """Whether two runs were made on different data; False if one of them does not say."""
-    hashes = {run.facts.get("samples_sha256") for run in (one, other)} - {None, ""}
-    return len(hashes) > 1
+def _has_other_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) -> bool:
+    """Whether two runs were made on different clips or labels; False if one does not say."""
+    return any(len({run.facts.get(f) for run in (one, other)} - {None, ""}) > 1 for f in facts)
 
 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:

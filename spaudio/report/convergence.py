@@ -176,7 +176,7 @@ def convergence_rows(found: Sequence[Convergence]) -> list[dict[str, str]]:
         known = [q for q in QUANTITIES if all(q in c.spent for pair in pairs for c in pair)]
         row = {
             "setting": one.name,
-            "seeds": str(len(one.curves)),
+            "seeds": _seeds(one),
             "parameters": f"{one.parameters:,}",
         }
         for q in QUANTITIES[1:]:
@@ -204,6 +204,12 @@ def convergence_rows(found: Sequence[Convergence]) -> list[dict[str, str]]:
         rows.append(row)
     empty = [key for key in rows[0] if all(row[key] == "-" for row in rows)]
     return [{key: cell for key, cell in row.items() if key not in empty} for row in rows]
+
+
+def _seeds(one: Convergence) -> str:
+    """Returns the number of seeds and, if they differ, that of the seeds the baseline has too."""
+    count, paired = len(one.curves), len(one.pairs)
+    return str(count) if paired == count else f"{count} ({paired} paired)"
 
 
 def plot_convergence(found: Sequence[Convergence], path: Path) -> None:

@@ -1,13 +1,11 @@
 """Events in recordings as CSV, Audacity labels or Raven selection tables."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from spaudio.io.csv_files import for_csv
+from spaudio.io.csv_files import csv_text, for_csv
 from spaudio.report.escape import printable, writable
 
 
@@ -56,17 +54,15 @@ class Recording:
 def write_csv(recordings: Sequence[Recording]) -> str:
     """Returns a table over recordings, with clock times if they are known."""
     timed = any(one.begin is not None for one in recordings)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     clock = ["start_time", "end_time"] if timed else []
-    writer.writerow(["file", "start", "end", "class", "confidence", *clock])
+    lines = [["file", "start", "end", "class", "confidence", *clock]]
     for one in recordings:
         for event in one.events:
             times = [one.clock(event.start), one.clock(event.end)] if timed else []
             name, label = for_csv(writable(one.path)), for_csv(event.label)
             start, end = f"{event.start:.3f}", f"{event.end:.3f}"
-            writer.writerow([name, start, end, label, f"{event.confidence:.4f}", *times])
-    return text.getvalue()
+            lines.append([name, start, end, label, f"{event.confidence:.4f}", *times])
+    return csv_text(lines)
 
 
 def write_audacity(recording: Recording) -> str:

@@ -52,14 +52,16 @@ class FloorFeatures(FrameCache):
 
     Args:
         folder: Where features are kept.
-        sample_rate: In Hz. The front-end has 40 mel bands for rates up to 8 kHz and 64 above, in
-            windows of 25 ms every 10 ms.
+        sample_rate: In Hz. The front-end has 20 mel bands for rates up to 1.3 kHz, 40 up to 8 kHz
+            and 64 above, in windows of 25 ms every 10 ms.
         frames: The store that is filled before this one. If its frames are the same, they are
             computed once for both.
     """
 
     def __init__(self, folder: Path, sample_rate: int, frames: FrameCache | None = None) -> None:
-        bands = SpectrogramConfig(n_mels=40 if sample_rate <= 8000 else 64)
+        # At the lowest rates, 40 bands would be narrower than the bins of the window's transform.
+        count = 20 if sample_rate <= 1300 else 40 if sample_rate <= 8000 else 64
+        bands = SpectrogramConfig(n_mels=count)
         front_end = SpectrogramFrontEnd(TokenConfig(sample_rate=sample_rate, spectrogram=bands))
         if frames is not None and frames.settings != front_end.cache_key:
             frames = None

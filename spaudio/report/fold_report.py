@@ -74,6 +74,8 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     parts = [one["floor"]["trained_on"] for one in reports.values() if "trained_on" in one["floor"]]
     report = {
         **{key: first[key] for key in SHARED},
+        # Not in the reports of older runs.
+        **{key: first[key] for key in ("labels_sha256", "splits_sha256") if key in first},
         # Folds may be continued after an update.
         "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {

@@ -1,18 +1,18 @@
 """Predictions of audio files as a table, CSV or JSON."""
 
-import csv
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from spaudio.io.csv_files import for_csv
+from spaudio.io.csv_files import csv_text, for_csv
 from spaudio.report.escape import printable, writable
 from spaudio.report.tables import show
 
@@ -105,14 +105,16 @@ def render(
         }
         text.write(json.dumps(content, indent=1) + "\n")
     elif form == "csv":
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "seconds", "windows", *decided, "rank", "class", "probability"])
+        lines: list[Sequence[Any]] = [
+            ["file", "seconds", "windows", *decided, "rank", "class", "probability"]
+        ]
         for one, best in found:
             file = [for_csv(writable(one.path)), f"{one.seconds:.3f}", one.windows]
             if unsure is not None:
                 file.append(for_csv(one.decision(unsure)))
             for rank, (label, share) in enumerate(best, start=1):
-                writer.writerow([*file, rank, for_csv(label), f"{share:.6f}"])
+                lines.append([*file, rank, for_csv(label), f"{share:.6f}"])
+        text.write(csv_text(lines))
     elif predictions:
         table = Table(
             caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "

@@ -36,6 +36,8 @@ FACTS = (
     "seed",
     "metric",
     "samples_sha256",
+    "labels_sha256",
+    "splits_sha256",
     "num_params",
     "filter_params",
     "step_flops",
@@ -54,7 +56,11 @@ FACTS = (
     "peak_memory_bytes",
     "git_commit",
 )
-_TEXTS = ("recipe", "metric", "samples_sha256", "git_commit")  # the other facts are numbers
+#: Those that tell runs on different clips or labels apart.
+OF_DATA = ("samples_sha256", "labels_sha256")
+#: Those that are equal in all runs of one setting.
+OF_SETTING = (*OF_DATA, "splits_sha256")
+_TEXTS = ("recipe", "metric", *OF_SETTING, "git_commit")  # the other facts are numbers
 _NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.
 _RESULTS = {

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import Waveform, decode, resample
+from spaudio.audio.decode import Waveform, decode, hash_samples, resample
 from spaudio.audio.manifest import SourceClip
-from spaudio.audio.scan import hash_samples
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
 from spaudio.io.lock import locked
@@ -33,7 +32,7 @@ class _Entry(NamedTuple):
         start: First frame.
         frames: Number of frames.
         state: State of the audio file.
-        samples: Hash of the decoded file (`spaudio.audio.scan.hash_samples`).
+        samples: Hash of the decoded file (`spaudio.audio.decode.hash_samples`).
         crc32: Checksum of the frames.
     """
 

@@ -199,6 +199,15 @@ def test_a_file_replaced_with_the_same_size_and_time_is_decoded_again(
     assert (second.hash, second.samples_hash != first.samples_hash) == (first.hash, True)
 
 
+def test_labels_and_splits_have_hashes_of_their_own(source: Path) -> None:
+    prepared = run(source)
+    first, *others = prepared.clips
+    moved = replace(prepared, clips=(replace(first, split="valid"), *others))
+    corrected = replace(prepared, clips=(replace(first, label="sweep"), *others))
+    assert moved.labels_hash == prepared.labels_hash != corrected.labels_hash
+    assert moved.splits_hash != prepared.splits_hash == corrected.splits_hash
+
+
 @pytest.mark.parametrize(
     ("error", "where", "name"),
     [
@@ -356,6 +365,15 @@ def test_the_same_audio_twice_is_told_or_refused(source: Path) -> None:
     assert not file.exists()
     with pytest.raises(ConfigError, match="expected refuse or allow"):
         run(source, duplicates="perhaps")
+
+
+def test_the_same_audio_may_have_negative_zeros(source: Path) -> None:
+    wave = soundfile.read(source / "hum/g1_0.flac", dtype="float32")[0]
+    wave[::5] = 0
+    soundfile.write(source / "hum/g1_x.wav", wave, RATE, "PCM_16")
+    wave[::5] = -0.0
+    soundfile.write(source / "hum/g1_y.wav", wave, RATE, "FLOAT")
+    assert run(source).duplicates == (("hum/g1_x.wav", "hum/g1_y.wav"),)
 
 
 def test_clips_on_the_scale_of_integers_are_warned_of(source: Path) -> None:

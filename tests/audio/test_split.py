@@ -1,7 +1,9 @@
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -60,6 +62,19 @@ def test_carving_by_clip_is_stratified_and_spread_over_groups() -> None:
     assert valid == {(f"l{label}", f"g{group}"): 1 for label in range(4) for group in range(5)}
     # A share above zero takes one clip at least.
     assert shares(hold_out_validation(clips(groups=1, each=3), 0.01, seed=0)) == {(2, 1, 0)}
+
+
+def test_accents_may_be_composed_or_not() -> None:
+    """A copy of the data on another system has the same split."""
+
+    def split_of(form: Literal["NFC", "NFD"]) -> list[str]:
+        named = [
+            replace(clip, path=unicodedata.normalize(form, f"\u00e9/{clip.path}"))
+            for clip in clips(own=True)
+        ]
+        return [clip.split for clip in hold_out_validation(named, 0.2, seed=0)]
+
+    assert split_of("NFC") == split_of("NFD")
 
 
 def test_carving_by_group_takes_whole_groups() -> None:

@@ -615,8 +615,15 @@ def test_classes_that_differ_only_in_case_are_named(source: Path, tmp_path: Path
     lines = [f"{name},{label.title() if n % 2 else label}" for n, (name, label) in enumerate(clips)]
     file = tmp_path / "a.csv"
     file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
-    said = "classes whose names differ only in case: Hiss and hiss, Hum and hum, Sweep and sweep"
+    named = "Hiss and hiss, Hum and hum, Sweep and sweep"
+    said = f"classes whose names differ only in case or spaces: {named}"
     assert said in listed(source, table=str(file)).warnings
+
+
+def test_classes_that_differ_only_in_spaces_are_named(source: Path) -> None:
+    shutil.copytree(source / "hum", source / "hum ")
+    said = "classes whose names differ only in case or spaces: 'hum' and 'hum '"
+    assert said in listed(source).warnings
 
 
 def test_classes_that_seem_to_be_several_labels_are_named(source: Path, tmp_path: Path) -> None:
@@ -678,6 +685,10 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ("file_name,label,start\n{0},hum,1", "only one of the columns start and end; give both"),
         ("file_name,label,start,end\n{0},hum,1,", "line 2: start is '1' and end is ''; expected"),
         ("file_name,label,start,end\n{0},hum,2,1", "line 2: start is '2' and end is '1'; expected"),
+        (
+            'file_name,label,group\n{0},hum,"a\n{1},hum,a',
+            r"is not CSV .*; check its quotation marks",
+        ),
         (None, "table=.*cannot be read .*; check the path"),
     ],
 )

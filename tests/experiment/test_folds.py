@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     assert len(calls) == 4
     assert "seed=0, not 1" in run_recipe("fsdd", *fsdd, "run_id=x", "seed=1").err
 
-    # A run that was moved finds its folds. None is joined with folds of other samples.
+    # A run that was moved finds its folds. None is joined with folds of other data.
     (tmp_path / "moved").mkdir()
     folder = folder.rename(tmp_path / "moved" / "y")
     assert run_recipe("fsdd", f"resume={folder}").code == 0
@@ -143,9 +143,12 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
         patch.chdir(folder)
         start_run(settings("resume=."), SCRIPT)
     assert len(calls) == 4
-    file = folder / "fold-theo" / "inputs.json"
-    file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
-    assert "the data have changed since" in run_recipe("fsdd", f"resume={folder}").err
+    for name, fact in (("report", "labels_sha256"), ("inputs", "samples_sha256")):
+        file = folder / "fold-theo" / f"{name}.json"
+        content = file.read_text()
+        file.write_text(json.dumps(read(file) | {fact: "other"}))
+        assert "the data have changed since" in run_recipe("fsdd", f"resume={folder}").err
+        file.write_text(content)
     with pytest.raises(CheckpointError, match=r"name one, such as .*fold-george"):
         load_best(folder)
 

@@ -7,7 +7,7 @@ import pytest
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import compare, doubts, group_runs
-from spaudio.report.records import Record
+from spaudio.report.records import OF_DATA, OF_SETTING, Record
 from spaudio.report.tables import show_rows
 
 FACTS = {
@@ -111,20 +111,22 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
         group_runs(rates, over="lr")
 
 
-def test_seeds_on_changed_data_are_refused() -> None:
+@pytest.mark.parametrize("fact", OF_SETTING)
+def test_seeds_on_changed_data_are_refused(fact: str) -> None:
     runs = [run(0.7), run(0.8, seed=1), run(0.8, seed=2)]
     for record, samples in zip(runs, ("a", "a", "b"), strict=True):
-        record.facts["samples_sha256"] = samples
+        record.facts[fact] = samples
     assert len(group_runs(runs[:2])) == 1
     with pytest.raises(DataError, match="these were changed between them"):
         group_runs(runs)
 
 
-def test_rows_on_other_data_and_repeated_seeds_are_announced() -> None:
+@pytest.mark.parametrize("fact", OF_DATA)
+def test_rows_on_other_data_and_repeated_seeds_are_announced(fact: str) -> None:
     runs = [run(0.7), run(0.8, seed=1), run(0.9, filter="bank")]
     assert doubts(group_runs(runs)) == []
     for one, samples in zip(runs, "aab", strict=True):
-        one.facts["samples_sha256"] = samples
+        one.facts[fact] = samples
     (said,) = doubts(group_runs(runs))
     assert said.startswith("run and run were made on different data")
     (said,) = doubts(group_runs([run(0.7), run(0.8), run(0.6, seed=1)]))

@@ -63,6 +63,15 @@ def test_steps_and_seconds_to_the_baseline_s_best_loss(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
+def test_seeds_that_the_baseline_lacks_are_counted_apart() -> None:
+    """The mean loss is over all of them, differences only over those that are paired."""
+    runs = [run("none", [3.0, 2.0]), *(run("bank", [3.0, 1.0 + s], seed=s) for s in range(3))]
+    none, bank = rows_of(runs)
+    assert (none["seeds"], bank["seeds"]) == ("1", "3 (1 paired)")
+    assert bank["best valid loss"] == "2.0000 ± 1.0000"
+    assert bank["minus baseline's"] == "-1.0000"
+
+
 def test_seconds_can_be_those_of_the_benchmark(tmp_path: Path) -> None:
     runs = [
         run("none", [3.0, 2.0, 1.0], second=9.0),

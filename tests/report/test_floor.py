@@ -40,7 +40,9 @@ def test_the_shortest_clips_have_a_finite_summary() -> None:
         assert np.isfinite(summarise(np.ones((length, 40), dtype=np.float32))).all()
 
 
-@pytest.mark.parametrize(("rate", "bands"), [(8000, 40), (16000, 64)])
+@pytest.mark.parametrize(
+    ("rate", "bands"), [(1000, 20), (1300, 20), (1301, 40), (8000, 40), (16000, 64)]
+)
 def test_bands_follow_the_sample_rate(tmp_path: Path, rate: int, bands: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(2000)), rate)
     features = FloorFeatures(tmp_path / "features", rate)

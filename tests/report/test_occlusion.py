@@ -78,6 +78,18 @@ def test_the_part_that_decided_is_that_of_the_predicted_class() -> None:
     clips = [Clip("0", "b", "test", "g", 0.48, 16000)]
     data = TokenDataset(clips, "ab", Ones(), front_end)  # type: ignore[arg-type]
     wrong = Judged("0", "g", 0.48, (1,), ((0, 0.9), (1, 0.1)), 0.1, 0.9)
-    found = find_decided(Halves(), front_end, data, [wrong], False)  # type: ignore[arg-type]
-    drop = found["0"].drop.mean(axis=0)
+    drops = []
+    for temperature in (1.0, 4.0):
+        found = find_decided(
+            Halves(),
+            front_end,
+            data,
+            [wrong],
+            False,
+            temperature,  # type: ignore[arg-type]
+        )
+        drops.append(found["0"].drop)
+    drop = drops[0].mean(axis=0)
     assert drop[:8].min() > 0 > drop[-8:].max()
+    # Of the probabilities that the page shows, as by `spaudio explain`.
+    np.testing.assert_allclose(drops[1], drops[0] / 4, atol=1e-6)

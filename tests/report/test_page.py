@@ -7,18 +7,22 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from spaudio.audio.manifest import Clip
 from spaudio.experiment.compose import parse
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
+from spaudio.report.page import run_page
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
@@ -108,6 +112,21 @@ def test_the_page_of_a_run(page_run: Path) -> None:
     assert html.count('class="kernel"') == 5  # the most used, and one clip with filters off
     kept = read_judged(page_run, "one")
     assert [round(clip.own, 4) for clip in errors_first(kept)] == [c["o"] for c in data["clips"]]
+
+
+def test_of_equally_probable_classes_the_first_is_predicted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the scores of the report and in predictions.csv."""
+    chances = torch.randint(1, 4, (50, 9)) / 4
+    clips = [Clip(str(number), "a", "test", "g", 1.0, RATE) for number in range(50)]
+    results: Any = SimpleNamespace(
+        classes="abcdefghi", multi_label=False, test=SimpleNamespace(clips=clips),
+        probabilities=chances, raw=chances,
+    )  # fmt: skip
+    monkeypatch.setattr(run_page, "_with_nearest", lambda _, found: found)
+    found = [clip.predicted for clip in run_page._judge(results)]
+    assert found == chances.argmax(dim=1).tolist()
 
 
 def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Figure]) -> None:

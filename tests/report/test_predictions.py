@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from spaudio.audio.manifest import Clip
+from spaudio.io.csv_files import from_csv
 from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.nearest import find_nearest
 from spaudio.report.predictions import Prediction, render
@@ -51,6 +53,15 @@ def test_any_name_can_be_shown() -> None:
     rows = list(csv.DictReader(render("csv", [one], top=1, window_seconds=1).splitlines()))
     assert rows[0]["class"] == "'=a"
     assert rows[0]["file"].startswith("'=bad")
+
+
+def test_a_class_with_any_character_is_one_cell() -> None:
+    odd = ("a\rb", 'c"\n', "\t,")
+    one = Prediction(Path("x.wav"), 1.0, 1, ONE.probabilities, odd)
+    text = render("csv", [one], top=3, window_seconds=1, unsure=0.1)
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    found = [(row["decision"], from_csv(row["class"])) for row in rows]
+    assert found == [(odd[1], name) for name in (odd[1], odd[2], odd[0])]
 
 
 def test_the_path_of_a_file_is_kept() -> None:

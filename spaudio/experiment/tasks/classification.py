@@ -211,6 +211,8 @@ class ClassificationTask(Task):
             "notes": list(self.data.warnings),
             "split": describe_split(self.settings, self.data),
             "samples_sha256": self.data.prepared.samples_hash,
+            "labels_sha256": self.data.prepared.labels_hash,
+            "splits_sha256": self.data.prepared.splits_hash,
             "token_seconds": self.token_seconds,
         }
 

@@ -24,8 +24,9 @@ def find_decided(
     test: TokenDataset,
     clips: Sequence[Judged],
     multi_label: bool,
+    temperature: float,
 ) -> dict[str, Importance]:
-    """Finds what decided the most confident errors.
+    """Finds what decided the most confident errors, as `spaudio explain` does.
 
     Args:
         model: Trained, in evaluation mode.
@@ -33,6 +34,7 @@ def find_decided(
         test: The test split.
         clips: The model's predictions for it, in its order.
         multi_label: A clip may have several classes.
+        temperature: Of the model's probabilities.
 
     Returns:
         Results for the predicted classes, by path. Empty if the input has no bands, or clips are
@@ -46,7 +48,7 @@ def find_decided(
 
     def logits(tokens: Sequence[Frames]) -> Tensor:
         found: Tensor = model(torch.from_numpy(np.stack(tokens)).to(device))
-        return found
+        return found / temperature
 
     found: dict[str, Importance] = {}
     left = MOST_SECONDS

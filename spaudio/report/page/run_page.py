@@ -127,7 +127,14 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
             report["calibration"]["temperature"],
         ),
         corrected=results.corrected,
-        decided=find_decided(results.after, results.front_end, results.test, clips, several),
+        decided=find_decided(
+            results.after,
+            results.front_end,
+            results.test,
+            clips,
+            several,
+            report["calibration"]["temperature"],
+        ),
     )
     highest = max(clip.sample_rate for clip in results.test.clips) / 2
     write_page(run, page, Media(results.root, run, highest))
@@ -140,7 +147,8 @@ def _judge(results: RunResults) -> list[Judged]:
     for clip, row, raw in zip(results.test.clips, results.probabilities, results.raw, strict=True):
         names = class_names(clip.label, results.multi_label)
         labels = tuple(index[name] for name in names)
-        chances, best = row.topk(min(TOP, len(results.classes)))
+        # Stable, as `predictions.csv`: of equally probable classes, the first is predicted.
+        chances, best = (part[:TOP] for part in row.sort(descending=True, stable=True))
         top = tuple(zip(best.tolist(), chances.tolist(), strict=True))
         own = float(row[list(labels)].min())
         clips.append(
