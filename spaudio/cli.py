@@ -498,7 +498,7 @@ _FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing fi
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
     "train": (_train, "train on a folder of sounds, one sub-folder per class", {
         "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "folder of sounds, then "
-                     "settings, such as model=pretrained or seed=1; --cfg lists them"},
+                     "settings, such as table=labels.csv or seed=1; --cfg lists them"},
         "-m": {"dest": "multirun", "action": "store_true",
                "help": "run all combinations of listed values"},
         "--cfg": {"action": "store_true", "help": "print all settings without running"},

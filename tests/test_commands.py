@@ -42,7 +42,7 @@ OTHERS = {
     "docs/api/settings.md": ["yaml", "yaml"],  # test_site.py: files that are included
     "docs/filters.md": ["python"],  # filters/test_readme_example.py
     "docs/own_sounds.md": ["python", "python"],  # export/test_write.py, inference/test_audio_model
-    "docs/runs.md": ["yaml"],  # below
+    "docs/runs.md": ["yaml", "yaml"],  # below
     "docs/your_model.md": ["python"],  # filters/test_readme_example.py
 }
 
@@ -137,12 +137,14 @@ def test_the_recipe_and_the_study_in_the_guides_are_planned(tmp_path: Path) -> N
     (recipe / "config.yaml").write_text(block["yaml"].replace("<name>", "birds"))
     imports = "from pathlib import Path\nfrom spaudio.audio import SourceClips\n"
     script.write_text(imports + block["python"])
-    [study] = [text for language, text in FENCE.findall((ROOT / "docs/runs.md").read_text("utf-8"))
-               if language == "yaml"]  # fmt: skip
+    blocks = FENCE.findall((ROOT / "docs/runs.md").read_text("utf-8"))
+    study, paired = [text for language, text in blocks if language == "yaml"]
     (recipe / "study.yaml").write_text(study)
     runs = plan_study(recipe / "study.yaml")
     assert len(runs) == 6
     assert runs[0].settings.prep_options == {"source": None}
+    (recipe / "paired.yaml").write_text(paired.replace("recipe: .", f"recipe: {RECIPES / 'fsdd'}"))
+    assert len(plan_study(recipe / "paired.yaml")) == 12
 
 
 def test_every_command_is_known() -> None:

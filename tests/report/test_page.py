@@ -157,7 +157,7 @@ def test_the_command_can_be_typed_again(tmp_path: Path, monkeypatch: pytest.Monk
     for one, same in zip(again, map(parse, given), strict=True):
         assert (one.value(), type(one.value())) == (same.value(), type(same.value()))
     settings = {"recipe": "folder", "overrides": ["source='/home/ann/my sounds'"]}
-    assert shlex.split(command(settings))[2:] == [r"group_regex='/(\w+)_'", "source=…/sounds"]
+    assert command(settings).endswith(" 'source=…/my sounds'")
 
 
 def odd_page(folder: Path) -> tuple[Page, Media]:
@@ -239,9 +239,8 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
     assert shortened(0.5) == "0.5"
     settings = {"overrides": [r"group_regex='/(\w+)_'", "source=/home/ann/sounds"], "recipe": "x"}
-    assert command(settings).endswith(
-        r" recipes/x/run.py 'group_regex='\"'\"'/(\w+)_'\"'\"'' source=…/sounds"
-    )
+    words = shlex.split(command(settings))
+    assert words[2:] == [r"group_regex='/(\w+)_'", "source=…/sounds"]
 
 
 def test_curves_of_a_probe_are_drawn_over_its_penalties() -> None:
