@@ -2,7 +2,8 @@ r"""Any folder with one sub-folder per class, in any format that `spaudio.audio`
 
     python data_prep/folder.py source=DIR [group_regex='^[^/]+/(\w+?)_'] [test_fraction=0.2]
     python data_prep/folder.py source=DIR table=metadata.csv
-    python data_prep/folder.py source=RECORDINGS table=annotations.csv
+    python data_prep/folder.py source=RECORDINGS table=annotations.csv [background=RECORDINGS]
+    python data_prep/folder.py source=RECORDINGS table=RAVEN_SELECTION_TABLES
     python data_prep/folder.py source=DIR labels=corrections.csv
     python data_prep/folder.py source=DIR background=RECORDINGS
 
@@ -25,8 +26,10 @@ from spaudio.audio.class_folders import read_class_folders
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.find import audio_files, composed, is_audio, is_hidden, no_audio
+from spaudio.audio.gaps import background_between
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
 from spaudio.audio.label_table import read_label_table
+from spaudio.audio.selections import is_selections
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
@@ -60,20 +63,21 @@ def prepare(
         test_fraction: Share of the clips to test on; unused if the split is given.
         valid_fraction: Share of the clips to validate on; unused if the split is given.
         split_seed: Seed of the split.
-        table: CSV file of the labels, of whole files or of intervals of them; see
-            `spaudio.audio.label_table`. A path, or a file name below ``source``. None takes the
-            labels from the folders.
+        table: CSV file of the labels, of whole files or of intervals of them, see
+            `spaudio.audio.label_table`; or a Raven selection table, or a folder of these. A path,
+            or one below ``source``. None takes the labels from the folders.
         labels: CSV file of corrected labels, as ``report.html`` saves it; see
             `spaudio.audio.corrections`. It does not change the split.
         background: A folder of other recordings, of any length. The class ``_background_`` is cut
             from it: clips as long as the median of the others, and as many as the other classes
-            have on average. See `spaudio.audio.background`.
+            have on average. See `spaudio.audio.background`. If the table gives intervals, it may
+            also be the folder of ``source``: the class is then cut from what lies between them.
 
     Raises:
         ConfigError: If an option is missing or out of range.
-        DataError: If there are no classes or only one, a class has fewer than 3 clips, a clip is
-            outside the class folders or does not match ``group_regex``, the groups cannot be split
-            as requested, or the corrections do not fit the clips.
+        DataError: If there are no classes, or only one without ``background``, a class has fewer
+            than 3 clips, a clip is outside the class folders or does not match ``group_regex``, the
+            groups cannot be split as requested, or the corrections do not fit the clips.
     """
     if not source:
         raise ConfigError("source= is required: a folder of class sub-folders")
@@ -95,12 +99,17 @@ def prepare(
     clips = found.clips
     if group_regex is not None:
         clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
-    _check(root, clips, group_regex, table)
-    whole, bad = root, dict[str, str]()
-    if found.intervals:
+    _check(root, clips, group_regex, table, background)
+    seeded = background is not None
+    whole, bad, intervals = root, dict[str, str](), found.intervals
+    if intervals and background is not None and _is_same(background, root):
+        more, gaps = background_between(root, clips, intervals, empty=found.empty, seed=split_seed)
+        clips, intervals, background = [*clips, *more], [*intervals, *gaps], None
+    if intervals:
         if not found.split_given:
-            _check_recordings(found.intervals, clips, table, valid_fraction, test_fraction)
-        root, bad = cut_intervals(root, found.intervals, work)
+            _check_recordings(intervals, clips, table, valid_fraction, test_fraction)
+        root, bad = cut_intervals(root, intervals, work)
+        clips = _without_silent(root, clips, intervals)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
     lost = {clip.folder for clip in clips} & bad.keys()
     unlisted = [clip for clip in clips if clip.folder in lost]
@@ -109,14 +118,7 @@ def prepare(
     if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
         if len({clip.group for clip in clips}) == len(clips):
-            cause = ", as each clip has a group of its own" if grouped else ""
-            remedy = (
-                "Check what makes the groups" if grouped else "group_regex=... keeps them together"
-            )
-            notes.append(
-                f"the split is random over clips{cause}: clips of one speaker or recording may be "
-                "in both training and test, so that the score says little about new ones. " + remedy
-            )
+            notes.append(_random(grouped=grouped))
         divide = split_by_group if grouped else split_by_clip
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
@@ -133,14 +135,11 @@ def prepare(
         notes = [*corrected, *notes]
         left = {clip.folder for clip in clips}  # recordings of which all clips were left out
         bad = {name: why for name, why in bad.items() if name in left or name not in lost}
-    idle = ("test_fraction", "valid_fraction") if found.split_given else ()
-    if found.split_given and background is None:  # whose clips are chosen by the seed, too
-        idle = (*idle, "split_seed")
     return SourceClips(
         root=root,
         clips=clips,
         warnings=[*found.unused, *notes],
-        unused=idle,
+        unused=_idle(split_given=found.split_given, seeded=seeded),
         bad=bad,
         overlaps=overlaps,
     )
@@ -155,18 +154,20 @@ class _Found:
         split_given: Whether the clips have splits.
         unused: What of the source is not used, or not as it may have been meant, in sentences.
         intervals: The intervals of recordings that clips are cut from.
+        empty: Recordings of which a table says that they hold no event.
     """
 
     clips: list[SourceClip]
     split_given: bool
     unused: list[str]
     intervals: Sequence[Interval] = ()
+    empty: Sequence[str] = ()
 
 
 def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     """Takes labels, and splits and groups if there are any, from a table."""
     file = user_path(table)
-    if not file.is_file() and (root / table).is_file():
+    if not file.exists() and (root / table).exists():
         file = root / table
     paths = sorted(audio_files(root))
     if not paths:
@@ -180,8 +181,10 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     if given.unlisted:  # reports and published models show this: no folders of the machine
         count, named = len(given.unlisted), some(given.unlisted)
         unused = [f"{count} audio files are not in table={file.name}: {named}"]
+    unused += given.notes
     unused += _combined({clip.label for clip in given.clips})
-    return _Found(given.clips, "split" in given.columns, unused, given.intervals)
+    split_given = "split" in given.columns
+    return _Found(given.clips, split_given, unused, given.intervals, given.empty)
 
 
 def _check_recordings(
@@ -220,7 +223,7 @@ def _top(folder: Path, table: str | None) -> Path:
             break
         way.append(inner[0])
     wanted = table
-    if table and user_path(table).is_file():
+    if table and user_path(table).is_file() and not is_selections(user_path(table)):
         rows = read_csv("table", user_path(table))
         wanted = rows[0][1].get("file_name") if rows else None
     for place in way:
@@ -233,6 +236,19 @@ def _top(folder: Path, table: str | None) -> Path:
     return folder
 
 
+def _without_silent(
+    root: Path, clips: Sequence[SourceClip], intervals: Sequence[Interval]
+) -> list[SourceClip]:
+    """Leaves out the clips that were not cut because they are silent."""
+    silent = {one.path for one in intervals if one.spare and not (root / one.path).exists()}
+    return [clip for clip in clips if clip.path not in silent]
+
+
+def _is_same(folder: str, root: Path) -> bool:
+    """Whether a folder that the user names is the source."""
+    return user_path(folder).is_dir() and user_path(folder).resolve() == root.resolve()
+
+
 def _group(path: str, group_regex: str) -> str:
     """Returns the group of an audio file; it is empty if the expression finds none."""
     try:
@@ -242,6 +258,23 @@ def _group(path: str, group_regex: str) -> str:
             f"group_regex={group_regex!r} is not a regular expression ({error})"
         ) from error
     return (found[min(1, found.re.groups)] or "") if found else ""
+
+
+def _idle(*, split_given: bool, seeded: bool) -> tuple[str, ...]:
+    """Returns the options that have no effect; the seed also chooses the clips of a background."""
+    if not split_given:
+        return ()
+    return ("test_fraction", "valid_fraction", *(() if seeded else ("split_seed",)))
+
+
+def _random(*, grouped: bool) -> str:
+    """Returns a sentence on clips that each have a group of their own."""
+    cause = ", as each clip has a group of its own" if grouped else ""
+    remedy = "Check what makes the groups" if grouped else "group_regex=... keeps them together"
+    return (
+        f"the split is random over clips{cause}: clips of one speaker or recording may be in both "
+        f"training and test, so that the score says little about new ones. {remedy}"
+    )
 
 
 def _alike(labels: Iterable[str]) -> list[str]:
@@ -258,19 +291,26 @@ def _alike(labels: Iterable[str]) -> list[str]:
 
 
 def _check(
-    root: Path, clips: Sequence[SourceClip], group_regex: str | None, table: str | None
+    root: Path,
+    clips: Sequence[SourceClip],
+    group_regex: str | None,
+    table: str | None,
+    background: str | None,
 ) -> None:
     counts = Counter(clip.label for clip in clips)
-    if len(counts) < 2 and table is not None:
+    alone = len(counts) < 2 and background is None
+    if not counts:
+        raise DataError(f"table={table} labels nothing; add lines")
+    if alone and table is not None:
         raise DataError(
             f"table={table}: all clips have the label {next(iter(counts))!r}; at least two labels "
-            "are needed"
+            "are needed, or the class of other sounds that background=RECORDINGS adds"
         )
-    if len(counts) < 2:
+    if alone:
         raise DataError(
             f"{root}: only one class folder holds audio, {next(iter(counts))!r}; at least two are "
             "needed (give the folder above if this is one class of several, or that folder if its "
-            "sub-folders are the classes)"
+            "sub-folders are the classes; background=RECORDINGS adds the class of other sounds)"
         )
     if scarce := sorted(label for label, number in counts.items() if number < _FEWEST):
         raise DataError(
@@ -279,8 +319,9 @@ def _check(
         )
     if unmatched := [clip.path for clip in clips if not clip.group]:
         raise DataError(
-            f"group_regex={group_regex!r} finds no group in {len(unmatched)} of {len(clips)} "
-            f"paths: {some(unmatched)}"
+            f"group_regex={group_regex} finds no group in {len(unmatched)} of {len(clips)} "
+            f"paths: {some(unmatched)}; give an expression that is found in each, such as "
+            "'([^/]+)_[^/]*$' for what precedes the last underscore of a file's name"
         )
     splits = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips})
     if torn := sorted(group for group, number in splits.items() if number > 1):

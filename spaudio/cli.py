@@ -302,6 +302,9 @@ def _detect(chosen: argparse.Namespace) -> None:
     from spaudio.audio.find import find_files
 
     files, bad_folders = find_files(chosen.paths)
+    if not files:
+        _tell_bad(bad_folders, skip=chosen.skip_bad, some=False)
+        return
     output, form = chosen.output, chosen.format
     targets = _event_files(output, form, files)
     inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
@@ -337,18 +340,17 @@ def _detect(chosen: argparse.Namespace) -> None:
 def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[Path, Path]:
     """Chooses where the events of each recording are written, if ``--output`` is a folder.
 
+    For several recordings, it is made if it does not exist.
+
     Raises:
         ConfigError: If it must be a folder, or two files in it would have the same name.
     """
-    if form == "csv":
+    if form == "csv" or (len(files) == 1 and not (output and output.is_dir())):
         return {}
-    if output is None or not output.is_dir():
-        if len(files) > 1:
-            raise ConfigError(
-                f"--format {form} writes one file per recording; give an existing folder with "
-                "--output"
-            )
-        return {}
+    if output is None or (output.exists() and not output.is_dir()):
+        raise ConfigError(
+            f"--format {form} writes one file per recording; name a folder with --output"
+        )
     targets = {file: output / f"{file.name}.{form}.txt" for file in files}
     first: dict[Path, Path] = {}
     for file, target in targets.items():
@@ -357,6 +359,9 @@ def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[
                 f"{other} and {file} have the same name, and both would be written to {target}; "
                 "detect the events of each folder with its own --output"
             )
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}; make it first")
+    output.mkdir(exist_ok=True)
     return targets
 
 
@@ -493,7 +498,7 @@ _FORCE: dict[str, Any] = {"action": "store_true", "help": "overwrite existing fi
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, Any]]] = {
     "train": (_train, "train on a folder of sounds, one sub-folder per class", {
         "settings": {"nargs": "*", "metavar": "DIR|KEY=VALUE", "help": "folder of sounds, then "
-                     "settings, such as model=pretrained or seed=1; --cfg lists them"},
+                     "settings, such as table=labels.csv or seed=1; --cfg lists them"},
         "-m": {"dest": "multirun", "action": "store_true",
                "help": "run all combinations of listed values"},
         "--cfg": {"action": "store_true", "help": "print all settings without running"},
@@ -560,7 +565,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--times": {"action": "store_true", "help": "add clock times, read from file names: "
                     "YYYYMMDD_HHMMSS, ISO, or AudioMoth's hexadecimal names"},
         "--output": {"type": Path, "help": "file; with --format audacity or raven also a folder, "
-                     "for one file per recording"},
+                     "for one file per recording (made for several recordings)"},
         "--skip-bad": _SKIP_BAD,
         "--force": _FORCE,
     }),

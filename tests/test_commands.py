@@ -22,6 +22,7 @@ from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.study import plan_study
 from tests import RECIPES, ROOT
 from tests.conftest import RunRecipe
+from tests.fixtures.annotated import make_recordings, make_selections
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
 from tests.fixtures.tiny_recipes import TINY
 
@@ -41,7 +42,7 @@ OTHERS = {
     "docs/api/settings.md": ["yaml", "yaml"],  # test_site.py: files that are included
     "docs/filters.md": ["python"],  # filters/test_readme_example.py
     "docs/own_sounds.md": ["python", "python"],  # export/test_write.py, inference/test_audio_model
-    "docs/runs.md": ["yaml"],  # below
+    "docs/runs.md": ["yaml", "yaml"],  # below
     "docs/your_model.md": ["python"],  # filters/test_readme_example.py
 }
 
@@ -136,12 +137,14 @@ def test_the_recipe_and_the_study_in_the_guides_are_planned(tmp_path: Path) -> N
     (recipe / "config.yaml").write_text(block["yaml"].replace("<name>", "birds"))
     imports = "from pathlib import Path\nfrom spaudio.audio import SourceClips\n"
     script.write_text(imports + block["python"])
-    [study] = [text for language, text in FENCE.findall((ROOT / "docs/runs.md").read_text("utf-8"))
-               if language == "yaml"]  # fmt: skip
+    blocks = FENCE.findall((ROOT / "docs/runs.md").read_text("utf-8"))
+    study, paired = [text for language, text in blocks if language == "yaml"]
     (recipe / "study.yaml").write_text(study)
     runs = plan_study(recipe / "study.yaml")
     assert len(runs) == 6
     assert runs[0].settings.prep_options == {"source": None}
+    (recipe / "paired.yaml").write_text(paired.replace("recipe: .", f"recipe: {RECIPES / 'fsdd'}"))
+    assert len(plan_study(recipe / "paired.yaml")) == 12
 
 
 def test_every_command_is_known() -> None:
@@ -222,7 +225,12 @@ def test_commands_on_finished_runs(
         if "runs/folder/*/" in given:
             runs = ["runs/folder/ID"]
         given = [part for word in given for part in (runs if word.endswith("/*/") else [word])]
-        if given[1] == "train":
+        if "table=TABLES" in given:
+            recordings = make_recordings(tmp_path / "RECORDINGS")
+            for one in recordings.iterdir():
+                make_selections(tmp_path / "TABLES" / f"{one.stem}.selections.txt")
+            given = [*given, *SMALL, "page=false"]
+        elif given[1] == "train":
             given = [*tiny(given, TINY["folder"](tmp_path / "own")), "page=false"]
             given.remove("DIR")
         if given[1] == "-m":

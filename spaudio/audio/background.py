@@ -81,7 +81,10 @@ def _check_folder(source: Path, folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"background={folder}: no such folder; name one of recordings")
     if folder.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"background={folder} is part of the source; move it out of {source}")
+        raise ConfigError(
+            f"background={folder} is part of the source; move it out of {source}. Only "
+            "a table with start and end may have the whole source as its background"
+        )
     if source.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             f"background={folder} holds the source, whose clips would become background too; name "

@@ -100,7 +100,7 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
     if len(parts) < 2:
         raise DataError(
             f"{root / path}: is outside the class folders; move it into that of its class, or "
-            "remove it. If the labels are in a CSV file: table=FILE"
+            "remove it. If the labels are in a CSV file or in Raven tables: table=FILE"
         )
     return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 

@@ -101,8 +101,8 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
 def no_audio(root: Path) -> DataError:
     """Returns the error for a source without audio files."""
     return DataError(
-        f"{root}: no audio files found; expected <class>/<clip>, with one of the extensions "
-        f"{', '.join(sorted(EXTENSIONS))}"
+        f"{root}: no audio files found; expected <class>/<clip>, with an extension such as wav, "
+        "flac, ogg, mp3 or aiff"
     )
 
 

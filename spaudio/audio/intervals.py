@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spaudio.audio.cuts import make_cuts, state_of
-from spaudio.audio.decode import Waveform, probe, stream_audio
+from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
@@ -27,12 +27,14 @@ class Interval:
         start: Seconds since the start of the recording, to the millisecond.
         end: The same.
         where: Where the user gave it, for messages.
+        spare: Whether there is no clip of it if it is silent.
     """
 
     recording: str
     start: float
     end: float
     where: str
+    spare: bool = False
 
     @property
     def path(self) -> str:
@@ -71,7 +73,7 @@ def cut_intervals(
         by_recording.setdefault(one.recording, []).append(one)
     key = hashlib.sha256(f"v{_VERSION} ".encode())
     for name, wanted in by_recording.items():
-        paths = [one.path for one in wanted]
+        paths = [f"{one.path}{' spare' if one.spare else ''}" for one in wanted]
         key.update(os.fsencode(f"{root} {state_of(root / name)} {paths}"))
 
     target = work / f"intervals-{key.hexdigest()[:12]}"
@@ -96,7 +98,7 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
             parts.append(piece[max(0, first - count) : last - count])
         for _, last, one, parts in current:
             if last <= end:
-                yield write_wav(target / one.path, np.concatenate(parts), rate)
+                yield from _write(target, one, parts, rate)
         current = [one for one in current if one[1] > end]
         count = end
     for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
@@ -105,4 +107,13 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
                 f"{one.recording}, which has {count / rate:.3f} s"
             )
-        yield write_wav(target / one.path, np.concatenate(parts), rate)
+        yield from _write(target, one, parts, rate)
+
+
+def _write(
+    target: Path, interval: Interval, parts: Sequence[Waveform], rate: int
+) -> Iterator[Path]:
+    """Writes the clip of an interval, and yields its path."""
+    wave = np.concatenate(parts)
+    if not (interval.spare and is_silent(wave)):
+        yield write_wav(target / interval.path, wave, rate)

@@ -3,13 +3,14 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spaudio.audio.decode import MAX_SECONDS
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.intervals import Interval
 from spaudio.audio.manifest import SourceClip
+from spaudio.audio.selections import is_selections, read_selections
 from spaudio.errors import DataError, some
 from spaudio.io.csv_files import read_csv
 
@@ -30,22 +31,27 @@ class LabelTable:
         columns: The columns of the table.
         intervals: The intervals that the clips are to be cut from; none if the clips are files.
         unlisted: Audio files that are not in the table.
+        empty: Recordings of selection tables without a selection.
+        notes: On how the table was read, in sentences.
     """
 
     clips: list[SourceClip]
     columns: frozenset[str]
     intervals: list[Interval]
     unlisted: list[str]
+    empty: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable:
-    """Reads the labels of clips from a CSV file.
+    """Reads the labels of clips from a CSV file, or from Raven selection tables.
 
     Args:
         file: CSV with the columns ``file_name``, a path relative to the source or an absolute one
             below it, and ``label``, as in Hugging Face's AudioFolder. Optional columns: ``start``
             and ``end``, in seconds, for labels of intervals of recordings; ``split``, with one of
-            `SPLIT_NAMES` in every line; and ``group``.
+            `SPLIT_NAMES` in every line; and ``group``. Or a selection table, or a folder of them;
+            see `spaudio.audio.selections`.
         root: Folder of the source, without links in its path.
         paths: The audio files below it, relative to it.
 
@@ -53,22 +59,36 @@ def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable
         ConfigError: If the file cannot be read.
         DataError: If a column is missing, or a line does not fit; the message gives its number.
     """
-    rows, name = read_csv("table", file), f"table={file}"
+    if is_selections(file):
+        given = read_selections(file, paths)
+        found = _read_rows(file, root, paths, given.rows)
+        unlisted = sorted({*found.unlisted} - {*given.empty})
+        return replace(found, unlisted=unlisted, empty=given.empty, notes=given.notes)
+    rows = [(f"{file}, line {number}", row) for number, row in read_csv("table", file)]
+    return _read_rows(file, root, paths, rows)
+
+
+def _read_rows(
+    file: Path, root: Path, paths: Sequence[str], rows: Sequence[tuple[str, dict[str, str]]]
+) -> LabelTable:
+    """Reads rows, each with where it is written."""
+    name = f"table={file}"
     columns = [str(key) for key in rows[0][1]] if rows else []
     if not {"file_name", "label"} <= set(columns):
         raise DataError(
             f"{name} needs the columns file_name and label, separated by commas, and may have "
-            f"start and end, split and group; it has {some(columns) or 'no line'}"
+            f"start and end, split and group; it has {some(columns) or 'no line'}. A Raven "
+            "selection table, separated by tabs, needs Begin Time (s) and End Time (s)"
         )
     cut = "start" in columns
     if cut != ("end" in columns):
         raise DataError(f"{name} has only one of the columns start and end; give both or neither")
     find, clips, intervals = path_finder(paths), dict[str, SourceClip](), list[Interval]()
-    for number, row in rows:
+    for where, row in rows:
         written, label, given, group = (
             (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
         )
-        where, below = f"{file}, line {number}", _below(root, written)
+        below = _below(root, written)
         path = find(below)
         if path is None and os.path.isabs(below):
             raise DataError(

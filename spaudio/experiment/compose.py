@@ -76,7 +76,10 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         known = sorted(path.parent.name for path in recipe.parent.glob("*/config.yaml"))
         if known:
             raise unknown("recipe", recipe.name, known)
-        raise ConfigError(f"{recipe} is not a recipe's folder: it has no config.yaml")
+        raise ConfigError(
+            f"{recipe} is not a recipe's folder: it has no config.yaml; name one, such as "
+            "recipes/folder, or move the YAML file of a study into one"
+        )
     parsed = [parse(override) for override in overrides]
     for override in parsed:
         if override.is_sweep_override():

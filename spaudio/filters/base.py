@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spaudio.filters.arguments import check_flag, check_tokens
 from spaudio.filters.definition import kernel_extent, without_padding
 from spaudio.filters.sequences import check_state, filter_sequences
-from spaudio.filters.tracing import as_leaf, is_symbolic
+from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
 
 #: Filter class by name. A subclass of :class:`TokenFilter` that has a ``name`` adds itself.
 FILTERS: dict[str, type["TokenFilter"]] = {}
@@ -134,7 +134,14 @@ class TokenFilter(nn.Module):
         """
         check_tokens(x, padding_mask, self.dim)
         window = F.pad(without_padding(x, padding_mask), (0, 0, *self.extent))
-        y = without_padding(self.convolve(window), padding_mask)
+        y = self.convolve(window)
+        if is_eager() and y.shape != x.shape:
+            raise ValueError(  # the sum below might broadcast
+                f"convolve of filter {self.name!r} returned {tuple(y.shape)} for a window of "
+                f"{tuple(window.shape)}; expected {tuple(x.shape)}: the window has {self.extent} "
+                "more tokens (extent, which follows from the lengths of taps)"
+            )
+        y = without_padding(y, padding_mask)
         return x + y if residual else y
 
     def convolve(self, window: Tensor) -> Tensor:
@@ -168,7 +175,8 @@ class TokenFilter(nn.Module):
         """The kernels, as ``Conv1d`` applies them.
 
         Returns:
-            One tensor (M_i, K_i) per scale; empty for a filter without kernels.
+            One tensor (M_i, K_i) per scale; empty for a filter without kernels. Taps that are
+            several tokens apart have zeros between them.
         """
         raise NotImplementedError
 

@@ -75,7 +75,12 @@ def filter_with_cache(
     if not streams:
         raise ValueError(
             f"{_problem(filter, layer)}, as "
-            + ("it attends to all tokens" if filter.causal else "it is not causal")
+            + (
+                "it attends to all tokens"
+                if filter.causal
+                else "it is not causal: it reads the tokens to be generated; in a language model, "
+                "pass causal=True to insert_filters"
+            )
         )
     left, _ = filter.extent
     kept: _Kept | None = vars(cache).get(KEPT, {}).get(key)

@@ -14,7 +14,7 @@ from spaudio.io.atomic import write_atomic
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
+def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
     """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
 
     Names of columns are in lower case, without the blanks around them; rows without any content are
@@ -23,6 +23,7 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
     Args:
         setting: The setting that names the file, for messages.
         file: The file, in UTF-8.
+        delimiter: What separates cells. With tabs, quotation marks are part of the text.
 
     Raises:
         ConfigError: If it cannot be read, or is not CSV.
@@ -31,12 +32,14 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
+            plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
             # Otherwise a single quotation mark would silently swallow the lines after it.
-            reader = csv.DictReader(text, strict=True)
+            reader = csv.DictReader(text, delimiter=delimiter, strict=True, **plain)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{setting}={file} is not in UTF-8; save it as CSV in UTF-8") from error
+        form = "as CSV in UTF-8" if delimiter == "," else "in UTF-8"
+        raise ConfigError(f"{setting}={file} is not in UTF-8; save it {form}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{setting}={file} cannot be read ({error}); check the path") from error
     except csv.Error as error:
@@ -53,8 +56,12 @@ def read_csv(setting: str, file: Path) -> list[tuple[int, dict[str, str]]]:
     for number, row in rows:
         if None in row:  # cells beyond the last column
             raise DataError(
-                f"{file}, line {number}: more cells than columns; put values that hold a comma "
-                "between quotation marks"
+                f"{file}, line {number}: more cells than columns; "
+                + (
+                    "put values that hold a comma between quotation marks"
+                    if delimiter == ","
+                    else "remove what follows the last column"
+                )
             )
     return rows
 

@@ -13,6 +13,7 @@ from typing import Any
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
 from spaudio.report.records import NOT_COMPARED, OF_DATA, OF_SETTING, Record, names_of
+from spaudio.report.run_command import is_expression
 from spaudio.report.tables import plus_minus
 
 # With more differing settings, the name of a row would be unreadable.
@@ -46,7 +47,7 @@ class Group:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         settings = self.settings if self.given is None else self.given
         named = (
-            f"{key.removesuffix('.name')}={_shown(value, self.full)}"
+            f"{key.removesuffix('.name')}={_shown(value, self.full or is_expression(key))}"
             for key, value in settings.items()
         )
         nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"

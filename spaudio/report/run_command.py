@@ -23,8 +23,8 @@ def command(settings: Mapping[str, Any]) -> str:
     for override in settings["overrides"]:
         name, _, value = override.partition("=")
         bare = value.strip(_QUOTES)
-        if shortened(bare) != printable(bare) or _WORD.fullmatch(bare):
-            override = f"{name}={shortened(bare)}"
+        if shortened(bare, name) != printable(bare) or _WORD.fullmatch(bare):
+            override = f"{name}={shortened(bare, name)}"
         words.append(shlex.quote(printable(override)))
     # A recipe that `spaudio new` wrote has its script, prep.py, in its own folder.
     folder = "" if settings.get("prep") == "prep" else "recipes/"
@@ -39,9 +39,16 @@ def this_python() -> str:
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
-def shortened(value: object) -> str:
-    """Returns a setting as text; an absolute path is shortened to its last part."""
+def is_expression(setting: str) -> bool:
+    """Whether a setting is a regular expression, which may begin with a slash as a path does."""
+    return setting.endswith("_regex")
+
+
+def shortened(value: object, setting: str = "") -> str:
+    """Returns the value of a setting as text; an absolute path is shortened to its last part."""
     text = printable(value)
+    if is_expression(setting):
+        return text
     posix, windows = PurePosixPath(text), PureWindowsPath(text)
     if posix.is_absolute() or text.startswith("~"):
         return f"…/{posix.name}"

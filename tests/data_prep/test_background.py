@@ -157,7 +157,8 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
         Clip(path, label, split, group, 1.0, 8000)
         for path, label, split, group in (
             ("a1", "hum", "train", "1"), ("b2", "hum", "test", "2"),  # each a group of its own
-            ("c", "_background_", "train", "train-0"), ("d", "_background_", "test", "test-0"),
+            ("_background_/c", "_background_", "train", "train-0"),
+                ("_background_/d", "_background_", "test", "test-0"),
         )
     ]  # fmt: skip
     prepared = SimpleNamespace(unused=())

@@ -413,7 +413,7 @@ def test_intervals_of_recordings_are_cut(tmp_path: Path) -> None:
             found = listed(source, table="a.csv").clips
             assert {clip.split for clip in found} == {"train", "test"}
     (source / "a.csv").write_text("\n".join(lines), encoding="utf-8")
-    for folder in (source, source / "day", tmp_path):  # whose events are not background
+    for folder in (source / "day", tmp_path):  # whose events are not background
         with pytest.raises(ConfigError, match="background="):
             listed(source, table="a.csv", background=str(folder))
     (tmp_path / "site").mkdir()

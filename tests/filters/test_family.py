@@ -310,6 +310,22 @@ def test_a_filter_without_a_name_can_be_shown() -> None:
     assert repr(Other()) == "Other(name='Other', causal=False)"
 
 
+def test_a_filter_whose_taps_do_not_fit_is_refused() -> None:
+    class Short(TokenFilter):
+        """It says that it reads one token more than it does."""
+
+        def taps(self) -> list[Tensor]:
+            return [torch.ones(1, 2)]
+
+        def convolve(self, window: Tensor) -> Tensor:
+            return window[:, :1]  # which could be added to all tokens
+
+    with pytest.raises(
+        ValueError, match=r"'Short' returned \(2, 1, 8\) .*\(2, 6, 8\).*\(2, 5, 8\)"
+    ):
+        Short()(torch.randn(2, 5, 8))
+
+
 def test_autocast_does_not_round_double_precision() -> None:
     for case, dtype in (("bank-odd", torch.float64), ("depthwise-odd", torch.float32)):
         filter, x = build(case, causal=False, dtype=torch.float64), tokens(dtype=dtype)

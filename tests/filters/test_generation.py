@@ -173,7 +173,7 @@ def test_assisted_generation_crops_the_cache() -> None:
 def test_what_cannot_continue_a_cache_is_refused() -> None:
     ids = prompt()
     refused: list[tuple[str, dict[str, Any], str]] = [
-        ("bank", {}, "it is not causal"),
+        ("bank", {}, "it is not causal.*pass causal=True"),
         ("adaptive", {"causal": True, "mask_width": 8, "mask_heads": 2}, "attends to all tokens"),
     ]
     for filter, options, why in refused:

@@ -163,8 +163,9 @@ def test_every_format_and_what_cannot_be_written(
     assert "a.wav: " in err
     assert " events in 2.0 s" in err
     for form, end in (("audacity", "audacity.txt"), ("raven", "raven.txt")):
-        (tmp_path / form).mkdir()
-        main([*command, "--format", form, "--output", str(tmp_path / form)])
+        with pytest.raises(SystemExit, match="there is no folder"):
+            main([*command, "--format", form, "--output", str(tmp_path / "new" / form)])
+        main([*command, "--format", form, "--output", str(tmp_path / form)])  # makes the folder
         assert {p.name for p in (tmp_path / form).iterdir()} == {f"a.wav.{end}", f"b.wav.{end}"}
         main(["detect", run, str(tmp_path / "in" / "a.wav"), "--format", form])
         capsys.readouterr()
@@ -172,6 +173,14 @@ def test_every_format_and_what_cannot_be_written(
             main([*command, "--format", form])
         with pytest.raises(SystemExit, match="exists; name another file"):
             main([*command, "--format", form, "--output", str(tmp_path / form)])
+    (tmp_path / "void").mkdir()
+    with pytest.raises(SystemExit):  # the folder of the events is not to blame
+        main(["detect", run, str(tmp_path / "void"), "--format", "raven", "--output",
+              str(tmp_path / "raven")])  # fmt: skip
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path / 'void'}: holds no audio file; check the path\n"
+    )
     with pytest.raises(SystemExit) as caught:
         main([*command, "--times", "--skip-bad"])
     assert caught.value.code == 1

@@ -257,6 +257,9 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened(r"C:\Users\ann\sounds") == "…/sounds"
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
     assert shortened(0.5) == "0.5"
+    settings = {"overrides": [r"group_regex='/(\w+)_'", "source=/home/ann/sounds"], "recipe": "x"}
+    words = shlex.split(command(settings))
+    assert words[2:] == [r"group_regex='/(\w+)_'", "source=…/sounds"]
 
 
 def test_curves_of_a_probe_are_drawn_over_its_penalties() -> None:

@@ -105,7 +105,7 @@ def _given(settings: AudioSettings, without: Collection[str]) -> str:
              if k not in (*_NOT_SPLIT, *without) and v is not None}  # fmt: skip
     if settings.fold is not None and "fold" not in without:
         given["fold"] = settings.fold
-    return ", ".join(f"{name}={shortened(value)}" for name, value in given.items())
+    return ", ".join(f"{name}={shortened(value, name)}" for name, value in given.items())
 
 
 def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
@@ -148,7 +148,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"{len(known):,} of the {len(groups['valid']):,} groups of the validation split are "
             "also in the training split"
         )
-    if len(clips) < len(data.clips):
+    if any(clip.path.startswith(f"{BACKGROUND}/") for clip in data.clips):  # from other recordings
         lines.append(
             "Background clips: no part of a recording is in two splits, but different parts of one "
             "recording may be"

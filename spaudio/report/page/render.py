@@ -174,7 +174,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         linked=linked,
         embedded=sum(bool(m.picture) for m in media.found.values()),
         settings=[
-            (name, shortened(value))
+            (name, shortened(value, name))
             for name, value in flatten(page.settings)
             if name not in ("overrides", "replaced")
         ],

@@ -1,0 +1,85 @@
+"""The class of all other sounds, cut from what lies between the annotations of recordings."""
+
+import contextlib
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from spaudio.audio.background import BACKGROUND
+from spaudio.audio.decode import probe
+from spaudio.audio.intervals import Interval
+from spaudio.audio.manifest import SourceClip
+from spaudio.audio.split import seeded_order
+from spaudio.errors import AudioError, ConfigError, DataError
+
+
+def background_between(
+    root: Path,
+    clips: Sequence[SourceClip],
+    intervals: Sequence[Interval],
+    *,
+    empty: Iterable[str] = (),
+    seed: int,
+) -> tuple[list[SourceClip], list[Interval]]:
+    """Chooses intervals of annotated recordings in which nothing is annotated.
+
+    They are as long as the median of the annotations, and as many as the other classes have clips
+    on average. Each has the group and the split of the annotation that is nearest to it, so a
+    recording is divided as its annotations are.
+
+    Args:
+        root: Holds the recordings. One that cannot be read gives none: who cuts it reports it.
+        clips: The clip of each interval.
+        intervals: The annotations.
+        empty: Recordings that were searched for events, and hold none.
+        seed: Determines which intervals are chosen.
+
+    Returns:
+        The clips, and their intervals.
+
+    Raises:
+        ConfigError: If there is a class of this name already.
+        DataError: If no gap between annotations is long enough.
+    """
+    labels = {clip.label for clip in clips}
+    if BACKGROUND in labels:
+        raise ConfigError(
+            f"background=: the table has the label {BACKGROUND} already; leave background out, or "
+            "rename the label"
+        )
+    length = round(statistics.median(one.end - one.start for one in intervals), 3)
+    by_recording: dict[str, list[tuple[Interval, SourceClip]]] = {name: [] for name in empty}
+    for one, clip in zip(intervals, clips, strict=True):
+        by_recording.setdefault(one.recording, []).append((one, clip))
+    found: dict[str, tuple[Interval, SourceClip]] = {}
+    for name, events in sorted(by_recording.items()):
+        seconds = 0.0
+        with contextlib.suppress(AudioError):
+            seconds = probe(root / name).seconds
+        for start in _starts([one for one, _ in events], seconds, length):
+            piece = Interval(name, start, round(start + length, 3), f"background={root}", True)
+            middle = start + length / 2
+            near = min(events, key=lambda e: abs(e[0].start + e[0].end - 2 * middle), default=None)
+            group, split = (near[1].group, near[1].split) if near else (name, "train")
+            found[piece.path] = piece, SourceClip(piece.path, BACKGROUND, split, group)
+    if not found:
+        raise DataError(
+            f"background={root}: nowhere in the annotated recordings are {length:g} s without an "
+            "annotation; name a folder of other recordings"
+        )
+    chosen = sorted(seeded_order(found, seed)[: math.ceil(len(clips) / len(labels))])
+    return [found[path][1] for path in chosen], [found[path][0] for path in chosen]
+
+
+def _starts(events: Sequence[Interval], seconds: float, length: float) -> Iterator[float]:
+    """Yields the starts of pieces that touch no event, from the start of each gap on."""
+    ends, last = [0.0], 0.0
+    for one in sorted(events, key=lambda one: one.start):
+        ends += [one.start, max(last, one.end)]
+        last = ends[-1]
+    for number, (start, end) in enumerate(pairwise([*ends, seconds])):
+        if number % 2 == 0:
+            for piece in range(math.floor((end - start) / length + 1e-6)):
+                yield round(start + piece * length, 3)

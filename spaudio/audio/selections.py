@@ -1,0 +1,177 @@
+"""Annotations as Raven selection tables: one file per recording, or one for several."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from spaudio.audio.find import composed, is_hidden
+from spaudio.errors import ConfigError, DataError, some
+from spaudio.io.csv_files import read_csv
+
+_BEGIN, _END, _OFFSET = "begin time (s)", "end time (s)", "file offset (s)"
+#: Columns that may hold the label, as Raven leaves their names to the user; the first is taken.
+LABEL_COLUMNS = (
+    "label", "annotation", "species", "class", "common name", "species code", "call type", "tag",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Selections:
+    """What one or several selection tables say.
+
+    Attributes:
+        rows: For each selection, where it is written, for messages, and its ``file_name``,
+            ``start``, ``end`` and ``label``.
+        empty: Recordings of tables without a selection.
+        notes: What of the tables is not used, or not as it may have been meant, in sentences.
+    """
+
+    rows: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_selections(path: Path) -> bool:
+    """Whether a path is a selection table, or a folder of them: tab-separated, with begin times.
+
+    A file that cannot be read is none: whoever reads it as something else reports it.
+    """
+    if path.is_dir():
+        return True
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as text:
+            header = text.readline().lower()
+    except OSError:
+        return False
+    return "\t" in header and _BEGIN in header
+
+
+def read_selections(path: Path, paths: Sequence[str]) -> Selections:
+    """Reads selection tables.
+
+    The recording of a selection is its ``Begin File``. In a table without this column, it is the
+    one after which the table is named: ``site1.Table.1.selections.txt`` belongs to ``site1.wav``.
+    If Raven has written a line for each view of a selection, that of the waveform is left out.
+
+    Args:
+        path: A table, or a folder that holds tables at any depth, in files ``*.txt``.
+        paths: The recordings, relative to the source.
+
+    Raises:
+        ConfigError: If a table cannot be read, or there is none.
+        DataError: If a column is missing, or a recording cannot be found.
+    """
+    if not path.is_dir():
+        return _join([_read(path, paths)])
+    files = sorted(file for file in path.rglob("*.txt") if not is_hidden(file.name))
+    tables = [file for file in files if is_selections(file)]
+    if not tables:
+        raise ConfigError(
+            f"table={path} is a folder without Raven selection tables (*.txt, separated by tabs, "
+            "with the column Begin Time (s)); name the folder that holds them, or a CSV file"
+        )
+    return _join(_read(file, paths) for file in tables)
+
+
+def _join(parts: Iterable[Selections]) -> Selections:
+    every = Selections()
+    for part in parts:
+        every.rows.extend(part.rows)
+        every.empty.extend(part.empty)
+        every.notes.extend(note for note in part.notes if note not in every.notes)
+    return every
+
+
+def _read(file: Path, paths: Sequence[str]) -> Selections:
+    """Reads one table."""
+    rows, name = read_csv("table", file, delimiter="\t"), f"table={file}"
+    if not rows:
+        return Selections(empty=[_of_table(file, paths)])
+    columns = [str(column) for column in rows[0][1]]
+    if _END not in columns:
+        raise DataError(f"{name} has no column End Time (s); export it from Raven too")
+    labels = [column for column in LABEL_COLUMNS if column in columns]
+    if not labels:
+        raise DataError(
+            f"{name} has no column of labels, which may be named {', '.join(LABEL_COLUMNS)}; it "
+            f"has {some(columns)}; rename the one that holds them to Label"
+        )
+    more = f"labels are from the column {labels[0]!r}, not from {some(labels[1:])}"
+    notes = [f"{more}; rename the one to take to Label"] if labels[1:] else []
+    files = {row.get("begin file") or "" for _, row in rows}
+    if len(files) > 1 and _OFFSET not in columns:
+        raise DataError(
+            f"{name} has selections of {len(files)} recordings, whose times may be those of all in "
+            "a row; export the column File Offset (s) too, or one table per recording"
+        )
+    drawn = {row.get("selection") for _, row in rows if not _is_waveform(row)}
+    found = []
+    for number, row in rows:
+        if _is_waveform(row) and row.get("selection") in drawn:
+            continue
+        where = f"{file}, line {number}"
+        start, end = _times(row)
+        begin = (row.get("begin file") or row.get("begin path") or "").strip()
+        recording = _named(begin, row, paths, where) if begin else _of_table(file, paths)
+        label = row[labels[0]] or ""
+        found.append((where, {"file_name": recording, "start": start, "end": end, "label": label}))
+    return Selections(found, [], notes)
+
+
+def _is_waveform(row: dict[str, str]) -> bool:
+    return (row.get("view") or "").lower().startswith("waveform")
+
+
+def _times(row: dict[str, str]) -> tuple[str, str]:
+    """Returns start and end in the recording; as they are if they are no numbers."""
+    start, end, offset = row[_BEGIN] or "", row[_END] or "", row.get(_OFFSET) or ""
+    try:
+        if offset.strip():
+            return offset, repr(float(offset) + float(end) - float(start))
+    except ValueError:
+        pass
+    return start, end
+
+
+def _named(begin: str, row: dict[str, str], paths: Sequence[str], where: str) -> str:
+    """Returns the recording with the name of a selection's file."""
+    name = composed(PureWindowsPath(begin).name)  # which also divides at slashes
+    found = [path for path in paths if composed(PurePosixPath(path).name) == name]
+    if len(found) > 1:  # the folders tell them apart
+        whole = composed((row.get("begin path") or "").replace("\\", "/"))
+        found = [path for path in found if f"/{whole}".endswith(f"/{composed(path)}")] or found
+    if not found:
+        raise DataError(
+            f"{where}: there is no recording {name!r} below the source; name the folder that holds "
+            "it with source=, or rename it as in the table"
+        )
+    return _only(found, where)
+
+
+def _of_table(file: Path, paths: Sequence[str]) -> str:
+    """Returns the recording that a table is named after; of several, the longest name."""
+    table = composed(file.name)
+    names = {path: composed(PurePosixPath(path).name) for path in paths}
+    stems = {path: name for path, name in names.items() if table.startswith(f"{name}.")} or {
+        path: stem
+        for path, name in names.items()
+        if table.startswith(f"{(stem := os.path.splitext(name)[0])}.")
+    }
+    if not stems:
+        raise DataError(
+            f"table={file}: there is no recording of this name below the source; name the table "
+            "after its recording, such as site1.Table.1.selections.txt for site1.wav, or export "
+            "the column Begin File too"
+        )
+    longest = max(map(len, stems.values()))
+    return _only([path for path, stem in stems.items() if len(stem) == longest], f"table={file}")
+
+
+def _only(found: Sequence[str], where: str) -> str:
+    if len(found) > 1:
+        raise DataError(
+            f"{where}: the recording may be any of {some(found)}; give them different names, or "
+            "export the column Begin Path too"
+        )
+    return found[0]

@@ -1,0 +1,155 @@
+"""Annotated recordings: Raven selection tables, and the sounds between annotations."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.folder import prepare
+from spaudio.audio import SourceClips
+from spaudio.errors import ConfigError, DataError
+from spaudio.report.events import Event, Recording, write_raven
+from tests.fixtures.annotated import EVENTS, HEADER, make_recordings, make_selections
+from tests.fixtures.tiny_audio import run_script
+
+
+def listed(source: Path, table: Path, **options: object) -> SourceClips:
+    work = source.parent / "work"
+    return prepare(work, source=str(source), table=str(table), **options)  # type: ignore[arg-type]
+
+
+def parts(clips: SourceClips, label: str) -> set[tuple[str, float, float]]:
+    """Recording, start and end of the clips of a class."""
+    found = set()
+    for clip in clips.clips:
+        if clip.label == label:
+            start, end = Path(clip.path).stem.split("-")
+            found.add((str(Path(clip.path).parent), float(start), float(end)))
+    return found
+
+
+def test_selection_tables_give_intervals(tmp_path: Path) -> None:
+    """One table per recording, which is found by the table's name or by the column Begin File."""
+    source, tables = make_recordings(tmp_path / "source"), tmp_path / "tables"
+    for name in "abc":
+        make_selections(tables / f"{name}.Table.1.selections.txt")
+    ours = Recording(Path("d.wav"), 10, [Event(*event, 0.9) for event in EVENTS])
+    (tables / "mine.txt").write_text(write_raven(ours, 4000), encoding="utf-8")
+    (tables / "notes.txt").write_text("no table\n")
+    found = listed(source, tables)
+    expected = {(f"{n}.wav", *event[:2]) for n in "abcd" for event in EVENTS if event[2] == "wren"}
+    assert parts(found, "wren") == expected
+    assert len(found.clips) == 12  # each selection once
+    assert len({(clip.group, clip.split) for clip in found.clips}) == 4
+
+
+def test_selections_of_joined_recordings_have_offsets(tmp_path: Path) -> None:
+    """Times of a view of several files count from the first; File Offset counts from each."""
+    source = make_recordings(tmp_path / "source", ["x/a", "y/a", "b", "c"])
+    rows = [
+        ("a.wav", "D:\\site\\x\\a.wav", 1, 1.5, "1.0", "wren"),
+        ("a.wav", "D:\\site\\y\\a.wav", 12, 12.25, "2.0", "wren"),
+        ("b.wav", "", 23, 24, "3.0", "wren"),
+        *(("c.wav", "", 31 + n, 31.5 + n, f"{1 + n}.0", "robin") for n in range(3)),
+    ]
+    header = ["Begin File", "Begin Path", "Begin Time (s)", "End Time (s)", "File Offset (s)"]
+    for columns in (5, 4):
+        lines = [[*header[:columns], "Annotation"]]
+        lines += [[*map(str, row[:columns]), row[5]] for row in rows]
+        table = tmp_path / "all.txt"
+        table.write_text("\n".join("\t".join(line) for line in lines), encoding="utf-8")
+        if columns == 4:
+            with pytest.raises(DataError, match=r"of 3 recordings.*export the column File Offset"):
+                listed(source, table)
+        else:
+            expected = {("x/a.wav", 1.0, 1.5), ("y/a.wav", 2.0, 2.25), ("b.wav", 3.0, 4.0)}
+            assert parts(listed(source, table), "wren") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.txt",
+            HEADER.replace("Species", "Song") + "\n1\tS 1\t1\t0\t1\tx",
+            "rename the one that",
+        ),
+        ("a.txt", f"{HEADER}\n1\tS 1\t1\t0\tsoon\twren", "line 2: start is '0' and end is 'soon'"),
+        ("a.txt", f"{HEADER}\n1\tS 1\t1\t0\t1\t", "line 2: .* has no label"),
+        ("e.txt", f"{HEADER}\n1\tS 1\t1\t0\t1\twren", "name the table after its recording"),
+        (
+            "a.txt",
+            HEADER.replace("End Time (s)", "") + "\n1\tS 1\t1\t0\t1\tx",
+            "no column End Time",
+        ),
+    ],
+)
+def test_selection_tables_that_do_not_fit_are_named(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    source = make_recordings(tmp_path / "source")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        listed(source, tmp_path / name)
+
+
+def test_a_folder_without_selection_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder without Raven selection tables"):
+        listed(make_recordings(tmp_path / "source"), tmp_path)
+
+
+def test_the_background_is_cut_between_annotations(tmp_path: Path) -> None:
+    """It touches no event and no silence, and stays in the split of its recording."""
+    source, tables = make_recordings(tmp_path / "source", "abcdef"), tmp_path / "tables"
+    for name in "abcde":
+        make_selections(tables / f"{name}.txt")
+    make_selections(tables / "f.txt", [])  # searched, and nothing found
+    prepared = run_script(
+        prepare, tmp_path, source=source, table=str(tables), background=str(source)
+    )
+    assert prepared.labels == ("_background_", "robin", "wren")
+    clips = [clip for clip in prepared.clips if clip.label == "_background_"]
+    assert 4 <= len(clips) <= 8  # 15 events in two classes; silent ones are left out
+    for clip in clips:
+        start, end = map(float, Path(clip.path).stem.split("-"))
+        assert round(end - start, 3) == 0.5
+        events = [] if clip.path.startswith("f.wav") else EVENTS
+        assert all(end <= event[0] or start >= event[1] for event in events)
+    assert len({(clip.group, clip.split) for clip in prepared.clips if clip.group != "f.wav"}) == 5
+    other = listed(source, tables, background=str(source), split_seed=1)
+    assert parts(other, "_background_") != parts(
+        listed(source, tables, background=str(source)), "_background_"
+    )
+
+
+def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
+    source, table = make_recordings(tmp_path / "source", ["a"]), tmp_path / "a.csv"
+    lines = [
+        f"a.wav,{n},{n + 0.25},{'xy'[n % 2]},{'test' if n > 5 else 'train'}" for n in range(10)
+    ]
+    lines = [f"{line},{line.rpartition(',')[2]}" for line in lines]  # a group for each split
+    table.write_text("\n".join(["file_name,start,end,label,split,group", *lines]), encoding="utf-8")
+    found = listed(source, table, background=str(source))
+    for clip in found.clips:
+        middle = sum(map(float, Path(clip.path).stem.split("-"))) / 2
+        assert clip.split == ("test" if middle > 5.625 else "train")
+    assert "split_seed" not in found.unused
+    table.write_text(
+        "\n".join(
+            [
+                "file_name,start,end,label",
+                *(f"a.wav,0,{9.9 + n / 100},{'xy'[n % 2]}" for n in range(6)),
+            ]
+        )
+    )
+    with pytest.raises(DataError, match=r"nowhere .* are 9\.\d+ s without an annotation"):
+        prepare(tmp_path / "w", source=str(source), table=str(table), background=str(source))
+
+
+def test_one_class_is_enough_with_a_background(tmp_path: Path) -> None:
+    source, tables = make_recordings(tmp_path / "source"), tmp_path / "tables"
+    for name in "abcd":
+        make_selections(tables / f"{name}.txt", [event for event in EVENTS if event[2] == "wren"])
+    with pytest.raises(DataError, match=r"all clips have the label 'wren'.*background=RECORDINGS"):
+        listed(source, tables)
+    found = listed(source, tables, background=str(source))
+    assert {clip.label for clip in found.clips} == {"_background_", "wren"}
