@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-import torch
 
 from tests import RECIPES
 
@@ -48,12 +47,16 @@ def run_recipe(
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """A test draws the same weights in any order of the tests."""
+    import torch  # seconds, which the process is spared that only distributes the tests
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _restore_threads() -> Iterator[None]:
     """Other tests keep their number of threads, which benchmarks change."""
+    import torch
+
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:

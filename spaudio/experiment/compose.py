@@ -46,6 +46,12 @@ from spaudio.report.records import LAUNCHING
 from spaudio.tokens.augment import AugmentConfig
 
 SEARCH_PATH = "hydra.searchpath=[pkg://spaudio.conf]"
+#: Hydra's settings of its own application, which take a quarter of the time and are not used.
+_NOT_COMPOSED = [
+    f"~hydra/{group}"
+    for group in ("output", "launcher", "sweeper", "help", "hydra_help", "hydra_logging",
+                  "job_logging", "env")
+]  # fmt: skip
 _EXPECTED = {
     "Integer": "a whole number",
     "Float": "a number",
@@ -57,6 +63,7 @@ GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 #: Settings that a choice of a group sets, together with the defaults of that choice.
 _CHOSEN = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}
 MOST_RUNS = 10_000  # of a sweep
+_REGISTERED: dict[str, type] = {}  # in Hydra's store, of which a process has one
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
 
@@ -266,12 +273,19 @@ def _register(recipe: Path, file: Mapping[str, Any], overrides: Iterable[Overrid
         if override.key_or_group == "prep":
             name = str(override.value())
     prepare = prep_function(data_prep_folder(recipe), name)
-    store = ConfigStore.instance()
     schemas = {kind: prep_schema(schema, prepare) for kind, schema in KINDS.items()}
-    for kind, schema in schemas.items():
-        store.store(f"{kind}_schema", schema)
+    _register_schemas(schemas)
     _register_choices()
     return list(schemas.values())
+
+
+def _register_schemas(schemas: Mapping[str, type]) -> None:
+    """Registers the classes of settings, unless the last composition had the same."""
+    store = ConfigStore.instance()
+    for kind, schema in schemas.items():
+        if _REGISTERED.get(kind) is not schema:
+            store.store(f"{kind}_schema", schema)
+            _REGISTERED[kind] = schema
 
 
 @cache
@@ -304,7 +318,7 @@ def _compose(recipe: Path, file: Mapping[str, Any], overrides: Sequence[Override
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.3"):
             changed = pretrained_defaults(overrides, file)
-            return hydra.compose("config", [SEARCH_PATH, *changed, *lines])
+            return hydra.compose("config", [SEARCH_PATH, *_NOT_COMPOSED, *changed, *lines])
     except MissingConfigException as error:
         raise _unknown_choice(error) from error
     except HydraException as error:

@@ -31,6 +31,7 @@ KINDS: dict[str, type[Settings]] = {
     "audio": AudioSettings,
     "text": TextSettings,
 }
+_WITH_OPTIONS: dict[tuple[type[Settings], str], type[Settings]] = {}  # of prep_schema
 
 
 @cache
@@ -55,6 +56,8 @@ def _filter_schema(name: str) -> type[FilterConfig]:
 def prep_schema(kind: type[Settings], prepare: Callable[..., Any]) -> type[Settings]:
     """Adds the keyword-only arguments of a dataset's ``prepare`` function to a settings class.
 
+    The same arguments give the same class.
+
     Args:
         kind: The settings class.
         prepare: The function; each keyword-only argument has an annotation and a default.
@@ -77,8 +80,12 @@ def prep_schema(kind: type[Settings], prepare: Callable[..., Any]) -> type[Setti
                     f"prepare's {parameter.name!r} must be annotated as str, bool, int, float, "
                     "list[str] or list[int], or one of them and None"
                 )
-            options.append((parameter.name, hints[parameter.name], _default(parameter.default)))
-    return make_dataclass(kind.__name__, options, bases=(kind,))
+            options.append((parameter.name, hints[parameter.name], parameter.default))
+    key = (kind, repr(options))
+    if key not in _WITH_OPTIONS:
+        given = [(name, hint, _default(default)) for name, hint, default in options]
+        _WITH_OPTIONS[key] = make_dataclass(kind.__name__, given, bases=(kind,))
+    return _WITH_OPTIONS[key]
 
 
 def _default(value: Any) -> Any:

@@ -1,14 +1,13 @@
 """``torchrun`` with two processes on a CPU: one folder, and what one process comes to."""
 
 import json
-import os
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import main
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.processes import make_accelerator
@@ -17,33 +16,43 @@ from spaudio.training.trainer_config import TrainerConfig
 from tests import RECIPES
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_recipes import tiny_folder
+from tests.fixtures.toy import PROCESSES
 
 SAME = ["preset=debug", "trainer.epochs=2", "augment.mixup=0", "augment.cutmix=0",
         "augment.mixstyle=0", "model.drop_path=0", "tokens.stem=none", "trainer.precision=no",
         "page=false"]  # fmt: skip
 
 
-def torchrun(folder: Path, recipe: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+def torchrun(logs: Path, recipe: str, *overrides: str) -> str:
+    """Runs torchrun with two processes of a recipe; returns what they write to stderr.
+
+    They are forked from a process that has imported torch.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     script = str(RECIPES / recipe / "run.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-         "--master-addr", "127.0.0.1", "--master-port", port, script, *overrides],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    changed = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in changed}
+    try:
+        main(["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port,
+              "--run-path", "--start-method", PROCESSES.get_start_method(),
+              "--redirects", "3", "--log-dir", str(logs), script, *overrides])  # fmt: skip
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return "".join(path.read_text() for path in logs.rglob("stderr.log"))
 
 
 @pytest.mark.usefixtures("blank_figures")
+@pytest.mark.filterwarnings("ignore:Unable to enable fault handler")  # pytest has its own
 def test_two_processes_write_one_run_which_is_that_of_one(
-    tmp_path: Path, run_recipe: RunRecipe
+    tmp_path: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = tiny_folder(tmp_path)
-    done = torchrun(tmp_path, "folder", *SAME, *tiny)  # prepares the data too
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("report: ") == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    said = torchrun(tmp_path / "logs", "folder", *SAME, *tiny)  # prepares the data too
+    assert said.count("report: ") == 1, said
     (run,) = [path.parent for path in (tmp_path / "runs" / "folder").glob("*/config.yaml")]
     alone = run_recipe("folder", *SAME, "run_id=alone", *tiny)
     assert alone.code == 0, alone.err
