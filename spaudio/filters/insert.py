@@ -1,6 +1,7 @@
 """Inserts filters after layers of any model, without changes to its code or weights."""
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -28,6 +29,7 @@ from spaudio.filters.locate import (
     check_model,
     check_padding_argument,
     find_layers,
+    is_causal,
     layer_dim,
     no_match,
 )
@@ -144,8 +146,9 @@ def insert_filters(
     Call the model itself, ``model(...)``: ``model.forward(...)`` runs no hooks, so filters do not
     see the padding mask or the key/value cache passed to it. Insert filters into the module that
     takes these, not into a part of it: filters only see the calls of ``model`` and of the modules
-    in it. With a key/value cache of transformers, causal filters continue the tokens of the cache;
-    ``adaptive`` and centred filters raise an error.
+    in it. In a language model, pass ``causal=True``; a warning says if it is missing. With a
+    key/value cache of transformers, causal filters continue the tokens of the cache; ``adaptive``
+    and centred filters raise an error.
 
     Args:
         model: Any module.
@@ -261,6 +264,7 @@ def _attach_all(
     prepared: dict[str, tuple[TokenFilter, Layout]],
 ) -> FilterHandle:
     """Attaches filters to layers, and watches the modules around them."""
+    _warn_of_the_future(model, {name: filter for name, (filter, _) in prepared.items()})
     watches: dict[tuple[str, str | None], Watch | None] = {}
     for name, layer in targets.items():
         filter, layout = prepared[name]
@@ -274,6 +278,19 @@ def _attach_all(
                 found.append(watch)
         attach(layer, filter, Place(name, layout, found))
     return FilterHandle(targets)
+
+
+def _warn_of_the_future(model: nn.Module, filters: dict[str, TokenFilter]) -> None:
+    """Warns of filters that read future tokens in a model that must not see them."""
+    ahead = [name for name, filter in filters.items() if filter.receptive_field[1] > 0]
+    if found := [name for name in ahead if is_causal(model, name)]:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        warnings.warn(
+            f"the filters after {found[0]!r}{more} read future tokens, but the attention there is "
+            "causal: trained like this, a language model sees the tokens that it has to predict. "
+            "Pass causal=True to insert_filters",
+            stacklevel=4,
+        )
 
 
 def _weights(layer: nn.Module, model: nn.Module) -> list[nn.Parameter]:

@@ -168,6 +168,20 @@ def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
     return {each: model.get_submodule(each) for each in outer.values()}
 
 
+def is_causal(model: nn.Module, name: str) -> bool:
+    """Whether the attention of a layer, or around it, is causal, as models of transformers say.
+
+    Their attention has a flag ``is_causal``. Where no module of the model has one, a model that
+    generates text without an encoder counts as causal.
+    """
+    for module in (model.get_submodule(name), *around(model, name).values()):
+        flags: list[Any] = [getattr(each, "is_causal", None) for each in module.modules()]
+        if any(isinstance(flag, bool) for flag in flags):
+            return any(flag is True for flag in flags)
+    generates = getattr(model, "generation_config", None) is not None
+    return generates and not getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+
+
 def check_padding_argument(
     model: nn.Module, layers: Iterable[str], padding_mask: str | None
 ) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 from spaudio.filters import insert_filters
 from tests.filters.cases import open_gains
-from tests.filters.hf_models import build, causal_model
+from tests.filters.hf_models import DECODER, build, causal_model
 
 LAYERS = "model.layers"
 STATES = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 40, "state_size": 4,
           "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
 CAUSAL: dict[str, Any] = {"causal": True, "kernel_size": 4}
+BART = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}  # fmt: skip
 
 
 def filtered(
@@ -277,3 +280,34 @@ def test_encoder_decoder_with_a_cache() -> None:
     torch.testing.assert_close(
         found.encoder_last_hidden_state, model.model.encoder(other).last_hidden_state
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "layers", "warned"),
+    [
+        ("Llama", {}, LAYERS, True),
+        ("Llama", {}, "model.layers.0.input_layernorm", True),
+        ("Llama", {}, "model.embed_tokens", True),
+        (
+            "Mpt",
+            {"d_model": 16, "n_heads": 2, "n_layers": 2},
+            "transformer.blocks",
+            True,
+        ),  # no flag
+        ("Bart", {}, "model.decoder.layers", True),
+        ("Bart", {}, "model.encoder.layers.*.final_layer_norm", False),
+        ("Bert", {}, "bert.encoder.layer", False),
+    ],
+)
+def test_filters_that_see_the_future_of_a_causal_model_are_announced(
+    name: str, settings: dict[str, Any], layers: str, warned: bool
+) -> None:
+    """The attention of MPT has no flag that says so."""
+    kind = {"Bart": "ForConditionalGeneration", "Bert": "ForMaskedLM"}.get(name, "ForCausalLM")
+    for options, expected in (({}, warned), ({"causal": True}, False), ({"kernel_size": 1}, False)):
+        model = build(f"{name}{kind}", f"{name}Config", DECODER | BART | settings)
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            insert_filters(model, layers, "depthwise", **options)
+        found = [str(one.message) for one in given if one.filename == __file__]
+        assert [("causal=True" in one) for one in found] == [True] * expected
