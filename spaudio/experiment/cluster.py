@@ -19,8 +19,8 @@ def run_on_cluster(
 ) -> None:
     """Executes runs as jobs, and waits until all have ended.
 
-    Of a run whose job from an earlier command has not ended, no other is submitted: the message
-    says which these are, and they are waited for like the others.
+    If a job that an earlier command submitted for a run has not ended, the run is not submitted
+    again. Such jobs are named in a message, and waited for like the others.
 
     Args:
         commands: The command that executes each run, by the run's folder.
