@@ -8,15 +8,26 @@ constexpr int64_t PARTS = 16; /* of the batch; sums are kept by part and added i
 constexpr int64_t BLOCK = 32; /* dimensions: two of the widest vectors */
 constexpr int64_t CACHED = 1 << 17; /* bytes of a task's tokens that stay in a core's cache */
 
-/* Dimensions per task: all, unless there are too few batch items for the threads, or kernels are so
-   long that the cache does not hold the tokens below them. Sums do not depend on it. */
-int64_t block(const Depthwise &d, int64_t items) {
-  const int64_t tasks = items > 0 ? (4 * d.threads + items - 1) / items : 1;
-  const int64_t shared = (d.dim + tasks - 1) / tasks;
-  const int64_t cached = CACHED / (d.taps * static_cast<int64_t>(sizeof(float)));
-  const int64_t most = shared < cached ? shared : cached;
-  return most < BLOCK ? BLOCK : most / BLOCK * BLOCK;
-}
+/* Divides the dimensions of some batch items, or parts of the batch, into tasks: a task has all,
+   unless there are too few items for the threads, or kernels are so long that the cache does not
+   hold the tokens below them. Sums do not depend on it. */
+struct Blocks {
+  int64_t dim, size, count; /* `count` blocks of `size` dimensions, the last one smaller */
+
+  Blocks(const Depthwise &d, int64_t items) : dim(d.dim) {
+    const int64_t tasks = items > 0 ? (4 * d.threads + items - 1) / items : 1;
+    const int64_t shared = (d.dim + tasks - 1) / tasks;
+    const int64_t cached = CACHED / (d.taps * static_cast<int64_t>(sizeof(float)));
+    const int64_t most = shared < cached ? shared : cached;
+    size = most < BLOCK ? BLOCK : most / BLOCK * BLOCK;
+    count = (dim + size - 1) / size;
+  }
+  int64_t first(int64_t task) const { return task % count * size; }
+  int64_t last(int64_t task) const {
+    const int64_t end = first(task) + size;
+    return end < dim ? end : dim;
+  }
+};
 
 /* Calls run(task, scratch) for all tasks on all threads. */
 template <class Run>
@@ -66,12 +77,11 @@ int spaudio_depthwise(const Depthwise *depthwise, const void *x, void *y) {
   const DepthwiseTarget &target = pick(d.lanes)->depthwise[d.half != 0];
   const Turned kernels(d);
   if (!kernels.data()) return 1;
-  const int64_t dims = block(d, d.batch), blocks = (d.dim + dims - 1) / dims;
-  return share(d.parallel, d.threads, d.batch * blocks, target.scratch_bytes(d),
+  const Blocks blocks(d, d.batch);
+  return share(d.parallel, d.threads, d.batch * blocks.count, target.scratch_bytes(d),
                [&](int64_t task, void *scratch) {
-                 const int64_t first = task % blocks * dims;
-                 target.forward(d, kernels.data(), kernels.row, x, y, task / blocks, first,
-                                first + dims < d.dim ? first + dims : d.dim, scratch);
+                 target.forward(d, kernels.data(), kernels.row, x, y, task / blocks.count,
+                                blocks.first(task), blocks.last(task), scratch);
                });
 }
 
@@ -81,20 +91,19 @@ int spaudio_depthwise_backward(const Depthwise *depthwise, const void *x, const 
   const DepthwiseTarget &target = pick(d.lanes)->depthwise[d.half != 0];
   const Turned kernels(d);
   const int64_t parts = d.batch < PARTS ? d.batch : PARTS, size = d.taps * kernels.row;
-  const int64_t dims = block(d, parts), blocks = (d.dim + dims - 1) / dims;
+  const Blocks blocks(d, parts);
   const Memory memory(parts * size * static_cast<int64_t>(sizeof(float)));
   float *const sums = static_cast<float *>(memory.data());
   if (!kernels.data() || !sums) return 1;
   const auto run = [&](int64_t task, void *scratch) {
-    const int64_t part = task / blocks, first = task % blocks * dims;
-    const int64_t last = first + dims < d.dim ? first + dims : d.dim;
+    const int64_t part = task / blocks.count;
     float *const to = grad_kernels ? sums + part * size : nullptr;
     for (int64_t item = d.batch * part / parts; item < d.batch * (part + 1) / parts; ++item)
-      target.backward(d, kernels.data(), kernels.row, x, grad_y, grad_x, to, item, first, last,
-                      scratch);
+      target.backward(d, kernels.data(), kernels.row, x, grad_y, grad_x, to, item,
+                      blocks.first(task), blocks.last(task), scratch);
   };
   const int failed =
-      share(d.parallel, d.threads, parts * blocks, target.scratch_bytes(d), run);
+      share(d.parallel, d.threads, parts * blocks.count, target.scratch_bytes(d), run);
   for (int64_t i = 0; grad_kernels && !failed && i < d.dim; ++i)
     for (int64_t k = 0; k < d.taps; ++k) {
       double sum = 0;

@@ -11,11 +11,7 @@ struct Apart {
   static constexpr int64_t STEP = 16; /* tokens per backward step, which the cache holds */
   static constexpr int64_t AHEAD = 8; /* tokens between one that is read and one prefetched */
 
-  /* Two arrays of rows, a row of zeros, and sums of taps. */
-  static int64_t scratch_bytes(const Depthwise &d) {
-    return aligned(2 * row_bytes(d)) + aligned(d.dim * SIZE) +
-           d.taps * aligned(d.dim * static_cast<int64_t>(sizeof(float)));
-  }
+  static int64_t scratch_bytes(const Depthwise &d) { return Buffers(d, nullptr).bytes; }
 
   /* `kernels` are (taps, row), of which those of dimensions [first, last) are used. */
   static void forward(const Depthwise &d, const float *kernels, int64_t row, const void *x, void *y,
@@ -49,26 +45,20 @@ struct Apart {
   }
 
  private:
-  static int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-  static int64_t row_bytes(const Depthwise &d) {
-    return (d.tokens + d.taps - 1) * static_cast<int64_t>(sizeof(void *));
-  }
-
   struct Buffers {
-    const void **x_rows, **grad_rows; /* see set_rows */
-    const void *zeros;
     float *sums; /* (taps, sum_row): gradient of the kernels */
-    int64_t sum_row, dim;
+    const void *zeros; /* one token */
+    const void **x_rows, **grad_rows; /* see set_rows */
+    int64_t sum_row, dim, bytes;
 
-    Buffers(const Depthwise &d, void *memory) : dim(d.dim) {
+    Buffers(const Depthwise &d, void *memory) : sum_row((d.dim + 15) / 16 * 16), dim(d.dim) {
       char *const start = static_cast<char *>(memory);
-      char *const zero = start + aligned(2 * row_bytes(d));
-      x_rows = reinterpret_cast<const void **>(start);
-      grad_rows = reinterpret_cast<const void **>(start + row_bytes(d));
-      zeros = zero;
-      sums = reinterpret_cast<float *>(zero + aligned(d.dim * SIZE));
-      sum_row = aligned(d.dim * static_cast<int64_t>(sizeof(float))) /
-                static_cast<int64_t>(sizeof(float));
+      const int64_t positions = d.tokens + d.taps - 1;
+      sums = static_cast<float *>(memory);
+      zeros = sums + d.taps * sum_row;
+      x_rows = reinterpret_cast<const void **>(sums + (d.taps + 1) * sum_row);
+      grad_rows = x_rows + positions;
+      bytes = reinterpret_cast<char *>(grad_rows + positions) - start;
     }
   };
 
