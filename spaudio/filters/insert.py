@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -264,13 +264,17 @@ def _attach_all(
     prepared: dict[str, tuple[TokenFilter, Layout]],
 ) -> FilterHandle:
     """Attaches filters to layers, and watches the modules around them."""
-    _warn_of_the_future(model, {name: filter for name, (filter, _) in prepared.items()})
+    outer = {name: around(model, name) for name in targets}
+    ahead = [name for name, (filter, _) in prepared.items() if filter.receptive_field[1] > 0]
+    _warn_of_the_future(
+        [name for name in ahead if is_causal(model, [targets[name], *outer[name].values()])]
+    )
     watches: dict[tuple[str, str | None], Watch | None] = {}
     for name, layer in targets.items():
         filter, layout = prepared[name]
         found = [Watch(layer, layout.padding_mask)]
-        for outer, module in around(model, name).items():
-            key = outer, layout.padding_mask
+        for each, module in outer[name].items():
+            key = each, layout.padding_mask
             if key not in watches:
                 watches[key] = watch_of(module, layout.padding_mask)
             watch = watches[key]
@@ -280,13 +284,12 @@ def _attach_all(
     return FilterHandle(targets)
 
 
-def _warn_of_the_future(model: nn.Module, filters: dict[str, TokenFilter]) -> None:
-    """Warns of filters that read future tokens in a model that must not see them."""
-    ahead = [name for name, filter in filters.items() if filter.receptive_field[1] > 0]
-    if found := [name for name in ahead if is_causal(model, name)]:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+def _warn_of_the_future(layers: Sequence[str]) -> None:
+    """Warns of filters after causal layers that read future tokens."""
+    if layers:
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         warnings.warn(
-            f"the filters after {found[0]!r}{more} read future tokens, but the attention there is "
+            f"the filters after {layers[0]!r}{more} read future tokens, but the attention there is "
             "causal: trained like this, a language model sees the tokens that it has to predict. "
             "Pass causal=True to insert_filters",
             stacklevel=4,

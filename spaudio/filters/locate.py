@@ -168,13 +168,17 @@ def around(model: nn.Module, name: str) -> dict[str, nn.Module]:
     return {each: model.get_submodule(each) for each in outer.values()}
 
 
-def is_causal(model: nn.Module, name: str) -> bool:
+def is_causal(model: nn.Module, modules: Iterable[nn.Module]) -> bool:
     """Whether the attention of a layer, or around it, is causal, as models of transformers say.
 
-    Their attention has a flag ``is_causal``. Where no module of the model has one, a model that
-    generates text without an encoder counts as causal.
+    Their attention has a flag ``is_causal``. Where no module has one, a model that generates text
+    without an encoder counts as causal.
+
+    Args:
+        model: The whole model.
+        modules: The layer, and what contains it, innermost first (see :func:`around`).
     """
-    for module in (model.get_submodule(name), *around(model, name).values()):
+    for module in modules:
         flags: list[Any] = [getattr(each, "is_causal", None) for each in module.modules()]
         if any(isinstance(flag, bool) for flag in flags):
             return any(flag is True for flag in flags)
