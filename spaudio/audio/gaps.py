@@ -53,24 +53,32 @@ def background_between(
     by_recording: dict[str, list[tuple[Interval, SourceClip]]] = {name: [] for name in empty}
     for one, clip in zip(intervals, clips, strict=True):
         by_recording.setdefault(one.recording, []).append((one, clip))
-    found: dict[str, tuple[Interval, SourceClip]] = {}
+    found: dict[str, Interval] = {}
     for name, events in sorted(by_recording.items()):
         seconds = 0.0
         with contextlib.suppress(AudioError):
             seconds = probe(root / name).seconds
         for start in _starts([one for one, _ in events], seconds, length):
             piece = Interval(name, start, round(start + length, 3), f"background={root}", True)
-            middle = start + length / 2
-            near = min(events, key=lambda e: abs(e[0].start + e[0].end - 2 * middle), default=None)
-            group, split = (near[1].group, near[1].split) if near else (name, "train")
-            found[piece.path] = piece, SourceClip(piece.path, BACKGROUND, split, group)
+            found[piece.path] = piece
     if not found:
         raise DataError(
             f"background={root}: nowhere in the annotated recordings are {length:g} s without an "
             "annotation; name a folder of other recordings"
         )
     chosen = sorted(seeded_order(found, seed)[: math.ceil(len(clips) / len(labels))])
-    return [found[path][1] for path in chosen], [found[path][0] for path in chosen]
+    pieces = [found[path] for path in chosen]
+    return [_clip(piece, by_recording[piece.recording], length) for piece in pieces], pieces
+
+
+def _clip(
+    piece: Interval, events: Sequence[tuple[Interval, SourceClip]], length: float
+) -> SourceClip:
+    """Returns the clip of a piece, which goes with the nearest annotation of its recording."""
+    middle = piece.start + length / 2
+    near = min(events, key=lambda e: abs(e[0].start + e[0].end - 2 * middle), default=None)
+    group, split = (near[1].group, near[1].split) if near else (piece.recording, "train")
+    return SourceClip(piece.path, BACKGROUND, split, group)
 
 
 def _starts(events: Sequence[Interval], seconds: float, length: float) -> Iterator[float]:

@@ -106,16 +106,22 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             "a row; export the column File Offset (s) too, or one table per recording"
         )
     drawn = {row.get("selection") for _, row in rows if not _is_waveform(row)}
+    recordings: dict[tuple[str, str], str] = {}  # by what the table says of the file
     found = []
     for number, row in rows:
         if _is_waveform(row) and row.get("selection") in drawn:
             continue
         where = f"{file}, line {number}"
         start, end = _times(row)
-        begin = (row.get("begin file") or row.get("begin path") or "").strip()
-        recording = _named(begin, row, paths, where) if begin else _of_table(file, paths)
+        key = (row.get("begin file") or "", row.get("begin path") or "")
+        if key not in recordings:
+            begin = (key[0] or key[1]).strip()
+            recordings[key] = (
+                _named(begin, key[1], paths, where) if begin else _of_table(file, paths)
+            )
         label = row[labels[0]] or ""
-        found.append((where, {"file_name": recording, "start": start, "end": end, "label": label}))
+        cells = {"file_name": recordings[key], "start": start, "end": end, "label": label}
+        found.append((where, cells))
     return Selections(found, [], notes)
 
 
@@ -134,13 +140,13 @@ def _times(row: dict[str, str]) -> tuple[str, str]:
     return start, end
 
 
-def _named(begin: str, row: dict[str, str], paths: Sequence[str], where: str) -> str:
-    """Returns the recording with the name of a selection's file."""
+def _named(begin: str, path: str, paths: Sequence[str], where: str) -> str:
+    """Returns the recording with the name of a selection's file; its path tells several apart."""
     name = composed(PureWindowsPath(begin).name)  # which also divides at slashes
-    found = [path for path in paths if composed(PurePosixPath(path).name) == name]
+    found = [one for one in paths if composed(PurePosixPath(one).name) == name]
     if len(found) > 1:  # the folders tell them apart
-        whole = composed((row.get("begin path") or "").replace("\\", "/"))
-        found = [path for path in found if f"/{whole}".endswith(f"/{composed(path)}")] or found
+        whole = composed(path.replace("\\", "/"))
+        found = [one for one in found if f"/{whole}".endswith(f"/{composed(one)}")] or found
     if not found:
         raise DataError(
             f"{where}: there is no recording {name!r} below the source; name the folder that holds "
