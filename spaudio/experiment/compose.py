@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 #: Settings that a choice of a group sets, together with the defaults of that choice.
 _CHOSEN = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}
 MOST_RUNS = 10_000  # of a sweep
-_REGISTERED: dict[str, type] = {}  # in Hydra's store, of which a process has one
 _SYNTAX = ",:[]{}()'\""  # of Hydra's lists, sweeps and quoted values
 _FEW = 12  # up to this many names are listed even if one is similar
 
@@ -273,19 +272,17 @@ def _register(recipe: Path, file: Mapping[str, Any], overrides: Iterable[Overrid
         if override.key_or_group == "prep":
             name = str(override.value())
     prepare = prep_function(data_prep_folder(recipe), name)
-    schemas = {kind: prep_schema(schema, prepare) for kind, schema in KINDS.items()}
+    schemas = tuple(prep_schema(schema, prepare) for schema in KINDS.values())
     _register_schemas(schemas)
     _register_choices()
-    return list(schemas.values())
+    return list(schemas)
 
 
-def _register_schemas(schemas: Mapping[str, type]) -> None:
-    """Registers the classes of settings, unless the last composition had the same."""
-    store = ConfigStore.instance()
-    for kind, schema in schemas.items():
-        if _REGISTERED.get(kind) is not schema:
-            store.store(f"{kind}_schema", schema)
-            _REGISTERED[kind] = schema
+@lru_cache(maxsize=1)  # a process has one store, which keeps those of the last recipe
+def _register_schemas(schemas: tuple[type, ...]) -> None:
+    """Registers the classes of settings, in the order of `KINDS`."""
+    for kind, schema in zip(KINDS, schemas, strict=True):
+        ConfigStore.instance().store(f"{kind}_schema", schema)
 
 
 @cache

@@ -18,7 +18,7 @@ from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name
-from spaudio.report.records import MARKDOWN, PAGE, PREDICTIONS, REPORT
+from spaudio.report.records import MARKDOWN, OF_SETTING, PAGE, PREDICTIONS, REPORT
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
@@ -75,7 +75,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     report = {
         **{key: first[key] for key in SHARED},
         # Not in the reports of older runs.
-        **{key: first[key] for key in ("labels_sha256", "splits_sha256") if key in first},
+        **{key: first[key] for key in OF_SETTING if key in first},
         # Folds may be continued after an update.
         "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {

@@ -89,7 +89,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
     clips = _judge(results)
     write_judged(run, clips)
     test, metric = report["test"], report["metric"]
-    several = results.multi_label
+    several, calibration = results.multi_label, report["calibration"]
     if several:
         detail = f"macro AUC {shown_auc(test)}"
     else:
@@ -111,8 +111,8 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
         rows=_rows_of_several(results, test["per_class"])
         if several
         else rows_of_one_label(results.classes, clips),
-        calibration=calibration_lines(report["calibration"], several, len(clips)),
-        reliability=reliability_chart(report["calibration"]),
+        calibration=calibration_lines(calibration, several, len(clips)),
+        reliability=reliability_chart(calibration),
         curves=learning_curves({"": results.log}, metric),
         settings=results.settings,
         command=command(results.settings),
@@ -124,7 +124,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
             several,
             results.front_end.config.token_seconds,
             report["filters"],
-            report["calibration"]["temperature"],
+            calibration["temperature"],
         ),
         corrected=results.corrected,
         decided=find_decided(
@@ -133,7 +133,7 @@ def write_run_page(run: Path, results: RunResults, report: Mapping[str, Any]) ->
             results.test,
             clips,
             several,
-            report["calibration"]["temperature"],
+            calibration["temperature"],
         ),
     )
     highest = max(clip.sample_rate for clip in results.test.clips) / 2
