@@ -31,7 +31,9 @@ from spaudio.version import __version__
 
 if TYPE_CHECKING:
     from spaudio.experiment.inputs import Inputs
+    from spaudio.inference.annotated import Annotations
     from spaudio.inference.predict import Predictor
+    from spaudio.report.events import Recording
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -308,12 +310,23 @@ def _detect(chosen: argparse.Namespace) -> None:
     output, form = chosen.output, chosen.format
     targets = _event_files(output, form, files)
     inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
+    inputs += [chosen.table] * (chosen.table is not None)
     for target in targets.values() or [output] * (output is not None):
         check_output(target, "--output", inputs=inputs, force=chosen.force)
+    from spaudio.inference.annotated import read_annotations
     from spaudio.inference.detect import detect
     from spaudio.report.events import write_audacity, write_csv, write_raven
 
     predictor = _open(chosen, chosen.window)
+    annotations = None
+    if chosen.table is not None:
+        annotations = read_annotations(
+            chosen.table,
+            chosen.paths,
+            files,
+            predictor.inputs.classes,
+            multi_label=predictor.inputs.multi_label,
+        )
     _tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
         predictor, files, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
@@ -334,7 +347,22 @@ def _detect(chosen: argparse.Namespace) -> None:
             f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
             f"(window {predictor.event_seconds:.3g} s){', all silent' if one.silent else ''}\n"
         )
+    if annotations is not None:
+        _tell_scores(annotations, recordings)
     _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=bool(recordings))
+
+
+def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) -> None:
+    """Prints how well the events fit the annotations, beside the messages on each recording."""
+    from spaudio.report.event_scores import score_events, score_rows
+    from spaudio.report.tables import show_rows
+
+    scores = score_events(recordings, annotations.events, annotations.labels)
+    scored = [one for one in recordings if one.path in annotations.events]
+    hours = sum(one.seconds for one in scored) / 3600
+    title = f"Events compared with annotations (recordings: {len(scored)}, hours: {hours:.2f})"
+    sys.stderr.writelines(f"{printable(note)}\n" for note in annotations.notes)
+    show_rows(score_rows(scores, hours), title, sys.stderr)
 
 
 def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[Path, Path]:
@@ -558,6 +586,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
                      "(default: the median length of the training clips)"},
         "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "
                   "(default: half a window)"},
+        "--table": {"type": Path, "metavar": "FILE|DIR", "help": "annotations of the recordings, "
+                    "as for training; prints how many are found, false events per hour, precision "
+                    "and recall"},
         "--threshold": {"type": float, "default": 0.5, "metavar": "P", "help": "lowest probability "
                         "at which a class counts as present (default: 0.5)"},
         "--format": {"choices": ("csv", "audacity", "raven"), "default": "csv", "help": "table, "

@@ -22,8 +22,8 @@ from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.study import plan_study
 from tests import RECIPES, ROOT
 from tests.conftest import RunRecipe
-from tests.fixtures.annotated import make_recordings, make_selections
-from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
+from tests.fixtures.annotated import EVENTS, make_recordings, make_selections
+from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, tone
 from tests.fixtures.tiny_recipes import TINY
 
 PAGES = [
@@ -226,11 +226,12 @@ def test_commands_on_finished_runs(
         if "runs/folder/*/" in given:
             runs = ["runs/folder/ID"]
         given = [part for word in given for part in (runs if word.endswith("/*/") else [word])]
-        if "table=TABLES" in given:
-            recordings = make_recordings(tmp_path / "RECORDINGS")
-            for one in recordings.iterdir():
-                make_selections(tmp_path / "TABLES" / f"{one.stem}.selections.txt")
-            given = [*given, *SMALL, "page=false"]
+        if "RECORDINGS" in given:
+            events = [(1, 2, CLASSES[0])] if given[1] == "detect" else EVENTS
+            for one in make_recordings(tmp_path / "RECORDINGS").iterdir():
+                make_selections(tmp_path / "TABLES" / f"{one.stem}.selections.txt", events)
+            if given[1] == "train":
+                given = [*given, *SMALL, "page=false"]
         elif given[1] == "train":
             given = [*tiny(given, TINY["folder"](tmp_path / "own")), "page=false"]
             given.remove("DIR")

@@ -2,15 +2,15 @@
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from spaudio.audio.decode import MAX_SECONDS
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.intervals import Interval
 from spaudio.audio.manifest import SourceClip
-from spaudio.audio.selections import is_selections, read_selections
+from spaudio.audio.selections import Selections, is_selections, read_selections
 from spaudio.errors import DataError, some
 from spaudio.io.csv_files import read_csv
 
@@ -39,8 +39,8 @@ class LabelTable:
     columns: frozenset[str]
     intervals: list[Interval]
     unlisted: list[str]
-    empty: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    empty: list[str]
+    notes: list[str]
 
 
 def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable:
@@ -59,35 +59,101 @@ def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable
         ConfigError: If the file cannot be read.
         DataError: If a column is missing, or a line does not fit; the message gives its number.
     """
+    given = _given(file, paths)
+    columns = _columns(file, given)
+    cut, find = "start" in columns, _finder(root, paths)
+    clips, intervals = dict[str, SourceClip](), list[Interval]()
+    for where, row in given.rows:
+        label, split, group = ((row.get(key) or "").strip() for key in ("label", "split", "group"))
+        recording = path = find(where, row)
+        if cut:
+            intervals.append(_interval(path, row, where))
+            path = intervals[-1].path
+        if path in clips:
+            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
+        if not label:
+            raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
+        if "split" in row and split.lower() not in SPLIT_NAMES:
+            raise DataError(
+                f"{where}: split is {split!r}; expected train, valid or test in every line"
+            )
+        if "group" in row and not group:
+            raise DataError(f"{where}: {path} has no group; give it one, as all others")
+        split = SPLIT_NAMES[split.lower()] if split else "train"
+        clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
+    splits = {clip.split for clip in clips.values()}
+    if "split" in columns and not {"train", "test"} <= splits:
+        there = ", ".join(sorted(splits))
+        raise DataError(f"table={file}: the column split needs both train and test; it has {there}")
+    used = {one.recording for one in intervals} if cut else set(clips)
+    unlisted = sorted(set(paths) - used - set(given.empty))
+    return LabelTable(list(clips.values()), columns, intervals, unlisted, given.empty, given.notes)
+
+
+def read_labelled_intervals(
+    file: Path, root: Path, paths: Sequence[str]
+) -> tuple[dict[str, list[tuple[Interval, str]]], list[str]]:
+    """Reads labelled intervals of recordings, of which several may be the same but for the label.
+
+    Args:
+        file: As in `read_label_table`, with intervals; the columns ``split`` and ``group`` are not
+            used.
+        root: As in `read_label_table`.
+        paths: As in `read_label_table`.
+
+    Returns:
+        For each recording that the table names, its intervals, each with its label (none if its
+        selection table has no selection); and notes on how the table was read, in sentences.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        DataError: If a column is missing, or a line does not fit; the message gives its number.
+    """
+    given = _given(file, paths)
+    if not given.empty and "start" not in _columns(file, given):
+        raise DataError(
+            f"table={file} labels whole files; give the times of events, in the columns start and "
+            "end"
+        )
+    find = _finder(root, paths)
+    found: dict[str, list[tuple[Interval, str]]] = {name: [] for name in given.empty}
+    for where, row in given.rows:
+        one = _interval(find(where, row), row, where)
+        if not (label := (row["label"] or "").strip()):
+            raise DataError(f"{where} has no label; give it one, or remove the line")
+        found.setdefault(one.recording, []).append((one, composed(label)))
+    return found, given.notes
+
+
+def _given(file: Path, paths: Sequence[str]) -> Selections:
+    """Returns the rows of a table of any kind."""
     if is_selections(file):
-        given = read_selections(file, paths)
-        found = _read_rows(file, root, paths, given.rows)
-        unlisted = sorted({*found.unlisted} - {*given.empty})
-        return replace(found, unlisted=unlisted, empty=given.empty, notes=given.notes)
-    rows = [(f"{file}, line {number}", row) for number, row in read_csv("table", file)]
-    return _read_rows(file, root, paths, rows)
+        return read_selections(file, paths)
+    return Selections([(f"{file}, line {number}", row) for number, row in read_csv("table", file)])
 
 
-def _read_rows(
-    file: Path, root: Path, paths: Sequence[str], rows: Sequence[tuple[str, dict[str, str]]]
-) -> LabelTable:
-    """Reads rows, each with where it is written."""
-    name = f"table={file}"
-    columns = [str(key) for key in rows[0][1]] if rows else []
+def _columns(file: Path, given: Selections) -> frozenset[str]:
+    """Returns the columns of a table, which are those of its first row."""
+    columns = [str(key) for key in given.rows[0][1]] if given.rows else []
     if not {"file_name", "label"} <= set(columns):
         raise DataError(
-            f"{name} needs the columns file_name and label, separated by commas, and may have "
-            f"start and end, split and group; it has {some(columns) or 'no line'}. A Raven "
+            f"table={file} needs the columns file_name and label, separated by commas, and may "
+            f"have start and end, split and group; it has {some(columns) or 'no line'}. A Raven "
             "selection table, separated by tabs, needs Begin Time (s) and End Time (s)"
         )
-    cut = "start" in columns
-    if cut != ("end" in columns):
-        raise DataError(f"{name} has only one of the columns start and end; give both or neither")
-    find, clips, intervals = path_finder(paths), dict[str, SourceClip](), list[Interval]()
-    for where, row in rows:
-        written, label, given, group = (
-            (row.get(key) or "").strip() for key in ("file_name", "label", "split", "group")
+    if ("start" in columns) != ("end" in columns):
+        raise DataError(
+            f"table={file} has only one of the columns start and end; give both or neither"
         )
+    return frozenset(columns)
+
+
+def _finder(root: Path, paths: Sequence[str]) -> Callable[[str, dict[str, str]], str]:
+    """Returns a function that finds the audio file that a row names."""
+    find = path_finder(paths)
+
+    def audio_file(where: str, row: dict[str, str]) -> str:
+        written = (row["file_name"] or "").strip()
         below = _below(root, written)
         path = find(below)
         if path is None and os.path.isabs(below):
@@ -100,30 +166,9 @@ def _read_rows(
                 f"{where}: there is no audio file {written!r} below the source; give its path "
                 "relative to it, with the extension"
             )
-        recording = path
-        if cut:
-            intervals.append(_interval(path, row["start"], row["end"], where))
-            path = intervals[-1].path
-        if path in clips:
-            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
-        if not label:
-            raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
-        if "split" in row and given.lower() not in SPLIT_NAMES:
-            raise DataError(
-                f"{where}: split is {given!r}; expected train, valid or test in every line"
-            )
-        if "group" in row and not group:
-            raise DataError(f"{where}: {path} has no group; give it one, as all others")
-        split = SPLIT_NAMES[given.lower()] if given else "train"
-        clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
-    splits = {clip.split for clip in clips.values()}
-    if "split" in columns and not {"train", "test"} <= splits:
-        there = ", ".join(sorted(splits))
-        raise DataError(f"{name}: the column split needs both train and test; it has {there}")
-    used = {one.recording for one in intervals} if cut else set(clips)
-    return LabelTable(
-        list(clips.values()), frozenset(columns), intervals, sorted(set(paths) - used)
-    )
+        return path
+
+    return audio_file
 
 
 def _below(root: Path, written: str) -> str:
@@ -137,8 +182,9 @@ def _below(root: Path, written: str) -> str:
     return written
 
 
-def _interval(recording: str, start: str, end: str, where: str) -> Interval:
+def _interval(recording: str, row: dict[str, str], where: str) -> Interval:
     """Reads the times of an interval, which are rounded to milliseconds."""
+    start, end = row["start"], row["end"]
     try:
         found = Interval(recording, round(float(start), 3), round(float(end), 3), where)
     except (TypeError, ValueError):

@@ -150,7 +150,7 @@ def _named(begin: str, path: str, paths: Sequence[str], where: str) -> str:
     if not found:
         raise DataError(
             f"{where}: there is no recording {name!r} below the source; name the folder that holds "
-            "it with source=, or rename it as in the table"
+            "it, or rename it as in the table"
         )
     return _only(found, where)
 

@@ -34,8 +34,8 @@ def escaped_table(rows: Sequence[Mapping[str, str]]) -> str:
     return markdown_table(plain)
 
 
-def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:
-    """Prints rows as a table."""
+def show_rows(rows: Sequence[Mapping[str, str]], title: str, file: IO[str] | None = None) -> None:
+    """Prints rows as a table, to the standard output if no file is given."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def show_rows(rows: Sequence[Mapping[str, str]], title: str) -> None:
         )
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row.values()))
-    show(table)
+    show(table, file)
 
 
 def show(table: Table, file: IO[str] | None = None) -> None:

@@ -1,0 +1,76 @@
+"""Annotated events of recordings, which detected ones are compared with."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaudio.audio.label_table import read_labelled_intervals
+from spaudio.audio.manifest import class_names, is_nothing
+from spaudio.errors import DataError, some
+from spaudio.report.events import Event
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a table says about recordings.
+
+    Attributes:
+        events: The events of each recording that it names, by the path of its file.
+        labels: The classes to score: those of the model that are events.
+        notes: What is not scored, in sentences.
+    """
+
+    events: dict[Path, list[Event]]
+    labels: list[str]
+    notes: list[str]
+
+
+def read_annotations(
+    table: Path,
+    paths: Sequence[Path],
+    files: Sequence[Path],
+    classes: Sequence[str],
+    *,
+    multi_label: bool = False,
+) -> Annotations:
+    """Reads the annotations of recordings.
+
+    Args:
+        table: As in `read_labelled_intervals`. Names in a CSV file are relative to the
+            folder in ``paths`` if it is the only path, else to the folder that holds all files.
+        paths: Files and folders as the user named them.
+        files: The recordings among and in them.
+        classes: The model's classes. Those between underscores, such as ``_background_``, are not
+            scored.
+        multi_label: Whether a label of the table may be several classes, separated by commas.
+
+    Raises:
+        ConfigError: If the table cannot be read.
+        DataError: If a line does not fit, or no label is one of the classes.
+    """
+    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]
+    root = os.path.commonpath(folders)
+    by_name = {Path(os.path.relpath(file, root)).as_posix(): file for file in files}
+    found, notes = read_labelled_intervals(table, Path(os.path.realpath(root)), list(by_name))
+    scored = [label for label in classes if not is_nothing(label)]
+    events: dict[Path, list[Event]] = {}
+    unknown: set[str] = set()
+    for name, intervals in found.items():
+        annotated = events.setdefault(by_name[name], [])
+        for one, written in intervals:
+            for label in class_names(written, multi_label):
+                if label in scored:
+                    annotated.append(Event(one.start, one.end, label, 1.0))
+                elif not is_nothing(label):
+                    unknown.add(label)
+    if unknown and not any(events.values()):
+        raise DataError(
+            f"{table} has the labels {some(sorted(unknown))}, none of which is a class of the "
+            f"model ({some(scored)}); rename them"
+        )
+    if unlisted := [name for name in by_name if name not in found]:
+        notes.append(f"{some(unlisted)}: not in {table}, so not scored")
+    if unknown:
+        notes.append(f"{some(sorted(unknown))}: labels of {table} that the model does not know")
+    return Annotations(events, scored, notes)
