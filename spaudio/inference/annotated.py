@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spaudio.audio.find import is_audio
 from spaudio.audio.label_table import read_labelled_intervals
 from spaudio.audio.manifest import class_names, is_nothing
 from spaudio.errors import DataError, some
@@ -47,16 +48,24 @@ def read_annotations(
 
     Raises:
         ConfigError: If the table cannot be read.
-        DataError: If a line does not fit, or no label is one of the classes.
+        DataError: If a line does not fit, no recording is in the table, or no label is one of the
+            classes.
     """
     folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]
     root = os.path.commonpath(folders)
-    by_name = {Path(os.path.relpath(file, root)).as_posix(): file for file in files}
+    # A table may name more recordings than are scored: those beside the files.
+    beside = [file for path in paths if path.is_file() for file in sorted(path.parent.iterdir())]
+    by_name = {
+        Path(os.path.relpath(file, root)).as_posix(): file
+        for file in [*files, *(file for file in beside if is_audio(file.name))]
+    }
     found, notes = read_labelled_intervals(table, Path(os.path.realpath(root)), list(by_name))
     scored = [label for label in classes if not is_nothing(label)]
     events: dict[Path, list[Event]] = {}
     unknown: set[str] = set()
     for name, intervals in found.items():
+        if by_name[name] not in files:
+            continue
         annotated = events.setdefault(by_name[name], [])
         for one, written in intervals:
             for label in class_names(written, multi_label):
@@ -69,7 +78,13 @@ def read_annotations(
             f"{table} has the labels {some(sorted(unknown))}, none of which is a class of the "
             f"model ({some(scored)}); rename them"
         )
-    if unlisted := [name for name in by_name if name not in found]:
+    unlisted = [name for name, file in by_name.items() if file in files and name not in found]
+    if len(unlisted) == len(files):
+        raise DataError(
+            f"{table} names none of the recordings ({some(unlisted)}); name that of these, or "
+            "leave it out"
+        )
+    if unlisted:
         notes.append(f"{some(unlisted)}: not in {table}, so not scored")
     if unknown:
         notes.append(f"{some(sorted(unknown))}: labels of {table} that the model does not know")

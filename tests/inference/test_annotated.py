@@ -37,8 +37,10 @@ def test_classes_and_recordings_that_cannot_be_scored_are_named(tmp_path: Path) 
     assert found.labels == ["owl", "dog", "cat"]
     assert [note.split(":")[0] for note in found.notes] == ["night/c.wav", "fox"]
     # Without a folder that was named, names are relative to the one that holds all files.
-    table.write_text("file_name,start,end,label\nb.wav,0,2,dog\n")
-    assert list(read_annotations(table, files, files, CLASSES).events) == [files[1]]
+    table.write_text("file_name,start,end,label\nb.wav,0,2,dog\na.wav,0,2,owl\n")
+    assert list(read_annotations(table, files[1:], files[1:], CLASSES).events) == [files[1]]
+    with pytest.raises(DataError, match=r"names none of the recordings \(c.wav\)"):
+        read_annotations(table, files[2:], files[2:], CLASSES)
 
 
 def test_labels_may_be_several_classes_only_for_a_model_of_several(tmp_path: Path) -> None:
