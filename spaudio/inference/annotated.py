@@ -54,7 +54,9 @@ def read_annotations(
     folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]
     root = os.path.commonpath(folders)
     # A table may name more recordings than are scored: those beside the files.
-    beside = [file for path in paths if path.is_file() for file in sorted(path.parent.iterdir())]
+    beside = [
+        file for one in {path.parent for path in paths if path.is_file()} for file in one.iterdir()
+    ]
     by_name = {
         Path(os.path.relpath(file, root)).as_posix(): file
         for file in [*files, *(file for file in beside if is_audio(file.name))]
