@@ -71,7 +71,8 @@ def prepare(
         background: A folder of other recordings, of any length. The class ``_background_`` is cut
             from it: clips as long as the median of the others, and as many as the other classes
             have on average. See `spaudio.audio.background`. If the table gives intervals, it may
-            also be the folder of ``source``: the class is then cut from what lies between them.
+            also be the folder of ``source``: the class is then cut from what lies between them, as
+            many clips as there are intervals.
 
     Raises:
         ConfigError: If an option is missing or out of range.

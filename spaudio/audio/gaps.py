@@ -25,8 +25,9 @@ def background_between(
 ) -> tuple[list[SourceClip], list[Interval]]:
     """Chooses intervals of annotated recordings in which nothing is annotated.
 
-    They are as long as the median of the annotations, and as many as the other classes have clips
-    on average. Each has the group and the split of the annotation that is nearest to it, so a
+    They are as long as the median of the annotations, and as many as there are annotations: a
+    recording consists mostly of sound without events, and fewer clips of it lead to more false
+    events. Each has the group and the split of the annotation that is nearest to it, so a
     recording is divided as its annotations are.
 
     Args:
@@ -43,8 +44,7 @@ def background_between(
         ConfigError: If there is a class of this name already.
         DataError: If no gap between annotations is long enough.
     """
-    labels = {clip.label for clip in clips}
-    if BACKGROUND in labels:
+    if any(clip.label == BACKGROUND for clip in clips):
         raise ConfigError(
             f"background=: the table has the label {BACKGROUND} already; leave background out, or "
             "rename the label"
@@ -66,7 +66,7 @@ def background_between(
             f"background={root}: nowhere in the annotated recordings are {length:g} s without an "
             "annotation; name a folder of other recordings"
         )
-    chosen = sorted(seeded_order(found, seed)[: math.ceil(len(clips) / len(labels))])
+    chosen = sorted(seeded_order(found, seed)[: len(clips)])
     pieces = [found[path] for path in chosen]
     return [_clip(piece, by_recording[piece.recording], length) for piece in pieces], pieces
 

@@ -108,7 +108,7 @@ def test_the_background_is_cut_between_annotations(tmp_path: Path) -> None:
     )
     assert prepared.labels == ("_background_", "robin", "wren")
     clips = [clip for clip in prepared.clips if clip.label == "_background_"]
-    assert 4 <= len(clips) <= 8  # 15 events in two classes; silent ones are left out
+    assert 12 <= len(clips) <= 15  # as many as events; silent ones are left out
     for clip in clips:
         start, end = map(float, Path(clip.path).stem.split("-"))
         assert round(end - start, 3) == 0.5
