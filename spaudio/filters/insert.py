@@ -347,10 +347,9 @@ def _build(
     needed = dim and (dim.default is inspect.Parameter.empty or options.get("gains") == "per_dim")
     if needed and "dim" not in options:
         settings["dim"] = layer_dim(filter, name, layer, model)
-    if "device" in known:
-        for weight in weights[:1]:
-            settings = {"device": weight.device} | settings
-        # Types of 8 bits only store weights.
-        for weight in [w for w in weights if w.itemsize > 1][:1]:
-            settings = {"dtype": weight.dtype} | settings
+    if "device" in known and weights:
+        settings.setdefault("device", weights[0].device)
+        computing = [w.dtype for w in weights if w.itemsize > 1]  # 8 bits only store weights
+        if computing:
+            settings.setdefault("dtype", computing[0])
     return make_filter(filter, **settings)

@@ -136,7 +136,6 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
     Of layers that contain others, only torch's own are inspected: in other layers, the code around
     an attention module or a convolution may transpose its tokens.
     """
-    inner = layer
     if layout.channels_first:
         return
     # A subclass with its own forward may take tokens before channels.
@@ -145,6 +144,7 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
             f"{name!r} is a {type(layer).__name__}, which returns (batch, dim, tokens), so its "
             "filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
         )
+    inner = layer
     if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
         inner = inner.layers[0]
     if isinstance(inner, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
