@@ -55,7 +55,8 @@ class FitResult:
         tokens_per_second: Tokens per second, without padding; None without optimizer steps.
         step_seconds: Seconds per optimizer step, including the loading of its batch; None without
             steps, as in a probe, whose head is fitted.
-        data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
+        data_wait: Share of the time spent waiting for batches, 0 to 1: of the steps or, without
+            steps, of the fit.
     """
 
     best_epoch: int
