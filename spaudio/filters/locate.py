@@ -123,10 +123,11 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
             "call the model once before inserting filters"
         )
     if "forward" in vars(layer):
+        inside = next((f"{name}.{n}".lstrip(".") for n, _ in layer.named_children()), None)
         raise ValueError(
             f"the forward of {name!r} was replaced on the instance, as by torch.compile(layer) or "
-            "device_map, which would bypass the filter; insert filters first, or name a module "
-            f"inside it, such as {next((f'{name}.{n}' for n, _ in layer.named_children()), None)!r}"
+            "device_map, which would bypass the filter; insert filters first"
+            + (f", or name a module inside it, such as {inside!r}" if inside else "")
         )
 
 
