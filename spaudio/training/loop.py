@@ -252,10 +252,11 @@ class TrainingLoop:
         ) as progress:
             done = so_far.epochs * self.steps
             bar = progress.add_task(self.stage.title, total=total, completed=done, text="")
+            measured = ""  # in the latest validation
             for epoch in range(so_far.epochs, self.epochs):
                 text = f"epoch {epoch + 1}/{self.epochs}"
                 train_loss = self._train_epoch(
-                    epoch, partial(progress.update, bar, advance=1, text=text)
+                    epoch, partial(progress.update, bar, advance=1, text=f"{text}  {measured}")
                 )
                 if so_far.epochs % period and so_far.epochs < self.epochs:
                     continue
