@@ -236,8 +236,8 @@ def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
 def calls_with_cache(calls: Sequence[Call]) -> list[Call]:
     """The calls that take the key/value cache of a layer's own tokens, innermost first.
 
-    The cache of a model with several inputs is that of its decoder. It is the layer's only if a
-    call inside was given a cache as well, so not that of an encoder's layer.
+    The cache of a model with several inputs is that of its decoder. It counts only if a call inside
+    was given a cache, too: the encoder is given none.
     """
     found: list[Call] = []
     for call in (call for call in calls if call.takes_cache):

@@ -84,14 +84,19 @@ def filter_with_cache(
         )
     left, _ = filter.extent
     kept: _Kept | None = vars(cache).get(KEPT, {}).get(key)
-    if kept is None or len(kept.tokens) != len(x) or kept.call is taking[-1].token:
+    if (
+        kept is None
+        or len(kept.tokens) != len(x)
+        or kept.end < start
+        or kept.call is taking[-1].token
+    ):
         raise ValueError(
             f"{_problem(filter, layer)}: the cache was not filled by one pass at a time through "
             "this layer and its filter; insert filters into the whole model that takes the cache, "
             "not into a part of it"
         )
     first = kept.end - kept.tokens.shape[1]  # position of the first token kept
-    if first > max(start - left, 0) or start > kept.end:
+    if first > max(start - left, 0):
         raise ValueError(
             f"{_problem(filter, layer)} from token {start}: the cache was cropped to before the "
             f"last pass, which began at token {first + left}"

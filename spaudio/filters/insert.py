@@ -106,13 +106,15 @@ class FilterHandle:
 
         Raises:
             ImportError: If huggingface_hub is missing.
-            ValueError: If filters were removed, the class of one has no ``name`` of its own, or
-                the parameters of one are of several types.
+            ValueError: If there are no filters or some were removed, the class of one has no
+                ``name`` of its own, or the parameters of one are of several types.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
+        if not self._found:
+            raise ValueError("the handle has no filters to save; insert some with insert_filters")
         removed = [name for name in self._found if name not in self._layers]
-        if removed or not self._found:
+        if removed:
             raise ValueError(
                 f"the filters of the layers {removed} were removed, so there is nothing to save; "
                 "save before remove(), or use the handle of find_filters(model)"
@@ -217,7 +219,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     saved = SavedFilters.from_pretrained(source, **options)
     if saved.layouts.keys() != saved.filters.keys():
         raise ValueError(
-            f"{source} names no layers; load its filter with FilterBank.from_pretrained"
+            f"{source} names no layers; load its filter with TokenFilter.from_pretrained"
         )
     modules = dict(model.named_modules())
     targets: dict[str, nn.Module] = {}
@@ -347,10 +349,9 @@ def _build(
     needed = dim and (dim.default is inspect.Parameter.empty or options.get("gains") == "per_dim")
     if needed and "dim" not in options:
         settings["dim"] = layer_dim(filter, name, layer, model)
-    if "device" in known:
-        for weight in weights[:1]:
-            settings = {"device": weight.device} | settings
-        # Types of 8 bits only store weights.
-        for weight in [w for w in weights if w.itemsize > 1][:1]:
-            settings = {"dtype": weight.dtype} | settings
+    if "device" in known and weights:
+        settings.setdefault("device", weights[0].device)
+        computing = [w.dtype for w in weights if w.itemsize > 1]  # 8 bits only store weights
+        if computing:
+            settings.setdefault("dtype", computing[0])
     return make_filter(filter, **settings)

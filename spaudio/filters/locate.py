@@ -123,10 +123,11 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
             "call the model once before inserting filters"
         )
     if "forward" in vars(layer):
+        inside = next((f"{name}.{n}".lstrip(".") for n, _ in layer.named_children()), None)
         raise ValueError(
             f"the forward of {name!r} was replaced on the instance, as by torch.compile(layer) or "
-            "device_map, which would bypass the filter; insert filters first, or name a module "
-            f"inside it, such as {next((f'{name}.{n}' for n, _ in layer.named_children()), None)!r}"
+            "device_map, which would bypass the filter; insert filters first"
+            + (f", or name a module inside it, such as {inside!r}" if inside else "")
         )
 
 
@@ -136,7 +137,6 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
     Of layers that contain others, only torch's own are inspected: in other layers, the code around
     an attention module or a convolution may transpose its tokens.
     """
-    inner = layer
     if layout.channels_first:
         return
     # A subclass with its own forward may take tokens before channels.
@@ -145,6 +145,7 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
             f"{name!r} is a {type(layer).__name__}, which returns (batch, dim, tokens), so its "
             "filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
         )
+    inner = layer
     if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
         inner = inner.layers[0]
     if isinstance(inner, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):

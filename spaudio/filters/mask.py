@@ -105,7 +105,11 @@ class MaskPredictor(nn.Module):
         return torch.sigmoid(self.open(self.norm(h)))
 
     def flops(self, tokens: int, dim: int) -> int:
-        """Floating-point operations over one sequence: matrix products and attention."""
+        """Floating-point operations over one sequence: matrix products and attention.
+
+        Causal attention counts only the pairs of tokens that are not masked.
+        """
+        pairs = tokens * (tokens + 1) // 2 if self.causal else tokens * tokens
         in_out = dim * self.width + self.width * self.open.out_features
-        layer = (4 + 2 * MLP_RATIO) * self.width**2 + 2 * tokens * self.width
-        return 2 * tokens * (in_out + len(self.layers) * layer)
+        layer = tokens * (4 + 2 * MLP_RATIO) * self.width**2 + 2 * pairs * self.width
+        return 2 * (tokens * in_out + len(self.layers) * layer)

@@ -29,7 +29,7 @@ def find_packed(
     Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart, unless
     the model generates with a key/value cache, or there is a padding mask: beside one, eager and
     SDPA attention of transformers do not read positions either. Compiled code cannot count the
-    latter, and raises an error.
+    sequences of ``position_ids``, and raises an error.
 
     Args:
         calls: The layer's own call and those around it, innermost first.

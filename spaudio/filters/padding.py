@@ -170,11 +170,11 @@ def read_padding_mask(
     - ``*attention_mask`` (batch, tokens): False or zero at padding; a floating-point one only if it
       is trusted and holds zeros and ones;
     - other names (batch, tokens): True, or very negative, at padding;
-    - (batch, heads, queries, keys), the same for all queries by its shape or strides: as if it were
-      (batch, keys), except that a floating-point one is very negative at padding, whatever its
-      name, and that another one of a single token may only show that it is none: it is also a row
-      of a mask of queries and keys, in which some models, such as MPT, set True where nothing is
-      attended to.
+    - (batch, heads, queries, keys), the same for all queries by its shape or strides: as (batch,
+      keys). A floating-point one is very negative at padding, whatever its name. Another one that
+      is given for a single token may be a row of a mask of queries and keys instead, in which some
+      models, such as MPT, set True where nothing is attended to. It is read only if it says that
+      the token is no padding.
 
     With a key/value cache the mask may include the ``past`` tokens.
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -19,7 +18,7 @@ class Classifier(nn.Module):
     """Classifies clips, given as padded batches of tokens.
 
     Args:
-        features: Width of the tokens that are projected: stack * bands.
+        features: Width of a token, stack * bands; with a front-end, that of the tokens it makes.
         classes: Number of classes.
         encoder: Shape of the transformer.
         filter_options: ``name`` and options of the filters, as arguments of
@@ -54,10 +53,7 @@ class Classifier(nn.Module):
         self.front_end = front_end
         self.stem = stem
         self.project = nn.Linear(features if stem is None else stem.features, encoder.dim)
-        # A forked RNG, so that all other parameters have the same initial values for every filter.
-        with torch.random.fork_rng(devices=[]):
-            filters = make_filters(encoder, filter_options)
-        self.encoder = Encoder(encoder, filters)
+        self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.pooling, width = make_pooling(pooling, encoder.dim)
         self.head = nn.Sequential(Dropout(encoder.dropout), nn.Linear(width, classes))
 

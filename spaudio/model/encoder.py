@@ -92,6 +92,9 @@ class EncoderConfig:
 def make_filters(config: EncoderConfig, options: Mapping[str, Any]) -> list[TokenFilter]:
     """Builds the filters of a stack, one per layer.
 
+    They draw nothing from the generator of the caller, so that all other parameters of a model have
+    the same initial values for every filter.
+
     Args:
         config: Shape of the stack.
         options: ``name`` and options, as :func:`spaudio.filters.make_filter` takes them.
@@ -100,12 +103,13 @@ def make_filters(config: EncoderConfig, options: Mapping[str, Any]) -> list[Toke
         ConfigError: If an option is unknown or out of range.
     """
     try:
-        return [
-            make_filter(dim=config.dim, causal=config.causal, **options)
-            if config.has_filter(layer)
-            else NoFilter(causal=config.causal)
-            for layer in range(config.layers)
-        ]
+        with torch.random.fork_rng(devices=[]):
+            return [
+                make_filter(dim=config.dim, causal=config.causal, **options)
+                if config.has_filter(layer)
+                else NoFilter(causal=config.causal)
+                for layer in range(config.layers)
+            ]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"filter: {error}") from error
 

@@ -71,9 +71,9 @@ def generate(
 def window_start(tokens: int, context: int) -> int:
     """Index of the first symbol that the model sees.
 
-    When the context is full, the window moves by half a context and the cache is recomputed, once
-    per half context of symbols. A window that moves by one symbol could not use a cache: every
-    symbol's position, and everything that depends on the first symbol, would change.
+    When the context is full, the window moves by half a context, and the cache is recomputed. A
+    window that moves by one symbol could not use a cache: every symbol's position, and everything
+    that depends on the first symbol, would change.
 
     Args:
         tokens: Number of symbols so far.

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spaudio.errors import ConfigError
@@ -37,10 +36,7 @@ class LanguageModel(nn.Module):
         self.embed = nn.Embedding(symbols, encoder.dim)
         # The scale of learned positions: larger embeddings would dominate the sum of both.
         nn.init.normal_(self.embed.weight, std=0.02)
-        # A forked RNG, so that all other parameters have the same initial values for every filter.
-        with torch.random.fork_rng(devices=[]):
-            filters = make_filters(encoder, filter_options)
-        self.encoder = Encoder(encoder, filters)
+        self.encoder = Encoder(encoder, make_filters(encoder, filter_options))
         self.head = nn.Linear(encoder.dim, symbols)
 
     def forward(self, symbols: Tensor) -> Tensor:

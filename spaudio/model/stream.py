@@ -1,11 +1,12 @@
 """Runs a causal encoder on tokens as they arrive."""
 
 from functools import partial
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaudio.errors import ConfigError
-from spaudio.filters import FilterStream, TokenFilter
+from spaudio.filters import FilterStream
 from spaudio.filters.transformer import KeyValueCache
 from spaudio.model.encoder import Encoder
 
@@ -84,11 +85,9 @@ class EncoderStream:
         return y
 
 
-def _stream(module: nn.Module) -> FilterStream:
+def _stream(filter: Any) -> FilterStream:
     """Makes the stream of a layer's filter."""
-    if not isinstance(module, TokenFilter):
-        raise ConfigError(f"{type(module).__name__} is not a TokenFilter, so it cannot be streamed")
     try:
-        return FilterStream(module)
+        return FilterStream(filter)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -78,8 +78,8 @@ class FrameCache:
     The index is written after the data, so that a crash never leaves an entry without its frames;
     the next `writing` overwrites data that a crash left behind. Each entry and each line of the
     index holds a checksum. `lacks` checks the frames, so that a preparation recomputes damaged
-    ones, with a warning. `frames` checks them on each use, except that parts of a clip are read by
-    themselves once it has been checked, until the file is written to.
+    ones, with a warning. `frames` checks a clip whenever it reads all of it. For a part, it checks
+    the clip the first time, then reads the part alone until the file changes.
     A cache can be pickled for processes that read it.
 
     Args:
@@ -89,9 +89,9 @@ class FrameCache:
         extract: Maps a float32 waveform (samples,) to frames (frames, width) as they are stored,
             all with one dtype and width. Other processes or threads may call it, each with torch on
             one thread.
-        restore: Maps stored frames to those that `frames` returns, usually float32, each by
-            itself if parts of clips are read. It must be picklable if other processes read the
-            cache.
+        restore: Maps stored frames to those that `frames` returns, usually float32. If parts of
+            clips are read, it must map each frame by itself; if other processes read the cache, it
+            must be picklable.
 
     Attributes:
         settings: As given.

@@ -82,8 +82,8 @@ class FrontEnd(nn.Module):
     @staticmethod
     def restore(stored: npt.NDArray[Any]) -> Frames:
         """Returns stored frames as float32."""
-        # torch converts half precision seven times as fast as NumPy. A copy: maps are read-only.
-        frames: Frames = torch.from_numpy(np.array(stored)).float().numpy()
+        # torch converts half precision seven times as fast as NumPy.
+        frames: Frames = torch.from_numpy(stored).float().numpy()
         return frames
 
     def fit(self, training_clips: Iterable[Frames]) -> Normaliser:

@@ -77,7 +77,7 @@ def _moments(embeddings: Tensor, clips: Tensor) -> tuple[Tensor, Tensor, int]:
 
 @torch.no_grad()
 def embed_clips(model: Any, dataset: TokenDataset, clips: Iterable[int]) -> tuple[Tensor, Tensor]:
-    """Computes what the last layer of a model classifies.
+    """Computes the embeddings of clips, from which the last linear layer of a model makes logits.
 
     Args:
         model: Has ``embed(tokens, padding_mask)``; in evaluation mode.

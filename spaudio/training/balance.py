@@ -24,11 +24,13 @@ class Balance:
         weights: (classes,), number of items divided by number of classes and by the items of each
             class, as scikit-learn's ``"balanced"``. Their mean over all items is 1. None without
             balancing.
+        selects: Whether the validation split selects the epoch that is kept.
     """
 
     method: str = "none"
     ratio: float = 1.0
     weights: Tensor | None = None
+    selects: bool = True
 
     @property
     def loss_weights(self) -> Tensor | None:
@@ -49,8 +51,8 @@ class Balance:
             "loss": "the loss weighs each class equally (trainer.balance=loss)",
             "fit": "the fit of the head weighs each class equally",
         }[self.method]
-        trained = self.method in ("sampler", "loss")
-        chosen = "; the model is selected by balanced accuracy" if trained else ""
+        ranked = self.selects and self.method in ("sampler", "loss")
+        chosen = "; the model is selected by balanced accuracy" if ranked else ""
         return (
             f"the largest class has {self.ratio:.1f} times as much training data as the smallest: "
             f"{how}{chosen}"
@@ -69,6 +71,7 @@ def choose_balance(
     multi_label: bool = False,
     long_clips: bool = False,
     fitted: bool = False,
+    selects: bool = True,
 ) -> Balance:
     """Decides how the classes of a training split are balanced.
 
@@ -81,6 +84,7 @@ def choose_balance(
         long_clips: Whether clips are so long that ``trainer.max_tokens`` bounds their batches,
             which excludes the sampler.
         fitted: Whether the model is fitted to all clips at once, so that no batches are drawn.
+        selects: Whether the validation split selects the epoch that is kept.
 
     Raises:
         ConfigError: If a multi-label set is to be balanced.
@@ -101,4 +105,5 @@ def choose_balance(
     if method == "none" or ratio == 1:
         return Balance(ratio=ratio)
     weights = len(classes) / (len(present) * np.maximum(counts, 1))
-    return Balance("fit" if fitted else method, ratio, torch.from_numpy(weights).float())
+    method = "fit" if fitted else method
+    return Balance(method, ratio, torch.from_numpy(weights).float(), selects)

@@ -34,10 +34,12 @@ def named_failures(run: Path) -> Iterator[None]:
             process that loads batches dies. One that such a process raises is kept, without the
             traceback.
     """
-    go_on = f"the last checkpoint is intact; continue with resume={run}"
     try:
         yield
     except (SpaudioError, MemoryError, OSError, RuntimeError) as error:
+        go_on = f"continue with resume={run}"
+        if any((run / "checkpoints").glob("[!.]*")):  # of either stage, and not half-written
+            go_on = f"the last checkpoint is intact; {go_on}"
         said = str(error)
         line = (said.strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
         from_worker = said.startswith(_FROM_WORKER)

@@ -64,9 +64,9 @@ def make_loader(
     lengths = dataset.lengths()
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] > config.max_tokens:
-        clip = dataset.clip(longest)
+        segment = "" if dataset.is_whole else "a segment of "
         raise ConfigError(
-            f"{clip.path} is too long to run in one piece: {clip.seconds:g} s are "
+            f"{segment}{dataset.clip(longest).path} is too long to run in one piece: it has "
             f"{lengths[longest]} tokens, above trainer.max_tokens={config.max_tokens}. Raise it "
             f"if memory allows, or {dataset.how_to_shorten}"
         )

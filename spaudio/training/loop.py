@@ -55,7 +55,8 @@ class FitResult:
         tokens_per_second: Tokens per second, without padding; None without optimizer steps.
         step_seconds: Seconds per optimizer step, including the loading of its batch; None without
             steps, as in a probe, whose head is fitted.
-        data_wait: Share of ``seconds`` spent waiting for batches, 0 to 1.
+        data_wait: Share of the time spent waiting for batches, 0 to 1: of the steps or, without
+            steps, of the fit.
     """
 
     best_epoch: int
@@ -251,10 +252,11 @@ class TrainingLoop:
         ) as progress:
             done = so_far.epochs * self.steps
             bar = progress.add_task(self.stage.title, total=total, completed=done, text="")
+            measured = ""  # in the latest validation
             for epoch in range(so_far.epochs, self.epochs):
                 text = f"epoch {epoch + 1}/{self.epochs}"
                 train_loss = self._train_epoch(
-                    epoch, partial(progress.update, bar, advance=1, text=text)
+                    epoch, partial(progress.update, bar, advance=1, text=f"{text}  {measured}")
                 )
                 if so_far.epochs % period and so_far.epochs < self.epochs:
                     continue

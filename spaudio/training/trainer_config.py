@@ -16,8 +16,8 @@ class TrainerConfig:
         max_tokens: Maximum tokens per batch of clips, with padding and before augmentation. Long
             clips whose batch would exceed it are batched separately, fewer at a time.
         accumulate: Parts into which each process splits its share of a batch. They are computed one
-            after another, which needs less memory. The step is the same, unless clips are mixed or
-            the stem normalises over the batch: both happen within a part.
+            after another, which needs less memory. The step is the same without dropout, stochastic
+            depth, mixing of clips and a stem with batch norm, which draw or average in each part.
         device: ``"auto"`` (a GPU if there is one) or ``"cpu"``.
         precision: ``"no"`` (float32), ``"bf16"``, or ``"auto"``: bf16 if the hardware supports it.
             Epochs are validated in float32 if weights are averaged (``ema``), else in this

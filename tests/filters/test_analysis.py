@@ -125,6 +125,11 @@ def test_flops_of_a_mask_are_counted() -> None:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         filter.mask(torch.randn(1, 11, DIM))
     assert filter.flops(11, DIM) - filter.bank.flops(11, DIM) == counter.get_total_flops()
+    # As in the encoder, pairs of tokens that causality masks are not counted.
+    masked = 11 * 10 // 2
+    of_each_pair = 2 * 2 * filter.mask.width * len(filter.mask.layers)
+    causal = build("adaptive-multiscale", causal=True)
+    assert filter.flops(11, DIM) - causal.flops(11, DIM) == masked * of_each_pair
 
 
 def test_flops_of_haar_and_none() -> None:

@@ -210,6 +210,13 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     insert_filters(removed, LAYERS, **CAUSAL)
     with pytest.raises(ValueError, match=r"use_cache=False.*was not filled by"):
         removed(ids, past_key_values=cache)
+    # Tokens that did not pass through the filter.
+    model = filtered()
+    cache = model(ids).past_key_values
+    for layer in range(2):
+        cache.update(*torch.zeros(2, 2, 1, 2, 8), layer)
+    with pytest.raises(ValueError, match=r"use_cache=False.*was not filled by"):
+        model(ids, past_key_values=cache)
     # Within a block nothing tells where a sequence starts; the names of its layers are not unique.
     blocks = causal_model()
     for block in blocks.model.layers:

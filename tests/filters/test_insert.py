@@ -192,8 +192,11 @@ def test_unfit_layers_are_named() -> None:
     lazy(tokens())
     assert len(insert_filters(lazy, "0")) == 1
     model.embed.forward = lambda x: x  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="forward of 'embed' was replaced"):
+    with pytest.raises(ValueError, match=r"forward of 'embed' was replaced.*filters first$"):
         insert_filters(model, "embed")
+    model.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"forward of '' was replaced.*inside it, such as 'embed'"):
+        insert_filters(model, "")
     for kind, error, message in (
         ("dict", TypeError, r"layer 'encoder\.layers\.0' returned a dict\. Name a layer inside"),
         ("flat", ValueError, r"three axes.*'encoder\.layers\.0' returned shape \(2, 12\)"),
@@ -499,6 +502,8 @@ def test_a_removed_handle_saves_nothing_and_removes_nothing(tmp_path: Path) -> N
     old.remove()
     with pytest.raises(ValueError, match=r"encoder\.layers\.0.*were removed.*find_filters"):
         old.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no filters to save; insert some"):
+        find_filters(model).save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
     newer = insert_filters(model, "encoder.layers.1")
     old.remove()

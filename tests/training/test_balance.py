@@ -155,6 +155,9 @@ def test_the_choice_reaches_batches_and_loss(tmp_path: Path, sounds: Path) -> No
         task = opened(*settings)
         assert max(drawn(task)) > 4 * min(drawn(task))
         assert len(task.objective.balance.loss_weights) == 3
+        assert "selected by balanced accuracy" in task.balance.text
+    task = opened("trainer.balance=loss", "validation.train=true")  # which keeps the last epoch
+    assert task.balance.text.endswith("(trainer.balance=loss)")
 
 
 def test_a_run_on_classes_of_different_sizes(

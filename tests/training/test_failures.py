@@ -77,7 +77,7 @@ def test_a_folder_that_takes_no_checkpoint(
 
 def test_a_folder_that_takes_no_log(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()
-    fails(tmp_path, "Is a directory")
+    assert "checkpoint" not in fails(tmp_path, "Is a directory")  # of which there is none
     (tmp_path / "log.jsonl").rmdir()
     goes_on(tmp_path, whole)
 

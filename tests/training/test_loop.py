@@ -88,6 +88,23 @@ def test_what_the_log_says_of_steps(tmp_path: Path) -> None:
     assert result.tokens_per_second == pytest.approx(state["tokens"] / state["seconds"])
 
 
+def test_the_progress_bar_shows_the_latest_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    update = loop.Progress.update
+
+    def recording(self: Any, *arguments: Any, text: str, **others: Any) -> None:
+        texts.append(text)
+        update(self, *arguments, text=text, **others)
+
+    monkeypatch.setattr(loop.Progress, "update", recording)
+    train(tmp_path, 2)
+    accuracies = [f"valid {record['valid_accuracy']:.3f}" for record in read_log(tmp_path)]
+    assert texts[0] == "epoch 1/2  "
+    assert texts[-2:] == [f"epoch 2/2  {accuracy}" for accuracy in accuracies]
+
+
 def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
     result = train(tmp_path, 3, lr=0.1, select=False)  # a rate at which the last is not the best
     ranks = [(r["valid_accuracy"], -r["valid_loss"]) for r in read_log(tmp_path)]

@@ -86,6 +86,7 @@ class ClassificationTask(Task):
             multi_label=data.multi_label,
             long_clips=trainer.is_long(max(data.train.lengths())),
             fitted=settings.fits_head_only,
+            selects=self.select,
         )
         style = augment.mixstyle if settings.tokens.front_end == "spectrogram" else 0.0
         nats = data.front_end.nats if augment.mixup_power else None

@@ -89,7 +89,7 @@ class AdaptedClassifier(nn.Module):
         return self.classify(self.embed(tokens, padding_mask))
 
     def embed(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Returns the input of the last layer, (batch, width); arguments as for `forward`."""
+        """Returns what the head's linear layer reads, (batch, width); arguments as `forward`."""
         if self.cached.kind == "statistics":
             return self.head.mixed(tokens[:, self.first_state :])
         return self.head.pool(*self.hidden_states(tokens, padding_mask))

@@ -55,9 +55,10 @@ class EncodedAugment(Augment):
         own = np.maximum(own, own.max() - about.range)
         before, after = (silence + (own.max() - loudest) for silence in (before, after))
         if about.padding is None:
-            # Input of full length counts as having no silence; two frames make one token.
+            # Input of full length counts as a clip without silence (`LogMelInput.silence`). One
+            # with silence must stay shorter, by two frames, which make one token; one of full
+            # length must not become shorter.
             own = own[: about.most - start - silent - 2 * bool(silent)]
-            # Input of full length has no marked silence; shorter input would count as having some.
             missing = about.most - len(own) if len(frames) >= about.most else 0
             own = np.pad(own, ((0, missing), (0, 0)), constant_values=own.max() - about.range)
         else:
