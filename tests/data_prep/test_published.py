@@ -172,6 +172,7 @@ UNFIT: list[tuple[Any, dict[str, Any], str]] = [
     (speech_commands, {"task": "v1"}, "task='v1'"),
     (speech_commands, {"test": "list"}, "test='list'"),
     (speech_commands, {"test": "archive"}, "test='archive'"),
+    (speech_commands, {"split_seed": -1}, "split_seed=-1; expected 0 or more"),
     (urbansound8k, {"split": "random"}, r"slices come from one recording.*folds=all"),
 ]
 
