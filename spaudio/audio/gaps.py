@@ -1,6 +1,5 @@
 """The class of all other sounds, cut from what lies between the annotations of recordings."""
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,8 @@ def background_between(
     recording is divided as its annotations are.
 
     Args:
-        root: Holds the recordings. One that cannot be read gives none: who cuts it reports it.
+        root: Holds the recordings. One that cannot be read gives no interval; it is reported when
+            its annotations are cut.
         clips: The clip of each interval.
         intervals: The annotations.
         empty: Recordings that were searched for events, and hold none.
@@ -55,9 +55,10 @@ def background_between(
         by_recording.setdefault(one.recording, []).append((one, clip))
     found: dict[str, Interval] = {}
     for name, events in sorted(by_recording.items()):
-        seconds = 0.0
-        with contextlib.suppress(AudioError):
+        try:
             seconds = probe(root / name).seconds
+        except AudioError:
+            continue
         for start in _starts([one for one, _ in events], seconds, length):
             piece = Interval(name, start, round(start + length, 3), f"background={root}", True)
             found[piece.path] = piece
