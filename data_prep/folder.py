@@ -97,13 +97,13 @@ def prepare(
     else:
         found = _from_table(root, table, group_regex)
     clips = found.clips
-    if group_regex is not None:
-        clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
+    clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
     _check(root, clips, group_regex, table, background)
     seeded = background is not None
     whole, bad, intervals = root, dict[str, str](), found.intervals
     if intervals and background is not None and _is_same(background, root):
-        more, gaps = background_between(root, clips, intervals, empty=found.empty, seed=split_seed)
+        empty = {name: _group(name, group_regex) or name for name in found.empty}
+        more, gaps = background_between(root, clips, intervals, empty=empty, seed=split_seed)
         clips, intervals, background = [*clips, *more], [*intervals, *gaps], None
     if intervals:
         if not found.split_given:
@@ -249,8 +249,10 @@ def _is_same(folder: str, root: Path) -> bool:
     return user_path(folder).is_dir() and user_path(folder).resolve() == root.resolve()
 
 
-def _group(path: str, group_regex: str) -> str:
+def _group(path: str, group_regex: str | None) -> str:
     """Returns the group of an audio file; it is empty if the expression finds none."""
+    if group_regex is None:
+        return path
     try:
         found = re.search(group_regex, composed(path))
     except re.error as error:

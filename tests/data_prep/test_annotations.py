@@ -155,6 +155,16 @@ def test_a_recording_that_cannot_be_read_takes_no_place_of_the_background(tmp_pa
     assert len(parts(found, "_background_")) == 10  # of 11 (21 events in two classes), 1 is silent
 
 
+def test_the_background_of_recordings_without_events_has_their_groups(tmp_path: Path) -> None:
+    names = [f"{site}_{day}" for site in "xyz" for day in (1, 2)]
+    source, tables = make_recordings(tmp_path / "source", names), tmp_path / "tables"
+    for name in names:
+        make_selections(tables / f"{name}.txt", EVENTS if name.endswith("1") else [])
+    found = listed(source, tables, background=str(source), group_regex="([xyz])_")
+    assert any(clip.path.startswith(("x_2", "y_2", "z_2")) for clip in found.clips)
+    assert {clip.group for clip in found.clips} == set("xyz")
+
+
 def test_one_class_is_enough_with_a_background(tmp_path: Path) -> None:
     source, tables = make_recordings(tmp_path / "source"), tmp_path / "tables"
     for name in "abcd":
