@@ -26,7 +26,8 @@ def background_between(
 
     They are as long as the median of the annotations, and as many as the other classes have clips
     on average. Each has the group and the split of the annotation that is nearest to it, so a
-    recording is divided as its annotations are.
+    recording is divided as its annotations are. One of a recording without annotations has the
+    group of the recording, and the split ``"train"``.
 
     Args:
         root: Holds the recordings. One that cannot be read gives no interval; it is reported when
