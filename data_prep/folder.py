@@ -97,18 +97,17 @@ def prepare(
         found = _Found(*read_class_folders(root))
     else:
         found = _from_table(root, table, group_regex)
-    clips = found.clips
-    if group_regex is not None:
-        clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in clips]
+    clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in found.clips]
     _check(root, clips, group_regex, table, background)
     seeded = background is not None
     whole, bad, intervals = root, dict[str, str](), found.intervals
+    if intervals and not found.split_given:
+        _check_groups(intervals, clips, table, valid_fraction, test_fraction)
     if intervals and background is not None and _is_same(background, root):
-        more, gaps = background_between(root, clips, intervals, empty=found.empty, seed=split_seed)
+        empty = {name: _group(name, group_regex) or name for name in found.empty}
+        more, gaps = background_between(root, clips, intervals, empty=empty, seed=split_seed)
         clips, intervals, background = [*clips, *more], [*intervals, *gaps], None
     if intervals:
-        if not found.split_given:
-            _check_recordings(intervals, clips, table, valid_fraction, test_fraction)
         root, bad = cut_intervals(root, intervals, work)
         clips = _without_silent(root, clips, intervals)
     # Of recordings that cannot be used there are no clips. They are listed, but not divided.
@@ -188,27 +187,33 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     return _Found(given.clips, split_given, unused, given.intervals, given.empty)
 
 
-def _check_recordings(
+def _check_groups(
     intervals: Sequence[Interval],
     clips: Sequence[SourceClip],
     table: str | None,
     valid_fraction: float,
     test_fraction: float,
 ) -> None:
-    """Checks that there are enough recordings to divide, if they are the groups.
+    """Checks that annotations have enough groups to divide, not counting those of background alone.
 
     Raises:
         DataError: If a split would get none.
     """
-    recordings = {one.recording for one in intervals}
+    groups, recordings = {clip.group for clip in clips}, {one.recording for one in intervals}
     needed = 1 + (valid_fraction > 0) + (test_fraction > 0)
-    if {clip.group for clip in clips} == recordings and len(recordings) < needed:
+    if len(groups) >= needed:
+        return
+    if groups != recordings:
         raise DataError(
-            f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
-            "the intervals of a recording are kept in one split; annotate at least "
-            f"{needed} recordings, or add a column group that divides them, such as with one "
-            "value per line"
+            f"table={table} has annotations in {len(groups)} of the {needed} groups needed, one "
+            f"for each split: {some(sorted(groups))}; check what makes the groups"
         )
+    raise DataError(
+        f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
+        "the intervals of a recording are kept in one split; annotate at least "
+        f"{needed} recordings, or add a column group that divides them, such as with one "
+        "value per line"
+    )
 
 
 def _top(folder: Path, table: str | None) -> Path:
@@ -250,8 +255,10 @@ def _is_same(folder: str, root: Path) -> bool:
     return user_path(folder).is_dir() and user_path(folder).resolve() == root.resolve()
 
 
-def _group(path: str, group_regex: str) -> str:
+def _group(path: str, group_regex: str | None) -> str:
     """Returns the group of an audio file; it is empty if the expression finds none."""
+    if group_regex is None:
+        return path
     try:
         found = re.search(group_regex, composed(path))
     except re.error as error:

@@ -5,7 +5,6 @@ The music is under copyright and has no licence; the original host is offline.
     python data_prep/gtzan.py source=ARCHIVE_OR_FOLDER
 """
 
-import sys
 from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips
@@ -38,16 +37,16 @@ def prepare(work: Path, *, source: str | None = None) -> SourceClips:
 
     root = find_root(source, work, "blues", WHERE)
     suffix = "wav" if any(root.glob("*/*.wav")) else "au"
-    clips = []
+    clips, left_out = [], []
     for split in SPLITS:
         for track in getattr(lists, f"filtered_{split}"):
             label = track.partition(".")[0]
             path = f"{label}/{track}.{suffix}"
             if track == KNOWN_BAD and _damaged(root / path):
-                sys.stderr.write(f"{root / path} is damaged, as in all such copies: left out\n")
+                left_out.append(f"{path} is damaged, as in all such copies, and left out")
                 continue
             clips.append(SourceClip(path=path, label=label, split=split, group=track))
-    return SourceClips(root, clips, labels=lists.gtzan_genres)
+    return SourceClips(root, clips, labels=lists.gtzan_genres, warnings=left_out)
 
 
 def _damaged(path: Path) -> bool:

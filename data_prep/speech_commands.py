@@ -62,16 +62,19 @@ def prepare(
         task: ``"v2-35"``, all words; or ``"v2-12"``, ten commands, silence and unknown words.
         test: ``"lists"`` tests on ``testing_list.txt``; ``"archive"``, for v2-12 only, on the
             separate official archive of 4,890 clips.
-        split_seed: Seed of the choice of unknown words and of noise for v2-12.
+        split_seed: Seed of the choice of unknown words and of noise for v2-12, from 0.
 
     Raises:
-        ConfigError: If ``task`` or ``test`` is unknown, or they contradict each other.
+        ConfigError: If ``task`` or ``test`` is unknown, they contradict each other, or
+            ``split_seed`` is negative.
         DataError: If parts are missing, or a download has the wrong checksum.
     """
     if task not in ("v2-35", "v2-12"):
         raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
     if test not in ("lists", "archive") or (test == "archive" and task != "v2-12"):
         raise ConfigError(f"test={test!r}; expected 'lists', or 'archive' with task=v2-12")
+    if split_seed < 0:
+        raise ConfigError(f"split_seed={split_seed}; expected 0 or more")
     folders = open_parts([WORDS, TEST_SET] if test == "archive" else [WORDS], work, source)
     words = folders["words"]
     named = {

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from spaudio.audio import SourceClip, SourceClips
+from spaudio.audio.decode import check_rate
 from spaudio.audio.split import seeded_order
 from spaudio.errors import ConfigError
 
@@ -67,7 +68,7 @@ def prepare(
         pitch_step: Semitones between pitches.
         num_velocities: Velocities of each pitch, evenly spaced in `VELOCITIES`.
         note_rate: Sample rate of the rendered clips, in Hz.
-        split_seed: Seed of the split and of the jitter of onsets and lengths.
+        split_seed: Seed of the split and of the jitter of onsets and lengths, from 0.
 
     Raises:
         ConfigError: If an option is unknown or out of range.
@@ -77,6 +78,9 @@ def prepare(
         raise ConfigError(f"source={source!r}; notes are rendered, not read: leave source out")
     if task not in TASKS:
         raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")
+    if split_seed < 0:
+        raise ConfigError(f"split_seed={split_seed}; expected 0 or more")
+    check_rate(note_rate, "note_rate")
     soundfont = load_soundfont()
     import pretty_midi
 

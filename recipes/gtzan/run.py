@@ -1,4 +1,4 @@
-"""Runs this recipe: `python recipes/gtzan/run.py key=value ...`; settings are in config.yaml."""
+"""Runs this recipe with the settings in config.yaml; README.md describes it."""
 
 from spaudio.experiment.entry import main
 

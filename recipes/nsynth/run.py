@@ -1,4 +1,4 @@
-"""Runs this recipe; its settings are in config.yaml beside it, what it is in README.md."""
+"""Runs this recipe with the settings in config.yaml; README.md describes it."""
 
 from spaudio.experiment.entry import main
 

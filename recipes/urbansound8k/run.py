@@ -1,4 +1,4 @@
-"""Runs this recipe: `python recipes/urbansound8k/run.py key=value ...`."""
+"""Runs this recipe with the settings in config.yaml; README.md describes it."""
 
 from spaudio.experiment.entry import main
 

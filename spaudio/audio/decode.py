@@ -19,7 +19,7 @@ import soxr
 from numpy.typing import NDArray
 
 from spaudio.audio.container import CONTAINERS, fault, is_unknown
-from spaudio.audio.mpeg import mpeg_sound
+from spaudio.audio.mpeg import MpegSound, mpeg_sound
 from spaudio.errors import AudioError, ConfigError
 
 Waveform = NDArray[np.float32]  # (samples,), mono, full scale at 1.0
@@ -62,7 +62,7 @@ def is_passing(error: AudioError) -> bool:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header declares: duration in seconds, rate in Hz, channels, container."""
+    """Duration of a file in seconds, its rate in Hz, channels, and container."""
 
     seconds: float
     sample_rate: int
@@ -77,14 +77,17 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         path: Audio file.
 
     Returns:
-        Duration, rate, channels and container, as the header declares them.
+        Duration, rate, channels and container, as the header declares them. If the first frame of
+        an MP3 does not declare a length, the duration is the sum of its frames: libsndfile would
+        guess it from the size of the file, of which a picture in a tag may be a large part.
 
     Raises:
         AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
             is out of range.
     """
     with _open(path) as file:
-        seconds = file.frames / file.samplerate
+        held = _mpeg_sound(file)
+        seconds = file.frames / file.samplerate if held is None else held.seconds
         return AudioInfo(seconds, file.samplerate, file.channels, file.format)
 
 
@@ -363,8 +366,8 @@ def _checked_blocks(
             yield block
     if frames == 0:
         raise AudioError(f"{path}: no samples; leave the clip out")
+    held = _mpeg_sound(file)
     try:
-        held = mpeg_sound(Path(path)) if file.format in _MPEG else None
         # If an MPEG file does not declare its length, the decoder guesses it from the size.
         unread = _unread(file, frames) if held is None or held.declared else None
     except OSError as error:
@@ -417,6 +420,14 @@ def _read_blocks(file: Any, any_length: bool) -> Iterator[Waveform]:
         # The sum of two finite channels can overflow; such samples are refused later.
         with np.errstate(over="ignore", invalid="ignore"):
             yield block.mean(axis=1, dtype=np.float32)
+
+
+def _mpeg_sound(file: Any) -> MpegSound | None:
+    """Returns what `mpeg_sound` does of an open file; None for other containers."""
+    try:
+        return mpeg_sound(Path(file.name)) if file.format in _MPEG else None
+    except OSError as error:
+        raise _unreadable(file.name, error) from error
 
 
 def _unread(file: Any, frames: int) -> str | None:

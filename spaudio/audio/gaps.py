@@ -1,9 +1,8 @@
 """The class of all other sounds, cut from what lies between the annotations of recordings."""
 
-import contextlib
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def background_between(
     clips: Sequence[SourceClip],
     intervals: Sequence[Interval],
     *,
-    empty: Iterable[str] = (),
+    empty: Mapping[str, str],
     seed: int,
 ) -> tuple[list[SourceClip], list[Interval]]:
     """Chooses intervals of annotated recordings in which nothing is annotated.
@@ -28,13 +27,15 @@ def background_between(
     They are as long as the median of the annotations, and as many as there are annotations: a
     recording consists mostly of sound without events, and fewer clips of it lead to more false
     events. Each has the group and the split of the annotation that is nearest to it, so a
-    recording is divided as its annotations are.
+    recording is divided as its annotations are. One of a recording without annotations has the
+    group of the recording, and the split ``"train"``.
 
     Args:
-        root: Holds the recordings. One that cannot be read gives none: who cuts it reports it.
+        root: Holds the recordings. One that cannot be read gives no interval; it is reported when
+            its annotations are cut.
         clips: The clip of each interval.
         intervals: The annotations.
-        empty: Recordings that were searched for events, and hold none.
+        empty: Recordings that were searched for events and hold none, each with its group.
         seed: Determines which intervals are chosen.
 
     Returns:
@@ -55,9 +56,10 @@ def background_between(
         by_recording.setdefault(one.recording, []).append((one, clip))
     found: dict[str, Interval] = {}
     for name, events in sorted(by_recording.items()):
-        seconds = 0.0
-        with contextlib.suppress(AudioError):
+        try:
             seconds = probe(root / name).seconds
+        except AudioError:
+            continue
         for start in _starts([one for one, _ in events], seconds, length):
             piece = Interval(name, start, round(start + length, 3), f"background={root}", True)
             found[piece.path] = piece
@@ -68,17 +70,19 @@ def background_between(
         )
     chosen = sorted(seeded_order(found, seed)[: len(clips)])
     pieces = [found[path] for path in chosen]
-    return [_clip(piece, by_recording[piece.recording], length) for piece in pieces], pieces
+    more = []
+    for piece in pieces:
+        near = _nearest(piece, by_recording[piece.recording])
+        group, split = (near.group, near.split) if near else (empty[piece.recording], "train")
+        more.append(SourceClip(piece.path, BACKGROUND, split, group))
+    return more, pieces
 
 
-def _clip(
-    piece: Interval, events: Sequence[tuple[Interval, SourceClip]], length: float
-) -> SourceClip:
-    """Returns the clip of a piece, which goes with the nearest annotation of its recording."""
-    middle = piece.start + length / 2
-    near = min(events, key=lambda e: abs(e[0].start + e[0].end - 2 * middle), default=None)
-    group, split = (near[1].group, near[1].split) if near else (piece.recording, "train")
-    return SourceClip(piece.path, BACKGROUND, split, group)
+def _nearest(piece: Interval, events: Sequence[tuple[Interval, SourceClip]]) -> SourceClip | None:
+    """Returns the clip of the annotation whose middle is nearest to that of a piece."""
+    both = piece.start + piece.end
+    found = min(events, key=lambda event: abs(event[0].start + event[0].end - both), default=None)
+    return None if found is None else found[1]
 
 
 def _starts(events: Sequence[Interval], seconds: float, length: float) -> Iterator[float]:

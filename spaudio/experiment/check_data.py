@@ -9,6 +9,9 @@ from spaudio.errors import SpaudioError
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.tasks import open_task
 
+# Settings that opening the data does not read.
+_OF_NO_DATA = ("filter", "optim", "run_id", "overrides")
+
 
 def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
     """Refuses runs of which none has data that can be used, before they have folders.
@@ -36,7 +39,9 @@ def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
 
 
 def _data_settings(settings: Settings) -> str:
-    """Returns a key of the settings on which it depends whether data can be used."""
-    own = ("fold", "skip_bad", "duplicates", "validation")
-    given = {name: value for name, value in settings.as_dict().items() if name in own}
-    return json.dumps({**settings.prep_options, **given})
+    """Returns a key of the settings on which it may depend whether a run can use its data.
+
+    These are nearly all: clips may have too many tokens for learned positions, for example.
+    """
+    given = {name: value for name, value in settings.as_dict().items() if name not in _OF_NO_DATA}
+    return json.dumps(given)

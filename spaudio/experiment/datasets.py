@@ -1,6 +1,5 @@
 """Lists recipes: facts about their datasets, and whether the data are prepared."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.table import Table
 from spaudio.audio.prepare import MARKER
 from spaudio.errors import ConfigError
 from spaudio.experiment.settings import About
-from spaudio.io.plain import read_yaml
+from spaudio.io.plain import read_json, read_yaml
 
 
 def read_about(recipe: Path) -> About:
@@ -64,7 +63,7 @@ def data_at_hand(name: str, data: Path) -> str:
     counts, gone = [], 0
     for marker in sorted(home.glob(f"*/{MARKER}")):
         try:
-            record = json.loads(marker.read_text(encoding="utf-8"))
+            record = read_json(marker)
             clips = int(record["clips"])
             present = Path(record["root"]).is_dir()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

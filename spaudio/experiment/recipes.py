@@ -50,8 +50,7 @@ def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if package:
-        sys.modules[spec.name] = module  # for its relative imports
+    sys.modules[spec.name] = module  # for relative imports, and dataclasses with late annotations
     spec.loader.exec_module(module)
     find: Callable[..., Any] = module.prepare
     return find

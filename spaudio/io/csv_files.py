@@ -66,24 +66,17 @@ def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[in
     return rows
 
 
-def write_rows(
-    path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, end: str = "\n"
-) -> None:
+def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a CSV file with a header, whole or not at all.
 
     Args:
         path: File to write.
         columns: Names of the columns.
         rows: Cells by column; those that a row lacks stay empty.
-        end: End of a line. Cells that may hold a carriage return, such as names of files, need
-            CR and LF: with LF alone, Python 3.11 does not quote them, and they are read back as two
-            rows.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator=end)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
+    names = list(columns)
+    lines = ([row.get(name, "") for name in names] for row in rows)
+    write_atomic(path, csv_text([names, *lines]).encode())
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

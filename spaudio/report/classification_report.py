@@ -83,7 +83,7 @@ def _write_predictions(
         given = {"clip": clip.path, "true": clip.label, "predicted": names}
         safe = {column: for_csv(text) for column, text in given.items()}
         rows.append({**safe, "probability": numbers})
-    write_rows(run / PREDICTIONS, rows[0], rows, end="\r\n")
+    write_rows(run / PREDICTIONS, rows[0], rows)
 
 
 def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:

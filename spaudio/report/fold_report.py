@@ -138,7 +138,7 @@ def write_fold_report(folder: Path, folds: Folds, figures: Figures) -> None:
     confusion = torch.tensor(report["confusion"])
     figures.draw("confusion", lambda path: plot_confusion(confusion, report["classes"], path))
     figures.draw("folds", lambda path: plot_folds(rows, path))
-    write_rows(folder / PREDICTIONS, lines[0], lines, end="\r\n")
+    write_rows(folder / PREDICTIONS, lines[0], lines)
     write_files(folder, report, _markdown(folder, folds), figures, "confusion", "folds")
 
 

@@ -6,7 +6,6 @@ split.
 """
 
 import hashlib
-import json
 import os
 import warnings
 import zlib
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from spaudio.errors import DataError
 from spaudio.io.lock import locked
-from spaudio.io.plain import write_json
+from spaudio.io.plain import read_json, write_json
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 
@@ -126,11 +125,11 @@ def prepare_corpus(source: SourceText, folder: Path) -> Corpus:
 def _open(source: SourceText, file: Path, marker: Path) -> Corpus | None:
     """Opens an encoded text; None if there is none, or its checksum does not match."""
     try:
-        facts = json.loads(marker.read_text(encoding="utf-8"))
+        facts = read_json(marker)
         symbols: Symbols = np.memmap(file, dtype=np.uint8, mode="r")
         if zlib.crc32(symbols.data) == facts["crc32"]:
             return Corpus(source.name, source.stand_in, symbols, str(facts["sha256"]))
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         pass
     return None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spaudio.audio import decode
+from spaudio.audio import decode, probe
 from spaudio.audio.container import CONTAINERS, fault
 from spaudio.errors import AudioError
 from tests.fixtures.tiny_audio import RATE, tone
@@ -161,6 +161,7 @@ def test_tags_of_an_mp3_are_no_sound(tmp_path: Path, declares: bool) -> None:
     for before, after in ((b"", ape + b"TAG" + bytes(125)), (id3v2, b""), (b"", junk[:900])):
         path.write_bytes(before + content + after)
         assert len(decode(path)[0]) == pytest.approx(3 * RATE, abs=2400)
+        assert probe(path).seconds == pytest.approx(3, abs=0.3)
 
 
 def test_a_tag_that_the_decoder_takes_for_sound_is_refused(tmp_path: Path) -> None:

@@ -133,16 +133,44 @@ def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
         middle = sum(map(float, Path(clip.path).stem.split("-"))) / 2
         assert clip.split == ("test" if middle > 5.625 else "train")
     assert "split_seed" not in found.unused
-    table.write_text(
-        "\n".join(
-            [
-                "file_name,start,end,label",
-                *(f"a.wav,0,{9.9 + n / 100},{'xy'[n % 2]}" for n in range(6)),
-            ]
-        )
-    )
+    lines = [
+        f"a.wav,0,{9.9 + n / 100},{'xy'[n % 2]},{('train', 'test')[n > 3]},{n}" for n in range(6)
+    ]
+    table.write_text("\n".join(["file_name,start,end,label,split,group", *lines]))
     with pytest.raises(DataError, match=r"nowhere .* are 9\.\d+ s without an annotation"):
         prepare(tmp_path / "w", source=str(source), table=str(table), background=str(source))
+
+
+def test_a_recording_that_cannot_be_read_takes_no_place_of_the_background(tmp_path: Path) -> None:
+    source, tables = make_recordings(tmp_path / "source", "abcdefg"), tmp_path / "tables"
+    for name in "abcdefg":
+        make_selections(tables / f"{name}.txt")
+    for name in "efg":
+        (source / f"{name}.wav").write_bytes(b"no audio")
+    found = listed(source, tables, background=str(source))
+    assert len(parts(found, "_background_")) == 10  # of 11 (21 events in two classes), 1 is silent
+
+
+def test_the_background_of_recordings_without_events_has_their_groups(tmp_path: Path) -> None:
+    names = [f"{site}_{day}" for site in "xyz" for day in (1, 2)]
+    source, tables = make_recordings(tmp_path / "source", names), tmp_path / "tables"
+    for name in names:
+        make_selections(tables / f"{name}.txt", EVENTS if name.endswith("1") else [])
+    found = listed(source, tables, background=str(source), group_regex="([xyz])_")
+    assert any(clip.path.startswith(("x_2", "y_2", "z_2")) for clip in found.clips)
+    assert {clip.group for clip in found.clips} == set("xyz")
+
+
+def test_recordings_without_events_are_no_annotated_ones(tmp_path: Path) -> None:
+    """Otherwise validation and test would hold nothing but the background."""
+    source, tables = make_recordings(tmp_path / "source"), tmp_path / "tables"
+    for name in "abcd":
+        events = [(n + 0.25, n + 0.5, ("wren", "robin")[n % 2]) for n in range(6)]
+        make_selections(tables / f"{name}.txt", events if name == "a" else [])
+    with pytest.raises(DataError, match="annotates 1 of the 3 recordings needed"):
+        listed(source, tables, background=str(source))
+    with pytest.raises(DataError, match=r"in 1 of the 3 groups needed, .*: wav; check"):
+        listed(source, tables, background=str(source), group_regex=r"\w+$")
 
 
 def test_one_class_is_enough_with_a_background(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_the_missing_note_of_the_soundfont_is_named(tmp_path: Path) -> None:
     ("option", "value"),
     [("source", "x.sf2"), ("task", "genre"), ("families", ["piano", "kazoo"]),
      ("families", ["piano"]), ("programs_per_family", 2), ("num_pitches", 0),
-     ("lowest_pitch", 120), ("pitch_step", 0), ("num_velocities", 0)],
+     ("lowest_pitch", 120), ("pitch_step", 0), ("num_velocities", 0), ("note_rate", 0),
+     ("split_seed", -1)],
 )  # fmt: skip
 def test_options_out_of_range(tmp_path: Path, option: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=option):

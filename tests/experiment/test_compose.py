@@ -11,6 +11,7 @@ import spaudio.conf
 from spaudio.errors import ConfigError
 from spaudio.experiment.build import build_classifier, build_language_model
 from spaudio.experiment.compose import compose, expand
+from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.schemas import prep_schema, read_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.filters import FILTERS
@@ -153,6 +154,17 @@ def test_text_is_kept_as_it_was_written(value: str) -> None:
     model = compose(RECIPES / "folder", ["model=pretrained", f"model.source={value}"]).model
     assert isinstance(model, PretrainedConfig)
     assert model.source == value
+
+
+def test_a_script_may_evaluate_its_annotations_late(tmp_path: Path) -> None:
+    (tmp_path / "prep.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Row:\n    name: str\n"
+        "def prepare(work, *, mic: str = 'a'): return Row(mic)\n"
+    )
+    prepare = prep_function(tmp_path, "prep")
+    assert prepare(None).name == "a"
+    assert prep_schema(AudioSettings, prepare)
 
 
 def test_arguments_of_a_data_set_that_settings_cannot_have_are_named() -> None:

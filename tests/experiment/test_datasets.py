@@ -45,8 +45,9 @@ def test_whether_data_are_at_hand(tmp_path: Path) -> None:
     assert "gone" in data_at_hand("toy", tmp_path)
     (tmp_path / "audio").mkdir()
     assert data_at_hand("toy", tmp_path) == "prepared: 4 / 2,001 clips"
-    marker.write_text("{")
-    assert data_at_hand("toy", tmp_path) == "prepared: 4 clips"
+    for damaged in ("{", "[" * 100_000):
+        marker.write_text(damaged)
+        assert data_at_hand("toy", tmp_path) == "prepared: 4 clips"
 
 
 def test_the_command_lists_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spaudio.errors import ConfigError
 from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import compose
 from spaudio.experiment.entry import main as run_script
@@ -61,6 +62,17 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(
     assert refused.code == 1
     assert refused.err.count("nowhere") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_one_run_of_a_sweep_can_use_are_not_refused(tmp_path: Path) -> None:
+    given = [*tiny_folder(tmp_path), "preset=debug", f"data={tmp_path}", "model.max_tokens=5"]
+    rotary, learned = (
+        compose(RECIPES / "folder", [*given, f"model.positions={one}"])
+        for one in ("rotary", "learned")
+    )
+    with pytest.raises(ConfigError, match=r"only model\.max_tokens=5 "):
+        check_some_data([learned], ROOT / "data_prep")
+    check_some_data([rotary, learned], ROOT / "data_prep")
 
 
 def test_a_stopped_sweep_says_how_it_is_continued(
