@@ -129,6 +129,29 @@ def test_of_equally_probable_classes_the_first_is_predicted(
     assert found == chances.argmax(dim=1).tolist()
 
 
+def test_of_several_labels_the_least_probable_one_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The card of a clip names the class of the similar training clip, which is its first label."""
+    wanted: dict[int, list[str]] = {}
+
+    def find(model: Any, train: Any, test: Any, asked: Any, multi_label: bool) -> dict[Any, str]:
+        wanted.update(asked)
+        return {(0, "dog"): "train.wav"}
+
+    monkeypatch.setattr(run_page, "find_nearest", find)
+    clips = [Clip("a.wav", "cat,dog", "test", "g", 1.0, RATE)]
+    chances = torch.tensor([[0.6, 0.1, 0.7]])
+    results: Any = SimpleNamespace(
+        classes=("cat", "dog", "owl"), multi_label=True, test=SimpleNamespace(clips=clips),
+        train=None, after=None, probabilities=chances, raw=chances,
+    )  # fmt: skip
+    [found] = run_page._judge(results)
+    assert wanted == {0: ["dog", "owl"]}
+    assert (found.labels, found.near_label) == ((1, 0), "train.wav")
+    assert found.own == pytest.approx(0.1)
+
+
 def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Figure]) -> None:
     runs = {"a": page_run, "b": page_run}
     settings = {"recipe": "folder", "overrides": ["source=/home/ann/sounds", "folds=all"]}
