@@ -247,6 +247,7 @@ def test_long_clips_are_shown_where_they_are_loudest(tmp_path: Path) -> None:
     wave[6 * RATE : 6 * RATE + 800] = 0.5 * np.sin(np.arange(800) * 0.8)  # 0.1 s
     assert loudest(wave, 2 * RATE) in range(4 * RATE, 6 * RATE + 1)
     assert loudest(wave, 9 * RATE) == 0
+    assert loudest(np.array([0, 0, 1, 1, 0], np.float32), 2) == 2
     soundfile.write(tmp_path / "long.wav", wave, RATE)
     media = Media(tmp_path, tmp_path, 4000)
     media.embed(["long.wav"])
@@ -279,6 +280,7 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened("~/sounds") == "…/sounds"
     assert shortened(r"C:\Users\ann\sounds") == "…/sounds"
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
+    assert shortened("A: birds of the site") == "A: birds of the site"  # no drive
     assert shortened(0.5) == "0.5"
     settings = {"overrides": [r"group_regex='/(\w+)_'", "source=/home/ann/sounds"], "recipe": "x"}
     words = shlex.split(command(settings))

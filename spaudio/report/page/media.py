@@ -99,7 +99,8 @@ class Media:
     def link(self, paths: Iterable[str]) -> None:
         """Links clips that are not embedded."""
         for path in paths:
-            self.found.setdefault(path, self._link(path))
+            if path not in self.found:
+                self.found[path] = self._link(path)
 
     def _link(self, path: str) -> Medium:
         address = os.path.relpath((self.root / path).resolve(), self.page.resolve())
@@ -137,11 +138,17 @@ def make_medium(waveform: Waveform, rate: int, mels: dict[float, LogMel]) -> Med
 
 
 def loudest(waveform: Waveform, length: int) -> int:
-    """Returns the sample at which the part of a waveform with the highest power begins."""
+    """Returns the sample at which the part of a waveform with the highest power begins.
+
+    Args:
+        waveform: (samples,).
+        length: Samples of the part. A waveform that is no longer is one part.
+    """
     if len(waveform) <= length:
         return 0
     power = np.cumsum(np.square(waveform, dtype=np.float64))
-    return int(np.argmax(power[length:] - power[:-length]))
+    before = np.append(0, power)  # the power before each sample
+    return int(np.argmax(before[length:] - before[:-length]))
 
 
 def picture_url(values: npt.NDArray[Any], cmap: str, low: float, high: float) -> str:
