@@ -108,6 +108,20 @@ def test_the_card_names_the_pretrained_encoder(
     assert hub.ModelCard(text).data.tags == ["audio"]  # there is no filter
 
 
+@pytest.mark.parametrize(("front_end", "top"), [("spectrogram", "3,000"), ("waveform", "4,000")])
+def test_the_card_says_which_frequencies_are_not_used(
+    saved: Path, front_end: str, top: str
+) -> None:
+    """Learned filters may pass all frequencies, wherever they started."""
+    settings = yaml.safe_load((saved / "config.yaml").read_text())
+    report = json.loads((saved / "report.json").read_text())
+    report["tokens"] |= {"front_end": front_end, "f_max": 3000.0}
+    card = model_card(
+        settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
+    )
+    assert f"frequencies above {top} Hz are not used" in card
+
+
 def introduction(saved: Path, model: dict[str, object], filter_name: str = "none") -> str:
     """The first paragraph of the card that the model would have with other settings."""
     settings = yaml.safe_load((saved / "config.yaml").read_text())
