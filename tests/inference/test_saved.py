@@ -59,6 +59,11 @@ def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: 
 def test_folders_of_unlabelled_sounds_are_not_named(tmp_path: Path) -> None:
     run = make_untrained_run(tmp_path, "pretrain=masked", f"pretrain.source={tmp_path}")
     assert str(tmp_path) not in str(portable(run))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config |= {"metadata": f"{tmp_path}/meta.csv", "group_regex": r"/(\w+)_"}  # of another recipe
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    found = portable(run)
+    assert (found["metadata"], found["group_regex"]) == ("…/meta.csv", r"/(\w+)_")
     report = {"pretrain": {"source": str(tmp_path)}, "base": {"source": "owner/encoder"}}
     assert portable_report(report) == {
         "pretrain": {"source": tmp_path.name},
