@@ -129,7 +129,9 @@ def portable(run: Path) -> dict[str, Any]:
     found = read_run_settings(run)
     settings = found.as_dict()
     own = found.prep_options.items()
-    fresh = {name: shortened(value, name) for name, value in own if isinstance(value, str)}
+    fresh: dict[str, Any] = {
+        name: shortened(value, name) for name, value in own if isinstance(value, str)
+    }
     fresh |= {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(Settings)
