@@ -26,7 +26,7 @@ from spaudio.report.page import run_page
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
-from spaudio.report.page.media import Media, loudest
+from spaudio.report.page.media import Media, _log_mel, loudest
 from spaudio.report.page.render import Page, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
 from spaudio.report.records import PAGE
@@ -261,6 +261,14 @@ def test_long_clips_are_shown_where_they_are_loudest(tmp_path: Path) -> None:
     assert (rate, decoded.ndim, len(decoded)) == (16_000, 1, 80_000)
     loud = np.flatnonzero(np.abs(decoded) > 0.3) / rate + medium.start
     assert (loud[0], loud[-1]) == pytest.approx((6, 6.1), abs=0.01)  # where the playhead shows it
+
+
+@pytest.mark.parametrize("top", [250.0, 500.0, 1000.0, 8000.0])
+def test_no_band_of_a_spectrogram_is_empty(top: float) -> None:
+    """However low the sample rate: white noise has about the same level in all bands."""
+    noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    level = _log_mel(0.01, top)(torch.from_numpy(noise)).mean(dim=0)
+    assert level.max() - level.min() < np.log(4)
 
 
 def test_clips_are_ranked() -> None:

@@ -21,13 +21,13 @@ import torch
 
 from spaudio.audio.decode import Waveform, decode, resample
 from spaudio.errors import AudioError
+from spaudio.report.figures.drawing import mel_bands
 from spaudio.tokens.cache import one_thread
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.logmel import LogMel
 
 RATE = 16_000  # Hz of the sound in the page
 SECONDS = 5.0  # for longer clips, the loudest part of this length is embedded
-BANDS = 64
 COLUMNS = 250  # most columns of a spectrogram
 RANGE_DB = 80.0  # below the loudest point
 BUDGET = 15 * 2**20  # bytes of all clips, as encoded in the page
@@ -162,7 +162,7 @@ def picture_url(values: npt.NDArray[Any], cmap: str, low: float, high: float) ->
 
 
 def _log_mel(hop: float, top: float) -> LogMel:
-    bands = SpectrogramConfig(n_mels=BANDS, log_offset=1e-10)
+    bands = SpectrogramConfig(n_mels=mel_bands(top, 1 / _WINDOW), log_offset=1e-10)
     return LogMel(
         TokenConfig(
             sample_rate=RATE, window=_WINDOW, hop=hop, f_min=0.0, f_max=top, spectrogram=bands
