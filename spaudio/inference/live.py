@@ -109,24 +109,31 @@ def open_stream(
     """
     window = predictor.event_seconds if window is None else window
     hop = min(0.25, window) if hop is None else hop
-    mel = predictor.front_end.config.spectrogram
-    try:
-        refused = None
-        if not isinstance(predictor.model, Classifier):
-            refused = "a pretrained encoder"
-        elif not predictor.model.encoder.config.causal:
-            refused = "model.causal=false"
-        elif predictor.front_end.config.normalise != "global":
-            refused = f"tokens.normalise={predictor.front_end.config.normalise}"
-        elif not predictor.front_end.config.learned and mel.scaling == "pcen":
-            refused = "tokens.spectrogram.scaling=pcen"  # its mean reaches back to the start
-        elif not predictor.front_end.config.learned and mel.top_db:
-            refused = f"tokens.spectrogram.top_db={mel.top_db:g}"  # relative to the whole clip
-        if refused is None:
+    refused = _why_not_incremental(predictor)
+    if refused is None:
+        try:
             return StateStream(predictor, window, hop)
-    except ConfigError as error:
-        refused = str(error)
+        except ConfigError as error:
+            refused = str(error)
     return WindowStream(predictor, window, hop, reason=refused)
+
+
+def _why_not_incremental(predictor: Predictor) -> str | None:
+    """Returns what keeps a model from being streamed incrementally; None if nothing does."""
+    model, tokens = predictor.model, predictor.front_end.config
+    if not isinstance(model, Classifier):
+        return "a pretrained encoder"
+    if not model.encoder.config.causal:
+        return "model.causal=false"
+    if tokens.normalise != "global":
+        return f"tokens.normalise={tokens.normalise}"
+    if tokens.learned:
+        return None
+    if tokens.spectrogram.scaling == "pcen":
+        return "tokens.spectrogram.scaling=pcen"  # its mean reaches back to the start
+    if tokens.spectrogram.top_db:  # relative to the loudest value of the whole clip
+        return f"tokens.spectrogram.top_db={tokens.spectrogram.top_db:g}"
+    return None
 
 
 class WindowStream(Stream):

@@ -150,7 +150,7 @@ def _baselines(groups: Sequence[Group], baseline: str) -> dict[str, Group]:
         DataError: If two groups could be it, or the name cannot be read.
     """
     try:
-        wanted = _timed_name(_plain(baseline))
+        wanted = _timed_name(baseline)
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(
             f"--baseline {baseline}: expected FILTER,filter.OPTION=VALUE,..."
@@ -329,7 +329,7 @@ def _timed_name(name: str) -> str:
     Raises:
         yaml.YAMLError: If a value is not YAML.
     """
-    filter, *options = split_options(name)
+    filter, *options = split_options(name.replace(" ", "").removeprefix("filter="))
     given = (option.split("=", 1) for option in options)
     return _by_defaults({"filter.name": filter, **{k: yaml.safe_load(v) for k, v in given}})
 
@@ -343,12 +343,7 @@ def split_options(name: str) -> list[str]:
 
 
 def _by_defaults(settings: Mapping[str, Any]) -> str:
-    """Writes a filter and its settings but those at their default, sorted by name."""
+    """Writes a filter and its settings but those at their default, by name and without spaces."""
     given = {k: v for k, v in settings.items() if v is not None and not is_default(k, settings)}
     name = given.pop("filter.name")
-    return _plain(",".join([name, *(f"{key}={given[key]}" for key in sorted(given))]))
-
-
-def _plain(name: str) -> str:
-    """Removes spaces, and the key of the filter, from the name of a setting."""
-    return name.removeprefix("filter=").replace(" ", "")
+    return ",".join([name, *(f"{key}={given[key]}" for key in sorted(given))]).replace(" ", "")

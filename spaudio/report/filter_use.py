@@ -123,7 +123,8 @@ def measure_filter_use(
         with switched_off(list(filters.values())):
             off = model(tokens, mask)
         for row, clip in enumerate(batch.clips.tolist()):
-            chances.setdefault(clip, []).append(torch.stack([on[row], off[row]]).float().cpu())
+            # In double precision, as the report: single would round a probability near 1 to it.
+            chances.setdefault(clip, []).append(torch.stack([on[row], off[row]]).cpu().double())
             labels[clip] = batch.labels[row]
     mean = {}
     for clip, found in chances.items():
@@ -139,8 +140,8 @@ def measure_filter_use(
         accuracy_on=sum(_is_right(p[0], labels[c]) for c, p in mean.items()) / len(mean),
         accuracy_off=sum(_is_right(p[1], labels[c]) for c, p in mean.items()) / len(mean),
         clip=shown,
-        on=mean[shown][0],
-        off=mean[shown][1],
+        on=mean[shown][0].float(),
+        off=mean[shown][1].float(),
         before=before,
         after=after,
     )

@@ -75,7 +75,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     report = {
         **{key: first[key] for key in SHARED},
         # Not in the reports of older runs.
-        **{key: first[key] for key in OF_SETTING if key in first},
+        **{key: first[key] for key in (*OF_SETTING, "precision") if key in first},
         # Folds may be continued after an update.
         "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
         "test": {

@@ -191,7 +191,10 @@ def _results(report: Mapping[str, Any]) -> str:
 
 def _limits(report: Mapping[str, Any], longest_seconds: float, multi_label: bool) -> list[str]:
     test, floor, metric = report["test"], report["floor"], report["metric"]
-    top = report["tokens"]["f_max"] or report["tokens"]["sample_rate"] / 2
+    tokens = report["tokens"]
+    top = tokens["sample_rate"] / 2
+    if tokens["front_end"] != "waveform":  # whose filters only start between f_min and f_max
+        top = tokens["f_max"] or top
     lines = [
         f"sounds longer than {longest_seconds:.4g} s are cut into windows of this length, whose "
         "probabilities are averaged",

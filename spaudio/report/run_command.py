@@ -52,4 +52,4 @@ def shortened(value: object, setting: str = "") -> str:
     posix, windows = PurePosixPath(text), PureWindowsPath(text)
     if posix.is_absolute() or text.startswith("~"):
         return f"…/{posix.name}"
-    return f"…/{windows.name}" if windows.drive else text
+    return f"…/{windows.name}" if windows.is_absolute() else text

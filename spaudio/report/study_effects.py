@@ -133,13 +133,12 @@ def _samples(
         by_fold.setdefault(one.fold, []).append(one.accuracy - other.accuracy)
     samples, overlaps = [], []
     for data, by_fold in differences.items():
-        several = len(by_fold) > 1
-        samples.append(
-            np.array([np.mean(seeds) for seeds in by_fold.values()])
-            if several
-            else np.array(*by_fold.values())
-        )
-        overlaps.append(1 / (folds[data] - 1) if several else 0.0)
+        if len(by_fold) > 1:
+            samples.append(np.array([np.mean(seeds) for seeds in by_fold.values()]))
+            overlaps.append(1 / (folds[data] - 1))
+        else:
+            samples.append(np.array(next(iter(by_fold.values()))))
+            overlaps.append(0.0)
     return samples, overlaps
 
 

@@ -59,6 +59,11 @@ def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: 
 def test_folders_of_unlabelled_sounds_are_not_named(tmp_path: Path) -> None:
     run = make_untrained_run(tmp_path, "pretrain=masked", f"pretrain.source={tmp_path}")
     assert str(tmp_path) not in str(portable(run))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config |= {"metadata": f"{tmp_path}/meta.csv", "group_regex": r"/(\w+)_"}  # of another recipe
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    found = portable(run)
+    assert (found["metadata"], found["group_regex"]) == ("…/meta.csv", r"/(\w+)_")
     report = {"pretrain": {"source": str(tmp_path)}, "base": {"source": "owner/encoder"}}
     assert portable_report(report) == {
         "pretrain": {"source": tmp_path.name},
@@ -106,6 +111,20 @@ def test_the_card_names_the_pretrained_encoder(
     assert f"Encoder: {source} (SHA-256 0123456789ab)" in text
     assert hub.ModelCard(text).data.base_model == base_model
     assert hub.ModelCard(text).data.tags == ["audio"]  # there is no filter
+
+
+@pytest.mark.parametrize(("front_end", "top"), [("spectrogram", "3,000"), ("waveform", "4,000")])
+def test_the_card_says_which_frequencies_are_not_used(
+    saved: Path, front_end: str, top: str
+) -> None:
+    """Learned filters may pass all frequencies, wherever they started."""
+    settings = yaml.safe_load((saved / "config.yaml").read_text())
+    report = json.loads((saved / "report.json").read_text())
+    report["tokens"] |= {"front_end": front_end, "f_max": 3000.0}
+    card = model_card(
+        settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
+    )
+    assert f"frequencies above {top} Hz are not used" in card
 
 
 def introduction(saved: Path, model: dict[str, object], filter_name: str = "none") -> str:

@@ -104,3 +104,17 @@ def test_filter_use_is_that_of_each_segment_alone() -> None:
         for _, clip, token in sorted(peaks[key], reverse=True):
             best.setdefault(clip, token)
         assert [(p.clip, p.token) for p in one.peaks] == list(best.items())[:EXCITING]
+
+
+@torch.inference_mode()
+def test_probabilities_near_1_are_those_of_the_report() -> None:
+    """Several labels per clip, whose temperature divides the logit of each class."""
+    shape = EncoderConfig(dim=8, layers=1, heads=2, dropout=0.0)
+    model = Classifier(6, 2, shape, {"name": "bank", "num_filters": 3}).eval()
+    model.head[-1].bias.fill_(20.0)
+    clips = toy.dataset(range(2)).clips
+    data = TokenDataset(clips, "ab", toy.ToyCache(), toy.FRONT_END, multi_label=True)  # type: ignore[arg-type]
+    found = measure_filter_use(model, data, range(2), True, 4.0)
+    tokens = torch.from_numpy(data.frames(found.clip))[None]
+    logits = model(tokens, torch.zeros(tokens.shape[:2], dtype=torch.bool))[0]
+    torch.testing.assert_close(found.on, (logits / 4).sigmoid())

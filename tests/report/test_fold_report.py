@@ -58,7 +58,7 @@ def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path:
     runs = {
         name: make_fold(
             tmp_path / f"fold-{name}", pairs, number, **cost, trained_params=9,
-            best_seconds=3.0 * number, peak_memory_bytes=(3 - number) << 20,
+            best_seconds=3.0 * number, peak_memory_bytes=(3 - number) << 20, precision="bf16",
         )
         for name, pairs, number in (("a", "xx xx xx xy xy xy yy yy yx yx", 1), ("b", "xx xy", 2))
     }  # fmt: skip
@@ -83,6 +83,7 @@ def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path:
     }  # fmt: skip
     text = (tmp_path / "report.md").read_text()
     assert "RBF-SVM; trained on 10,000 clips)" in text
+    assert "one training step: 150 ms in bfloat16" in text
     assert "The transformer is above the classical floor, in 1 of 2 folds." in text
     row = "| [b](fold-b/report.md) | 0.5000 | 0.6000 | 0.4000 | 0.3000 | 2 | 80, 40, 2 |"
     assert row in text

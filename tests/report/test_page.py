@@ -26,7 +26,7 @@ from spaudio.report.page import run_page
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
-from spaudio.report.page.media import Media, loudest
+from spaudio.report.page.media import Media, _log_mel, loudest
 from spaudio.report.page.render import Page, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
 from spaudio.report.records import PAGE
@@ -129,6 +129,29 @@ def test_of_equally_probable_classes_the_first_is_predicted(
     assert found == chances.argmax(dim=1).tolist()
 
 
+def test_of_several_labels_the_least_probable_one_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The card of a clip names the class of the similar training clip, which is its first label."""
+    wanted: dict[int, list[str]] = {}
+
+    def find(model: Any, train: Any, test: Any, asked: Any, multi_label: bool) -> dict[Any, str]:
+        wanted.update(asked)
+        return {(0, "dog"): "train.wav"}
+
+    monkeypatch.setattr(run_page, "find_nearest", find)
+    clips = [Clip("a.wav", "cat,dog", "test", "g", 1.0, RATE)]
+    chances = torch.tensor([[0.6, 0.1, 0.7]])
+    results: Any = SimpleNamespace(
+        classes=("cat", "dog", "owl"), multi_label=True, test=SimpleNamespace(clips=clips),
+        train=None, after=None, probabilities=chances, raw=chances,
+    )  # fmt: skip
+    [found] = run_page._judge(results)
+    assert wanted == {0: ["dog", "owl"]}
+    assert (found.labels, found.near_label) == ((1, 0), "train.wav")
+    assert found.own == pytest.approx(0.1)
+
+
 def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Figure]) -> None:
     runs = {"a": page_run, "b": page_run}
     settings = {"recipe": "folder", "overrides": ["source=/home/ann/sounds", "folds=all"]}
@@ -224,6 +247,7 @@ def test_long_clips_are_shown_where_they_are_loudest(tmp_path: Path) -> None:
     wave[6 * RATE : 6 * RATE + 800] = 0.5 * np.sin(np.arange(800) * 0.8)  # 0.1 s
     assert loudest(wave, 2 * RATE) in range(4 * RATE, 6 * RATE + 1)
     assert loudest(wave, 9 * RATE) == 0
+    assert loudest(np.array([0, 0, 1, 1, 0], np.float32), 2) == 2
     soundfile.write(tmp_path / "long.wav", wave, RATE)
     media = Media(tmp_path, tmp_path, 4000)
     media.embed(["long.wav"])
@@ -237,6 +261,14 @@ def test_long_clips_are_shown_where_they_are_loudest(tmp_path: Path) -> None:
     assert (rate, decoded.ndim, len(decoded)) == (16_000, 1, 80_000)
     loud = np.flatnonzero(np.abs(decoded) > 0.3) / rate + medium.start
     assert (loud[0], loud[-1]) == pytest.approx((6, 6.1), abs=0.01)  # where the playhead shows it
+
+
+@pytest.mark.parametrize("top", [250.0, 500.0, 1000.0, 8000.0])
+def test_no_band_of_a_spectrogram_is_empty(top: float) -> None:
+    """However low the sample rate: white noise has about the same level in all bands."""
+    noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    level = _log_mel(0.01, top)(torch.from_numpy(noise)).mean(dim=0)
+    assert level.max() - level.min() < np.log(4)
 
 
 def test_clips_are_ranked() -> None:
@@ -256,6 +288,7 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened("~/sounds") == "…/sounds"
     assert shortened(r"C:\Users\ann\sounds") == "…/sounds"
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
+    assert shortened("A: birds of the site") == "A: birds of the site"  # no drive
     assert shortened(0.5) == "0.5"
     settings = {"overrides": [r"group_regex='/(\w+)_'", "source=/home/ann/sounds"], "recipe": "x"}
     words = shlex.split(command(settings))

@@ -12,12 +12,14 @@ from torch import Tensor
 from spaudio.errors import some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.messages import warn
+from spaudio.tokens.scales import hz_to_mel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+MEL_BANDS = 64  # most of a drawn spectrogram
 LOWEST_DB = -40.0  # responses below are drawn in the same color
 _GLYPH = re.compile(r"Glyph (\d+) ")  # of matplotlib's warning, one for each character
 _told: set[str] = set()  # characters that the user knows the font lacks
@@ -53,6 +55,17 @@ def below_peak(magnitude: Tensor) -> Tensor:
     tiny = torch.finfo(magnitude.dtype).tiny
     peak = magnitude.amax(dim=1, keepdim=True).clamp_min(tiny)
     return 20 * (magnitude / peak).clamp_min(10 ** (LOWEST_DB / 20)).log10()
+
+
+def mel_bands(top: float, width: float) -> int:
+    """Returns the number of mel bands with which a spectrogram is drawn.
+
+    Args:
+        top: Highest frequency, in Hz.
+        width: Of the bins of the spectrogram's transform, in Hz. No band is narrower, as it could
+            be empty.
+    """
+    return max(1, min(MEL_BANDS, int(hz_to_mel(top) / hz_to_mel(width)) - 1))
 
 
 def as_lists(values: Tensor) -> Any:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from spaudio.audio.decode import Waveform
 from spaudio.report.escape import for_figure
-from spaudio.report.figures.drawing import make_figure, save_figure
+from spaudio.report.figures.drawing import make_figure, mel_bands, save_figure
 
 _FLOOR_DB = 80.0
 
@@ -38,10 +38,11 @@ def plot_importance(
     import librosa  # imported here: it takes most of a second
 
     hop = max(1, round(0.005 * sample_rate))
+    size = 1 << (round(0.032 * sample_rate) - 1).bit_length()
+    bands = mel_bands(sample_rate / 2, sample_rate / size)
     mel = librosa.feature.melspectrogram(
-        y=waveform, sr=sample_rate, n_fft=1 << (round(0.032 * sample_rate) - 1).bit_length(),
-        hop_length=hop, n_mels=64,
-    )  # fmt: skip
+        y=waveform, sr=sample_rate, n_fft=size, hop_length=hop, n_mels=bands
+    )
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=_FLOOR_DB)
     figure = make_figure(8, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)

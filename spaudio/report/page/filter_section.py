@@ -128,7 +128,8 @@ def _switched(use: FilterUse, clip: Clip) -> str:
     return (
         f"Without retraining, {use.accuracy_on:.1%} of {use.clips} test clips are classified "
         f"correctly with the filters, and {use.accuracy_off:.1%} with all of them off. Without "
-        f"filters, the probability of the label falls most for {clip.path} ({clip.label})."
+        "filters, the probability of the label falls most, or rises least, for "
+        f"{clip.path} ({clip.label})."
     )
 
 

@@ -19,11 +19,11 @@ class Judged:
         path: Relative to the dataset's audio root.
         group: Speaker, recording or the like; the path itself if there is none.
         seconds: Its duration.
-        labels: Class indices.
+        labels: Class indices, the least probable one first.
         top: The most probable classes and their probabilities, after temperature scaling.
         own: Probability of its label; of several labels, the lowest.
         confidence: The largest probability before temperature scaling.
-        near_label: The most similar training clip with its label; None if not searched for.
+        near_label: The most similar training clip with its first label; None if not searched for.
         near_predicted: The most similar training clip of the most probable class.
         fold: Name of the fold that tested it, with ``folds=all``.
     """

@@ -21,13 +21,13 @@ import torch
 
 from spaudio.audio.decode import Waveform, decode, resample
 from spaudio.errors import AudioError
+from spaudio.report.figures.drawing import mel_bands
 from spaudio.tokens.cache import one_thread
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
 from spaudio.tokens.logmel import LogMel
 
 RATE = 16_000  # Hz of the sound in the page
 SECONDS = 5.0  # for longer clips, the loudest part of this length is embedded
-BANDS = 64
 COLUMNS = 250  # most columns of a spectrogram
 RANGE_DB = 80.0  # below the loudest point
 BUDGET = 15 * 2**20  # bytes of all clips, as encoded in the page
@@ -99,7 +99,8 @@ class Media:
     def link(self, paths: Iterable[str]) -> None:
         """Links clips that are not embedded."""
         for path in paths:
-            self.found.setdefault(path, self._link(path))
+            if path not in self.found:
+                self.found[path] = self._link(path)
 
     def _link(self, path: str) -> Medium:
         address = os.path.relpath((self.root / path).resolve(), self.page.resolve())
@@ -137,11 +138,17 @@ def make_medium(waveform: Waveform, rate: int, mels: dict[float, LogMel]) -> Med
 
 
 def loudest(waveform: Waveform, length: int) -> int:
-    """Returns the sample at which the part of a waveform with the highest power begins."""
+    """Returns the sample at which the part of a waveform with the highest power begins.
+
+    Args:
+        waveform: (samples,).
+        length: Samples of the part. A waveform that is no longer is one part.
+    """
     if len(waveform) <= length:
         return 0
     power = np.cumsum(np.square(waveform, dtype=np.float64))
-    return int(np.argmax(power[length:] - power[:-length]))
+    before = np.append(0, power)  # the power before each sample
+    return int(np.argmax(before[length:] - before[:-length]))
 
 
 def picture_url(values: npt.NDArray[Any], cmap: str, low: float, high: float) -> str:
@@ -155,7 +162,7 @@ def picture_url(values: npt.NDArray[Any], cmap: str, low: float, high: float) ->
 
 
 def _log_mel(hop: float, top: float) -> LogMel:
-    bands = SpectrogramConfig(n_mels=BANDS, log_offset=1e-10)
+    bands = SpectrogramConfig(n_mels=mel_bands(top, 1 / _WINDOW), log_offset=1e-10)
     return LogMel(
         TokenConfig(
             sample_rate=RATE, window=_WINDOW, hop=hop, f_min=0.0, f_max=top, spectrogram=bands

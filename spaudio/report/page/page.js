@@ -292,7 +292,7 @@ function makeCard(clip) {
   near.forEach((path, i) => {
     if (!path || (i && right)) return;
     const place = make("div", "near");
-    const of = i ? data.classes[predicted] : name;
+    const of = data.classes[i ? predicted : clip.l[0]]; // of several labels, the least probable
     makePlayer(place, path, `most similar training clip of “${of}”`);
     sounds.append(place);
   });

@@ -19,7 +19,7 @@ from spaudio.report.escape import printable
 from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
-from spaudio.report.page.media import Media, shown_frequencies
+from spaudio.report.page.media import Media, Medium, shown_frequencies
 from spaudio.report.records import PAGE
 from spaudio.report.run_command import shortened
 from spaudio.tokens.scales import hz_to_mel
@@ -244,7 +244,7 @@ def _cells(decided: Importance, top: float) -> list[list[float]]:
     ]
 
 
-def _medium(medium: Any) -> list[Any]:
+def _medium(medium: Medium) -> list[Any]:
     return [
         medium.sound, medium.picture, round(medium.start, 2), round(medium.seconds, 3),
         None if medium.peak is None else round(medium.peak),

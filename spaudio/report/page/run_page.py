@@ -146,14 +146,12 @@ def _judge(results: RunResults) -> list[Judged]:
     clips: list[Judged] = []
     for clip, row, raw in zip(results.test.clips, results.probabilities, results.raw, strict=True):
         names = class_names(clip.label, results.multi_label)
-        labels = tuple(index[name] for name in names)
+        labels = tuple(sorted((index[name] for name in names), key=lambda label: float(row[label])))
         # Stable, as `predictions.csv`: of equally probable classes, the first is predicted.
         chances, best = (part[:TOP] for part in row.sort(descending=True, stable=True))
         top = tuple(zip(best.tolist(), chances.tolist(), strict=True))
-        own = float(row[list(labels)].min())
-        clips.append(
-            Judged(clip.path, clip.group, clip.seconds, labels, top, own, float(raw.max()))
-        )
+        own, confidence = float(row[labels[0]]), float(raw.max())
+        clips.append(Judged(clip.path, clip.group, clip.seconds, labels, top, own, confidence))
     return _with_nearest(results, clips)
 
 
@@ -162,13 +160,8 @@ def _with_nearest(results: RunResults, clips: list[Judged]) -> list[Judged]:
     suspects = [] if results.multi_label else by_own_confidence(clips)[:SUSPECTS]
     chosen = {clip.path for clip in [*wrong, *suspects][:MOST_NEAREST]}
     names = results.classes
-    # Of several labels, the least probable one.
-    least = {
-        i: min(clip.labels, key=lambda label: float(results.probabilities[i, label]))
-        for i, clip in enumerate(clips)
-    }
     wanted = {
-        i: [names[least[i]], names[clip.predicted]]
+        i: [names[clip.labels[0]], names[clip.predicted]]
         for i, clip in enumerate(clips)
         if clip.path in chosen
     }
