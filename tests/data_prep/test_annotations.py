@@ -148,7 +148,7 @@ def test_a_recording_that_cannot_be_read_takes_no_place_of_the_background(tmp_pa
     for name in "efg":
         (source / f"{name}.wav").write_bytes(b"no audio")
     found = listed(source, tables, background=str(source))
-    assert len(parts(found, "_background_")) == 10  # of 11 (21 events in two classes), 1 is silent
+    assert len(parts(found, "_background_")) == 18  # of 21, as many as events; 3 are silent
 
 
 def test_the_background_of_recordings_without_events_has_their_groups(tmp_path: Path) -> None:
