@@ -311,7 +311,10 @@ def _detect(chosen: argparse.Namespace) -> None:
     targets = _event_files(output, form, files)
     inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
     inputs += [chosen.table] * (chosen.table is not None)
-    for target in targets.values() or [output] * (output is not None):
+    new_folder = output if targets and output is not None and not output.exists() else None
+    for target in (
+        [new_folder] if new_folder else targets.values() or [output] * (output is not None)
+    ):
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations
     from spaudio.inference.detect import detect
@@ -328,6 +331,8 @@ def _detect(chosen: argparse.Namespace) -> None:
             multi_label=predictor.inputs.multi_label,
         )
     _tell_no_rest(predictor.inputs, "raise --threshold")
+    if new_folder:
+        new_folder.mkdir()
     recordings, bad = detect(
         predictor, files, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
     )
@@ -368,8 +373,6 @@ def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) 
 def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[Path, Path]:
     """Chooses where the events of each recording are written, if ``--output`` is a folder.
 
-    For several recordings, it is made if it does not exist.
-
     Raises:
         ConfigError: If it must be a folder, or two files in it would have the same name.
     """
@@ -387,9 +390,6 @@ def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[
                 f"{other} and {file} have the same name, and both would be written to {target}; "
                 "detect the events of each folder with its own --output"
             )
-    if not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {output.parent}; make it first")
-    output.mkdir(exist_ok=True)
     return targets
 
 

@@ -99,13 +99,13 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
         )
     more = f"labels are from the column {labels[0]!r}, not from {some(labels[1:])}"
     notes = [f"{more}; rename the one to take to Label"] if labels[1:] else []
-    files = {row.get("begin file") or "" for _, row in rows}
+    files = {_begin(row) for _, row in rows}
     if len(files) > 1 and _OFFSET not in columns:
         raise DataError(
             f"{name} has selections of {len(files)} recordings, whose times may be those of all in "
             "a row; export the column File Offset (s) too, or one table per recording"
         )
-    drawn = {row.get("selection") for _, row in rows if not _is_waveform(row)}
+    drawn = {row.get("selection") for _, row in rows if not _is_waveform(row)} - {None}
     recordings: dict[tuple[str, str], str] = {}  # by what the table says of the file
     found = []
     for number, row in rows:
@@ -113,7 +113,7 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             continue
         where = f"{file}, line {number}"
         start, end = _times(row)
-        key = (row.get("begin file") or "", row.get("begin path") or "")
+        key = _begin(row)
         if key not in recordings:
             begin = (key[0] or key[1]).strip()
             recordings[key] = (
@@ -123,6 +123,11 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
         cells = {"file_name": recordings[key], "start": start, "end": end, "label": label}
         found.append((where, cells))
     return Selections(found, [], notes)
+
+
+def _begin(row: dict[str, str]) -> tuple[str, str]:
+    """Returns what a selection says of its recording: Begin File and Begin Path."""
+    return row.get("begin file") or "", row.get("begin path") or ""
 
 
 def _is_waveform(row: dict[str, str]) -> bool:

@@ -53,12 +53,14 @@ def test_selections_of_joined_recordings_have_offsets(tmp_path: Path) -> None:
     ]
     header = ["Begin File", "Begin Path", "Begin Time (s)", "End Time (s)", "File Offset (s)"]
     for columns in (5, 4):
+        # Recordings of the same name in two folders are two, too.
+        chosen = rows if columns == 5 else rows[:2]
         lines = [[*header[:columns], "Annotation"]]
-        lines += [[*map(str, row[:columns]), row[5]] for row in rows]
+        lines += [[*map(str, row[:columns]), row[5]] for row in chosen]
         table = tmp_path / "all.txt"
         table.write_text("\n".join("\t".join(line) for line in lines), encoding="utf-8")
         if columns == 4:
-            with pytest.raises(DataError, match=r"of 3 recordings.*export the column File Offset"):
+            with pytest.raises(DataError, match=r"of 2 recordings.*export the column File Offset"):
                 listed(source, table)
         else:
             expected = {("x/a.wav", 1.0, 1.5), ("y/a.wav", 2.0, 2.25), ("b.wav", 3.0, 4.0)}

@@ -165,6 +165,10 @@ def test_every_format_and_what_cannot_be_written(
     for form, end in (("audacity", "audacity.txt"), ("raven", "raven.txt")):
         with pytest.raises(SystemExit, match="there is no folder"):
             main([*command, "--format", form, "--output", str(tmp_path / "new" / form)])
+        with pytest.raises(SystemExit, match="no-run"):
+            main(["detect", str(tmp_path / "no-run"), *command[2:], "--format", form,
+                  "--output", str(tmp_path / form)])  # fmt: skip
+        assert not (tmp_path / form).exists()
         main([*command, "--format", form, "--output", str(tmp_path / form)])  # makes the folder
         assert {p.name for p in (tmp_path / form).iterdir()} == {f"a.wav.{end}", f"b.wav.{end}"}
         main(["detect", run, str(tmp_path / "in" / "a.wav"), "--format", form])
