@@ -311,10 +311,9 @@ def _detect(chosen: argparse.Namespace) -> None:
     targets = _event_files(output, form, files)
     inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
     inputs += [chosen.table] * (chosen.table is not None)
+    written = [*targets.values()] or [output] * (output is not None)
     new_folder = output if targets and output is not None and not output.exists() else None
-    for target in (
-        [new_folder] if new_folder else targets.values() or [output] * (output is not None)
-    ):
+    for target in [new_folder] if new_folder else written:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations
     from spaudio.inference.detect import detect
