@@ -18,8 +18,8 @@ class EventScore:
 
     Precision, recall and F1 are those of segments of one second, in which a class is present or
     not: "segment-based metrics" of Mesaros, Heittola & Virtanen, "Metrics for Polyphonic Sound
-    Event Detection", 2016, https://doi.org/10.3390/app6060162. Whole events are only counted, as
-    neighbouring annotations may be found as one event.
+    Event Detection", 2016, https://doi.org/10.3390/app6060162, as in the package sed_eval. Whole
+    events are only counted, as neighbouring annotations may be found as one event.
 
     Attributes:
         label: Class.
