@@ -85,14 +85,14 @@ def write_raven(recording: Recording, top: float) -> str:
     """
     header = [
         "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
-        "High Freq (Hz)", "Begin File", "Class", "Confidence",
+        "High Freq (Hz)", "Begin File", "Begin Path", "Class", "Confidence",
         *(["Begin Date Time"] if recording.begin is not None else []),
     ]  # fmt: skip
     lines = ["\t".join(header)]
     for number, event in enumerate(recording.events, start=1):
         cells = [str(number), "Spectrogram 1", "1", f"{event.start:.6f}", f"{event.end:.6f}", "0",
-                 f"{top:g}", writable(recording.path.name), printable(event.label),
-                 f"{event.confidence:.4f}"]  # fmt: skip
+                 f"{top:g}", writable(recording.path.name), writable(recording.path.absolute()),
+                 printable(event.label), f"{event.confidence:.4f}"]  # fmt: skip
         if recording.begin is not None:
             cells.append(recording.clock(event.start))
         lines.append("\t".join(cells))

@@ -51,6 +51,7 @@ def test_selections_of_raven() -> None:
     assert list(rows[0])[:7] == needed
     assert [row["Selection"] for row in rows] == ["1", "2"]
     assert rows[1]["Begin Time (s)"] == "3600.000000"
+    assert Path(rows[0]["Begin Path"]) == Path.cwd() / PLAIN.path  # tells apart files of one name
     assert rows[1]["High Freq (Hz)"] == "8000"
     assert rows[1]["Begin Date Time"] == "2024-05-02T00:30:00.000+00:00"
     assert "Begin Date Time" not in write_raven(PLAIN, 8000.0)
