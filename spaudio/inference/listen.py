@@ -69,7 +69,8 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
         warn: Called with warnings about lost or delayed sound.
 
     Raises:
-        ConfigError: If sounddevice or PortAudio is missing, or there is no such device.
+        ConfigError: If sounddevice or PortAudio is missing, or there is no such device; later, if
+            it does not start.
     """
     try:
         import sounddevice
@@ -107,7 +108,14 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
 
     def blocks() -> Generator[Waveform, None, None]:
         late = False
-        with stream:
+        with closing(stream):
+            try:
+                stream.start()
+            except sounddevice.PortAudioError as error:
+                raise ConfigError(
+                    f"{info['name']} does not start ({error}); close other programs that use it, "
+                    "name another --device, or listen to a file with --file"
+                ) from error
             while True:
                 yield arrived.get()
                 waiting = arrived.qsize() * BLOCK_SECONDS

@@ -72,7 +72,9 @@ class FakeAudio(types.ModuleType):
                 self.callback, self.size = callback, blocksize
                 assert settings["samplerate"] == 16_000
 
-            def __enter__(self) -> None:
+            def start(self) -> None:
+                if not len(outer.wave):
+                    raise outer.PortAudioError("Device unavailable")
                 blocks = np.split(outer.wave, range(self.size, len(outer.wave), self.size))
 
                 def play() -> None:
@@ -82,8 +84,9 @@ class FakeAudio(types.ModuleType):
                 self.thread = threading.Thread(target=play)
                 self.thread.start()
 
-            def __exit__(self, *error: object) -> None:
-                self.thread.join()
+            def close(self) -> None:
+                if len(outer.wave):
+                    self.thread.join()
 
         self.InputStream = InputStream
 
@@ -117,6 +120,9 @@ def test_a_microphone_of_another_rate(run: Path, monkeypatch: pytest.MonkeyPatch
     assert "sound was lost (overflow)" in said
     with pytest.raises(ConfigError, match=r"no input device 'x' \(No input device matching 'x'"):
         open_microphone("x", 8000, said.append)
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeAudio(wave[:0]))
+    with pytest.raises(ConfigError, match=r"Fake does not start \(Device unavailable\)"):
+        listen(stream, open_microphone("3", 8000, said.append), say, said.append)
 
 
 def test_the_command(
