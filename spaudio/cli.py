@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from spaudio.inference.predict import Predictor
     from spaudio.report.events import Recording
 
+_SCORED_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # thresholds of `detect --table`
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a sub-command; a user error prints one line and exits with code 1."""
@@ -333,7 +335,12 @@ def _detect(chosen: argparse.Namespace) -> None:
     if new_folder:
         new_folder.mkdir()
     recordings, bad = detect(
-        predictor, files, hop=chosen.hop, threshold=chosen.threshold, timed=chosen.times
+        predictor,
+        files,
+        hop=chosen.hop,
+        threshold=chosen.threshold,
+        other_thresholds=() if annotations is None else _SCORED_AT,
+        timed=chosen.times,
     )
     if not recordings:
         _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=False)
@@ -358,7 +365,7 @@ def _detect(chosen: argparse.Namespace) -> None:
 
 def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) -> None:
     """Prints how well the events fit the annotations, beside the messages on each recording."""
-    from spaudio.report.event_scores import score_events, score_rows
+    from spaudio.report.event_scores import score_events, score_rows, score_thresholds
     from spaudio.report.tables import show_rows
 
     scores = score_events(recordings, annotations.events, annotations.labels)
@@ -366,7 +373,11 @@ def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) 
     hours = sum(one.seconds for one in scored) / 3600
     title = f"Events compared with annotations (recordings: {len(scored)}, hours: {hours:.2f})"
     sys.stderr.writelines(f"{printable(note)}\n" for note in annotations.notes)
+    if not scored:  # the reasons are told for each file
+        return
     show_rows(score_rows(scores, hours), title, sys.stderr)
+    scores = score_thresholds(scored, annotations.events, annotations.labels)
+    show_rows(score_rows(scores, hours, "threshold"), "All classes at other thresholds", sys.stderr)
 
 
 def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[Path, Path]:

@@ -154,9 +154,9 @@ class AudioModel(Predictor):
             AudioError: If the sound cannot be used.
             ConfigError: If the rate is missing, or hop or threshold is out of range.
         """
-        find = event_finder(self, hop, threshold)
+        find = event_finder(self, hop, (threshold,))
         with named_sound(audio):
-            return find(self.read(audio, sample_rate, silent_ok=True))[0]
+            return find(self.read(audio, sample_rate, silent_ok=True))[0][0]
 
     def explain(
         self, audio: Audio, sample_rate: int | None = None, label: str | None = None

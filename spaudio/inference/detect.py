@@ -33,38 +33,42 @@ def divide(answers: Iterable[Heard]) -> Iterator[Heard]:
         yield replace(before, start=start)
 
 
-def merge(parts: Iterable[Heard], threshold: float) -> tuple[list[Event], float]:
+def merge(parts: Iterable[Heard], thresholds: Sequence[float]) -> tuple[list[list[Event]], float]:
     """Joins neighbouring parts with the same class.
 
     Args:
         parts: The parts of a recording, in order.
-        threshold: Lowest probability at which a class counts as present.
+        thresholds: Lowest probabilities at which a class counts as present.
 
     Returns:
-        The events, sorted by start, and the duration of the recording. Classes with names between
-        underscores, such as ``_background_``, are not events.
+        The events at each threshold, sorted by start, and the duration of the recording. Classes
+        with names between underscores, such as ``_background_``, are not events.
     """
-    open_events: dict[str, Event] = {}
-    done: list[Event] = []
+    still_open: list[dict[str, Event]] = [{} for _ in thresholds]
+    done: list[list[Event]] = [[] for _ in thresholds]
     seconds = 0.0
     for part in parts:
         seconds = part.end
-        found = {
-            label: float(p)
+        heard = [
+            (label, float(p))
             for label, p in zip(part.classes, part.probabilities, strict=True)
-            if p >= threshold and not is_nothing(label)
-        }
-        done += [open_events.pop(label) for label in list(open_events) if label not in found]
-        for label, p in found.items():
-            before = open_events.get(label, Event(part.start, part.end, label, p))
-            open_events[label] = Event(before.start, part.end, label, max(p, before.confidence))
-    done += open_events.values()
-    return sorted(done, key=lambda event: (event.start, event.end, event.label)), seconds
+            if not is_nothing(label)
+        ]
+        for threshold, events, ended in zip(thresholds, still_open, done, strict=True):
+            found = {label: p for label, p in heard if p >= threshold}
+            ended += [events.pop(label) for label in list(events) if label not in found]
+            for label, p in found.items():
+                before = events.get(label, Event(part.start, part.end, label, p))
+                events[label] = Event(before.start, part.end, label, max(p, before.confidence))
+    for events, ended in zip(still_open, done, strict=True):
+        ended += events.values()
+        ended.sort(key=lambda event: (event.start, event.end, event.label))
+    return done, seconds
 
 
 def event_finder(
-    predictor: Predictor, hop: float | None = None, threshold: float = 0.5
-) -> Callable[[Iterable[Waveform]], tuple[list[Event], float]]:
+    predictor: Predictor, hop: float | None = None, thresholds: Sequence[float] = (0.5,)
+) -> Callable[[Iterable[Waveform]], tuple[list[list[Event]], float]]:
     """Returns a function that takes a sound, in pieces at the predictor's rate, and finds events.
 
     It returns the same as `merge`.
@@ -73,18 +77,19 @@ def event_finder(
         predictor: Predictor of the run; its `event_seconds` slide over the sound.
         hop: Seconds from one window to the next; None is half the window, at least a hop of
             the front-end.
-        threshold: Lowest probability at which a class counts as present.
+        thresholds: Lowest probabilities at which a class counts as present.
 
     Raises:
-        ConfigError: If hop or threshold is out of range.
+        ConfigError: If hop or a threshold is out of range.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
     window = predictor.event_seconds
     if hop is None:
         hop = max(window / 2, predictor.front_end.config.frame_seconds)
     stream = WindowStream(predictor, window, hop, batch=_BATCH)
-    return lambda pieces: merge(divide(stream.answers(pieces, predictor.sample_rate)), threshold)
+    return lambda pieces: merge(divide(stream.answers(pieces, predictor.sample_rate)), thresholds)
 
 
 def detect(
@@ -93,6 +98,7 @@ def detect(
     *,
     hop: float | None = None,
     threshold: float = 0.5,
+    other_thresholds: Sequence[float] = (),
     timed: bool = False,
 ) -> tuple[list[Recording], list[tuple[Path, str]]]:
     """Finds events in files of any length.
@@ -103,16 +109,18 @@ def detect(
         predictor: As in `event_finder`.
         files: The recordings.
         hop: As in `event_finder`.
-        threshold: As in `event_finder`.
+        threshold: Lowest probability at which a class counts as present.
+        other_thresholds: Thresholds at which events are sought as well, without running the model
+            again.
         timed: Read the start times of the recordings from the names of the files.
 
     Returns:
         The recordings, and the unusable files, each with a reason.
 
     Raises:
-        ConfigError: If hop or threshold is out of range.
+        ConfigError: If hop or a threshold is out of range.
     """
-    find = event_finder(predictor, hop, threshold)
+    find = event_finder(predictor, hop, (threshold, *other_thresholds))
     recordings = []
     bad: list[tuple[Path, str]] = []
     with progress_bar("detect", len(files), show=len(files) > 1) as advance:
@@ -124,8 +132,9 @@ def detect(
                     begin = recording_start(path)
                 heard: set[bool] = set()
                 pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
-                events, seconds = find(_listen(pieces, heard))
-                recordings.append(Recording(path, seconds, events, begin, True not in heard))
+                (events, *others), seconds = find(_listen(pieces, heard))
+                at = dict(zip(other_thresholds, others, strict=True))
+                recordings.append(Recording(path, seconds, events, begin, True not in heard, at))
             advance(1)
     return recordings, bad
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from spaudio.errors import DataError, some
@@ -94,16 +94,45 @@ def score_events(
     return scores if len(scores) == 1 else [*scores, _total("all classes", scores)]
 
 
-def score_rows(scores: Sequence[EventScore], hours: float) -> list[dict[str, str]]:
+def score_thresholds(
+    recordings: Sequence[Recording],
+    annotations: Mapping[Path, Sequence[Event]],
+    labels: Sequence[str],
+) -> list[EventScore]:
+    """Compares events at several thresholds with annotations.
+
+    Args:
+        recordings: As in `score_events`, all with events at the same other thresholds.
+        annotations: As in `score_events`.
+        labels: As in `score_events`.
+
+    Returns:
+        The score of all classes together at each threshold, which is its label.
+
+    Raises:
+        DataError: If an annotation ends after its recording.
+    """
+    scores = []
+    for threshold in recordings[0].at:
+        found = [replace(one, events=one.at[threshold]) for one in recordings]
+        every = score_events(found, annotations, labels)[-1]
+        scores.append(replace(every, label=f"{threshold:g}"))
+    return scores
+
+
+def score_rows(
+    scores: Sequence[EventScore], hours: float, of: str = "class"
+) -> list[dict[str, str]]:
     """Returns the rows of a table of scores.
 
     Args:
         scores: The scores.
         hours: Duration of all recordings that were scored.
+        of: Header of the labels.
     """
     return [
         {
-            "class": one.label,
+            of: one.label,
             "annotated": f"{one.annotated:,}",
             "found": f"{one.found:,}",
             "events": f"{one.events:,}",

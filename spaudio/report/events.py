@@ -1,7 +1,7 @@
 """Events in recordings as CSV, Audacity labels or Raven selection tables."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Recording:
         events: Sorted by start.
         begin: Its start time, if known.
         silent: Whether it is silent throughout.
+        at: Events at other thresholds.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Recording:
     events: Sequence[Event]
     begin: datetime | None = None
     silent: bool = False
+    at: Mapping[float, Sequence[Event]] = field(default_factory=dict)
 
     def clock(self, seconds: float) -> str:
         """Returns a time in the recording as ISO 8601, to the millisecond."""

@@ -88,7 +88,9 @@ def test_detect_prints_scores_after_the_events(
     out, err = capsys.readouterr()
     assert list(csv.DictReader(out.splitlines())) == events
     assert "(recordings: 1, hours: 0.00)" in err
-    last = err.rstrip().splitlines()[-2].split()[1:]  # the row of all classes, or of the only one
+    first, _, others = err.rstrip().partition("All classes at other thresholds")
+    assert len([line for line in others.splitlines() if line.startswith("│")]) == 10
+    last = first.rstrip().splitlines()[-2].split()[1:]  # that of all classes, or of the only one
     number = str(len(events))
     assert [cell for cell in last if cell != "│"][-8:] == [
         number, number, number, "0", "0.00", "1.000", "1.000", "1.000",

@@ -43,7 +43,8 @@ def test_windows_divide_the_recording() -> None:
 def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
     shares = [(0.6, 0), (0.9, 0), (0.2, 0.8), (0.5, 0.5), (0, 0), (0.7, 0)]
     parts = [heard(i, i + 1, *share) for i, share in enumerate(shares)]
-    events, seconds = merge(parts, 0.5)
+    (none, events), seconds = merge(parts, (0.95, 0.5))
+    assert none == []
     found = [(e.start, e.end, e.label, round(e.confidence, 3)) for e in events]
     assert found == [(0, 2, "dog", 0.9), (2, 4, "owl", 0.8), (3, 4, "dog", 0.5), (5, 6, "dog", 0.7)]
     assert seconds == 6
@@ -54,7 +55,9 @@ def test_neighbours_are_merged_and_nothing_is_no_event() -> None:
 def test_windows_overlap_by_half_unless_a_hop_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spaudio.inference.detect.merge", lambda parts, threshold: (list(parts), 0))
+    monkeypatch.setattr(
+        "spaudio.inference.detect.merge", lambda parts, thresholds: (list(parts), 0)
+    )
     predictor = Predictor(make_untrained_run(tmp_path))
     wave = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     for hop, step in ((None, predictor.event_seconds / 2), (0.125, 0.125)):
@@ -85,7 +88,11 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
         assert event.confidence == pytest.approx(max(float(p[place]) for p in expected), abs=1e-5)
     tops = [p.argmax().item() for p in expected]
     limit = min(float(p.max()) for p in expected) - 1e-5
+    [all_of_them], _ = detect(
+        predictor, [path], hop=predictor.window_seconds, threshold=1e-6, other_thresholds=[limit]
+    )
     [one], _ = detect(predictor, [path], hop=predictor.window_seconds, threshold=limit)
+    assert all_of_them.at == {limit: one.events}
     for event in one.events:
         first, last = (round(t / predictor.window_seconds) for t in (event.start, event.end))
         number = predictor.inputs.classes.index(event.label)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spaudio.errors import DataError
-from spaudio.report.event_scores import EventScore, score_events, score_rows
+from spaudio.report.event_scores import EventScore, score_events, score_rows, score_thresholds
 from spaudio.report.events import Event, Recording
 
 
@@ -37,6 +37,15 @@ def test_events_and_seconds_are_counted() -> None:
     assert list(score_rows([owl], hours=0.5)[0].values()) == [
         "owl", "3", "2", "3", "2", "4.00", "0.600", "0.750", "0.667",
     ]  # fmt: skip
+
+
+def test_thresholds_are_scored_alike() -> None:
+    found = events("owl", (2, 3))
+    one = Recording(Path("a.wav"), 10.0, found, at={0.1: [*found, *events("owl", (5, 7))], 0.9: []})
+    annotated = {Path("a.wav"): events("owl", (2, 3))}
+    low, high = score_thresholds([one], annotated, ["owl", "dog"])
+    assert low == EventScore("0.1", 1, 1, 2, 1, hits=1, missed=0, extra=2)
+    assert high == EventScore("0.9", 1, 0, 0, 0, hits=0, missed=1, extra=0)
 
 
 def test_an_event_over_the_whole_recording_is_not_precise() -> None:
