@@ -359,11 +359,13 @@ def _detect(chosen: argparse.Namespace) -> None:
             f"(window {predictor.event_seconds:.3g} s){', all silent' if one.silent else ''}\n"
         )
     if annotations is not None:
-        _tell_scores(annotations, recordings)
+        _tell_scores(annotations, recordings, chosen.threshold)
     _tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=bool(recordings))
 
 
-def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) -> None:
+def _tell_scores(
+    annotations: "Annotations", recordings: Sequence["Recording"], threshold: float
+) -> None:
     """Prints how well the events fit the annotations, beside the messages on each recording."""
     from spaudio.report.event_scores import score_events, score_rows, score_thresholds
     from spaudio.report.tables import show_rows
@@ -371,11 +373,11 @@ def _tell_scores(annotations: "Annotations", recordings: Sequence["Recording"]) 
     scores = score_events(recordings, annotations.events, annotations.labels)
     scored = [one for one in recordings if one.path in annotations.events]
     hours = sum(one.seconds for one in scored) / 3600
-    title = f"Events compared with annotations (recordings: {len(scored)}, hours: {hours:.2f})"
+    facts = f"recordings: {len(scored)}, hours: {hours:.2f}, threshold: {threshold:g}"
     sys.stderr.writelines(f"{printable(note)}\n" for note in annotations.notes)
     if not scored:  # the reasons are told for each file
         return
-    show_rows(score_rows(scores, hours), title, sys.stderr)
+    show_rows(score_rows(scores, hours), f"Events compared with annotations ({facts})", sys.stderr)
     scores = score_thresholds(scored, annotations.events, annotations.labels)
     show_rows(score_rows(scores, hours, "threshold"), "All classes at other thresholds", sys.stderr)
 

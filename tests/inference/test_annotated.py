@@ -87,7 +87,7 @@ def test_detect_prints_scores_after_the_events(
     main([*detect, "--table", str(tmp_path / "a.wav.raven.txt")])
     out, err = capsys.readouterr()
     assert list(csv.DictReader(out.splitlines())) == events
-    assert "(recordings: 1, hours: 0.00)" in err
+    assert "(recordings: 1, hours: 0.00, threshold: 0.01)" in err
     first, _, others = err.rstrip().partition("All classes at other thresholds")
     assert len([line for line in others.splitlines() if line.startswith("│")]) == 10
     last = first.rstrip().splitlines()[-2].split()[1:]  # that of all classes, or of the only one
