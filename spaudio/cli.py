@@ -347,12 +347,11 @@ def _detect(chosen: argparse.Namespace) -> None:
         return
     if form == "csv":
         _write(output, write_csv(recordings))
-    for one in recordings:
-        target = targets.get(one.path, output)
-        if form == "audacity":
-            _write(target, write_audacity(one))
-        elif form == "raven":
-            _write(target, write_raven(one, predictor.front_end.config.top))
+    else:
+        top = predictor.front_end.config.top
+        for one in recordings:
+            text = write_audacity(one) if form == "audacity" else write_raven(one, top)
+            _write(targets.get(one.path, output), text)
     for one in recordings:
         sys.stderr.write(
             f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
