@@ -19,7 +19,7 @@ from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
 from spaudio.audio.manifest import SPLITS
 from spaudio.audio.source import Archive, link_parts, make_folder, open_parts
-from spaudio.audio.split import seeded_order
+from spaudio.audio.split import check_split_seed, seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.progress import progress_bar
@@ -73,8 +73,7 @@ def prepare(
         raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
     if test not in ("lists", "archive") or (test == "archive" and task != "v2-12"):
         raise ConfigError(f"test={test!r}; expected 'lists', or 'archive' with task=v2-12")
-    if split_seed < 0:
-        raise ConfigError(f"split_seed={split_seed}; expected 0 or more")
+    check_split_seed(split_seed)
     folders = open_parts([WORDS, TEST_SET] if test == "archive" else [WORDS], work, source)
     words = folders["words"]
     named = {

@@ -369,13 +369,13 @@ def _tell_scores(
     from spaudio.report.event_scores import score_events, score_rows, score_thresholds
     from spaudio.report.tables import show_rows
 
-    scores = score_events(recordings, annotations.events, annotations.labels)
     scored = [one for one in recordings if one.path in annotations.events]
     hours = sum(one.seconds for one in scored) / 3600
     facts = f"recordings: {len(scored)}, hours: {hours:.2f}, threshold: {threshold:g}"
     sys.stderr.writelines(f"{printable(note)}\n" for note in annotations.notes)
     if not scored:  # the reasons are told for each file
         return
+    scores = score_events(scored, annotations.events, annotations.labels)
     show_rows(score_rows(scores, hours), f"Events compared with annotations ({facts})", sys.stderr)
     scores = score_thresholds(scored, annotations.events, annotations.labels)
     show_rows(score_rows(scores, hours, "threshold"), "All classes at other thresholds", sys.stderr)

@@ -22,7 +22,7 @@ import numpy as np
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.decode import check_rate
-from spaudio.audio.split import seeded_order
+from spaudio.audio.split import check_split_seed, seeded_order
 from spaudio.errors import ConfigError
 
 from .render import CLIP_SECONDS, VERSION, Note, Program, render_programs
@@ -78,8 +78,7 @@ def prepare(
         raise ConfigError(f"source={source!r}; notes are rendered, not read: leave source out")
     if task not in TASKS:
         raise ConfigError(f"task={task!r}; expected one of {', '.join(TASKS)}")
-    if split_seed < 0:
-        raise ConfigError(f"split_seed={split_seed}; expected 0 or more")
+    check_split_seed(split_seed)
     check_rate(note_rate, "note_rate")
     soundfont = load_soundfont()
     import pretty_midi

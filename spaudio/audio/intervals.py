@@ -15,7 +15,7 @@ from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
 _VERSION = 3  # of the cuts; raise it with any change to them
-_ROUNDING = 0.1  # seconds that an interval may end after its recording
+ROUNDING = 0.1  # seconds that an interval may end after its recording
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
         current = [one for one in current if one[1] > end]
         count = end
     for first, last, one, parts in [*current, *((*late, []) for late in coming)]:
-        if first >= count or last > count + _ROUNDING * rate:
+        if first >= count or last > count + ROUNDING * rate:
             raise DataError(
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
                 f"{one.recording}, which has {count / rate:.3f} s"

@@ -26,6 +26,16 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=key)
 
 
+def check_split_seed(split_seed: int) -> None:
+    """Checks a seed that NumPy's random numbers take, unlike `seeded_order`, which takes any.
+
+    Raises:
+        ConfigError: If it is negative.
+    """
+    if split_seed < 0:
+        raise ConfigError(f"split_seed={split_seed}; expected 0 or more")
+
+
 def hold_out_validation(
     clips: Sequence[Clip], fraction: float, seed: int, by: str = "clip"
 ) -> list[Clip]:

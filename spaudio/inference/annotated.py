@@ -65,8 +65,9 @@ def read_annotations(
     scored = [label for label in classes if not is_nothing(label)]
     events: dict[Path, list[Event]] = {}
     unknown: set[str] = set()
+    chosen = set(files)
     for name, intervals in found.items():
-        if by_name[name] not in files:
+        if by_name[name] not in chosen:
             continue
         annotated = events.setdefault(by_name[name], [])
         for one, written in intervals:
@@ -80,7 +81,7 @@ def read_annotations(
             f"{table} has the labels {some(sorted(unknown))}, none of which is a class of the "
             f"model ({some(scored)}); rename them"
         )
-    unlisted = [name for name, file in by_name.items() if file in files and name not in found]
+    unlisted = [name for name, file in by_name.items() if file in chosen and file not in events]
     if len(unlisted) == len(files):
         raise DataError(
             f"{table} names none of the recordings ({some(unlisted)}); name that of these, or "

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from spaudio.audio.intervals import ROUNDING
 from spaudio.errors import DataError, some
 from spaudio.report.events import Event, Recording
 from spaudio.report.tables import score_text
-
-_ROUNDING = 0.1  # seconds that an annotation may end after its recording
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def score_events(
     """
     pairs = [(one, annotations[one.path]) for one in recordings if one.path in annotations]
     for one, annotated in pairs:
-        if late := [event for event in annotated if event.end > one.seconds + _ROUNDING]:
+        if late := [event for event in annotated if event.end > one.seconds + ROUNDING]:
             raise DataError(
                 f"{some([f'{event.start:g}-{event.end:g} s' for event in late])} of the "
                 f"annotations of {one.path} end after the recording, which has {one.seconds:.3f} "
