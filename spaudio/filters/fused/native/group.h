@@ -23,8 +23,9 @@ struct Group {
     Buffers::pack(bank, x, item, first, buffers.x + buffers.left);
     if (PAIRS) buffers.pack_pairs(bank);
     buffers.pack_gains(bank, first);
-    Buffers::clear(buffers.y, bank.tokens);
-    Buffers::clear(buffers.lost, bank.tokens);
+    const int64_t tokens = unpadded(bank, item);
+    Buffers::clear(buffers.y, tokens);
+    Buffers::clear(buffers.lost, tokens);
     const float *h = bank.kernels;
     const uint32_t *paired = buffers.paired;
     int64_t m = 0;
@@ -36,14 +37,14 @@ struct Group {
                                           nullptr,   nullptr,      nullptr, 0};
         const auto own = taps_of(buffers, h, paired, taps, start);
         run_brief<ACTIVATION>(signals, h, own, taps, [&](const auto &brief) {
-          brief.forward(count, bank.tokens);
+          brief.forward(count, tokens);
         });
         h += count * taps, paired += count * half_of(taps), m += count;
         continue;
       }
       for (int64_t done = 0, rows; done < count; done += rows, m += rows) {
         rows = count - done < ROWS ? 1 : ROWS;
-        convolve(buffers, rows, h, paired, taps, start, bank.tokens,
+        convolve(buffers, rows, h, paired, taps, start, tokens,
                  Weigh<LANES, ACC, ACTIVATION, BY_TOKEN>{
                      {bank, buffers.gains, item, m}, buffers.y, buffers.lost});
         h += rows * taps, paired += rows * half_of(taps);
@@ -62,7 +63,8 @@ struct Group {
     Buffers::pack(bank, grad_y, item, first, buffers.y);
     if (PAIRS) buffers.pack_low(bank);
     buffers.pack_gains(bank, first);
-    Buffers::clear(buffers.dx, bank.tokens);
+    const int64_t tokens = unpadded(bank, item);
+    Buffers::clear(buffers.dx, tokens);
     const float *h = bank.kernels, *h_halves = buffers.kernels;
     const uint32_t *paired = buffers.paired;
     int64_t m = 0;
@@ -71,8 +73,8 @@ struct Group {
       const int64_t left = left_padding(bank, taps);
       const Float *window = buffers.x + buffers.left - left;
       if (is_brief(bank, taps)) {
-        backward_brief<ACTIVATION>(bank, buffers, h, paired, count, taps, m, grad_x != nullptr,
-                                   to.kernels || to.gains);
+        backward_brief<ACTIVATION>(bank, buffers, tokens, h, paired, count, taps, m,
+                                   grad_x != nullptr, to.kernels || to.gains);
         if (bank.gain_shape == GAIN_DIM) settle(bank, buffers, h, count, taps, first, m, to);
         m += count, h += count * taps, h_halves += count * HALVES * half_of(taps);
         paired += count * half_of(taps);
@@ -81,7 +83,7 @@ struct Group {
       Float *const x_halves[HALVES] = {buffers.x_halves, buffers.x_halves + buffers.half_span,
                                        buffers.x_halves + 2 * buffers.half_span};
       H::split_signal(PAIRS ? buffers.pairs + (window - buffers.x) : window,
-                      (bank.tokens + taps + ACC) / 2, x_halves);
+                      (tokens + taps + ACC) / 2, x_halves);
       Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
       Buffers::clear(buffers.lost, HALVES * buffers.half_span);
       const int64_t half = half_of(taps), kind = ROWS * buffers.row;
@@ -99,9 +101,8 @@ struct Group {
             gain_sums,
             BY_TOKEN && to.gains ? to.gains + m : nullptr,
             0};
-        backward_rows(bank, buffers, h, h_halves, paired, rows, taps, grad_x != nullptr,
-                      to.kernels ? buffers.sums_of(m) : nullptr,
-                      sink);
+        backward_rows(bank, buffers, tokens, h, h_halves, paired, rows, taps, grad_x != nullptr,
+                      to.kernels ? buffers.sums_of(m) : nullptr, sink);
         h += rows * taps, h_halves += rows * HALVES * half, paired += rows * half;
         if (to.gains && !BY_TOKEN)
           for (int64_t i = 0; i < rows; ++i)
@@ -112,7 +113,7 @@ struct Group {
         const int64_t span = buffers.half_span;
         const Float *const halves[HALVES] = {dx, dx + span, dx + 2 * span};
         const Float *const rests[HALVES] = {lost, lost + span, lost + 2 * span};
-        H::merge(halves, rests, left, bank.tokens, buffers.dx);
+        H::merge(halves, rests, left, tokens, buffers.dx);
       }
     }
     if (grad_x)
@@ -156,25 +157,26 @@ struct Group {
      next tile's products reach back to, are kept before it, so that nothing is visited twice;
      before the first tile they are zeros, on entry and on return. */
   template <class Sink>
-  static void backward_rows(const Bank &bank, const Buffers &buffers, const float *h,
-                            const float *h_halves, const uint32_t *paired, int64_t rows,
-                            int64_t taps, bool wants_x, Float *kernel_sums, Sink sink) {
+  static void backward_rows(const Bank &bank, const Buffers &buffers, int64_t tokens,
+                            const float *h, const float *h_halves, const uint32_t *paired,
+                            int64_t rows, int64_t taps, bool wants_x, Float *kernel_sums,
+                            Sink sink) {
     const int64_t left = left_padding(bank, taps), half = half_of(taps);
     const int64_t before = half - 1 + H::EXTRA;
     /* Pairs of padded tokens whose gradient belongs to a token: the first, and past the last. */
     const int64_t lowest = left > 0 ? (left - 1) / 2 : 0;
-    const int64_t end = wants_x ? (bank.tokens + left + 1) / 2 : (bank.tokens + 1) / 2;
+    const int64_t end = wants_x ? (tokens + left + 1) / 2 : (tokens + 1) / 2;
     for (int64_t pair = 0; pair < end; pair += TILE / 2) {
-      const int64_t start = 2 * pair, ahead = bank.tokens - start;
-      const int64_t tokens = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
+      const int64_t start = 2 * pair, ahead = tokens - start;
+      const int64_t count = ahead < 0 ? 0 : ahead < TILE ? ahead : TILE;
       sink.start = start;
-      convolve(buffers, rows, h, paired, taps, buffers.left - left + start, tokens, sink);
+      convolve(buffers, rows, h, paired, taps, buffers.left - left + start, count, sink);
       const int64_t until = pair + TILE / 2 < end ? pair + TILE / 2 : end;
-      for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, tokens, until - pair);
+      for (int64_t i = 0; i < rows; ++i) end_tile(sink, i, count, until - pair);
       if (kernel_sums)
         for (int kind = 0; kind < H::KINDS; ++kind)
           correlate(rows, sink.dz[H::correlated(kind)], buffers.row,
-                    buffers.x_halves + kind * buffers.half_span + pair, (tokens + 1) / 2, half,
+                    buffers.x_halves + kind * buffers.half_span + pair, (count + 1) / 2, half,
                     kernel_sums + kind * buffers.sum_row, HALVES * buffers.sum_row);
       if (!wants_x) continue;
       const int64_t from = pair > lowest ? pair : lowest;
@@ -198,9 +200,9 @@ struct Group {
   /* What the filters of one scale of short kernels add to dx, and their shares; see
      short_kernels.h. */
   template <int64_t ACTIVATION>
-  static void backward_brief(const Bank &bank, const Buffers &buffers, const float *h,
-                             const uint32_t *paired, int64_t filters, int64_t taps, int64_t m,
-                             bool wants_x, bool wants_shares) {
+  static void backward_brief(const Bank &bank, const Buffers &buffers, int64_t tokens,
+                             const float *h, const uint32_t *paired, int64_t filters, int64_t taps,
+                             int64_t m, bool wants_x, bool wants_shares) {
     const int64_t left = left_padding(bank, taps);
     Buffers::clear(buffers.dx_halves, HALVES * buffers.half_span);
     Buffers::clear(buffers.lost, HALVES * buffers.half_span);
@@ -213,9 +215,9 @@ struct Group {
                                       buffers.filter_row()};
     const auto own = taps_of(buffers, h, paired, taps, buffers.left - left);
     run_brief<ACTIVATION>(signals, h, own, taps, [&](const auto &brief) {
-      brief.backward(filters, bank.tokens);
+      brief.backward(filters, tokens);
     });
-    for (int64_t t = 0; wants_x && t < bank.tokens; ++t)
+    for (int64_t t = 0; wants_x && t < tokens; ++t)
       buffers.dx[t] += buffers.dx_halves[t + left] - buffers.lost[t + left];
   }
 

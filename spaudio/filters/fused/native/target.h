@@ -50,6 +50,15 @@ inline int64_t left_padding(const Bank &bank, int64_t taps) {
   return bank.causal ? taps - 1 : (taps - 1) / 2;
 }
 
+/* Tokens of one batch item up to the last that is no padding. Nothing is computed for those after
+   it: their outputs and their gradients are zero. */
+inline int64_t unpadded(const Bank &bank, int64_t item) {
+  int64_t tokens = bank.tokens;
+  const uint8_t *mask = bank.mask ? bank.mask + item * bank.tokens : nullptr;
+  while (mask && tokens > 0 && mask[tokens - 1]) --tokens;
+  return tokens;
+}
+
 inline int64_t count_filters(const Bank &bank) {
   int64_t total = 0;
   for (int64_t s = 0; s < bank.scales; ++s) total += bank.shapes[2 * s];
