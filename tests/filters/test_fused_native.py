@@ -185,6 +185,38 @@ def test_a_later_token_changes_no_bit_in_any_vector_width(library: cpu.Library, 
         assert_causal(run, torch.randn(2, 130, 37), lambda token: token * -3 + 1)
 
 
+def test_padding_at_the_end_is_skipped_without_changing_a_bit(
+    library: cpu.Library, lanes: int
+) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # clips of all lengths use the same buffers
+    lengths = torch.tensor([[130], [0], [37], [129], [1]])
+    padding = torch.arange(130) >= lengths
+    kernels, shapes = torch.randn(5 * 9 + 4 * 2), [5, 9, 4, 2]
+
+    def extended(signal: Tensor) -> Tensor:  # by a token of zeros that is no padding
+        return torch.nn.functional.pad(signal, (0, 0, 0, 1))
+
+    for dtype in (torch.float32, torch.bfloat16):
+        x, grad = torch.randn(2, 5, 130, 21, dtype=dtype)
+        for causal, gains in ((True, (9,)), (False, (21, 9)), (False, (5, 130, 9))):
+            weights = torch.randn(gains)
+            options = causal, "relu", True
+            short = Problem(x, kernels, shapes, weights, padding, *options)
+            y = library.forward(short, lanes)
+            dx, *shared = library.backward(grad, short, [True] * 3, lanes)
+            if len(gains) == 3:
+                weights = extended(weights)
+            whole = torch.cat([padding, torch.zeros(5, 1, dtype=torch.bool)], 1)
+            long = Problem(extended(x), kernels, shapes, weights, whole, *options)
+            assert torch.equal(library.forward(long, lanes)[:, :130], y)
+            long_dx, *long_shared = library.backward(extended(grad), long, [True] * 3, lanes)
+            if len(gains) == 3:
+                long_shared[1] = long_shared[1][:, :130]
+            assert torch.equal(long_dx[:, :130], dx)
+            assert all(torch.equal(a, b) for a, b in zip(shared, long_shared, strict=True))
+
+
 def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> None:
     torch.manual_seed(0)
     # 61 dimensions are two vectors, one, and a rest in every width. 35 items are more than parts;
