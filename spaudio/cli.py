@@ -3,7 +3,7 @@
 spaudio train DIR             trains on a folder of sounds, like recipes/folder
 spaudio new NAME DIR          writes an editable recipe for a folder of sounds
 spaudio datasets              lists recipes: licence, size, and whether the data are on disk
-spaudio compare RUN...        compares runs in one table, mean ± std over seeds
+spaudio compare RUN...        compares runs: mean ± std over seeds, and paired differences
 spaudio filters RUN           draws kernels and their responses, before and after training
 spaudio predict MODEL FILE... classifies audio files and folders
 spaudio detect MODEL FILE...  finds events in long recordings, as table, labels or selections
@@ -552,7 +552,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, 
         "--data": {"type": Path, "default": Path("data"), "help": "folder of prepared data, as the "
                    "setting data="},
     }),
-    "compare": (_compare, "compare runs in one table, mean ± std over seeds", {
+    "compare": (_compare, "compare runs: mean ± std over seeds, and paired differences", {
         "runs": {**_RUN, "nargs": "+", "help": "folder of a run, or CSV file of runs"},
         "--only": {"metavar": "PATTERN,...", "help": "only runs whose names match, such as "
                    "study-bank-?"},

@@ -223,9 +223,9 @@ def test_commands_on_finished_runs(
             place = given.index("--output")
             given[place:place] = [*text, "--rounds", "1"]
         runs = [str(run) for run in sorted(tmp_path.glob("runs/text8/study-*/"))]
-        if "runs/folder/*/" in given:
+        if any(word.startswith("runs/folder/") for word in given):
             runs = ["runs/folder/ID"]
-        given = [part for word in given for part in (runs if word.endswith("/*/") else [word])]
+        given = [part for word in given for part in (runs if word.endswith("*/") else [word])]
         if "RECORDINGS" in given:
             events = [(1, 2, CLASSES[0])] if given[1] == "detect" else EVENTS
             for one in make_recordings(tmp_path / "RECORDINGS").iterdir():

@@ -1,7 +1,13 @@
-"""Runs grouped by the settings that differ: one table, mean ± std over seeds."""
+"""Runs grouped by the settings that differ: one table, mean ± std over seeds.
+
+Rows are compared with the first one by the paired difference of their runs of the same seed, with
+the 95 % interval of Student's t. Folds and speakers share training clips, so that an interval over
+them is as wide as in a study (:mod:`spaudio.report.study_effects`).
+"""
 
 import inspect
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,10 +16,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
 from spaudio.report.records import NOT_COMPARED, OF_DATA, OF_SETTING, Record, names_of
 from spaudio.report.run_command import is_expression
+from spaudio.report.study_effects import mean_difference
 from spaudio.report.tables import plus_minus
 
 # With more differing settings, the name of a row would be unreadable.
@@ -59,13 +68,16 @@ class Group:
         seeds = {record.facts["seed"] for record in self.records}
         return "seed" if self.over is None or len(seeds) > 1 else self.over
 
-    def results(self, fact: str) -> list[float]:
+    def results(self, fact: str) -> dict[str, float]:
         """Returns a result of each seed, in ascending order; runs of one seed are averaged.
 
         With a single seed, there is a result of each value of ``over`` instead.
 
         Args:
             fact: A name in :data:`spaudio.report.records.FACTS`.
+
+        Returns:
+            The results by seed or value.
         """
         spread_over = self.spread_over
         found: dict[Any, list[float]] = {}
@@ -74,7 +86,7 @@ class Group:
                 record.facts["seed"] if spread_over == "seed" else record.settings.get(spread_over)
             )
             found.setdefault(str(key), []).append(float(record.facts[fact]))
-        return [statistics.fmean(values) for values in found.values()]
+        return {key: statistics.fmean(values) for key, values in found.items()}
 
 
 def _shown(value: Any, full: bool) -> str:
@@ -238,39 +250,72 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
     other, title = ("macro_f1", "macro F1") if metric == "accuracy" else ("auc", "macro AUC")
     adapted = any("trained_params" in r.facts for group in groups for r in group.records)
     single = len(groups) > 1 and all(len(group.records) == 1 for group in groups)
+    differences = [_minus(group, groups[0], f"test.{metric}") for group in groups]
+    paired = any(differences)
     return [
         {
             "setting": group.name,
             **({"run": name} if single else {}),
             "seeds": str(len({record.facts["seed"] for record in group.records})),
             **({"± over": group.spread_over} if group.over is not None else {}),
-            f"test {metric}": plus_minus(group.results(f"test.{metric}")),
-            title: plus_minus(group.results(f"test.{other}"))
+            f"test {metric}": _spread(group, f"test.{metric}"),
+            **({"minus first row": difference or "-"} if paired else {}),
+            title: _spread(group, f"test.{other}")
             if all(f"test.{other}" in record.facts for record in group.records)
             else "-",  # the AUC of no class is defined
-            "floor (SVM)": plus_minus(group.results("floor.svm")),
+            "floor (SVM)": _spread(group, "floor.svm"),
             "parameters": f"{group.records[0].facts['num_params']:,}",
             "of filters": f"{group.records[0].facts['filter_params']:,}",
-            "train s": f"{statistics.fmean(group.results('seconds.train')):.0f}",
+            "train s": f"{_mean(group, 'seconds.train'):.0f}",
             "ms/step": _step_milliseconds(group),
             **(_adapting(group) if adapted else {}),
         }
-        for group, name in zip(groups, names_of([g.records[0] for g in groups]), strict=True)
+        for group, name, difference in zip(
+            groups, names_of([g.records[0] for g in groups]), differences, strict=True
+        )
     ]
+
+
+def _spread(group: Group, fact: str) -> str:
+    return plus_minus(list(group.results(fact).values()))
+
+
+def _mean(group: Group, fact: str) -> float:
+    return statistics.fmean(group.results(fact).values())
+
+
+def _minus(group: Group, first: Group, fact: str) -> str:
+    """Returns the mean difference of two groups' runs of the same seed, and its 95 % interval.
+
+    It is empty for fewer than two pairs, and has no interval if all differences are equal.
+    """
+    if group is first or group.spread_over != first.spread_over:
+        return ""
+    here, there = group.results(fact), first.results(fact)
+    differences = np.array([here[key] - there[key] for key in here if key in there])
+    if len(differences) < 2:
+        return ""
+    of_seeds = group.spread_over == "seed"
+    mean, half, _ = mean_difference(
+        [differences], [0.0 if of_seeds else 1 / (len(here.keys() | there.keys()) - 1)]
+    )
+    pairs = f", {len(differences)} pairs" if here.keys() != there.keys() else ""
+    interval = "" if math.isnan(half) else f" ({mean - half:+.4f} to {mean + half:+.4f})"
+    return f"{mean:+.4f}{interval}{pairs}"
 
 
 def _step_milliseconds(group: Group) -> str:
     """Returns the mean time of a step; a dash for a probe, whose head is fitted without steps."""
     if not all("step_seconds" in record.facts for record in group.records):
         return "-"
-    return f"{1000 * statistics.fmean(group.results('step_seconds')):.0f}"
+    return f"{1000 * _mean(group, 'step_seconds'):.0f}"
 
 
 def _adapting(group: Group) -> dict[str, str]:
     """Returns the cost of adapting a pretrained encoder; dashes if a run of the group did not."""
     if not all("trained_params" in record.facts for record in group.records):
         return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
-    seconds = statistics.fmean(group.results("best_seconds"))
+    seconds = _mean(group, "best_seconds")
     memory = max(record.facts["peak_memory_bytes"] for record in group.records) / 2**20
     trained = group.records[0].facts["trained_params"]
     return {

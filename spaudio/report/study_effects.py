@@ -97,7 +97,7 @@ def measure_effects(results: Sequence[Result], others: Mapping[str, str]) -> lis
         pairs = [(one, there[pair]) for pair, one in here.items() if pair in there]
         if pairs:
             samples, overlaps = _samples(pairs, counts)
-            mean, half, p = _measure(samples, overlaps)
+            mean, half, p = mean_difference(samples, overlaps)
             interval = _bootstrap(samples)
             found.append(Effect(setting, other, pairs, mean, mean - half, mean + half, p, interval))
     corrected = holm([effect.p for effect in found])
@@ -142,12 +142,15 @@ def _samples(
     return samples, overlaps
 
 
-def _measure(samples: Sequence[Array], overlaps: Sequence[float]) -> tuple[float, float, float]:
+def mean_difference(
+    samples: Sequence[Array], overlaps: Sequence[float]
+) -> tuple[float, float, float]:
     """Returns the mean over datasets, half the width of its interval, and the p-value.
 
     Args:
-        samples: From :func:`_samples`.
-        overlaps: Likewise.
+        samples: For each dataset, the differences of its folds or seeds.
+        overlaps: For each dataset, what is added to 1/n in the variance of a mean of n folds:
+            1 / (K - 1) for K folds, 0 for seeds.
 
     Returns:
         NaN and 1 for the last two if no dataset has differences that vary.

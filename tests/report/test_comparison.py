@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_rel
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import compare, doubts, group_runs
@@ -91,7 +92,7 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
     ]
     (group,) = group_runs(runs, over="speaker")
     assert group.settings == {}
-    assert group.results("test.accuracy") == pytest.approx([0.6, 0.8])
+    assert group.results("test.accuracy") == pytest.approx({"0": 0.6, "1": 0.8})
     (row,) = compare([group])
     assert (row["± over"], row["test accuracy"]) == ("seed", "0.7000 ± 0.1414")
     (row,) = compare(group_runs(runs[:2], over="speaker"))  # one seed: the spread over speakers
@@ -109,6 +110,25 @@ def test_a_setting_can_be_averaged_over_within_each_seed() -> None:
         group_runs(rates, over="optim.lr")
     with pytest.raises(DataError, match=r"no run has a setting 'lr' to average over"):
         group_runs(rates, over="lr")
+
+
+def test_rows_are_compared_with_the_first_one_run_by_run() -> None:
+    none, bank = [0.70, 0.80, 0.60, 0.75], [0.72, 0.83, 0.61, 0.79]
+    runs = [run(accuracy, seed) for seed, accuracy in enumerate(none)]
+    runs += [run(accuracy, seed, "bank") for seed, accuracy in reversed([*enumerate(bank)])]
+    first, second = (row["minus first row"] for row in compare(group_runs(runs)))
+    assert first == "-"
+    interval = ttest_rel(bank, none).confidence_interval(0.95)
+    assert second == f"+0.0250 ({interval.low:+.4f} to {interval.high:+.4f})"
+    # Only seeds that both have are pairs. Equal differences have no interval.
+    rows = compare(group_runs([*runs[1:4], run(0.82, 1, "fir"), run(0.62, 2, "fir")]))
+    assert rows[1]["minus first row"] == "+0.0200, 2 pairs"
+    # Four folds share training clips, so the variance of a mean is s² (1/4 + 1/3).
+    folds = [run(a, fold=k) for k, a in enumerate(none)]
+    folds += [run(a, filter="bank", fold=k) for k, a in enumerate(bank)]
+    (_, row) = compare(group_runs(folds, "fold"))
+    half = (interval.high - interval.low) / 2 * (1 + 4 / 3) ** 0.5
+    assert row["minus first row"] == f"+0.0250 ({0.025 - half:+.4f} to {0.025 + half:+.4f})"
 
 
 @pytest.mark.parametrize("fact", OF_SETTING)
