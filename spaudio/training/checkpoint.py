@@ -116,7 +116,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
         if damaged is None:
             return checkpoint
         warnings.warn(
-            f"{checkpoint / damaged} is damaged; using the previous checkpoint", stacklevel=2
+            f"{checkpoint / damaged} is damaged and is not used", stacklevel=2
         )
     if existing:
         raise CheckpointError(f"every checkpoint {name!r} in {folder} is damaged; start a new run")

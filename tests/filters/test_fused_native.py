@@ -244,6 +244,24 @@ def test_depthwise_in_every_vector_width(library: cpu.Library, lanes: int) -> No
                 assert max(relative_errors(found, [y.detach(), *grads])) < tolerance
 
 
+def test_depthwise_of_large_signals_is_that_of_their_parts(
+    library: cpu.Library, lanes: int
+) -> None:
+    """Signals of 16 MiB or more are stored past the caches."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    kernels = torch.randn(64, 4)
+    for tokens in (1024, 1023):
+        x, grad = torch.randn(2, 64, tokens, 64)
+        padding = torch.arange(tokens) >= torch.arange(960, 1024).unsqueeze(1)
+        y = library.depthwise(x, kernels, padding, 1, lanes)
+        dx, _ = library.depthwise_backward(grad, x, kernels, padding, 1, lanes)
+        for part in (slice(0, 32), slice(32, 64)):
+            given = x[part], kernels, padding[part], 1, lanes
+            assert torch.equal(library.depthwise(*given), y[part])
+            assert torch.equal(library.depthwise_backward(grad[part], *given)[0], dx[part])
+
+
 def test_depthwise_is_the_same_to_the_bit_for_a_padded_clip(
     library: cpu.Library, lanes: int
 ) -> None:

@@ -10,6 +10,9 @@ struct Apart {
   static constexpr int64_t SIZE = HALF ? sizeof(uint16_t) : sizeof(float);
   static constexpr int64_t STEP = 16; /* tokens per backward step, which the cache holds */
   static constexpr int64_t AHEAD = 8; /* tokens between one that is read and one prefetched */
+  /* Bytes from which a result is stored past the caches: they would not hold it until it is read,
+     and would first read what it overwrites. */
+  static constexpr int64_t STREAMED = 16 << 20;
 
   static int64_t scratch_bytes(const Depthwise &d) { return Buffers(d, nullptr).bytes; }
 
@@ -19,6 +22,7 @@ struct Apart {
     const Buffers own(d, memory);
     set_rows(d, x, item, d.left, own.zeros, own.x_rows);
     convolve(d, kernels, row, own.x_rows, x, y, item, first, last, 0, d.tokens);
+    V::end_stream();
   }
 
   /* Adds the kernels' gradient of this item and these dimensions to grad_kernels (taps, row). */
@@ -39,6 +43,7 @@ struct Apart {
         convolve(d, reversed, -row, own.grad_rows, grad_y, grad_x, item, first, last, t, end);
       if (grad_kernels) correlate(d, own, own.grad_rows + right, first, last, t, end);
     }
+    V::end_stream();
     for (int64_t k = 0; grad_kernels && k < d.taps; ++k)
       for (int64_t i = first; i < last; ++i)
         grad_kernels[k * row + i] += own.sums[k * own.sum_row + i];
@@ -98,9 +103,12 @@ struct Apart {
                        const void *const *rows, const void *from, void *to, int64_t item,
                        int64_t first, int64_t last, int64_t begin, int64_t end) {
     const uint8_t *mask = d.mask ? d.mask + item * d.tokens : nullptr;
+    const bool streams = !HALF && d.batch * d.tokens * d.dim * SIZE >= STREAMED &&
+                         d.dim % LANES == 0 &&
+                         reinterpret_cast<uintptr_t>(to) % (LANES * SIZE) == 0;
     for (int64_t t = begin; t < end;) {
       const int64_t at = (item * d.tokens + t) * d.dim;
-      const Place place = {kernels, step, d.taps, rows + t, from, to, at, d.dim};
+      const Place place = {kernels, step, d.taps, rows + t, from, to, at, d.dim, streams};
       if (mask && mask[t]) {
         __builtin_memcpy(static_cast<char *>(to) + (at + first) * SIZE,
                          static_cast<const char *>(from) + (at + first) * SIZE,
@@ -124,6 +132,7 @@ struct Apart {
     const void *from;
     void *to;
     int64_t at, dim; /* where the first token is in `from` and `to`, and the distance to the next */
+    bool streams;    /* whether the result is stored past the caches */
   };
 
   template <int TOKENS>
@@ -140,7 +149,8 @@ struct Apart {
 #pragma GCC unroll 4
     for (int j = 0; j < TOKENS; ++j) {
       prefetch<VECTORS, 0>(place.from, place.at + (j + AHEAD) * place.dim + i);
-      prefetch<VECTORS, 1>(place.to, place.at + (j + AHEAD) * place.dim + i);
+      if (LANES < 16 && !place.streams)
+        prefetch<VECTORS, 1>(place.to, place.at + (j + AHEAD) * place.dim + i);
     }
     Float sums[TOKENS][VECTORS] = {};
     const void *const *rows = place.rows;
@@ -162,7 +172,10 @@ struct Apart {
       for (int v = 0; v < VECTORS; ++v) {
         const int64_t at = place.at + j * place.dim + i + v * LANES;
         const Float own = S::load(place.from, at, valid.lanes(), 1);
-        S::store(place.to, at, valid.lanes(), 1, own + sums[j][v]);
+        if (!HALF && place.streams)
+          V::stream(static_cast<float *>(place.to) + at, own + sums[j][v]);
+        else
+          S::store(place.to, at, valid.lanes(), 1, own + sums[j][v]);
       }
   }
 

@@ -117,6 +117,25 @@ struct Vector {
       for (int64_t lane = 0; lane < lanes; ++lane) to[lane * stride] = value[lane];
   }
 
+  /* Stores to an aligned address in memory, past the caches. */
+  static inline void stream(float *to, Float value) {
+#if !defined(__x86_64__) || defined(SPAUDIO_ANY_PROCESSOR)
+    __builtin_memcpy(to, &value, sizeof value);
+#else
+    if constexpr (LANES > 4)
+      asm("vmovntps %1, %0" : "=m"(*reinterpret_cast<Float *>(to)) : "x"(value));
+    else
+      asm("movntps %1, %0" : "=m"(*reinterpret_cast<Float *>(to)) : "x"(value));
+#endif
+  }
+
+  /* Makes what was streamed visible to other threads. */
+  static inline void end_stream() {
+#if defined(__x86_64__) && !defined(SPAUDIO_ANY_PROCESSOR)
+    asm volatile("sfence" ::: "memory");
+#endif
+  }
+
   static inline float sum(Float value) {
     typedef typename Lanes<4>::Float Quarter;
     Quarter parts[LANES / 4];
