@@ -265,11 +265,12 @@ def test_commands_of_results_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
         accepted.append(chosen.command)
         raise SpaudioError("parsed")
 
-    def take_no_turn(sides: Sequence[Sequence[str]], rounds: int) -> NoReturn:
+    def take_no_turn(sides: Sequence[Sequence[str]], *_: object) -> NoReturn:
         accepted.append(sides[1][2])
         sys.exit("parsed")
 
     monkeypatch.setattr(peers, "run_sides", take_no_turn)
+    monkeypatch.setattr(peers, "run_until", take_no_turn)
     modules = {"spaudio.bench": bench.main, "spaudio.bench.peers": peers.main}
     for module in (cli, bench):
         for name, (_, *others) in module._COMMANDS.items():

@@ -259,7 +259,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "seeds": str(len({record.facts["seed"] for record in group.records})),
             **({"± over": group.spread_over} if group.over is not None else {}),
             f"test {metric}": _spread(group, f"test.{metric}"),
-            **({"minus first row": difference or "-"} if paired else {}),
+            **({"minus the first": difference or "-"} if paired else {}),
             title: _spread(group, f"test.{other}")
             if all(f"test.{other}" in record.facts for record in group.records)
             else "-",  # the AUC of no class is defined

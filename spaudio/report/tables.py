@@ -35,26 +35,46 @@ def escaped_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def show_rows(rows: Sequence[Mapping[str, str]], title: str, file: IO[str] | None = None) -> None:
-    """Prints rows as a table, to the standard output if no file is given."""
+    """Prints rows as a table, to the standard output if no file is given.
+
+    If a terminal is too narrow for it but wide enough for the transposed table, rows are columns.
+    """
+    from rich.console import Console
+
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    table, turned = _table(lines, title), _table(list(zip(*lines, strict=True)), title)
+    console = Console(file=file)
+    too_wide = console.is_terminal and _width(table) > console.width
+    show(turned if too_wide and _width(turned) <= console.width else table, file)
+
+
+def _table(lines: Sequence[Sequence[str]], title: str) -> Table:
+    """Returns a table with the first line as its header."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(printable(title)))
-    for i, name in enumerate(rows[0]):
+    for i, name in enumerate(lines[0]):
         table.add_column(
             escape(printable(name)), justify="left" if i == 0 else "right", no_wrap=True
         )
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row.values()))
-    show(table, file)
+    for line in lines[1:]:
+        table.add_row(*(escape(printable(cell)) for cell in line))
+    return table
+
+
+def _width(table: Table) -> int:
+    """Returns the width at which nothing is cut."""
+    from rich.console import Console
+
+    return Console(width=100_000).measure(table).maximum
 
 
 def show(table: Table, file: IO[str] | None = None) -> None:
     """Prints a table at its full width, so that nothing is truncated."""
     from rich.console import Console
 
-    needed = Console(width=100_000).measure(table).maximum
-    Console(width=max(needed, Console().width), file=file).print(table)
+    Console(width=max(_width(table), Console().width), file=file).print(table)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

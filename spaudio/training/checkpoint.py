@@ -115,9 +115,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
         damaged = _damaged(checkpoint)
         if damaged is None:
             return checkpoint
-        warnings.warn(
-            f"{checkpoint / damaged} is damaged and is not used", stacklevel=2
-        )
+        warnings.warn(f"{checkpoint / damaged} is damaged and is not used", stacklevel=2)
     if existing:
         raise CheckpointError(f"every checkpoint {name!r} in {folder} is damaged; start a new run")
     raise CheckpointError(

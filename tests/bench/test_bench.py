@@ -16,7 +16,7 @@ from spaudio.bench.__main__ import main
 from spaudio.bench.harness import describe
 from spaudio.bench.peers import __main__ as peers
 from spaudio.bench.peers import ours
-from spaudio.bench.peers.turns import Turns
+from spaudio.bench.peers.turns import Turns, run_sides, run_until
 from spaudio.bench.shapes import Shape
 from spaudio.errors import ConfigError
 from spaudio.filters import filterbank
@@ -228,6 +228,8 @@ def test_a_pretrained_step_takes_only_settings_of_the_filter() -> None:
         (main, ["growth", "--threads", "0"], "'0'; expected a whole number of at least 1"),
         (peers.main, ["huggingface", "--python", "python", "--rounds", "0"], "at least 1"),
         (peers.main, ["asteroid-sinc", "--python", "python", "seed=1"], "leave seed=1 out"),
+        (peers.main, ["asteroid-sinc", "--python", "python", "--until", "1"], "leave --until out"),
+        (peers.main, ["huggingface", "--python", "python", "--until", "90"], "at most 1"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -239,6 +241,36 @@ def test_wrong_arguments_are_refused(
     with pytest.raises(SystemExit):
         run(arguments)
     assert message in capsys.readouterr().err
+
+
+SIDE = """
+import sys
+from spaudio.bench.peers.turns import Turns
+
+steps, slope = 0, float(sys.argv[1])
+turns = Turns(2, lambda: steps * slope)
+print("a library prints")
+going = turns.step()
+while going:
+    steps += 1
+    assert steps < 20, "trained too far"
+    going = turns.step(32)
+"""
+
+
+def test_sides_train_until_an_accuracy_is_reached() -> None:
+    fast, slow, broken = ([sys.executable, "-c", SIDE, slope] for slope in ("0.125", "0.0625", "x"))
+    points = run_until([fast, slow], 0.5, 1e9, turns=1)
+    assert [[accuracy for _, accuracy in side] for side in points] == [
+        [0.25, 0.5],
+        [0.125, 0.25, 0.375, 0.5],
+    ]
+    assert all(side == sorted(side) for side in points)  # seconds are added up
+    assert [len(side) for side in run_until([fast, slow], 0.5, 0, turns=1)] == [1, 1]
+    told = run_sides([fast, slow], rounds=2)
+    assert [[turn["examples"] for turn in side] for side in told] == [[64, 64], [64, 64]]
+    with pytest.raises(RuntimeError, match="has ended"):
+        run_sides([fast, broken], rounds=1)
 
 
 def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

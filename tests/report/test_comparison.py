@@ -57,6 +57,25 @@ def test_seeds_are_grouped_and_the_settings_that_differ_named(
     assert [group.name for group in group_runs(sources)] == ["source=/a/sounds", "source=/b/sounds"]
 
 
+def test_tables_that_are_too_wide_for_a_terminal_are_transposed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = compare(group_runs([run(0.7), run(0.9, filter="bank")]))
+    for is_terminal, columns, is_turned in (
+        (True, 60, True),
+        (True, 200, False),
+        (True, 30, False),  # the transposed table is too wide, too
+        (False, 60, False),
+    ):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("rich.console.Console.is_terminal", is_terminal)
+        show_rows(rows, "Test split")
+        lines = capsys.readouterr().out.splitlines()
+        assert any("filter=none" in line and "filter=bank" in line for line in lines) == is_turned
+        assert any("0.7000" in line and "0.9000" in line for line in lines) == is_turned
+        assert any("filter=none" in line and "0.7000" in line for line in lines) != is_turned
+
+
 def test_options_at_their_default_are_left_out_beside_the_filter_s_name() -> None:
     banks = [run(0.7, filter="bank", filter__kernel_size=size) for size in (4, 8, 16)]
     # If no group names the filter, each must name its option.
@@ -116,19 +135,19 @@ def test_rows_are_compared_with_the_first_one_run_by_run() -> None:
     none, bank = [0.70, 0.80, 0.60, 0.75], [0.72, 0.83, 0.61, 0.79]
     runs = [run(accuracy, seed) for seed, accuracy in enumerate(none)]
     runs += [run(accuracy, seed, "bank") for seed, accuracy in reversed([*enumerate(bank)])]
-    first, second = (row["minus first row"] for row in compare(group_runs(runs)))
+    first, second = (row["minus the first"] for row in compare(group_runs(runs)))
     assert first == "-"
     interval = ttest_rel(bank, none).confidence_interval(0.95)
     assert second == f"+0.0250 ({interval.low:+.4f} to {interval.high:+.4f})"
     # Only seeds that both have are pairs. Equal differences have no interval.
     rows = compare(group_runs([*runs[1:4], run(0.82, 1, "fir"), run(0.62, 2, "fir")]))
-    assert rows[1]["minus first row"] == "+0.0200, 2 pairs"
+    assert rows[1]["minus the first"] == "+0.0200, 2 pairs"
     # Four folds share training clips, so the variance of a mean is s² (1/4 + 1/3).
     folds = [run(a, fold=k) for k, a in enumerate(none)]
     folds += [run(a, filter="bank", fold=k) for k, a in enumerate(bank)]
     (_, row) = compare(group_runs(folds, "fold"))
     half = (interval.high - interval.low) / 2 * (1 + 4 / 3) ** 0.5
-    assert row["minus first row"] == f"+0.0250 ({0.025 - half:+.4f} to {0.025 + half:+.4f})"
+    assert row["minus the first"] == f"+0.0250 ({0.025 - half:+.4f} to {0.025 + half:+.4f})"
 
 
 @pytest.mark.parametrize("fact", OF_SETTING)

@@ -1,4 +1,4 @@
-"""Trains in turn with another library and prints examples per second; see README.md.
+"""Trains in turn with another library and prints what it took; see README.md.
 
 python -m spaudio.bench.peers huggingface --python ENV/bin/python
 """
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from spaudio.bench.harness import at_least_one
-from spaudio.bench.peers.turns import run_sides
-from spaudio.report.tables import markdown_table
+from spaudio.bench.peers.turns import run_sides, run_until
+from spaudio.report.tables import markdown_table, plus_minus
 
 # Module and arguments of each side other than ours.
 PEERS = {
@@ -19,6 +19,7 @@ PEERS = {
     "asteroid-free": ["asteroid", "free"],
     "asteroid-sinc": ["asteroid", "sinc"],
 }
+TURNS = 3  # between two evaluations: 30 steps
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,18 +32,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--python", required=True, help="interpreter of the peer's environment")
     parser.add_argument("--rounds", type=at_least_one, default=7, help="turns of each (default: 7)")
+    parser.add_argument(
+        "--until", type=_accuracies, metavar="ACCURACY,...", help="instead of examples per second, "
+        "print the CPU seconds of training until these accuracies on the test split are reached",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=at_least_one, default=600, metavar="SECONDS",
+        help="with --until: CPU seconds after which a side is stopped (default: 600)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=at_least_one, default=3, help="with --until: number of seeds (default: 3)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of our recipe")
     chosen = parser.parse_intermixed_args(arguments)
-    if chosen.overrides and chosen.peer.startswith("asteroid"):
+    if chosen.peer.startswith("asteroid") and (chosen.overrides or chosen.until):
         parser.error(
             f"{chosen.peer} compares the front-ends alone, without a recipe; leave "
-            f"{chosen.overrides[0]} out"
+            f"{'--until' if chosen.until else chosen.overrides[0]} out"
         )
+    if chosen.until:
+        rows = _until(chosen)
+        title = f"one thread each; CPU seconds of training, {chosen.seeds} seeds"
+    else:
+        rows = _speeds(chosen)
+        title = f"one thread each, medians of {chosen.rounds} turns"
+    print(f"{title}\n\n{markdown_table(rows, 1)}")
+
+
+def _accuracies(text: str) -> list[float]:
+    """Reads accuracies from the command line, in ascending order."""
+    try:
+        found = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        found = []
+    if not found or not all(0 < accuracy <= 1 for accuracy in found):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected numbers above 0, at most 1")
+    return found
+
+
+def _commands(chosen: argparse.Namespace, seed: int = 0) -> list[list[str]]:
+    """Returns the command of our side and that of the peer."""
     module, *options = PEERS[chosen.peer]
     ours = [sys.executable, "-m", "spaudio.bench.peers.ours", chosen.peer.partition("-")[0]]
-    ours += chosen.overrides
-    theirs = [chosen.python, "-m", f"spaudio.bench.peers.{module}", *options]
-    told = run_sides([ours, theirs], chosen.rounds)
+    ours += [*chosen.overrides, *([f"seed={seed}"] if seed else [])]
+    theirs = [chosen.python, "-m", f"spaudio.bench.peers.{module}", *options, str(seed)]
+    return [ours, theirs]
+
+
+def _speeds(chosen: argparse.Namespace) -> list[dict[str, str]]:
+    """Measures examples per second; returns a row for each side."""
+    told = run_sides(_commands(chosen), chosen.rounds)
     rows = []
     for name, said in zip(("spaudio", chosen.peer), told, strict=True):
         row = {"": name}
@@ -54,7 +93,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             row[f"relative, per {label}"] = f"{median(speeds):.2f}"
         rows.append(row)
-    print(f"one thread each, medians of {chosen.rounds} turns\n\n{markdown_table(rows, 1)}")
+    return rows
+
+
+def _until(chosen: argparse.Namespace) -> list[dict[str, str]]:
+    """Measures the seconds until accuracies are reached; returns a row for each side."""
+    runs = [
+        run_until(_commands(chosen, seed), chosen.until[-1], chosen.limit, TURNS)
+        for seed in range(chosen.seeds)
+    ]
+    rows = []
+    for number, name in enumerate(("spaudio", chosen.peer)):
+        row = {"": name}
+        for accuracy in chosen.until:
+            first = [
+                next((s for s, found in run[number] if found >= accuracy), None) for run in runs
+            ]
+            reached = [seconds for seconds in first if seconds is not None]
+            row[f"to {accuracy:g}"] = (
+                plus_minus(reached, digits=0)
+                if len(reached) == len(runs)
+                else f"{len(reached)} of {len(runs)} seeds"
+            )
+        best = [max(found for _, found in run[number]) for run in runs]
+        rows.append({**row, "highest accuracy": plus_minus(best, digits=3)})
+    return rows
 
 
 if __name__ == "__main__":

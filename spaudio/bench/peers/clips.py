@@ -11,10 +11,15 @@ CLASSES = 10
 RECIPE = Path(__file__).parents[3] / "recipes" / "fsdd"
 
 
-def list_clips() -> list[tuple[Path, int]]:
-    """Returns path and digit of each clip."""
+def list_clips(*, test: bool = False) -> list[tuple[Path, int]]:
+    """Returns path and digit of each clip of the official training split, or of the test split.
+
+    The first five recordings of each digit by each speaker are the test split.
+    """
     files = sorted((RECIPE / "recordings").glob("*.flac"))
-    return [(file, int(file.name[0])) for file in files]
+    return [
+        (file, int(file.name[0])) for file in files if (int(file.stem.split("_")[2]) < 5) == test
+    ]
 
 
 def read_clip(path: Path) -> npt.NDArray[np.float32]:

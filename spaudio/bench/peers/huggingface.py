@@ -4,6 +4,7 @@ As in ``run_audio_classification.py``, a clip is decoded and its features are co
 is drawn. The transformer has the size of ours: 4 layers of width 128, 29 tokens per second.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -37,8 +38,9 @@ class InTurns(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = not self.turns.step(BATCH)
 
 
-def train(turns: Turns) -> None:
+def train(turns: Turns, seed: int) -> None:
     """Trains until there is no further turn."""
+    torch.manual_seed(seed)
     extractor = ASTFeatureExtractor(sampling_rate=RATE, num_mel_bins=BANDS, max_length=FRAMES)
     config = ASTConfig(
         hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
@@ -50,13 +52,27 @@ def train(turns: Turns) -> None:
         features = extractor(waveforms, sampling_rate=RATE, return_tensors="pt")
         return {**features, "labels": torch.tensor([label for _, label in clips])}
 
+    model, held_out = ASTForAudioClassification(config), list_clips(test=True)
+
+    def evaluate() -> float:
+        model.eval()
+        right = 0
+        for start in range(0, len(held_out), BATCH):
+            batch = collate(held_out[start : start + BATCH])
+            with torch.no_grad():
+                found = model(input_values=batch["input_values"]).logits.argmax(dim=1)
+            right += int((found == batch["labels"]).sum())
+        model.train()
+        return right / len(held_out)
+
+    turns.evaluate = evaluate
     arguments = TrainingArguments(
         per_device_train_batch_size=BATCH, max_steps=100_000, learning_rate=1e-3, use_cpu=True,
         remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=True,
-        logging_strategy="no", dataloader_drop_last=True,
+        logging_strategy="no", dataloader_drop_last=True, seed=seed,
     )  # fmt: skip
     Trainer(
-        ASTForAudioClassification(config),
+        model,
         arguments,
         train_dataset=list_clips(),
         data_collator=collate,
@@ -66,4 +82,4 @@ def train(turns: Turns) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Turns(10))
+    train(Turns(10), int(sys.argv[1]))

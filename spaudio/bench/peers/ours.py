@@ -12,13 +12,17 @@ from spaudio.bench.peers.encoder_shape import FILTERS, HOP, RATE, STRIDE, TAPS, 
 from spaudio.bench.peers.turns import Turns
 from spaudio.bench.step_cost import make_steps
 from spaudio.experiment.compose import compose, quoted
+from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
-# Like the other sides: no stem, no filter, no dropout, float32, loading in the same process.
-SETTINGS = ("preset=frames", "filter=none", "model.dropout=0", "trainer.workers=0")
+# Like the other sides: no stem, no filter, no dropout, float32, loading in the same process, all
+# clips of the official training split.
+SETTINGS = (
+    "preset=frames", "filter=none", "model.dropout=0", "trainer.workers=0", "validation.train=true",
+)  # fmt: skip
 
 
 def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
@@ -28,7 +32,16 @@ def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
         settings = compose(RECIPE, [*SETTINGS, *places, *overrides])
         task = open_task(settings, data_prep_folder(RECIPE))
         batches: list[object] = []
-        run = make_steps(settings, task.build_model(), task.objective, batches)
+        model, accelerator = task.build_model(), make_accelerator(settings.trainer)
+        run = make_steps(settings, model, task.objective, batches)
+
+        def evaluate() -> float:
+            model.eval()
+            measured: Any = task.objective.measure(model, task.final["test"], accelerator)
+            model.train()
+            return float(measured.accuracy)
+
+        turns.evaluate = evaluate
         sampler: Any = task.train.batch_sampler
         going, epoch = turns.step(), 0
         while going:

@@ -4,6 +4,9 @@ Clips are read and their features computed whenever they are drawn. The transfor
 ours: 4 layers of width 128, tokens of two frames, 50 per second.
 """
 
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
@@ -41,16 +44,20 @@ class Digits(sb.Brain):  # type: ignore[misc]
         return torch.nn.functional.cross_entropy(predictions, batch.label)
 
 
-def train(turns: Turns) -> None:
+def train(turns: Turns, seed: int) -> None:
     """Trains until there is no further turn."""
-    items = {str(i): {"path": p, "label": label} for i, (p, label) in enumerate(list_clips())}
+    torch.manual_seed(seed)
 
     @sb.utils.data_pipeline.takes("path")  # type: ignore[untyped-decorator]
     @sb.utils.data_pipeline.provides("signal")  # type: ignore[untyped-decorator]
     def read(path: Any) -> Tensor:
         return torch.from_numpy(read_clip(path))
 
-    data = DynamicItemDataset(items, dynamic_items=[read], output_keys=["id", "signal", "label"])
+    def dataset(clips: Sequence[tuple[Path, int]]) -> DynamicItemDataset:
+        items = {str(i): {"path": path, "label": label} for i, (path, label) in enumerate(clips)}
+        keys = ["id", "signal", "label"]
+        return DynamicItemDataset(items, dynamic_items=[read], output_keys=keys)
+
     modules = {
         "features": Fbank(sample_rate=RATE, n_mels=BANDS, n_fft=256),
         "normalise": InputNormalization(norm_type="sentence"),
@@ -62,7 +69,22 @@ def train(turns: Turns) -> None:
         "head": nn.Linear(WIDTH, CLASSES),
     }  # fmt: skip
     brain = Digits(modules, lambda parameters: torch.optim.AdamW(parameters, lr=1e-3))
-    loader = brain.make_dataloader(data, sb.Stage.TRAIN, batch_size=BATCH, shuffle=True)
+    loader = brain.make_dataloader(
+        dataset(list_clips()), sb.Stage.TRAIN, batch_size=BATCH, shuffle=True
+    )
+    held_out = dataset(list_clips(test=True))
+
+    def evaluate() -> float:
+        brain.modules.eval()
+        right = 0
+        for batch in brain.make_dataloader(held_out, sb.Stage.TEST, batch_size=BATCH):
+            with torch.no_grad():
+                found = brain.compute_forward(batch, sb.Stage.TEST).argmax(dim=1)
+            right += int((found == batch.label).sum())
+        brain.modules.train()
+        return right / len(held_out)
+
+    turns.evaluate = evaluate
     brain.on_fit_start()
     brain.modules.train()
     going = turns.step()
@@ -76,4 +98,4 @@ def train(turns: Turns) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Turns(10))
+    train(Turns(10), int(sys.argv[1]))

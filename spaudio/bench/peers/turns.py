@@ -3,8 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from subprocess import PIPE, Popen
+from typing import Any
+
+_GO, _EVALUATE = "go", "evaluate"
+_MARK = "spaudio-turn "  # libraries write to standard output too
 
 
 class Turns:
@@ -12,10 +17,12 @@ class Turns:
 
     Args:
         steps: Number of steps per turn.
+        evaluate: Returns the accuracy on the test split. It is called between turns, on request.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, evaluate: Callable[[], float] | None = None) -> None:
         self.steps = steps
+        self.evaluate = evaluate
         self._left = 0
         self._examples = 0
         self._wall = self._cpu = 0.0
@@ -34,14 +41,53 @@ class Turns:
             return True
         if examples:
             wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-            told = {"examples": self._examples, "seconds": wall, "cpu_seconds": cpu}
-            sys.stdout.write(json.dumps(told) + "\n")
-            sys.stdout.flush()
-        if not sys.stdin.readline():
+            _tell(examples=self._examples, seconds=wall, cpu_seconds=cpu)
+        while (order := sys.stdin.readline().strip()) == _EVALUATE:
+            assert self.evaluate is not None
+            _tell(accuracy=self.evaluate())
+        if not order:
             return False
         self._left, self._examples = self.steps, 0
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         return True
+
+
+def _tell(**told: float) -> None:
+    sys.stdout.write(f"{_MARK}{json.dumps(told)}\n")
+    sys.stdout.flush()
+
+
+class _Side:
+    """The process of one side, whose program uses :class:`Turns`."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = command
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+
+    def __enter__(self) -> "_Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+
+    def ask(self, order: str) -> dict[str, Any]:
+        """Gives an order and returns what the side reports.
+
+        Raises:
+            RuntimeError: If the side has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(order + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the process has ended, so its output has, too
+        line = next((line for line in self._process.stdout if line.startswith(_MARK)), None)
+        if line is None:
+            raise RuntimeError(f"{' '.join(self.command)} has ended; see its error above")
+        told: dict[str, Any] = json.loads(line.removeprefix(_MARK))
+        return told
 
 
 def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[str, float]]]:
@@ -57,22 +103,39 @@ def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[
     Raises:
         RuntimeError: If a side ends early.
     """
-    sides = [Popen(command, stdin=PIPE, stdout=PIPE, text=True) for command in commands]
-    told: list[list[dict[str, float]]] = [[] for _ in sides]
-    try:
-        for turn in range(rounds + 1):
-            for side, command, said in zip(sides, commands, told, strict=True):
-                assert side.stdin is not None
-                assert side.stdout is not None
-                side.stdin.write("go\n")
-                side.stdin.flush()
-                # Libraries write to standard output too.
-                line = next((line for line in side.stdout if line.startswith('{"examples"')), None)
-                if line is None:
-                    raise RuntimeError(f"{' '.join(command)} has ended; see its error above")
-                if turn:
-                    said.append(json.loads(line))
-    finally:
-        for side in sides:
-            side.kill()
-    return told
+    with ExitStack() as running:
+        sides = [running.enter_context(_Side(command)) for command in commands]
+        told = [[side.ask(_GO) for side in sides] for _ in range(rounds + 1)]
+    return [list(said) for said in zip(*told[1:], strict=True)]
+
+
+def run_until(
+    commands: Sequence[Sequence[str]], accuracy: float, limit: float, turns: int
+) -> list[list[tuple[float, float]]]:
+    """Lets the sides train in turn until each reaches an accuracy.
+
+    Args:
+        commands: The command of each side, whose program uses :class:`Turns` with ``evaluate``.
+        accuracy: On the test split.
+        limit: CPU seconds of training after which a side is stopped.
+        turns: Turns between two evaluations, whose time is not counted.
+
+    Returns:
+        For each side, CPU seconds of training and accuracy at each evaluation.
+
+    Raises:
+        RuntimeError: If a side ends early.
+    """
+    found: list[list[tuple[float, float]]] = [[] for _ in commands]
+    with ExitStack() as running:
+        sides = [running.enter_context(_Side(command)) for command in commands]
+        going = set(range(len(sides)))
+        while going:
+            for number in sorted(going):
+                side, points = sides[number], found[number]
+                seconds = points[-1][0] if points else 0.0
+                seconds += sum(side.ask(_GO)["cpu_seconds"] for _ in range(turns))
+                points.append((seconds, side.ask(_EVALUATE)["accuracy"]))
+                if points[-1][1] >= accuracy or seconds >= limit:
+                    going.remove(number)
+    return found
