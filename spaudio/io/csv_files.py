@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
     """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
 
-    Names of columns are in lower case, without the blanks around them; rows without any content are
-    left out.
+    Names of columns are in lower case, without the blanks around them; lines without any content are
+    left out, also before the header.
 
     Args:
         setting: The setting that names the file, for messages.
@@ -34,9 +35,8 @@ def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[in
         with file.open(newline="", encoding="utf-8-sig") as text:
             plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
             # Otherwise a single quotation mark would silently swallow the lines after it.
-            reader = csv.DictReader(text, delimiter=delimiter, strict=True, **plain)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = [(reader.line_num, row) for row in reader]
+            reader = csv.reader(text, delimiter=delimiter, strict=True, **plain)
+            lines = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
     except UnicodeDecodeError as error:
         form = "as CSV in UTF-8" if delimiter == "," else "in UTF-8"
         raise ConfigError(f"{setting}={file} is not in UTF-8; save it {form}") from error
@@ -47,14 +47,13 @@ def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[in
             f"{setting}={file} is not CSV ({error}, in or before line {reader.line_num}); check "
             "its quotation marks"
         ) from error
-    names = Counter(name for name in reader.fieldnames if name)
-    if repeated := [name for name, number in names.items() if number > 1]:
+    names = [name.strip().lower() for name in lines[0][1]] if lines else []
+    if repeated := [name for name, number in Counter(filter(None, names)).items() if number > 1]:
         raise DataError(
             f"{setting}={file} has more than one column {some(repeated)}; keep one, or rename them"
         )
-    rows = [(n, row) for n, row in rows if any("".join(c or "").strip() for c in row.values())]
-    for number, row in rows:
-        if None in row:  # cells beyond the last column
+    for number, cells in lines:
+        if len(cells) > len(names):
             raise DataError(
                 f"{file}, line {number}: more cells than columns; "
                 + (
@@ -63,7 +62,7 @@ def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[in
                     else "remove what follows the last column"
                 )
             )
-    return rows
+    return [(n, dict(zip_longest(names, cells, fillvalue=""))) for n, cells in lines[1:]]
 
 
 def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
