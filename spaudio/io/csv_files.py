@@ -18,8 +18,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
     """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
 
-    Names of columns are in lower case, without the blanks around them; lines without any content are
-    left out, also before the header.
+    Names of columns are in lower case, without the blanks around them. Lines without any content
+    are left out, also before the header.
 
     Args:
         setting: The setting that names the file, for messages.
