@@ -161,7 +161,7 @@ def describe_shape(
 ) -> tuple[str, dict[str, Any]]:
     """Returns the shapes of model and batches, as the beginning of a title and as numbers.
 
-    The title also says how many of the tokens are padding, which the model computes in vain.
+    The title also says how many of the tokens are padding.
     """
     batch = settings.trainer.batch_size
     layers, dim = settings.model.layers, settings.model.dim

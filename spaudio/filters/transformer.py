@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from spaudio.filters.dropout import Dropout, drop
 from spaudio.filters.linear import Linear
+from spaudio.filters.tracing import is_eager
 
 ROTARY_BASE = 10_000.0
+ROWS = 64  # numbers of rows are multiples of it: matrix products are prepared anew for each number
 SHORT = 512  # tokens up to which attention without a fused kernel is faster in half precision
 
 #: Maps new keys and values (batch, heads, tokens, head_dim) to all keys and values to attend to.
@@ -81,6 +83,27 @@ def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None)
     """
     queries = torch.arange(start, start + tokens, device=device).unsqueeze(1)
     return torch.arange(start + tokens, device=device) <= queries
+
+
+def rows_without_padding(padding_mask: Tensor | None) -> Tensor | None:
+    """Chooses the tokens that a feed-forward part computes in training on a CPU.
+
+    Args:
+        padding_mask: Boolean (batch, tokens), True where a token is padding.
+
+    Returns:
+        Indices of rows of (batch * tokens, dim): all that are no padding, and as much padding as
+        makes their number a multiple of ``ROWS``. None, for all rows, if there is little padding,
+        on other devices, which would have to wait for the number, and where a model is traced.
+    """
+    if padding_mask is None or padding_mask.device.type != "cpu" or not is_eager():
+        return None
+    is_padding = padding_mask.flatten()
+    total, padding = len(is_padding), int(is_padding.sum())
+    count = -(-(total - padding) // ROWS) * ROWS
+    if not 0 < 16 * count <= 15 * total:
+        return None
+    return is_padding.to(torch.uint8).argsort(stable=True)[:count]
 
 
 class SelfAttention(nn.Module):
@@ -240,14 +263,20 @@ class TransformerLayer(nn.Module):
         rotation: tuple[Tensor, Tensor] | None,
         prefilter: Callable[[Tensor], Tensor] | None = None,
         extend: KeyValues | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Transforms (batch, tokens, dim); for the other arguments see :class:`SelfAttention`.
 
-        ``prefilter``, if any, is applied to the normalised tokens before attention reads them.
+        ``prefilter``, if any, is applied to the normalised tokens before attention reads them. The
+        feed-forward part is computed for ``rows`` of (batch * tokens, dim) alone, if given.
         """
         read = self.attention_norm(x)
         if prefilter is not None:
             read = prefilter(read)
         x = x + self.dropout(self.attention(read, attend, rotation, extend))
-        out: Tensor = x + self.dropout(self.feed_forward(x))
-        return out
+        if rows is None:
+            out: Tensor = x + self.dropout(self.feed_forward(x))
+            return out
+        flat = x.flatten(0, 1)
+        added = self.dropout(self.feed_forward(flat.index_select(0, rows)))
+        return flat.index_add(0, rows, added.to(flat.dtype)).view_as(x)

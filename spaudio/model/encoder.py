@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.filters import NoFilter, TokenFilter, make_filter
 from spaudio.filters.dropout import Dropout
-from spaudio.filters.transformer import KeyValues, TransformerLayer, causal_mask, rotary
+from spaudio.filters.transformer import (
+    KeyValues,
+    TransformerLayer,
+    causal_mask,
+    rotary,
+    rows_without_padding,
+)
 from spaudio.model.positions import LearnedPositions
 
 PLACES = ("after", "attention")
@@ -175,7 +181,8 @@ class Encoder(nn.Module):
             (batch, tokens, dim), normalised.
         """
         filters = [partial(each, padding_mask=padding_mask) for each in self.filters]
-        return self.run(x, filters, attend=self._attend(x, padding_mask))
+        rows = rows_without_padding(padding_mask) if self.training else None
+        return self.run(x, filters, attend=self._attend(x, padding_mask), rows=rows)
 
     def run(
         self,
@@ -185,6 +192,7 @@ class Encoder(nn.Module):
         attend: Tensor | None = None,
         start: int = 0,
         extend: Sequence[KeyValues] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Runs the stack with explicit state, for :meth:`forward` and :class:`EncoderStream`.
 
@@ -194,6 +202,7 @@ class Encoder(nn.Module):
             attend: See :class:`spaudio.filters.transformer.SelfAttention`.
             start: Position of the first token.
             extend: See :class:`spaudio.filters.transformer.SelfAttention`; one per layer.
+            rows: See :class:`spaudio.filters.transformer.TransformerLayer`.
 
         Returns:
             (batch, tokens, dim), normalised.
@@ -208,7 +217,7 @@ class Encoder(nn.Module):
         before = self.config.filter_place == "attention"
         for i, (layer, token_filter) in enumerate(zip(self.layers, filters, strict=True)):
             past = None if extend is None else extend[i]
-            y = layer(x, attend, rotation, token_filter if before else None, past)
+            y = layer(x, attend, rotation, token_filter if before else None, past, rows)
             rate = self.config.drop_path * (i + 1) / len(self.layers)
             x = _skip(x, y, rate) if rate and self.training else y
             if not before:

@@ -72,6 +72,30 @@ def test_a_clip_alone_equals_the_same_clip_padded_in_a_batch(
     torch.testing.assert_close(together[1], model(long)[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("place", ["after", "attention"])
+@pytest.mark.parametrize("half", [False, True])
+def test_training_computes_little_of_the_padding(place: str, half: bool) -> None:
+    model = encoder("bank", filter_place=place)
+    x = torch.randn(4, 60, 16)
+    rows: list[torch.Size] = []
+    for layer in model.layers:
+        layer.feed_forward.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape))
+
+    def gradients(lengths: list[int], training: bool) -> list[torch.Tensor]:
+        padding = torch.arange(60) >= torch.tensor(lengths).unsqueeze(1)
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = model.train(training)(given, padding)[~padding]
+        return [y, *torch.autograd.grad(y.sin().sum(), [given, *model.parameters()])]
+
+    for lengths, computed in (([60, 5, 0, 17], (128, 16)), ([60, 60, 59, 57], (4, 60, 16))):
+        rows.clear()
+        found, expected = (gradients(lengths, training) for training in (True, False))
+        assert rows == [computed] * 2 + [(4, 60, 16)] * 2
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=0.1 if half else 1e-5, rtol=0.1 if half else 1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("causal", [True, False])
 def test_tokens_that_attend_to_nothing_spoil_no_others(causal: bool, dtype: torch.dtype) -> None:
