@@ -96,8 +96,8 @@ def rows_without_padding(padding_mask: Tensor | None) -> Tensor | None:
         makes their number a multiple of ``ROWS``. None, for all rows, if there is little padding,
         on other devices, which would have to wait for the number, and where a model is traced.
     """
-    if padding_mask is None or padding_mask.device.type != "cpu" or not is_eager():
-        return None
+    if type(padding_mask) is not Tensor or padding_mask.device.type != "cpu" or not is_eager():
+        return None  # fake tensors have types of their own
     is_padding = padding_mask.flatten()
     total, padding = len(is_padding), int(is_padding.sum())
     count = -(-(total - padding) // ROWS) * ROWS
