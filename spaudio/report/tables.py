@@ -42,10 +42,11 @@ def show_rows(rows: Sequence[Mapping[str, str]], title: str, file: IO[str] | Non
     from rich.console import Console
 
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    table, turned = _table(lines, title), _table(list(zip(*lines, strict=True)), title)
-    console = Console(file=file)
-    too_wide = console.is_terminal and _width(table) > console.width
-    show(turned if too_wide and _width(turned) <= console.width else table, file)
+    table, console = _table(lines, title), Console(file=file)
+    if console.is_terminal and _width(table) > console.width:
+        turned = _table(list(zip(*lines, strict=True)), title)
+        table = turned if _width(turned) <= console.width else table
+    show(table, file)
 
 
 def _table(lines: Sequence[Sequence[str]], title: str) -> Table:
