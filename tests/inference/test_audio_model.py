@@ -152,6 +152,28 @@ def test_the_example_runs(
     assert (tmp_path / "birds-model" / "README.md").is_file()
 
 
+def test_the_example_of_levels_begins_with_the_accuracy_of_the_report(
+    own_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    settings = read_run_settings(own_run)
+    assert isinstance(settings, AudioSettings)
+    monkeypatch.chdir(own_run.parents[2])
+    data = load_data(settings, ROOT / "data_prep")
+    (tmp_path / "runs" / "esc50").mkdir(parents=True)
+    (tmp_path / "runs" / "esc50" / "ID").symlink_to(own_run)
+    (tmp_path / "SOURCE").symlink_to(data.root)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [level for level, _ in printed] == ["0", "-6", "-12", "-20", "6", "12"]
+    assert float(printed[0][1]) == pytest.approx(Trained(own_run).report["test"]["accuracy"])
+
+
 def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[AudioSettings] = []
     monkeypatch.setattr(call, "start_run", lambda settings, script: started.append(settings))
