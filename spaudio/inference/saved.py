@@ -27,7 +27,7 @@ from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
 from spaudio.report.model_card import model_card
 from spaudio.report.records import CONFIG, LAUNCHING, REPORT
-from spaudio.report.run_command import command, shortened
+from spaudio.report.run_command import command, without_folders
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, INPUTS, REPORT, WEIGHTS)
@@ -123,15 +123,12 @@ def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: In
 def portable(run: Path) -> dict[str, Any]:
     """Returns the settings of a run without those that name files on this machine.
 
-    An absolute path that is an option of another recipe's preparation is shortened to its last
-    part.
+    Absolute paths in the options of a recipe's preparation are shortened to their last part.
     """
     found = read_run_settings(run)
     settings = found.as_dict()
     own = found.prep_options.items()
-    fresh: dict[str, Any] = {
-        name: shortened(value, name) for name, value in own if isinstance(value, str)
-    }
+    fresh: dict[str, Any] = {name: without_folders(value, name) for name, value in own}
     fresh |= {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(Settings)

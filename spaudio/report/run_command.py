@@ -12,6 +12,8 @@ from spaudio.report.escape import printable
 _QUOTES = "'\""  # that may enclose a value
 # Values that are the same text without them.
 _WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
+# An absolute path in a list or mapping that is given as text.
+_INNER_PATH = re.compile(r"""(?<=[\[{,:\s'"])(/(?!/)|~|[A-Za-z]:[\\/])[^,\]}'"]*""")
 
 
 def command(settings: Mapping[str, Any]) -> str:
@@ -44,11 +46,26 @@ def is_expression(setting: str) -> bool:
     return setting.endswith("_regex")
 
 
+def without_folders(value: Any, setting: str = "") -> Any:
+    """Shortens absolute paths in the value of a setting, also in lists and mappings."""
+    if isinstance(value, str):
+        return shortened(value, setting)
+    if isinstance(value, list | tuple):
+        return [without_folders(item, setting) for item in value]
+    if isinstance(value, Mapping):
+        return {key: without_folders(item, str(key)) for key, item in value.items()}
+    return value
+
+
 def shortened(value: object, setting: str = "") -> str:
-    """Returns the value of a setting as text; an absolute path is shortened to its last part."""
+    """Returns the value of a setting as text; absolute paths are shortened to their last part."""
+    if not isinstance(value, str):
+        return printable(without_folders(value, setting))
     text = printable(value)
     if is_expression(setting):
         return text
+    if text[:1] in ("[", "{"):
+        return _INNER_PATH.sub(lambda found: shortened(found[0]), text)
     posix, windows = PurePosixPath(text), PureWindowsPath(text)
     if posix.is_absolute() or text.startswith("~"):
         return f"…/{posix.name}"

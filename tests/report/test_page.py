@@ -290,9 +290,14 @@ def test_of_folders_the_last_part_is_shown() -> None:
     assert shortened("recipes/fsdd/recordings") == "recipes/fsdd/recordings"
     assert shortened("A: birds of the site") == "A: birds of the site"  # no drive
     assert shortened(0.5) == "0.5"
-    settings = {"overrides": [r"group_regex='/(\w+)_'", "source=/home/ann/sounds"], "recipe": "x"}
+    assert shortened(["/home/ann/a", {"b": "/home/ann/b", "c_regex": "/c", "d": 1}]) == (
+        "['…/a', {'b': '…/b', 'c_regex': '/c', 'd': 1}]"
+    )
+    kept = [r"group_regex='/(\w+)_'", "model.filter_layers=[0]", "urls=[https://a.org/b]"]
+    folders = ["source=/home/ann/sounds", "more=[/home/ann/a,'/home/ann/my b',{c:~/c}]"]
+    settings = {"overrides": kept + folders, "recipe": "x"}
     words = shlex.split(command(settings))
-    assert words[2:] == [r"group_regex='/(\w+)_'", "source=…/sounds"]
+    assert words[2:] == [*kept, "source=…/sounds", "more=[…/a,'…/my b',{c:…/c}]"]
 
 
 def test_curves_of_a_probe_are_drawn_over_its_penalties() -> None:
