@@ -127,8 +127,9 @@ def portable(run: Path) -> dict[str, Any]:
     """
     found = read_run_settings(run)
     settings = found.as_dict()
-    own = found.prep_options.items()
-    fresh: dict[str, Any] = {name: without_folders(value, name) for name, value in own}
+    fresh: dict[str, Any] = {
+        name: without_folders(settings[name], name) for name in found.prep_options
+    }
     fresh |= {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(Settings)
