@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
 from spaudio.report.records import NOT_COMPARED, OF_DATA, OF_SETTING, Record, names_of
-from spaudio.report.run_command import is_expression
+from spaudio.report.run_command import without_folders
 from spaudio.report.study_effects import mean_difference
 from spaudio.report.tables import plus_minus
 
@@ -55,10 +54,9 @@ class Group:
     def name(self) -> str:
         """The settings as text, such as ``filter=bank, model.dim=64``."""
         settings = self.settings if self.given is None else self.given
-        named = (
-            f"{key.removesuffix('.name')}={_shown(value, self.full or is_expression(key))}"
-            for key, value in settings.items()
-        )
+        if not self.full:
+            settings = {key: without_folders(value, key) for key, value in settings.items()}
+        named = (f"{key.removesuffix('.name')}={_shown(value)}" for key, value in settings.items())
         nothing = str(self.records[0].facts["recipe"]) if self.given is None else "defaults"
         return ", ".join(named) or nothing
 
@@ -89,16 +87,9 @@ class Group:
         return {key: statistics.fmean(values) for key, values in found.items()}
 
 
-def _shown(value: Any, full: bool) -> str:
-    """Returns a value as it is given on a command line.
-
-    Unless ``full``, an absolute path is shortened to its last part, because folders differ between
-    machines.
-    """
-    if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    path = Path(value)
-    return path.name if path.is_absolute() and not full else value
+def _shown(value: Any) -> str:
+    """Returns a value as it is given on a command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group]:

@@ -202,13 +202,10 @@ def test_runs_on_a_pretrained_encoder_say_what_adapting_took() -> None:
 
 
 def test_settings_are_shown_in_one_notation_however_many_differ() -> None:
-    few = [
-        run(0.5, skip_bad=skip, source="/data/my sounds", scales=[["a", 1]])
-        for skip in (True, False)
-    ]
-    few[1].settings["scales"] = [["b", 1]]
+    few = [run(0.5, skip_bad=skip, source="/data/my sounds") for skip in (True, False)]
+    few[0].settings["scales"], few[1].settings["scales"] = [["/data/a", 1]], [["b", 1]]
     assert [group.name for group in group_runs(few)] == [
-        'scales=[["a", 1]], skip_bad=true', 'scales=[["b", 1]], skip_bad=false',
+        'scales=[["…/a", 1]], skip_bad=true', 'scales=[["b", 1]], skip_bad=false',
     ]  # fmt: skip
     many = [
         run(0.5, skip_bad=skip, source=f"/data/my {skip}", **dict.fromkeys("abcd", skip))
@@ -218,8 +215,9 @@ def test_settings_are_shown_in_one_notation_however_many_differ() -> None:
         value = record.settings["skip_bad"]
         record.overrides = [f"source='/data/my {value}'", f"skip_bad={value}", f"model={value}"]
     assert [group.name for group in group_runs(many)] == [
-        "source=my True, skip_bad=true, model=True", "source=my False, skip_bad=false, model=False",
-    ]  # fmt: skip
+        "source=…/my True, skip_bad=true, model=True",
+        "source=…/my False, skip_bad=false, model=False",
+    ]
 
 
 def test_groups_that_differ_in_many_settings_are_named_by_what_was_given() -> None:
