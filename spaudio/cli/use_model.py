@@ -1,0 +1,260 @@
+"""The commands that use a trained model; ``detect`` is in a file of its own."""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spaudio.cli.subcommand import FORCE, MODEL, PATHS, RUN, SKIP_BAD, UNSURE, Subcommand
+from spaudio.errors import ConfigError
+from spaudio.io.output import check_output
+from spaudio.report.escape import printable
+
+if TYPE_CHECKING:
+    from spaudio.experiment.inputs import Inputs
+    from spaudio.inference.predict import Predictor
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    """Prints or writes predictions; unusable files are reported last and fail the command."""
+    if chosen.top < 1:
+        raise ConfigError(f"--top {chosen.top}; expected at least 1")
+    _check_unsure(chosen.unsure)
+    check_seconds(chosen)
+    if chosen.output is not None:
+        inputs = [chosen.run, *chosen.paths]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
+    from spaudio.audio.find import find_files
+    from spaudio.inference.predict import predict_files
+    from spaudio.report.predictions import render
+
+    predictor = open_model(chosen, chosen.window)
+    _check_unsure(chosen.unsure, predictor.inputs.classes)
+    files, bad_folders = find_files(chosen.paths)
+    predictions, bad = predict_files(predictor, files, chosen.align)
+    bad = bad_folders + bad
+    if not predictions and chosen.format != "json":  # which lists the unusable files
+        tell_bad(bad, skip=chosen.skip_bad, some=False)
+        return
+    text = render(
+        chosen.format,
+        predictions,
+        top=chosen.top,
+        window_seconds=predictor.window_seconds,
+        unsure=chosen.unsure,
+        bad=bad,
+    )
+    write(chosen.output, text)
+    tell_bad(bad, skip=chosen.skip_bad, some=bool(predictions))
+
+
+def _explain(chosen: argparse.Namespace) -> None:
+    """Prints and draws the seconds and bands that decided the class."""
+    check_seconds(chosen)
+    option, output = "--output", chosen.output
+    if output is None:
+        # A label is arbitrary text, of which a file's name cannot hold all.
+        label = "" if chosen.label is None else "." + re.sub(r"[^\w-]+", "_", chosen.label)
+        option, output = "the default --output", Path(f"{chosen.file.stem}{label}.explained.png")
+    if output.suffix.lower() not in (".png", ".svg"):
+        raise ConfigError(f"--output {output}: the name of a figure must end in .png or .svg")
+    check_output(output, option, inputs=[chosen.run, chosen.file], force=chosen.force)
+    from spaudio.inference.explain import explain_sound
+
+    predictor = open_model(chosen, chosen.window)
+    found = explain_sound(predictor, predictor.read(chosen.file), chosen.label)
+    end = found.start + len(found.waveform) / found.sample_rate
+    lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
+    for unit, digits, parts in (("s", 2, found.intervals), ("Hz", 0, found.bands)):
+        for low, high, drop in parts:
+            part = f"{low:,.{digits}f} - {high:,.{digits}f} {unit}"
+            lines.append(f"  without {part:>20} the log-odds fall by {drop:.2f}")
+    if len(lines) == 1:
+        lines.append("  no single part supports this class")
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    found.draw(output, chosen.file.name)
+    sys.stdout.write(f"{printable(output)}\n")
+
+
+def _listen(chosen: argparse.Namespace) -> None:
+    """Prints predictions as they arrive, until Ctrl-C or the end of the file."""
+    _check_unsure(chosen.unsure)
+    check_seconds(chosen)
+    if None not in (chosen.file, chosen.device):
+        raise ConfigError(f"--device {chosen.device} has no effect with --file; leave one out")
+    from spaudio.inference.listen import listen, open_microphone, play_file
+    from spaudio.inference.live import Heard, open_stream
+
+    predictor = open_model(chosen)
+    _check_unsure(chosen.unsure, predictor.inputs.classes)
+    tell_no_rest(predictor.inputs, "give a high --unsure")
+
+    def warn(text: str) -> None:
+        sys.stderr.write(f"{printable(text)}\n")
+
+    def say(heard: Heard) -> None:
+        label = heard.label if chosen.unsure is None else heard.decision(chosen.unsure)
+        sys.stdout.write(f"{heard.end:8.2f} s  {heard.confidence:.2f}  {printable(label)}\n")
+        sys.stdout.flush()
+
+    stream = open_stream(predictor, chosen.window, chosen.hop)
+    rate = predictor.sample_rate
+    source = (
+        open_microphone(chosen.device, rate, warn)
+        if chosen.file is None
+        else play_file(chosen.file, rate)
+    )
+    listen(stream, source, say, warn)
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    """Writes the exported model and prints its difference from the original."""
+    default = chosen.run / f"model.{chosen.format}"
+    if chosen.output not in (None, default):
+        inputs = [chosen.run, *chosen.clips]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
+    elif chosen.run.is_dir():
+        check_output(default, "--output", force=chosen.force)
+    from spaudio.export.write import export_run
+    from spaudio.inference.saved import fetch
+
+    run = fetch(chosen.run)
+    if chosen.output is None and run != chosen.run:
+        raise ConfigError(f"{chosen.run} is on the Hub; give the file to write with --output")
+    done = export_run(run, chosen.format, chosen.output, chosen.clips, chosen.base)
+    sys.stdout.write(f"{printable(done)}\n")
+
+
+def _generate(chosen: argparse.Namespace) -> None:
+    """Prints a prompt and its continuation by a run's model."""
+    from spaudio.inference.generate_text import generate_text
+
+    text = generate_text(
+        chosen.run,
+        chosen.prompt,
+        chosen.length,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        seed=chosen.seed,
+    )
+    sys.stdout.write(f"{chosen.prompt}{text}\n")
+
+
+def open_model(chosen: argparse.Namespace, window: float | None = None) -> "Predictor":
+    """Opens the run or saved model that a command names."""
+    from spaudio.inference.predict import Predictor
+    from spaudio.inference.saved import fetch
+
+    return Predictor(fetch(chosen.run), window, chosen.base)
+
+
+def check_seconds(chosen: argparse.Namespace) -> None:
+    """Refuses ``--window`` and ``--hop`` if they are no length of time."""
+    for name in ("window", "hop"):
+        seconds = getattr(chosen, name, None)
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise ConfigError(f"--{name} {seconds:g}; expected a number of seconds above 0")
+
+
+def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
+    """Refuses ``--unsure`` if it is no probability, or a class has that name."""
+    if unsure is not None and not 0 <= unsure <= 1:
+        raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
+    from spaudio.report import predictions
+
+    if unsure is not None and predictions.UNSURE in classes:
+        raise ConfigError(
+            f"--unsure: the run has a class named {predictions.UNSURE!r}; leave the option out"
+        )
+
+
+def write(output: Path | None, text: str) -> None:
+    """Writes to a file, or to the terminal if there is none."""
+    from spaudio.io.atomic import write_atomic
+
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomic(output, text.encode())
+
+
+def tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
+    """Reports unusable files; exits with code 1 unless they may be skipped."""
+    how = "skipped" if skip and some else "error"
+    for path, reason in bad:
+        sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
+    if bad and not (skip and some):
+        sys.exit(1)
+
+
+def tell_no_rest(inputs: "Inputs", remedy: str) -> None:
+    """Warns that every sound gets a class, unless one is for other sounds, or several may apply."""
+    from spaudio.audio.manifest import is_nothing
+
+    if not inputs.multi_label and not any(map(is_nothing, inputs.classes)):
+        sys.stderr.write(
+            "the run has no class for other sounds, so every sound is assigned to one of its "
+            f"classes; train with background=RECORDINGS, or {remedy}\n"
+        )
+
+
+PREDICT: Subcommand = (_predict, "classify audio files with a run's best model", {
+    **MODEL,
+    "paths": PATHS,
+    "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
+              "(default: 3)"},
+    "--format": {"choices": ("table", "csv", "json"), "default": "table",
+                 "help": "form of the output (default: table)"},
+    "--output": {"type": Path, "help": "write to a file instead of the terminal"},
+    "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
+                 "windows of this length and probabilities are averaged (default: the longest "
+                 "clip in the run's data)"},
+    "--unsure": UNSURE,
+    "--align": {"choices": ("all", "folder"), "help": "align the embeddings of all files, or "
+                "of those in each folder, with those of the training clips; only for files of "
+                "one speaker, place or device that cover most classes"},
+    "--skip-bad": SKIP_BAD,
+    "--force": FORCE,
+})  # fmt: skip
+EXPLAIN: Subcommand = (_explain, "show which seconds and bands decided the class", {
+    **MODEL,
+    "file": {"type": Path, "metavar": "FILE", "help": "audio"},
+    "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
+    "--window": {"type": float, "metavar": "S", "help": "seconds; for a longer file, explains "
+                 "the window with the highest probability"},
+    "--output": {"type": Path, "help": "figure, PNG or SVG (default: <name>.explained.png in "
+                 "the current folder, with --label <name>.<label>.explained.png)"},
+    "--force": FORCE,
+})  # fmt: skip
+LISTEN: Subcommand = (_listen, "classify live sound from a microphone", {
+    **MODEL,
+    "--device": {"metavar": "NAME", "help": "microphone: number or part of the name"},
+    "--file": {"type": Path, "metavar": "FILE", "help": "play a file in real time instead"},
+    "--window": {"type": float, "metavar": "S", "help": "seconds of sound per prediction "
+                 "(default: the median length of the training clips)"},
+    "--hop": {"type": float, "metavar": "S", "help": "seconds from one prediction to the next "
+              "(default: 0.25, or the window if that is less)"},
+    "--unsure": UNSURE,
+})  # fmt: skip
+EXPORT: Subcommand = (_export, "export a run's model with its front-end (ONNX or pt2)", {
+    **MODEL,
+    "--format": {"choices": ("onnx", "pt2"), "required": True},
+    "--output": {"type": Path, "help": "file (default: model.onnx or model.pt2 in the run)"},
+    "--clips": {"nargs": "+", "type": Path, "default": [], "metavar": "FILE|DIR",
+                "help": "audio to check the export on, in addition to synthetic sounds"},
+    "--force": FORCE,
+})  # fmt: skip
+GENERATE: Subcommand = (_generate, "generate text with a run of a text recipe", {
+    "run": RUN,
+    "--prompt": {"default": " ", "help": "beginning of the text: a to z and spaces"},
+    "--length": {"type": int, "default": 500, "help": "characters (default: 500)"},
+    "--temperature": {"type": float, "default": 1.0, "help": "divides the logits; 0 takes the "
+                      "most probable character (default: 1)"},
+    "--top-k": {"type": int, "metavar": "K", "help": "sample only from the K most probable "
+                "characters"},
+    "--seed": {"type": int, "default": 0, "help": "seed for sampling (default: 0)"},
+})  # fmt: skip
