@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.audio.decode import MAX_ARRAY_AMPLITUDE
+from spaudio.audio.duplicates import DUPLICATES, check_duplicates, find_duplicates
 from spaudio.audio.find import NOT_A_SOURCE
 from spaudio.audio.manifest import (
     Clip,
@@ -36,8 +37,6 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
 
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
-_SHOWN = 3  # groups of duplicates in a message; duplicates.txt and prepared.json list all
-DUPLICATES = ("refuse", "allow")
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
 
@@ -184,7 +183,7 @@ def prepare(
             clips, bad = _judge(cut, findings, source)
             _report_bad(target, bad, source.bad, len(cut), skip_bad)
             skipped = [(c.path, source.bad[c.folder]) for c in listed if c.folder in source.bad]
-            groups = _find_duplicates(clips, findings)
+            groups = find_duplicates(clips, findings)
             paths = {clip.path for clip in clips}
             overlaps = [pair for pair in source.overlaps if paths.issuperset(pair)]
             notes = _notes(source, listed, clips, findings)
@@ -317,97 +316,6 @@ def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str,
         )
     known = source.labels
     return tuple(sorted(present) if known is None else [k for k in known if k in present])
-
-
-def _find_duplicates(
-    clips: Sequence[Clip], findings: Mapping[str, Finding]
-) -> list[tuple[str, ...]]:
-    """Returns the paths of clips with the same samples, group by group; silence is left out."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for clip in clips:
-        if samples := findings[clip.path].samples:
-            groups[samples].append(clip.path)
-    return [tuple(paths) for paths in groups.values() if len(paths) > 1]
-
-
-def check_duplicates(
-    clips: Sequence[Clip],
-    duplicates: Sequence[tuple[str, ...]],
-    overlaps: Sequence[tuple[str, str]],
-    on_duplicates: str,
-    file: Path,
-) -> list[str]:
-    """Checks that clips with the same samples, or of the same part of a recording, agree.
-
-    Args:
-        clips: Clips of the dataset.
-        duplicates: Paths of clips with the same samples, group by group.
-        overlaps: Pairs of paths of clips that share a part of a recording.
-        on_duplicates: ``"refuse"`` or ``"allow"``.
-        file: Lists those that ``"refuse"`` refuses; removed if there are none.
-
-    Returns:
-        Warnings about duplicates, including those that ``"refuse"`` would have refused.
-
-    Raises:
-        DataError: If duplicates have different labels, splits or folds, or overlapping clips
-            different splits, and are not allowed.
-    """
-    by_path = {clip.path: clip for clip in clips}
-    groups = [[by_path[path] for path in group] for group in duplicates]
-    alike: dict[str, list[list[Clip]]] = {}  # by how the clips of a group differ, each group once
-    for group in groups:
-        labels, places = {c.label for c in group}, {(c.split, c.fold) for c in group}
-        differing = ["under different labels"] * (len(labels) > 1)
-        differing += ["in different splits or folds"] * (len(places) > 1)
-        alike.setdefault(" and ".join(differing), []).append(group)
-    harmless = alike.pop("", [])
-    wrong = [
-        f"the same audio {where} ({_number(len(found))}): {_some_groups(found)}"
-        for where, found in sorted(alike.items(), reverse=True)  # labels first
-    ]
-    pairs = [[by_path[path] for path in pair] for pair in overlaps]
-    if torn := [pair for pair in pairs if pair[0].split != pair[1].split]:
-        wrong.append(
-            f"overlapping parts of a recording in different splits ({len(torn)} "
-            f"pair{'s' * (len(torn) != 1)}; give each one group, or one split): "
-            + _some_groups(torn, " and ")
-        )
-    if not wrong:
-        file.unlink(missing_ok=True)
-    else:
-        same = sorted((one for found in alike.values() for one in found), key=lambda g: g[0].path)
-        listed = [(" = ", group) for group in same] + [(" and ", pair) for pair in torn]
-        lines = [
-            joint.join(f"{clip.path} ({clip.label}, {clip.split})" for clip in group) + "\n"
-            for joint, group in listed
-        ]
-        write_atomic(file, "".join(lines).encode("utf-8", "backslashreplace"))
-    if wrong and on_duplicates == "refuse":
-        raise DataError(
-            f"{'; '.join(wrong)} (all are listed in {file}). Remove the clips that are wrong, or "
-            "keep all as they are with duplicates=allow"
-        )
-    if harmless:
-        wrong.append(
-            f"the same audio more than once ({_number(len(harmless))}): {_some_groups(harmless)}"
-        )
-    return wrong
-
-
-def _some_groups(groups: Sequence[Sequence[Clip]], joint: str = " = ") -> str:
-    """Shows some clips of some groups, first those that differ in label, split or fold."""
-    shown = []
-    for group in groups[:_SHOWN]:
-        differing = {(clip.label, clip.split, clip.fold): clip for clip in reversed(group)}
-        first = [*reversed(differing.values())]
-        rest = [clip for clip in group if clip not in first]
-        shown.append(joint.join(clip.path for clip in [*first, *rest][:_SHOWN]))
-    return ", ".join(shown) + (f" and {len(groups) - _SHOWN} more" if groups[_SHOWN:] else "")
-
-
-def _number(groups: int) -> str:
-    return "1 recording" if groups == 1 else f"{groups} recordings"
 
 
 def _notes(

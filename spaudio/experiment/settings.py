@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from omegaconf import MISSING
 
-from spaudio.audio.prepare import DUPLICATES
+from spaudio.audio.duplicates import DUPLICATES
 from spaudio.errors import ConfigError
 from spaudio.io.plain import flatten
 from spaudio.model.encoder import EncoderConfig

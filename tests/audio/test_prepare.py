@@ -21,8 +21,8 @@ import soundfile
 import spaudio.io.journal
 import spaudio.io.spread
 from spaudio.audio import Prepared, SourceClip, SourceClips, decode, prepare, read_manifest
+from spaudio.audio.duplicates import check_duplicates
 from spaudio.audio.manifest import Clip, encode_manifest
-from spaudio.audio.prepare import check_duplicates
 from spaudio.audio.scan import scan_clips
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.lock import locked
