@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.background import add_background
@@ -28,7 +28,7 @@ from spaudio.audio.corrections import correct_labels
 from spaudio.audio.find import audio_files, composed, is_audio, is_hidden, no_audio
 from spaudio.audio.gaps import background_between
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
-from spaudio.audio.label_table import read_label_table
+from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
 from spaudio.audio.selections import is_selections
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError, some
@@ -182,6 +182,13 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
         count, named = len(given.unlisted), some(given.unlisted)
         unused = [f"{count} audio files are not in table={file.name}: {named}"]
     unused += given.notes
+    tops = {PurePosixPath(clip.path).parts[0].lower() for clip in given.clips}
+    splits = {SPLIT_NAMES.get(top) for top in tops}
+    if "split" not in given.columns and None not in splits and {"train", "test"} <= splits:
+        unused.append(
+            f"the folders {', '.join(sorted(tops))} do not divide the clips, as table={file.name} "
+            "has no column split; add one if they are the splits"
+        )
     unused += _combined({clip.label for clip in given.clips})
     split_given = "split" in given.columns
     return _Found(given.clips, split_given, unused, given.intervals, given.empty)

@@ -24,7 +24,7 @@ from spaudio.io.progress import progress_bar
 
 BACKGROUND = "_background_"
 _MEASURED = 200  # clips whose length is read
-_VERSION = 7  # of the cuts; raise it with any change to them
+_VERSION = 8  # of the cuts; raise it with any change to them
 
 
 def add_background(
@@ -121,8 +121,8 @@ def cut_background(
 
     Returns:
         Folder of the clips; the clips, with paths relative to it; and the recordings that cannot be
-        used, each with the reason. A clip is ``<recording>/<split>/<number>.wav``; its group is the
-        part of its recording in its split.
+        used, each with the reason. A clip is ``<recording>/<split>/<start>-<end>.wav``, in seconds;
+        its group is the part of its recording in its split.
 
     Raises:
         DataError: If there is no recording, or not enough sound for a clip in each split.
@@ -171,7 +171,10 @@ def _cut(
         path, left = folder / name, dict(chosen.get(name, {}))
         for place, wave, rate in _pieces(path, seconds) if left else ():
             if (split := left.pop(place, None)) is not None:
-                yield write_wav(staging / name / split / f"{place:06d}.wav", wave, rate)
+                # By time: a number would be that of other sound if the length changes.
+                start = place * max(2, round(seconds * rate)) / rate
+                file = f"{start:.3f}-{start + len(wave) / rate:.3f}.wav"
+                yield write_wav(staging / name / split / file, wave, rate)
             if not left:
                 break
 

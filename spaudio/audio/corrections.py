@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spaudio.audio.background import BACKGROUND
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
@@ -17,10 +18,11 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
         clips: All clips.
         file: CSV with the columns ``clip``, a path relative to the source, and ``label``, one of
             the classes, or empty to leave the clip out. If there is a column ``was``, it holds the
-            clip's previous label, which is checked.
+            clip's previous label, which is checked. Corrections of background clips that were not
+            cut this time, because of another split or length, are not used.
 
     Returns:
-        The clips, and a sentence about what was changed.
+        The clips, and sentences about what was changed, and what was not used.
 
     Raises:
         ConfigError: If the file cannot be read.
@@ -36,10 +38,14 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
     find = path_finder(list(known))
     classes = sorted({clip.label for clip in clips})
     given: dict[str, str] = {}
+    unused = 0
     for number, row in rows:
         written, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
         label, was = composed(label), composed(was)
         where, path = f"{file}, line {number}", find(written)
+        if path is None and was == BACKGROUND:
+            unused += 1
+            continue
         if path is None:
             raise DataError(
                 f"{where}: there is no clip {written!r} below the source; give its path relative "
@@ -60,4 +66,10 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
     named = f"{changed} label{'s' * (changed != 1)} changed by labels={file.name}"
     if left_out:
         named += f", which leaves out {left_out} clip{'s' * (left_out != 1)}"
-    return [clip for clip in found if clip.label], [named]
+    said = [named]
+    if unused:
+        said.append(
+            f"{unused} correction{'s' * (unused != 1)} of {BACKGROUND} in labels={file.name} "
+            "not used: with these settings, the background is cut at other places"
+        )
+    return [clip for clip in found if clip.label], said

@@ -24,8 +24,8 @@ def make_cuts(
 ) -> dict[str, str]:
     """Cuts clips out of recordings into a folder that appears whole or not at all.
 
-    Nothing is done if the folder exists, unless the system could not read a recording before, which
-    may have been a passing error. Only one process at a time may make it.
+    Nothing is done if the folder exists, unless the system can now read a recording that it could
+    not read before. Only one process at a time may make it.
 
     Args:
         target: The folder.
@@ -40,7 +40,7 @@ def make_cuts(
     """
 
     def fill(staging: Path) -> None:
-        bad, passing = {}, False
+        bad, passing = {}, []
         with progress_bar(title, len(recordings)) as advance:
             for name in recordings:
                 clips = []
@@ -49,14 +49,15 @@ def make_cuts(
                         clips.append(clip)
                 except AudioError as error:
                     bad[name] = reason(error, folder / name)
-                    passing |= is_passing(error)
+                    if is_passing(error):
+                        passing.append(name)
                     for clip in clips:
                         clip.unlink()
                 advance(1)
         content = json.dumps({"bad": bad, "passing": passing})
         (staging / _BAD).write_text(content, encoding="ascii")
 
-    if target.is_dir() and _read(target)["passing"]:
+    if target.is_dir() and any(_is_readable(folder / name) for name in _read(target)["passing"]):
         shutil.rmtree(target)
     make_folder(target, fill)
     found: dict[str, str] = _read(target)["bad"]
@@ -66,6 +67,17 @@ def make_cuts(
 def _read(target: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((target / _BAD).read_text(encoding="ascii"))
     return found
+
+
+def _is_readable(file: Path) -> bool:
+    """Whether the system can read all of a file."""
+    try:
+        with file.open("rb") as stream:
+            while stream.read(1 << 20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def state_of(file: Path) -> FileState | None:

@@ -1,5 +1,7 @@
 """The class of all other sounds, cut from what lies between the annotations of recordings."""
 
+import bisect
+import heapq
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +12,7 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.decode import probe
 from spaudio.audio.intervals import Interval
 from spaudio.audio.manifest import SourceClip
-from spaudio.audio.split import seeded_order
+from spaudio.audio.split import seeded_rank
 from spaudio.errors import AudioError, ConfigError, DataError
 
 
@@ -54,35 +56,49 @@ def background_between(
     by_recording: dict[str, list[tuple[Interval, SourceClip]]] = {name: [] for name in empty}
     for one, clip in zip(intervals, clips, strict=True):
         by_recording.setdefault(one.recording, []).append((one, clip))
-    found: dict[str, Interval] = {}
-    for name, events in sorted(by_recording.items()):
-        try:
-            seconds = probe(root / name).seconds
-        except AudioError:
-            continue
-        for start in _starts([one for one, _ in events], seconds, length):
-            piece = Interval(name, start, round(start + length, 3), f"background={root}", True)
-            found[piece.path] = piece
-    if not found:
+
+    def gaps() -> Iterator[Interval]:
+        for name, events in sorted(by_recording.items()):
+            try:
+                seconds = probe(root / name).seconds
+            except AudioError:
+                continue
+            for start in _starts([one for one, _ in events], seconds, length):
+                yield Interval(name, start, round(start + length, 3), f"background={root}", True)
+
+    # There may be millions of them, of which only the chosen ones are kept.
+    pieces = heapq.nsmallest(len(clips), gaps(), key=lambda one: seeded_rank(one.path, seed))
+    pieces.sort(key=lambda one: one.path)
+    if not pieces:
         raise DataError(
             f"background={root}: nowhere in the annotated recordings are {length:g} s without an "
             "annotation; name a folder of other recordings"
         )
-    chosen = sorted(seeded_order(found, seed)[: len(clips)])
-    pieces = [found[path] for path in chosen]
     more = []
+    middles = {name: _middles(events) for name, events in by_recording.items()}
     for piece in pieces:
-        near = _nearest(piece, by_recording[piece.recording])
+        near = _nearest(piece, middles[piece.recording])
         group, split = (near.group, near.split) if near else (empty[piece.recording], "train")
         more.append(SourceClip(piece.path, BACKGROUND, split, group))
     return more, pieces
 
 
-def _nearest(piece: Interval, events: Sequence[tuple[Interval, SourceClip]]) -> SourceClip | None:
+def _middles(
+    events: Sequence[tuple[Interval, SourceClip]],
+) -> tuple[list[float], list[SourceClip]]:
+    """Returns twice the middles of the annotations of a recording, in order, and their clips."""
+    ordered = sorted(events, key=lambda event: event[0].start + event[0].end)
+    return [one.start + one.end for one, _ in ordered], [clip for _, clip in ordered]
+
+
+def _nearest(piece: Interval, middles: tuple[list[float], list[SourceClip]]) -> SourceClip | None:
     """Returns the clip of the annotation whose middle is nearest to that of a piece."""
-    both = piece.start + piece.end
-    found = min(events, key=lambda event: abs(event[0].start + event[0].end - both), default=None)
-    return None if found is None else found[1]
+    places, clips = middles
+    middle = piece.start + piece.end
+    after = bisect.bisect_left(places, middle)
+    near = range(max(0, after - 1), min(after + 1, len(places)))
+    found = min(near, key=lambda index: abs(places[index] - middle), default=None)
+    return None if found is None else clips[found]
 
 
 def _starts(events: Sequence[Interval], seconds: float, length: float) -> Iterator[float]:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from spaudio.audio.decode import MAX_SECONDS
@@ -152,10 +153,14 @@ def _finder(root: Path, paths: Sequence[str]) -> Callable[[str, dict[str, str]],
     """Returns a function that finds the audio file that a row names."""
     find = path_finder(paths)
 
+    @cache
+    def linked() -> dict[str, str]:  # a file below a linked folder is listed at one of its paths
+        return {os.path.realpath(root / path): path for path in paths}
+
     def audio_file(where: str, row: dict[str, str]) -> str:
         written = (row["file_name"] or "").strip()
         below = _below(root, written)
-        path = find(below)
+        path = find(below) or linked().get(os.path.realpath(root / below))
         if path is None and os.path.isabs(below):
             raise DataError(
                 f"{where}: {written!r} is outside the source, {root}; name files below it, or "

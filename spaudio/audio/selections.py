@@ -1,8 +1,9 @@
 """Annotations as Raven selection tables: one file per recording, or one for several."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from spaudio.audio.find import composed, is_hidden
@@ -22,7 +23,7 @@ class Selections:
 
     Attributes:
         rows: For each selection, where it is written, for messages, and its ``file_name``,
-            ``start``, ``end`` and ``label``.
+            ``start``, ``end`` and ``label``, and ``split`` and ``group`` if there are such columns.
         empty: Recordings of tables without a selection.
         notes: What of the tables is not used, or not as it may have been meant, in sentences.
     """
@@ -55,7 +56,8 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     If Raven has written a line for each view of a selection, that of the waveform is left out.
 
     Args:
-        path: A table, or a folder that holds tables at any depth, in files ``*.txt``.
+        path: A table, or a folder that holds tables at any depth, in files ``*.txt``; linked
+            folders are followed.
         paths: The recordings, relative to the source.
 
     Raises:
@@ -64,19 +66,41 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     """
     if not path.is_dir():
         return _join([_read(path, paths)])
-    files = sorted(file for file in path.rglob("*.txt") if not is_hidden(file.name))
+    files = sorted(_texts(path))
     tables = [file for file in files if is_selections(file)]
     if not tables:
         raise ConfigError(
             f"table={path} is a folder without Raven selection tables (*.txt, separated by tabs, "
             "with the column Begin Time (s)); name the folder that holds them, or a CSV file"
         )
-    return _join(_read(file, paths) for file in tables)
+    found = _join(_read(file, paths) for file in tables)
+    if others := [file.relative_to(path).as_posix() for file in files if file not in tables]:
+        found.notes.append(f"{len(others)} files *.txt are not selection tables: {some(others)}")
+    return found
+
+
+def _texts(folder: Path) -> Iterator[Path]:
+    """Lists the files ``*.txt`` of a folder; linked folders are followed, each once."""
+    seen: set[str] = set()
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        for name in files:
+            if name.lower().endswith(".txt") and not is_hidden(name):
+                yield Path(place, name)
 
 
 def _join(parts: Iterable[Selections]) -> Selections:
     every = Selections()
     for part in parts:
+        if every.rows and part.rows and every.rows[0][1].keys() != part.rows[0][1].keys():
+            raise DataError(
+                f"{part.rows[0][0]}: this table and that of {every.rows[0][0]} do not both have "
+                "the columns Split and Group; add them to all tables, or to none"
+            )
         every.rows.extend(part.rows)
         every.empty.extend(part.empty)
         every.notes.extend(note for note in part.notes if note not in every.notes)
@@ -105,11 +129,11 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             f"{name} has selections of {len(files)} recordings, whose times may be those of all in "
             "a row; export the column File Offset (s) too, or one table per recording"
         )
-    drawn = {row.get("selection") for _, row in rows if not _is_waveform(row)} - {None}
+    drawn = {_selection(row) for _, row in rows if not _is_waveform(row)}
     recordings: dict[tuple[str, str], str] = {}  # by what the table says of the file
     found = []
     for number, row in rows:
-        if _is_waveform(row) and row.get("selection") in drawn:
+        if "selection" in columns and _is_waveform(row) and _selection(row) in drawn:
             continue
         where = f"{file}, line {number}"
         start, end = _times(row)
@@ -121,6 +145,7 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             )
         label = row[labels[0]] or ""
         cells = {"file_name": recordings[key], "start": start, "end": end, "label": label}
+        cells |= {key: row[key] or "" for key in ("split", "group") if key in columns}
         found.append((where, cells))
     return Selections(found, [], notes)
 
@@ -128,6 +153,11 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
 def _begin(row: dict[str, str]) -> tuple[str, str]:
     """Returns what a selection says of its recording: Begin File and Begin Path."""
     return row.get("begin file") or "", row.get("begin path") or ""
+
+
+def _selection(row: dict[str, str]) -> tuple[str, ...]:
+    """Returns the number of a selection and its recording, as each may begin with 1."""
+    return (row.get("selection") or "", *_begin(row))
 
 
 def _is_waveform(row: dict[str, str]) -> bool:
@@ -149,19 +179,23 @@ def _named(begin: str, path: str, paths: Sequence[str], where: str) -> str:
     """Returns the recording with the name of a selection's file; its path tells several apart."""
     name = composed(PureWindowsPath(begin).name)  # which also divides at slashes
     found = [one for one in paths if composed(PurePosixPath(one).name) == name]
-    if len(found) > 1:  # the folders tell them apart
+    if len(found) > 1:  # the folders tell them apart; the longest path is the nearest
         whole = composed(path.replace("\\", "/"))
-        found = [one for one in found if f"/{whole}".endswith(f"/{composed(one)}")] or found
+        fits = [one for one in found if f"/{whole}".endswith(f"/{composed(one)}")]
+        found = [max(fits, key=len)] if fits else found
     if not found:
         raise DataError(
             f"{where}: there is no recording {name!r} below the source; name the folder that holds "
             "it, or rename it as in the table"
         )
-    return _only(found, where)
+    return _only(found, where, "export the column Begin Path too")
 
 
 def _of_table(file: Path, paths: Sequence[str]) -> str:
-    """Returns the recording that a table is named after; of several, the longest name."""
+    """Returns the recording that a table is named after; of several, the longest name.
+
+    Of recordings of the same name, it is the one whose folders are named most like the table's.
+    """
     table = composed(file.name)
     names = {path: composed(PurePosixPath(path).name) for path in paths}
     stems = {path: name for path, name in names.items() if table.startswith(f"{name}.")} or {
@@ -176,13 +210,24 @@ def _of_table(file: Path, paths: Sequence[str]) -> str:
             "the column Begin File too"
         )
     longest = max(map(len, stems.values()))
-    return _only([path for path, stem in stems.items() if len(stem) == longest], f"table={file}")
+    found = [path for path, stem in stems.items() if len(stem) == longest]
+    alike = {path: _shared(file.absolute(), path) for path in found}
+    found = [path for path in found if alike[path] == max(alike.values())]
+    return _only(found, f"table={file}", "put the table into a folder named as the recording's")
 
 
-def _only(found: Sequence[str], where: str) -> str:
+def _shared(table: Path, recording: str) -> int:
+    """Returns the number of folders above a table and a recording that have the same names."""
+    pairs = zip(
+        reversed(table.parent.parts), reversed(PurePosixPath(recording).parent.parts), strict=False
+    )
+    return len([*takewhile(lambda pair: composed(pair[0]) == composed(pair[1]), pairs)])
+
+
+def _only(found: Sequence[str], where: str, remedy: str) -> str:
     if len(found) > 1:
         raise DataError(
             f"{where}: the recording may be any of {some(found)}; give them different names, or "
-            "export the column Begin Path too"
+            f"{remedy}"
         )
     return found[0]

@@ -18,12 +18,13 @@ from spaudio.errors import ConfigError, DataError, some
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
-    """Sorts names by a hash of the seed and each name, however its accents are composed."""
+    """Sorts names by `seeded_rank`."""
+    return sorted(names, key=lambda name: seeded_rank(name, seed))
 
-    def key(name: str) -> bytes:
-        return hashlib.sha256(os.fsencode(f"{seed}:{composed(name)}")).digest()
 
-    return sorted(names, key=key)
+def seeded_rank(name: str, seed: int) -> bytes:
+    """Returns a hash of the seed and a name, however its accents are composed."""
+    return hashlib.sha256(os.fsencode(f"{seed}:{composed(name)}")).digest()
 
 
 def check_split_seed(split_seed: int) -> None:

@@ -255,7 +255,10 @@ def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
 
 def _check(member: _Member) -> None:
     if member.kind not in ("file", "folder"):
-        raise DataError(f"{member.name!r} is a {member.kind}; not unpacked")
+        raise DataError(
+            f"{member.name!r} is a {member.kind}, which is not unpacked; leave it out of the "
+            "archive, or unpack it yourself and give the folder as source="
+        )
     path = PureWindowsPath(member.name)  # which knows every kind of path
     if path.drive or path.root or ".." in path.parts or "\0" in member.name:
         raise DataError(f"{member.name!r} leaves the folder; not unpacked")

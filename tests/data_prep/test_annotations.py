@@ -67,6 +67,68 @@ def test_selections_of_joined_recordings_have_offsets(tmp_path: Path) -> None:
             assert parts(listed(source, table), "wren") == expected
 
 
+def test_selection_tables_may_give_splits_and_groups(tmp_path: Path) -> None:
+    source, table = make_recordings(tmp_path / "source", ["a"]), tmp_path / "a.txt"
+    lines = make_selections(table, [(n, n + 0.5, "xy"[n % 2]) for n in range(10)]).read_text()
+    more = ["Split\tGroup", *(f"{'test' if n > 5 else 'train'}\t{n}" for n in range(10))]
+    rows = lines.splitlines()
+    rows = [rows[0], *rows[2::2]]  # of one view
+    table.write_text("\n".join(f"{row}\t{cells}" for row, cells in zip(rows, more, strict=True)))
+    found = {(clip.group, clip.split) for clip in listed(source, table).clips}
+    assert found == {(str(n), "test" if n > 5 else "train") for n in range(10)}
+    make_selections(tmp_path / "b.txt")
+    make_recordings(source, ["b"])
+    with pytest.raises(
+        DataError, match=r"b\.txt, line 3: this table and that of .*a\.txt, line 2 do"
+    ):
+        listed(source, tmp_path)
+
+
+def test_each_recording_may_number_its_selections_from_one(tmp_path: Path) -> None:
+    """Selections of the waveform alone are no second view of those of another recording."""
+    source, table = make_recordings(tmp_path / "source"), tmp_path / "all.txt"
+    lines = [f"{HEADER}\tBegin File\tFile Offset (s)"]
+    for name, view in zip("abcd", ("Waveform 1", *["Spectrogram 1"] * 3), strict=True):
+        for number, (start, end, label) in enumerate(EVENTS, start=1):
+            lines.append(f"{number}\t{view}\t1\t{start}\t{end}\t{label}\t{name}.wav\t{start}")
+    table.write_text("\n".join(lines))
+    assert len(listed(source, table).clips) == 12
+
+
+def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    source = make_recordings(tmp_path / "source", ["x", "day/x", "night/x"])
+    tables = tmp_path / "tables"
+    for folder in ("day", "night"):
+        events = [(n, n + 0.5, ("robin", "wren")[n % 2]) for n in range(6)]
+        make_selections(tables / folder / "x.txt", events if folder == "day" else [])
+    (tables / "mine.txt").write_text(
+        f"{HEADER}\tBegin File\tBegin Path\n"
+        + "\n".join(
+            f"{n}\tS 1\t1\t{n}\t{n}.5\t{('robin', 'wren')[n % 2]}\tx.wav\tD:\\rec\\x.wav"
+            for n in range(6)
+        )
+    )
+    found = listed(source, tables, valid_fraction=0.0)
+    assert {clip.group for clip in found.clips} == {"day/x.wav", "x.wav"}
+    assert not found.warnings  # night/x.wav was searched, and nothing found
+    make_selections(tables / "deep" / "x.txt")
+    with pytest.raises(DataError, match=r"may be any of .*put the table into a folder named as"):
+        listed(source, tables)
+
+
+def test_every_table_of_a_folder_is_read_and_other_files_are_named(tmp_path: Path) -> None:
+    source, tables = make_recordings(tmp_path / "source"), tmp_path / "tables"
+    make_selections(tables / "a.TXT")
+    make_selections(tables / "b.txt")
+    make_selections(tmp_path / "more" / "c.txt")
+    (tables / "linked").symlink_to(tmp_path / "more")
+    (tables / "loop").symlink_to(tables)
+    (tables / "notes.txt").write_text("no table\n")
+    said = listed(source, tables).warnings
+    assert said[0] == "1 audio files are not in table=tables: d.wav"
+    assert said[1] == "1 files *.txt are not selection tables: notes.txt"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -117,6 +117,51 @@ def test_a_replaced_recording_is_cut_anew(tmp_path: Path) -> None:
     assert not np.array_equal(*found)
 
 
+def test_an_interval_that_was_chosen_by_the_header_may_end_too_late(tmp_path: Path) -> None:
+    ramp(tmp_path / "in" / "a.wav", 1.0)
+    late = [Interval("a.wav", start, start + 0.5, "", spare=True) for start in (0.2, 0.8, 1.2)]
+    root, bad = cut_intervals(tmp_path / "in", late, tmp_path / "work")
+    assert not bad
+    assert [(root / one.path).exists() for one in late] == [True, False, False]
+
+
+def test_a_recording_that_stays_unreadable_is_not_cut_again(tmp_path: Path) -> None:
+    folder, each = ramp(tmp_path / "in" / "a.wav", 4.0), dict.fromkeys(COUNTS, 1)
+    (folder / "b.wav").symlink_to(tmp_path / "nowhere")
+    states = set()
+    for _ in range(2):
+        root, clips, bad = cut_background(
+            folder, tmp_path / "work", seconds=0.1, counts=each, seed=0
+        )
+        assert set(bad) == {"b.wav"}
+        states.add((root / clips[0].path).stat().st_ino)
+    assert len(states) == 1
+
+
+def test_corrections_of_a_background_that_is_cut_elsewhere(sounds: Path, tmp_path: Path) -> None:
+    for name in "abcdef":
+        folder = ramp(tmp_path / "noise" / f"{name}.wav", 4.0)
+    file = tmp_path / "labels.csv"
+    one, two = (
+        [
+            clip.path
+            for clip in prepare(
+                tmp_path / "work", source=str(sounds), background=str(folder), split_seed=seed
+            ).clips
+            if clip.label == "_background_"
+        ]
+        for seed in (0, 1)
+    )
+    gone = next(path for path in one if path not in two)
+    file.write_text(f"clip,label,was\n{gone},zero,_background_\n")
+    for seed, said in ((0, "1 label changed"), (1, "1 correction of _background_")):
+        found = prepare(
+            tmp_path / "work", source=str(sounds), background=str(folder), labels=str(file),
+            split_seed=seed,
+        )  # fmt: skip
+        assert any(text.startswith(said) for text in found.warnings), found.warnings
+
+
 def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path: Path) -> None:
     ramp(tmp_path / "noise" / "a.wav", 4.0)
     noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
@@ -152,7 +197,7 @@ def test_a_bad_recording_takes_no_clip_of_another_with_it(sounds: Path, tmp_path
 
 
 def test_the_page_does_not_take_the_background_for_groups() -> None:
-    settings = compose("folder", "source=x")
+    settings = compose("folder", "source=x", "background=y")
     clips = [
         Clip(path, label, split, group, 1.0, 8000)
         for path, label, split, group in (
@@ -166,6 +211,8 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
     said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
     assert "no part of a recording is in two splits, but different parts" in said
+    own = " ".join(describe_split(compose("folder", "source=x"), data))  # type: ignore[arg-type]
+    assert "no part" not in own  # a class of this name, of clips that were split at random
 
 
 def test_folders_that_cannot_be_the_background_are_named(sounds: Path, tmp_path: Path) -> None:

@@ -656,6 +656,26 @@ def test_paths_of_a_table_may_be_absolute(source: Path, tmp_path: Path) -> None:
             listed(source, table=str(file))
 
 
+def test_a_table_may_name_files_below_the_target_of_a_link(source: Path, tmp_path: Path) -> None:
+    """The walk lists a folder at one of its paths, here at the link, which sorts first."""
+    (source / "a").symlink_to(source / "hum")
+    clips = sorted(path.relative_to(source).as_posix() for path in (source / "hum").rglob("*.*"))
+    lines = [f"{clip},{'xy'[n % 2]}" for n, clip in enumerate(clips[:6])]
+    (tmp_path / "t.csv").write_text("\n".join(["file_name,label", *lines]))
+    assert len(listed(source, table=str(tmp_path / "t.csv")).clips) == 6
+
+
+def test_folders_of_splits_that_a_table_does_not_use_are_named(tmp_path: Path) -> None:
+    lines = []
+    for n in range(12):
+        path = f"{'test' if n > 8 else 'train'}/{n}.wav"
+        add(tmp_path / "source" / path)
+        lines.append(f"{path},{'xy'[n % 2]}")
+    (tmp_path / "t.csv").write_text("\n".join(["file_name,label", *lines]))
+    found = listed(tmp_path / "source", table=str(tmp_path / "t.csv"))
+    assert found.warnings[0].startswith("the folders test, train do not divide the clips")
+
+
 def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path: Path) -> None:
     clips = flat(source)
     text = "\n".join(["file_name,label", *(",".join(clip) for clip in clips)])

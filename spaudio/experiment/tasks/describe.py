@@ -123,7 +123,8 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     """Says which settings split the clips, and which groups are in several splits."""
     validation = settings.validation
     lines = [_given(settings, data.prepared.unused)]
-    clips = [clip for clip in data.clips if clip.label != BACKGROUND]  # which is in every split
+    cut = settings.prep_options.get("background") is not None  # clips of it are in every split
+    clips = [clip for clip in data.clips if not cut or clip.label != BACKGROUND]
     own = len({clip.group for clip in clips}) == len(clips)
     groups = _groups(clips)
     learned = groups["train"] | groups["valid"]
@@ -148,7 +149,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"{len(known):,} of the {len(groups['valid']):,} groups of the validation split are "
             "also in the training split"
         )
-    if any(clip.path.startswith(f"{BACKGROUND}/") for clip in data.clips):  # from other recordings
+    if cut and any(clip.path.startswith(f"{BACKGROUND}/") for clip in data.clips):  # of others
         lines.append(
             "Background clips: no part of a recording is in two splits, but different parts of one "
             "recording may be"
