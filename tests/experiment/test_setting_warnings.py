@@ -140,7 +140,7 @@ class Recorded(list[np.ndarray]):
     frames = list.__getitem__
 
 
-def test_recordings_so_quiet_that_the_offset_hides_them() -> None:
+def test_recordings_so_quiet_that_most_of_them_is_lost() -> None:
     waves = [soundfile.read(path)[0] for path in sorted(RECORDINGS.glob("*_theo_*.flac"))[::6]]
 
     def said(decibels: float, *given: str) -> list[str]:
@@ -156,3 +156,6 @@ def test_recordings_so_quiet_that_the_offset_hides_them() -> None:
     assert "give tokens.spectrogram.log_offset=1e-10" in warning
     assert not said(-40, "tokens.spectrogram.log_offset=1e-10")
     assert not said(-40, "tokens=spectrogram", "tokens.spectrogram.scaling=pcen")
+    assert not said(-20, "tokens=waveform")
+    [warning] = said(-60, "tokens=waveform")
+    assert re.search(r"square of [0-9]\.\d steps of 16-bit samples", warning)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import fields, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from spaudio.audio.manifest import Clip
 from spaudio.errors import ConfigError, some
 from spaudio.experiment.data import AudioData
@@ -16,13 +18,14 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.front_end import SpectrogramFrontEnd
+from spaudio.tokens.front_end import FULL_SCALE, SpectrogramFrontEnd
 from spaudio.training.loop import prolonged
 
 _LOOKED_AT = 200  # clips whose level is looked at, or a few more
 # A share of mel powers. It is 0.65 on RAVDESS, which loses nothing by it, and 0.84 on spoken digits
 # that were made 30 dB quieter, where a support vector machine has 10 points less.
 _HIDDEN = 0.8
+_FEWEST_STEPS = 10  # of 16-bit samples; at such a level, rounding noise is 31 dB below the sound
 
 #: For a name or a pattern of names, such as ``pretrain.*``, why these settings have no effect;
 #: False if they have one.
@@ -222,18 +225,30 @@ def _fits(tokens: TokenConfig, name: str, value: float) -> bool:
 
 
 def quiet_recordings(settings: AudioSettings, train: TokenDataset) -> Iterator[str]:
-    """Yields a warning if the offset of the logarithm hides most of the training split's sound.
+    """Yields a warning if most of the training split's sound is lost because it is quiet.
+
+    In spectrogram frames, the offset of the logarithm hides it; samples are rounded to 16 bits.
 
     Args:
         settings: Settings of the run.
-        train: Its training split, of spectrogram frames.
+        train: Its training split.
     """
+    chosen = range(0, len(train), max(1, len(train) // _LOOKED_AT))
+    if settings.tokens.learned:
+        levels = (float(np.square(train.frames(item)).mean()) for item in chosen)
+        if (level := math.sqrt(statistics.median(levels)) * FULL_SCALE) < _FEWEST_STEPS:
+            yield (
+                f"the recordings are very quiet: half of the training clips have a root mean "
+                f"square of {level:.1f} steps of 16-bit samples or less, which tokens=waveform "
+                "rounds to; amplify the files, or take tokens=spectrogram "
+                "tokens.spectrogram.log_offset=1e-10"
+            )
+        return
     spectrogram = settings.tokens.spectrogram
-    if settings.tokens.learned or spectrogram.scaling != "log":
+    if spectrogram.scaling != "log":
         return
     # Below, the offset is more than half of the value.
     level = math.log(2 * spectrogram.log_offset)
-    chosen = range(0, len(train), max(1, len(train) // _LOOKED_AT))
     hidden = statistics.median(float((train.frames(item) < level).mean()) for item in chosen)
     if hidden > _HIDDEN:
         yield (
