@@ -66,12 +66,16 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
-            if not past_tokens(calls):
+            if padding_mask is not None:  # of the whole model, whose layers may be on other devices
+                padding_mask = padding_mask.to(x.device)
+            past = past_tokens(calls)
+            if past is not None and not past:
                 cu_seqlens = find_packed(
                     calls, x.shape[0], x.shape[1], layer=self.layer, padding_mask=padding_mask
                 )
                 if cu_seqlens is not None:
-                    y: Tensor = filter(x.reshape(1, -1, x.shape[2]), cu_seqlens=cu_seqlens)
+                    flat = x.reshape(1, -1, x.shape[2])
+                    y: Tensor = filter(flat, cu_seqlens=cu_seqlens.to(x.device))
                     return y.view(x.shape)
             return filter_with_cache(filter, x, padding_mask, calls, self.layer, self.key)
 
@@ -85,12 +89,14 @@ def is_filtered(module: nn.Module) -> bool:
 
 def attach(layer: nn.Module, filter: TokenFilter, place: Place) -> None:
     """Attaches a filter to a layer, in place."""
+    # A class that registers its subclasses by name may have made the layer of a filtering one.
+    base: Any = vars(type(layer)).get(UNFILTERED, type(layer))
+    kind = filtered_class(base)  # first, as the class may refuse subclasses
     layer.add_module(CHILD, filter.train(layer.training))
     setattr(layer, PLACE, place)
     for watch in place.watches:
         watch.filters += 1
-    base: Any = type(layer)
-    layer.__class__ = filtered_class(base)
+    layer.__class__ = kind
 
 
 def check_detachable(layer: nn.Module) -> None:
@@ -120,8 +126,11 @@ def detach(layer: nn.Module) -> None:
 def filtered_class(base: Any) -> Any:
     """The filtering subclass of a layer's class, cached."""
 
-    @functools.wraps(base.forward)
+    # Without attributes: one of a compiled forward makes Dynamo call that instead of this one.
+    @functools.wraps(base.forward, updated=())
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_filtered(self):  # made by a class that registers its subclasses by name
+            return base.forward(self, *args, **kwargs)
         place: Place = getattr(self, PLACE)
         if is_symbolic(args, kwargs):
             if place.reads_padding_around and not place.watches[0].takes_padding:

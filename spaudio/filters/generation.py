@@ -16,7 +16,6 @@ from torch import Tensor
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.definition import without_padding
-from spaudio.filters.sequences import filter_after
 from spaudio.filters.subclass import make_subclass
 
 KEPT = "_tokens_before_filters"
@@ -107,7 +106,9 @@ def filter_with_cache(
     window = torch.cat([before, inside], dim=1)
     first = max(start - left, 0)
     _keep(cache, key, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
-    return x + without_padding(filter_after(filter, window), padding_mask)
+    # Through the filter's call, whose hooks may load its weights, as those of accelerate do.
+    continued: Tensor = filter(x, padding_mask, initial_state=before.to(x.dtype))
+    return continued
 
 
 def _keep(cache: Any, key: str, tokens: Tensor, end: int, call: object) -> None:

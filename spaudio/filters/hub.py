@@ -72,7 +72,8 @@ class SavedFilters(
             if dtype is not None and dtype not in DTYPES:
                 raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
             # Saving and loading draw nothing from the generator of the caller.
-            with torch.random.fork_rng(devices=[]):
+            # Whatever torch's default device is.
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
         # By position: layer names contain dots, which module names must not.
         self._modules_in_order = nn.ModuleList(self.filters.values())

@@ -114,7 +114,9 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
             )
     if is_filtered(layer) or hasattr(layer, CHILD):
         raise ValueError(f"{name!r} has a filter already; remove() its handle first")
-    if isinstance(layer, nn.ModuleList | nn.ModuleDict | nn.Sequential | torch.jit.ScriptModule):
+    # Copies of an fx GraphModule are of that class, without the filter.
+    plain = torch.jit.ScriptModule | torch.fx.GraphModule
+    if isinstance(layer, nn.ModuleList | nn.ModuleDict | nn.Sequential | plain):
         raise ValueError(f"{name!r} is a {type(layer).__name__}; name a layer inside it")
     # Setting the class would drop the filter.
     if isinstance(layer, LazyModuleMixin) and hasattr(layer, "_initialize_hook"):

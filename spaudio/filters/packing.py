@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from spaudio.filters.calls import Call, Watch
+from spaudio.filters.calls import Call, Watch, calls_with_cache
 from spaudio.filters.padding import require
-from spaudio.filters.tracing import in_backward, is_eager, is_exported, is_transformed
+from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # Version of position_ids, batch size and boundaries (None if not packed), keyed by the positions,
 # which all layers of a model share: counting sequences waits for the GPU.
@@ -87,9 +87,10 @@ def _read(
             return call.cu_seqlens
     if padding_mask is not None:
         return None
-    # In generation, positions begin anew after padding on the left. In training, models make a
-    # cache that they do not use.
-    if any(call.cache is not None for call in calls) and not torch.is_grad_enabled():
+    # In generation, which gives the model a cache, positions begin anew after padding on the left.
+    # A cache that the model makes itself, as in training, is not used.
+    taking = calls_with_cache(calls)
+    if taking and taking[-1].cache is not None and not torch.is_grad_enabled():
         return None
     positions: Any = next((c.positions for c in calls if isinstance(c.positions, Tensor)), None)
     # One row is that of all items.
@@ -103,7 +104,7 @@ def _read(
                 "with filters need cu_seq_lens_q to tell them apart",
             )
         return None
-    if torch.jit.is_tracing() or positions.device.type == "meta":  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing() or not has_values(positions):  # type: ignore[attr-defined, no-untyped-call]
         return None
     # A refilled buffer is the same tensor with a new version. Inference-mode tensors have no
     # version; they are read once per pass.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.calls import Call, past_tokens
-from spaudio.filters.tracing import in_backward, is_eager, is_exported, is_transformed
+from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
@@ -83,7 +83,7 @@ def find_padding(
                 past=past_tokens(calls) or 0,
                 trusted=trusted,
             )
-            if mask is not None and merged and is_eager() and not mask.is_meta and mask.any():
+            if mask is not None and merged and is_eager() and has_values(mask) and mask.any():
                 unread = merged
                 break
             if mask is not None:
@@ -218,7 +218,7 @@ def read_padding_mask(
         padding = ~value.bool() if real else value.bool()
     padding = padding[:, padding.shape[1] - tokens :].expand(batch, -1)
     row = by_keys and tokens == 1 and not additive
-    return None if row and (padding.is_meta or not is_eager() or padding.any()) else padding
+    return None if row and (not has_values(padding) or not is_eager() or padding.any()) else padding
 
 
 def holds_ones(value: Tensor) -> bool:
@@ -227,7 +227,7 @@ def holds_ones(value: Tensor) -> bool:
     If it holds only zeros it is not: an additive mask of zeros hides nothing, whereas one of zeros
     and ones would hide all tokens. Values can be read only where the call runs eagerly.
     """
-    if value.is_meta or not is_eager():
+    if not has_values(value) or not is_eager():
         return False
     ones = value == 1
     return bool((ones | (value == 0)).all() & ones.any())
@@ -252,7 +252,7 @@ def require(fits: Tensor, message: str) -> None:
     """
     if fits.device.type == "cuda" or torch.compiler.is_compiling():
         torch._assert_async(fits, message)
-    elif fits.device.type != "meta" and not fits:
+    elif has_values(fits) and not fits:
         raise ValueError(message)
 
 

@@ -60,6 +60,10 @@ class FilterStream:
                 "another"
             )
         check_device(x, past, "the earlier tokens of the stream")
+        if self._memory is None and self.filter._forward_pre_hooks:  # may prepare its weights
+            y: Tensor
+            y, self._past = self.filter(x, initial_state=past, output_final_state=True)
+            return y
         window = torch.cat([past, x], dim=1)
         y = x + self.filter.resume(window, self._memory)
         # A copy: a view would keep the whole window in memory.

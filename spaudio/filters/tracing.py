@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 
@@ -25,6 +26,11 @@ def is_eager() -> bool:
     Only then may a function use operations that compilers, runtimes or transforms do not support.
     """
     return not (torch.compiler.is_compiling() or is_exported() or is_transformed())
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be read: it is neither on ``meta`` nor fake."""
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def in_backward() -> bool:

@@ -318,3 +318,29 @@ def test_filters_that_see_the_future_of_a_causal_model_are_announced(
             insert_filters(model, layers, "depthwise", **options)
         found = [str(one.message) for one in given if one.filename == __file__]
         assert [("causal=True" in one) for one in found] == [True] * expected
+
+
+@torch.no_grad()
+def test_weights_that_a_hook_loads_and_packing_of_several_requests() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    transformers = pytest.importorskip("transformers")
+    model = filtered(filter="depthwise")
+    expected = generate(model, prompt(1), cached=True)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert torch.equal(generate(model, prompt(1), cached=True), expected)
+    # Continuous batching has a cache that does not tell its length.
+    model = causal_model("Llama")
+    insert_filters(model, LAYERS, "depthwise", padding_mask=None, **CAUSAL)
+    settings = transformers.GenerationConfig(
+        max_new_tokens=3, do_sample=False, eos_token_id=1, pad_token_id=0
+    )
+    found = model.generate_batch([[5, 6, 7], [8, 9]], generation_config=settings, warmup=False)
+    assert all("use_cache=False is needed" in str(one.error) for one in found.values())
+
+
+def test_fake_tensors_pass_through() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        model = filtered(filter="depthwise")
+        assert model(prompt()).logits.shape == (2, 5, 40)

@@ -218,3 +218,13 @@ def test_config_builds_nothing_by_path_and_fits_the_weights(
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         FilterBank.from_pretrained(tmp_path)
+
+
+def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
+    model, other = nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))
+    handle = insert_filters(model, ["0"], zero_init=False)
+    with torch.device("meta"):
+        handle.save_pretrained(tmp_path)
+        loaded = load_filters(other, tmp_path)
+    for one, saved in zip(loaded.parameters(), handle.parameters(), strict=True):
+        assert torch.equal(one, saved)

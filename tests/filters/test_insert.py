@@ -557,3 +557,83 @@ def test_dim_is_taken_from_the_layer() -> None:
     given = insert_filters(nn.Sequential(nn.Linear(3, 6)), "0", "depthwise", dim=4).filters["0"]
     assert isinstance(given, DepthwiseFilter)
     assert given.dim == 4
+
+
+class Compiled(Layer):
+    @torch.compile(backend="eager")
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x + self.linear(x).relu()
+
+
+def test_a_layer_whose_forward_is_compiled() -> None:
+    model, x = nn.Sequential(Compiled(), nn.Linear(8, 8)), torch.randn(2, 9, 8)
+    plain = model(x)
+    insert_filters(model, ["0"], "depthwise", zero_init=False, dim=8)
+    y = model(x)
+    assert not torch.allclose(y, plain)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x), y)
+    exported = torch.export.export(model, (x,), strict=True).module()
+    torch.testing.assert_close(exported(x), y)
+
+
+REGISTRY: dict[str, type[nn.Module]] = {}
+
+
+class Registered(nn.Linear):
+    final = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if cls.__mro__[1].__dict__.get("final"):
+            raise TypeError("no subclasses")
+        super().__init_subclass__(**options)
+        REGISTRY[cls.__name__] = cls
+
+
+class Block(Registered):
+    pass
+
+
+class Last(Registered):
+    final = True
+
+
+def test_classes_that_register_or_refuse_their_subclasses() -> None:
+    model, x = nn.Sequential(Block(8, 8), Last(8, 8)), torch.randn(2, 9, 8)
+    plain = model(x)
+    with pytest.raises(TypeError, match="no subclasses"):
+        insert_filters(model, ["1"], zero_init=False)
+    assert not find_filters(model).filters
+    assert list(model[1].state_dict()) == ["weight", "bias"]
+    handle = insert_filters(model, ["0"], zero_init=False)
+    assert not torch.allclose(model(x), plain)
+    again = REGISTRY["Block"](8, 8)  # of the filtering class, which has taken the name
+    again.load_state_dict({"weight": model[0].weight, "bias": model[0].bias})
+    torch.testing.assert_close(again(x), nn.functional.linear(x, again.weight, again.bias))
+    other = insert_filters(nn.Sequential(again), ["0"], zero_init=False)
+    assert len(other.filters) == 1
+    handle.remove()
+    assert torch.equal(model(x), plain)
+
+
+def test_the_mask_of_a_model_on_several_devices() -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8, device="meta")])
+
+        def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x.to(layer.weight.device))  # type: ignore[arg-type]
+            return x
+
+    model = Split()
+    insert_filters(model, "layers")
+    mask = torch.zeros(2, 9, dtype=torch.bool)
+    mask[1, 5:] = True
+    assert model(torch.randn(2, 9, 8), mask).is_meta
+
+
+def test_a_graph_is_refused() -> None:
+    model = nn.Sequential(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 8))))
+    with pytest.raises(ValueError, match="'0' is a Sequential; name a layer inside it"):
+        insert_filters(model, ["0"])

@@ -677,6 +677,10 @@ def test_packed_text_equals_each_alone(name: str, attention: str, padding_mask: 
     for extra in ({}, {"cu_seq_lens_q": ends}):
         packed = model(input_ids=ids, position_ids=positions, use_cache=False, **extra)[0]
         torch.testing.assert_close(packed, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-5)
+    # A cache that the model makes itself, the default, is one in training and evaluation.
+    cached = model(input_ids=ids, position_ids=positions)[0]
+    with torch.enable_grad():
+        torch.testing.assert_close(model(input_ids=ids, position_ids=positions)[0], cached)
     # One row of positions is that of all items.
     both = model(input_ids=ids.repeat(2, 1), position_ids=positions, use_cache=False)[0]
     torch.testing.assert_close(both[1:], packed, rtol=1e-4, atol=1e-5)

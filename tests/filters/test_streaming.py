@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 from spaudio.filters import FilterBank, FilterStream, NoFilter
 from tests.filters.cases import CASES, DIM, build
@@ -89,3 +90,13 @@ def test_state_does_not_grow() -> None:
     assert stream._past is not None
     assert stream._past.shape == (2, 4, DIM)
     assert stream._past.untyped_storage().nbytes() == 2 * 4 * DIM * 4
+
+
+@torch.no_grad()
+def test_a_stream_has_the_weights_that_a_hook_prepares() -> None:
+    filter = build("depthwise-even", causal=True)
+    prune.l1_unstructured(filter, "kernels", amount=0.5)
+    filter.kernels_orig.mul_(2)  # as an optimizer step: `kernels` is computed in the next call
+    x, stream = torch.randn(3, 17, DIM), FilterStream(filter)
+    y = torch.cat([stream.step(piece) for piece in torch.split(x, 4, dim=1)], dim=1)
+    torch.testing.assert_close(y, filter(x))
