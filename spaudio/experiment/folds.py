@@ -12,7 +12,7 @@ from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import named_reports, open_run_folder
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.tasks.describe import describe_folds
+from spaudio.experiment.tasks.describe import describe_folds, earlier_corrections
 from spaudio.io.lock import locked
 from spaudio.io.messages import say
 from spaudio.io.plain import read_json
@@ -58,6 +58,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
             f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
             f"each fold with {key}="
         )
+    corrected = earlier_corrections(settings)  # the file may be written anew from the page
     folder = folder or open_run_folder(settings)
     if folder.name in ("", ".."):  # such as resume=.
         folder = folder.resolve()
@@ -73,7 +74,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
                 jobs=1,
             )
             if (path / INPUTS).is_file():
-                _refuse_other_samples(path, data)
+                _refuse_other_samples(path, data, key)
             runs[str(value)] = open_run_folder(one, path)
         launcher = Launcher(
             train_and_report, settings.jobs, settings.cluster, settings.cluster_options
@@ -93,6 +94,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
                 highest=max(clip.sample_rate for clip in data.clips) / 2,
                 settings=settings.as_dict(),
                 description=describe_folds(settings, data, folds.report),
+                corrected=corrected,
             )
 
         if settings.page:
@@ -108,16 +110,21 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
     return folder
 
 
-def _refuse_other_samples(run: Path, data: AudioData) -> None:
-    """Checks that a fold was begun on the data as they are now; folds differ in their splits.
+def _refuse_other_samples(run: Path, data: AudioData, key: str) -> None:
+    """Checks that a fold was begun on the data as they are now.
+
+    Runs that differ in ``fold`` have the same manifest, which has the fold of each clip. By another
+    setting, such as a speaker, each has splits of its own.
 
     Raises:
-        CheckpointError: If classes or samples have changed, or the labels of a finished fold.
+        CheckpointError: If classes, samples or folds have changed, or the labels of a finished
+            fold.
     """
     before, labels, now = Inputs.load(run), None, data.prepared
     if (run / REPORT).is_file():  # a fold that is not finished checks its manifest
         labels = read_json(run / REPORT).get("labels_sha256")  # not in older reports
     changed = (before.classes, before.samples_hash) != (data.classes, now.samples_hash)
+    changed |= key == "fold" and before.manifest_hash not in ("", now.hash)
     if changed or labels not in (None, now.labels_hash):
         raise CheckpointError(
             f"the data have changed since {run} began, so its results cannot be joined with those "

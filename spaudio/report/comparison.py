@@ -1,8 +1,9 @@
 """Runs grouped by the settings that differ: one table, mean ± std over seeds.
 
 Rows are compared with the first one by the paired difference of their runs of the same seed, with
-the 95 % interval of Student's t. Folds and speakers share training clips, so that an interval over
-them is as wide as in a study (:mod:`spaudio.report.study_effects`).
+the 95 % interval of Student's t. Folds, speakers and random splits share training clips, so their
+variance has a term for the overlap (Nadeau & Bengio, Machine Learning 52, 2003), as in a study
+(:mod:`spaudio.report.study_effects`).
 """
 
 import inspect
@@ -19,7 +20,14 @@ import numpy as np
 
 from spaudio.errors import DataError
 from spaudio.filters import FILTERS
-from spaudio.report.records import NOT_COMPARED, OF_DATA, OF_SETTING, Record, names_of
+from spaudio.report.records import (
+    NOT_COMPARED,
+    OF_BASE,
+    OF_DATA,
+    OF_SETTING,
+    Record,
+    names_of,
+)
 from spaudio.report.run_command import without_folders
 from spaudio.report.study_effects import mean_difference
 from spaudio.report.tables import plus_minus
@@ -168,6 +176,15 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
                 "them are not those of their settings alone"
             )
             break
+    for record in [] if found else records:
+        pair = *(record.facts[name] for name in ("recipe", "seed")), record.settings.get(over or "")
+        other = first.setdefault(pair, record)
+        if _has_other_data(other, record, ["splits_sha256"]):
+            found.append(
+                f"{other.name} and {record.name} were tested on different splits of the clips; "
+                "differences between them are not those of their settings alone"
+            )
+            break
     seen: dict[tuple[int, int, str], Record] = {}
     for number, group in enumerate(groups):
         for record in group.records:
@@ -191,6 +208,11 @@ def check_same_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) 
     Raises:
         DataError: If they were not.
     """
+    if OF_BASE in facts and _has_other_data(one, other, [OF_BASE]):
+        raise DataError(
+            f"{one.name} and {other.name} were made with different pretrained encoders: "
+            "model.source was changed between them. Leave one out, or run it again"
+        )
     if _has_other_data(one, other, facts):
         raise DataError(
             f"{one.name} and {other.name} were made on different data: these were changed between "
@@ -257,7 +279,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
             "floor (SVM)": _spread(group, "floor.svm"),
             "parameters": f"{group.records[0].facts['num_params']:,}",
             "of filters": f"{group.records[0].facts['filter_params']:,}",
-            "train s": f"{_mean(group, 'seconds.train'):.0f}",
+            "train s": f"{_train_seconds(group):.0f}",
             "ms/step": _step_milliseconds(group),
             **(_adapting(group) if adapted else {}),
         }
@@ -269,6 +291,12 @@ def compare(groups: Sequence[Group]) -> list[dict[str, str]]:
 
 def _spread(group: Group, fact: str) -> str:
     return plus_minus(list(group.results(fact).values()))
+
+
+def _train_seconds(group: Group) -> float:
+    """Returns the mean time of training and, if there was any, of pretraining without labels."""
+    before = [float(record.facts.get("pretrain.seconds", 0)) for record in group.records]
+    return _mean(group, "seconds.train") + statistics.fmean(before)
 
 
 def _mean(group: Group, fact: str) -> float:
@@ -287,12 +315,20 @@ def _minus(group: Group, first: Group, fact: str) -> str:
     if len(differences) < 2:
         return ""
     of_seeds = group.spread_over == "seed"
-    mean, half, _ = mean_difference(
-        [differences], [0.0 if of_seeds else 1 / (len(here.keys() | there.keys()) - 1)]
-    )
+    overlap = 0.0 if of_seeds else _overlap(group, len(here.keys() | there.keys()))
+    mean, half, _ = mean_difference([differences], [overlap])
     pairs = f", {len(differences)} pairs" if here.keys() != there.keys() else ""
     interval = "" if math.isnan(half) else f" ({mean - half:+.4f} to {mean + half:+.4f})"
     return f"{mean:+.4f}{interval}{pairs}"
+
+
+def _overlap(group: Group, splits: int) -> float:
+    """Returns test clips per other clip: 1 / (K - 1) for K folds, or if their number is unknown."""
+    names = ("clips.test", "clips.train", "clips.valid")
+    sizes = [[record.facts.get(name, 0) for name in names] for record in group.records]
+    if not all(test and rest for test, *rest in sizes):
+        return 1 / (splits - 1)
+    return statistics.fmean(test / sum(rest) for test, *rest in sizes)
 
 
 def _step_milliseconds(group: Group) -> str:

@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from spaudio.audio.manifest import SPLITS
+from spaudio.errors import DataError
 from spaudio.io.csv_files import for_csv, read_rows, write_rows
 from spaudio.io.plain import read_json
 from spaudio.report.escape import for_markdown
@@ -49,11 +50,20 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
 
     Args:
         folds: Folder of the run of each fold, by the fold's name.
+
+    Raises:
+        DataError: If they were made with different pretrained encoders.
     """
     reports, lines = {}, []
     for name, run in folds.items():
         reports[name] = read_json(run / REPORT)
         lines += [{"fold": for_csv(name), **row} for row in read_rows(run / PREDICTIONS)]
+    bases = {name: one["base"]["sha256"] for name, one in reports.items() if "base" in one}
+    if other := [name for name in bases if bases[name] != next(iter(bases.values()))]:
+        raise DataError(
+            f"the pretrained encoder has changed between the folds {next(iter(bases))} and "
+            f"{other[0]}, so their results cannot be joined; start a new run"
+        )
     rows = [_row(name, report) for name, report in reports.items()]
     first = next(iter(reports.values()))
     classes = list(first["test"]["per_class"])

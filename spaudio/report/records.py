@@ -38,11 +38,16 @@ FACTS = (
     "samples_sha256",
     "labels_sha256",
     "splits_sha256",
+    "base.sha256",
+    "clips.train",
+    "clips.valid",
+    "clips.test",
     "num_params",
     "filter_params",
     "step_flops",
     "step_seconds",
     "seconds.train",
+    "pretrain.seconds",
     "best_epoch",
     "test.accuracy",
     "test.macro_f1",
@@ -58,8 +63,10 @@ FACTS = (
 )
 #: Those that tell runs on different clips or labels apart.
 OF_DATA = ("samples_sha256", "labels_sha256")
+#: The fact that tells pretrained encoders apart, whatever their folder.
+OF_BASE = "base.sha256"
 #: Those that are equal in all runs of one setting.
-OF_SETTING = (*OF_DATA, "splits_sha256")
+OF_SETTING = (*OF_DATA, "splits_sha256", OF_BASE)
 _TEXTS = ("recipe", "metric", *OF_SETTING, "git_commit")  # the other facts are numbers
 _NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.

@@ -143,6 +143,13 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
         patch.chdir(folder)
         start_run(settings("resume=."), SCRIPT)
     assert len(calls) == 4
+    theo = folder / "fold-theo" / "report.json"
+    before = theo.read_text()
+    for fold in ("theo", "jackson"):
+        file = folder / f"fold-{fold}" / "report.json"
+        file.write_text(json.dumps(read(file) | {"base": {"sha256": fold}}))
+    assert "encoder has changed between the folds" in run_recipe("fsdd", f"resume={folder}").err
+    theo.write_text(before)
     for name, fact in (("report", "labels_sha256"), ("inputs", "samples_sha256")):
         file = folder / "fold-theo" / f"{name}.json"
         content = file.read_text()

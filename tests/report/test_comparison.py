@@ -1,10 +1,12 @@
 """Runs are grouped by the settings that differ, and averaged over seeds."""
 
+import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import compare, doubts, group_runs
@@ -156,8 +158,35 @@ def test_seeds_on_changed_data_are_refused(fact: str) -> None:
     for record, samples in zip(runs, ("a", "a", "b"), strict=True):
         record.facts[fact] = samples
     assert len(group_runs(runs[:2])) == 1
-    with pytest.raises(DataError, match="these were changed between them"):
+    with pytest.raises(DataError, match=r"(these were|model.source was) changed between them"):
         group_runs(runs)
+
+
+def test_the_interval_over_random_splits_counts_the_clips_they_share() -> None:
+    """Unlike that of folds, their share of test clips does not depend on their number."""
+    runs = [
+        run(0.7 + 0.01 * split * (name == "bank"), filter=name, split=split)
+        for name in ("none", "bank")
+        for split in range(20)
+    ]
+    for one in runs:
+        one.facts |= {"clips.test": 20, "clips.train": 70, "clips.valid": 10}
+    (_, row) = compare(group_runs(runs, "split"))
+    differences = 0.01 * np.arange(20)
+    error = differences.std(ddof=1) * math.sqrt(1 / 20 + 20 / 80)
+    half = float(t.ppf(0.975, 19)) * error
+    expected = f"+0.0950 ({0.095 - half:+.4f} to {0.095 + half:+.4f})"
+    assert row["minus the first"] == expected
+
+
+def test_rows_that_were_tested_on_other_clips_are_announced() -> None:
+    runs = [run(0.7), run(0.8, seed=1), run(0.9, filter="bank")]
+    for one, split in zip(runs, "xxy", strict=True):
+        one.facts["splits_sha256"] = split
+    (said,) = doubts(group_runs(runs))
+    assert said.startswith("run and run were tested on different splits")
+    runs[2].facts["recipe"] = "other"
+    assert not doubts(group_runs(runs))
 
 
 @pytest.mark.parametrize("fact", OF_DATA)

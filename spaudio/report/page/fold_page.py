@@ -34,6 +34,7 @@ def write_fold_page(
     highest: float,
     settings: Mapping[str, Any],
     description: Mapping[str, Sequence[str]],
+    corrected: Sequence[tuple[str, str, str]] = (),
 ) -> None:
     """Writes ``report.html`` from the clips that the folds have judged.
 
@@ -45,6 +46,7 @@ def write_fold_page(
         highest: Highest frequency of the clips, in Hz.
         settings: All settings.
         description: Sentences about data, split and model, by name.
+        corrected: As for `Page`.
     """
     if not all((run / CLIPS).is_file() for run in runs.values()):
         return  # the folds were run without a page
@@ -74,6 +76,7 @@ def write_fold_page(
         reliability=reliability_chart(calibration),
         curves=learning_curves({name: read_log(run) for name, run in runs.items()}, "accuracy"),
         settings=settings,
+        corrected=corrected,
         command=command(settings),
         folds=[
             (name, f"fold-{quote(name)}/{PAGE}", f"{row['accuracy']:.3f}")
