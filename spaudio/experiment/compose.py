@@ -133,7 +133,7 @@ def _check_cluster(settings: Settings) -> None:
             "as a job; leave it out"
         )
     limits = ["timeout_min", f"{cluster}_timeout_min"]
-    given = [options[name] for name in limits if options.get(name) is not None]
+    given = {name: options[name] for name in limits if options.get(name) is not None}
     if cluster == "slurm" and options.get("slurm_time") is not None:
         return
     if not given:  # submitit's defaults, 2 and 5 minutes, would stop nearly every run
@@ -141,10 +141,9 @@ def _check_cluster(settings: Settings) -> None:
             f"cluster={cluster} needs the minutes after which a job is stopped; give "
             "cluster_options.timeout_min=MINUTES"
         )
-    if not all(isinstance(one, int) and one > 0 for one in given):
-        raise ConfigError(
-            f"cluster_options.timeout_min={given[0]}; expected a whole number of minutes"
-        )
+    for name, value in given.items():
+        if not (isinstance(value, int) and value > 0):
+            raise ConfigError(f"cluster_options.{name}={value}; expected a whole number of minutes")
 
 
 def _replaced(

@@ -1,5 +1,6 @@
 """Data of an audio recipe: the tokens of its three splits."""
 
+import inspect
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,6 +87,13 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     """
     options = settings.prep_options
     find = prep_function(scripts, settings.prep)
+    try:
+        inspect.signature(find).bind(Path(), **options)
+    except TypeError as error:  # of a run that is resumed after its script was changed
+        raise ConfigError(
+            f"the function prepare of {settings.prep}.py does not take the settings of this run "
+            f"({error}); restore its arguments, or start a new run"
+        ) from error
     front_end = open_front_end(settings)
     features = Path(settings.data) / settings.recipe / "features"
     cache = open_cache(features, front_end)

@@ -6,6 +6,7 @@ from pathlib import Path
 from spaudio.audio.prepare import MARKER
 from spaudio.errors import SpaudioError
 from spaudio.experiment.data import load_data
+from spaudio.experiment.encoders import check_source
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.recipes import data_prep_folder, recipes_folder
 from spaudio.experiment.run_folder import read_run_settings
@@ -31,8 +32,10 @@ def draw_run(run: Path) -> tuple[list[Path], list[str]]:
 
     Raises:
         CheckpointError: If the folder is not a run's.
+        ConfigError: If the local encoder that it was adapted from is not there.
     """
     settings = read_run_settings(run)
+    check_source(run, settings)
     after, before = load_best(run), load_untrained(run)
     seconds = settings.tokens.token_seconds if isinstance(settings, AudioSettings) else None
     if isinstance(after, AdaptedClassifier):

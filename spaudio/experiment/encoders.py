@@ -4,10 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from spaudio.errors import ConfigError
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
+from spaudio.report.records import CONFIG
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
 
@@ -17,6 +19,23 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def is_folder(source: str) -> bool:
     """Whether the source of a pretrained encoder is a folder, existing or not, and not a Hub id."""
     return Path(source).is_dir() or not HUB_ID.fullmatch(source)
+
+
+def check_source(run: Path, settings: Settings) -> None:
+    """Checks that the pretrained encoder of a run, if it is a local one, is where it was.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    model = settings.model
+    if not isinstance(model, PretrainedConfig):
+        return
+    source = str(model.source)
+    if is_folder(source) and not Path(source).is_dir():
+        raise ConfigError(
+            f"{run} was adapted from a local encoder, but there is no folder {source}; correct "
+            f"model.source in {run / CONFIG}"
+        )
 
 
 def open_encoder(settings: Settings, source: str | None = None) -> PretrainedEncoder | None:

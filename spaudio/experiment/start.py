@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from spaudio.errors import ConfigError
+from spaudio.experiment.encoders import check_source
 from spaudio.experiment.folds import run_folds
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import read_run_settings, refuse_elsewhere
@@ -27,7 +28,15 @@ def start_run(settings: Settings, script: Path) -> Path:
     if settings.resume is None:
         return execute_run(settings, script, jobs=settings.jobs)
     run = Path(settings.resume)
+    if run.name in ("", ".."):  # such as resume=., of which reports would have no name
+        run = run.resolve()
     own = read_run_settings(run)
+    if own.prep == "prep" and own.recipe != script.parent.name:
+        raise ConfigError(
+            f"{run} is a run of {own.recipe}, a recipe of its own; resume it with "
+            f"{own.recipe}/run.py"
+        )
+    check_source(run, own)
     refuse_elsewhere(run, own)
     return execute_run(own, script, run, jobs=settings.jobs)
 

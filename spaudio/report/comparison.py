@@ -115,6 +115,8 @@ def group_runs(records: Sequence[Record], over: str | None = None) -> list[Group
             or a seed lacks a value of it that another seed or group has, so that their means would
             not be comparable.
     """
+    if over == "seed":
+        raise DataError("--over seed: seeds are always averaged over; leave it out")
     if over is not None and not any(over in record.settings for record in records):
         raise DataError(
             f"no run has a setting {over!r} to average over; give its full name, such as optim.lr"

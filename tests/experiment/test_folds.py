@@ -228,6 +228,8 @@ def test_one_run_is_not_submitted_and_folds_are(
         settings("cluster=slurm")  # submitit would stop its runs after five minutes
     with pytest.raises(ConfigError, match=r"timeout_min=1\.5; expected a whole number of minutes"):
         settings("cluster=slurm", "cluster_options.timeout_min=1.5")
+    with pytest.raises(ConfigError, match="slurm_timeout_min=1h; expected a whole number"):
+        settings("cluster=slurm", "cluster_options={timeout_min: 60, slurm_timeout_min: 1h}")
     with pytest.raises(ConfigError, match="jobs=2 has no effect with cluster=local"):
         settings("jobs=2", *cluster)
     # Runs of earlier versions can still be read.

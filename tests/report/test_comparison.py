@@ -179,6 +179,11 @@ def test_the_interval_over_random_splits_counts_the_clips_they_share() -> None:
     assert row["minus the first"] == expected
 
 
+def test_seeds_are_always_averaged() -> None:
+    with pytest.raises(DataError, match="--over seed: seeds are always averaged over"):
+        group_runs([run(0.7), run(0.8, seed=1)], "seed")
+
+
 def test_rows_that_were_tested_on_other_clips_are_announced() -> None:
     runs = [run(0.7), run(0.8, seed=1), run(0.9, filter="bank")]
     for one, split in zip(runs, "xxy", strict=True):

@@ -126,6 +126,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     """
     clips = errors_first(page.clips)[:MOST_CLIPS]
     place = {clip.path: i for i, clip in enumerate(clips)}
+    seconds = {clip.path: clip.seconds for clip in page.clips}
     suspects = [] if page.multi_label else by_own_confidence(page.clips)[:SUSPECTS]
     wrong = [c for c in clips if not c.is_right]
     if page.filters is not None:
@@ -147,7 +148,10 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
             for hertz in shown_frequencies(media.top)
         ],
         "earlier": page.corrected,
-        "decided": {printable(p): _cells(one, media.top) for p, one in page.decided.items()},
+        "decided": {
+            printable(path): _cells(one, seconds[path], media.top)
+            for path, one in page.decided.items()
+        },
         "above": [row.above for row in page.rows],
     }
     if classes != list(page.classes):
@@ -232,9 +236,15 @@ def _as_json(clip: Judged) -> dict[str, Any]:
     return found
 
 
-def _cells(decided: Importance, top: float) -> list[list[float]]:
-    """Left, right, lower and upper edge and weight of cells, all in [0, 1] of the spectrogram."""
-    across = decided.seconds / decided.seconds[-1]
+def _cells(decided: Importance, seconds: float, top: float) -> list[list[float]]:
+    """Left, right, lower and upper edge and weight of cells, all in [0, 1] of the spectrogram.
+
+    Args:
+        decided: What decided the class of a clip, of which segments may leave out the end.
+        seconds: Length of the clip.
+        top: Highest frequency of the spectrogram, in Hz.
+    """
+    across = np.minimum(decided.seconds / seconds, 1)
     up = np.minimum(hz_to_mel(decided.hertz) / hz_to_mel(top), 1)
     weight = decided.drop.clip(min=0) / max(decided.drop.max(), 1e-9)
     return [
