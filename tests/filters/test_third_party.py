@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from spaudio.filters import find_filters, insert_filters
+from spaudio.filters import TokenFilter, find_filters, insert_filters
 from tests.filters.cases import open_gains
+from tests.filters.hf_models import text_model
 
 Case = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
 
@@ -182,3 +184,23 @@ def test_hidden_states_and_checkpointing_of_transformers() -> None:
         torch.autograd.backward(run(model, (x,)).square().sum())
         gradients.append([p.grad for p in handle.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@torch.no_grad()
+def test_filters_in_a_class_of_transformers_are_initialised(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    plain, layers = text_model("bert")
+    plain.save_pretrained(tmp_path)
+
+    class Filtered(transformers.BertModel):  # type: ignore[name-defined, misc]
+        def __init__(self, config: Any, **options: Any) -> None:
+            super().__init__(config, **options)
+            insert_filters(self, layers)
+
+        def _init_weights(self, module: nn.Module) -> None:
+            super()._init_weights(module)
+            if isinstance(module, TokenFilter) and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+    model, ids = Filtered.from_pretrained(tmp_path).eval(), torch.randint(3, 40, (2, 9))
+    torch.testing.assert_close(model(ids)[0], plain(ids)[0])
