@@ -36,6 +36,7 @@ STUDY: dict[str, Rows] = {
         ("no filter, 10 % more steps", "stemless-longer-10", "stemless"),
     ),
     "With the stem, the default (4,000 steps)": (
+        ("depthwise filter, today's augmentation", "default-depthwise", "default"),
         ("depthwise filter", "earlier-default-depthwise", "earlier-default"),
     ),
     "With the stem (1,500 steps)": (

@@ -117,6 +117,7 @@ def test_the_readme_states_the_gains_of_its_chart(tmp_path: Path) -> None:
         "earlier-stemless-default-depthwise",
         "stemless-default-depthwise",
         "earlier-default-depthwise",
+        "default-depthwise",
     ):
         one = effects[setting]
         mean, low, high = (f"{100 * value:.1f}" for value in (one.mean, one.low, one.high))
