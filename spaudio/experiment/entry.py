@@ -16,9 +16,9 @@ import yaml
 
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
-from spaudio.experiment.compose import compose
+from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.processes import is_first_process
-from spaudio.experiment.run_folder import named_reports
+from spaudio.experiment.run_folder import named_reports, read_run_settings
 from spaudio.experiment.start import start_run
 from spaudio.experiment.sweep import run_sweep
 from spaudio.io.messages import say
@@ -54,7 +54,10 @@ def main(
     chosen = parser.parse_intermixed_args(arguments)
     try:
         if chosen.cfg:
-            settings = compose(path.parent, chosen.overrides)
+            given = expand(chosen.overrides)[0] if chosen.multirun else chosen.overrides
+            settings = compose(path.parent, given)
+            if settings.resume is not None:  # all other settings are those of the run
+                settings = read_run_settings(Path(settings.resume))
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
         elif chosen.multirun:
             finished, error = run_sweep(path, chosen.overrides)

@@ -22,6 +22,8 @@ def test_all_settings_are_printed(run_recipe: RunRecipe, tmp_path: Path) -> None
     assert settings["filter"]["kernel_size"] == 4
     assert settings["source"] == "x"
     assert settings["seed"] == 7
+    done = run_recipe("folder", "--cfg", "-m", "filter=none,bank", "source=x")
+    assert yaml.safe_load(done.out)["filter"]["name"] == "none"  # of the first run
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from spaudio.errors import DataError, some
 from spaudio.report.calibration import calibration_error, reliability
 from spaudio.report.fold_report import Folds
 from spaudio.report.page.judged import CLIPS, Judged, read_judged
@@ -47,9 +48,15 @@ def write_fold_page(
         settings: All settings.
         description: Sentences about data, split and model, by name.
         corrected: As for `Page`.
+
+    Raises:
+        DataError: If a fold was run without a page.
     """
-    if not all((run / CLIPS).is_file() for run in runs.values()):
-        return  # the folds were run without a page
+    if without := [name for name, run in runs.items() if not (run / CLIPS).is_file()]:
+        raise DataError(
+            f"the folds {some(without)} were run with page=false, so their clips are not known; "
+            "start a new run"
+        )
     judged = {name: read_judged(run, name) for name, run in runs.items()}
     clips = [clip for found in judged.values() for clip in found]
     report = folds.report
