@@ -21,7 +21,8 @@ from spaudio.audio.split import split_by_fold
 from spaudio.errors import CheckpointError, ConfigError, DataError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
-from spaudio.experiment.folds import run_folds
+from spaudio.experiment.folds import _refuse_other_samples, run_folds
+from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.load import load_best
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings
@@ -235,3 +236,17 @@ def test_one_run_is_not_submitted_and_folds_are(
     # Runs of earlier versions can still be read.
     earlier = settings(*cluster).as_dict() | {"cluster_options": {}}
     assert read_settings(earlier).cluster == "local"
+
+
+def test_folds_of_another_assignment_are_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has the fold of each clip; another one is expected where a setting splits."""
+    before = SimpleNamespace(classes=("a",), samples_hash="s", manifest_hash="m")
+    monkeypatch.setattr(Inputs, "load", lambda run: before)
+    data: Any = SimpleNamespace(
+        classes=("a",), prepared=SimpleNamespace(samples_hash="s", labels_hash="l", hash="other")
+    )
+    _refuse_other_samples(tmp_path, data, "test_speaker")
+    with pytest.raises(CheckpointError, match="the data have changed since"):
+        _refuse_other_samples(tmp_path, data, "fold")

@@ -179,6 +179,14 @@ def test_the_interval_over_random_splits_counts_the_clips_they_share() -> None:
     assert row["minus the first"] == expected
 
 
+def test_the_time_of_training_includes_pretraining() -> None:
+    runs = [run(0.7), run(0.8, seed=1)]
+    for one in runs:
+        one.facts["pretrain.seconds"] = 5.0
+    [row] = compare(group_runs(runs))
+    assert row["train s"] == "12"
+
+
 def test_seeds_are_always_averaged() -> None:
     with pytest.raises(DataError, match="--over seed: seeds are always averaged over"):
         group_runs([run(0.7), run(0.8, seed=1)], "seed")

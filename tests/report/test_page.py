@@ -22,12 +22,13 @@ from spaudio.audio.manifest import Clip
 from spaudio.experiment.compose import parse
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
+from spaudio.report.occlusion import Importance
 from spaudio.report.page import run_page
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
 from spaudio.report.page.media import Media, _log_mel, loudest
-from spaudio.report.page.render import Page, write_page
+from spaudio.report.page.render import Page, _cells, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
 from spaudio.report.records import PAGE
 from spaudio.report.run_command import command, shortened
@@ -162,6 +163,7 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     write_fold_page(
         tmp_path, runs, folds, root=page_run.parents[2] / "sounds", highest=4000,
         settings=settings, description={"Split": ["by fold"]},
+        corrected=[("a.wav", "x", "y")],
     )  # fmt: skip
     write_fold_report(tmp_path, folds, Figures(tmp_path))
     assert not re.findall("could not be drawn.*", (tmp_path / "report.md").read_text())
@@ -169,6 +171,7 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     found = Found(html)
     check_policy(found)
     assert sorted(c["f"] for c in found.data["clips"]) == ["a"] * 12 + ["b"] * 12
+    assert found.data["earlier"] == [["a.wav", "x", "y"]]
     assert report["test"]["clips"] == 24
     assert "python recipes/folder/run.py &#39;source=…/sounds&#39; folds=all" in html
     assert 'href="fold-a/report.html"' in html
@@ -317,3 +320,8 @@ def test_a_chart_of_a_point_has_axes() -> None:
     drawing = line_chart([Line("<a>", [(1, 0.5)], dots=True)], title="t", x="x", y="y")
     assert "&lt;a&gt;" in drawing
     assert 'class="dot c0" cx="252.0"' in drawing  # in the middle of the frame
+
+
+def test_cells_lie_at_their_seconds_if_segments_leave_out_the_end() -> None:
+    one = Importance(np.ones((1, 2)), np.array([0, 0.15, 0.3]), np.array([0.0, 4000.0]), [], [])
+    assert [cell[:2] for cell in _cells(one, 0.4, 4000)] == [[0, 0.375], [0.375, 0.75]]
