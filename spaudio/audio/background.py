@@ -172,7 +172,7 @@ def _cut(
         for place, wave, rate in _pieces(path, seconds) if left else ():
             if (split := left.pop(place, None)) is not None:
                 # By time: a number would be that of other sound if the length changes.
-                start = place * max(2, round(seconds * rate)) / rate
+                start = place * _samples(seconds, rate) / rate
                 file = f"{start:.3f}-{start + len(wave) / rate:.3f}.wav"
                 yield write_wav(staging / name / split / file, wave, rate)
             if not left:
@@ -208,10 +208,15 @@ def _pieces(path: Path, seconds: float) -> Iterator[tuple[int, Waveform, int]]:
     What is left at the end is no piece, unless the recording is shorter than one.
     """
     rate = probe(path).sample_rate
-    length = max(2, round(seconds * rate))
+    length = _samples(seconds, rate)
     for start, wave in cut_windows(stream_audio(path, rate, silent_ok=True), length):
         if start % length == 0:
             yield start // length, wave, rate
+
+
+def _samples(seconds: float, rate: int) -> int:
+    """Returns the length of a piece, in samples."""
+    return max(2, round(seconds * rate))
 
 
 def _choose(

@@ -50,6 +50,31 @@ def audio_files(
     Raises:
         DataError: If a folder cannot be listed.
     """
+    for folder, is_empty, names in walk(root, on_twice):
+        if is_empty and is_audio(folder.name):
+            yield folder.relative_to(root).as_posix()
+        for name in names:
+            if not is_audio(name):
+                on_other(name)
+            else:
+                yield (folder / name).relative_to(root).as_posix()
+
+
+def walk(
+    root: Path, on_twice: Callable[[str, str], object] = lambda first, again: None
+) -> Iterator[tuple[Path, bool, list[str]]]:
+    """Walks a folder as `audio_files` does.
+
+    Args:
+        root: The folder.
+        on_twice: As for `audio_files`.
+
+    Yields:
+        A folder, whether there is nothing in it, and the names of its files that are not hidden.
+
+    Raises:
+        DataError: If a folder cannot be listed.
+    """
     seen: dict[str, str] = {}  # by its real path, the path of a folder
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
@@ -61,15 +86,8 @@ def audio_files(
             continue
         seen[real] = path
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        if not subfolders and not files and is_audio(folder):
-            yield path
-        for name in files:
-            if is_hidden(name):
-                continue
-            if not is_audio(name):
-                on_other(name)
-            else:
-                yield (Path(folder) / name).relative_to(root).as_posix()
+        names = [name for name in files if not is_hidden(name)]
+        yield Path(folder), not subfolders and not files, names
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:

@@ -1,12 +1,12 @@
 """Annotations as Raven selection tables: one file per recording, or one for several."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from spaudio.audio.find import composed, is_hidden
+from spaudio.audio.find import composed, walk
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
 
@@ -66,7 +66,12 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     """
     if not path.is_dir():
         return _join([_read(path, paths)])
-    files = sorted(_texts(path))
+    files = sorted(
+        folder / name
+        for folder, _, names in walk(path)
+        for name in names
+        if name.lower().endswith(".txt")
+    )
     tables = [file for file in files if is_selections(file)]
     if not tables:
         raise ConfigError(
@@ -77,20 +82,6 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     if others := [file.relative_to(path).as_posix() for file in files if file not in tables]:
         found.notes.append(f"{len(others)} files *.txt are not selection tables: {some(others)}")
     return found
-
-
-def _texts(folder: Path) -> Iterator[Path]:
-    """Lists the files ``*.txt`` of a folder; linked folders are followed, each once."""
-    seen: set[str] = set()
-    for place, subfolders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        for name in files:
-            if name.lower().endswith(".txt") and not is_hidden(name):
-                yield Path(place, name)
 
 
 def _join(parts: Iterable[Selections]) -> Selections:

@@ -21,6 +21,11 @@ def is_folder(source: str) -> bool:
     return Path(source).is_dir() or not HUB_ID.fullmatch(source)
 
 
+def is_missing(source: str) -> bool:
+    """Whether the source of a pretrained encoder is a folder that does not exist."""
+    return is_folder(source) and not Path(source).is_dir()
+
+
 def check_source(run: Path, settings: Settings) -> None:
     """Checks that the pretrained encoder of a run, if it is a local one, is where it was.
 
@@ -31,7 +36,7 @@ def check_source(run: Path, settings: Settings) -> None:
     if not isinstance(model, PretrainedConfig):
         return
     source = str(model.source)
-    if is_folder(source) and not Path(source).is_dir():
+    if is_missing(source):
         raise ConfigError(
             f"{run} was adapted from a local encoder, but there is no folder {source}; correct "
             f"model.source in {run / CONFIG}"

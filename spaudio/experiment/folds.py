@@ -60,8 +60,6 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
         )
     corrected = earlier_corrections(settings)  # the file may be written anew from the page
     folder = folder or open_run_folder(settings)
-    if folder.name in ("", ".."):  # such as resume=.
-        folder = folder.resolve()
     say(f"folds: {folder}")
     with locked(folder / "lock", f"waiting for another process that runs the folds of {folder}"):
         runs = {}

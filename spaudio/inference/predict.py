@@ -16,7 +16,7 @@ from torch import Tensor
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, check_array, is_silent, resample, stream_audio
 from spaudio.errors import AudioError, CheckpointError, ConfigError, SpaudioError, reason
-from spaudio.experiment.encoders import is_folder, open_encoder, open_front_end
+from spaudio.experiment.encoders import is_missing, open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
@@ -346,14 +346,14 @@ def _check_base(run: Path, settings: Settings, base: str | None) -> None:
             raise ConfigError(f"base={base}: {run} has no pretrained encoder; leave base out")
         return
     given = str(model.source)
-    if base is None and is_folder(given) and not Path(given).is_dir():
+    if base is None and is_missing(given):
         saved = load_weights(weights_folder(run))["base_hash"]
         raise ConfigError(
             f"{run} was adapted from a local encoder, {Path(given).name} (SHA-256 "
             f"{bytes(saved.tolist()).hex()[:12]}), but there is no folder {given}; give it with "
             "--base FOLDER, or spaudio.load(..., base=FOLDER)"
         )
-    if base is not None and is_folder(base) and not Path(base).is_dir():
+    if base is not None and is_missing(base):
         raise ConfigError(f"base={base}: there is no such folder")
 
 

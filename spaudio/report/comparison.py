@@ -179,8 +179,8 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
             )
             break
     for record in [] if found else records:
-        pair = *(record.facts[name] for name in ("recipe", "seed")), record.settings.get(over or "")
-        other = first.setdefault(pair, record)
+        facts, value = record.facts, str(record.settings.get(over or ""))
+        other = first.setdefault((facts["recipe"], facts["seed"], value), record)
         if _has_other_data(other, record, ["splits_sha256"]):
             found.append(
                 f"{other.name} and {record.name} were tested on different splits of the clips; "
