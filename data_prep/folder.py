@@ -69,10 +69,10 @@ def prepare(
         labels: CSV file of corrected labels, as ``report.html`` saves it; see
             `spaudio.audio.corrections`. It does not change the split.
         background: A folder of other recordings, of any length. The class ``_background_`` is cut
-            from it: clips as long as the median of the others, and as many as the other classes
-            have on average. See `spaudio.audio.background`. If the table gives intervals, it may
-            also be the folder of ``source``: the class is then cut from what lies between them, as
-            many clips as there are intervals.
+            from it: as many clips as the other classes have on average, of their median length. See
+            `spaudio.audio.background`. If the table gives intervals, it may also be the folder of
+            ``source``: the class is then cut from what lies between the intervals, as many clips as
+            there are intervals.
 
     Raises:
         ConfigError: If an option is missing or out of range.
@@ -110,7 +110,7 @@ def prepare(
     if intervals:
         root, bad = cut_intervals(root, intervals, work)
         clips = _without_silent(root, clips, intervals)
-    # Of recordings that cannot be used there are no clips. They are listed, but not divided.
+    # Clips of recordings that cannot be used were not cut: they are reported, but not split.
     lost = {clip.folder for clip in clips} & bad.keys()
     unlisted = [clip for clip in clips if clip.folder in lost]
     clips = [clip for clip in clips if clip.folder not in lost]
@@ -201,7 +201,7 @@ def _check_groups(
     valid_fraction: float,
     test_fraction: float,
 ) -> None:
-    """Checks that annotations have enough groups to divide, not counting those of background alone.
+    """Checks that the annotations have enough groups to divide; those of background do not count.
 
     Raises:
         DataError: If a split would get none.
@@ -213,7 +213,7 @@ def _check_groups(
     if groups != recordings:
         raise DataError(
             f"table={table} has annotations in {len(groups)} of the {needed} groups needed, one "
-            f"for each split: {some(sorted(groups))}; check what makes the groups"
+            f"for each split: {some(sorted(groups))}; check what defines the groups"
         )
     raise DataError(
         f"table={table} annotates {len(recordings)} of the {needed} recordings needed: "
@@ -285,7 +285,7 @@ def _idle(*, split_given: bool, seeded: bool) -> tuple[str, ...]:
 def _random(*, grouped: bool) -> str:
     """Returns a sentence on clips that each have a group of their own."""
     cause = ", as each clip has a group of its own" if grouped else ""
-    remedy = "Check what makes the groups" if grouped else "group_regex=... keeps them together"
+    remedy = "Check what defines the groups" if grouped else "group_regex=... keeps them together"
     return (
         f"the split is random over clips{cause}: clips of one speaker or recording may be in both "
         f"training and test, so that the score says little about new ones. {remedy}"

@@ -141,7 +141,7 @@ class _Joined(io.RawIOBase):
         self._replaced: dict[int, int] = {}
 
     def replace(self, start: int, content: bytes) -> None:
-        """Lets reading return ``content`` from byte ``start`` on."""
+        """Makes reads return ``content`` from byte ``start`` on."""
         self._replaced = dict(enumerate(content, start))
 
     @override

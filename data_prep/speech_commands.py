@@ -40,7 +40,7 @@ SECONDS = 1.0
 SECTIONS = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
 QUIETEST = -40.0  # dB relative to the recording; the loudest cut is at 0 dB
 _VERSION = 1  # of the cuts; increase it with any change that alters them
-SHARE = 0.1  # of silence, and of unknown words, per command of a split (arXiv 1804.03209)
+SHARE = 0.1  # clips of silence, and of unknown words, per clip of a command (arXiv 1804.03209)
 
 
 def prepare(
@@ -135,6 +135,9 @@ def cut_noise(
 
     Returns:
         The folder of the cuts, and the name, split and recording of each cut.
+
+    Raises:
+        DataError: If there is no recording, or one is too short.
     """
     paths = sorted(folder.glob("*.wav"))
     if not paths:

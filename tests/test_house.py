@@ -1,4 +1,4 @@
-"""The rooms: data flows one way, and the filters need torch alone. The version is one."""
+"""Sub-packages import in one direction; the filters need torch alone. The version is one."""
 
 import ast
 import re
@@ -10,10 +10,10 @@ import pytest
 from spaudio import __version__
 from tests import ROOT
 
-# Each room may import what stands before it; `errors` and `version` are the ground they stand on.
+# Each sub-package may import those before it; `errors` and `version` are modules that all may use.
 ORDER = ["errors", "version", "io", "audio", "text", "tokens", "filters", "model", "training",
          "report", "experiment", "inference", "export"]  # fmt: skip
-FREE = {"bench", "cli"}  # stand outside the flow: they may use any room, and no room uses them
+FREE = {"bench", "cli"}  # may import any sub-package, and none imports them
 
 
 def imports(source: str, package: str) -> set[str]:
@@ -42,30 +42,30 @@ def test_the_search_finds_every_way_to_import() -> None:
         assert imports(line, "spaudio.filters") == {found}, line
 
 
-@pytest.mark.parametrize("room", [r for r in ORDER if (ROOT / "spaudio" / r).is_dir()])
-def test_a_room_imports_only_what_stands_before_it(room: str) -> None:
-    allowed = {"filters"} if room == "filters" else set(ORDER[: ORDER.index(room) + 1])
-    if room == "experiment":
+@pytest.mark.parametrize("name", [r for r in ORDER if (ROOT / "spaudio" / r).is_dir()])
+def test_a_sub_package_imports_only_those_before_it(name: str) -> None:
+    allowed = {"filters"} if name == "filters" else set(ORDER[: ORDER.index(name) + 1])
+    if name == "experiment":
         allowed |= {"conf"}
-    for file in (ROOT / "spaudio" / room).rglob("*.py"):
+    for file in (ROOT / "spaudio" / name).rglob("*.py"):
         package = ".".join(file.relative_to(ROOT).parent.parts)
         found = imports(file.read_text(encoding="utf-8"), package)
-        rooms = {name.split(".")[1] for name in found}
-        assert rooms <= allowed, f"{file.relative_to(ROOT)} imports {rooms - allowed}"
+        used = {module.split(".")[1] for module in found}
+        assert used <= allowed, f"{file.relative_to(ROOT)} imports {used - allowed}"
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    rooms = {p.name for p in (ROOT / "spaudio").iterdir() if (p / "__init__.py").is_file()}
-    assert rooms <= set(ORDER) | FREE | {"conf"}
+def test_every_sub_package_has_a_place_in_the_order() -> None:
+    names = {p.name for p in (ROOT / "spaudio").iterdir() if (p / "__init__.py").is_file()}
+    assert names <= set(ORDER) | FREE | {"conf"}
 
 
-def test_a_file_name_occurs_in_one_room() -> None:
+def test_a_file_name_occurs_in_one_sub_package() -> None:
     """So that it says by itself what is in the file."""
-    rooms: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for file in (ROOT / "spaudio").rglob("*.py"):
         if file.name not in ("__init__.py", "__main__.py"):
-            rooms.setdefault(file.name, []).append(str(file.parent.relative_to(ROOT)))
-    assert not {name: found for name, found in rooms.items() if len(found) > 1}
+            folders.setdefault(file.name, []).append(str(file.parent.relative_to(ROOT)))
+    assert not {name: found for name, found in folders.items() if len(found) > 1}
 
 
 def test_recipes_hold_no_logic() -> None:

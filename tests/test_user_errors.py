@@ -338,7 +338,7 @@ def test_words_after_train_that_are_no_settings(tmp_path: Path) -> None:
     refused(["train", "seed=1", "d1"], "'d1': expected one folder, then settings")
     refused(["train", "d1", "--modle=tiny"], "--modle=tiny: settings have no dashes: modle=tiny")
     refused(["train", "d1", "-m", "--seed", "1"], "--seed: settings have no dashes: seed=VALUE")
-    refused(["train", "d1", "source=d2"], "the folder is d1, and source=d2; leave one of them out")
+    refused(["train", "d1", "source=d2"], "both d1 and source=d2 name the source; leave one of")
 
 
 def test_runs_that_are_none(
@@ -354,7 +354,7 @@ def test_runs_that_are_none(
     cli.main(["compare", str(finished), str(altered), str(tmp_path / "other")])
     said = capsys.readouterr().err
     assert f"{altered} is not finished and is left out" in said
-    assert f"{tmp_path / 'other'} is no run and is left out" in said
+    assert f"{tmp_path / 'other'} is not a run and is left out" in said
 
 
 @pytest.mark.parametrize(

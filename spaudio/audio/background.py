@@ -32,8 +32,8 @@ def add_background(
 ) -> tuple[Path, list[SourceClip], dict[str, str]]:
     """Adds the class of all other sounds to the clips of a source.
 
-    Its clips are as long as the median of the others, and as many as the other classes have on
-    average.
+    Its clips have the median length of the others, and there are as many of them as the other
+    classes have on average.
 
     Args:
         root: Folder of the clips, below the source or cut from it.
@@ -79,7 +79,7 @@ def _check_folder(source: Path, folder: Path) -> None:
         ConfigError: If ``folder`` is not a folder, or is or holds part of the source.
     """
     if not folder.is_dir():
-        raise ConfigError(f"background={folder}: no such folder; name one of recordings")
+        raise ConfigError(f"background={folder}: no such folder; name a folder of recordings")
     if folder.resolve().is_relative_to(source.resolve()):
         raise ConfigError(
             f"background={folder} is part of the source; move it out of {source}. Only "
@@ -99,7 +99,9 @@ def _median_seconds(paths: Sequence[Path]) -> float:
         with contextlib.suppress(AudioError):
             found.append(probe(path).seconds)
     if not found:
-        raise DataError(f"none of {len(paths)} clips can be read, such as {paths[0]}")
+        raise DataError(
+            f"none of {len(paths)} clips can be read, such as {paths[0]}; check the source"
+        )
     return statistics.median(found)
 
 
@@ -171,7 +173,7 @@ def _cut(
         path, left = folder / name, dict(chosen.get(name, {}))
         for place, wave, rate in _pieces(path, seconds) if left else ():
             if (split := left.pop(place, None)) is not None:
-                # By time: a number would be that of other sound if the length changes.
+                # Named by time: with another length, the same number would name other sound.
                 start = place * _samples(seconds, rate) / rate
                 file = f"{start:.3f}-{start + len(wave) / rate:.3f}.wav"
                 yield write_wav(staging / name / split / file, wave, rate)
@@ -205,7 +207,7 @@ def _places_with_sound(
 def _pieces(path: Path, seconds: float) -> Iterator[tuple[int, Waveform, int]]:
     """Yields the pieces of a recording: number, waveform and sample rate.
 
-    What is left at the end is no piece, unless the recording is shorter than one.
+    A remainder at the end is not a piece, unless it is the whole recording.
     """
     rate = probe(path).sample_rate
     length = _samples(seconds, rate)

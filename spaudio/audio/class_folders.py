@@ -26,7 +26,7 @@ def read_class_folders(root: Path) -> tuple[list[SourceClip], bool, list[str]]:
 
     Returns:
         The clips, of which each is a group of its own; whether the folders give the split; and
-        sentences on what was not taken.
+        sentences on what was ignored.
 
     Raises:
         DataError: If there are no audio files, one is outside the class folders, a class folder
@@ -44,7 +44,7 @@ def read_class_folders(root: Path) -> tuple[list[SourceClip], bool, list[str]]:
     clips = [_clip(root, path, split_given) for path in paths]
     notes = _unused_classes(root, paths, split_given)
     if left := [name for name in others if may_be_audio(name)]:
-        notes.append(f"files that were not taken, by their extension: {_extensions(left)}")
+        notes.append(f"files that were ignored, by their extension: {_extensions(left)}")
     return clips, split_given, notes
 
 
@@ -89,7 +89,7 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
         raise DataError(
             f"{root}: the class folders {some(both)} hold the folders train and test; put the "
             "classes into the splits, as in train/<class> and test/<class>, or rename those "
-            "folders if they are no splits"
+            "folders if they are not splits"
         )
     return False
 
@@ -99,8 +99,9 @@ def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
     split, *parts = folders if by_folder else ("train", *folders)
     if len(parts) < 2:
         raise DataError(
-            f"{root / path}: is outside the class folders; move it into that of its class, or "
-            "remove it. If the labels are in a CSV file or in Raven tables: table=FILE"
+            f"{root / path}: is outside the class folders; move it into the folder of its class, "
+            "or remove it. If the labels are in a CSV file or in Raven tables, name them with "
+            "table=FILE"
         )
     return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 

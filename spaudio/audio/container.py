@@ -25,7 +25,9 @@ _NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+
 
 
 def fault(path: Path, container: str) -> str | None:
-    """Returns why a file is not read as a whole, with the remedy; None if it is, or cannot be told.
+    """Returns why a file would not be read completely, with the remedy.
+
+    None means that it would be, or that its container does not tell.
 
     Raises:
         OSError: If the file cannot be read.
@@ -40,7 +42,7 @@ def fault(path: Path, container: str) -> str | None:
 def _ogg(file: BinaryIO, size: int) -> str | None:
     """Every page must be whole, and the last one marked as the end of its stream (RFC 3533).
 
-    Of chained streams, libsndfile reads the first.
+    Of chained streams, libsndfile reads only the first.
     """
     pages: dict[bytes, int] = {}  # number of the last page, by stream
     ended = False
@@ -58,8 +60,8 @@ def _ogg(file: BinaryIO, size: int) -> str | None:
         pages[stream] = number
         if ended and header[5] & 2:  # the beginning of a stream
             return (
-                "it holds several streams one after another, of which the decoder reads the first; "
-                "join them: ffmpeg -i OLD.ogg NEW.flac"
+                "it holds several streams one after another, of which the decoder reads only the "
+                "first; join them: ffmpeg -i OLD.ogg NEW.flac"
             )
         ended = bool(header[5] & 4)
     return None if ended else _damaged("its last Ogg page is not marked as the end of the stream")
@@ -92,9 +94,9 @@ def _wav(file: BinaryIO, size: int) -> str | None:
         if name.isascii() and name.decode().isprintable() and start + 8 + content <= size:
             return None
     return (
-        f"its header declares {length} bytes of samples, which {size - end} bytes follow that are "
-        "no chunk, as in a file above 4 GiB or of a recorder that crashed; read it to its end: "
-        "ffmpeg -ignore_length 1 -i OLD.wav NEW.flac"
+        f"its header declares {length} bytes of samples, but {size - end} bytes that are not a "
+        "chunk follow them, as in a file above 4 GiB or from a recorder that crashed; read it to "
+        "its end: ffmpeg -ignore_length 1 -i OLD.wav NEW.flac"
     )
 
 
@@ -127,7 +129,7 @@ def _missing(at: int, declared: int, size: int) -> str | None:
 
 
 def is_unknown(declared: int) -> bool:
-    """Whether a number of bytes is that of writers to a pipe, which do not know the length."""
+    """Whether a declared number of bytes is the placeholder of a program that wrote to a pipe."""
     return 0x7F00_0000 <= declared <= 0x8000_0000 or declared >= 0xFF00_0000
 
 

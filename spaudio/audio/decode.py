@@ -49,20 +49,27 @@ FOREIGN = frozenset(
 )
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
 _MPEG = ("MP3", "MPEG")
-_OF_SYSTEM = 2  # libsndfile's number of an error of the system
+_OF_SYSTEM = 2  # libsndfile's code for an error of the operating system
 _BLOCK = 1 << 16  # frames per read, so that memory depends on the file's content, not its header
 _DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
 
 
 def is_passing(error: AudioError) -> bool:
-    """Whether the system could not read a file, which it may be able to later."""
+    """Whether an error may be transient: the system, not the decoder, failed to read the file."""
     cause = error.__cause__
     return isinstance(cause, OSError) or getattr(cause, "code", None) == _OF_SYSTEM
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Duration of a file in seconds, its rate in Hz, channels, and container."""
+    """What the header of an audio file declares.
+
+    Attributes:
+        seconds: Duration.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        format: Container, by libsndfile's name, such as ``"WAV"``.
+    """
 
     seconds: float
     sample_rate: int
@@ -82,8 +89,8 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         guess it from the size of the file, of which a picture in a tag may be a large part.
 
     Raises:
-        AudioError: If the file is missing, empty, unreadable or not audio, or if its sample rate
-            is out of range.
+        AudioError: If the file is missing, empty, unreadable or not audio, or if its header already
+            shows that `decode` would refuse it: by its sample rate, channels or container.
     """
     with _open(path) as file:
         held = _mpeg_sound(file)
@@ -210,7 +217,8 @@ def _check_samples(values: object) -> Waveform:
         given = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU
         raise AudioError(
-            f"a {type(values).__name__} cannot be converted to an array of samples ({error})"
+            f"a {type(values).__name__} cannot be converted to an array of samples ({error}); give "
+            "a NumPy array or a CPU tensor"
         ) from error
     if given.ndim == 2 and 1 in given.shape:
         given = given.reshape(-1)
@@ -342,11 +350,11 @@ def _refusal(file: Any) -> str | None:
         return f"sample rate of {file.samplerate} Hz, out of range; expected {lowest} to {highest}"
     if file.format == "FLAC" and file.frames == np.iinfo(np.int64).max:
         return (
-            "its header does not give its length, as of a FLAC file that was written to a pipe; "
+            "its header does not give its length, as in a FLAC file that was written to a pipe; "
             "write it again: ffmpeg -i OLD.flac NEW.flac"
         )
     if not 1 <= file.channels <= MAX_CHANNELS:
-        return f"{file.channels} channels, at most {MAX_CHANNELS} are averaged; export fewer"
+        return f"{file.channels} channels; at most {MAX_CHANNELS} can be averaged; export fewer"
     return None
 
 
@@ -374,8 +382,8 @@ def _checked_blocks(
         raise _unreadable(path, error) from error
     if held and abs(held.seconds * file.samplerate - frames) > _mpeg_slack(frames):
         raise AudioError(
-            f"{path}: the decoder reads {frames / file.samplerate:.1f} s of a file of "
-            f"{held.seconds:.1f} s, as its first frame does not give the length of the whole file; "
+            f"{path}: the decoder reads {frames / file.samplerate:.1f} s, but the file holds "
+            f"{held.seconds:.1f} s: its first frame does not declare the length of the whole file; "
             "write it again: ffmpeg -i OLD.mp3 NEW.flac"
         )
     if unread:

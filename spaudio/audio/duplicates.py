@@ -64,7 +64,7 @@ def check_duplicates(
     if torn := [pair for pair in pairs if pair[0].split != pair[1].split]:
         wrong.append(
             f"overlapping parts of a recording in different splits ({len(torn)} "
-            f"pair{'s' * (len(torn) != 1)}; give each one group, or one split): "
+            f"pair{'s' * (len(torn) != 1)}; give each pair one group, or one split): "
             + _some_groups(torn, " and ")
         )
     if not wrong:

@@ -20,8 +20,8 @@ EXTENSIONS = (
     }
 )
 
-# Not taken, but named in a warning, as they may hold sound; as do files without extension, if they
-# are no `_TEXTS`.
+# Not read, but named in a warning, because they may hold sound. So may files without an extension,
+# except `_TEXTS`.
 _LIKE_AUDIO = {"raw", "pcm", "ac3", "dts", "dsf", "dff", "tta", "mpc", "spx", "ra", "avi"}
 _TEXTS = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}
 
@@ -156,7 +156,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file's name has an extension of audio."""
+    """Whether a file's name has an audio extension."""
     return Path(name).suffix[1:].lower() in EXTENSIONS
 
 

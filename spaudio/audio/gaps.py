@@ -29,8 +29,8 @@ def background_between(
     They are as long as the median of the annotations, and as many as there are annotations: a
     recording consists mostly of sound without events, and fewer clips of it lead to more false
     events. Each has the group and the split of the annotation that is nearest to it, so a
-    recording is divided as its annotations are. One of a recording without annotations has the
-    group of the recording, and the split ``"train"``.
+    recording is divided as its annotations are. An interval of a recording without annotations has
+    the group of the recording, and the split ``"train"``.
 
     Args:
         root: Holds the recordings. One that cannot be read gives no interval; it is reported when
@@ -71,7 +71,7 @@ def background_between(
     pieces.sort(key=lambda one: one.path)
     if not pieces:
         raise DataError(
-            f"background={root}: nowhere in the annotated recordings are {length:g} s without an "
+            f"background={root}: the annotated recordings have no {length:g} s without an "
             "annotation; name a folder of other recordings"
         )
     more = []

@@ -27,7 +27,8 @@ class Interval:
         start: Seconds since the start of the recording, to the millisecond.
         end: The same.
         where: Where the user gave it, for messages.
-        spare: Whether there is no clip of it if it is silent, or ends after the recording.
+        spare: Whether it is dropped, rather than an error, if it is silent or ends after the
+            recording.
     """
 
     recording: str
@@ -107,7 +108,7 @@ def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterat
                 continue
             raise DataError(
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s ends after "
-                f"{one.recording}, which has {count / rate:.3f} s"
+                f"{one.recording}, which is {count / rate:.3f} s long; correct the table"
             )
         yield from _write(target, one, parts, rate)
 

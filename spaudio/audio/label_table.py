@@ -71,7 +71,7 @@ def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable
             intervals.append(_interval(path, row, where))
             path = intervals[-1].path
         if path in clips:
-            raise DataError(f"{where}: {path} is in a line above too; keep one of them")
+            raise DataError(f"{where}: {path} is also in a line above; keep one of them")
         if not label:
             raise DataError(f"{where}: {path} has no label; give it one, or remove the line")
         if "split" in row and split.lower() not in SPLIT_NAMES:
@@ -79,7 +79,7 @@ def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable
                 f"{where}: split is {split!r}; expected train, valid or test in every line"
             )
         if "group" in row and not group:
-            raise DataError(f"{where}: {path} has no group; give it one, as all others")
+            raise DataError(f"{where}: {path} has no group; give it one, as in all other lines")
         split = SPLIT_NAMES[split.lower()] if split else "train"
         clips[path] = SourceClip(path, composed(label), split, composed(group) or recording)
     splits = {clip.split for clip in clips.values()}

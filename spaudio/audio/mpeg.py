@@ -5,11 +5,11 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-#: Share of the bytes that an MPEG file declares with which it counts as whole.
+#: Share of its declared bytes that an MPEG file must hold to count as whole.
 MPEG_SLACK = 0.99
 _RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
-# Kilobits per second by their number, from 1 on: layers 1 to 3 of MPEG-1; layer 1 and layers 2 and
-# 3 of MPEG-2.
+# Bit rates in kbit/s, by their index in a header, from 1 on: layers 1 to 3 of MPEG-1; then layer 1,
+# and layers 2 and 3, of MPEG-2.
 _KILOBITS = {
     1: range(32, 449, 32),
     2: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -33,10 +33,10 @@ class MpegSound(NamedTuple):
 
 
 def mpeg_sound(path: Path) -> MpegSound | None:
-    """Adds up the frames of an MPEG file whose first frame does not declare how long the file is.
+    """Adds up the frames of an MPEG file whose first frame does not declare its whole length.
 
     libsndfile takes the length from the first frame: it guesses if that does not declare one, and
-    of files that were joined it reads the first.
+    of files that were joined it reads only the first.
 
     Returns:
         None if the first frame declares as many bytes as the file has, if no frame is found, or if
@@ -77,7 +77,7 @@ class _Frame(NamedTuple):
 
 
 def _frame(header: bytes) -> _Frame | None:
-    """Reads the four bytes with which a frame begins; None if they are not those of one."""
+    """Parses the four-byte header of a frame; returns None if the bytes are not one."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -95,7 +95,7 @@ def _frame(header: bytes) -> _Frame | None:
 
 
 def _free_format(header: bytes) -> bool:
-    """Whether a frame begins whose length its header does not give."""
+    """Whether the bytes are the header of a free-format frame, which does not give its length."""
     return _frame(header) is None and (
         _frame(header[:2] + bytes([header[2] | 0x10]) + header[3:]) is not None
     )
@@ -121,7 +121,7 @@ def _next_frame(file: BinaryIO, at: int, second: bytes | None) -> int | None:
 
 
 def after_tags(file: BinaryIO, at: int) -> int:
-    """Returns where the tags that begin at a place end."""
+    """Returns the position after the tags, if any, that begin at ``at``."""
     while True:
         file.seek(at)
         head = file.read(32)
@@ -140,7 +140,7 @@ def after_tags(file: BinaryIO, at: int) -> int:
 
 
 def xing_bytes(file: BinaryIO, start: int) -> int | None:
-    """Returns the bytes that an MPEG file declares to have from its first frame, at ``start``, on.
+    """Returns how many bytes an MPEG file declares, counted from its first frame at ``start``.
 
     Most encoders write a first frame without sound that holds their number (Xing or VBRI header).
 

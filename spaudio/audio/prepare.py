@@ -303,7 +303,10 @@ def _report_bad(
 
 def _labels(name: str, clips: Sequence[Clip], source: SourceClips) -> tuple[str, ...]:
     if not clips:
-        raise DataError(f"{name}: every clip is bad; nothing is left to train on")
+        raise DataError(
+            f"{name}: every clip is bad, so nothing is left to train on; repair those that "
+            "bad_clips.txt lists"
+        )
     present, trained = set[str](), set[str]()
     for clip in clips:
         names = class_names(clip.label, source.multi_label)
@@ -330,7 +333,7 @@ def _notes(
         trap = ", so a model may tell them apart by this" if loud < len(clips) else ""
         notes.append(
             f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
-            f"scale), as of integers written as floating-point samples{trap}"
+            f"scale), as if integers had been stored as floating-point samples{trap}"
         )
     if unused := sorted(source.bad.keys() - {clip.folder for clip in listed}):
         notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")

@@ -90,7 +90,7 @@ class Finding:
         reason: Why it cannot be used.
         samples: What `hash_samples` returns of the clip. None for a silent one, as all silence is
             alike.
-        loud: Whether the peak is above `MAX_ARRAY_AMPLITUDE`, as of integers that were cast.
+        loud: Whether the peak is above `MAX_ARRAY_AMPLITUDE`, as in integers that were cast.
     """
 
     path: str

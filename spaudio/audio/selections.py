@@ -34,9 +34,9 @@ class Selections:
 
 
 def is_selections(path: Path) -> bool:
-    """Whether a path is a selection table, or a folder of them: tab-separated, with begin times.
+    """Whether a path is a selection table (tab-separated, with begin times), or any folder.
 
-    A file that cannot be read is none: whoever reads it as something else reports it.
+    False for a file that cannot be read: it is then read as a CSV file, which reports the error.
     """
     if path.is_dir():
         return True
@@ -80,7 +80,7 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
         )
     found = _join(_read(file, paths) for file in tables)
     if others := [file.relative_to(path).as_posix() for file in files if file not in tables]:
-        found.notes.append(f"{len(others)} files *.txt are not selection tables: {some(others)}")
+        found.notes.append(f"{len(others)} *.txt files are not selection tables: {some(others)}")
     return found
 
 
@@ -113,12 +113,12 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             f"has {some(columns)}; rename the one that holds them to Label"
         )
     more = f"labels are from the column {labels[0]!r}, not from {some(labels[1:])}"
-    notes = [f"{more}; rename the one to take to Label"] if labels[1:] else []
+    notes = [f"{more}; rename the column to use to Label"] if labels[1:] else []
     files = {_begin(row) for _, row in rows}
     if len(files) > 1 and _OFFSET not in columns:
         raise DataError(
-            f"{name} has selections of {len(files)} recordings, whose times may be those of all in "
-            "a row; export the column File Offset (s) too, or one table per recording"
+            f"{name} has selections of {len(files)} recordings, whose times may run on from one to "
+            "the next; export the column File Offset (s) too, or one table per recording"
         )
     drawn = {_selection(row) for _, row in rows if not _is_waveform(row)}
     recordings: dict[tuple[str, str], str] = {}  # by what the table says of the file
@@ -204,7 +204,8 @@ def _of_table(file: Path, paths: Sequence[str]) -> str:
     found = [path for path, stem in stems.items() if len(stem) == longest]
     alike = {path: _shared(file.absolute(), path) for path in found}
     found = [path for path in found if alike[path] == max(alike.values())]
-    return _only(found, f"table={file}", "put the table into a folder named as the recording's")
+    remedy = "put the table into a folder with the name of the recording's"
+    return _only(found, f"table={file}", remedy)
 
 
 def _shared(table: Path, recording: str) -> int:

@@ -28,7 +28,7 @@ def seeded_rank(name: str, seed: int) -> bytes:
 
 
 def check_split_seed(split_seed: int) -> None:
-    """Checks a seed that NumPy's random numbers take, unlike `seeded_order`, which takes any.
+    """Checks a seed that NumPy also uses, which accepts no negative one, unlike `seeded_order`.
 
     Raises:
         ConfigError: If it is negative.
@@ -63,7 +63,7 @@ def hold_out_validation(
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Joins names by pairs: returns one name for all that are connected, directly or not."""
+    """Groups names that pairs connect, directly or not; maps each to one name of its group."""
     groups: dict[str, list[str]] = {}
     for one, two in pairs:
         first, second = (groups.setdefault(name, [name]) for name in (one, two))
@@ -166,7 +166,7 @@ class _Division:
             named = ", ".join(repr(group) for group in sorted(groups))
             raise DataError(
                 f"each of the splits {', '.join(fractions)} needs a group of its own, but there "
-                f"are {len(groups)} ({named}); check what makes the groups, give splits, "
+                f"are {len(groups)} ({named}); check what defines the groups, give splits, "
                 "or split by clip"
             )
         self.groups, self.fractions = groups, fractions
@@ -214,7 +214,7 @@ class _Division:
             if max(held.values()) == 1:
                 raise DataError(
                     f"each label has clips of one group only ({some(sorted(self.groups))}); check "
-                    "what makes the groups, such as group_regex"
+                    "what defines the groups, such as group_regex"
                 )
             raise DataError(
                 f"no group can be moved to split {split!r}: some label would lose its last "

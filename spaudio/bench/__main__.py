@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--device cuda: torch finds no GPU; use --device cpu")
     untrained = chosen.command == "generate" and (chosen.context is not None or chosen.filter)
     if untrained and chosen.run is not None:
-        parser.error("--context and --filter are of untrained models; leave RUN or them out")
+        parser.error("--context and --filter are for untrained models; leave out RUN, or them")
     if chosen.command == "growth" and chosen.output and chosen.output.suffix == ".png":
         parser.error("--output names the JSON file; the chart is written beside it, as PNG")
     torch.set_num_threads(chosen.threads)
@@ -136,12 +136,12 @@ def _profile(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured
 def _common(name: str, *, each: str, threads: int = 2, rounds: int = 9) -> dict[str, Any]:
     """Returns the options of every benchmark."""
     return {
-        "--threads": {"type": at_least_one, "default": threads, "help": "of torch (default: "
-                      "%(default)s)"},
+        "--threads": {"type": at_least_one, "default": threads, "help": "threads of torch "
+                      "(default: %(default)s)"},
         "--rounds": {"type": at_least_one, "default": rounds, "help": "measurements of each "
-                     "(default: %(default)s)"},
-        "--limit": {"type": float, "default": 30, "help": f"seconds {each} after which no round "
-                    "starts, but at least three rounds are run (default: %(default)s)"},
+                     "variant (default: %(default)s)"},
+        "--limit": {"type": float, "default": 30, "help": f"start no round after this many seconds "
+                    f"{each}, except for the first three (default: %(default)s)"},
         "--output": {"type": Path, "help": f"JSON file (default: runs/bench_{name}.json, "
                      "replaced)"},
         "--force": {"action": "store_true", "help": "replace the file of --output if it exists"},
@@ -149,8 +149,8 @@ def _common(name: str, *, each: str, threads: int = 2, rounds: int = 9) -> dict[
 
 
 _RECIPE: dict[str, Any] = {
-    "recipe": {"type": Path, "metavar": "RECIPE", "help": "its folder"},
-    "overrides": {"nargs": "*", "metavar": "key=value", "help": "as for its run.py"},
+    "recipe": {"type": Path, "metavar": "RECIPE", "help": "folder of a recipe"},
+    "overrides": {"nargs": "*", "metavar": "key=value", "help": "settings, as for its run.py"},
 }
 
 # For each command: its function, help text and argparse options.
@@ -158,24 +158,25 @@ _COMMANDS: dict[str, tuple[Callable[..., _Measured], str, dict[str, Any]]] = {
     "filters": (_filters, "backends of filterbank and depthwise filter", {
         **_common("filters", each="per shape"),
         "--only": {"choices": [shape.name for shape in filter_cost.SHAPES], "action": "append",
-                   "help": "a shape"},
-        "--device": {"choices": filter_cost.BACKENDS, "default": "cpu"},
+                   "help": "measure only this shape; may be repeated"},
+        "--device": {"choices": filter_cost.BACKENDS, "default": "cpu",
+                     "help": "device to measure on (default: cpu)"},
     }),
     "growth": (_growth, "cost of a bank over its shape, with a chart", {
         **_common("growth", each="per shape", rounds=5),
         "--only": {"choices": growth.VALUES, "action": "append",
-                   "help": "what is varied (default: all)"},
+                   "help": "vary only this; may be repeated (default: all)"},
     }),
     "generate": (_generate, "symbols per second, with and without cache", {
         # One symbol at a time gives a second thread nothing to do.
         **_common("generate", each="per model", threads=1, rounds=5),
         "run": {"nargs": "?", "type": Path, "metavar": "RUN",
-                "help": "of a text recipe (default: untrained)"},
-        "--context": {"type": at_least_one,
-                      "help": f"of untrained models (default: {generation_cost.CONTEXT})"},
+                "help": "run of a text recipe (default: untrained models)"},
+        "--context": {"type": at_least_one, "help": "context of the untrained models (default: "
+                      f"{generation_cost.CONTEXT})"},
         "--length": {"type": int, "help": "symbols per round (default: the context)"},
         "--filter": {"choices": generation_cost.FILTERS, "action": "append",
-                     "help": "of an untrained model"},
+                     "help": "filter of an untrained model; may be repeated"},
     }),
     "data": (_data, "from a folder of files to features", {
         **_common("data", each="in total", rounds=3),

@@ -6,7 +6,7 @@ spaudio datasets              lists recipes: licence, size, and whether the data
 spaudio compare RUN...        compares runs: mean ± std over seeds, and paired differences
 spaudio filters RUN           draws kernels and their responses, before and after training
 spaudio predict MODEL FILE... classifies audio files and folders
-spaudio detect MODEL FILE...  finds events in long recordings, as table, labels or selections
+spaudio detect MODEL FILE...  finds events in long recordings, as a table, labels or selections
 spaudio explain MODEL FILE    shows which seconds and bands of a sound decided its class
 spaudio listen MODEL          classifies live sound from a microphone
 spaudio export MODEL          exports the model with its front-end, as ONNX or pt2

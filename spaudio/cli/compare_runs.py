@@ -99,7 +99,9 @@ def _check_study_output(chosen: argparse.Namespace) -> None:
     from spaudio.report.study_report import charts_beside
 
     if chosen.csv is not None and chosen.file.suffix == ".csv":
-        raise ConfigError(f"--csv {chosen.csv}: the results already come from a CSV file")
+        raise ConfigError(
+            f"--csv {chosen.csv}: the results already come from a CSV file; leave --csv out"
+        )
     _check_csv(chosen, [chosen.file])
     if chosen.output is None:
         return
@@ -124,7 +126,7 @@ COMPARE: Subcommand = (_compare, "compare runs: mean ± std over seeds, and pair
     "--only": {"metavar": "PATTERN,...", "help": "only runs whose names match, such as "
                "study-bank-?"},
     "--over": {"metavar": "SETTING", "help": "also average over this setting, such as "
-               "test_speaker; with a single seed, ± is that over the values of SETTING"},
+               "test_speaker; with a single seed, ± is the standard deviation over its values"},
     "--convergence": {"action": "store_true", "help": "compare the steps, seconds and FLOPs "
                       "needed to reach the baseline's best loss (always for text runs)"},
     "--baseline": {"default": "none", "metavar": "FILTER", "help": "filter of the baseline, "

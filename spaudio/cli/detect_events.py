@@ -24,7 +24,7 @@ def _detect(chosen: argparse.Namespace) -> None:
     check_seconds(chosen)
     if not 0 < chosen.threshold <= 1:
         raise ConfigError(
-            f"--threshold {chosen.threshold:g}; expected a probability above 0, up to 1"
+            f"--threshold {chosen.threshold:g}; expected a probability above 0 and at most 1"
         )
     from spaudio.audio.find import find_files
 
@@ -88,7 +88,7 @@ def _detect(chosen: argparse.Namespace) -> None:
 def _tell_scores(
     annotations: "Annotations", recordings: Sequence["Recording"], threshold: float
 ) -> None:
-    """Prints how well the events fit the annotations, beside the messages on each recording."""
+    """Prints to standard error how well the events fit the annotations."""
     from spaudio.report.event_scores import score_events, score_rows, score_thresholds
     from spaudio.report.tables import show_rows
 
@@ -96,7 +96,7 @@ def _tell_scores(
     hours = sum(one.seconds for one in scored) / 3600
     facts = f"recordings: {len(scored)}, hours: {hours:.2f}, threshold: {threshold:g}"
     sys.stderr.writelines(f"{printable(note)}\n" for note in annotations.notes)
-    if not scored:  # the reasons are told for each file
+    if not scored:  # `tell_bad` gives each file's reason
         return
     scores = score_events(scored, annotations.events, annotations.labels)
     show_rows(score_rows(scores, hours), f"Events compared with annotations ({facts})", sys.stderr)

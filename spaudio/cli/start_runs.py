@@ -27,7 +27,7 @@ def _train(chosen: argparse.Namespace) -> None:
 
 
 def _check_train(chosen: argparse.Namespace, folder: str | None, given: Sequence[str]) -> None:
-    """Checks the form of the words after ``spaudio train``, which can be told at once."""
+    """Checks the form of the words after ``spaudio train``, before anything slow is imported."""
     if folder is None and not given and not chosen.cfg:
         raise ConfigError("name a folder of sounds: spaudio train DIR")
     for word in given:
@@ -40,7 +40,7 @@ def _check_train(chosen: argparse.Namespace, folder: str | None, given: Sequence
                 f"{word!r}: expected one folder, then settings: spaudio train DIR KEY=VALUE ..."
             )
         if folder is not None and word.startswith("source="):
-            raise ConfigError(f"the folder is {folder}, and {word}; leave one of them out")
+            raise ConfigError(f"both {folder} and {word} name the source; leave one of them out")
 
 
 def _new(chosen: argparse.Namespace) -> None:

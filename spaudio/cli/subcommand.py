@@ -19,7 +19,7 @@ PATHS: dict[str, Any] = {
     "nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio files, or folders of them",
 }  # fmt: skip
 UNSURE: dict[str, Any] = {
-    "type": float, "metavar": "P", "help": "report unsure if the most probable class has a "
+    "type": float, "metavar": "P", "help": "report 'unsure' if the most probable class has a "
     "probability below P",
 }  # fmt: skip
 SKIP_BAD: dict[str, Any] = {

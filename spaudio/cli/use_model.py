@@ -56,7 +56,7 @@ def _explain(chosen: argparse.Namespace) -> None:
     check_seconds(chosen)
     option, output = "--output", chosen.output
     if output is None:
-        # A label is arbitrary text, of which a file's name cannot hold all.
+        # A label may hold characters that a file name cannot.
         label = "" if chosen.label is None else "." + re.sub(r"[^\w-]+", "_", chosen.label)
         option, output = "the default --output", Path(f"{chosen.file.stem}{label}.explained.png")
     if output.suffix.lower() not in (".png", ".svg"):
@@ -152,7 +152,7 @@ def open_model(chosen: argparse.Namespace, window: float | None = None) -> "Pred
 
 
 def check_seconds(chosen: argparse.Namespace) -> None:
-    """Refuses ``--window`` and ``--hop`` if they are no length of time."""
+    """Refuses ``--window`` and ``--hop`` unless they are positive and finite."""
     for name in ("window", "hop"):
         seconds = getattr(chosen, name, None)
         if seconds is not None and not 0 < seconds < math.inf:
@@ -160,7 +160,7 @@ def check_seconds(chosen: argparse.Namespace) -> None:
 
 
 def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
-    """Refuses ``--unsure`` if it is no probability, or a class has that name."""
+    """Refuses ``--unsure`` if it is not a probability, or if a class is named ``unsure``."""
     if unsure is not None and not 0 <= unsure <= 1:
         raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
     from spaudio.report import predictions
@@ -222,7 +222,7 @@ PREDICT: Subcommand = (_predict, "classify audio files with a run's best model",
 })  # fmt: skip
 EXPLAIN: Subcommand = (_explain, "show which seconds and bands decided the class", {
     **MODEL,
-    "file": {"type": Path, "metavar": "FILE", "help": "audio"},
+    "file": {"type": Path, "metavar": "FILE", "help": "audio file"},
     "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
     "--window": {"type": float, "metavar": "S", "help": "seconds; for a longer file, explains "
                  "the window with the highest probability"},
@@ -242,7 +242,7 @@ LISTEN: Subcommand = (_listen, "classify live sound from a microphone", {
 })  # fmt: skip
 EXPORT: Subcommand = (_export, "export a run's model with its front-end (ONNX or pt2)", {
     **MODEL,
-    "--format": {"choices": ("onnx", "pt2"), "required": True},
+    "--format": {"choices": ("onnx", "pt2"), "required": True, "help": "format to export to"},
     "--output": {"type": Path, "help": "file (default: model.onnx or model.pt2 in the run)"},
     "--clips": {"nargs": "+", "type": Path, "default": [], "metavar": "FILE|DIR",
                 "help": "audio to check the export on, in addition to synthetic sounds"},

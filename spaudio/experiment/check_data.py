@@ -14,14 +14,14 @@ _OF_NO_DATA = ("filter", "optim", "run_id", "overrides")
 
 
 def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
-    """Refuses runs of which none has data that can be used, before they have folders.
+    """Refuses a set of runs if none has usable data, before their folders are made.
 
     Args:
         composed: Their settings.
         scripts: Folder of the preparation scripts.
 
     Raises:
-        SpaudioError: If no run has; the error is that of the first.
+        SpaudioError: If no run has usable data; the error is that of the first run.
     """
     refused: SpaudioError | None = None
     for settings in {_data_settings(one): one for one in composed}.values():

@@ -57,7 +57,7 @@ def compare_runs(
     if len(unfinished) < len(runs):
         for run in unfinished:
             is_run = (run / CONFIG).is_file()
-            warn(f"{run} is {'not finished' if is_run else 'no run'} and is left out")
+            warn(f"{run} is {'not finished' if is_run else 'not a run'} and is left out")
         runs = [run for run in runs if run not in unfinished]
     records = read_records(runs, only)
     if table is not None:

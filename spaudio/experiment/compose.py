@@ -58,7 +58,7 @@ _EXPECTED = {
     "bool": "true or false",
     "ListConfig": "a list",
 }
-#: Settings of which a choice by name gives many, such as ``model=pretrained``.
+#: Groups of settings that one name chooses together, such as ``model=pretrained``.
 GROUPS = ("filter", "tokens", "model", "pretrain", "augment", "preset")
 #: Settings that a choice of a group sets, together with the defaults of that choice.
 _CHOSEN = {"filter.name": "filter", "tokens.front_end": "tokens", "pretrain.objective": "pretrain"}

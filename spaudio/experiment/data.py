@@ -38,7 +38,7 @@ class AudioData:
         held_out: Whether the validation split was taken from the training clips.
         cache: The frames of all clips.
         front_end: Its normaliser is fitted on the training split.
-        floor: Feature vectors of the classical baseline.
+        floor: Feature vectors of the classical floor.
         longest_seconds: Length of the longest clip or segment.
         typical_seconds: Median length of the training clips or segments, without classes that mean
             the absence of all others.

@@ -34,7 +34,10 @@ def load_untrained(
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
         return build_adapted(settings, len(weights["head.linear.weight"]), base)
     if "head.1.weight" not in weights:
-        raise CheckpointError(f"the checkpoint of {run} does not match its config.yaml")
+        raise CheckpointError(
+            f"the checkpoint of {run} does not match its config.yaml; restore the config.yaml that "
+            "the run wrote"
+        )
     return build_classifier(settings, len(weights["head.1.weight"]))
 
 
@@ -92,7 +95,9 @@ def load_classifier(run: Path, base: PretrainedEncoder | None = None) -> AnyClas
     """
     model = load_best(run, base)
     if not isinstance(model, AnyClassifier):
-        raise CheckpointError(f"{run} is a run on text, which classifies no audio")
+        raise CheckpointError(
+            f"{run} is a run on text, which does not classify audio; name a run of an audio recipe"
+        )
     return model
 
 

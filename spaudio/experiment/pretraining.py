@@ -42,8 +42,8 @@ class Pretraining:
 
     Labels are not used. A twentieth of the clips, at least one, is held out to measure the
     prediction and select the epoch. Clips of the test split are never used, those of the validation
-    split only with ``validation.train``. Files of a folder that equal one of either, sample by
-    sample, are left out, as are recordings that one was cut from, which are known by their paths.
+    split only with ``validation.train``. Files of a folder are left out if they have the same
+    samples as such a clip, or the path of a recording that one was cut from.
 
     Args:
         settings: Settings of the run.
@@ -196,7 +196,7 @@ def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, Fr
     """Checks the clips of ``pretrain.source`` and computes their frames."""
     root = Path(str(settings.pretrain.source))
     if not root.is_dir():
-        raise ConfigError(f"pretrain.source={root} is no folder; name one with audio files")
+        raise ConfigError(f"pretrain.source={root} is not a folder; name one with audio files")
     home = Path(settings.data) / settings.recipe
     cache = open_cache(home / "features", data.front_end)
 

@@ -17,7 +17,7 @@ from spaudio.training.trainer_config import TrainerConfig
 
 # Other processes wait while the first prepares a dataset; the default timeout is minutes.
 PATIENCE = timedelta(hours=24)
-_TORCHRUN = "start them by torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
+_TORCHRUN = "start them with torchrun, on each machine with the same --nnodes and --rdzv-endpoint"
 
 
 def processes() -> int:

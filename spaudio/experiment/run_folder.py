@@ -84,7 +84,7 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         return create_run_folder(settings, folder)
     for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
         raise ConfigError(
-            f"{folder} was run with {key}={there}, not {wanted}; take another run_id, keep these "
+            f"{folder} was run with {key}={there}, not {wanted}; choose another run_id, keep these "
             f"runs elsewhere with runs=FOLDER, or continue with resume={folder}"
         )
     return folder
@@ -147,8 +147,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(no_run(folder)) from error
     except (ValueError, OSError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} cannot be read ({first_line(error)}); it must be as the "
-            "run wrote it"
+            f"{folder / CONFIG} cannot be read ({first_line(error)}); restore it as the run wrote "
+            "it"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / CONFIG} is not a mapping of settings")
@@ -156,7 +156,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 
 
 def refuse_elsewhere(folder: Path, settings: Settings) -> None:
-    """Refuses to continue a run in a folder where its input, named by a relative path, is not.
+    """Refuses to continue a run from a folder in which a relative path does not name its input.
 
     Args:
         folder: The run's folder.

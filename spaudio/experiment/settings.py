@@ -288,10 +288,10 @@ class Settings:
         data: Folder of prepared data and features.
         runs: Folder of runs.
         run_id: Name of the run's folder; None makes a new one.
-        resume: Folder of a run to continue; all settings then come from it.
+        resume: Folder of a run to continue; all settings except ``jobs`` then come from it.
         jobs: Number of parallel runs, in a sweep or with ``folds=all``.
-        cluster: Submit the runs of a sweep with submitit: ``"slurm"``, or ``"local"`` to test this
-            without a cluster. None runs them on this machine.
+        cluster: Submit the runs of a sweep, or of ``folds=all``, with submitit: ``"slurm"``, or
+            ``"local"`` to test this without a cluster. None runs them on this machine.
         cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required
             with ``cluster``.
         overrides: The overrides as given, which the report shows; set by ``compose``.
@@ -445,7 +445,7 @@ class AudioSettings(Settings):
             fold: One of ``fold_by.values``.
 
         Raises:
-            ConfigError: If the recipe has no folds, or ``fold`` has another type than they.
+            ConfigError: If the recipe has no folds, or ``fold`` has another type than its folds.
         """
         key = self.fold_by.key
         hint = typing.get_type_hints(type(self)).get(key)

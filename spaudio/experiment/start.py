@@ -1,4 +1,4 @@
-"""Starts what a recipe is called for: one run, or one run per fold."""
+"""Starts what a command asks for: one run, or one run per fold."""
 
 from pathlib import Path
 
@@ -61,8 +61,8 @@ def execute_run(settings: Settings, script: Path, run: Path | None = None, jobs:
         return run_folds(settings, script, run)
     if settings.cluster is not None and run is None:
         raise ConfigError(
-            f"cluster={settings.cluster} submits the runs of a sweep; add -m, or leave it out to "
-            "run here"
+            f"cluster={settings.cluster} submits the runs of a sweep (add -m) or of folds=all; "
+            "leave cluster out to run here"
         )
     if jobs > 1:
         warn(f"jobs={jobs} has no effect on one run; it is for several: -m or folds=all")

@@ -264,7 +264,7 @@ def plan_study(
     check_names(file, "dataset", data, sets)
     known = {seed for own in all_seeds(study) for seed in own or ()}
     if missing := sorted(set(seeds or ()) - known):
-        raise ConfigError(f"{file}: the study has no seed {missing[0]}, but {sorted(known)}")
+        raise ConfigError(f"{file}: the study has no seed {missing[0]}; it has {sorted(known)}")
     general, special = _by_data(overrides, sets)
     planned: list[tuple[int, StudyRun]] = []
     unheard: dict[str, list[str]] = {}  # configurations that set what is given here themselves

@@ -171,7 +171,7 @@ def check_names(
         file: The study, or a place in it.
         what: What the names are of, such as ``dataset``.
         chosen: The names; None for none.
-        known: Names that there are.
+        known: The names that exist.
 
     Raises:
         ConfigError: If a name is unknown.

@@ -39,8 +39,8 @@ def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str |
     folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
     if folds and first.cluster is not None:
         raise ConfigError(
-            f"cluster={first.cluster} folds=all submits each fold as a job, which a sweep "
-            "cannot do as well; leave -m out, and start one command per combination"
+            f"cluster={first.cluster} folds=all submits each fold as a job, so it cannot be part "
+            "of a sweep; leave -m out, and start one command per combination"
         )
     name = first.run_id or new_run_id()
     for number, settings in enumerate(composed):

@@ -23,7 +23,7 @@ from spaudio.training.temperature import class_probabilities
 
 
 class WaveformClassifier(nn.Module):
-    """Front-end, classifier and softmax of a run, on the CPU.
+    """Front-end, classifier and softmax (for several labels, sigmoid) of a run, on the CPU.
 
     Args:
         predictor: Predictor of the run; its modules are copied.

@@ -113,8 +113,8 @@ def export_run(
         if not difference <= TOLERANCE:
             raise CheckpointError(
                 f"the exported model differs from that of {run} by {difference:.2e} in a "
-                f"probability, more than {TOLERANCE:g}; nothing was written. Try another torch or "
-                "--format"
+                f"probability, more than {TOLERANCE:g}; nothing was written. Try another version "
+                "of torch, or another --format"
             )
         os.replace(temporary, target)
     finally:
@@ -149,7 +149,7 @@ def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
             verbose=False,
         )
     if converted is None:
-        raise CheckpointError("torch.onnx.export returned no program; try another torch")
+        raise CheckpointError("torch.onnx.export returned no program; try another version of torch")
     converted.model.metadata_props[FACTS] = text
     converted.save(path, external_data=False)
 

@@ -103,8 +103,8 @@ def check_detachable(layer: nn.Module) -> None:
     """Raises ValueError if the layer's class was replaced after :func:`attach`."""
     if UNFILTERED not in vars(type(layer)):
         raise ValueError(
-            f"the class {type(layer).__name__} was set after its filter was attached; undo that "
-            "first"
+            f"the layer's class was changed to {type(layer).__name__} after its filter was "
+            "attached; undo that first"
         )
 
 

@@ -321,5 +321,7 @@ def _register(cls: type[TokenFilter]) -> None:
     """
     other = FILTERS.get(cls.name, cls)
     if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}")
+        raise ValueError(
+            f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}; choose another name"
+        )
     FILTERS[cls.name] = cls

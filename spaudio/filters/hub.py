@@ -71,8 +71,8 @@ class SavedFilters(
             dtype = settings.pop("dtype", None)
             if dtype is not None and dtype not in DTYPES:
                 raise ValueError(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
-            # Saving and loading draw nothing from the generator of the caller.
-            # Whatever torch's default device is.
+            # On the CPU, whatever torch's default device is; saving and loading must not advance
+            # the caller's random generator.
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 self.filters[name] = make_filter(**settings).to(DTYPES.get(dtype))
         # By position: layer names contain dots, which module names must not.

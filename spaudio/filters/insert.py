@@ -333,8 +333,8 @@ def _build(
         )
     if "name" in options:
         raise ValueError(
-            f"name={options['name']!r} is no option; the filter is named by the argument filter: "
-            f"insert_filters(model, layers, {options['name']!r})"
+            f"name={options['name']!r} is not an option; the filter is named by the argument "
+            f"filter: insert_filters(model, layers, {options['name']!r})"
         )
     settings = dict(options)
     known = inspect.signature(FILTERS[filter]).parameters if filter in FILTERS else {}

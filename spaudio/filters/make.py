@@ -28,7 +28,7 @@ def make_filter(
     if name not in list(FILTERS):  # a list takes names that cannot be hashed
         near = difflib.get_close_matches(str(name), FILTERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown filter {name!r}; one of {list(FILTERS)}{hint}")
+        raise ValueError(f"unknown filter {name!r}; expected one of {list(FILTERS)}{hint}")
     parameters = inspect.signature(FILTERS[name]).parameters
     unknown = [option for option in options if option not in parameters]
     if unknown:

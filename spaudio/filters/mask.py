@@ -67,7 +67,7 @@ class MaskPredictor(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Resets all parameters; every filter starts half open on average."""
+        """Resets all parameters; the values of the mask start near 0.5."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()

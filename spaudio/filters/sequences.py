@@ -44,10 +44,15 @@ def filter_sequences(
             "pad the sequences instead, or use FilterStream"
         )
     if (initial_state is not None or output_final_state) and after > 0:
-        raise ValueError(f"filter {filter.name!r} is not causal, so it has no state to continue")
+        raise ValueError(
+            f"filter {filter.name!r} is not causal, so it has no state to continue; make it with "
+            "causal=True"
+        )
     if cu_seqlens is not None:
         if padding_mask is not None:
-            raise ValueError("packed sequences have no padding; pass cu_seqlens or padding_mask")
+            raise ValueError(
+                "packed sequences have no padding; pass only one of cu_seqlens and padding_mask"
+            )
         return _filter_packed(filter, x, cu_seqlens, initial_state, output_final_state)
     left, _ = filter.extent
     state = x.new_zeros(len(x), left, x.shape[2])

@@ -92,9 +92,10 @@ def rows_without_padding(padding_mask: Tensor | None) -> Tensor | None:
         padding_mask: Boolean (batch, tokens), True where a token is padding.
 
     Returns:
-        Indices of rows of (batch * tokens, dim): all that are no padding, and as much padding as
-        makes their number a multiple of ``ROWS``. None, for all rows, if there is little padding,
-        on other devices, which would have to wait for the number, and where a model is traced.
+        Indices of rows of (batch * tokens, dim): all that are not padding, and as much padding as
+        rounds their number up to a multiple of ``ROWS``. None, for all rows, if there is little
+        padding, on other devices, which would have to wait for the number, and where a model is
+        traced.
     """
     if type(padding_mask) is not Tensor or padding_mask.device.type != "cpu" or not is_eager():
         return None  # fake tensors have types of their own

@@ -84,8 +84,8 @@ def read_annotations(
     unlisted = [name for name, file in by_name.items() if file in chosen and file not in events]
     if len(unlisted) == len(files):
         raise DataError(
-            f"{table} names none of the recordings ({some(unlisted)}); name that of these, or "
-            "leave it out"
+            f"{table} names none of the recordings ({some(unlisted)}); name the table of these "
+            "recordings, or leave it out"
         )
     if unlisted:
         notes.append(f"{some(unlisted)}: not in {table}, so not scored")

@@ -84,7 +84,9 @@ def event_finder(
     """
     for threshold in thresholds:
         if not 0 < threshold <= 1:
-            raise ConfigError(f"threshold={threshold:g}; expected a probability above 0, up to 1")
+            raise ConfigError(
+                f"threshold={threshold:g}; expected a probability above 0 and at most 1"
+            )
     window = predictor.event_seconds
     if hop is None:
         hop = max(window / 2, predictor.front_end.config.frame_seconds)

@@ -28,8 +28,8 @@ SILENCE = "_silence_"
 class Heard(Ranked):
     """A prediction for a part of a sound.
 
-    Silence (`spaudio.audio.decode.is_silent`) is not classified, because the model was not trained
-    on it: its probabilities are all 0, and its label is ``"_silence_"``.
+    Silence (`spaudio.audio.decode.is_silent`) is not classified, because few models were trained on
+    it: its probabilities are all 0, and its label is ``"_silence_"``.
 
     Args:
         start: Seconds since the start of the sound.

@@ -27,13 +27,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(folder: Path, *, locked: bool = False) -> Iterator[Path]:
-    """Yields a folder to fill beside ``folder``; it is then renamed to it, or removed on an error.
+    """Yields a temporary folder to fill; renames it to ``folder``, or removes it on an error.
 
     Args:
         folder: Must not exist.
-        locked: Whether the caller holds a lock, as `spaudio.audio.prepare` does. If so, folders
-            left by killed processes are removed, which look the same as one that another process
-            is filling.
+        locked: Whether the caller holds a lock, as `spaudio.audio.prepare` does. Only then are
+            folders left by killed processes removed, because they look the same as one that
+            another process is filling.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."

@@ -18,8 +18,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
     """Returns the rows of a CSV file with a header: for each, its line in the file and its cells.
 
-    Names of columns are in lower case, without the blanks around them. Lines without any content
-    are left out, also before the header.
+    Column names are stripped and in lower case. Blank lines are skipped, even before the header.
 
     Args:
         setting: The setting that names the file, for messages.
@@ -57,7 +56,7 @@ def read_csv(setting: str, file: Path, *, delimiter: str = ",") -> list[tuple[in
             raise DataError(
                 f"{file}, line {number}: more cells than columns; "
                 + (
-                    "put values that hold a comma between quotation marks"
+                    "enclose values that contain a comma in quotation marks"
                     if delimiter == ","
                     else "remove what follows the last column"
                 )
@@ -90,7 +89,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads what :func:`write_rows` wrote, also if a spreadsheet has saved it since.
+    """Reads what :func:`write_rows` wrote, even if a spreadsheet has saved it since.
 
     Raises:
         DataError: If the file cannot be read.
@@ -106,7 +105,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def for_csv(text: str) -> str:
-    """Puts an apostrophe before text that a spreadsheet would read as a formula, or before one."""
+    """Prefixes an apostrophe to text that would start a formula in a spreadsheet.
+
+    Also to text that starts with one, so that :func:`from_csv` can tell the two apart.
+    """
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 

@@ -34,21 +34,21 @@ def download(
     only with a checksum: nothing else would show that the file has changed in between.
 
     One process at a time downloads ``target``; the others wait for it, and then find the file. The
-    empty ``<target>.lock`` stays: to remove it could let two processes hold the lock.
+    empty ``<target>.lock`` stays: removing it could let two processes hold the lock.
 
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
         checksum: SHA-256 in hex, or MD5 (32 digits) if the host publishes no other. None checks
             only the length, if the server declares it.
-        timeout: Seconds to wait for an answer.
+        timeout: Seconds to wait for the server, when connecting and at each read.
 
     Returns:
         ``target``.
 
     Raises:
-        DataError: If the file cannot be reached, breaks off, or does not match its checksum; the
-            message says what to do without the network.
+        DataError: If the file cannot be reached, the download breaks off, or the checksum does not
+            match; the message says what to do without the network.
     """
     target = Path(target)
     if target.is_file():
@@ -122,8 +122,8 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
         ) from error
     if total is not None and have < total:
         raise DataError(
-            f"{url}: broke off after {have} of {total} bytes; try again, or fetch the file "
-            f"another way and {_REMEDY}"
+            f"{url}: the download broke off after {have} of {total} bytes; try again, or fetch the "
+            f"file another way and {_REMEDY}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Turns a disk that is full or not to be written into a line that says how to continue."""
+"""Turns errors about a full or read-only disk into one line that says how to continue."""
 
 import errno
 import os

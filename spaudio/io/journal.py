@@ -11,7 +11,7 @@ from typing import IO, Any
 class JsonLines:
     """Records appended one by one; after a crash, whole lines are read and a torn one is cut off.
 
-    Each line holds a checksum. Lines from the first damaged one on are not read.
+    Each line holds a checksum. Reading stops at the first damaged line.
 
     Args:
         file: The file.

@@ -44,5 +44,5 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise SpaudioError(
-            f"{folder} is being trained by another process; wait for it, or start another run"
+            f"another process is training in {folder}; wait for it, or start another run"
         ) from error

@@ -40,7 +40,7 @@ def check_output(
                 )
             if not force:
                 raise ConfigError(f"{given} exists; name another file, or replace it with --force")
-        with tempfile.TemporaryFile(dir=path.parent):  # permissions alone tell less
+        with tempfile.TemporaryFile(dir=path.parent):  # permission bits do not tell all
             pass
     except OSError as error:
         raise ConfigError(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-_PARENT = "SPAUDIO_PARENT"  # environment variable: process id of the one that it ends with
+_PARENT = "SPAUDIO_PARENT"  # environment variable: id of the process to end with
 # Seconds until SIGINT is sent again to a process that goes on. Python raises KeyboardInterrupt
 # wherever it is then, and that may be code that discards exceptions, such as a finalizer.
 REPEAT = 10.0

@@ -16,7 +16,7 @@ MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """A safe loader without aliases, with which a few lines can expand to gigabytes."""
+    """A safe loader that refuses aliases: with them, a few lines can expand to gigabytes."""
 
     depth = 0
 

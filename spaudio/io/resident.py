@@ -7,7 +7,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak() -> None:
-    """Lets ``VmHWM`` count from here.
+    """Resets ``VmHWM``, the peak of the resident memory, to the current value.
 
     Raises:
         OSError: On systems other than Linux, or if the kernel does not allow it.

@@ -35,7 +35,7 @@ def spread(
     Args:
         function: Applied to each value.
         values: The values.
-        workers: Largest number of processes.
+        workers: Largest number of processes, or of threads outside Linux.
 
     Raises:
         DataError: If a process dies.

@@ -40,7 +40,7 @@ DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(NotImplementedError, ValueError, struct.error),
 )
-_ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a file, none, a part of several
+_ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # with files, empty, one of several parts
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -83,7 +83,7 @@ def unpack(
     Args:
         archive: Zip, or tar, plain or compressed with gzip, bzip2 or xz.
         folder: Where its contents go.
-        open_zip: Opens a zip archive, if it is not a plain file.
+        open_zip: Opens a zip archive; needed if the archive consists of several files.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -155,7 +155,10 @@ def _extract(
                 )
             names.add(path)
             if len(members) > MAX_FILES:
-                raise DataError(f"more than {MAX_FILES} members; not unpacked")
+                raise DataError(
+                    f"more than {MAX_FILES} members; if you trust it, unpack it yourself and give "
+                    "the folder as source="
+                )
             if declared > limit:
                 raise DataError(
                     f"unpacks to {declared} bytes or more, above the limit of {limit}; if you "
@@ -183,7 +186,9 @@ def _is_zip(archive: Path) -> bool:
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
-        raise DataError(f"{info.filename!r} is encrypted; unpack it yourself")
+        raise DataError(
+            f"{info.filename!r} is encrypted; unpack it yourself and give the folder as source="
+        )
     if not info.filename:
         raise DataError("a member has no name; not unpacked")
     name = info.filename
@@ -203,7 +208,7 @@ def _tar_members(tar: tarfile.TarFile, content: IO[bytes], limit: int) -> Iterat
     content.seek(tar.offset)
     if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DataError(
-            "the mark of its end is missing, so it is truncated or damaged; fetch it again"
+            "its end-of-archive marker is missing, so it is truncated or damaged; fetch it again"
         )
     rest = 0
     while chunk := content.read(_CHUNK):  # a checksum of compressed data comes last
@@ -259,13 +264,13 @@ def _check(member: _Member) -> None:
             f"{member.name!r} is a {member.kind}, which is not unpacked; leave it out of the "
             "archive, or unpack it yourself and give the folder as source="
         )
-    path = PureWindowsPath(member.name)  # which knows every kind of path
+    path = PureWindowsPath(member.name)  # knows drives and both separators
     if path.drive or path.root or ".." in path.parts or "\0" in member.name:
         raise DataError(f"{member.name!r} leaves the folder; not unpacked")
     if "\\" in member.name:  # the separator of some programs on Windows
         raise DataError(
-            f"{member.name!r} has a backslash in its name, which separates no folders; pack the "
-            "archive with slashes, or unpack it yourself and give the folder as source="
+            f"{member.name!r} contains a backslash, which does not separate folders in an archive; "
+            "pack it with slashes, or unpack it yourself and give the folder as source="
         )
 
 

@@ -15,8 +15,8 @@ class ConvStem(nn.Module):
     themselves (arXiv 2106.14881; for audio EAT, arXiv 2204.11479).
 
     Padding is exact: a clip gives the same features alone and in a padded batch. Padded tokens are
-    zero at the input of every convolution, like its own zero padding, and batch statistics are
-    taken over the frames of other tokens only.
+    zero at the input of every convolution, like its own zero padding, and batch statistics leave
+    their frames out.
 
     Args:
         bands: Bands per frame.

@@ -62,7 +62,7 @@ def reliability(confidence: Numbers, right: Numbers) -> list[dict[str, float]]:
 
 
 def calibration_error(bins: Sequence[dict[str, float]]) -> float:
-    """Expected calibration error: mean gap of accuracy and confidence over bins, by count."""
+    """Expected calibration error: mean gap between accuracy and confidence, weighted by count."""
     gaps = [b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins]
     return sum(gaps) / sum(b["count"] for b in bins)
 

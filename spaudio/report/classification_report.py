@@ -144,8 +144,8 @@ def _selection_sentence(report: Mapping[str, Any]) -> str:
     chosen = selection(report)
     if report["trained_on_valid"]:
         return (
-            "The model was also trained on the validation split, so its accuracy there says "
-            f"little ({chosen})"
+            "The model was also trained on the validation split, so its score there says little "
+            f"({chosen})"
         )
     return f"The model: {chosen}"
 

@@ -175,7 +175,7 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         if _has_other_data(other, record):
             found.append(
                 f"{other.name} and {record.name} were made on different data; differences between "
-                "them are not those of their settings alone"
+                "them are not due to their settings alone"
             )
             break
     for record in [] if found else records:
@@ -184,7 +184,7 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         if _has_other_data(other, record, ["splits_sha256"]):
             found.append(
                 f"{other.name} and {record.name} were tested on different splits of the clips; "
-                "differences between them are not those of their settings alone"
+                "differences between them are not due to their settings alone"
             )
             break
     seen: dict[tuple[int, int, str], Record] = {}
@@ -217,8 +217,8 @@ def check_same_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) 
         )
     if _has_other_data(one, other, facts):
         raise DataError(
-            f"{one.name} and {other.name} were made on different data: these were changed between "
-            "them. Leave one out, or run it again"
+            f"{one.name} and {other.name} were made on different data: the data were changed "
+            "between them. Leave one out, or run it again"
         )
 
 

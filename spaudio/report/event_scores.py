@@ -82,8 +82,8 @@ def score_events(
         if late := [event for event in annotated if event.end > one.seconds + ROUNDING]:
             raise DataError(
                 f"{some([f'{event.start:g}-{event.end:g} s' for event in late])} of the "
-                f"annotations of {one.path} end after the recording, which has {one.seconds:.3f} "
-                "s; correct the table, or name that of this recording"
+                f"annotations of {one.path} end after the recording, which is {one.seconds:.3f} s "
+                "long; correct the table, or name the table of this recording"
             )
     scores = [
         _total(label, [_compare(label, one.events, annotated) for one, annotated in pairs])

@@ -42,7 +42,7 @@ Targets = npt.NDArray[Any]
 
 
 def floor_name(method: str, floor: Mapping[str, Any]) -> str:
-    """Returns the name of the classical floor for a table, and of how many clips if not all."""
+    """Returns the name of the classical floor for a table, with its number of clips if not all."""
     part = f"; trained on {floor['trained_on']:,} clips" if "trained_on" in floor else ""
     return f"classical floor (log-mel and MFCC statistics, {method}{part})"
 

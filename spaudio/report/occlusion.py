@@ -2,8 +2,8 @@
 
 Source: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
 A patch slides over time and bands and is set to zero. In normalised log-mel frames, zero is the
-mean of the band in the training data, as in the masks of SpecAugment; if clips are normalised one
-by one, relative to the level of the clip.
+mean of the band in the training data, as in the masks of SpecAugment; with ``clip_level``, that is
+relative to the level of the clip.
 """
 
 from collections.abc import Callable, Sequence

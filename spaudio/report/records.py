@@ -121,7 +121,9 @@ def read_records(sources: Iterable[Path], only: Sequence[str] = ("*",)) -> list[
             records.append(_read_folder(source))
     if not records:
         if sources and list(only) != ["*"]:
-            raise DataError(f"no name of a run matches {','.join(only)}; a pattern is a whole name")
+            raise DataError(
+                f"no run's name matches {','.join(only)}; a pattern must match the whole name"
+            )
         raise DataError("there is no run to compare; name run folders: spaudio compare RUN...")
     return records
 
@@ -208,7 +210,9 @@ def _read_folder(folder: Path) -> Record:
             f"with resume={folder}"
         ) from error
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}); correct its permissions"
+        ) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{folder}: {REPORT}, {CONFIG} or log.jsonl is damaged ({error}); run it again"

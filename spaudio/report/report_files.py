@@ -64,7 +64,7 @@ def left_out(count: int) -> str:
         return ""
     return (
         f", without {count} that are in the validation or test split, or have the name of a "
-        "recording in it"
+        "recording that one of its clips was cut from"
     )
 
 

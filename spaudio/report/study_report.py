@@ -238,7 +238,7 @@ def verdict(effects: Sequence[Effect]) -> str:
     Args:
         effects: All effects, each corrected for the number of settings in its table.
     """
-    # A dataset with a single pair adds no spread to the interval, but it does to p.
+    # Interval and p share one standard error, but only p is corrected for the number of settings.
     above = [one for one in effects if one.mean >= 0.01 and one.low > 0 and one.corrected < 0.05]
     names = [f"`{one.setting}` minus `{one.other}` ({100 * one.mean:+.2f})" for one in above]
     return (

@@ -149,5 +149,6 @@ def _check_length(characters: int, context: int) -> None:
     """Raises ConfigError if a text has no full window, which predicts ``context`` characters."""
     if characters <= context:
         raise ConfigError(
-            f"context={context} needs a longer text; a split has {characters} characters"
+            f"context={context} needs a longer text; a split has {characters} characters: lower "
+            "context, or give a longer text"
         )

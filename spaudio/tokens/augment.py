@@ -29,8 +29,8 @@ class AugmentConfig:
         time_shift: Largest shift, as a fraction of the clip; the edge frame fills the gap. Excerpts
             are not shifted, because their position is random.
         roll: Largest circular shift, as a fraction of the clip, or of an excerpt of it; with 1, it
-            may start anywhere. Frames that fill the last token are added later. Of waveforms, the
-            silence that fills the last hop is moved as well.
+            may start anywhere. Padding that completes the last token is added afterwards; the
+            silence that completes the last hop of a waveform is moved as well.
         time_masks: SpecAugment (arXiv 1904.08779): number of masks along time.
         time_mask: Largest width of a time mask, as a fraction of the clip. A mask never hides all.
         mel_masks: SpecAugment: number of masks along the bands.

@@ -158,9 +158,9 @@ class FrameCache:
         return _Computed(samples, frames)
 
     def latest(self, waveform: Waveform) -> npt.NDArray[Any] | None:
-        """Returns the frames that `compute` has just computed of this very array, if it has.
+        """Returns the frames that `compute` has just computed from this very array, or None.
 
-        So that another store, which computes something from the same frames, need not repeat it.
+        This spares another store, which needs the same frames, from computing them again.
         """
         given, frames = self._latest or (None, None)
         return frames if given is waveform else None

@@ -126,7 +126,7 @@ class TokenConfig:
         window: Length of a frame's window, in seconds.
         hop: Step between frames, in seconds.
         f_min: Lower edge of the lowest band, in Hz. For a learned filterbank, the value before
-            training; the recipes set 50.
+            training; ``tokens=waveform`` sets 50.
         f_max: Upper edge of the highest band, in Hz; None uses half the sample rate.
         stack: Frames per token.
         stem: ``"none"`` concatenates the frames of a token, ``"conv"`` passes them through

@@ -185,8 +185,8 @@ class TokenDataset(Dataset[Example]):
     def longest(self) -> tuple[int, int]:
         """Returns the item that can have the most tokens, and their number.
 
-        That is with augmentation, and in prediction, whose windows may be a frame longer than the
-        segments that were cut from a clip.
+        The number allows for augmentation, and for prediction, whose windows may be a frame longer
+        than the segments that were cut from a clip.
         """
         slower, more = 1.0, int(self._is_cut)
         if self.augment and self.augment.config.tempo:
@@ -275,7 +275,7 @@ class BucketSampler(Sampler[list[tuple[int, int]]]):
     """
 
     POOL = 8  # batches per pool; more give less padding, but batches that are less random
-    # Numbers of variations that are reserved for an epoch: more than a clip occurs in it.
+    # Variation numbers reserved for each epoch: more than the times a clip can occur in one.
     TURNS = 1_000_003
 
     def __init__(

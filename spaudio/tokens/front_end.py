@@ -225,7 +225,7 @@ class SampleFrontEnd(FrontEnd):
     """Samples, cut into hops, for a front-end that is trained with the model.
 
     They are stored as int16, which is lossless for 16-bit audio at the same sample rate. Peaks of
-    up to twice full scale, as lossy formats have, are clipped.
+    up to twice full scale, as lossy formats have, are clipped; higher ones raise AudioError.
     """
 
     @property

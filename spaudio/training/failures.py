@@ -12,7 +12,7 @@ _FROM_WORKER = "Caught "  # begins an error that a loader process passes on, wit
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is lacking, on the CPU or a GPU, also in a loader process.
+    """Whether an error says that memory ran out, on the CPU or a GPU, even in a loader process.
 
     For lack of CPU memory, torch raises a plain ``RuntimeError``.
     """

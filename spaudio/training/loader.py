@@ -25,7 +25,7 @@ def batch_loader(
         dataset: The split.
         sampler: Items of each batch; becomes ``batch_sampler``. Items and order depend only on its
             seed and on the epoch that its ``set_epoch`` sets, counted from 0.
-        collate_fn: Joins items to a batch, which has ``num_tokens``, its number of tokens without
+        collate_fn: Joins items into a batch, which has ``num_tokens``, its number of tokens without
             padding.
         workers: Processes that load; 0 loads in this one.
     """

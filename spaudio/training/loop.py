@@ -230,7 +230,8 @@ class TrainingLoop:
 
         Raises:
             CheckpointError: If a checkpoint cannot be written.
-            SpaudioError: If the loss is not finite; raised at most ``CHECK`` steps later.
+            SpaudioError: If a loss or a gradient is not finite; raised at most ``CHECK`` steps
+                later.
         """
         so_far, accelerator = self.so_far, self.accelerator
         if not self.run.resume:
@@ -366,7 +367,7 @@ class TrainingLoop:
                 items = next(islice(iter(self.sampler), step, None))
                 named = some(_named(self.train.dataset, items), 10)
                 raise SpaudioError(
-                    f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}: the batch of "
+                    f"the {what} of epoch {epoch + 1}, step {step + 1} is {value}, in the batch of "
                     f"{named}. Lower optim.lr={self.optim.lr} in a new run, or check these items; "
                     "the last checkpoint is intact (continue from it with "
                     f"resume={self.run.folder})"
@@ -431,6 +432,6 @@ def _named(dataset: Any, items: Sequence[Any]) -> list[str]:
 
 
 def prolonged(trainer: TrainerConfig, steps: int) -> int:
-    """Returns the number of epochs that `min_steps` requires, with ``steps`` steps per epoch."""
+    """Returns the epochs of ``steps`` steps that `min_steps` asks for, limited by `max_epochs`."""
     least = math.ceil(min(trainer.min_steps, LEAST_STEPS) / steps)
     return min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))

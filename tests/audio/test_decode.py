@@ -193,7 +193,7 @@ def test_a_file_has_at_most_eight_channels(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "8.wav", wave[:, :8], 8000)
     soundfile.write(tmp_path / "9.wav", wave, 8000)
     assert len(decode(tmp_path / "8.wav")[0]) == 800
-    with pytest.raises(AudioError, match="9 channels, at most 8"):
+    with pytest.raises(AudioError, match="9 channels; at most 8"):
         decode(tmp_path / "9.wav")
 
 

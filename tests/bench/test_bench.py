@@ -191,8 +191,8 @@ def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", ".", "--filter", "bank"], "are of untrained models"),
-        (["generate", ".", "--context", "64"], "are of untrained models"),
+        (["generate", ".", "--filter", "bank"], "are for untrained models"),
+        (["generate", ".", "--context", "64"], "are for untrained models"),
         (["growth", "--output", "cost.png"], "--output names the JSON file"),
     ],
 )

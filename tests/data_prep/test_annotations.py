@@ -112,7 +112,7 @@ def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) 
     assert {clip.group for clip in found.clips} == {"day/x.wav", "x.wav"}
     assert not found.warnings  # night/x.wav was searched, and nothing found
     make_selections(tables / "deep" / "x.txt")
-    with pytest.raises(DataError, match=r"may be any of .*put the table into a folder named as"):
+    with pytest.raises(DataError, match=r"may be any of .*put the table into a folder with"):
         listed(source, tables)
 
 
@@ -126,7 +126,7 @@ def test_every_table_of_a_folder_is_read_and_other_files_are_named(tmp_path: Pat
     (tables / "notes.txt").write_text("no table\n")
     said = listed(source, tables).warnings
     assert said[0] == "1 audio files are not in table=tables: d.wav"
-    assert said[1] == "1 files *.txt are not selection tables: notes.txt"
+    assert said[1] == "1 *.txt files are not selection tables: notes.txt"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
         f"a.wav,0,{9.9 + n / 100},{'xy'[n % 2]},{('train', 'test')[n > 3]},{n}" for n in range(6)
     ]
     table.write_text("\n".join(["file_name,start,end,label,split,group", *lines]))
-    with pytest.raises(DataError, match=r"nowhere .* are 9\.\d+ s without an annotation"):
+    with pytest.raises(DataError, match=r"recordings have no 9\.\d+ s without an annotation"):
         prepare(tmp_path / "w", source=str(source), table=str(table), background=str(source))
 
 

@@ -212,7 +212,7 @@ def test_classes_that_nothing_is_taken_from_are_named(source: Path, tmp_path: Pa
     ]
     for name in ("a.PCM", "b.pcm", "take 1", "README", "e.json", "f.csv", "g.png", ".DS_Store"):
         (source / "hum" / name).write_bytes(b"not taken")
-    said = "files that were not taken, by their extension: 2 .pcm, 1 without extension"
+    said = "files that were ignored, by their extension: 2 .pcm, 1 without extension"
     assert said in listed(source).warnings
     os.symlink(source / "hum", source / "aaa")  # which comes first
     with pytest.raises(DataError, match="class folders aaa and hum hold the same files"):
@@ -694,13 +694,13 @@ def test_a_table_in_an_archive_is_found_beside_its_clips(source: Path, tmp_path:
         ),
         ("", "it has no line"),
         ("file_name,label\nhum.wav,hum", r"line 2: there is no audio file 'hum\.wav'"),
-        ("file_name,label\n\n{0},hum\n{0},hum", "line 4: .* is in a line above too"),
+        ("file_name,label\n\n{0},hum\n{0},hum", "line 4: .* is also in a line above"),
         ("file_name,label\n{0},", "line 2: .* has no label"),
         ("file_name,label,split\n{0},hum,tset", "line 2: split is 'tset'; expected train, valid"),
         ("file_name,label,split\n{0},hum,train", "split needs both train and test; it has train"),
         ("file_name,label,group\n{0},hum,", "line 2: .* has no group"),
         ("file_name,label\n{0},hum", "all clips have the label 'hum'"),
-        ("file_name,label\n{0},rain, light", "line 2: more cells than columns; put values that"),
+        ("file_name,label\n{0},rain, light", "line 2: more cells than columns; enclose values"),
         ("file_name,label,Label\n{0},hum,b", "has more than one column label; keep one, or rename"),
         ("file_name,label,start\n{0},hum,1", "only one of the columns start and end; give both"),
         ("file_name,label,start,end\n{0},hum,1,", "line 2: start is '1' and end is ''; expected"),

@@ -142,7 +142,7 @@ def test_a_run_and_its_predictions(
         assert torch.equal(value, again.state_dict()[name]), name
 
     save_encoder(encoder, base, seed=1)
-    with pytest.raises(CheckpointError, match="trained on another encoder"):
+    with pytest.raises(CheckpointError, match="trained on an encoder with SHA-256"):
         load_best(run)
 
 

@@ -215,7 +215,7 @@ def test_one_run_is_not_submitted_and_folds_are(
     cluster = ["cluster=local", "cluster_options.timeout_min=9"]
     done = run_recipe("fsdd", *fsdd, "folds=null", *cluster)
     assert done.code == 1
-    assert "cluster=local submits the runs of a sweep; add -m" in done.err
+    assert "cluster=local submits the runs of a sweep (add -m)" in done.err
     submitted: list[Path] = []
     monkeypatch.setattr(
         spaudio.experiment.launch, "run_on_cluster", lambda runs, *_: submitted.extend(runs)

@@ -99,5 +99,5 @@ def test_processes_that_cannot_find_each_other_are_refused(
     for name in given:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE=2 is set without {missing}.* by torchrun"):
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE=2 is set without {missing}.* with torchrun"):
         make_accelerator(TrainerConfig())

@@ -68,7 +68,7 @@ def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
         create_run_folder(compose(*same))
     for other in ("filter=bank", "source=y", "trainer.epochs=3"):
-        with pytest.raises(ConfigError, match=r"was run with .* take another run_id"):
+        with pytest.raises(ConfigError, match=r"was run with .* choose another run_id"):
             open_run_folder(compose(*same, other))
 
 

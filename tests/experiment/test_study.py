@@ -222,7 +222,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     for wrong, error in (
         (["--data", "word"], "unknown dataset 'word'"),
         (["--only", "longer", "--data", "fsdd"], "no run has these"),
-        (["--seeds", "0,7"], r"the study has no seed 7, but \[0, 1\]"),
+        (["--seeds", "0,7"], r"the study has no seed 7; it has \[0, 1\]"),
         (["esc50:fold=1"], "unknown dataset 'esc50'"),
         (["fsdd:fold=x"], "setting none, dataset fsdd: fold=x"),
         (["fsdd:folds=all"], "list the folds of dataset fsdd"),

@@ -174,7 +174,7 @@ def test_unfit_layers_are_named() -> None:
     handle = insert_filters(model, ["encoder.layers.1", "encoder.layers.2"])
     layer = model.encoder.layers[2]
     layer.__class__ = type("Other", (type(layer),), {})
-    with pytest.raises(ValueError, match="the class Other was set after its filter"):
+    with pytest.raises(ValueError, match="class was changed to Other after its filter"):
         handle.remove()
     assert len(handle) == 2  # all or nothing
 

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_named() -> None:
         (lambda: build("adaptive", causal=True)(x, cu_seqlens=ends), "'adaptive' attends to all"),
         (lambda: centred(x, output_final_state=True), "'bank' is not causal.*no state"),
         (lambda: centred.step(x, x[:, :1]), "'bank' is not causal.*no state"),
-        (lambda: filter(x, ends.bool()[:1].expand(1, 9), cu_seqlens=ends), "cu_seqlens or padding"),
+        (lambda: filter(x, ends.bool()[:1].expand(1, 9), cu_seqlens=ends), "one of cu_seqlens and"),
         (lambda: filter(x.expand(2, -1, -1), cu_seqlens=ends), r"\(1, tokens, dim\)"),
         (lambda: filter(x, cu_seqlens=ends.float()), "int32 or int64.*float32"),
         (lambda: filter(x, cu_seqlens=[0, 9]), "cu_seqlens must be a tensor; got list"),

@@ -84,5 +84,5 @@ def test_what_the_user_can_mend_is_named(run: Path) -> None:
 def test_a_run_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="run of a classifier"):
         generate_text(make_untrained_run(tmp_path), "a", 3)
-    with pytest.raises(CheckpointError, match="classifies no audio"):
+    with pytest.raises(CheckpointError, match="does not classify audio"):
         load_classifier(run)

@@ -31,7 +31,7 @@ def test_a_lock_ends_with_its_process_and_not_with_those_forked_from_it(tmp_path
         assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    with pytest.raises(SpaudioError, match="trained by another process"), claimed(tmp_path):
+    with pytest.raises(SpaudioError, match="another process is training in"), claimed(tmp_path):
         pass
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

@@ -158,7 +158,7 @@ def test_seeds_on_changed_data_are_refused(fact: str) -> None:
     for record, samples in zip(runs, ("a", "a", "b"), strict=True):
         record.facts[fact] = samples
     assert len(group_runs(runs[:2])) == 1
-    with pytest.raises(DataError, match=r"(these were|model.source was) changed between them"):
+    with pytest.raises(DataError, match=r"(the data were|model.source was) changed between them"):
         group_runs(runs)
 
 

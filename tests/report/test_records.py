@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_records([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no run to compare"):
         read_records([])
-    with pytest.raises(DataError, match="no name of a run matches x"):
+    with pytest.raises(DataError, match="no run's name matches x"):
         read_records([TEXT8 / "study.csv"], ["x"])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"other.csv is not a file that"):

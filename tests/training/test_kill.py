@@ -78,6 +78,6 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
 
 
 def refused(run: Path) -> None:
-    with pytest.raises(SpaudioError, match="trained by another process"):
+    with pytest.raises(SpaudioError, match="another process is training in"):
         train(run, 1)
     assert not (run / "checkpoints").exists()

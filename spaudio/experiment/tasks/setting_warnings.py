@@ -23,7 +23,7 @@ from spaudio.training.loop import prolonged
 
 _LOOKED_AT = 200  # clips whose level is looked at, or a few more
 # A share of mel powers. It is 0.65 on RAVDESS, which loses nothing by it, and 0.84 on spoken digits
-# that were made 30 dB quieter, where a support vector machine has 10 points less.
+# that were made 30 dB quieter, where a support vector machine loses 10 points.
 _HIDDEN = 0.8
 _FEWEST_STEPS = 10  # of 16-bit samples; at such a level, rounding noise is 31 dB below the sound
 

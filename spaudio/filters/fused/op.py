@@ -141,7 +141,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def differentiable(saved: Tensor) -> Tensor:
-    """Returns a saved tensor with respect to which can be differentiated, in its own graph."""
+    """Returns a saved tensor, in a graph of its own, to take gradients with respect to."""
     return saved.view_as(saved) if saved.requires_grad else saved.detach().requires_grad_()
 
 

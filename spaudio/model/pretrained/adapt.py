@@ -26,8 +26,8 @@ class Adaptation:
     Args:
         way: ``"probe"`` trains only the head. The others also train: ``"filters"``, filters after
             layers; ``"lora"``, low-rank updates of queries and values; ``"bitfit"``, the biases of
-            the layers; ``"full"``, the whole encoder except convolutions over samples or, if
-            ``layers`` are given, all of their parameters.
+            the layers; ``"full"``, the whole encoder except convolutions over samples and fixed
+            positions or, if ``layers`` are given, all of their parameters.
         pooling: ``"mean_std"`` takes mean and standard deviation over time, ``"attention"`` a
             weighted mean.
         filter_options: ``name`` and options of the filter.

@@ -195,9 +195,10 @@ def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *other
     own = module.get_buffer("base_hash").cpu()
     if saved is not None and not torch.equal(saved.cpu(), own):
         raise CheckpointError(
-            f"the weights were trained on another encoder than {module.base.source}, whose SHA-256 "
-            f"is {module.base.hash[:12]} and not {bytes(saved.tolist()).hex()[:12]}: weights, "
-            "config.json or preprocessor_config.json differ. Restore that encoder, or train again"
+            "the weights were trained on an encoder with SHA-256 "
+            f"{bytes(saved.tolist()).hex()[:12]}, but that of {module.base.source} is "
+            f"{module.base.hash[:12]}: weights, config.json or preprocessor_config.json differ. "
+            "Restore that encoder, or train again"
         )
 
 

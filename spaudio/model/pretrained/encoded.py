@@ -61,7 +61,7 @@ def is_quiet(states: Tensor) -> Tensor:
 class EncodedFrontEnd(FrontEnd):
     """Computes features once per clip, with a frozen encoder or the part of it that stays frozen.
 
-    It has no :meth:`forward`: an encoder reads clip by clip.
+    :meth:`forward` is not supported, because an encoder reads clip by clip.
 
     Args:
         config: The settings.

@@ -14,7 +14,7 @@ from spaudio.model.pretrained.pretrained_encoder import RATE, LogMelInput, Pretr
 from spaudio.tokens.config import Frames
 
 # Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
-# silence; with some silence, its features of digits by unheard speakers are better.
+# silence; with some silence, its features of digits by unseen speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
 QUIET = 40.0  # tokens this many dB below the loudest one of their clip are not pooled over
 

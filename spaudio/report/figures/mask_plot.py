@@ -23,7 +23,7 @@ def plot_mask(
     frame_seconds: float,
     title: str,
 ) -> bool:
-    """Draws how far each filter of a model's first token-adaptive bank is open over one clip.
+    """Draws the mask of a model's first token-adaptive bank over one clip.
 
     The filters are sorted by their centre frequencies.
 

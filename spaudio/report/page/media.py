@@ -48,7 +48,7 @@ class Medium:
         picture: Data URL of the mel spectrogram; empty for a linked file.
         start: Second of the clip at which they start.
         seconds: Their length.
-        peak: Level of the clip in dB, of full scale; None if it is silent.
+        peak: Peak level of the clip in dBFS; None if it is silent.
     """
 
     sound: str

@@ -58,7 +58,7 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
                 dots=True,
                 notes=[
                     f"{b['low']:.2f} to {b['high']:.2f}: {b['count']} predictions, mean "
-                    f"probability {b['confidence']:.3f}, right {b['accuracy']:.3f}"
+                    f"probability {b['confidence']:.3f}, correct {b['accuracy']:.3f}"
                     for b in bins
                 ],
             )
