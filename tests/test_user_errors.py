@@ -4,6 +4,7 @@ possible and what to do; code 1, no traceback, and no run left behind.
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import yaml
 from spaudio import cli
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
-from tests import RECIPES
+from tests import RECIPES, ROOT
 from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.broken import break_torchaudio
 from tests.fixtures.tiny_audio import RATE, make_class_folders, tone
@@ -330,6 +331,15 @@ def test_errors_in_the_form_of_options_need_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_output_that_the_encoding_lacks_is_escaped() -> None:
+    table = str(ROOT / "recipes" / "text8" / "study.csv")
+    command = [sys.executable, "-m", "spaudio.cli", "compare", table]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\xb1" in done.stdout  # ±
 
 
 def test_words_after_train_that_are_no_settings(tmp_path: Path) -> None:

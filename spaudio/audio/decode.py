@@ -324,7 +324,9 @@ def _open(path: str | os.PathLike[str], if_missing: str = "check the path") -> A
     except OSError as error:
         raise _unreadable(path, error) from error
     except UnicodeEncodeError as error:
-        raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
+        raise AudioError(
+            f"{path}: its name is not UTF-8; rename it, or set LC_ALL=C.UTF-8"
+        ) from error
     # soundfile raises TypeError for `.raw`, which has no header with rate and channels.
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(

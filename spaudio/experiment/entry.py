@@ -21,6 +21,7 @@ from spaudio.experiment.processes import is_first_process
 from spaudio.experiment.run_folder import named_reports, read_run_settings
 from spaudio.experiment.start import start_run
 from spaudio.experiment.sweep import run_sweep
+from spaudio.io.encodings import escape_unencodable
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
 from spaudio.io.plain_warnings import plain_warnings
@@ -39,6 +40,7 @@ def main(
         program: Name of the program in help texts; None uses the script.
     """
     end_with_parent()
+    escape_unencodable()
     plain_warnings()
     path = Path(script).resolve()
     parser = argparse.ArgumentParser(

@@ -210,7 +210,7 @@ class StateStream(Stream):
     Args:
         predictor: Predictor of a run with ``model.causal=true``, ``tokens.normalise=global`` and,
             for log-mel tokens, ``tokens.spectrogram.top_db=0``.
-        window: Seconds of the longest context, of which each half is rounded up to whole hops.
+        window: Seconds of the longest context, rounded up to whole tokens.
         hop: Seconds from one prediction to the next; rounded to whole tokens.
 
     Raises:
@@ -227,14 +227,14 @@ class StateStream(Stream):
         self.predictor, self.model, self.config = predictor, predictor.model, tokens
         self._hop = max(1, round(hop / tokens.token_seconds))
         # The last token of a sound may begin where it ends.
-        longest = round(window * tokens.sample_rate) // tokens.token_samples + 1
-        self._half = math.ceil(longest / 2 / self._hop) * self._hop  # tokens
+        self._longest = max(2, round(window * tokens.sample_rate) // tokens.token_samples + 1)
+        self._half = math.ceil(self._longest / 2)  # tokens
         self._behind, self._ahead = reach(tokens, self.model)
         EncoderStream(self.model.encoder)  # refuses what cannot be streamed
         most = self.model.encoder.config.max_tokens
-        if self.model.encoder.learned is not None and 2 * self._half > most:
+        if self.model.encoder.learned is not None and self._longest > most:
             raise ConfigError(
-                f"window={window:g} s needs {2 * self._half} positions, but the model has learned "
+                f"window={window:g} s needs {self._longest} positions, but the model has learned "
                 f"model.max_tokens={most}; give a shorter window"
             )
         every = self._hop * tokens.token_seconds
@@ -293,12 +293,13 @@ class StateStream(Stream):
         needed = kept[: (start - first + size - 1) * step + self._ahead]
         new = self._tokens(needed, start - first, size)
         samples = kept[(start - first) * step : (start - first + size) * step]
-        if contexts and start - contexts[0].start >= 2 * self._half:
+        coming = contexts[-1].start + self._half if contexts else start
+        contexts += [_Context(self.model, at) for at in range(coming, start + size, self._half)]
+        while start + size - contexts[0].start > self._longest:
             del contexts[0]
-        if not contexts or start - contexts[-1].start >= self._half:
-            contexts.append(_Context(self.model, start))
         for context in contexts:
-            context.step(new, samples)
+            skipped = max(0, context.start - start)  # tokens
+            context.step(new[:, skipped:], samples[skipped * step :])
         oldest, inputs = contexts[0], self.predictor.inputs
         seconds = self.config.token_seconds
         end = (start + new.shape[1]) * seconds

@@ -232,7 +232,8 @@ def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
     given = []
     for group in groups:
         pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
-        given.append({k: v for k, v in pairs if k not in NOT_COMPARED and k != over})
+        # Runs from Python have every text in quotation marks.
+        given.append({k: v.strip("'\"") for k, v in pairs if k not in NOT_COMPARED and k != over})
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
     named = [

@@ -1,8 +1,10 @@
 """Scores of detected events against annotations of the same recordings."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 
 from spaudio.audio.intervals import ROUNDING
@@ -175,7 +177,11 @@ def _segments(times: Iterable[tuple[float, float]]) -> set[int]:
 
 def _touching(times: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> int:
     """Counts intervals that share a part with at least one of the others."""
-    return sum(any(first < end and last > start for first, last in others) for start, end in times)
+    ordered = sorted(others)
+    firsts = [first for first, _ in ordered]
+    latest = list(accumulate((last for _, last in ordered), max))  # end of all up to each
+    before = [bisect_left(firsts, end) for _, end in times]  # those that begin before the end
+    return sum(n > 0 and latest[n - 1] > start for n, (start, _) in zip(before, times, strict=True))
 
 
 def _total(label: str, scores: Sequence[EventScore]) -> EventScore:

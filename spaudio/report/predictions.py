@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class Prediction(Ranked):
     classes: Sequence[str]
 
 
+class _Text(io.StringIO):
+    """Text for the terminal, in whose encoding the frame of a table is drawn."""
+
+    encoding = property(lambda self: getattr(sys.stdout, "encoding", None))
+
+
 def render(
     form: str,
     predictions: Sequence[Prediction],
@@ -85,7 +92,7 @@ def render(
     """
     found = [(one, one.top(top)) for one in predictions]
     decided = [] if unsure is None else ["decision"]  # a column
-    text = io.StringIO()
+    text = _Text()
     if form == "json":
         files = [
             {

@@ -1,5 +1,6 @@
 """``spaudio generate`` on a run that was never trained."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def test_the_command_continues_the_prompt(run: Path, capsys: pytest.CaptureFixtu
     model = load_language_model(run)
     uncached = generate(model, prompt, 40, temperature=0, context=16, cached=False)
     assert greedy[7:-1] == decode(uncached[0].tolist())
+
+
+def test_a_closed_pipe_ends_the_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        with pytest.raises(SystemExit, match="141"):
+            main(["generate", str(run), "--length", "4"])
 
 
 def test_what_the_user_can_mend_is_named(run: Path) -> None:

@@ -270,6 +270,8 @@ def test_groups_that_differ_in_many_settings_are_named_by_what_was_given() -> No
     scratch.overrides = ["source=/data/sounds", "filter=none"]
     named = group_runs([probe, scratch])
     assert [group.name for group in named] == ["model=pretrained, optim.lr=0.01", "filter=none"]
+    scratch.overrides = ["source='/data/sounds'", "filter='none'"]  # as spaudio.train gives them
+    assert [group.name for group in group_runs([probe, scratch])] == [one.name for one in named]
     assert all(row["run"] == "run" for row in compare(named))
     # The same was given for both, of different versions: their settings tell them apart.
     probe.overrides = scratch.overrides

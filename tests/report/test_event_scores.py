@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spaudio.errors import DataError
-from spaudio.report.event_scores import EventScore, score_events, score_rows, score_thresholds
+from spaudio.report.event_scores import (
+    EventScore,
+    _touching,
+    score_events,
+    score_rows,
+    score_thresholds,
+)
 from spaudio.report.events import Event, Recording
 
 
@@ -59,6 +66,17 @@ def test_what_only_touches_is_not_found() -> None:
     annotated = {Path("a.wav"): events("owl", (2.0, 3.0))}
     [score] = score_events([recording("a.wav", *events("owl", (3.0, 4.0)))], annotated, ["owl"])
     assert (score.found, score.false, score.hits) == (0, 1, 0)
+
+
+def test_counts_are_those_of_a_comparison_one_by_one() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        times, others = (
+            [(start, start + random.integers(1, 4)) for start in random.integers(0, 30, size)]
+            for size in random.integers(0, 9, 2)
+        )
+        found = sum(any(a < end and b > start for a, b in others) for start, end in times)
+        assert _touching(times, others) == found
 
 
 def test_scores_without_events_are_undefined() -> None:

@@ -177,6 +177,14 @@ def test_the_page_of_all_folds(page_run: Path, tmp_path: Path, figures: list[Fig
     assert 'href="fold-a/report.html"' in html
     source = "one per fold, fitted on its validation clips of known groups"
     assert f"Temperature {calibration['temperature']:.3f}, {source}. All" in html
+    # Folds with as many validation clips still have a temperature each.
+    for one in folds.reports:
+        one["calibration"] = calibration | {"temperature": 2.0}
+    folds.reports[1]["calibration"]["temperature"] = 3.0
+    write_fold_page(tmp_path, runs, folds, root=page_run.parents[2] / "sounds", highest=4000,
+                    settings=settings, description={})  # fmt: skip
+    again = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "Temperature 2.000 to 3.000, one per fold, fitted on its validation clips" in again
     # Twice the same clips are calibrated as they are once.
     for stage in ("before", "after"):
         assert f"{calibration[stage]['ece']:.4f}" in html
@@ -232,6 +240,17 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     assert found.data["classes"] == [*ODD[:2], r'"x" & \u2028']
     assert found.data["raw"] == list(ODD)
     assert {clip["r"] for clip in found.data["clips"]} == {clip.path for clip in page.clips}
+
+
+def test_what_a_page_leaves_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, media = odd_page(tmp_path)
+    wrong = sum(not clip.is_right for clip in page.clips)
+    assert 0 < wrong < len(page.clips)
+    monkeypatch.setattr("spaudio.report.page.render.MOST_CLIPS", 0)
+    write_page(tmp_path / "run", page, media)
+    html = (tmp_path / "run" / PAGE).read_text(encoding="utf-8")
+    assert Found(html).data["left_out"] == [wrong, len(page.clips) - wrong]
+    assert f"Errors <b>{wrong}</b>" in html
 
 
 def test_what_the_budget_does_not_hold_is_linked(tmp_path: Path) -> None:

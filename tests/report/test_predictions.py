@@ -55,6 +55,13 @@ def test_any_name_can_be_shown() -> None:
     assert rows[0]["file"].startswith("'=bad")
 
 
+def test_the_frame_of_a_table_is_in_the_encoding_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert render("table", [ONE], top=2, window_seconds=0.5).isascii()
+
+
 def test_a_class_with_any_character_is_one_cell() -> None:
     odd = ("a\rb", 'c"\n', "\t,")
     one = Prediction(Path("x.wav"), 1.0, 1, ONE.probabilities, odd)

@@ -101,10 +101,10 @@ def _calibration(
     sizes = [sum(b["count"] for b in one["after"]["bins"]) for one in calibrations]
     sources = list({one["source"] for one in calibrations})
     caveats = [caveat for one in calibrations if (caveat := one.get("caveat"))]
-    several = "one per fold, fitted on its validation clips"
+    fitted = any(source.startswith("fitted") for source in sources)
     found: dict[str, Any] = {
         "temperature": [one["temperature"] for one in calibrations],
-        "source": sources[0] if len(sources) == 1 else several,
+        "source": "one per fold, fitted on its validation clips" if fitted else sources[0],
         "caveat": caveats[0] if caveats else "",
     }
     for name, chances in (

@@ -49,8 +49,11 @@ function makePlayer(place, path, caption, mark) {
   words.append(make("span", "", caption));
   const level = peak === null ? "silent" : `peak ${peak} dB`;
   if (picture) words.append(make("small", "", ` ${seconds.toFixed(2)} s · ${level}`));
+  const failed = make("small", "", " · the browser cannot play it");
+  failed.hidden = true;
+  words.append(failed);
   place.append(axes, words);
-  place.player = { button, head, sound, seconds };
+  place.player = { button, head, sound, seconds, failed };
   button.addEventListener("click", (event) => {
     const width = button.getBoundingClientRect();
     // A click by the keyboard has no place; one by the pointer starts where it is.
@@ -108,7 +111,10 @@ function toggle(player, from = 0) {
   if (from > 0) audio.addEventListener("loadedmetadata", begin, { once: true });
   player.button.setAttribute("aria-pressed", "true");
   audio.play().then(follow, (error) => {
-    if (error.name !== "AbortError") say(`${player.button.getAttribute("aria-label")}: the browser cannot play it`);
+    if (error.name !== "AbortError") {
+      player.failed.hidden = false;
+      say(`${player.button.getAttribute("aria-label")}: the browser cannot play it`);
+    }
     if (playing === player) stop(); // not a clip that was begun while this one was loading
   });
 }
@@ -251,11 +257,13 @@ function list() {
 
 function hint() {
   const count = `${listed.length} ${listed.length === 1 ? "clip" : "clips"}`;
-  if (state.cell) return `${count}.`;
+  const [wrong, right] = data.left_out;
+  const parts = [wrong && `${wrong} least confident errors`, right && `${right} correct clips with the highest probabilities`];
+  const rest = wrong + right ? ` Left out of this page, from all lists: ${parts.filter(Boolean).join(", ")}.` : "";
+  if (state.cell) return `${count}.${rest}`;
   if (state.view === "suspects")
     return `${count} with the least probable labels, lowest probability first. Most may be errors of the model: listen, then decide. Pass the saved file to recipes/folder as labels=corrections.csv.`;
-  if (state.view === "errors") return `${count}, most confident errors first.`;
-  const rest = data.left_out ? ` ${data.left_out} correct clips with the highest probabilities are left out of this page.` : "";
+  if (state.view === "errors") return `${count}, most confident errors first.${wrong ? rest : ""}`;
   return `${count}: errors first, then the others, least confident first.${rest}`;
 }
 

@@ -129,6 +129,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     seconds = {clip.path: clip.seconds for clip in page.clips}
     suspects = [] if page.multi_label else by_own_confidence(page.clips)[:SUSPECTS]
     wrong = [c for c in clips if not c.is_right]
+    errors = sum(not clip.is_right for clip in page.clips)
     if page.filters is not None:
         peaks = [peak.path for kernel in page.filters.kernels for peak in kernel.peaks]
         media.embed([page.filters.clip, *peaks])
@@ -140,7 +141,8 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         "classes": classes,
         "several": page.multi_label,
         "clips": entries,
-        "left_out": len(page.clips) - len(clips),
+        # Errors, and correct clips.
+        "left_out": [errors - len(wrong), len(page.clips) - len(clips) - errors + len(wrong)],
         "suspects": [place[c.path] for c in suspects if c.path in place],
         "media": {printable(path): _medium(m) for path, m in media.found.items()},
         "hertz": [
@@ -173,7 +175,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         page=page,
         matrix=_matrix(page),
         pairs=_pairs(page),
-        errors=len(wrong),
+        errors=errors,
         listed=len(clips),
         linked=linked,
         embedded=sum(bool(m.picture) for m in media.found.values()),

@@ -1,6 +1,7 @@
 """Parts of the page shared by a single run and a run over all folds."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,12 +32,16 @@ def score_bars(report: Mapping[str, Any]) -> list[Bar]:
 
 def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[Row]:
     """The table of classes: precision, recall and F1; a prediction counts for its top class."""
+    predicted: dict[int, list[Judged]] = {}
+    for clip in clips:
+        predicted.setdefault(clip.predicted, []).append(clip)
+    labelled = Counter(label for clip in clips for label in set(clip.labels))
     rows = []
     for number, name in enumerate(classes):
-        taken = [clip for clip in clips if clip.predicted == number]
+        taken = predicted.get(number, [])
         confidence = np.array([clip.top[0][1] for clip in taken], dtype=np.float64)
         right = np.array([clip.is_right for clip in taken], dtype=np.float64)
-        support = sum(number in clip.labels for clip in clips)
+        support = labelled[number]
         precision = right.sum() / len(taken) if taken else None
         recall = right.sum() / support if support else None
         f1 = 2 * right.sum() / (len(taken) + support) if taken or support else None
