@@ -335,7 +335,8 @@ def _check(
     if unmatched := [clip.path for clip in clips if not clip.group]:
         raise DataError(
             f"group_regex={group_regex} finds no group in {len(unmatched)} of {len(clips)} "
-            f"paths: {some(unmatched)}; give an expression that is found in each, such as "
+            f"paths: {some(unmatched)}; remove files that are not clips (skip_bad=true skips them "
+            "only if they have a group), or give an expression that is found in each path, such as "
             "'([^/]+)_[^/]*$' for what precedes the last underscore of a file's name"
         )
     splits = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips})

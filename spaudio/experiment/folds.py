@@ -23,6 +23,13 @@ from spaudio.report.records import PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
 
+def refuse_given_fold(settings: AudioSettings) -> None:
+    """Refuses a fold beside ``folds=all``."""
+    key = settings.fold_by.key
+    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
+        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
+
+
 def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None) -> Path:
     """Trains and tests every fold of a recipe and writes a report over all folds.
 
@@ -47,9 +54,8 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
             "folds=all cannot run under torchrun, because it starts its own runs; choose one fold "
             f"with {settings.fold_by.key}=, or use jobs=N without torchrun"
         )
+    refuse_given_fold(settings)
     values, key = settings.fold_by.values, settings.fold_by.key
-    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
-        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
 
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
     data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))

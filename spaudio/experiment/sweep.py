@@ -6,6 +6,7 @@ from pathlib import Path
 from spaudio.errors import ConfigError
 from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import compose, expand
+from spaudio.experiment.folds import refuse_given_fold
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
@@ -36,7 +37,9 @@ def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str |
     if any(settings.resume is not None for settings in composed):
         raise ConfigError("resume continues one run; leave -m out")
     first = composed[0]  # its name, jobs and cluster are those of all; see `expand`
-    folds = any(isinstance(one, AudioSettings) and one.folds for one in composed)
+    folds = [one for one in composed if isinstance(one, AudioSettings) and one.folds]
+    for one in folds:  # before any folder is made
+        refuse_given_fold(one)
     if folds and first.cluster is not None:
         raise ConfigError(
             f"cluster={first.cluster} folds=all submits each fold as a job, so it cannot be part "

@@ -49,7 +49,8 @@ def modulation_response(
     """
     rate = 1 / check_token_seconds(token_seconds)
     response = filter.frequency_response(n_fft)
-    return torch.arange(n_fft // 2 + 1, device="cpu") * (rate / n_fft), response
+    bins = torch.arange(n_fft // 2 + 1, device="cpu", dtype=response.real.dtype)
+    return bins * (rate / n_fft), response
 
 
 def centre_frequency(response: Tensor) -> Tensor:

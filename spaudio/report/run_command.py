@@ -30,9 +30,12 @@ def command(settings: Mapping[str, Any]) -> str:
         words.append(shlex.quote(printable(override)))
     # A recipe that `spaudio new` wrote has its script, prep.py, in its own folder.
     folder = "" if settings.get("prep") == "prep" else "recipes/"
+    script = f"{folder}{settings['recipe']}/run.py"
     here = Path(sys.executable).is_relative_to(Path.cwd())
-    python = this_python() if here else "python"
-    return " ".join([python, f"{folder}{settings['recipe']}/run.py", *words])
+    if script == "recipes/folder/run.py" and not Path(script).is_file():  # not in a clone
+        train = Path(this_python()).with_name("spaudio") if here else "spaudio"
+        return " ".join([str(train), "train", *words])
+    return " ".join([this_python() if here else "python", script, *words])
 
 
 def this_python() -> str:

@@ -124,6 +124,10 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert f"| {filter} |" in printed
     assert f"{shape['padding']:.1%} of them padding" in printed
+    # A filter's own settings take precedence over those of all.
+    rows = [f"--filter=bank{more}" for more in ("", ",filter.kernel_size=2")]
+    four, two = bench("step", FSDD, "preset=debug", "filter.kernel_size=4", *rows, data)
+    assert four["parameters"] > two["parameters"]
 
 
 def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +183,7 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
         (["step", "nowhere"], "nowhere is not a recipe's folder"),
         (["step", str(RECIPES / "fsd")], "unknown recipe 'fsd'; did you mean fsdd"),
         (["step", FSDD, "--filter", "bonk"], "unknown filter 'bonk'"),
+        (["step", FSDD, "filter=bank"], "filter=bank: name the filters to compare with --filter"),
         (["step", FSDD, "trainer.epoch=3"], "trainer.epoch"),
         (["step", FSDD, "--filter", "none,tokens.stack=4"], r"stack=4 may change"),
     ],

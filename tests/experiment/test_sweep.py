@@ -64,6 +64,12 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(
     assert not (tmp_path / "runs").exists()
 
 
+def test_all_folds_and_one_of_them_are_refused(tmp_path: Path, run_recipe: RunRecipe) -> None:
+    done = run_recipe("esc50", "-m", f"source={tmp_path}", "fold=1,2", "folds=all")
+    assert (done.code, done.err) == (1, "error: folds=all runs every fold; leave fold=1 out\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_data_that_one_run_of_a_sweep_can_use_are_not_refused(tmp_path: Path) -> None:
     given = [*tiny_folder(tmp_path), "preset=debug", f"data={tmp_path}", "model.max_tokens=5"]
     rotary, learned = (

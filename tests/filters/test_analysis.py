@@ -153,3 +153,13 @@ def test_bandpass_kernels_can_be_on_another_than_the_default_device() -> None:
 def test_bandpass_kernels_fade_at_their_ends() -> None:
     power = FilterBank(36, 64, init="bandpass").kernels.detach()[1:].square().mean(0)
     assert power[:4].mean() < 0.1 * power[28:36].mean()
+
+
+def test_frequencies_do_not_depend_on_the_default_dtype() -> None:
+    expected, _ = modulation_response(FilterBank(2, 4), 0.04)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found, _ = modulation_response(FilterBank(2, 4), 0.04)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)

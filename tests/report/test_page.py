@@ -203,6 +203,11 @@ def test_the_command_can_be_typed_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert command(own) == "python birds/run.py"  # no folder of the user's machine
     monkeypatch.chdir(tmp_path)
     assert command(own) == ".venv/bin/python birds/run.py"
+    general = {"recipe": "folder", "overrides": []}
+    assert command(general) == ".venv/bin/spaudio train"  # there is no recipe here
+    (tmp_path / "recipes" / "folder").mkdir(parents=True)
+    (tmp_path / "recipes" / "folder" / "run.py").touch()
+    assert command(general) == ".venv/bin/python recipes/folder/run.py"
     shown = command({"recipe": "folder", "overrides": given})
     assert "filter=bank filter=bank" in shown
     again = [parse(one) for one in shlex.split(shown)[2:]]

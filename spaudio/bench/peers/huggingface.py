@@ -67,7 +67,8 @@ def train(turns: Turns, seed: int) -> None:
 
     turns.evaluate = evaluate
     arguments = TrainingArguments(
-        per_device_train_batch_size=BATCH, max_steps=100_000, learning_rate=1e-3, use_cpu=True,
+        per_device_train_batch_size=BATCH, max_steps=100_000, learning_rate=1e-3,
+        lr_scheduler_type="constant", use_cpu=True,
         remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_strategy="no", dataloader_drop_last=True, seed=seed,
     )  # fmt: skip
