@@ -76,13 +76,19 @@ def build_adapted(
     Raises:
         ConfigError: If the encoder cannot be loaded, or cannot be adapted in this way.
     """
-    base = open_encoder(settings) if base is None else copy.deepcopy(base)
-    assert base is not None
+    own = open_encoder(settings) if base is None else copy.deepcopy(base)
+    assert own is not None
     # Only now is the length of a token known.
-    filters = settings.filter.with_kernel_size(base.token_seconds)
+    filters = settings.filter.with_kernel_size(own.token_seconds)
     adaptation = replace(settings, filter=filters).adaptation
     set_seed(settings.seed)
-    return AdaptedClassifier(base, adaptation, classes)
+    model = AdaptedClassifier(own, adaptation, classes)
+    given = {} if base is None else dict(base.named_parameters())
+    for name, parameter in own.named_parameters():
+        frozen = given.get(name.replace(".base_layer.", "."))  # the name in a layer with LoRA
+        if frozen is not None and not parameter.requires_grad:
+            parameter.data = frozen.data  # shared, instead of a copy in memory
+    return model
 
 
 @named_sizes()

@@ -9,6 +9,7 @@ from spaudio.experiment.run_folder import OUTPUT
 from spaudio.io.atomic import write_atomic
 from spaudio.io.lock import claimed, locked
 from spaudio.io.messages import say
+from spaudio.report.records import REPORT
 
 JOB = "job.txt"  # number of the SLURM job of a run, until the job has ended
 _TAIL = 2**16  # bytes of a job's output that are copied to the run
@@ -49,8 +50,11 @@ def run_on_cluster(
             job.wait()
             errors = job.paths.stderr
             said = errors.read_bytes()[-_TAIL:] if errors.is_file() else b""
-            # A job that was cancelled in the queue has written nothing.
-            (run / OUTPUT).write_bytes(said or f"job {job.job_id}: {job.state}\n".encode())
+            last = said.strip().rpartition(b"\n")[2]
+            if not (run / REPORT).is_file() and b"error: " not in last:
+                # A job that was cancelled or killed does not say why.
+                said += f"job {job.job_id}: {job.state}\n".encode()
+            (run / OUTPUT).write_bytes(said)
             if _job_number(run) == job.job_id:
                 (run / JOB).unlink(missing_ok=True)
         while left := [run for run in commands if _is_trained(run)]:

@@ -5,13 +5,19 @@ from pathlib import Path
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.experiment.data import AudioData, load_data
+from spaudio.experiment.encoders import is_missing
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
-from spaudio.experiment.run_folder import named_reports, open_run_folder
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.run_folder import (
+    named_reports,
+    open_run_folder,
+    read_run_settings,
+    save_run_settings,
+)
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.tasks.describe import describe_folds, earlier_corrections
 from spaudio.io.lock import locked
 from spaudio.io.messages import say
@@ -19,7 +25,7 @@ from spaudio.io.plain import read_json
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.records import PAGE, REPORT
+from spaudio.report.records import CONFIG, PAGE, REPORT
 from spaudio.report.tables import plus_minus
 
 
@@ -77,6 +83,8 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
                 run_id=f"{folder.name}/{path.name}",
                 jobs=1,
             )
+            if (path / CONFIG).is_file():
+                _follow_encoder(path, one)
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data, key)
             runs[str(value)] = open_run_folder(one, path)
@@ -112,6 +120,19 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
         f"{folds.report['floor']['majority']:.4f}\nreport: {named_reports(folder)}"
     )
     return folder
+
+
+def _follow_encoder(run: Path, settings: AudioSettings) -> None:
+    """Writes the new folder of a local encoder that has moved into the settings of a fold.
+
+    Checkpoints, and joining the folds, check by its hash that it is the same encoder.
+    """
+    there = read_run_settings(run)
+    if not isinstance(there.model, PretrainedConfig) or not is_missing(str(there.model.source)):
+        return
+    if isinstance(settings.model, PretrainedConfig):
+        there.model.source = settings.model.source
+        save_run_settings(run, there)
 
 
 def _refuse_other_samples(run: Path, data: AudioData, key: str) -> None:

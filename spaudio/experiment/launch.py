@@ -118,8 +118,11 @@ class Launcher:
                     env=environment, stdout=output, stderr=output, process_group=0,
                 )  # fmt: skip
                 running.append(process)
-            process.wait()
+            code = process.wait()
             if not stopped.is_set():
+                if code < 0:  # otherwise its last line would be taken for the reason
+                    with (run / OUTPUT).open("a", encoding="utf-8") as output:
+                        output.write(f"\n{_killed(-code)}\n")
                 done = (run / REPORT).is_file()
                 said = named_reports(run) if done else run / OUTPUT
                 say(f"{'finished' if done else 'FAILED'}: {said}")
@@ -131,6 +134,12 @@ class Launcher:
                 with starting:
                     stopped.set()
                 _interrupt(running)
+
+
+def _killed(number: int) -> str:
+    """Says which signal has ended a process."""
+    hint = "; memory may have run out" if number == signal.SIGKILL else ""
+    return f"the process was ended by {signal.Signals(number).name}{hint}"
 
 
 def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -1,17 +1,25 @@
 """Resident memory of this process, as Linux reports it."""
 
+import ctypes
+import gc
 import re
+import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 
 
 def reset_peak() -> None:
-    """Resets ``VmHWM``, the peak of the resident memory, to the current value.
+    """Resets ``VmHWM``, the peak of the resident memory, to what is in use now.
+
+    Memory that has been freed, as by an earlier run of a sweep, is returned to the system first.
 
     Raises:
         OSError: On systems other than Linux, or if the kernel does not allow it.
     """
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # glibc's allocator keeps freed memory otherwise
     Path("/proc/self/clear_refs").write_text("5")
 
 

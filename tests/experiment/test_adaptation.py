@@ -15,9 +15,10 @@ from accelerate import Accelerator
 import spaudio
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
-from spaudio.experiment import encoders
+from spaudio.experiment import encoders, folds
 from spaudio.experiment.build import build_adapted
 from spaudio.experiment.load import load_best
+from spaudio.experiment.run_folder import create_run_folder, open_run_folder
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks import adaptation, open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
@@ -353,3 +354,31 @@ def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
     model = build_adapted(settings, classes=3)
     assert len(find_filters(model.base)) == len(model.base.layers)
     assert model.lr_scales == {"head": 0.3}
+
+
+def test_folds_follow_an_encoder_that_has_moved(tmp_path: Path) -> None:
+    base, moved = save_encoder("whisper", tmp_path / "base"), tmp_path / "moved"
+    given = ("source=x", "model=pretrained", f"runs={tmp_path}", "run_id=fold-1")
+    run = create_run_folder(compose("folder", *given, f"model.source={base}"))
+    base.rename(moved)
+    now = compose("folder", *given, f"model.source={moved}")
+    assert isinstance(now, AudioSettings)
+    with pytest.raises(ConfigError, match=r"was run with model\.source"):
+        open_run_folder(now, run)
+    folds._follow_encoder(run, now)
+    assert open_run_folder(now, run) == run
+    shutil.copytree(moved, base)  # one that is still there is another one
+    folds._follow_encoder(run, compose("folder", *given, f"model.source={base}"))
+    assert open_run_folder(now, run) == run
+
+
+@pytest.mark.parametrize("adapt", ["probe", "lora", "bitfit"])
+def test_what_is_frozen_is_held_once(adapt: str, tmp_path: Path) -> None:
+    base = load_encoder(str(save_encoder("whisper", tmp_path / "base")))
+    given = ("source=x", "model=pretrained", f"model.source={tmp_path / 'base'}", f"adapt={adapt}")
+    settings = compose("folder", *given)
+    assert isinstance(settings, AudioSettings)
+    model = build_adapted(settings, 3, base)
+    held = {parameter.data_ptr() for parameter in base.parameters()}
+    for name, parameter in model.base.named_parameters():
+        assert (parameter.data_ptr() in held) != parameter.requires_grad, name

@@ -50,6 +50,18 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     assert "no such luck" in (runs[0] / "output.txt").read_text()
 
 
+def test_a_run_that_is_killed_says_so(script: Path) -> None:
+    runs = [script.with_name(name) for name in ("bad", "good")]
+    script.write_text(
+        "import os, signal\nprint('a warning', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    failed = Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script))
+    assert failed == runs
+    assert "(the process was ended by SIGKILL; memory may have run out" in failed_runs(
+        failed, 2, "x"
+    )
+
+
 def test_ctrl_c_is_passed_on_until_the_runs_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -357,15 +357,53 @@ def test_the_hash_is_that_of_all_that_decides_the_outputs(tmp_path: Path) -> Non
         ),
         ("whisper", "preprocessor_config.json", {"feature_size": 128}, "has feature_size=128, but"),
         ("ast", "preprocessor_config.json", {"max_length": 64}, "has max_length=64, but"),
+        ("wav2vec2", "config.json", {"conv_stride": [10]}, "cannot be loaded.*convolutional"),
+        ("wav2vec2", "config.json", {"hidden_size": "16"}, "cannot be loaded.*expected int"),
+        (
+            "wav2vec2",
+            "preprocessor_config.json",
+            {"feature_extractor_type": "WhisperFeatureExtractor"},
+            "wav2vec2 needs a Wav2Vec2FeatureExtractor",
+        ),
     ],
 )
 def test_files_of_different_models_are_refused(
-    name: str, file: str, changes: dict[str, int], said: str, tmp_path: Path
+    name: str, file: str, changes: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     edit(save_encoder(name, tmp_path) / file, **changes)
     with pytest.raises(ConfigError, match=said) as caught:
         load_encoder(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_classifier_of_whisper_lends_its_encoder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tiny_base(tmp_path)
+    model = transformers.WhisperForAudioClassification.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)  # without a decoder
+    found = load_encoder(str(tmp_path)).net.state_dict()
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(found[name], value), name
+
+
+def test_what_is_not_read_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, config, settings = ENCODERS["wav2vec2"]
+    monkeypatch.setitem(ENCODERS, "x", (model, config, settings | {"add_adapter": True}))
+    whole = AdaptedClassifier(tiny_base(tmp_path, "x"), Adaptation("full"), 3)
+    assert not any(p.requires_grad for p in whole.base.net.adapter.parameters())
+
+
+def test_ast_without_normalisation_is_augmented_in_its_own_units(tmp_path: Path) -> None:
+    edit(save_encoder("ast", tmp_path) / "preprocessor_config.json", do_normalize=False)
+    base = tiny_base(tmp_path)
+    about = base.log_mel
+    assert about is not None
+    found = EncodedAugment(AugmentConfig(gain=1.0), about).vary(
+        base.inputs(CLIPS[0]), np.random.default_rng(1)
+    )
+    drawn = np.random.default_rng(1).normal(0, 1.0)
+    louder = base.inputs(CLIPS[0] * np.float32(np.exp(drawn / 2)))
+    np.testing.assert_allclose(found, louder, atol=2e-3)
 
 
 def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:

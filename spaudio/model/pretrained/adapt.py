@@ -139,7 +139,8 @@ def _train_all(base: PretrainedEncoder) -> None:
         if hasattr(base.net, part):
             getattr(base.net, part).requires_grad_(False)
     for name, parameter in base.net.named_parameters():
-        if name == "masked_spec_embed" or ".upsample." in name:  # which are not used
+        unused = name == "masked_spec_embed" or ".upsample." in name or name.startswith("adapter.")
+        if unused:
             parameter.requires_grad_(False)
 
 

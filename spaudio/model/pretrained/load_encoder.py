@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from spaudio.errors import ConfigError, first_line, how_to_install
+from spaudio.errors import ConfigError, SpaudioError, first_line, how_to_install
 from spaudio.filters.transformer import attention
 from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalEncoder
 from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
@@ -22,6 +22,11 @@ SUPPORTED = ("whisper", "audio-spectrogram-transformer", *MODEL_TYPES)
 _INPUTS = {
     "whisper": {"feature_size": "num_mel_bins"},
     "audio-spectrogram-transformer": {"num_mel_bins": "num_mel_bins", "max_length": "max_length"},
+}
+# Classes of feature extractors; all other architectures use that of wav2vec2.
+_EXTRACTORS = {
+    "whisper": "WhisperFeatureExtractor",
+    "audio-spectrogram-transformer": "ASTFeatureExtractor",
 }
 _HELP = "give a folder with config.json, preprocessor_config.json and model.safetensors, or the id"
 
@@ -69,6 +74,7 @@ def load_encoder(source: str) -> PretrainedEncoder:
                 use_safetensors=True,
                 dtype=torch.float32,
                 attn_implementation=_attention() if config.model_type != "wavlm" else None,
+                output_attentions=False,  # a fine-tuned model may have saved true
                 output_loading_info=True,
                 **options,
             )
@@ -88,6 +94,8 @@ def _named_errors(where: str) -> Iterator[None]:
     """Raises errors of transformers as ConfigError that names the setting and a remedy."""
     try:
         yield
+    except SpaudioError:
+        raise
     except SafetensorError as error:
         raise ConfigError(
             f"{where}: model.safetensors is damaged, or a pointer of Git LFS ({error}); fetch it "
@@ -98,10 +106,11 @@ def _named_errors(where: str) -> Iterator[None]:
             f"{where}: its weights cannot be loaded into the model of its config.json "
             f"({first_line(error)}); if they are not of the same model, fetch both again"
         ) from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # transformers has classes of its own for a wrong config.json
+        said = " ".join(str(error).split()) if "validat" in type(error).__name__.lower() else ""
         raise ConfigError(
-            f"{where} cannot be loaded ({first_line(error)}); {_HELP} of a public model, which "
-            "needs a network the first time"
+            f"{where} cannot be loaded ({said or first_line(error)}); {_HELP} of a public model, "
+            "which needs a network the first time"
         ) from error
 
 
@@ -117,11 +126,22 @@ def _check_fits(where: str, config: Any, extractor: Any, loading: Mapping[str, A
     Raises:
         ConfigError: If they do not fit.
     """
-    missing = [n for n in loading["missing_keys"] if n != "masked_spec_embed"]
+    # Neither is read: the embedding of masks, and the decoder, which classifiers of Whisper lack.
+    missing = [
+        name
+        for name in loading["missing_keys"]
+        if name != "masked_spec_embed" and not name.startswith("decoder.")
+    ]
     if missing:
         raise ConfigError(
             f"{where}: its weights lack {len(missing)} parameters of the encoder, such as "
             f"{sorted(missing)[0]}; {_HELP} of a model of this architecture"
+        )
+    kind = type(extractor).__name__
+    if kind != (fitting := _EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")):
+        raise ConfigError(
+            f"{where}: preprocessor_config.json is that of a {kind}, but {config.model_type} needs "
+            f"a {fitting}; fetch it from the same model"
         )
     for name, wanted in _INPUTS.get(config.model_type, {}).items():
         found, reads = getattr(extractor, name, None), getattr(config, wanted)

@@ -17,7 +17,10 @@ class SpectrogramEncoder(PretrainedEncoder):
     @override
     def log_mel(self) -> LogMelInput:
         # Nats of power, or zeros, minus a mean and divided by twice a standard deviation.
-        nats, most = 2 * self.extractor.std, int(self.extractor.max_length)
+        most = int(self.extractor.max_length)
+        if not self.extractor.do_normalize:
+            return LogMelInput(1.0, most, padding=0.0)
+        nats = 2 * self.extractor.std
         return LogMelInput(nats, most, padding=-self.extractor.mean / nats)
 
     @property
