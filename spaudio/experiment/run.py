@@ -50,6 +50,7 @@ from spaudio.training.shards import shard_batches
 DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
+PROCESSES = "processes"
 
 
 def train_and_report(settings: Settings, script: Path, run: Path | None = None) -> Path:
@@ -166,6 +167,7 @@ def _kept_settings(settings: Settings, data_hash: str | None, accelerator: Accel
         DATA_HASH: data_hash,
         PRECISION: accelerator.mixed_precision,
         THREADS: torch.get_num_threads(),
+        PROCESSES: processes(),
     }
     text: str = yaml.safe_dump(settings.as_dict() | facts, sort_keys=False)
     return text
@@ -190,7 +192,7 @@ def _check_unchanged(
             f"the checkpoints of {run} were trained on other data; restore that data, or start "
             "a new run"
         )
-    facts = (DATA_HASH, PRECISION, THREADS)
+    facts = (DATA_HASH, PRECISION, THREADS, PROCESSES)
     before = read_settings({key: value for key, value in kept.items() if key not in facts})
     for name, (value, now) in differences(before, settings).items():
         if name not in NEUTRAL_SETTINGS:
@@ -210,6 +212,12 @@ def _warn_of_changes(
             f"{run} was trained on {before} threads so far and continues on {now}; its results may "
             "differ in the last digits from those of an uninterrupted run. "
             f"OMP_NUM_THREADS={before} keeps the number"
+        )
+    if (started := kept.get(PROCESSES, processes())) != processes():
+        warn(
+            f"{run} was trained in {started} processes so far and continues in {processes()}; its "
+            "results will differ from those of an uninterrupted run, as each process mixes its own "
+            "clips and draws its own dropout"
         )
     precision = kept[PRECISION]
     if precision != accelerator.mixed_precision:

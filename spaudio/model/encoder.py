@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.filters import NoFilter, TokenFilter, make_filter
 from spaudio.filters.dropout import Dropout
+from spaudio.filters.tracing import is_eager
 from spaudio.filters.transformer import (
     KeyValues,
     TransformerLayer,
@@ -237,10 +238,22 @@ class Encoder(nn.Module):
         """Returns where a query may attend to a key; None without padding."""
         if padding_mask is None:
             return None
+        if self.config.causal and _is_at_the_end(padding_mask):
+            return None  # no token attends to later ones, and a mask has tokens x tokens values
         attend = ~padding_mask[:, None, None, :]
         if self.config.causal:
             attend = attend & causal_mask(x.shape[1], device=x.device)
         return attend
+
+
+def _is_at_the_end(padding_mask: Tensor) -> bool:
+    """Whether padding comes after all other tokens; False if that cannot be told at once.
+
+    On other devices it could not be told without waiting, and not at all where a model is traced.
+    """
+    if type(padding_mask) is not Tensor or padding_mask.device.type != "cpu" or not is_eager():
+        return False
+    return not bool((padding_mask[:, :-1] & ~padding_mask[:, 1:]).any())
 
 
 def _skip(x: Tensor, y: Tensor, rate: float) -> Tensor:

@@ -127,11 +127,14 @@ class Mixing:
             return share * batch.tokens + (1 - share) * batch.tokens[other]
         width = batch.tokens.shape[2]
         nats = self.nats.to(batch.tokens).repeat(width // self.bands)
-        power = (batch.tokens * nats).exp().masked_fill(batch.padding_mask.unsqueeze(-1), 0)
-        values = (~batch.padding_mask).sum(dim=1) * width
-        loudness = (power.sum(dim=(1, 2)) / values)[:, None, None]
+        values = (batch.tokens * nats).masked_fill(batch.padding_mask.unsqueeze(-1), -torch.inf)
+        # Relative to the peak: MixStyle may give a click more power than float32 holds.
+        peak = values.amax(dim=(1, 2), keepdim=True)
+        power = (values - peak).exp()
+        count = (~batch.padding_mask).sum(dim=1) * width
+        loudness = (power.sum(dim=(1, 2)) / count)[:, None, None]
         power = power / loudness
         added = share * power + (1 - share) * power[other]
-        level = loudness.log()
+        level = loudness.log() + peak
         level = share * level + (1 - share) * level[other]
         return (added.clamp_min(_LEAST_POWER).log() + level) / nats

@@ -160,9 +160,11 @@ def test_a_run_is_not_resumed_with_other_settings(
     settings["optim"]["lr"], settings["trainer"]["workers"] = 0.001, 1  # workers may change
     file.write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(run_module.torch, "get_num_threads", lambda: 99)
+    monkeypatch.setattr(run_module, "processes", lambda: 3)
     done = run_recipe("folder", f"resume={stopped}")
     assert done.code == 0, done.err
     assert "threads so far and continues on 99" in done.err
+    assert "was trained in 1 processes so far and continues in 3" in done.err
 
 
 def test_an_unfinished_run_says_so(

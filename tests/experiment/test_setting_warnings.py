@@ -17,6 +17,7 @@ from spaudio.experiment.tasks.setting_warnings import (
     overruled_audio,
     quiet_recordings,
     slow_clips,
+    unshifted_excerpts,
     untrained_positions,
 )
 from spaudio.model.classifier import Classifier
@@ -65,6 +66,29 @@ def test_clips_without_the_upper_bands() -> None:
 def test_epochs_that_are_prolonged(given: str, epochs: int) -> None:
     [said] = warnings_of(f"trainer.{given}")
     assert f"trainer.min_steps=4000 prolongs trainer.{given} to {epochs} epochs" in said
+
+
+def test_epochs_that_are_limited() -> None:
+    [said] = warnings_of("trainer.min_steps=8000")
+    for part in ("trainer.max_epochs=250 ends the run after 250 epochs", "2,500 steps, fewer than",
+                 "give trainer.max_epochs=800"):  # fmt: skip
+        assert part in said
+    [said] = warnings_of("trainer.max_epochs=10", "trainer.epochs=200")
+    assert "trainer.max_epochs=10 limits only the epochs that trainer.min_steps adds" in said
+
+
+def test_clips_that_have_none_to_be_mixed_with() -> None:
+    [said] = warnings_of("trainer.batch_size=8", "trainer.accumulate=8")
+    assert "augment.mixup, augment.cutmix, augment.mixstyle have no effect" in said
+    assert not warnings_of("trainer.batch_size=9", "trainer.accumulate=8")
+
+
+def test_excerpts_are_not_shifted() -> None:
+    given = audio("augment.time_shift=0.2")
+    shortest = given.augment.crop / (1 - given.augment.tempo)
+    assert [*unshifted_excerpts(given, shortest + 0.01)]
+    assert not [*unshifted_excerpts(given, shortest - 0.01)]
+    assert not [*unshifted_excerpts(audio(), 99)]
 
 
 def test_settings_of_a_split_that_the_data_have() -> None:

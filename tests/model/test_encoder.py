@@ -218,3 +218,15 @@ def test_attention_weights_are_dropped_in_training() -> None:
     assert not torch.equal(layer(x, None, None), layer(x, None, None))
     layer.eval()
     assert torch.equal(layer(x, None, None), layer(x, None, None))
+
+
+def test_padding_at_the_end_of_a_causal_model_needs_no_mask() -> None:
+    model, x = encoder(causal=True), torch.randn(2, 6, 16)
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 4:] = True
+    assert model._attend(x, padding) is None
+    torch.testing.assert_close(model(x, padding)[1, :4], model(x[1:, :4])[0])
+    padding[1, 0] = True
+    attend = model._attend(x, padding)
+    assert attend is not None
+    assert attend.shape == (2, 1, 6, 6)

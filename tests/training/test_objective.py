@@ -256,3 +256,15 @@ def test_mixstyle_gives_part_of_another_clips_statistics() -> None:
     torch.testing.assert_close(after_spread, expected, atol=0, rtol=0.01)
     assert styled.tokens[one.padding_mask].eq(0).all()
     assert Mixing(bands=3).restyle(one, rng) is one
+
+
+def test_a_click_in_silence_is_mixed_without_overflow() -> None:
+    tokens = torch.full((4, 3000, 1), -1.0)
+    tokens[0, 7] = 1
+    tokens[1:] = 2 * torch.randn(3, 3000, 1, generator=torch.Generator().manual_seed(0))
+    padding = torch.zeros(4, 3000, dtype=torch.bool)
+    batch = Batch(tokens, padding, torch.zeros(4, dtype=torch.long), torch.arange(4))
+    mixing = Mixing(mixup=1, mixstyle=1, nats=torch.tensor([5.0]))
+    for step in range(20):
+        rng = np.random.default_rng(step)
+        assert mixing(mixing.restyle(batch, rng), rng).tokens.isfinite().all()

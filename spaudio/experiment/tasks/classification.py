@@ -30,6 +30,7 @@ from spaudio.experiment.tasks.setting_warnings import (
     overruled_audio,
     quiet_recordings,
     slow_clips,
+    unshifted_excerpts,
     untrained_positions,
 )
 from spaudio.experiment.tasks.task import Task
@@ -131,10 +132,8 @@ class ClassificationTask(Task):
             plain = self.data.train.plain()
             order = np.random.default_rng(self.settings.seed).permutation(len(plain))
             clips = order[:NORMALISER_CLIPS]
-            batches = (
-                collate([plain[0, int(i)] for i in clips[j : j + 16]])
-                for j in range(0, len(clips), 16)
-            )
+            # One by one: the clips of a batch may exceed `trainer.max_tokens` together.
+            batches = (collate([plain[0, int(i)]]) for i in clips)
             model.front_end.fit_normaliser((b.tokens, b.padding_mask) for b in batches)
         return model
 
@@ -158,6 +157,7 @@ class ClassificationTask(Task):
             *slow_clips(settings, data.clips),
             *long_kernels(model, longest),
             *untrained_positions(settings, data.longest_seconds),
+            *unshifted_excerpts(settings, min(data.train.plain().lengths()) * self.token_seconds),
         ]
 
     @override

@@ -12,6 +12,7 @@ import numpy as np
 from spaudio.audio.manifest import Clip
 from spaudio.errors import ConfigError, some
 from spaudio.experiment.data import AudioData
+from spaudio.experiment.processes import processes
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
@@ -57,6 +58,22 @@ def overruled(settings: Settings, steps: int) -> Iterator[str]:
                 f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
                 f"{trainer.epochs}"
             )
+    run = max(trainer.epochs, epochs)
+    if "trainer.min_steps" in given and run * steps < trainer.min_steps:
+        yield (
+            f"trainer.max_epochs={trainer.max_epochs} ends the run after {run} epochs, which are "
+            f"{run * steps:,} steps, fewer than trainer.min_steps={trainer.min_steps:,}; give "
+            f"trainer.max_epochs={math.ceil(trainer.min_steps / steps)}"
+        )
+    if (
+        "trainer.max_epochs" in given
+        and trainer.min_steps
+        and trainer.max_epochs < run == (trainer.epochs)
+    ):
+        yield (
+            f"trainer.max_epochs={trainer.max_epochs} limits only the epochs that "
+            f"trainer.min_steps adds; to train less, lower trainer.epochs={trainer.epochs}"
+        )
     idle: Idle = {
         "trainer.max_epochs": trainer.min_steps == 0 and "with trainer.min_steps=0",
         "model.filter_*": settings.filter.name == "none" and "with filter=none",
@@ -104,6 +121,17 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
             "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
         }
     yield from _idle(given, idle)
+    trainer = settings.trainer
+    mixed = [
+        f"augment.{name}" for name in ("mixup", "cutmix", "mixstyle") if getattr(augment, name)
+    ]
+    alone = trainer.batch_size <= trainer.accumulate * processes()
+    if mixed and settings.adapt is None and alone:
+        yield (
+            f"trainer.batch_size={trainer.batch_size}, divided by trainer.accumulate="
+            f"{trainer.accumulate} and {processes()} processes, is one clip; as clips are mixed "
+            f"with others of their part, {', '.join(mixed)} have no effect"
+        )
     if powers and augment.mixup and data.front_end.nats is None:
         yield "augment.mixup_power=true has no effect: it needs log-mel frames without PCEN"
     for name in sorted(given & set(data.prepared.unused)):
@@ -293,4 +321,21 @@ def untrained_positions(settings: AudioSettings, longest: float) -> Iterator[str
             f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
             f"clips or segments last up to {longest:.1f} s, so that later positions are never "
             "trained. Give augment.crop=0, or model.positions=rotary"
+        )
+
+
+def unshifted_excerpts(settings: AudioSettings, shortest: float) -> Iterator[str]:
+    """Yields a warning if ``augment.time_shift`` is given but all training clips are cut.
+
+    Args:
+        settings: Settings of the run.
+        shortest: Length of the shortest training clip or segment, in seconds.
+    """
+    augment = settings.augment
+    # At its fastest, a clip of this length is still longer than an excerpt.
+    cut = 0 < augment.crop < shortest * (1 - augment.tempo)
+    if cut and "augment.time_shift" in settings.given and augment.time_shift:
+        yield (
+            f"augment.time_shift={augment.time_shift:g} has no effect: all training clips are "
+            f"longer than augment.crop={augment.crop:g} s, and the position of an excerpt is random"
         )
