@@ -18,10 +18,11 @@ from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
 from spaudio.audio.decode import load_audio
 from spaudio.audio.manifest import SPLITS
-from spaudio.audio.source import Archive, link_parts, make_folder, open_parts
+from spaudio.audio.source import Archive, link_parts, open_parts
 from spaudio.audio.split import check_split_seed, seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
+from spaudio.io.atomic import make_folder
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"

@@ -3,12 +3,41 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from spaudio.audio.background import BACKGROUND
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.csv_files import from_csv, read_csv
+
+
+class Correction(NamedTuple):
+    """A line of the file: its number, path of the clip, label, and label before, as written."""
+
+    line: int
+    clip: str
+    label: str
+    was: str
+
+
+def read_corrections(file: Path) -> list[Correction]:
+    """Reads the lines of a file of corrections; see `correct_labels`.
+
+    Raises:
+        ConfigError: If the file cannot be read, or holds none.
+        DataError: If a line has more cells than there are columns.
+    """
+    rows = read_csv("labels", file)
+    if not rows or not {"clip", "label"} <= set(rows[0][1]):
+        raise ConfigError(
+            f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
+            "as report.html saves it"
+        )
+    return [
+        Correction(number, *(from_csv(row.get(key) or "") for key in ("clip", "label", "was")))
+        for number, row in rows
+    ]
 
 
 def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[SourceClip], list[str]]:
@@ -28,20 +57,14 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
         ConfigError: If the file cannot be read.
         DataError: If a line does not fit the clips; the message gives its number.
     """
-    rows = read_csv("labels", file)
-    if not rows or not {"clip", "label"} <= set(rows[0][1]):
-        raise ConfigError(
-            f"labels={file} holds no corrections; expected a CSV with the columns clip and label, "
-            "as report.html saves it"
-        )
+    corrections = read_corrections(file)
     known = {clip.path: clip for clip in clips}
     find = path_finder(list(known))
     classes = sorted({clip.label for clip in clips})
     given: dict[str, str] = {}
     unused = 0
-    for number, row in rows:
-        written, label, was = (from_csv(row.get(key) or "") for key in ("clip", "label", "was"))
-        label, was = composed(label), composed(was)
+    for number, written, new, before in corrections:
+        label, was = composed(new), composed(before)
         where, path = f"{file}, line {number}", find(written)
         if path is None and was == BACKGROUND:
             unused += 1

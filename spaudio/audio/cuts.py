@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.audio.decode import is_passing
-from spaudio.audio.source import make_folder
 from spaudio.errors import AudioError, reason
+from spaudio.io.atomic import make_folder
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 

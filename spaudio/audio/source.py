@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.atomic import new_folder
+from spaudio.io.atomic import make_folder
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import open_source, unpack
@@ -166,17 +166,6 @@ def link_parts(parts: Mapping[str, Path], work: Path) -> Path:
             (root / name).symlink_to(target, target_is_directory=True)
 
     return make_folder(work / f"parts-{key}", fill)
-
-
-def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Lets ``fill`` write a folder that appears whole or not at all, unless it exists.
-
-    Only one process at a time may make it.
-    """
-    if not target.is_dir():
-        with new_folder(target, locked=True) as staging:
-            fill(staging)
-    return target
 
 
 def _find(archive: Archive, base: Path, work: Path) -> Path | None:

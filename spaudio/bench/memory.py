@@ -4,7 +4,6 @@ On a GPU it is read from torch's allocator. On a CPU, neither the allocator nor 
 memory of the conv1d library or the native kernel, so the resident set of a new process is measured.
 """
 
-import ctypes
 import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -37,10 +36,6 @@ def _resident_extra(backend: str, shape: Shape, threads: int) -> int:
     # A small warm-up pass: libraries, threads and their stacks do not count.
     Shape("warm", 1, 32, 8, ((4, 4),)).step(backend)()
     step = shape.step(backend)
-    # A function of glibc that returns free memory to the system.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
     reset_peak()
     before = resident_bytes("VmRSS")
     kept = step()

@@ -42,7 +42,7 @@ def _detect(chosen: argparse.Namespace) -> None:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations
     from spaudio.inference.detect import detect
-    from spaudio.report.events import write_audacity, write_csv, write_raven
+    from spaudio.report.events import as_audacity, as_csv, as_raven
 
     predictor = open_model(chosen, chosen.window)
     annotations = None
@@ -69,11 +69,11 @@ def _detect(chosen: argparse.Namespace) -> None:
         tell_bad(bad_folders + bad, skip=chosen.skip_bad, some=False)
         return
     if form == "csv":
-        write(output, write_csv(recordings))
+        write(output, as_csv(recordings))
     else:
         top = predictor.front_end.config.top
         for one in recordings:
-            text = write_audacity(one) if form == "audacity" else write_raven(one, top)
+            text = as_audacity(one) if form == "audacity" else as_raven(one, top)
             write(targets.get(one.path, output), text)
     for one in recordings:
         sys.stderr.write(

@@ -7,18 +7,15 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.io.messages import say, warn
 from spaudio.report.comparison import Group, compare, doubts, group_runs
-from spaudio.report.convergence import (
-    convergence_rows,
-    measure_convergence,
-    plot_convergence,
-    read_step_costs,
-)
+from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
 from spaudio.report.escape import for_figure
+from spaudio.report.figures.convergence_plot import plot_convergence
 from spaudio.report.figures.filters_plot import filters_of, plot_filters
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.marked_page import fill_place
 from spaudio.report.records import CONFIG, REPORT, read_records, write_records
 from spaudio.report.tables import escaped_table, show_rows
+from spaudio.training.checkpoint import CHECKPOINTS
 
 
 def compare_runs(
@@ -107,7 +104,7 @@ def _draw_kernels(groups: Sequence[Group], path: Path) -> bool:
     before, after = {}, {}
     for group in groups:
         folders = [record.folder for record in group.records if record.folder is not None]
-        kept = [folder for folder in folders if (folder / "checkpoints").is_dir()]
+        kept = [folder for folder in folders if (folder / CHECKPOINTS).is_dir()]
         if not kept:
             continue
         untrained, trained = (filters_of(load(kept[0])) for load in (load_untrained, load_best))

@@ -1,4 +1,4 @@
-"""Data of an audio recipe: the tokens of its three splits."""
+"""Data of an audio recipe: the tokens of its three splits, and its corrections."""
 
 import inspect
 import statistics
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from spaudio.audio.corrections import read_corrections
 from spaudio.audio.manifest import SPLITS, Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import hold_out_validation, joined, split_by_fold
@@ -16,6 +17,7 @@ from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings
+from spaudio.io.unpack import user_path
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment
@@ -148,6 +150,12 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         typical_seconds=min(typical, most),
         warnings=warnings,
     )
+
+
+def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
+    """Returns clip, label and former label of each correction that a run was made with."""
+    file = settings.prep_options.get("labels")
+    return [] if file is None else [one[1:] for one in read_corrections(user_path(file))]
 
 
 def _fit(

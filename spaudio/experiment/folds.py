@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
-from spaudio.experiment.data import AudioData, load_data
+from spaudio.experiment.data import AudioData, earlier_corrections, load_data
 from spaudio.experiment.encoders import is_missing
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.launch import Launcher, failed_runs
@@ -18,7 +18,7 @@ from spaudio.experiment.run_folder import (
     save_run_settings,
 )
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
-from spaudio.experiment.tasks.describe import describe_folds, earlier_corrections
+from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import locked
 from spaudio.io.messages import say
 from spaudio.io.plain import read_json

@@ -11,7 +11,15 @@ from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.records import REPORT
-from spaudio.training.checkpoint import WEIGHTS, find_checkpoint, load_model, load_weights
+from spaudio.training.checkpoint import (
+    CHECKPOINTS,
+    TRAINING,
+    WEIGHTS,
+    find_checkpoint,
+    has_checkpoint,
+    load_model,
+    load_weights,
+)
 
 
 def load_untrained(
@@ -69,7 +77,7 @@ def weights_folder(run: Path) -> Path:
     if (run / WEIGHTS).is_file():
         return run
     refuse_folds(run)
-    return find_checkpoint(run / "checkpoints", "best")
+    return find_checkpoint(run / CHECKPOINTS, TRAINING.best)
 
 
 def _tell_unfinished(run: Path) -> None:
@@ -82,7 +90,7 @@ def _tell_unfinished(run: Path) -> None:
     if (run / REPORT).is_file():
         return
     go_on = f"run its recipe with resume={run}"
-    if not any((run / "checkpoints").glob("best-*")):
+    if not has_checkpoint(run / CHECKPOINTS, TRAINING.best):
         raise CheckpointError(f"{run} is not finished and holds no trained model; {go_on}")
     warn(f"warning: {run} is not finished; its best model so far is used. To finish it, {go_on}")
 

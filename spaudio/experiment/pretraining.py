@@ -27,7 +27,13 @@ from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import SegmentConfig, TokenDataset
 from spaudio.tokens.front_end import open_cache
-from spaudio.training.checkpoint import PRETRAINING, find_checkpoint, load_weights
+from spaudio.training.checkpoint import (
+    CHECKPOINTS,
+    PRETRAINING,
+    find_checkpoint,
+    has_checkpoint,
+    load_weights,
+)
 from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.loop import TrainingLoop, TrainingRun
@@ -115,8 +121,8 @@ class Pretraining:
 
         Errors are those of :class:`spaudio.training.loop.TrainingLoop`.
         """
-        checkpoints = run.folder / "checkpoints"
-        begun = any(checkpoints.glob(f"{PRETRAINING.last}-*"))
+        checkpoints = run.folder / CHECKPOINTS
+        begun = has_checkpoint(checkpoints, PRETRAINING.last)
         # A copy, because the processes of a run keep synchronising each model that they trained.
         predictor = MaskedPredictor(copy.deepcopy(model))
         TrainingLoop(

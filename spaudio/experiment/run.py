@@ -36,11 +36,13 @@ from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
 from spaudio.report.records import CONFIG, REPORT
 from spaudio.training.checkpoint import (
+    CHECKPOINTS,
     PRETRAINING,
     TRAINING,
     Stage,
     epoch_of,
     find_checkpoint,
+    has_checkpoint,
     load_model,
 )
 from spaudio.training.loop import FitResult, TrainingRun, exclusive
@@ -107,7 +109,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             raise
         # In float32 from here on, as in prediction, whatever the precision of training was.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        best = find_checkpoint(run / "checkpoints", "best")
+        best = find_checkpoint(run / CHECKPOINTS, TRAINING.best)
         load_model(model, best)
         # If the checkpoint of the best epoch is damaged, an earlier one has been found.
         result = replace(result, best_epoch=epoch_of(best))
@@ -135,8 +137,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
 
 def _begun(run: Path) -> list[Stage]:
     """Returns the stages of a run that have a checkpoint, in their order."""
-    stages = (PRETRAINING, TRAINING)
-    return [s for s in stages if any((run / "checkpoints").glob(f"{s.last}-*"))]
+    return [s for s in (PRETRAINING, TRAINING) if has_checkpoint(run / CHECKPOINTS, s.last)]
 
 
 def _check_resumed(
@@ -155,7 +156,7 @@ def _check_resumed(
         CheckpointError: If the data, or a setting that changes results, were changed.
     """
     task.check_resumed(run)
-    kept = read_yaml(find_checkpoint(run / "checkpoints", stage.last) / "config.yaml")
+    kept = read_yaml(find_checkpoint(run / CHECKPOINTS, stage.last) / "config.yaml")
     _check_unchanged(run, settings, task.data_hash, kept)
     if is_first_process():
         _warn_of_changes(run, settings, accelerator, kept)

@@ -5,6 +5,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from spaudio.filters.tracing import has_values
+
 
 def check_flag(**flags: bool) -> None:
     """Raises ValueError if a named value is not a bool, such as ``"false"``, which is truthy."""
@@ -72,3 +74,14 @@ def check_device(x: Tensor, other: Tensor, name: str) -> None:
     # Some torch and native operations would read invalid memory.
     if other.device != x.device:
         raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
+
+
+def require(fits: Tensor, message: str) -> None:
+    """Raises ValueError with a message if a boolean tensor of one value is False.
+
+    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
+    """
+    if fits.device.type == "cuda" or torch.compiler.is_compiling():
+        torch._assert_async(fits, message)
+    elif has_values(fits) and not fits:
+        raise ValueError(message)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from spaudio.filters.arguments import require
 from spaudio.filters.calls import Call, Watch, calls_with_cache
-from spaudio.filters.padding import require
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # Version of position_ids, batch size and boundaries (None if not packed), keyed by the positions,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from spaudio.filters.arguments import require
 from spaudio.filters.calls import Call, past_tokens
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
@@ -243,17 +244,6 @@ def check_additive(name: str, value: Tensor) -> None:
         f"{name} is {value.dtype} and holds values other than 0 and those below {MASKED_BELOW:g}, "
         "so it is not an additive padding mask; pass a boolean one",
     )
-
-
-def require(fits: Tensor, message: str) -> None:
-    """Raises ValueError with a message if a boolean tensor of one value is False.
-
-    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
-    """
-    if fits.device.type == "cuda" or torch.compiler.is_compiling():
-        torch._assert_async(fits, message)
-    elif has_values(fits) and not fits:
-        raise ValueError(message)
 
 
 def _describe(name: str, value: Any) -> str:

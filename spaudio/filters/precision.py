@@ -8,21 +8,19 @@ from torch import Tensor
 from spaudio.filters.arguments import check_device
 
 
-def wider_type(x: Tensor, *parameters: Tensor) -> torch.dtype | None:
-    """The dtype to filter in when tokens and parameters have different dtypes.
+def wider_type(x: Tensor, kernels: Tensor) -> torch.dtype | None:
+    """The dtype to filter in when tokens and kernels have different dtypes.
 
     Returns:
         The narrowest dtype that holds both; None if they are equal or autocast casts them.
 
     Raises:
-        ValueError: If the parameters are on another device than the tokens.
+        ValueError: If the kernels are on another device than the tokens.
     """
-    wider = x.dtype
-    for parameter in parameters:
-        check_device(x, parameter, "the filter")
-        wider = torch.promote_types(wider, parameter.dtype)
-    if all(value.dtype == wider for value in (x, *parameters)):
+    check_device(x, kernels, "the filter")
+    if x.dtype == kernels.dtype:
         return None
+    wider = torch.promote_types(x.dtype, kernels.dtype)
     return None if autocast_dtype(x) is not None and wider != torch.float64 else wider
 
 

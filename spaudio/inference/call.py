@@ -14,7 +14,7 @@ from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.start import start_run
 from spaudio.inference.audio_model import AudioModel, load
 from spaudio.io.plain import flatten, read_json
-from spaudio.report.records import REPORT
+from spaudio.report.records import MARKDOWN, REPORT
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Trained:
 
     def _repr_markdown_(self) -> str:
         """Shows the report in a notebook, without its figures."""
-        text = (self.run / "report.md").read_text(encoding="utf-8")
+        text = (self.run / MARKDOWN).read_text(encoding="utf-8")
         return "\n".join(line for line in text.splitlines() if not line.startswith("!["))
 
 

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -260,12 +260,7 @@ class StateStream(Stream):
         for start in range(done, done + left, self._hop):
             size = min(self._hop, done + left - start)
             heard = self._answer(contexts, kept, first, start, size)
-            yield Heard(
-                heard.start,
-                min(heard.end, count / self.config.sample_rate),
-                heard.probabilities,
-                heard.classes,
-            )
+            yield replace(heard, end=min(heard.end, count / self.config.sample_rate))
 
     @torch.inference_mode()
     def _tokens(self, samples: Waveform, start: int, size: int) -> Tensor:

@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,3 +47,14 @@ def new_folder(folder: Path, *, locked: bool = False) -> Iterator[Path]:
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Lets ``fill`` write a folder that appears whole or not at all, unless it exists.
+
+    Only one process at a time may make it.
+    """
+    if not target.is_dir():
+        with new_folder(target, locked=True) as staging:
+            fill(staging)
+    return target

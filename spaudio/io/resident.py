@@ -1,8 +1,9 @@
-"""Resident memory of this process, as Linux reports it."""
+"""Resident memory of this process, which Linux reports in more detail than other systems."""
 
 import ctypes
 import gc
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -29,3 +30,11 @@ def resident_bytes(field: str) -> int | None:
         return None
     found = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
     return None if found is None else int(found[1]) * 1024
+
+
+def peak_memory() -> int:
+    """Returns the peak memory of this process, in bytes; on Linux since :func:`reset_peak`."""
+    if (found := resident_bytes("VmHWM")) is not None:
+        return found
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -53,7 +53,7 @@ class Recording:
         return time.isoformat(timespec="milliseconds")
 
 
-def write_csv(recordings: Sequence[Recording]) -> str:
+def as_csv(recordings: Sequence[Recording]) -> str:
     """Returns a table over recordings, with clock times if they are known."""
     timed = any(one.begin is not None for one in recordings)
     clock = ["start_time", "end_time"] if timed else []
@@ -67,7 +67,7 @@ def write_csv(recordings: Sequence[Recording]) -> str:
     return csv_text(lines)
 
 
-def write_audacity(recording: Recording) -> str:
+def as_audacity(recording: Recording) -> str:
     """Returns an Audacity label track: start, end, and class with confidence and clock time."""
     lines = []
     for event in recording.events:
@@ -78,7 +78,7 @@ def write_audacity(recording: Recording) -> str:
     return "".join(lines)
 
 
-def write_raven(recording: Recording, top: float) -> str:
+def as_raven(recording: Recording, top: float) -> str:
     """Returns a Raven selection table; see its manual, "Selection tables".
 
     Args:

@@ -102,14 +102,13 @@ def measure_filter_use(
     total: dict[str, Tensor] = {}
     highest: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in learned}
     seen_clips: list[int] = []
-    seen: dict[str, _Pass] = {}
     chances: dict[int, list[Tensor]] = {}
     labels: dict[int, Tensor] = {}
     device = next(model.parameters()).device
     for batch in plain_batches(dataset, clips):
         tokens, mask = batch.tokens.to(device), batch.padding_mask.to(device)
         seen_clips += batch.clips.tolist()
-        with _recorded(learned, seen):
+        with _recorded(learned) as seen:
             on = model(tokens, mask)
         for name, filter in learned.items():
             strength = kernel_activity(filter, seen[name].input, seen[name].mask)
@@ -133,7 +132,7 @@ def measure_filter_use(
     lost = {clip: _own(found[0], labels[clip]) - _own(found[1], labels[clip])
             for clip, found in mean.items()}  # fmt: skip
     shown = max(lost, key=lambda number: lost[number])
-    before, after = _compare(model, list(filters.items())[-1], dataset, shown, filters)
+    before, after = _compare(model, filters, dataset, shown)
     return FilterUse(
         kernels=_most_used(total, highest, seen_clips),
         clips=len(mean),
@@ -218,8 +217,9 @@ class _Pass(NamedTuple):
 
 
 @contextmanager
-def _recorded(filters: dict[str, TokenFilter], seen: dict[str, _Pass]) -> Iterator[None]:
-    """Keeps the last pass of each filter."""
+def _recorded(filters: dict[str, TokenFilter]) -> Iterator[dict[str, _Pass]]:
+    """Yields the last pass of each filter, by its name."""
+    seen: dict[str, _Pass] = {}
 
     def keeper(name: str) -> Any:
         def keep(module: Any, args: tuple[Any, ...], options: dict[str, Any], out: Any) -> None:
@@ -231,7 +231,7 @@ def _recorded(filters: dict[str, TokenFilter], seen: dict[str, _Pass]) -> Iterat
     with ExitStack() as hooks:
         for name, filter in filters.items():
             hooks.enter_context(filter.register_forward_hook(keeper(name), with_kwargs=True))
-        yield
+        yield seen
 
 
 def _most_used(
@@ -272,19 +272,14 @@ def _is_right(chances: Tensor, label: Tensor) -> bool:
 
 
 def _compare(
-    model: AnyClassifier,
-    last: tuple[str, TokenFilter],
-    dataset: TokenDataset,
-    clip: int,
-    filters: dict[str, TokenFilter],
+    model: AnyClassifier, filters: dict[str, TokenFilter], dataset: TokenDataset, clip: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the output of the last filter for a clip with all filters off, and on."""
-    name, filter = last
+    name = list(filters)[-1]
     device = next(model.parameters()).device
     batch = next(plain_batches(dataset, [clip]))
     tokens, mask = batch.tokens[:1].to(device), batch.padding_mask[:1].to(device)
-    seen: dict[str, _Pass] = {}
-    with _recorded({name: filter}, seen):
+    with _recorded({name: filters[name]}) as seen:
         model(tokens, mask)
         after = seen[name].output[0].float().cpu()
         with switched_off(list(filters.values())):

@@ -155,9 +155,9 @@ def measure_floor(
     most = [largest] if len(labels) > len(train) and not multi_label else []
     identity = json.dumps([kind, *used, *most])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    kept = features.folder / f"floor-{key}.jsonl"
-    if (known := _read(kept, key)) is not None:
-        return known
+    lines = JsonLines(features.folder / f"floor-{key}.jsonl", {"floor": key})
+    if (known := next(lines.read(), None)) is not None:
+        return known[0]
     x_train, x_test = (
         np.concatenate([features.frames(clip.path) for clip in part]) for part in (train, test)
     )
@@ -181,16 +181,10 @@ def measure_floor(
     }
     if len(labels) > len(train):
         result["trained_on"] = len(train)
-    lines = JsonLines(kept, {"floor": key})
     lines.open(0)
     lines.append(result)
     lines.close()
     return result
-
-
-def _read(kept: Path, key: str) -> dict[str, Any] | None:
-    """Returns the scores of an earlier run, or None."""
-    return next((record for record, _ in JsonLines(kept, {"floor": key}).read()), None)
 
 
 def _choose(clips: Sequence[AnyClip]) -> list[AnyClip]:

@@ -1,5 +1,6 @@
 """Results of a study over datasets, one per run, and the CSV file that holds them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -109,3 +110,15 @@ def read_results(path: Path) -> list[Result]:
     if not found:
         raise DataError(f"{path} holds no run")
     return found
+
+
+def values_of(results: Sequence[Result], field: str) -> list[str]:
+    """Returns the distinct values of a field, such as ``"data"``, in the order of the results."""
+    return list(dict.fromkeys(getattr(one, field) for one in results))
+
+
+def on_one_processor(results: Sequence[Result]) -> list[Result]:
+    """Returns the results whose times can be compared: those on the most common processor."""
+    counts = Counter(one.instruction_set for one in results)
+    most = max(counts, key=counts.__getitem__)
+    return [one for one in results if one.instruction_set == most]

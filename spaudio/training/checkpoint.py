@@ -42,6 +42,7 @@ class Stage:
 
 TRAINING = Stage("train", "last", "best", "log")
 PRETRAINING = Stage("pretrain", "pretraining", "pretrained", "pretraining")
+CHECKPOINTS = "checkpoints"  # folder of a run's checkpoints, in that of the run
 WEIGHTS = "model.safetensors"
 STATE = "trainer.pt"
 HASHES = "sha256.json"
@@ -122,6 +123,11 @@ def find_checkpoint(folder: Path, name: str) -> Path:
         f"no checkpoint {name!r} in {folder}; the run was stopped before it wrote one, or this "
         "is not the folder of a run"
     )
+
+
+def has_checkpoint(folder: Path, name: str) -> bool:
+    """Whether there is a checkpoint of a name, damaged or not."""
+    return bool(_existing(folder, name))
 
 
 def drop_later(folder: Path, name: str, epoch: int) -> None:

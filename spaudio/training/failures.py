@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from spaudio.errors import SpaudioError
+from spaudio.training.checkpoint import CHECKPOINTS
 
 _FROM_WORKER = "Caught "  # begins an error that a loader process passes on, with its traceback
 
@@ -38,7 +39,7 @@ def named_failures(run: Path) -> Iterator[None]:
         yield
     except (SpaudioError, MemoryError, OSError, RuntimeError) as error:
         go_on = f"continue with resume={run}"
-        if any((run / "checkpoints").glob("[!.]*")):  # of either stage, and not half-written
+        if any((run / CHECKPOINTS).glob("[!.]*")):  # of either stage, and not half-written
             go_on = f"the last checkpoint is intact; {go_on}"
         said = str(error)
         line = (said.strip().splitlines() or [type(error).__name__])[-1].rstrip(".")

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from spaudio.errors import SpaudioError, some
 from spaudio.io.lock import claimed
 from spaudio.training.checkpoint import (
+    CHECKPOINTS,
     TRAINING,
     Stage,
     drop_later,
@@ -178,7 +179,7 @@ class TrainingLoop:
         self.trainer, self.optim, self.seed = trainer, optim, seed
         self.select, self.stage = select, stage
         self.accelerator = accelerator = run.accelerator
-        self.checkpoints = run.folder / "checkpoints"
+        self.checkpoints = run.folder / CHECKPOINTS
         self.steps = len(train)  # per epoch
         self.epochs = max(trainer.epochs, prolonged(trainer, self.steps))
         self.so_far = SoFar()

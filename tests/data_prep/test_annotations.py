@@ -7,7 +7,7 @@ import pytest
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.errors import ConfigError, DataError
-from spaudio.report.events import Event, Recording, write_raven
+from spaudio.report.events import Event, Recording, as_raven
 from tests.fixtures.annotated import EVENTS, HEADER, make_recordings, make_selections
 from tests.fixtures.tiny_audio import run_script
 
@@ -33,7 +33,7 @@ def test_selection_tables_give_intervals(tmp_path: Path) -> None:
     for name in "abc":
         make_selections(tables / f"{name}.Table.1.selections.txt")
     ours = Recording(Path("d.wav"), 10, [Event(*event, 0.9) for event in EVENTS])
-    (tables / "mine.txt").write_text(write_raven(ours, 4000), encoding="utf-8")
+    (tables / "mine.txt").write_text(as_raven(ours, 4000), encoding="utf-8")
     (tables / "notes.txt").write_text("no table\n")
     found = listed(source, tables)
     expected = {(f"{n}.wav", *event[:2]) for n in "abcd" for event in EVENTS if event[2] == "wren"}

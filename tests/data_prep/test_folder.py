@@ -15,7 +15,7 @@ from spaudio.audio import SourceClips, intervals
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.intervals import Interval
 from spaudio.errors import AudioError, ConfigError, DataError
-from spaudio.experiment.tasks.describe import earlier_corrections
+from spaudio.experiment.data import earlier_corrections
 from tests.fixtures.tiny_audio import CLASSES, RATE, make_class_folders, run_script, tone
 
 

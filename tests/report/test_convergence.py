@@ -8,12 +8,8 @@ import pytest
 
 from spaudio.errors import DataError
 from spaudio.report.comparison import group_runs
-from spaudio.report.convergence import (
-    convergence_rows,
-    measure_convergence,
-    plot_convergence,
-    read_step_costs,
-)
+from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
+from spaudio.report.figures.convergence_plot import plot_convergence
 from spaudio.report.records import Record
 
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import math
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +14,11 @@ from spaudio.experiment.build import build_adapted
 from spaudio.experiment.settings import PretrainedConfig
 from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.experiment.tasks.setting_warnings import ignored_by_encoder, replaced
-from spaudio.io.resident import reset_peak, resident_bytes
+from spaudio.io.resident import peak_memory, reset_peak
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.tokens.dataset import Batch
-from spaudio.training.checkpoint import save_checkpoint
+from spaudio.training.checkpoint import CHECKPOINTS, TRAINING, save_checkpoint
 from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted, TrainingRun
@@ -47,7 +45,7 @@ class AdaptationTask(ClassificationTask):
         return [
             *super().messages(model),
             *replaced(self.settings),
-            *ignored_by_encoder(self.settings, self.data, model.cached.kind),
+            *ignored_by_encoder(self.settings, self.data),
         ]
 
     @override
@@ -57,7 +55,7 @@ class AdaptationTask(ClassificationTask):
             reset_peak()
         if not run.resume:
             solved, loss = self._solve(model, run)
-            if model.cached.kind == "statistics":
+            if self.settings.fits_head_only:
                 return solved
             self.fitted = Fitted(loss, solved.seconds)
         return super().fit(model, run)
@@ -80,13 +78,14 @@ class AdaptationTask(ClassificationTask):
             model.head, train, valid, self.objective, accelerator, self.balance.weights, both
         )
         best = records[chosen]["epoch"]
-        if model.cached.kind == "statistics" and accelerator.is_main_process:
-            checkpoints = run.folder / "checkpoints"
+        if self.settings.fits_head_only and accelerator.is_main_process:
+            checkpoints = run.folder / CHECKPOINTS
             shutil.rmtree(checkpoints, ignore_errors=True)  # left by an interrupted fit
             log = TrainingLog(run.folder)
             for record in records:
                 log.add(record | {"seconds": record["seconds"] + waited})
-            save_checkpoint(checkpoints, "best", best, model.state_dict(), None, run.config)
+            weights = model.state_dict()
+            save_checkpoint(checkpoints, TRAINING.best, best, weights, config=run.config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
         result = FitResult(
@@ -109,7 +108,7 @@ class AdaptationTask(ClassificationTask):
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,
             "trained_params": model.trained_parameters(),
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
         }
 
     @override
@@ -128,11 +127,3 @@ def _first_clips(batch: Batch, count: int) -> Batch:
     """Returns the clips of a split whose indices are below ``count``."""
     kept = batch.clips < count
     return Batch(*(part[kept.to(part.device)] for part in batch))
-
-
-def _peak_memory() -> int:
-    """Peak memory of this process, in bytes; on Linux since the last reset."""
-    if (found := resident_bytes("VmHWM")) is not None:
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -14,14 +14,13 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError
 from spaudio.experiment.build import build_classifier, named_sizes
-from spaudio.experiment.data import AudioData
+from spaudio.experiment.data import AudioData, earlier_corrections
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
 from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.tasks.describe import (
     describe_run,
     describe_split,
-    earlier_corrections,
     is_calibrated_on_known_groups,
 )
 from spaudio.experiment.tasks.setting_warnings import (

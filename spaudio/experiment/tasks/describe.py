@@ -7,8 +7,6 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import SPLITS, Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
-from spaudio.io.csv_files import from_csv, read_csv
-from spaudio.io.unpack import user_path
 from spaudio.report.report_files import ALIGNED, selection
 from spaudio.report.run_command import shortened
 
@@ -106,17 +104,6 @@ def _given(settings: AudioSettings, without: Collection[str]) -> str:
     if settings.fold is not None and "fold" not in without:
         given["fold"] = settings.fold
     return ", ".join(f"{name}={shortened(value, name)}" for name, value in given.items())
-
-
-def earlier_corrections(settings: AudioSettings) -> list[tuple[str, str, str]]:
-    """Clip, label and former label of each correction that a run was made with."""
-    file = settings.prep_options.get("labels")
-    if file is None:
-        return []
-    return [
-        (from_csv(row["clip"]), from_csv(row["label"] or ""), from_csv(row.get("was") or ""))
-        for _, row in read_csv("labels", user_path(file))
-    ]
 
 
 def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:

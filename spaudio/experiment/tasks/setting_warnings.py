@@ -169,17 +169,16 @@ def ignored_by_front_end(settings: AudioSettings, data: AudioData) -> Iterator[s
         yield f"tokens={settings.tokens.front_end} ignores {names}"
 
 
-def ignored_by_encoder(settings: AudioSettings, data: AudioData, kind: str) -> Iterator[str]:
+def ignored_by_encoder(settings: AudioSettings, data: AudioData) -> Iterator[str]:
     """Yields a warning that names the settings that a pretrained encoder ignores, if any.
 
     Args:
         settings: Settings of the run.
         data: Its splits.
-        kind: What the front-end keeps of the encoder's outputs (`CachedOutputs.kind`).
     """
     active = [name for name, value in vars(settings.augment).items() if value]
     used = {"time_mask", "mel_mask"}  # which are sizes
-    if kind != "statistics":
+    if not settings.fits_head_only:
         used |= {"mixup", "cutmix"}
     if data.train.augment is not None:
         used |= set(active) - set(data.train.augment.ignored)

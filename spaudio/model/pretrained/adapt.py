@@ -147,11 +147,9 @@ def _train_all(base: PretrainedEncoder) -> None:
 def _insert_filters(
     base: PretrainedEncoder, layers: Iterable[nn.Module], filter_options: Mapping[str, Any]
 ) -> None:
-    options = dict(filter_options)
+    options = {**filter_options, "dim": base.dim}  # not used by filters without it
     name = options.pop("name")
     known = inspect.signature(FILTERS[name]).parameters if name in FILTERS else ()
-    if "dim" in known:
-        options["dim"] = base.dim
     try:
         insert_filters(base, list(layers), name, zero_init="zero_init" in known, **options)
     except (TypeError, ValueError) as error:
