@@ -4,7 +4,7 @@ These are sampled instruments played by a synthesizer, one note per clip, withou
 not recordings of musicians. Several programs of the SoundFont consist of the same samples
 (acoustic, bright and honky-tonk piano; violin and viola; even across families, dulcimer and steel
 guitar), so programs that share a sample are in the same split: no sample in test or validation is
-in training.
+in training, except with ``task=program``, which splits by pitch.
 
     python -m data_prep.notes [task=family|program|pitch] [split_seed=0]
 """

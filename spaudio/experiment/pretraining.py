@@ -62,13 +62,14 @@ class Pretraining:
 
     def __init__(self, settings: AudioSettings, data: AudioData) -> None:
         self.settings = settings
-        self.left_out = 0
+        self.left_out = self.skipped = 0
         self.data_hash = ""
         clips, cache, segments = data.train.clips, data.cache, settings.segments
         if settings.pretrain.source is not None:
             prepared, cache = _open_folder(settings, data)
             clips = _without_held_out(prepared.clips, cache, data)
             self.left_out = len(prepared.clips) - len(clips)
+            self.skipped = len(prepared.skipped)
             both = prepared.hash + prepared.samples_hash
             self.data_hash = hashlib.sha256(both.encode()).hexdigest()
             segments = SegmentConfig(settings.segments.seconds or data.longest_seconds)
@@ -113,7 +114,7 @@ class Pretraining:
         hours = sum(clip.seconds for clip in self.clips) / 3600
         return (
             f"pretrain=masked: {len(self.clips):,} clips ({hours:.2f} hours) of {self.where}"
-            f"{left_out(self.left_out)}"
+            f"{left_out(self.left_out, self.skipped)}"
         )
 
     def fit(self, model: Classifier, run: TrainingRun) -> None:
@@ -151,6 +152,7 @@ class Pretraining:
             "clips": len(self.clips),
             "hours": sum(clip.seconds for clip in self.clips) / 3600,
             "left_out": self.left_out,
+            "skipped": self.skipped,
             "mask_ratio": self.settings.pretrain.mask_ratio,
             "mask_tokens": self._objective.mask_length,
             "steps": records[-1]["step"],

@@ -222,7 +222,7 @@ def _result(run: StudyRun, record: Record) -> Result:
         trained_parameters=facts.get("trained_params", facts["num_params"]),
         steps=int(record.log[-1]["step"]) if "step_seconds" in facts else 0,
         step_seconds=facts.get("step_seconds", math.nan),
-        train_seconds=facts["seconds.train"],
+        train_seconds=facts["seconds.train"] + facts.get("pretrain.seconds", 0),
         modulation_before=before,
         modulation_after=after,
         baseline=run.baseline or "",

@@ -7,6 +7,7 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.errors import ConfigError, how_to_install
 from spaudio.report.escape import for_markdown
 from spaudio.report.floor import TRIVIAL
+from spaudio.report.report_files import pretraining
 from spaudio.report.tables import markdown_table, score_text
 from spaudio.version import __version__
 
@@ -144,6 +145,7 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
         "test",
         *(f"split: {line}" for line in _split(settings, report)),
     ]
+    lines += map(for_markdown, pretraining(report))
     if about["url"]:
         lines.append(f"source: <{about['url']}>")
     if report.get("skipped"):

@@ -58,14 +58,29 @@ def selection(report: Mapping[str, Any]) -> str:
     return f"{epoch}, selected on the validation split"
 
 
-def left_out(count: int) -> str:
+def left_out(count: int, skipped: int = 0) -> str:
     """Returns what pretraining did not use, to be added to a sentence; empty for nothing."""
+    unusable = f", without {skipped} that are unusable" if skipped else ""
     if not count:
-        return ""
+        return unusable
     return (
         f", without {count} that are in the validation or test split, or have the name of a "
-        "recording that one of its clips was cut from"
+        f"recording that one of its clips was cut from{unusable}"
     )
+
+
+def pretraining(report: Mapping[str, Any]) -> list[str]:
+    """Returns a line on pretraining without labels, if there was any."""
+    if "pretrain" not in report:
+        return []
+    p = report["pretrain"]
+    return [
+        f"pretrained by masked prediction ({p['mask_ratio']:.0%} of a clip, spans of "
+        f"{p['mask_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
+        f"{p['source']}{left_out(p['left_out'], p.get('skipped', 0))}, without labels: "
+        f"{p['steps']:,} steps, {p['seconds']:.1f} s; squared error {p['loss']:.3f} on "
+        f"{p['held_out']:,} held-out clips"
+    ]
 
 
 def cost_lines(report: Mapping[str, Any]) -> list[str]:
@@ -97,16 +112,7 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
             f"the {'selected fit' if fitted else 'best epoch'}; "
             f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
-    if "pretrain" in report:
-        p = report["pretrain"]
-        less = left_out(p["left_out"])
-        lines.append(
-            f"pretrained by masked prediction ({p['mask_ratio']:.0%} of a clip, spans of "
-            f"{p['mask_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
-            f"{for_markdown(p['source'])}{less}, without labels: {p['steps']:,} steps, "
-            f"{p['seconds']:.1f} s; squared error {p['loss']:.3f} on {p['held_out']:,} held-out "
-            "clips"
-        )
+    lines += map(for_markdown, pretraining(report))
     if report.get("skipped"):
         lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
     if report.get("token_seconds"):

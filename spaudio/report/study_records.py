@@ -31,7 +31,8 @@ class Result:
             pretrained encoder was frozen or adapted.
         steps: Optimizer steps; 0 for a probe, whose head is fitted.
         step_seconds: Seconds per step, which depend on the load of the machine; NaN without steps.
-        train_seconds: Seconds of training, including the fit of the head of a pretrained encoder.
+        train_seconds: Seconds of training, including pretraining without labels and the fit of the
+            head of a pretrained encoder.
         modulation_before: Correlation of the kernels' mean response with the modulation spectrum of
             the training clips before training, mean over layers; NaN without filters.
         modulation_after: The same after training.

@@ -162,6 +162,19 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
         assert {clip.label for clip in loader.dataset.clips} == {"unlabelled"}
 
 
+def test_unusable_files_of_the_folder_are_counted(tmp_path: Path, sounds: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for number, wave in enumerate(np.random.default_rng(0).normal(0, 0.1, (3, 8000))):
+        soundfile.write(extra / f"{number}.wav", wave, 16_000)
+    (extra / "damaged.wav").write_bytes(b"damaged")
+    given = (*SETTINGS, f"source={sounds}", f"data={tmp_path / 'data'}", "skip_bad=true")
+    task = open_task(compose("folder", *given, f"pretrain.source={extra}"), ROOT / "data_prep")
+    assert isinstance(task, ClassificationTask)
+    assert task.pretraining is not None
+    assert task.pretraining.text.endswith(f"{extra}, without 1 that are unusable")
+
+
 def test_recordings_that_a_held_out_clip_was_cut_from_are_left_out(tmp_path: Path) -> None:
     """The recordings of a table, and those of other sounds."""
     recordings, noise, rng = tmp_path / "field", tmp_path / "noise", np.random.default_rng(0)

@@ -153,6 +153,8 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
             "floor": {"svm": 0.45}, "clips": {"test": 7}, "valid": {"accuracy": 0.25},
             "trained_on_valid": settings.recipe == "fsdd",
         }  # fmt: skip
+        if settings.recipe == "fsdd":
+            report["pretrain"] = {"seconds": 2.0}
         entry = {"epoch": 1, "step": 3, "seconds": 1.0, "valid_loss": 1.0}
         (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
         (run / "report.json").write_text(json.dumps(report))
@@ -191,6 +193,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert (haar["valid"], kept[0]["valid"]) == ("0.25", "nan")
     assert (haar["accuracy"], haar["token_rate"], haar["steps"]) == ("0.54", "25.0", "3")
     assert (haar["floor"], haar["step_seconds"], haar["train_seconds"]) == ("0.45", "0.1", "1.5")
+    assert kept[0]["train_seconds"] == "3.5"  # with pretraining
     sizes = [haar[f"{kind}parameters"] for kind in ("", "filter_", "trained_")]
     assert sizes == ["10", "2", "4"]
     assert (haar["modulation_before"], haar["modulation_after"]) == ("0.1", "0.3")

@@ -113,6 +113,21 @@ def test_the_card_names_the_pretrained_encoder(
     assert hub.ModelCard(text).data.tags == ["audio"]  # there is no filter
 
 
+def test_the_card_names_the_unlabelled_sounds(saved: Path) -> None:
+    settings = yaml.safe_load((saved / "config.yaml").read_text())
+    report = json.loads((saved / "report.json").read_text())
+    report["pretrain"] = {
+        "source": "my_sounds", "clips": 6, "hours": 0.5, "left_out": 0, "skipped": 0,
+        "mask_ratio": 0.6, "mask_tokens": 5, "steps": 10, "seconds": 2.0, "loss": 0.7,
+        "held_out": 1,
+    }  # fmt: skip
+    card = model_card(
+        settings, report, ["a", "b"], longest_seconds=1, multi_label=False, command="train"
+    )
+    assert "pretrained by masked prediction" in card
+    assert "on 6 clips (0.50 hours) of my_sounds, without labels" in card
+
+
 @pytest.mark.parametrize(("front_end", "top"), [("spectrogram", "3,000"), ("waveform", "4,000")])
 def test_the_card_says_which_frequencies_are_not_used(
     saved: Path, front_end: str, top: str

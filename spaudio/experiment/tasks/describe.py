@@ -7,7 +7,7 @@ from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import SPLITS, Clip
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
-from spaudio.report.report_files import ALIGNED, selection
+from spaudio.report.report_files import ALIGNED, pretraining, selection
 from spaudio.report.run_command import shortened
 
 _SHOWN = 10  # most clips that are listed as left out
@@ -39,6 +39,7 @@ def describe_run(
             f"trained on the validation split as well; {selection(report)}"
             if settings.validation.train
             else f"{selection(report)}; the test split was used once, at the end",
+            *_pretraining(report),
             f"training took {report['seconds']['train']:,.0f} s",
             *_aligned(report),
         ],
@@ -95,6 +96,13 @@ def _input(settings: AudioSettings) -> str:
 
 def _aligned(report: Mapping[str, Any]) -> list[str]:
     return [ALIGNED.replace("`", "")] if "aligned" in report else []
+
+
+def _pretraining(report: Mapping[str, Any]) -> list[str]:
+    if "pretrain" not in report:
+        return []
+    source = shortened(report["pretrain"]["source"])
+    return pretraining({"pretrain": report["pretrain"] | {"source": source}})
 
 
 def _given(settings: AudioSettings, without: Collection[str]) -> str:
