@@ -88,8 +88,8 @@ AnyClip = TypeVar("AnyClip", Clip, SourceClip)
 
 
 def class_names(label: str, multi_label: bool) -> list[str]:
-    """Returns the classes that a clip's label names."""
-    return label.split(LABEL_SEPARATOR) if multi_label else [label]
+    """Returns the classes that a clip's label names; blanks around separators do not count."""
+    return [name.strip() for name in label.split(LABEL_SEPARATOR)] if multi_label else [label]
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Clip))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from spaudio.audio import Clip, manifest_hash, read_manifest, write_manifest
+from spaudio.audio.manifest import class_names
 from spaudio.errors import DataError
 
 CLIP = Clip("a/0.wav", "hum", "train", "g0", 1.25, 8000)
@@ -75,3 +76,8 @@ def test_a_bad_line_is_named_with_file_field_and_remedy(
     assert "prepare the dataset again" in message
     with pytest.raises(DataError, match=r"none\.jsonl: manifest cannot be read"):
         read_manifest(tmp_path / "none.jsonl")
+
+
+def test_blanks_around_commas_are_not_part_of_a_class() -> None:
+    assert class_names("Bark, Wind chime", multi_label=True) == ["Bark", "Wind chime"]
+    assert class_names("Bark, Wind chime", multi_label=False) == ["Bark, Wind chime"]
