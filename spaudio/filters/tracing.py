@@ -33,6 +33,14 @@ def has_values(tensor: Tensor) -> bool:
     return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
+def is_readable(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be read at once: on a CPU, in a call that just runs.
+
+    Other devices would have to wait for them. Fake tensors have types of their own.
+    """
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and is_eager()
+
+
 def in_backward() -> bool:
     """Whether a backward pass is running, where activation checkpointing reruns layers."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

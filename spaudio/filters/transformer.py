@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spaudio.filters.dropout import Dropout, drop
 from spaudio.filters.linear import Linear
-from spaudio.filters.tracing import is_eager
+from spaudio.filters.tracing import is_readable
 
 ROTARY_BASE = 10_000.0
 ROWS = 64  # numbers of rows are multiples of it: matrix products are prepared anew for each number
@@ -97,8 +97,8 @@ def rows_without_padding(padding_mask: Tensor | None) -> Tensor | None:
         padding, on other devices, which would have to wait for the number, and where a model is
         traced.
     """
-    if type(padding_mask) is not Tensor or padding_mask.device.type != "cpu" or not is_eager():
-        return None  # fake tensors have types of their own
+    if padding_mask is None or not is_readable(padding_mask):
+        return None
     is_padding = padding_mask.flatten()
     total, padding = len(is_padding), int(is_padding.sum())
     count = -(-(total - padding) // ROWS) * ROWS

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError
 from spaudio.filters import NoFilter, TokenFilter, make_filter
 from spaudio.filters.dropout import Dropout
-from spaudio.filters.tracing import is_eager
+from spaudio.filters.tracing import is_readable
 from spaudio.filters.transformer import (
     KeyValues,
     TransformerLayer,
@@ -247,13 +247,8 @@ class Encoder(nn.Module):
 
 
 def _is_at_the_end(padding_mask: Tensor) -> bool:
-    """Whether padding comes after all other tokens; False if that cannot be told at once.
-
-    On other devices it could not be told without waiting, and not at all where a model is traced.
-    """
-    if type(padding_mask) is not Tensor or padding_mask.device.type != "cpu" or not is_eager():
-        return False
-    return not bool((padding_mask[:, :-1] & ~padding_mask[:, 1:]).any())
+    """Whether padding comes after all other tokens; False if that cannot be told at once."""
+    return is_readable(padding_mask) and not (padding_mask[:, :-1] & ~padding_mask[:, 1:]).any()
 
 
 def _skip(x: Tensor, y: Tensor, rate: float) -> Tensor:

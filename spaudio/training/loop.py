@@ -181,7 +181,7 @@ class TrainingLoop:
         self.accelerator = accelerator = run.accelerator
         self.checkpoints = run.folder / CHECKPOINTS
         self.steps = len(train)  # per epoch
-        self.epochs = max(trainer.epochs, prolonged(trainer, self.steps))
+        self.epochs = total_epochs(trainer, self.steps)
         self.so_far = SoFar()
         optimizer = make_optimizer(model, optim)
         state: dict[str, Any] = {}
@@ -432,7 +432,11 @@ def _named(dataset: Any, items: Sequence[Any]) -> list[str]:
     return [dataset.clip(index).path for _, index in items]
 
 
-def prolonged(trainer: TrainerConfig, steps: int) -> int:
-    """Returns the epochs of ``steps`` steps that `min_steps` asks for, limited by `max_epochs`."""
+def total_epochs(trainer: TrainerConfig, steps: int) -> int:
+    """Returns the epochs of a run, of ``steps`` steps each.
+
+    `min_steps` may ask for more than `epochs`, but not for more than `max_epochs`.
+    """
     least = math.ceil(min(trainer.min_steps, LEAST_STEPS) / steps)
-    return min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))
+    prolonged = min(math.ceil(trainer.min_steps / steps), max(trainer.max_epochs, least))
+    return max(trainer.epochs, prolonged)

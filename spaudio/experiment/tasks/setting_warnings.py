@@ -20,7 +20,7 @@ from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import FULL_SCALE, SpectrogramFrontEnd
-from spaudio.training.loop import prolonged
+from spaudio.training.loop import total_epochs
 
 _LOOKED_AT = 200  # clips whose level is looked at, or a few more
 # A share of mel powers. It is 0.65 on RAVDESS, which loses nothing by it, and 0.84 on spoken digits
@@ -48,7 +48,7 @@ def overruled(settings: Settings, steps: int) -> Iterator[str]:
         steps: Optimizer steps per epoch.
     """
     trainer, given = settings.trainer, settings.given
-    epochs = prolonged(trainer, steps)
+    epochs = total_epochs(trainer, steps)
     for name in ("epochs", "max_epochs"):
         if f"trainer.{name}" not in given or "trainer.min_steps" in given:
             continue
@@ -58,18 +58,14 @@ def overruled(settings: Settings, steps: int) -> Iterator[str]:
                 f"{epochs} epochs; give trainer.min_steps=0 to keep trainer.epochs="
                 f"{trainer.epochs}"
             )
-    run = max(trainer.epochs, epochs)
-    if "trainer.min_steps" in given and run * steps < trainer.min_steps:
+    if "trainer.min_steps" in given and epochs * steps < trainer.min_steps:
         yield (
-            f"trainer.max_epochs={trainer.max_epochs} ends the run after {run} epochs, which are "
-            f"{run * steps:,} steps, fewer than trainer.min_steps={trainer.min_steps:,}; give "
-            f"trainer.max_epochs={math.ceil(trainer.min_steps / steps)}"
+            f"trainer.max_epochs={trainer.max_epochs} ends the run after {epochs} epochs, which "
+            f"are {epochs * steps:,} steps, fewer than trainer.min_steps={trainer.min_steps:,}; "
+            f"give trainer.max_epochs={math.ceil(trainer.min_steps / steps)}"
         )
-    if (
-        "trainer.max_epochs" in given
-        and trainer.min_steps
-        and trainer.max_epochs < run == (trainer.epochs)
-    ):
+    limits_none = trainer.min_steps > 0 and trainer.max_epochs < epochs == trainer.epochs
+    if "trainer.max_epochs" in given and limits_none:
         yield (
             f"trainer.max_epochs={trainer.max_epochs} limits only the epochs that "
             f"trainer.min_steps adds; to train less, lower trainer.epochs={trainer.epochs}"
