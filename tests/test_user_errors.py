@@ -113,7 +113,6 @@ def test_unknown_classes(command: Command) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["filter=bank", "filter.num_filters=0"], ["num_filters=0", "at least 1"]),
         (["filter=bank", "filter.kernel_size=0"], ["kernel_size=0", "at least 1"]),
         (["tokens.sample_rate=100"], ["error: tokens.sample_rate=100", "1000 to 768000 Hz"]),
         (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),

@@ -28,7 +28,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
-    from spaudio.inference.predict import predict_files
+    from spaudio.inference.predict_files import predict_files
     from spaudio.report.predictions import render
 
     predictor = open_model(chosen, chosen.window)

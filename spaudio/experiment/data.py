@@ -14,6 +14,7 @@ from spaudio.audio.manifest import SPLITS, Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import hold_out_validation, joined, split_by_fold
 from spaudio.errors import ConfigError, DataError, some
+from spaudio.experiment.build import build_adapted
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings
@@ -97,6 +98,8 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             f"({error}); restore its arguments, or start a new run"
         ) from error
     front_end = open_front_end(settings)
+    if isinstance(front_end, EncodedFrontEnd):
+        build_adapted(settings, 2, front_end.base)  # refuses settings before all clips are encoded
     features = Path(settings.data) / settings.recipe / "features"
     cache = open_cache(features, front_end)
     floor = FloorFeatures(features, settings.tokens.sample_rate, cache)

@@ -1,29 +1,17 @@
 """Opens the pretrained encoder and the front-end of a run."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
+from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.records import CONFIG
 from spaudio.tokens.front_end import FrontEnd, make_front_end
 from spaudio.tokens.normalise import Normaliser
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def is_folder(source: str) -> bool:
-    """Whether the source of a pretrained encoder is a folder, existing or not, and not a Hub id."""
-    return Path(source).is_dir() or not HUB_ID.fullmatch(source)
-
-
-def is_missing(source: str) -> bool:
-    """Whether the source of a pretrained encoder is a folder that does not exist."""
-    return is_folder(source) and not Path(source).is_dir()
 
 
 def check_source(run: Path, settings: Settings) -> None:

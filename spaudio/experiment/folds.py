@@ -5,7 +5,6 @@ from pathlib import Path
 
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.experiment.data import AudioData, earlier_corrections, load_data
-from spaudio.experiment.encoders import is_missing
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.processes import processes
@@ -22,6 +21,7 @@ from spaudio.experiment.tasks.describe import describe_folds
 from spaudio.io.lock import locked
 from spaudio.io.messages import say
 from spaudio.io.plain import read_json
+from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from spaudio.audio.duplicates import DUPLICATES
 from spaudio.errors import ConfigError
 from spaudio.io.plain import flatten
-from spaudio.model.encoder import EncoderConfig
+from spaudio.model.encoder import EncoderConfig, check_filter
 from spaudio.model.pooling import POOLINGS
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.report.records import MACHINE
@@ -78,7 +78,7 @@ class FilterConfig:
             pretrained encoder, ``kernel_size`` is set once the encoder is loaded.
     """
 
-    name: str = MISSING
+    name: str = "none"
     milliseconds: float | None = None
 
     def with_kernel_size(self, token_seconds: float) -> Self:
@@ -437,6 +437,7 @@ class AudioSettings(Settings):
         sized = self.filter.with_kernel_size(self.tokens.token_seconds)
         if self.adapt is None:  # otherwise the encoder decides the length of a token
             self.filter = sized
+            check_filter(self.model, self.filter_options)
 
     def with_fold(self, fold: Any) -> Self:
         """Returns the settings of the run that tests on one fold.
@@ -542,6 +543,7 @@ class TextSettings(Settings):
                 f"filter.milliseconds={self.filter.milliseconds:g}: characters have no length in "
                 "time; give filter.kernel_size"
             )
+        check_filter(self.model, self.filter_options)
         for name in ("label_smoothing", "max_tokens"):
             if getattr(self.trainer, name) != getattr(TrainerConfig, name):
                 raise ConfigError(f"trainer.{name} has no effect on text; leave it out")

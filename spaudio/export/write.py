@@ -96,7 +96,7 @@ def export_run(
         raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
     for file in files:
         pieces = stream_audio(file, predictor.sample_rate)
-        sounds += [w.samples for w in cut_windows(pieces, predictor.window_samples)]
+        sounds += [w.samples for w in cut_windows(pieces, predictor.windows.samples)]
     target = run / f"model.{form}" if output is None else output
     if target.suffix != f".{form}":
         raise ConfigError(f"--output {target}: a file of format {form} must end in .{form}")
@@ -119,7 +119,7 @@ def export_run(
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return Export(target, difference, len(sounds), predictor.windows_in_words)
+    return Export(target, difference, len(sounds), predictor.windows.in_words)
 
 
 def trace(module: WaveformClassifier) -> ExportedProgram:

@@ -11,8 +11,9 @@ from spaudio.errors import ConfigError
 from spaudio.inference.detect import event_finder
 from spaudio.inference.explain import Explanation, explain_sound
 from spaudio.inference.live import Stream, open_stream
-from spaudio.inference.predict import Audio, Predictor, finite, named_sound
+from spaudio.inference.predict import Predictor, finite
 from spaudio.inference.saved import fetch, save_pretrained
+from spaudio.inference.sounds import Audio, named_sound
 from spaudio.model.classifier import count_parameters
 from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction

@@ -9,7 +9,8 @@ from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
 from spaudio.inference.live import Heard, WindowStream
-from spaudio.inference.predict import Predictor, listed_if_unusable
+from spaudio.inference.predict import Predictor
+from spaudio.inference.predict_files import listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
 

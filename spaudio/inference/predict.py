@@ -1,10 +1,7 @@
 """Applies a finished run's model to other audio of any format, rate, channels and length."""
 
 import math
-import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,29 +10,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import Waveform, check_array, is_silent, resample, stream_audio
-from spaudio.errors import AudioError, CheckpointError, ConfigError, SpaudioError, reason
-from spaudio.experiment.encoders import is_missing, open_encoder, open_front_end
+from spaudio.audio.chunks import Window
+from spaudio.audio.decode import Waveform
+from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.encoders import open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
-from spaudio.io.progress import progress_bar
+from spaudio.inference.sound_windows import SoundWindows
+from spaudio.inference.sounds import Audio, named_sound, path_of, read_sound
 from spaudio.model.classifier import Classifier
+from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.predictions import Prediction
 from spaudio.tokens.config import Frames, TokenConfig
-from spaudio.tokens.dataset import Example, SegmentConfig, collate
+from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights
-from spaudio.training.failures import lacks_memory
 from spaudio.training.temperature import class_probabilities, tempered
-
-Audio = str | os.PathLike[str] | NDArray[np.floating] | Tensor
-ARRAY = Path("<array>")  # the file name in predictions of arrays
-_BATCH = 16  # windows
 
 
 @dataclass(frozen=True)
@@ -102,17 +96,13 @@ class Predictor:
             )
         if window is not None:
             self.check_window(window)
-        segment = settings.segments.seconds
-        # Segments longer than all clips have cut none: these are whole, as without segments.
-        self._is_cut = segment is not None and self.inputs.longest_seconds >= segment
         self.sample_rate = tokens.sample_rate
         self.token_samples = tokens.token_samples
-        self.window_samples = self._hop_samples = math.ceil(self.window_seconds * self.sample_rate)
-        if self._is_cut:  # windows are as long as segments, and overlap as they do
-            cut = SegmentConfig(self.window_seconds, settings.segments.hop)
-            length, step = cut.in_frames(hop)
-            self.window_samples = length * self.front_end.config.hop_samples
-            self._hop_samples = min(length, step) * self.front_end.config.hop_samples
+        segment = settings.segments.seconds
+        # Segments longer than all clips have cut none: these are whole, as without segments.
+        is_cut = segment is not None and self.inputs.longest_seconds >= segment
+        segments = settings.segments if is_cut else None
+        self.windows = SoundWindows(self.window_seconds, self.front_end.config, segments)
         self.model.to(self.device)
 
     def _most_seconds(self, tokens: TokenConfig, base: PretrainedEncoder | None) -> float:
@@ -153,41 +143,24 @@ class Predictor:
             mean, samples, windows = self._mean_over_windows(
                 self.read(audio, sample_rate), self.raw_probabilities
             )
-        return self._prediction(_path(audio), mean, samples, windows)
+        return self._prediction(path_of(audio), mean, samples, windows)
 
     def read(
         self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
     ) -> Iterable[Waveform]:
-        """Returns a sound in consecutive pieces, mono waveforms (samples,) at the model's rate.
+        """Reads a sound at the model's rate; see :func:`read_sound`.
 
-        Args:
-            audio: A file, or a mono waveform (samples,).
-            sample_rate: Rate of a waveform, in Hz.
-            silent_ok: Silence can be used. It always can if it was a clip of the run's data.
-
-        Raises:
-            AudioError: If it cannot be used.
-            ConfigError: If the rate of a waveform is missing or out of range.
+        Silence can always be used if it was a clip of the run's data.
         """
         silent_ok = silent_ok or self.inputs.silent_ok
-        if isinstance(audio, str | os.PathLike):
-            return stream_audio(audio, self.sample_rate, silent_ok=silent_ok)
-        if not hasattr(audio, "__array__"):
-            raise AudioError(
-                f"a sound of type {type(audio).__name__}; expected the path of a file, or an array "
-                "or tensor of samples"
-            )
-        if sample_rate is None:
-            raise ConfigError("sample_rate= is required with arrays; give their rate in Hz")
-        wave = check_array(audio, sample_rate, silent_ok=silent_ok)
-        return [resample(wave, sample_rate, self.sample_rate, ARRAY)]
+        return read_sound(audio, sample_rate, self.sample_rate, silent_ok=silent_ok)
 
     def embed_windows(self, audio: Audio, sample_rate: int | None = None) -> EmbeddedSound:
         """Computes the embedding of each window; arguments and errors of :meth:`read`."""
         with named_sound(audio):
             counted = _Counted(self.read(audio, sample_rate))
-            found = [self.embeddings(batch) for batch in self._batches(counted)]
-        return EmbeddedSound(_path(audio), counted.samples, torch.cat(found))
+            found = [self.embeddings(_samples(batch)) for batch in self.windows(counted)]
+        return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found))
 
     @torch.inference_mode()
     def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:
@@ -244,47 +217,10 @@ class Predictor:
     ) -> tuple[Tensor, int, int]:
         """Returns the mean of ``compute`` over windows, and the numbers of samples and windows."""
         counted, windows, total = _Counted(pieces), 0, torch.zeros(())
-        for batch in self._batches(counted):
-            total = total + compute(batch).sum(dim=0)
+        for batch in self.windows(counted):
+            total = total + compute(_samples(batch)).sum(dim=0)
             windows += len(batch)
         return total / windows, counted.samples, windows
-
-    def _batches(self, pieces: Iterable[Waveform]) -> Iterator[list[Waveform]]:
-        """Yields the samples of :meth:`windows`."""
-        for batch in self.windows(pieces):
-            yield [window.samples for window in batch]
-
-    @property
-    def windows_in_words(self) -> str:
-        """How :meth:`windows` cuts a sound."""
-        hop = self._hop_samples / self.sample_rate
-        overlap = "" if self._hop_samples == self.window_samples else f", one every {hop:g} s"
-        rest = ", leave silent ones out"
-        if self._is_cut:
-            rest = ", leave out the last sample of each full one"
-        return f"windows of {self.window_seconds:g} s{overlap}, the last at the end{rest}"
-
-    def windows(self, pieces: Iterable[Waveform]) -> Iterator[list[Window]]:
-        """Cuts a sound of any length into windows, in batches.
-
-        Silent windows are left out, unless the model was trained on segments, of which some may
-        have been silent, or the whole sound is silent.
-
-        Args:
-            pieces: As from :meth:`read`.
-        """
-        found = cut_windows(pieces, self.window_samples, self._hop_samples)
-        kept = map(self._as_segment, found) if self._is_cut else _audible(found)
-        return in_batches(kept, _BATCH)
-
-    def _as_segment(self, window: Window) -> Window:
-        """Leaves out the last sample of a full window.
-
-        Frames are centred, so with it a window would have one frame more than a segment.
-        """
-        if len(window.samples) < self.window_samples:
-            return window
-        return window._replace(samples=window.samples[:-1])
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
@@ -402,32 +338,8 @@ class _Counted:
             yield piece
 
 
-def _audible(windows: Iterable[Window]) -> Iterator[Window]:
-    """Yields the windows that are not silent, or the first one if all are."""
-    first, any_sound = None, False
-    for window in windows:
-        first = first or window
-        if not is_silent(window.samples):
-            any_sound = True
-            yield window
-    if not any_sound and first is not None:
-        yield first
-
-
-@contextmanager
-def named_sound(audio: Audio) -> Iterator[None]:
-    """Names the file in an error of the front-end, which has only its samples."""
-    try:
-        yield
-    except AudioError as error:
-        if str(_path(audio)) in str(error) or not isinstance(audio, str | os.PathLike):
-            raise
-        raise AudioError(f"{audio}: {error}") from error
-
-
-def _path(audio: Audio) -> Path:
-    """Returns the file name of a sound in predictions."""
-    return Path(audio) if isinstance(audio, str | os.PathLike) else ARRAY
+def _samples(windows: Iterable[Window]) -> list[Waveform]:
+    return [window.samples for window in windows]
 
 
 def finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -442,48 +354,3 @@ def finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
             "again"
         )
     return outputs
-
-
-def predict_files(
-    predictor: Predictor, files: Sequence[Path], align: str | None = None
-) -> tuple[list[Prediction], list[tuple[Path, str]]]:
-    """Predicts files; unusable ones are skipped.
-
-    Args:
-        predictor: Predictor of the run.
-        files: The files, each once.
-        align: Which files are of one speaker, place or device, and are aligned with the training
-            clips (:meth:`Predictor.classify_aligned`): ``"all"``, or ``"folder"`` for those in the
-            same folder. None aligns none.
-
-    Returns:
-        Predictions, and the unusable files, each with a reason.
-    """
-    if align is not None:
-        predictor.alignment()  # refused before any file is read
-    predictions: dict[Path, Prediction] = {}
-    bad: list[tuple[Path, str]] = []
-    groups: defaultdict[Path, list[EmbeddedSound]] = defaultdict(list)
-    with progress_bar("predict", len(files), show=len(files) > 1) as advance:
-        for path in files:
-            with listed_if_unusable(path, bad):
-                if align is None:
-                    predictions[path] = predictor(path)
-                else:
-                    sound = predictor.embed_windows(path)
-                    groups[path.parent if align == "folder" else Path()].append(sound)
-            advance(1)
-    for sounds in groups.values():
-        predictions |= {found.path: found for found in predictor.classify_aligned(sounds)}
-    return [predictions[path] for path in files if path in predictions], bad
-
-
-@contextmanager
-def listed_if_unusable(path: Path, bad: list[tuple[Path, str]]) -> Iterator[None]:
-    """Appends a file to a list, with the reason, if it cannot be used or needs too much memory."""
-    try:
-        yield
-    except (SpaudioError, OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not lacks_memory(error):
-            raise
-        bad.append((path, reason(error, path)))

@@ -18,13 +18,13 @@ from typing import Any
 import yaml
 
 from spaudio.errors import CheckpointError, ConfigError, first_line, how_to_install
-from spaudio.experiment.encoders import HUB_ID, is_folder
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
+from spaudio.model.pretrained.encoder_source import HUB_ID, is_folder
 from spaudio.report.model_card import model_card
 from spaudio.report.records import CONFIG, LAUNCHING, REPORT
 from spaudio.report.run_command import command, without_folders

@@ -1,7 +1,8 @@
 """The transformer stack: pre-norm layers with a filter slot, bidirectional or causal by a flag."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -119,6 +120,17 @@ def make_filters(config: EncoderConfig, options: Mapping[str, Any]) -> list[Toke
             ]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"filter: {error}") from error
+
+
+def check_filter(config: EncoderConfig, options: Mapping[str, Any]) -> None:
+    """Checks the options of a filter by building one without memory; arguments as `make_filters`.
+
+    Raises:
+        ConfigError: If an option is unknown or out of range.
+    """
+    # Sizes that no tensor can have are refused when the whole model is built.
+    with torch.device("meta"), suppress(RuntimeError, OverflowError):
+        make_filters(replace(config, layers=1, filter_layers=None), options)
 
 
 class Encoder(nn.Module):

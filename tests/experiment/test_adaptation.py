@@ -25,7 +25,8 @@ from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.export.write import export_run
 from spaudio.filters import FILTERS, find_filters
 from spaudio.inference.live import open_stream
-from spaudio.inference.predict import Predictor, predict_files
+from spaudio.inference.predict import Predictor
+from spaudio.inference.predict_files import predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
@@ -354,6 +355,16 @@ def test_every_filter_can_be_an_adapter(filter: str, tmp_path: Path) -> None:
     model = build_adapted(settings, classes=3)
     assert len(find_filters(model.base)) == len(model.base.layers)
     assert model.lr_scales == {"head": 0.3}
+
+
+def test_an_adapter_is_checked_before_clips_are_encoded(tmp_path: Path, sounds: Path) -> None:
+    base = save_encoder("whisper", tmp_path / "base")
+    given = ["model=pretrained", f"model.source={base}", "adapt=filters", "filter=depthwise"]
+    for wrong, said in [("filter.kernel_size=0", "filter: "), ("model.adapt_layers=[7]", "0 to 1")]:
+        settings = compose("folder", f"source={sounds}", f"data={tmp_path / 'data'}", *given, wrong)
+        with pytest.raises(ConfigError, match=said):
+            open_task(settings, ROOT / "data_prep")
+        assert not (tmp_path / "data").exists()
 
 
 def test_folds_follow_an_encoder_that_has_moved(tmp_path: Path) -> None:

@@ -64,6 +64,19 @@ def test_a_sweep_of_which_no_run_finishes_is_an_error(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("several", [["-m", "filter.num_filters=4,0"], ["filter.num_filters=0"]])
+def test_a_filter_is_checked_before_data_are_prepared(
+    several: list[str], tmp_path: Path, run_recipe: RunRecipe
+) -> None:
+    done = run_recipe("folder", *tiny_folder(tmp_path), "filter=bank", *several)
+    assert done.code == 1
+    assert "num_filters and kernel_size must be whole numbers, at least 1; got num_filters=0" in (
+        done.err
+    )
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "data").exists()
+
+
 def test_all_folds_and_one_of_them_are_refused(tmp_path: Path, run_recipe: RunRecipe) -> None:
     done = run_recipe("esc50", "-m", f"source={tmp_path}", "fold=1,2", "folds=all")
     assert (done.code, done.err) == (1, "error: folds=all runs every fold; leave fold=1 out\n")

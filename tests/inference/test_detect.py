@@ -71,7 +71,7 @@ def test_events_of_real_sounds_are_where_they_were_put(own_run: Path, tmp_path: 
     predictor = Predictor(own_run, window=Inputs.load(own_run).longest_seconds)
     sounds = own_run.parents[2] / "sounds"
     clips = sorted(sounds.glob("*/theo_*.flac"))[:6]
-    window = predictor.window_samples
+    window = predictor.windows.samples
     slots = []
     for path in clips:
         wave = soundfile.read(path, dtype="float32")[0]

@@ -54,7 +54,7 @@ def test_learned_positions_that_a_state_would_exceed_give_windows(
         assert len(list(stream([sound]))) > 2
     assert most > 0.5
     longest = Predictor(predictor.run, window=most)
-    assert longest.probabilities([sound[: longest.window_samples]]).shape[0] == 1
+    assert longest.probabilities([sound[: longest.windows.samples]]).shape[0] == 1
     assert list(WindowStream(predictor, most, 0.2)([sound]))
     with pytest.raises(ConfigError, match=f"window=9 s; this model takes at most {most:g} s"):
         Predictor(predictor.run, window=9)

@@ -18,7 +18,8 @@ from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
 from spaudio.inference.detect import detect
-from spaudio.inference.predict import EmbeddedSound, Predictor, predict_files
+from spaudio.inference.predict import EmbeddedSound, Predictor
+from spaudio.inference.predict_files import predict_files
 from spaudio.tokens.dataset import SegmentConfig
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav

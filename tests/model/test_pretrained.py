@@ -305,6 +305,8 @@ def test_an_encoder_that_cannot_be_used_is_one_line_with_a_remedy(
     for source, said in [
         (empty, "cannot be loaded"),
         (tmp_path / "nowhere", "there is no such folder; give a folder with config.json"),
+        ("./nowhere", "there is no such folder"),
+        ("nowhere", "there is no such folder"),
         (text, "supported are whisper"),
         (pickled, "model.safetensors"),
         ("spaudio-tests/no-such-model", "needs a network the first time"),

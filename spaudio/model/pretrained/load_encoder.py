@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spaudio.errors import ConfigError, SpaudioError, first_line, how_to_install
 from spaudio.filters.transformer import attention
 from spaudio.model.pretrained.convolutional_encoder import MODEL_TYPES, ConvolutionalEncoder
+from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.pretrained_encoder import RATE, PretrainedEncoder
 from spaudio.model.pretrained.spectrogram_encoder import SpectrogramEncoder
 from spaudio.model.pretrained.whisper_encoder import WhisperAudioEncoder
@@ -49,7 +50,7 @@ def load_encoder(source: str) -> PretrainedEncoder:
     local = Path(source).is_dir()
     options = {"local_files_only": local, "trust_remote_code": False}
     where = f"model.source={source}"
-    if not local and (source.count("/") > 1 or source.startswith(("/", ".", "~"))):
+    if is_missing(source):
         raise ConfigError(f"{where}: there is no such folder; {_HELP} of a public model")
     with _named_errors(where):
         config = transformers.AutoConfig.from_pretrained(source, **options)
