@@ -19,7 +19,7 @@ import soundfile
 from spaudio import cli
 from spaudio.errors import SpaudioError
 from spaudio.experiment.compose import compose, expand
-from spaudio.experiment.study import plan_study
+from spaudio.experiment.study_plan import plan_study
 from tests import RECIPES, ROOT
 from tests.conftest import RunRecipe
 from tests.fixtures.annotated import EVENTS, make_recordings, make_selections

@@ -51,7 +51,9 @@ def _check_csv(chosen: argparse.Namespace, inputs: Sequence[Path]) -> None:
 def _study(chosen: argparse.Namespace) -> None:
     """Runs a study and compares its runs, or prints the results in a CSV file."""
     from spaudio.experiment.compare import compare_runs
-    from spaudio.experiment.study import finished_runs, plan_study, read_runs, run_study
+    from spaudio.experiment.study import run_study
+    from spaudio.experiment.study_plan import plan_study
+    from spaudio.experiment.study_results import finished_runs, read_runs
     from spaudio.report.convergence import NoBaselineError
     from spaudio.report.study_records import read_results
     from spaudio.report.study_report import show_results

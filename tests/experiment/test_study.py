@@ -11,7 +11,7 @@ import spaudio.experiment.study
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.settings import AudioSettings
-from spaudio.experiment.study import plan_study
+from spaudio.experiment.study_plan import plan_study
 from spaudio.training.log import read_log
 from tests import RECIPES, ROOT
 from tests.fixtures.tiny_recipes import TINY

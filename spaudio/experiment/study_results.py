@@ -1,0 +1,157 @@
+"""Reads the results of a study's finished runs."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from spaudio.errors import ConfigError, DataError, some
+from spaudio.experiment.compose import GROUPS
+from spaudio.experiment.run_folder import differences, read_run_settings
+from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS, Settings
+from spaudio.experiment.study_plan import StudyRun
+from spaudio.io.messages import say, warn
+from spaudio.io.plain import flatten, read_json
+from spaudio.report.comparison import check_same_data
+from spaudio.report.records import DESCRIBING, LAUNCHING, REPORT, Record, read_records
+from spaudio.report.study_records import Result
+
+# Settings that are local paths, or that do not change results.
+_NOT_SHOWN = INPUT_SETTINGS | LAUNCHING | DESCRIBING | {"data"}
+
+
+def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Returns the finished runs, and prints their number if some are missing.
+
+    Overrides that were given when the runs were made need not be given again.
+
+    Raises:
+        ConfigError: If none is finished, or a run has other settings than the study or than other
+            runs on the same dataset.
+    """
+    found = [run for run in runs if (run.folder / REPORT).is_file()]
+    if others := _other_settings(found):
+        named = some([f"{name}={value}" for name, value in others.items()])
+        warn(f"runs have settings that are neither in the study nor given here: {named}")
+    if not found:
+        raise ConfigError(
+            f"none of the {len(runs)} runs is finished, such as {runs[0].folder}; run the study, "
+            "or give the folder of runs with runs=FOLDER"
+        )
+    if len(found) < len(runs):
+        say(f"{len(runs)} runs, of which {len(found)} are finished")
+    return found
+
+
+def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
+    """Returns the settings of runs that the study has with another value and does not set itself.
+
+    Raises:
+        ConfigError: If the study sets one of them, or runs on one dataset differ in one.
+    """
+    others: dict[str, Any] = {}
+    values: dict[tuple[str, str], tuple[Any, StudyRun]] = {}
+    made = [read_run_settings(run.folder) for run in runs]
+    for run, settings in zip(runs, made, strict=True):
+        for group in GROUPS:
+            chosen, planned = (_choice(one, group) for one in (settings, run.settings))
+            if planned not in (None, chosen):
+                raise ConfigError(
+                    f"{run.folder} was run with {group}={chosen or 'its default'}, but "
+                    f"{run.setting} has {group}={planned}; rename the configuration"
+                )
+        for name, (there, wanted) in differences(settings, run.settings).items():
+            if name in NEUTRAL_SETTINGS:
+                continue
+            if name in run.settings.given:
+                raise ConfigError(
+                    f"{run.folder} was run with {name}={there}, but {run.setting} has "
+                    f"{name}={wanted}; give the same overrides as then, or rename the configuration"
+                )
+            others[name] = there
+    for run, settings in zip(runs, made, strict=True):
+        had = dict(flatten(settings.as_dict()))
+        for name in (name for name in others if name not in run.settings.given):
+            there = had.get(name)
+            first, one = values.setdefault((run.data, name), (there, run))
+            if there != first:
+                raise ConfigError(
+                    f"{one.folder} was run with {name}={first}, {run.folder} with {name}={there}, "
+                    "and the study does not set it; run all with the same overrides"
+                )
+    return others
+
+
+def _choice(settings: Settings, group: str) -> str | None:
+    """What a run chooses for a group of settings, such as ``pretrained`` for ``model``."""
+    pairs = (one.partition("=") for one in settings.overrides)
+    return {key: value for key, _, value in pairs}.get(group)
+
+
+def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
+    """Reads the results of finished runs.
+
+    Args:
+        runs: Runs of a study of classifiers.
+
+    Raises:
+        DataError: If a run cannot be read, is not measured by its accuracy, or was made on other
+            data than another run on the dataset.
+    """
+    found = []
+    firsts: dict[str, Record] = {}
+    for run in runs:
+        (record,) = read_records([run.folder])
+        check_same_data(firsts.setdefault(run.title, record), record)
+        if not record.log:
+            raise DataError(f"{run.folder} has no log.jsonl; train it again")
+        try:
+            found.append(_result(run, record))
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{run.folder / REPORT} is damaged ({type(error).__name__}: {error}); train it "
+                "again"
+            ) from error
+    return found
+
+
+def _result(run: StudyRun, record: Record) -> Result:
+    """Reads the result of a finished run.
+
+    Raises:
+        DataError: If it is not measured by its accuracy.
+        KeyError: If its report is damaged.
+        TypeError: Likewise.
+    """
+    facts, report = record.facts, read_json(run.folder / REPORT)
+    if facts["metric"] != "accuracy":
+        raise DataError(f"{run.folder}: {facts['metric']} cannot be compared with accuracies")
+    shown = [one for one in record.overrides if one.partition("=")[0] not in _NOT_SHOWN]
+    layers = [both for both in report.get("modulation", {}).values() if both]
+    before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
+    return Result(
+        data=run.title,
+        recipe=facts["recipe"],
+        setting=run.setting,
+        fold=run.fold or "",
+        seed=facts["seed"],
+        accuracy=facts["test.accuracy"],
+        valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
+        floor=facts["floor.svm"],
+        clips=report["clips"]["test"],
+        token_rate=1 / report["token_seconds"],
+        parameters=facts["num_params"],
+        filter_parameters=facts["filter_params"],
+        trained_parameters=facts.get("trained_params", facts["num_params"]),
+        steps=int(record.log[-1]["step"]) if "step_seconds" in facts else 0,
+        step_seconds=facts.get("step_seconds", math.nan),
+        train_seconds=facts["seconds.train"] + facts.get("pretrain.seconds", 0),
+        modulation_before=before,
+        modulation_after=after,
+        baseline=run.baseline or "",
+        control=run.control or "",
+        overrides=shlex.join(shown),
+        git_commit=str(facts.get("git_commit", "")),
+        instruction_set=report.get("machine", {}).get("instruction_set", ""),  # not in older runs
+    )
