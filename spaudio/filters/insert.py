@@ -20,19 +20,15 @@ from spaudio.filters.attach import (
 )
 from spaudio.filters.base import FILTERS, TokenFilter
 from spaudio.filters.calls import Watch, watch_of
-from spaudio.filters.layout import Layout
-from spaudio.filters.locate import (
-    Layers,
-    around,
+from spaudio.filters.layer_checks import (
     check_layer,
     check_layout,
     check_model,
     check_padding_argument,
-    find_layers,
-    is_causal,
-    layer_dim,
-    no_match,
 )
+from spaudio.filters.layer_facts import is_causal, layer_dim
+from spaudio.filters.layout import Layout
+from spaudio.filters.locate import Layers, around, find_layers, no_match
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 

@@ -1,0 +1,109 @@
+"""Checks that a filter can follow a layer of a model."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from spaudio.filters.attach import CHILD, is_filtered
+from spaudio.filters.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
+from spaudio.filters.layout import Layout
+from spaudio.filters.locate import around
+
+CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+)
+_FORWARDS = [kind.forward for kind in CHANNELS_FIRST]
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises ValueError if ``model`` is not a module."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+
+
+def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
+    """Raises ValueError if a filter after the layer would be bypassed or run twice."""
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        outer = model.get_submodule(".".join(parts[:depth]))
+        if isinstance(outer, nn.TransformerEncoderLayer | nn.MultiheadAttention) and name:
+            raise ValueError(
+                f"{name!r} lies inside a {type(outer).__name__}, which may use its weights without "
+                "calling it; name the layer itself"
+            )
+    if is_filtered(layer) or hasattr(layer, CHILD):
+        raise ValueError(f"{name!r} has a filter already; remove() its handle first")
+    # Copies of an fx GraphModule are of that class, without the filter.
+    plain = torch.jit.ScriptModule | torch.fx.GraphModule
+    if isinstance(layer, nn.ModuleList | nn.ModuleDict | nn.Sequential | plain):
+        raise ValueError(f"{name!r} is a {type(layer).__name__}; name a layer inside it")
+    # Setting the class would drop the filter.
+    if isinstance(layer, LazyModuleMixin) and hasattr(layer, "_initialize_hook"):
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, which becomes another class in its first call; "
+            "call the model once before inserting filters"
+        )
+    if "forward" in vars(layer):
+        inside = next((f"{name}.{n}".lstrip(".") for n, _ in layer.named_children()), None)
+        raise ValueError(
+            f"the forward of {name!r} was replaced on the instance, as by torch.compile(layer) or "
+            "device_map, which would bypass the filter; insert filters first"
+            + (f", or name a module inside it, such as {inside!r}" if inside else "")
+        )
+
+
+def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
+    """Raises ValueError if a layer returns another layout, as its class or ``batch_first`` tells.
+
+    Of layers that contain others, only torch's own are inspected: in other layers, the code around
+    an attention module or a convolution may transpose its tokens.
+    """
+    if layout.channels_first:
+        return
+    # A subclass with its own forward may take tokens before channels.
+    if isinstance(layer, CHANNELS_FIRST) and type(layer).forward in _FORWARDS:
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, which returns (batch, dim, tokens), so its "
+            "filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
+        )
+    inner = layer
+    if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
+        inner = inner.layers[0]
+    if isinstance(inner, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        inner = inner.self_attn
+    own = getattr(inner, "batch_first", None)
+    if isinstance(own, bool) and own != layout.batch_first:
+        raise ValueError(
+            f"{name!r} has batch_first={own}, so its filter would take items of the batch for "
+            f"tokens; pass insert_filters(batch_first={own})"
+        )
+
+
+def check_padding_argument(
+    model: nn.Module, layers: Iterable[str], padding_mask: str | None
+) -> None:
+    """Raises ValueError if neither a layer nor a module around it has the named argument."""
+    if not isinstance(padding_mask, str | None):
+        raise ValueError(
+            "padding_mask must be the name of an argument, 'auto' or None; got a "
+            f"{type(padding_mask).__name__}. Pass masks to the model when it is called"
+        )
+    if padding_mask in (None, "auto"):
+        return
+    for name in layers:
+        modules = {name: model.get_submodule(name)} | around(model, name)
+        taken = {n for module in modules.values() for n in argument_places(module.forward)}
+        if any(takes_any_name(module.forward) for module in modules.values()):
+            taken.update(PADDING_ARGUMENTS)
+        if padding_mask not in taken:
+            raise ValueError(
+                f"neither {name!r} nor a module around it has an argument {padding_mask!r}; they "
+                f"take {sorted(taken)}"
+            )
