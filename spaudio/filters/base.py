@@ -267,7 +267,8 @@ class TokenFilter(nn.Module):
 
         Raises:
             ImportError: If huggingface_hub is missing.
-            ValueError: If the class has no ``name`` of its own, or parameters are of several types.
+            ValueError: If the class has no ``name`` of its own, or parameters are of several types,
+                pruned or parametrized.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 

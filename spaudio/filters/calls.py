@@ -25,7 +25,17 @@ PADDING_ARGUMENTS = (
 )
 # Masks of queries and keys. One per item may include the padding.
 ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
-CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params")
+CACHE_ARGUMENTS = (
+    "cache",
+    "past_key_values",
+    "past_key_value",
+    "layer_past",
+    "cache_params",
+    # Of other libraries. Their caches cannot tell their tokens, so they are refused.
+    "kv_cache",
+    "incremental_state",
+    "inference_params",
+)
 # Of transformers' models only: elsewhere, a state can be anything.
 RECURRENT_ARGUMENTS = ("state", "mems", "past_buckets_states")
 

@@ -124,8 +124,8 @@ def _keep(cache: Any, key: str, tokens: Tensor, end: int, call: object) -> None:
 
 def _problem(filter: TokenFilter, layer: str) -> str:
     return (
-        f"use_cache=False is needed: filter {filter.name!r} of layer {layer!r} cannot continue the "
-        "tokens of a key/value cache"
+        f"use_cache=False, or no cache, is needed: filter {filter.name!r} of layer {layer!r} "
+        "cannot continue the tokens of a key/value cache"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
 from spaudio.filters.base import FILTERS, TokenFilter
@@ -86,12 +87,24 @@ class SavedFilters(
         """Copies filters, and the layouts of those that were inserted into a model.
 
         Raises:
-            ValueError: If a class has no name of its own, or a filter has parameters of several
-                dtypes.
+            ValueError: If a class has no name of its own, a filter has parameters of several
+                dtypes, shares some with another one, or is pruned or parametrized.
         """
         configs = {}
+        owners: dict[nn.Parameter, str] = {}
         for name, filter in filters.items():
             kind = type(filter)
+            if is_parametrized(filter):
+                raise ValueError(
+                    f"filter {name!r} has parametrizations, which are not saved; call "
+                    "torch.nn.utils.parametrize.remove_parametrizations first"
+                )
+            for parameter in filter.parameters():
+                if (other := owners.setdefault(parameter, name)) != name:
+                    raise ValueError(
+                        f"filters {other!r} and {name!r} share parameters, which would be loaded "
+                        "as separate ones; save the state dict of the model instead"
+                    )
             if FILTERS.get(kind.name) is not kind:
                 raise ValueError(
                     f"{kind.__qualname__} has no name of its own, so another class would be "
@@ -112,7 +125,14 @@ class SavedFilters(
                 key: value.full_tensor() if hasattr(value, "full_tensor") else value
                 for key, value in filter.state_dict().items()
             }
-            saved.filters[name].load_state_dict(state)
+            try:
+                saved.filters[name].load_state_dict(state)
+            except RuntimeError as error:  # as of a pruned filter
+                raise ValueError(
+                    f"the parameters of filter {name!r} are not those of a new "
+                    f"{type(filter).__name__} ({', '.join(sorted(state))}); make pruning or "
+                    "another reparametrization permanent first"
+                ) from error
         return saved
 
     @classmethod

@@ -103,7 +103,8 @@ class FilterHandle:
         Raises:
             ImportError: If huggingface_hub is missing.
             ValueError: If there are no filters or some were removed, the class of one has no
-                ``name`` of its own, or the parameters of one are of several types.
+                ``name`` of its own, or parameters are of several types in one filter, shared by
+                two, pruned or parametrized.
         """
         from spaudio.filters.hub import SavedFilters  # needs huggingface_hub
 
@@ -182,7 +183,7 @@ def insert_filters(
     layout = Layout(batch_first, channels_first, padding_mask)
     for name, layer in targets.items():
         check_layer(name, layer, model)
-        check_layout(name, layer, layout)
+        check_layout(name, layer, layout, model)
     check_padding_argument(model, targets, padding_mask)
     prepared = {
         name: (_build(filter, zero_init, options, name, layer, model), layout)
@@ -225,7 +226,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     for name in (name for name in modules if name in saved.filters):  # in the model's order
         check_layer(name, modules[name], model)
         try:
-            check_layout(name, modules[name], saved.layouts[name])
+            check_layout(name, modules[name], saved.layouts[name], model)
         except ValueError as error:
             raise ValueError(
                 f"{source} holds filters of a model whose layers return another layout, and the "

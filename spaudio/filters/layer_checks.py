@@ -15,10 +15,22 @@ CHANNELS_FIRST = (
     nn.Conv1d,
     nn.ConvTranspose1d,
     nn.BatchNorm1d,
+    nn.SyncBatchNorm,
     nn.InstanceNorm1d,
+    nn.GroupNorm,
     nn.MaxPool1d,
     nn.AvgPool1d,
+    nn.LPPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.Upsample,
+    nn.Dropout1d,
 )
+# They return the layout that they are given.
+_POINTWISE = (
+    nn.Identity, nn.Dropout, nn.GELU, nn.ReLU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Mish,
+    nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Softplus,
+)  # fmt: skip
 _FORWARDS = [kind.forward for kind in CHANNELS_FIRST]
 
 
@@ -59,7 +71,7 @@ def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
         )
 
 
-def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
+def check_layout(name: str, layer: nn.Module, layout: Layout, model: nn.Module) -> None:
     """Raises ValueError if a layer returns another layout, as its class or ``batch_first`` tells.
 
     Of layers that contain others, only torch's own are inspected: in other layers, the code around
@@ -67,11 +79,13 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
     """
     if layout.channels_first:
         return
+    source = _source_of_layout(name, layer, model)
     # A subclass with its own forward may take tokens before channels.
-    if isinstance(layer, CHANNELS_FIRST) and type(layer).forward in _FORWARDS:
+    if isinstance(source, CHANNELS_FIRST) and type(source).forward in _FORWARDS:
+        after = "" if source is layer else f" after a {type(source).__name__}"
         raise ValueError(
-            f"{name!r} is a {type(layer).__name__}, which returns (batch, dim, tokens), so its "
-            "filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
+            f"{name!r} is a {type(layer).__name__}{after}, which returns (batch, dim, tokens), so "
+            "its filter would take dimensions for tokens; pass insert_filters(channels_first=True)"
         )
     inner = layer
     if isinstance(inner, nn.TransformerEncoder | nn.TransformerDecoder) and len(inner.layers):
@@ -84,6 +98,17 @@ def check_layout(name: str, layer: nn.Module, layout: Layout) -> None:
             f"{name!r} has batch_first={own}, so its filter would take items of the batch for "
             f"tokens; pass insert_filters(batch_first={own})"
         )
+
+
+def _source_of_layout(name: str, layer: nn.Module, model: nn.Module) -> nn.Module:
+    """Returns the layer, or for an activation in a ``Sequential`` what decides its layout."""
+    outer, _, key = name.rpartition(".")
+    holder = model.get_submodule(outer)
+    if not isinstance(layer, _POINTWISE) or not isinstance(holder, nn.Sequential):
+        return layer
+    children = holder._modules
+    before = [m for m in list(children.values())[: list(children).index(key)] if m is not None]
+    return next((m for m in reversed(before) if not isinstance(m, _POINTWISE)), layer)
 
 
 def check_padding_argument(

@@ -42,9 +42,10 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 
 def _check_shared(first: str, name: str, model: nn.Module) -> None:
-    """Raises ValueError if two names refer to one module that ends two ``Sequential``."""
-    holders = [model.get_submodule(each.rpartition(".")[0]) for each in (first, name)]
-    if holders[0] is not holders[1] and isinstance(holders[1], nn.Sequential):
+    """Raises ValueError if a module ends a ``Sequential`` and is called in another place too."""
+    (outer, _, key), (other, _, last) = first.rpartition("."), name.rpartition(".")
+    holder, own = model.get_submodule(outer), model.get_submodule(other)
+    if (holder is not own or key != last) and isinstance(own, nn.Sequential):
         raise ValueError(
             f"{first!r} and {name!r} are one module, whose filter would run twice; give each "
             "Sequential a last module of its own"
@@ -64,7 +65,7 @@ def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
     """Replaces a ``ModuleList`` by its items and a ``Sequential`` by its last module."""
     children = list(module.named_children())
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        children = children[-1:]
+        children = list(module._modules.items())[-1:]  # named_children names a module only once
     elif type(module) is not nn.ModuleList:
         return {name: module}
     found: dict[str, nn.Module] = {}

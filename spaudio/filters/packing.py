@@ -13,8 +13,8 @@ from spaudio.filters.arguments import require
 from spaudio.filters.calls import Call, Watch, calls_with_cache
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
-# Version of position_ids, batch size and boundaries (None if not packed), keyed by the positions,
-# which all layers of a model share: counting sequences waits for the GPU.
+# Pass, version of position_ids, batch size and boundaries (None if not packed), keyed by the
+# positions, which all layers of a model share: counting sequences waits for the GPU.
 _BOUNDARIES = WeakTensorKeyDictionary()
 # Boundaries (None if not packed) in the passes of a layer that was ever given packed sequences, for
 # when activation checkpointing reruns the layer. Keyed by the layer, then by its tokens.
@@ -106,10 +106,10 @@ def _read(
         return None
     if torch.jit.is_tracing() or not has_values(positions):  # type: ignore[attr-defined, no-untyped-call]
         return None
-    # A refilled buffer is the same tensor with a new version. Inference-mode tensors have no
-    # version; they are read once per pass.
-    version: Any = weakref.ref(calls[-1]) if positions.is_inference() else positions._version
-    key = version, batch
+    # Read once per pass: a buffer may be refilled in ways that leave its version, as through NumPy
+    # or ``.data``, and also within a pass. Inference-mode tensors have no version.
+    version = None if positions.is_inference() else positions._version
+    key = weakref.ref(calls[-1]), version, batch
     if positions not in _BOUNDARIES or _BOUNDARIES[positions][0] != key:
         starts = torch.ones_like(positions, dtype=torch.bool)
         starts[:, 1:] = positions.diff(dim=1) != 1  # as transformers separates sequences

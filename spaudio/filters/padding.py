@@ -151,8 +151,10 @@ def is_shared(value: Any, batch: int, tokens: int) -> bool:
     return (
         isinstance(value, Tensor)
         and value.dim() == 2
+        # First what is known where both sizes are symbolic: an exported program would refuse
+        # batches of as many items as tokens.
+        and value.shape[0] != batch
         and value.shape == (tokens, tokens)
-        and batch != tokens
     )
 
 

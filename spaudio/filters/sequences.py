@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spaudio.filters.arguments import check_device
 from spaudio.filters.definition import without_padding
+from spaudio.filters.tracing import has_values
 
 if TYPE_CHECKING:
     from spaudio.filters.base import TokenFilter
@@ -150,7 +151,7 @@ def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
     message = f"cu_seqlens must not decrease, and lie within 0 ... {x.shape[1]} tokens"
     if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():
         torch._assert_async(fits, message)
-    elif not fits:
+    elif has_values(fits) and not fits:
         raise ValueError(f"{message}; got {cu_seqlens.tolist()}")
 
 

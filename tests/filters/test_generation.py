@@ -37,6 +37,18 @@ def generate(model: Any, ids: Tensor, cached: bool, **options: Any) -> Tensor:
     return out
 
 
+class Cached(nn.Module):
+    """A module with a cache that is not of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, kv_cache: Any = None) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y
+
+
 def prompt(batch: int = 2, tokens: int = 5) -> Tensor:
     return torch.randint(3, 40, (batch, tokens), generator=torch.Generator().manual_seed(1))
 
@@ -192,6 +204,11 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     insert_filters(model, LAYERS, **CAUSAL)
     with pytest.raises(ValueError, match="was not filled by"):
         model(ids, past_key_values=cache)
+    other = Cached()  # of another library
+    insert_filters(other, "layer", **CAUSAL)
+    other(torch.randn(1, 1, 8))
+    with pytest.raises(ValueError, match=r"use_cache=False, or no cache, .* of type dict"):
+        other(torch.randn(1, 1, 8), kv_cache={})
     for name, layers, sizes in (
         ("Mamba", "backbone.layers", STATES),
         ("Rwkv", "rwkv.blocks", STATES | {"attention_hidden_size": 16, "context_length": 32}),
@@ -335,7 +352,7 @@ def test_weights_that_a_hook_loads_and_packing_of_several_requests() -> None:
         max_new_tokens=3, do_sample=False, eos_token_id=1, pad_token_id=0
     )
     found = model.generate_batch([[5, 6, 7], [8, 9]], generation_config=settings, warmup=False)
-    assert all("use_cache=False is needed" in str(one.error) for one in found.values())
+    assert all("use_cache=False, or no cache" in str(one.error) for one in found.values())
 
 
 def test_fake_tensors_pass_through() -> None:

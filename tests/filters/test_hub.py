@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from spaudio.filters import (
     DepthwiseFilter,
@@ -188,12 +190,21 @@ def test_what_would_not_be_loaded_as_it_is_is_not_saved(tmp_path: Path) -> None:
 
     mixed = build("adaptive", causal=True)
     mixed.mask.bfloat16()  # type: ignore[operator]
+    pruned = FilterBank(5, 3)
+    prune.l1_unstructured(pruned, "kernels", amount=0.3)  # type: ignore[no-untyped-call]
     for filter, message in (
         (Louder(5, 3), "Louder has no name of its own"),
         (mixed, r"torch.bfloat16, torch.float32.*to\(dtype\)"),
+        (pruned, "kernels_mask.*make pruning or another"),
+        (weight_norm(FilterBank(5, 3), "kernels"), "remove_parametrizations first"),
     ):
         with pytest.raises(ValueError, match=message):
             filter.save_pretrained(tmp_path)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    handle = insert_filters(model, ["0", "1"], "bank")
+    handle.filters["1"].kernels = handle.filters["0"].kernels
+    with pytest.raises(ValueError, match="filters '0' and '1' share parameters"):
+        handle.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -130,6 +130,9 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     shared = nn.Sequential(nn.Sequential(nn.Linear(8, 8), end), nn.Sequential(nn.ReLU(), end))
     with pytest.raises(ValueError, match=r"'0\.1' and '1\.1' are one module"):
         insert_filters(shared, ["0", "1"])
+    twice = nn.Sequential(nn.Linear(8, 8), end, nn.Linear(8, 8), end)
+    with pytest.raises(ValueError, match=r"'1' and '3' are one module"):
+        insert_filters(twice, "")
 
 
 @pytest.mark.parametrize(
@@ -397,6 +400,15 @@ def test_a_layer_that_returns_channels_first_is_refused() -> None:
     model = nn.Sequential(TokensFirst(8, 8, 1))
     insert_filters(model, "0")
     assert model(tokens()).shape == (2, 12, 8)
+    for other in (nn.GroupNorm(2, 8), nn.SyncBatchNorm(8), nn.AdaptiveAvgPool1d(5)):
+        with pytest.raises(ValueError, match=type(other).__name__):
+            insert_filters(nn.Sequential(other), "0")
+    # An activation returns the layout that it is given.
+    stem = nn.Sequential(nn.Conv1d(8, 8, 1), nn.GELU(), nn.Dropout(0.1))
+    with pytest.raises(ValueError, match=r"'2' is a Dropout after a Conv1d.*channels_first=True"):
+        insert_filters(stem, "")
+    insert_filters(stem, "", channels_first=True)
+    insert_filters(nn.Sequential(nn.Linear(8, 8), nn.GELU()), "")
 
 
 @pytest.mark.parametrize("positional", [True, False])

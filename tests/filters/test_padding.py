@@ -702,6 +702,8 @@ def test_positions_that_are_filled_anew_are_read_anew(context: Any) -> None:
             model(x, positions)
             positions[0] = torch.cat([p - p[0] for p in torch.arange(9).tensor_split(ends)])
             assert torch.equal(model(x, positions), model(x, positions.clone()))
+            positions.data[0] = torch.arange(9).flip(0)  # leaves the tensor's version
+            assert torch.equal(model(x, positions), model(x, positions.clone()))
 
 
 def test_positions_that_repeat_restart() -> None:

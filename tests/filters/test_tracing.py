@@ -159,6 +159,28 @@ def test_a_traced_model_of_another_library_reads_the_padding() -> None:
 
 
 @torch.no_grad()
+def test_an_exported_model_takes_as_many_items_as_tokens() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor, key_padding_mask: Tensor) -> Tensor:
+            return x
+
+    model = Masked()
+    insert_filters(model, "", "depthwise", dim=8, zero_init=False)
+
+    def given(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
+        ends = torch.randint(1, tokens + 1, (batch, 1))
+        return torch.randn(batch, tokens, 8), torch.arange(tokens) >= ends
+
+    batch, tokens = torch.export.Dim("batch", max=64), torch.export.Dim("tokens", min=2, max=64)
+    axes = {0: batch, 1: tokens}
+    shapes = {"x": axes, "key_padding_mask": axes}
+    program = torch.export.export(model, given(3, 9), dynamic_shapes=shapes).module()
+    for sizes in ((5, 5), (2, 5)):
+        x, mask = given(*sizes)
+        assert torch.equal(program(x, mask), model(x, mask))
+
+
+@torch.no_grad()
 def test_a_traced_model_can_be_saved() -> None:
     model, x = Wrapped("bank-odd", True), inputs()
     file = io.BytesIO()

@@ -1,5 +1,6 @@
 """``torch.func``, forward-mode derivatives, meta and fake tensors: right for every filter."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -84,3 +85,6 @@ def test_meta_and_fake_tensors_have_shapes(case: str) -> None:
     check(build(case, causal=True).to("meta"), torch.empty(2, 5, DIM, device="meta"))
     with FakeTensorMode():
         check(make_filter(dim=DIM, causal=True, **CASES[case]), torch.empty(2, 5, DIM))
+        filter, ends = make_filter(dim=DIM, causal=True, **CASES[case]), torch.tensor([0, 2, 5])
+        if math.isfinite(filter.receptive_field[0]):  # others take no packed sequences
+            assert filter(torch.empty(1, 5, DIM), cu_seqlens=ends).shape == (1, 5, DIM)

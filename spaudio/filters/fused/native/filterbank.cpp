@@ -25,6 +25,9 @@ namespace {
 
 /* Tokens summed one by one into a lane before lanes and parts are: longer sums round more. */
 constexpr int64_t FLUSH = 2048;
+/* Floats that all parts may sum into. With many gains, to clear and add up the sums of sixteen parts
+   per thread would take longer than the gradients themselves. */
+constexpr int64_t SUMS = 1 << 20;
 
 /* Groups are cut into parts, in order, and threads take part after part. Sums are kept by part and
    added in order, so the result does not depend on which thread computed what. */
@@ -45,6 +48,14 @@ struct Job {
     /* Sixteen parts per thread even out other load on the cores. */
     const int64_t wanted = 16 * (b.threads > 1 ? b.threads : 1);
     parts = b.batch * groups < wanted ? b.batch * groups : wanted;
+  }
+
+  /* Fewer parts, if each sums into many floats; at least one for each thread. */
+  void limit_sums() {
+    const int64_t each = kernel_size + gain_size, least = bank.threads > 1 ? bank.threads : 1;
+    const int64_t most = SUMS / (each > 1 ? each : 1);
+    const int64_t limit = most > least ? most : least;
+    if (parts > limit) parts = limit;
   }
 
   int64_t begin(int64_t part) const { return bank.batch * groups * part / parts; }
@@ -140,6 +151,7 @@ int spaudio_backward(const Bank *bank, const Signal *x, const Signal *grad_y, co
   job.kernel_size = grad_kernels ? count_taps(*bank) : 0;
   if (grad_gains)
     job.gain_size = by_token ? item_gains : filters * (bank->gain_shape == GAIN_DIM ? bank->dim : 1);
+  job.limit_sums();
   Memory sums(job.parts * (job.kernel_size + job.gain_size) * static_cast<int64_t>(sizeof(float)));
   if (!sums.data()) return 1;
   float *data = static_cast<float *>(sums.data());
