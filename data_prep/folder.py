@@ -16,12 +16,12 @@ which nothing is taken is reported.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from spaudio.audio import SourceClip, SourceClips
-from spaudio.audio.background import add_background
+from spaudio.audio.background import BACKGROUND, add_background
 from spaudio.audio.class_folders import read_class_folders
 from spaudio.audio.command import main
 from spaudio.audio.corrections import correct_labels
@@ -100,21 +100,23 @@ def prepare(
     clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in found.clips]
     _check(root, clips, group_regex, table, background)
     seeded = background is not None
-    whole, bad, intervals = root, dict[str, str](), found.intervals
+    whole, bad, intervals, notes = root, dict[str, str](), found.intervals, list[str]()
     if intervals and not found.split_given:
         _check_groups(intervals, clips, table, valid_fraction, test_fraction)
     if intervals and background is not None and _is_same(background, root):
         empty = {name: _group(name, group_regex) or name for name in found.empty}
-        more, gaps = background_between(root, clips, intervals, empty=empty, seed=split_seed)
+        more, gaps, bad = background_between(root, clips, intervals, empty=empty, seed=split_seed)
         clips, intervals, background = [*clips, *more], [*intervals, *gaps], None
     if intervals:
-        root, bad = cut_intervals(root, intervals, work)
-        clips = _without_silent(root, clips, intervals)
+        root, uncut = cut_intervals(root, intervals, work)
+        bad |= uncut
+        before, clips = clips, _without_silent(root, clips, intervals)
+        notes += _silent_background(before, clips, uncut)
     # Clips of recordings that cannot be used were not cut: they are reported, but not split.
     lost = {clip.folder for clip in clips} & bad.keys()
     unlisted = [clip for clip in clips if clip.folder in lost]
     clips = [clip for clip in clips if clip.folder not in lost]
-    notes = _alike({clip.label for clip in clips})
+    notes += _alike({clip.label for clip in clips})
     if clips and not found.split_given:
         grouped = group_regex is not None or any(clip.group != clip.path for clip in clips)
         if len({clip.group for clip in clips}) == len(clips):
@@ -129,6 +131,7 @@ def prepare(
             root, clips, user_path(background), work, source=whole, seed=split_seed
         )
         bad |= unusable
+        notes += _scarce_background(clips)
     clips = [*clips, *unlisted]
     if labels is not None:
         clips, corrected = correct_labels(clips, user_path(labels))
@@ -255,6 +258,34 @@ def _without_silent(
     """Leaves out the clips that were not cut because they are silent."""
     silent = {one.path for one in intervals if one.spare and not (root / one.path).exists()}
     return [clip for clip in clips if clip.path not in silent]
+
+
+def _silent_background(
+    before: Sequence[SourceClip], clips: Sequence[SourceClip], uncut: Container[str]
+) -> list[str]:
+    """Returns a sentence with the number of clips that are left out because they are silent."""
+    chosen, kept = (
+        sum(clip.label == BACKGROUND and clip.folder not in uncut for clip in part)
+        for part in (before, clips)
+    )
+    if chosen == kept:
+        return []
+    return [
+        f"{chosen - kept} of {chosen} clips of {BACKGROUND} are left out, because these parts of "
+        "the recordings are silent"
+    ]
+
+
+def _scarce_background(clips: Sequence[SourceClip]) -> list[str]:
+    """Returns a sentence if the class of other sounds is smaller than the others are on average."""
+    counts = Counter(clip.label for clip in clips)
+    cut = counts.pop(BACKGROUND, 0)
+    if cut * len(counts) >= counts.total():
+        return []
+    return [
+        f"the recordings of background= hold sound for {cut} clips of {BACKGROUND}, fewer than the "
+        f"{counts.total() / len(counts):.0f} that the other classes have on average"
+    ]
 
 
 def _is_same(folder: str, root: Path) -> bool:

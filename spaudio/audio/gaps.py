@@ -13,7 +13,7 @@ from spaudio.audio.decode import probe
 from spaudio.audio.intervals import Interval
 from spaudio.audio.manifest import SourceClip
 from spaudio.audio.split import seeded_rank
-from spaudio.errors import AudioError, ConfigError, DataError
+from spaudio.errors import AudioError, ConfigError, DataError, reason
 
 
 def background_between(
@@ -23,7 +23,7 @@ def background_between(
     *,
     empty: Mapping[str, str],
     seed: int,
-) -> tuple[list[SourceClip], list[Interval]]:
+) -> tuple[list[SourceClip], list[Interval], dict[str, str]]:
     """Chooses intervals of annotated recordings in which nothing is annotated.
 
     They are as long as the median of the annotations, and as many as there are annotations: a
@@ -33,15 +33,16 @@ def background_between(
     the group of the recording, and the split ``"train"``.
 
     Args:
-        root: Holds the recordings. One that cannot be read gives no interval; it is reported when
-            its annotations are cut.
+        root: Holds the recordings. One that cannot be read gives no interval; if it has
+            annotations, it is reported when these are cut.
         clips: The clip of each interval.
         intervals: The annotations.
         empty: Recordings that were searched for events and hold none, each with its group.
         seed: Determines which intervals are chosen.
 
     Returns:
-        The clips, and their intervals.
+        The clips; their intervals; and the recordings without annotations that cannot be read, each
+        with the reason.
 
     Raises:
         ConfigError: If there is a class of this name already.
@@ -53,6 +54,7 @@ def background_between(
             "rename the label"
         )
     length = round(statistics.median(one.end - one.start for one in intervals), 3)
+    bad: dict[str, str] = {}
     by_recording: dict[str, list[tuple[Interval, SourceClip]]] = {name: [] for name in empty}
     for one, clip in zip(intervals, clips, strict=True):
         by_recording.setdefault(one.recording, []).append((one, clip))
@@ -61,7 +63,9 @@ def background_between(
         for name, events in sorted(by_recording.items()):
             try:
                 seconds = probe(root / name).seconds
-            except AudioError:
+            except AudioError as error:
+                if not events:
+                    bad[name] = reason(error, root / name)
                 continue
             for start in _starts([one for one, _ in events], seconds, length):
                 yield Interval(name, start, round(start + length, 3), f"background={root}", True)
@@ -80,7 +84,7 @@ def background_between(
         near = _nearest(piece, middles[piece.recording])
         group, split = (near.group, near.split) if near else (empty[piece.recording], "train")
         more.append(SourceClip(piece.path, BACKGROUND, split, group))
-    return more, pieces
+    return more, pieces, bad
 
 
 def _middles(

@@ -1,10 +1,12 @@
 """Annotations as Raven selection tables: one file per recording, or one for several."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from spaudio.audio.find import composed, walk
 from spaudio.errors import ConfigError, DataError, some
@@ -64,8 +66,11 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
         ConfigError: If a table cannot be read, or there is none.
         DataError: If a column is missing, or a recording cannot be found.
     """
+    recordings = _Recordings(paths)
     if not path.is_dir():
-        return _join([_read(path, paths)])
+        found = _join([_read(path, recordings)])
+        found.notes.extend(_several(recordings))
+        return found
     files = sorted(
         folder / name
         for folder, _, names in walk(path)
@@ -78,10 +83,27 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
             f"table={path} is a folder without Raven selection tables (*.txt, separated by tabs, "
             "with the column Begin Time (s)); name the folder that holds them, or a CSV file"
         )
-    found = _join(_read(file, paths) for file in tables)
+    found = _join(_read(file, recordings) for file in tables)
     if others := [file.relative_to(path).as_posix() for file in files if file not in tables]:
         found.notes.append(f"{len(others)} *.txt files are not selection tables: {some(others)}")
+    found.notes.extend(_several(recordings))
     return found
+
+
+class _Recordings:
+    """The paths of recordings, by name and by name without extension: there may be many tables."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            name = composed(PurePosixPath(path).name)
+            self.by_name[name].append(path)
+            self.by_stem[os.path.splitext(name)[0]].append(path)
+        # What the selections of each come from: Begin Paths; and tables that are named after it, by
+        # the number of folders above both that have the same names.
+        self.begun: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        self.tables: defaultdict[str, dict[int, str]] = defaultdict(dict)
 
 
 def _join(parts: Iterable[Selections]) -> Selections:
@@ -98,11 +120,11 @@ def _join(parts: Iterable[Selections]) -> Selections:
     return every
 
 
-def _read(file: Path, paths: Sequence[str]) -> Selections:
+def _read(file: Path, recordings: _Recordings) -> Selections:
     """Reads one table."""
     rows, name = read_csv("table", file, delimiter="\t"), f"table={file}"
     if not rows:
-        return Selections(empty=[_of_table(file, paths)])
+        return Selections(empty=[_of_table(file, recordings)])
     columns = [str(column) for column in rows[0][1]]
     if _END not in columns:
         raise DataError(f"{name} has no column End Time (s); export it from Raven too")
@@ -121,7 +143,7 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
             "the next; export the column File Offset (s) too, or one table per recording"
         )
     drawn = {_selection(row) for _, row in rows if not _is_waveform(row)}
-    recordings: dict[tuple[str, str], str] = {}  # by what the table says of the file
+    named: dict[tuple[str, str], str] = {}  # recordings, by what the table says of the file
     found = []
     for number, row in rows:
         if "selection" in columns and _is_waveform(row) and _selection(row) in drawn:
@@ -129,13 +151,18 @@ def _read(file: Path, paths: Sequence[str]) -> Selections:
         where = f"{file}, line {number}"
         start, end = _times(row)
         key = _begin(row)
-        if key not in recordings:
+        if key not in named:
             begin = (key[0] or key[1]).strip()
-            recordings[key] = (
-                _named(begin, key[1], paths, where) if begin else _of_table(file, paths)
+            named[key] = (
+                _named(begin, key[1], recordings, where) if begin else _of_table(file, recordings)
             )
+            if written := key[1].strip():
+                recordings.begun[named[key]][written] = _end(written)
+            elif not begin:
+                alike = _shared(file.absolute(), named[key])
+                recordings.tables[named[key]][alike] = _end(os.fspath(file))
         label = row[labels[0]] or ""
-        cells = {"file_name": recordings[key], "start": start, "end": end, "label": label}
+        cells = {"file_name": named[key], "start": start, "end": end, "label": label}
         cells |= {key: row[key] or "" for key in ("split", "group") if key in columns}
         found.append((where, cells))
     return Selections(found, [], notes)
@@ -166,10 +193,33 @@ def _times(row: dict[str, str]) -> tuple[str, str]:
     return start, end
 
 
-def _named(begin: str, path: str, paths: Sequence[str], where: str) -> str:
+def _end(path: str) -> str:
+    """Returns the name of a file with its folder; reports show no other folders of the machine."""
+    return "/".join(PureWindowsPath(path).parts[-2:])  # which also divides at slashes
+
+
+def _several(recordings: _Recordings) -> list[str]:
+    """Returns a sentence with the recordings that tables seem to mistake for others, if any."""
+    sources: list[Mapping[str, Mapping[Any, str]]] = [recordings.begun, recordings.tables]
+    several = [
+        f"{name} ({' and '.join([*places.values()][:2])})"
+        for found in sources
+        for name, places in sorted(found.items())
+        if len(places) > 1
+    ]
+    if not several:
+        return []
+    return [
+        "selections that seem to be of several files of one name are taken as those of one "
+        f"recording: {some(several)}; if the source lacks the others, such as those of another "
+        "site, remove their selections, or name the folder that holds all of them"
+    ]
+
+
+def _named(begin: str, path: str, recordings: _Recordings, where: str) -> str:
     """Returns the recording with the name of a selection's file; its path tells several apart."""
     name = composed(PureWindowsPath(begin).name)  # which also divides at slashes
-    found = [one for one in paths if composed(PurePosixPath(one).name) == name]
+    found = recordings.by_name.get(name, [])
     if len(found) > 1:  # the folders tell them apart; the longest path is the nearest
         whole = composed(path.replace("\\", "/"))
         fits = [one for one in found if f"/{whole}".endswith(f"/{composed(one)}")]
@@ -182,26 +232,21 @@ def _named(begin: str, path: str, paths: Sequence[str], where: str) -> str:
     return _only(found, where, "export the column Begin Path too")
 
 
-def _of_table(file: Path, paths: Sequence[str]) -> str:
+def _of_table(file: Path, recordings: _Recordings) -> str:
     """Returns the recording that a table is named after; of several, the longest name.
 
     Of recordings of the same name, it is the one whose folders are named most like the table's.
     """
     table = composed(file.name)
-    names = {path: composed(PurePosixPath(path).name) for path in paths}
-    stems = {path: name for path, name in names.items() if table.startswith(f"{name}.")} or {
-        path: stem
-        for path, name in names.items()
-        if table.startswith(f"{(stem := os.path.splitext(name)[0])}.")
-    }
-    if not stems:
+    heads = [table[:place] for place, sign in enumerate(table) if sign == "."][::-1]
+    places = (recordings.by_name, recordings.by_stem)
+    found = next((known[head] for known in places for head in heads if head in known), [])
+    if not found:
         raise DataError(
             f"table={file}: there is no recording of this name below the source; name the table "
             "after its recording, such as site1.Table.1.selections.txt for site1.wav, or export "
             "the column Begin File too"
         )
-    longest = max(map(len, stems.values()))
-    found = [path for path, stem in stems.items() if len(stem) == longest]
     alike = {path: _shared(file.absolute(), path) for path in found}
     found = [path for path in found if alike[path] == max(alike.values())]
     remedy = "put the table into a folder with the name of the recording's"

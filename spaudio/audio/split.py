@@ -149,7 +149,8 @@ def split_by_group(
     fractions = {"train": 1 - valid_fraction - test_fraction}
     fractions |= {"valid": valid_fraction, "test": test_fraction}
     groups = {
-        group: Counter(clip.label for clip in members)
+        # Sorted, as rounding would make the sums of `_loss_with` depend on the order of the labels.
+        group: Counter(sorted(clip.label for clip in members))
         for group, members in _gather(clips, lambda clip: clip.group).items()
     }
     division = _Division(groups, {s: f for s, f in fractions.items() if f > 0}, seed)
@@ -170,7 +171,9 @@ class _Division:
                 "or split by clip"
             )
         self.groups, self.fractions = groups, fractions
-        self.totals = sum(groups.values(), Counter[str]())
+        self.totals = Counter[str]()  # `sum` would copy it for each group
+        for labels in groups.values():
+            self.totals.update(labels)
         self.splits: dict[str, str] = {}
         self.counts = {split: Counter[str]() for split in fractions}
         self.order = seeded_order(groups, seed)

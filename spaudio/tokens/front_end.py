@@ -27,6 +27,7 @@ from spaudio.tokens.pcen import Pcen
 
 FULL_SCALE = 32768  # of 16-bit samples
 _MOST_PEAK = 2.0  # times full scale
+_PORTION = 4096  # frames that are computed at a time
 
 
 class FrontEnd(nn.Module):
@@ -179,7 +180,15 @@ class SpectrogramFrontEnd(FrontEnd):
     @torch.inference_mode()
     @override
     def extract(self, waveform: Waveform) -> npt.NDArray[np.float16]:
-        frames: npt.NDArray[np.float16] = self.log_mel(torch.from_numpy(waveform)).half().numpy()
+        # In portions: the spectrum of an hour at 48 kHz would take six gigabytes.
+        hop = self.config.hop_samples
+        edge = max(1, -(-self.config.frame_reach // hop))  # hops before and after a frame's own
+        count, parts = 1 + len(waveform) // hop, []
+        for first in range(0, count, _PORTION):
+            last, begin = min(first + _PORTION, count), max(0, first - edge)
+            piece = torch.from_numpy(waveform[begin * hop : (last + edge) * hop])
+            parts.append(self.log_mel(piece)[first - begin : last - begin].half())
+        frames: npt.NDArray[np.float16] = torch.cat(parts).numpy()
         return frames
 
     @override

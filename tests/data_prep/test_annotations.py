@@ -6,6 +6,7 @@ import pytest
 
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
+from spaudio.audio.selections import read_selections
 from spaudio.errors import ConfigError, DataError
 from spaudio.report.events import Event, Recording, as_raven
 from tests.fixtures.annotated import EVENTS, HEADER, make_recordings, make_selections
@@ -245,3 +246,33 @@ def test_one_class_is_enough_with_a_background(tmp_path: Path) -> None:
         listed(source, tables)
     found = listed(source, tables, background=str(source))
     assert {clip.label for clip in found.clips} == {"_background_", "wren"}
+
+
+def test_selections_of_a_recording_that_is_not_there_are_named(tmp_path: Path) -> None:
+    """Recorders at several sites give the same names; the source may hold those of one."""
+    source = make_recordings(tmp_path / "source", ["siteA/a", "siteA/b", "siteA/c"])
+    tables = tmp_path / "tables"
+    for name in "abc":
+        make_selections(tables / "siteA" / f"{name}.txt")
+    assert not any("one recording" in text for text in listed(source, tables).warnings)
+    make_selections(tables / "siteB" / "a.txt", [(8.0, 8.5, "wren")])
+    said = "one recording: siteA/a.wav (siteA/a.txt and siteB/a.txt); if"
+    assert any(said in text for text in listed(source, tables).warnings)
+    rows = [f"/data/site{site}/a.wav\t{at}\t{int(at) + 1}\t{at}\twren" for site, at in ("A1", "B8")]
+    header = "Begin Path\tBegin Time (s)\tEnd Time (s)\tFile Offset (s)\tSpecies"
+    (tmp_path / "all.txt").write_text("\n".join([header, *rows]), encoding="utf-8")
+    notes = read_selections(tmp_path / "all.txt", ["siteA/a.wav", "siteA/b.wav"]).notes
+    assert "siteA/a.wav (siteA/a.wav and siteB/a.wav)" in notes[0]
+
+
+def test_silent_gaps_and_unreadable_recordings_without_events_are_named(tmp_path: Path) -> None:
+    source, tables = make_recordings(tmp_path / "source", "abcdefg"), tmp_path / "tables"
+    for name in "abcdef":
+        make_selections(tables / f"{name}.txt")
+    make_selections(tables / "g.txt", [])
+    (source / "g.wav").write_bytes(b"no audio")
+    found = listed(source, tables, background=str(source))
+    assert list(found.bad) == ["g.wav"]
+    lost = 18 - len(parts(found, "_background_"))
+    assert lost
+    assert f"{lost} of 18 clips of _background_ are left out" in " ".join(found.warnings)

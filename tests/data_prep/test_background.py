@@ -172,6 +172,9 @@ def test_the_class_is_as_long_and_as_large_as_the_others(sounds: Path, tmp_path:
     others = [clip for clip in found.clips if clip.label != "_background_"]
     assert others == list(without.clips)
     assert 5 <= len(mine) <= 20
+    assert any(f"hold sound for {len(mine)} clips" in text for text in found.warnings) == (
+        len(mine) < len(others) / 3
+    )
     assert {clip.split for clip in mine} == {"train", "valid", "test"}
     seconds = [soundfile.info(found.root / clip.path).duration for clip in others]
     for clip in mine:

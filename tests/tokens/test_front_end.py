@@ -199,3 +199,13 @@ def test_units_are_known_of_log_mel_frames(normalise: str, scaling: str, known: 
     one = np.ones(config.bands, np.float32)
     front_end = make_front_end(config, BandNormaliser(normalise, one, 2 * one))
     assert (front_end.nats is not None) == known
+
+
+def test_frames_of_a_long_clip_are_computed_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour at 48 kHz took six gigabytes; the portions are those of the whole to the bit."""
+    front_end = make_front_end(TokenConfig(sample_rate=8000, spectrogram=SpectrogramConfig(40)))
+    waves = [chirp(samples) for samples in (2, 80 * 64 - 1, 80 * 64, 80 * 300 + 7)]
+    whole = [front_end.extract(wave) for wave in waves]
+    monkeypatch.setattr("spaudio.tokens.front_end._PORTION", 64)
+    for wave, frames in zip(waves, whole, strict=True):
+        np.testing.assert_array_equal(front_end.extract(wave), frames)
